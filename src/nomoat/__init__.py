@@ -1,0 +1,22 @@
+"""Run, tune and prove open language models on an ordinary PC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nomoat.responder import load as load
+
+_WHERE = {"load": "nomoat.responder"}
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import each public function when it is first asked for: `import nomoat` loads no engine."""
+    if name in _WHERE:
+        import importlib
+
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'nomoat' has no attribute {name!r}")

@@ -1,0 +1,63 @@
+"""The command line: one file a verb, thin; whatever is heavy is imported when the verb runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from nomoat import __version__
+from nomoat.cli.config import config
+from nomoat.errors import NomoatError
+
+ENVIRONMENT_AT_START = dict(os.environ)
+
+app = typer.Typer(
+    name="nomoat",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Run, tune and prove open language models on an ordinary PC.
+
+    \b
+    Examples:
+      nomoat demo                                   the whole story in minutes
+      nomoat pull smollm2-135m                      fetch a model, licence and memory first
+      nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
+    """,
+)
+for command in (config,):
+    app.command()(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"nomoat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Settings that every verb shares."""
+    from nomoat import config as settings
+
+    settings.apply_file()
+
+
+def main() -> None:
+    """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
+    try:
+        app()
+    except NomoatError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,32 @@
+"""`nomoat config`: each setting, its value and where it came from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nomoat.cli import console
+
+
+def config(as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False) -> None:
+    """Show each setting and where its value came from.
+
+    \b
+    Examples:
+      nomoat config
+      nomoat config --json
+      NOMOAT_HOME=/data/nomoat nomoat config
+
+    Order: flag, then environment, then config.toml in NOMOAT_HOME, then what was detected.
+    """
+    from nomoat.cli import ENVIRONMENT_AT_START
+    from nomoat.config import settings
+
+    rows = settings(ENVIRONMENT_AT_START)
+    if as_json:
+        console.print_json(rows)
+        return
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        print(f"{row.name:<{width}}  {row.value}  ({row.origin})")

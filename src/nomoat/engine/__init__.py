@@ -1,0 +1,49 @@
+"""Weights (or a server, or stored answers) to text. `Engine` is what each of them can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from nomoat.records import Chunk, ContinuationScore, Request
+
+
+class Engine(Protocol):
+    """Something that answers. Safe to call from several threads; calls at the same time are batched where that is faster."""
+
+    @property
+    def digest(self) -> str:
+        """Names the weights, their layout and the template: equal digests give equal answers to equal greedy requests."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether prompts stay on this machine."""
+        ...
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt plus answer; None if a server does not tell."""
+        ...
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        """Yield the answer as it is written; the last chunk carries `finish_reason` and `usage`.
+
+        Closing the iterator stops the work. Raises ContextExceededError before the first chunk; never cuts a prompt.
+        """
+        ...
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        """Log-likelihood of each continuation right after the request's prompt, the prompt computed once.
+
+        Raises UnsupportedError where an engine has no access to likelihoods.
+        """
+        ...
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the prompt as the model would see it, template included. Raises UnsupportedError if unknown."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory. Calling it twice is fine."""
+        ...

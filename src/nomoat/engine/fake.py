@@ -1,0 +1,63 @@
+"""A deterministic engine without weights, for tests and documentation: it needs no file and answers at once.
+
+It answers with the words of the last message in reverse order, one word a chunk, and prefers short continuations that share
+words with the prompt. `answers` overrides the answer to a given last message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from nomoat.errors import ContextExceededError
+from nomoat.records import Chunk, ContinuationScore, Request, Usage
+
+FAKE_CONTEXT_TOKENS = 4096
+
+
+class FakeEngine:
+    """See the module. One word is one token; times are always 0."""
+
+    is_local = True
+
+    def __init__(self, *, answers: Mapping[str, str] | None = None, context_tokens: int = FAKE_CONTEXT_TOKENS) -> None:
+        self.context_tokens: int | None = context_tokens
+        self._answers = dict(answers or {})
+        content = "\n".join(f"{key}\t{value}" for key, value in sorted(self._answers.items()))
+        self.digest = "fake-" + hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        prompt_tokens = self.count_tokens(request)
+        if self.context_tokens is not None and prompt_tokens >= self.context_tokens:
+            raise ContextExceededError(
+                prompt_tokens=prompt_tokens, max_new_tokens=request.max_new_tokens, context_tokens=self.context_tokens
+            )
+        last = request.prompt if request.prompt is not None else request.messages[-1].content
+        words = self._answers.get(last, " ".join(reversed(last.split()))).split(" ")
+        kept = words[: request.max_new_tokens]
+        for at, word in enumerate(kept):
+            yield Chunk(text=word if at == 0 else f" {word}")
+        yield Chunk(
+            text="",
+            finish_reason="stop" if len(kept) == len(words) else "length",
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(kept), prefill_seconds=0.0, decode_seconds=0.0),
+        )
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        known = set(self._text(request).lower().split())
+        rows = []
+        for continuation in continuations:
+            words = continuation.lower().split()
+            strange = sum(word not in known for word in words)
+            rows.append(ContinuationScore(log_probability=-1.0 * len(words) - 2.0 * strange, num_tokens=len(words)))
+        return rows
+
+    def count_tokens(self, request: Request) -> int:
+        return len(self._text(request).split())
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    @staticmethod
+    def _text(request: Request) -> str:
+        return request.prompt if request.prompt is not None else "\n".join(m.content for m in request.messages)

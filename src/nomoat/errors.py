@@ -1,0 +1,97 @@
+"""Every error nomoat raises on purpose. Each says what happened, with which value, and what to do.
+
+NomoatError                  the base: the command line prints it and exits 1
+├── UsageError               a flag, a reference or a request that cannot be meant
+├── UnknownModelError        no such model, adapter or suite; names the nearest ones
+├── BadFileError             a file that is there but cannot be read as what it should be
+├── DataError                a row, column or label of the user's data
+├── NotEnoughMemoryError     would not fit into this machine
+├── NotEnoughDiskError       the disk is full or will be
+├── ContextExceededError     prompt and answer do not fit into the model's context
+├── UnsupportedError         this model or engine cannot do that
+├── MissingExtraError        an optional part is not installed
+├── OfflineError             a connection outside was refused, because offline or not asked for
+├── DownloadError            a download did not arrive whole
+│   └── ChecksumError        it arrived, but it is not the file its card names
+└── RemoteError              a server answered with an error
+"""
+
+from __future__ import annotations
+
+
+class NomoatError(Exception):
+    """A failure the user can understand: `message` says what and with which value, `hint` what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(NomoatError):
+    """A flag, a model reference or a request that cannot be meant."""
+
+
+class UnknownModelError(NomoatError):
+    """No model, adapter or suite of that name."""
+
+
+class BadFileError(NomoatError):
+    """A file that exists but is not what it should be: truncated, of another format, or lying about its sizes."""
+
+
+class DataError(NomoatError):
+    """A row, a column or a label of the user's data; the message names file and line."""
+
+
+class NotEnoughMemoryError(NomoatError):
+    """The model at this context would not fit into this machine's memory."""
+
+
+class NotEnoughDiskError(NomoatError):
+    """The disk is full, or would be."""
+
+
+class ContextExceededError(NomoatError):
+    """The prompt, or the prompt and the answer asked for, are longer than the model's context. Nothing was cut."""
+
+    def __init__(self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
+            f"but the model's context is {context_tokens:,} tokens",
+            hint="shorten the prompt, ask for fewer new tokens, or choose a model with a longer context",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.context_tokens = context_tokens
+
+
+class UnsupportedError(NomoatError):
+    """This model or engine cannot do what was asked."""
+
+
+class MissingExtraError(NomoatError):
+    """An optional part of nomoat is not installed."""
+
+    def __init__(self, *, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs nomoat's `{extra}` extra", hint=f"pip install 'nomoat[{extra}]'")
+
+
+class OfflineError(NomoatError):
+    """A connection to another machine was refused by nomoat itself."""
+
+
+class DownloadError(NomoatError):
+    """A download did not arrive whole."""
+
+
+class ChecksumError(DownloadError):
+    """A download arrived, but it is not the file that was promised."""
+
+
+class RemoteError(NomoatError):
+    """A server answered with an error, or with something that is no answer."""
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status

@@ -1,0 +1,87 @@
+"""What this machine is: each detection returns the value and the reason for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+CGROUP_USES = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+
+
+@dataclass(frozen=True, slots=True)
+class Detected(Generic[T]):
+    """A value and why it is that."""
+
+    value: T
+    reason: str
+
+
+def threads() -> Detected[int]:
+    """How many threads to compute with: one a physical core, no more than this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or allowed
+    if allowed < physical:
+        return Detected(allowed, f"{allowed} of {physical} physical cores are allowed to this process")
+    return Detected(physical, f"{physical} physical cores")
+
+
+def memory_total_bytes() -> Detected[int]:
+    """Memory this process could ever have: the machine's, or its container's limit."""
+    total = psutil.virtual_memory().total
+    limit = _read_first_number(CGROUP_LIMITS)
+    if limit is not None and limit < total:
+        return Detected(limit, "limit of the container")
+    return Detected(total, "memory of the machine")
+
+
+def memory_available_bytes() -> Detected[int]:
+    """Memory that can be had now without swapping."""
+    available = psutil.virtual_memory().available
+    limit, used = _read_first_number(CGROUP_LIMITS), _read_first_number(CGROUP_USES)
+    if limit is not None and used is not None and limit - used < available:
+        return Detected(max(0, limit - used), "left within the container's limit")
+    return Detected(available, "free and reclaimable memory of the machine")
+
+
+def cpu_name() -> str:
+    """The processor's own name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction set flags as Linux names them; empty where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def summary() -> str:
+    """One line that names this machine in a report."""
+    total = memory_total_bytes().value / 2**30
+    wide = next((name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2") if name in cpu_flags()), platform.machine())
+    return f"{threads().value} cores {cpu_name()} ({wide}), {total:.0f} GiB, {platform.system()}"
+
+
+def _read_first_number(paths: tuple[Path, ...]) -> int | None:
+    for path in paths:
+        try:
+            return int(path.read_text())
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return None

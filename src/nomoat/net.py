@@ -1,0 +1,112 @@
+"""The one door to other machines: every outside connection names its purpose here, and is refused if it may not be made.
+
+What this does not cover: a subprocess (`pip download`) makes its own connections; it is asked for here before it starts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+import urllib.request
+from collections.abc import Iterable
+from typing import Literal
+
+import httpx
+
+from nomoat.errors import OfflineError
+
+Purpose = Literal["pull a model", "pull a data set", "ask a model server"]
+
+CONNECT_TIMEOUT_SECONDS = 20.0
+READ_TIMEOUT_SECONDS = 120.0
+
+_lock = threading.Lock()
+_bytes_out: dict[str, int] = {}
+
+
+def offline() -> bool:
+    """Whether `NOMOAT_OFFLINE` forbids every outside connection."""
+    return os.environ.get("NOMOAT_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this very machine. A name that is not `localhost` is not looked up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def require_allowed(purpose: Purpose, host: str) -> None:
+    """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed."""
+    if offline() and not is_loopback(host):
+        raise OfflineError(
+            f"refused to connect to `{host}` to {purpose}: NOMOAT_OFFLINE is set",
+            hint="unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",
+        )
+
+
+def bytes_out() -> dict[str, int]:
+    """Bytes of request bodies sent by this process so far, per host that is not this machine."""
+    with _lock:
+        return dict(_bytes_out)
+
+
+class GuardedTransport(httpx.HTTPTransport):
+    """Checks each request, redirects included, against what its client may do, and counts what leaves."""
+
+    def __init__(self, purpose: Purpose, hosts: Iterable[str] | None, proxy: str | None = None) -> None:
+        super().__init__(proxy=proxy)
+        self._purpose: Purpose = purpose
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host.lower()
+        require_allowed(self._purpose, host)
+        if self._hosts is not None and host not in self._hosts:
+            raise OfflineError(
+                f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
+                hint="name that server in the model reference if you want to use it",
+            )
+        if not is_loopback(host):
+            size = int(request.headers.get("content-length", 0))
+            with _lock:
+                _bytes_out[host] = _bytes_out.get(host, 0) + size
+        return super().handle_request(request)
+
+
+def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Client:
+    """An HTTP client for one purpose. `hosts` limits whom it may talk to; without it redirects may lead anywhere.
+
+    Proxies of the environment are used for outside hosts (they, too, are outside), never for this machine's own.
+    """
+    hosts = None if hosts is None else tuple(hosts)
+    local_only = hosts is not None and all(is_loopback(host) for host in hosts)
+    proxies = {} if local_only else urllib.request.getproxies()
+    return httpx.Client(
+        transport=GuardedTransport(purpose, hosts),
+        mounts={
+            "all://localhost": None,
+            "all://127.0.0.1": None,
+            **{
+                f"{scheme}://": GuardedTransport(purpose, hosts, proxies[scheme])
+                for scheme in ("http", "https")
+                if proxies.get(scheme)
+            },
+        },
+        trust_env=False,
+        follow_redirects=True,
+        timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+        headers={"user-agent": "nomoat"},
+    )
+
+
+def silence_telemetry() -> None:
+    """Switch off what dependencies would send about their use. Call before they are imported."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DISABLE_TELEMETRY"] = "1"
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"

