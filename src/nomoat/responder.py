@@ -1,13 +1,13 @@
 """A model reference -> something that answers. The one place that knows every form a reference can take.
 
-    smollm2-135m                      a card of the catalogue, pulled before
-    path/to/file.gguf                 weights on disk
-    hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
-    BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
-    openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
-    http://host:port/v1#model         any OpenAI-compatible server
-    stored:suite/name                 answers given before and kept
-    fake:                             the deterministic engine of tests and docs
+smollm2-135m                      a card of the catalogue, pulled before
+path/to/file.gguf                 weights on disk
+hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
+BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
+openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
+http://host:port/v1#model         any OpenAI-compatible server
+stored:suite/name                 answers given before and kept
+fake:                             the deterministic engine of tests and docs
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class Responder:
                 return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=chunk.usage)
         raise RuntimeError(f"{self.ref}: the engine ended without a finish reason")
 
-    def complete_many(
-        self, requests: Sequence[Request], *, workers: int = DEFAULT_WORKERS
-    ) -> Iterator[tuple[int, Completion]]:
+    def complete_many(self, requests: Sequence[Request], *, workers: int = DEFAULT_WORKERS) -> Iterator[tuple[int, Completion]]:
         """Answers as (index, completion), in the order in which they finish; up to `workers` at once.
 
         The first failure is raised after the answers that had finished before it were yielded.
@@ -93,9 +91,7 @@ class Responder:
     def __enter__(self) -> Responder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
 
