@@ -1,0 +1,130 @@
+"""Labelled text: how a table of it is read, and the one prompt it becomes.
+
+`tune` learns on this prompt and `judge` asks with it, so that base and tuned model see the same words.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.errors import DataError
+from nomoat.records import Message
+
+TAB_SUFFIXES = (".tsv", ".tab")
+DELIMITERS = (",", ";", "\t")  # the first wins a tie
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledText:
+    """One row of a table of labelled text. `line` is where the row begins in its file, counted from 1."""
+
+    text: str
+    label: str
+    line: int
+
+
+def label_instruction(labels: Sequence[str]) -> str:
+    """The instruction used where the user gives none; the same whatever the order of `labels`."""
+    return f"Classify the text. Answer with one of: {', '.join(sorted(set(labels)))}."
+
+
+def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | None = None) -> tuple[Message, ...]:
+    """The conversation that asks for the label of `text`; the answer is a label and nothing else.
+
+    `instruction` is used word for word instead of the default one, which names the labels.
+    """
+    first = label_instruction(labels) if instruction is None else instruction
+    return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
+
+
+def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[LabelledText]:
+    """The rows of a CSV or TSV with a text and a label each, both without surrounding space.
+
+    Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label.
+    """
+    header, rows = _parse_table(path)
+    for column in (input_column, label_column):
+        if column not in header:
+            raise DataError(
+                f"`{path}` has no column `{column}`", hint=f"its columns are: {', '.join(name or '(no name)' for name in header)}"
+            )
+    labelled = []
+    for line, row in rows:
+        values = dict(zip(header, row, strict=True))
+        for column in (input_column, label_column):
+            if not values[column].strip():
+                raise DataError(f"`{path}`, line {line}: column `{column}` is empty", hint="fill it in or remove the row")
+        labelled.append(LabelledText(text=values[input_column].strip(), label=values[label_column].strip(), line=line))
+    return labelled
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV or TSV with a header, by column name.
+
+    UTF-8, with or without a byte-order mark. A `.tsv` or `.tab` has tabs between its columns, any other file whichever of
+    comma, semicolon and tab gives the header most columns. Empty lines are skipped.
+    Raises DataError for a missing or empty file, other encodings, a broken quote, a row of the wrong length, doubled columns.
+    """
+    header, rows = _parse_table(path)
+    return [dict(zip(header, row, strict=True)) for _, row in rows]
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text without a byte-order mark. Raises DataError, with the line of the first byte that is not UTF-8."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise DataError(f"`{path}`: there is no such file") from exc
+    except IsADirectoryError as exc:
+        raise DataError(f"`{path}` is a folder, not a file") from exc
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = content[: exc.start].count(b"\n") + 1
+        raise DataError(
+            f"`{path}`, line {line}: not UTF-8 text", hint="save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
+        ) from exc
+
+
+def _parse_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header, and each row with the line it begins on."""
+    text = read_text(path)
+    if not text.strip():
+        raise DataError(f"`{path}` is empty", hint="the first line names the columns, each further line is one row")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    records: list[tuple[int, list[str]]] = []
+    begins = 1
+    try:
+        for record in reader:
+            if any(field.strip() for field in record):
+                records.append((begins, record))
+            begins = reader.line_num + 1
+    except csv.Error as exc:
+        raise DataError(
+            f"`{path}`, line {begins}: {exc}", hint='a quote inside a quoted field is written twice: "she said ""no"""'
+        ) from exc
+    header = [name.strip() for name in records[0][1]]
+    doubled = [name for name, times in Counter(header).items() if times > 1]
+    if doubled:
+        raise DataError(f"`{path}` has more than one column `{doubled[0]}`", hint="give each column its own name")
+    if len(records) == 1:
+        raise DataError(f"`{path}` has a header and no rows", hint="each line after the first is one row")
+    for line, record in records[1:]:
+        if len(record) != len(header):
+            raise DataError(
+                f"`{path}`, line {line}: {len(record)} fields, and the header has {len(header)}",
+                hint="a field that holds the separator or a line break is put in double quotes",
+            )
+    return header, records[1:]
+
+
+def _delimiter(path: Path, text: str) -> str:
+    if path.suffix.lower() in TAB_SUFFIXES:
+        return "\t"
+    header = text.lstrip().splitlines()[0]
+    return max(DELIMITERS, key=header.count)

@@ -1,0 +1,71 @@
+"""Tables of labelled text, and the prompt they become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nomoat.errors import DataError
+from nomoat.records import Message
+from nomoat.tasks import LabelledText, label_task_messages, read_labelled, read_table
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_label_prompt_names_the_labels_in_order_once() -> None:
+    expected = "Classify the text. Answer with one of: negative, positive.\n\nText: Works well.\nLabel:"
+    for labels in (["positive", "negative"], ["negative", "positive", "negative"]):
+        assert label_task_messages("Works well.", labels) == (Message(role="user", content=expected),)
+
+
+def test_own_instruction_is_used_word_for_word() -> None:
+    (message,) = label_task_messages("좋아요", ["긍정", "부정"], instruction="리뷰의 감정을 고르세요: {긍정, 부정}")
+    assert message.content == "리뷰의 감정을 고르세요: {긍정, 부정}\n\nText: 좋아요\nLabel:"
+
+
+def test_table_with_byte_order_mark_quotes_and_line_breaks_is_read_whole(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", b'\xef\xbb\xbftext,label\r\n"one, ""two""\nthree",x\r\n\r\nfour,y\r\n')
+    assert read_table(path) == [{"text": 'one, "two"\nthree', "label": "x"}, {"text": "four", "label": "y"}]
+    rows = read_labelled(path, input_column="text", label_column="label")
+    assert rows[1] == LabelledText(text="four", label="y", line=5)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.tsv", "a,b\tc\n1,2\t3\n"), ("b.csv", "a,b;x;c\n1,2;0;3\n")])
+def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, name: str, content: str) -> None:
+    assert {"a,b": "1,2", "c": "3"}.items() <= read_table(written(tmp_path / name, content))[0].items()
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("", "is empty", "the first line names the columns, each further line is one row"),
+        ("text,label\n", "has a header and no rows", "each line after the first is one row"),
+        ("text,text\na,b\n", "has more than one column `text`", "give each column its own name"),
+        ("text,label\na,x\nb\n", ", line 3: 1 fields, and the header has 2", None),
+        ('text,label\na,x\n"b,y\n', ", line 3: unexpected end of data", None),
+        ("text,label\n\uc88b\uc544,x\n".encode("cp949"), ", line 2: not UTF-8 text", None),
+        ("text,label\na,x\n\n ,y\n", ", line 4: column `text` is empty", "fill it in or remove the row"),
+        ("text,class\na,x\n", "has no column `label`", "its columns are: text, class"),
+        ("text,\na,x\n", "has no column `label`", "its columns are: text, (no name)"),
+    ],
+)
+def test_bad_table_is_refused_with_file_and_line(tmp_path: Path, content: str | bytes, message: str, hint: str | None) -> None:
+    path = written(tmp_path / "bad.csv", content)
+    with pytest.raises(DataError) as caught:
+        read_labelled(path, input_column="text", label_column="label")
+    separator = "" if message.startswith(",") else " "
+    assert caught.value.message == f"`{path}`{separator}{message}"
+    assert caught.value.hint is not None
+    if hint is not None:
+        assert caught.value.hint == hint
+
+
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        read_table(tmp_path)
