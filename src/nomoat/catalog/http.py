@@ -1,0 +1,104 @@
+"""Downloads over HTTP that go on where they stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import httpx
+
+from nomoat import net
+from nomoat.catalog.part import Part
+from nomoat.errors import DownloadError
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+BLOCK_BYTES = 1 << 18
+
+
+class NotThereError(DownloadError):
+    """The server has no such file."""
+
+
+def fill(
+    part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None
+) -> str | None:
+    """Append what is missing of `url` to the part; start over if the server cannot resume, or has another version by now.
+
+    `where` names the file in errors. Returns the sha256 the hub promises in its redirect, or None.
+    Raises DownloadError, OfflineError and NotEnoughDiskError.
+    """
+    have = part.size_bytes()
+    if size_bytes is not None and have == size_bytes:
+        return None
+    if size_bytes is not None and have > size_bytes:
+        part.start_over()
+    asked = {"accept-encoding": "identity", **(headers or {}), **_range(part)}
+    try:
+        with net.client(part.purpose) as client, client.stream("GET", url, headers=asked) as response:
+            if response.status_code != 416:
+                _require_success(response, where)
+                _receive(response, part)
+                return _promised_sha256(response)
+        part.start_over()  # 416: the part is longer than the file
+        return fill(part, url, where=where, size_bytes=size_bytes, headers=headers)
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
+        raise DownloadError(
+            f"cannot reach `{urlsplit(url).hostname}` to pull `{where}`: {exc}", hint="check the network and the proxy settings"
+        ) from exc
+    except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+        raise DownloadError(f"cannot pull `{where}`: {exc}", hint="check the address") from exc
+    except httpx.HTTPError as exc:
+        raise DownloadError(
+            f"the connection was lost after {part.size_bytes():,} bytes of `{where}`", hint="run the same command again to resume"
+        ) from exc
+
+
+def _range(part: Part) -> dict[str, str]:
+    """The headers that ask for the rest, and only of the same version of the file."""
+    have = part.size_bytes()
+    if not have:
+        return {}
+    same_version = {"if-range": part.etag_path.read_text()} if part.etag_path.exists() else {}
+    return {"range": f"bytes={have}-", **same_version}
+
+
+def _receive(response: httpx.Response, part: Part) -> None:
+    done = part.size_bytes()
+    if response.status_code != 206 or not response.headers.get("content-range", "").startswith(f"bytes {done}-"):
+        part.start_over()
+        done = 0
+    rest = int(response.headers.get("content-length", 0))
+    part.require_space(rest)
+    tag = response.headers.get("etag", "")
+    if tag and not tag.startswith("W/"):  # a weak tag does not promise equal bytes
+        part.etag_path.write_text(tag)
+    total = done + rest if rest else None
+    for block in response.iter_raw(BLOCK_BYTES):
+        part.file.write(block)
+        done += len(block)
+        part.report(done, total)
+
+
+def _promised_sha256(response: httpx.Response) -> str | None:
+    """The hub names the sha256 of a large file in the answer that redirects to the file's storage."""
+    for answer in (*response.history, response):
+        tag = answer.headers.get("x-linked-etag", "").strip('"')
+        if SHA256.fullmatch(tag):
+            return str(tag)
+    return None
+
+
+def _require_success(response: httpx.Response, where: str) -> None:
+    status = response.status_code
+    if status in (200, 206):
+        return
+    if status in (401, 403):
+        hint = "this server wants a login, which nomoat cannot give"
+        if where.startswith("hf:"):
+            repo = "/".join(where.removeprefix("hf:").split("/")[:2])
+            hint = f"check the name; if it is gated, accept its terms at https://huggingface.co/{repo} and set HF_TOKEN"
+        raise DownloadError(f"`{where}`: the server refused with {status}", hint=hint)
+    if status in (404, 410):
+        raise NotThereError(f"`{where}`: the server has no such file ({status})", hint="check the name, or use another source")
+    raise DownloadError(f"`{where}`: the server answered {status} {response.reason_phrase}".rstrip(), hint="try again later")

@@ -1,0 +1,127 @@
+"""A file on its way: `.NAME.part` beside the place where it will be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from nomoat import net, paths
+from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError
+
+SPARE_BYTES = 64 << 20  # left free on the disk, so that the rest of the machine goes on
+DISK_HINT = "free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk"
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """What has arrived of a file. `report` is told bytes so far and bytes in all, where known."""
+
+    target: Path
+    path: Path
+    file: BinaryIO
+    purpose: net.Purpose
+    report: Callable[[int, int | None], None]
+
+    @property
+    def etag_path(self) -> Path:
+        """Where the server's name for this version of the file is kept until the part is whole."""
+        return self.path.with_name(self.path.name + ".etag")
+
+    @property
+    def folder_path(self) -> Path:
+        """A folder for whatever else has to lie on the target's disk for a while."""
+        return self.path.with_name(self.path.name + ".d")
+
+    def size_bytes(self) -> int:
+        """Bytes that have arrived, in this run and before it."""
+        self.file.flush()
+        return self.path.stat().st_size
+
+    def start_over(self) -> None:
+        """Forget what has arrived."""
+        self.file.truncate(0)
+        self.etag_path.unlink(missing_ok=True)
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Raise NotEnoughDiskError if the disk has no room for so many more bytes."""
+        free = shutil.disk_usage(self.target.parent).free
+        if needed_bytes and needed_bytes + SPARE_BYTES > free:
+            raise NotEnoughDiskError(
+                f"`{self.target.name}` needs {(needed_bytes + SPARE_BYTES) / 1e6:,.0f} MB on the disk of "
+                f"`{self.target.parent}`, and {free / 1e6:,.0f} MB are free",
+                hint=DISK_HINT,
+            )
+
+    def require_whole(self, *, sha256: str | None, where: str, hint: str) -> None:
+        """Raise ChecksumError if this is not the file that was promised."""
+        size = self.size_bytes()
+        if sha256 is not None and (found := paths.sha256_of(self.path)) != sha256:
+            raise ChecksumError(
+                f"{where} is not the file it should be: {size:,} bytes with sha256 {found[:16]}…, expected {sha256[:16]}…",
+                hint=f"nothing was kept; {hint}",
+            )
+        if self.target.suffix == ".gguf":
+            with self.path.open("rb") as file:
+                magic = file.read(4)
+            if magic != b"GGUF":
+                raise ChecksumError(f"{where} is not a GGUF file: it begins with {magic!r}", hint=f"nothing was kept; {hint}")
+
+
+@contextmanager
+def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | None], None]) -> Iterator[Part]:
+    """A part to fill, which becomes `target` when the block ends well.
+
+    If it does not, a part with something in it stays to be resumed, unless the disk is full or the bytes are wrong.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f".{target.name}.part")
+    with path.open("ab") as file, paths.translate_disk_errors(target):
+        part = Part(target=target, path=path, file=file, purpose=purpose, report=report)
+        _lock(part)
+        try:
+            yield part
+            file.flush()
+            os.replace(path, target)
+        except (NotEnoughDiskError, ChecksumError, OSError):
+            with suppress(OSError):  # what is still in the buffer has no room either
+                part.start_over()
+            raise
+        finally:
+            _sweep(part)
+
+
+def _lock(part: Part) -> None:
+    """Keep a second nomoat from writing into the same part. Windows refuses the rename instead."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(part.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise DownloadError(
+            f"`{part.target.name}` is being pulled by another nomoat right now", hint="wait for it, or stop it"
+        ) from exc
+
+
+def _sweep(part: Part) -> None:
+    """Remove what nobody needs any more: an empty part, its tag, its folder, and folders the pull had made for nothing."""
+    shutil.rmtree(part.folder_path, ignore_errors=True)
+    with suppress(OSError):
+        if part.path.stat().st_size == 0:
+            part.path.unlink()
+    if not part.path.exists():
+        part.etag_path.unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        for folder in part.target.parents:
+            if folder == paths.home():
+                break
+            folder.rmdir()

