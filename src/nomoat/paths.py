@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,17 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         ) from exc
 
 
+def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | None = None) -> None:
+    """Raise NotEnoughDiskError if the folder's disk has less than that free. The folder itself need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise NotEnoughDiskError(
+            f"`{folder}` needs {needed_bytes / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free",
+            hint="free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk",
+        ) from cause
+
+
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not."""
@@ -84,8 +96,6 @@ def whole_file(target: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder to fill, which becomes `target` (replacing it) when the block ends well, and disappears when it does not."""
-    import shutil
-
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     old = part.with_suffix(".old")

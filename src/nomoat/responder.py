@@ -12,14 +12,22 @@ fake:                             the deterministic engine of tests and docs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
+from nomoat import config, hardware, paths
 from nomoat.engine import Engine
+from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.records import Chunk, Completion, ContinuationScore, Request
 
 DEFAULT_WORKERS = 16
+PLANNED_CONTEXT_TOKENS = 4096  # memory is planned for this much where nobody says how much will be used
+CLOUD_PROVIDERS = ("openai", "google", "anthropic")
+
+ImportProgress = Callable[[int, int], None]
 
 
 class Responder:
@@ -95,10 +103,98 @@ class Responder:
         self.close()
 
 
-def load(ref: str) -> Responder:
-    """The responder a reference names. Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError."""
+def load(ref: str, *, context_tokens: int | None = None, progress: ImportProgress | None = None) -> Responder:
+    """The responder a reference names. Connects to nothing, but for references that name a server.
+
+    `context_tokens` shortens the model's context (and the memory planned for it). `progress` is told (layers done, layers) while a
+    file is imported, which happens once for each file.
+    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError.
+    """
     if ref == "fake:":
         from nomoat.engine.fake import FakeEngine
 
         return Responder(ref, FakeEngine())
-    raise NotImplementedError(ref)
+    if ref.startswith("stored:"):
+        return _load_stored(ref)
+    if ref.startswith(("http://", "https://")) or ref.partition(":")[0] in CLOUD_PROVIDERS:
+        from nomoat.engine.remote import remote_engine
+
+        return Responder(ref, remote_engine(ref))
+    return _load_local(ref, context_tokens, progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFiles:
+    """What a reference to local weights means on this disk. `name` is the card's id, or the path, of the base."""
+
+    name: str
+    weights: Path
+    adapter: Path | None
+
+
+def find_files(ref: str) -> LocalFiles:
+    """The files of a card, a path or an `hf:` file, with or without an adapter.
+
+    Raises UnknownModelError for what does not exist here, naming the nearest, and saying how to fetch what can be fetched.
+    """
+    if Path(ref).expanduser().exists() or "+" not in ref:  # a path may hold a plus of its own
+        return LocalFiles(name=ref, weights=_find_weights(ref), adapter=None)
+    base, _, name = ref.rpartition("+")
+    weights = _find_weights(base)
+    for folder in (paths.adapters() / name, Path(name).expanduser()):
+        if (folder / "adapter_config.json").exists():
+            return LocalFiles(name=base, weights=weights, adapter=folder)
+    there = sorted(path.name for path in paths.adapters().glob("*") if (path / "adapter_config.json").exists())
+    known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
+    raise UnknownModelError(f"no adapter `{name}`", hint=known)
+
+
+def _find_weights(ref: str) -> Path:
+    from nomoat.catalog import cards, pull
+
+    path = Path(ref).expanduser()
+    if path.is_dir():
+        raise UnsupportedError(f"`{ref}` is a folder, and nomoat runs GGUF files", hint="name a .gguf file")
+    if path.exists():
+        return path
+    if ref.endswith(".gguf") and not ref.startswith("hf:"):
+        raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
+    installed = pull.find_installed(ref)
+    if installed is not None:
+        return installed
+    if not ref.startswith("hf:"):
+        card = cards.card(ref)  # an unknown name is answered with the nearest ones
+        if card.kind == "closed":
+            how = f"use `{card.api}`" if card.api else "it can no longer be called"
+            raise UnsupportedError(f"`{ref}` is a closed model: its weights cannot be had", hint=how)
+        if not card.sources:
+            raise UnsupportedError(f"`{ref}` is in the catalogue for its facts; nomoat knows no file of it that it can run")
+    raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
+
+
+def _load_local(ref: str, context_tokens: int | None, progress: ImportProgress | None) -> Responder:
+    from nomoat.engine import importer
+    from nomoat.engine.gguf import GGUFFile
+    from nomoat.engine.openvino import OpenVINOEngine
+
+    files = find_files(ref)
+    file = GGUFFile(files.weights)
+    wanted = context_tokens or config.context_tokens() or min(importer.read_sizes(file).context_tokens, PLANNED_CONTEXT_TOKENS)
+    need, free = importer.memory_need_bytes(file, context_tokens=wanted), hardware.memory_available_bytes().value
+    if need > free:
+        raise NotEnoughMemoryError(
+            f"`{ref}` needs about {need / 1e9:.1f} GB of memory at a context of {wanted:,} tokens, and {free / 1e9:.1f} GB are free",
+            hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
+        )
+    folder = importer.import_gguf(files.weights, adapter=files.adapter, progress=progress)
+    return Responder(ref, OpenVINOEngine(folder, context_tokens=context_tokens or config.context_tokens()))
+
+
+def _load_stored(ref: str) -> Responder:
+    from nomoat.catalog.datasets import pull_dataset
+    from nomoat.engine.stored import stored_engine
+
+    suite, slash, name = ref.removeprefix("stored:").partition("/")
+    if not (slash and suite and name):
+        raise UsageError(f"`{ref}` does not name stored answers", hint="write stored:SUITE/NAME, such as stored:vicuna80/gpt35")
+    return Responder(ref, stored_engine(suite, name, pull_dataset(suite)))

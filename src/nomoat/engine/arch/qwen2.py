@@ -1,0 +1,5 @@
+"""Qwen2 and Qwen2.5: as LLaMA, with biases on q, k and v."""
+
+from nomoat.engine.arch import Architecture
+
+QWEN2 = Architecture(name="qwen2", rows_permuted=False, attention_bias=True)

@@ -1,0 +1,135 @@
+"""GGUF file (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
+
+The folder: `openvino_model.xml/.bin`, `tokenizer.json`, `tokenizer_config.json`, `config.json`. It appears whole or not at all.
+An adapter is added to the weights before they are quantised ("baked"): the tuned model runs at the base's full speed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat import net, paths
+from nomoat.engine import arch as architectures
+from nomoat.engine import layout, tokenizer
+from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.errors import BadFileError
+
+OVERHEAD_BYTES = 400_000_000  # runtime, activations and logits; measured on SmolLM2 and Qwen-0.5B
+KV_BYTES_PER_VALUE = 2
+Progress = Callable[[int, int], None]
+
+
+class LoraDelta:
+    """What a PEFT LoRA folder adds to each layer's rows: `scale * B @ A`.
+
+    Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        self.weights_path = folder / "adapter_model.safetensors"
+        try:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            tensors = load_file(self.weights_path)
+        except (OSError, json.JSONDecodeError, SafetensorError) as exc:
+            raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint="tune it again with `nomoat tune`") from exc
+        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
+            raise BadFileError(f"`{folder}` is a `{config.get('peft_type')}` adapter of a kind nomoat cannot add to weights")
+        rank = config["r"]
+        self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+        self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {}
+        for name, a_RI in tensors.items():
+            if name.endswith(".lora_A.weight"):
+                layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                b_OR = tensors[name.replace(".lora_A.", ".lora_B.")]
+                self._pairs[layer] = (a_RI.astype(np.float32), b_OR.astype(np.float32))
+        if not self._pairs:
+            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint="tune it again with `nomoat tune`")
+
+    def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
+        if layer not in self._pairs:
+            return None
+        a_RI, b_OR = self._pairs[layer]
+        return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
+
+
+def remembered_sha256(path: Path) -> str:
+    """The file's sha256, computed once: remembered under its path, size and time of change."""
+    stat = path.stat()
+    key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    note = paths.cache() / "sha256" / hashlib.sha256(key.encode()).hexdigest()
+    if note.exists() and len(text := note.read_text()) == 64:
+        return text
+    digest = paths.sha256_of(path)
+    with paths.whole_file(note) as part:
+        part.write_text(digest)
+    return digest
+
+
+def memory_need_bytes(file: GGUFFile, *, context_tokens: int) -> int:
+    """Memory to run this file: int8 weights, the keys and values of a full context, and the rest."""
+    sizes = read_sizes(file)
+    weights = sum(tensor.num_values for tensor in file.tensors.values()) * layout.BYTES_PER_WEIGHT
+    cache = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * context_tokens * KV_BYTES_PER_VALUE
+    return int(weights) + cache + OVERHEAD_BYTES
+
+
+def read_sizes(file: GGUFFile) -> architectures.Dimensions:
+    """The model's dimensions."""
+    file.require("general.architecture")
+    return architectures.dimensions(file.metadata, vocabulary=file.tensor("token_embd.weight").shape[0])
+
+
+def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress | None = None) -> Path:
+    """The cache folder of this file's imported model, made now if it is not there. `progress` is told (layers done, layers).
+
+    Raises BadFileError, UnsupportedError, NotEnoughDiskError.
+    """
+    file = GGUFFile(path)
+    arch = architectures.find(str(file.require("general.architecture")))
+    delta = None if adapter is None else LoraDelta(adapter)
+    source_sha256 = remembered_sha256(path)
+    parts = [layout.VERSION, source_sha256, paths.sha256_of(delta.weights_path) if delta else ""]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    folder = paths.cache() / "imported" / digest[:24]
+    if (folder / "config.json").exists():
+        return folder
+    sizes = read_sizes(file)
+    words = tokenizer.from_metadata(file.metadata)
+    with paths.whole_folder(folder) as part:
+        _write_model(part, file, arch, sizes, delta, progress)
+        words.save(part)
+        config: dict[str, Any] = {
+            "model_type": arch.name,
+            "eos_token_id": words.special.eos_id,
+            "nomoat": {"digest": digest, "source": path.name, "source_sha256": source_sha256, "sizes": asdict(sizes)},
+        }
+        (part / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
+    return folder
+
+
+def _write_model(
+    folder: Path, file: GGUFFile, arch: architectures.Architecture, sizes: architectures.Dimensions,
+    delta: LoraDelta | None, progress: Progress | None,
+) -> None:  # fmt: skip
+    net.silence_telemetry()
+    import openvino as ov
+
+    from nomoat.engine.graph import GraphBuilder
+
+    builder = GraphBuilder(file, arch, sizes, delta=delta, progress=progress)
+    try:
+        ov.save_model(builder.build(), str(folder / "openvino_model.xml"), compress_to_fp16=False)
+    except RuntimeError as exc:  # OpenVINO reports a full disk as a RuntimeError of its own wording
+        paths.require_free_disk(folder, sum(t.num_values for t in file.tensors.values()), exc)
+        raise

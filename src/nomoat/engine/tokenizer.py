@@ -1,0 +1,211 @@
+"""Text <-> token ids, and conversations -> prompts, from what a GGUF file says of itself.
+
+The work is done by Hugging Face's `tokenizers` and by `jinja2`; this module only hands them the file's vocabulary and template.
+Not covered yet: SentencePiece vocabularies (`tokenizer.ggml.model` = llama), which are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.records import Message, Request
+
+CONTROL, USER_DEFINED = 3, 4  # `tokenizer.ggml.token_type`
+LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialTokens:
+    """Ids that end or begin a text."""
+
+    bos_id: int | None
+    eos_id: int
+    stop_ids: tuple[int, ...]
+    add_bos: bool
+
+
+class Tokenizer:
+    """Encodes and decodes as the model's own tokenizer does, and renders conversations with the model's chat template."""
+
+    def __init__(self, backend: Any, special: SpecialTokens, chat_template: str | None) -> None:
+        self.backend = backend
+        self.special = special
+        self.chat_template = chat_template
+
+    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+        """Token ids of a text; `add_bos` puts the token before it that the model expects, if it expects one."""
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        if add_bos and self.special.add_bos and self.special.bos_id is not None:
+            return [self.special.bos_id, *ids]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; control tokens are left out."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=True))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt of a conversation, up to where the assistant's answer begins.
+
+        Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation.
+        """
+        import jinja2
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        if self.chat_template is None:
+            raise UnsupportedError("this model has no chat template: it completes texts, it does not chat", hint="use `--raw`")
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+        environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+        try:
+            return environment.from_string(self.chat_template).render(
+                messages=[{"role": message.role, "content": message.content} for message in messages],
+                add_generation_prompt=True,
+                bos_token=self._token_text(self.special.bos_id),
+                eos_token=self._token_text(self.special.eos_id),
+            )
+        except jinja2.TemplateError as exc:
+            raise UnsupportedError(f"the model's chat template refuses this conversation: {exc}") from exc
+
+    def prompt_ids(self, request: Request) -> list[int]:
+        """Token ids of a request's prompt, template included."""
+        if request.prompt is not None:
+            return self.encode(request.prompt, add_bos=True)
+        return self.encode(self.render(request.messages))
+
+    def decode_stream(self) -> DecodeStream:
+        """Decodes an answer token by token."""
+        return DecodeStream(self)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, as Hugging Face names them."""
+        self.backend.save(str(folder / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self._token_text(self.special.bos_id) or None,
+            "eos_token": self._token_text(self.special.eos_id),
+            "chat_template": self.chat_template,
+            "nomoat": {
+                "bos_id": self.special.bos_id,
+                "eos_id": self.special.eos_id,
+                "stop_ids": list(self.special.stop_ids),
+                "add_bos": self.special.add_bos,
+            },
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    def _token_text(self, token_id: int | None) -> str:
+        return "" if token_id is None else str(self.backend.id_to_token(token_id))
+
+
+class DecodeStream:
+    """Gives out text as soon as it is certain: never half a Korean syllable or half an emoji."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        from tokenizers.decoders import DecodeStream as Stream
+
+        self._tokenizer = tokenizer
+        self._stream = Stream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._given = 0
+
+    def push(self, token_id: int) -> str:
+        """The text that this token makes certain; may be empty."""
+        self._ids.append(token_id)
+        piece = self._stream.step(self._tokenizer.backend, token_id) or ""
+        self._given += len(piece)
+        return piece
+
+    def finish(self) -> str:
+        """What was still held back: bytes that never became a character."""
+        return self._tokenizer.decode(self._ids)[self._given :]
+
+
+def load(folder: Path) -> Tokenizer:
+    """A tokenizer that `Tokenizer.save` wrote."""
+    from tokenizers import Tokenizer as Backend
+
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
+    return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config["chat_template"])
+
+
+def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
+    """The tokenizer a GGUF's metadata describes. Raises UnsupportedError for kinds not known, BadFileError for damage."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        name = {"llama": "SentencePiece", None: "missing"}.get(kind, kind)
+        raise UnsupportedError(
+            f"the tokenizer of this file is {name}, which nomoat cannot read yet",
+            hint="byte-level BPE vocabularies work: SmolLM2, Qwen2.5, Llama 3",
+        )
+    tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
+    eos_id = metadata.get("tokenizer.ggml.eos_token_id")
+    if not isinstance(tokens, list) or not isinstance(merges, list) or not isinstance(eos_id, int):
+        raise BadFileError("the file holds no whole tokenizer (tokens, merges, end token)", hint="try another file of this model")
+    pre = str(metadata.get("tokenizer.ggml.pre", "default"))
+    backend = _byte_level_bpe(tokens, merges, pre)
+    types = metadata.get("tokenizer.ggml.token_type")
+    _add_special_tokens(backend, tokens, [] if types is None else list(types))
+    # a model may end its turn with another token than its text
+    ends = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
+    stop_ids = {eos_id} | {tokens.index(end) for end in ends if end in tokens}
+    special = SpecialTokens(
+        bos_id=metadata.get("tokenizer.ggml.bos_token_id"),
+        eos_id=eos_id,
+        stop_ids=tuple(sorted(stop_ids)),
+        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
+    )
+    return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
+
+
+def _byte_level_bpe(tokens: list[str], merges: list[str], pre: str) -> Any:
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    vocabulary = {token: at for at, token in enumerate(tokens)}
+    try:
+        backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe"))
+    except Exception as exc:
+        raise BadFileError(f"the file's vocabulary and merges do not fit together: {exc}", hint="download it again") from exc
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    known = {
+        "default": words,
+        "gpt-2": words,
+        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
+        "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), raw_bytes]),
+        "llama-bpe": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), raw_bytes]),
+    }
+    if pre not in known:
+        raise UnsupportedError(f"the pre-tokenizer `{pre}` is not one that nomoat knows", hint=f"known: {', '.join(known)}")
+    backend.pre_tokenizer = known[pre]
+    backend.decoder = decoders.ByteLevel()
+    if pre == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    return backend
+
+
+def _add_special_tokens(backend: Any, tokens: list[str], types: list[int]) -> None:
+    from tokenizers import AddedToken
+
+    for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
+        added = [AddedToken(token, special=special, normalized=False) for token, t in zip(tokens, types, strict=False) if t == kind]
+        if special:
+            backend.add_special_tokens(added)
+        else:
+            backend.add_tokens(added)
+
+
+def _refuse(message: str) -> None:
+    import jinja2
+
+    raise jinja2.TemplateError(message)
