@@ -2,6 +2,7 @@
 
 NomoatError                  the base: the command line prints it and exits 1
 ├── UsageError               a flag, a reference or a request that cannot be meant
+│   └── BadRequestError      an HTTP request that cannot be meant; names the field
 ├── UnknownModelError        no such model, adapter or suite; names the nearest ones
 ├── BadFileError             a file that is there but cannot be read as what it should be
 ├── DataError                a row, column or label of the user's data
@@ -30,6 +31,16 @@ class NomoatError(Exception):
 
 class UsageError(NomoatError):
     """A flag, a model reference or a request that cannot be meant."""
+
+
+class BadRequestError(UsageError):
+    """An HTTP request that cannot be meant. `param` names the field, `status` is the HTTP status."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+        self.status = status
 
 
 class UnknownModelError(NomoatError):

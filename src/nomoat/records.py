@@ -45,12 +45,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an answer took. Seconds are wall time as the caller saw them."""
+    """What an answer took. Seconds are wall time as the caller saw them; tokens are 0 where a server does not tell.
+
+    `bytes_out`: request bodies sent to another machine, retries included; 0 for a local model.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    bytes_out: int = 0
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -58,7 +58,10 @@ class Responder:
         for chunk in self.engine.generate(request):
             pieces.append(chunk.text)
             if chunk.finish_reason is not None and chunk.usage is not None:
-                return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=chunk.usage)
+                usage = chunk.usage
+                return Completion(
+                    text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out
+                )
         raise RuntimeError(f"{self.ref}: the engine ended without a finish reason")
 
     def complete_many(self, requests: Sequence[Request], *, workers: int = DEFAULT_WORKERS) -> Iterator[tuple[int, Completion]]:

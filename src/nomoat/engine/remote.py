@@ -1,0 +1,322 @@
+"""A model behind an OpenAI-compatible server: a cloud API, or Ollama, LM Studio, vLLM, llama.cpp, another nomoat.
+
+openai:NAME                   OPENAI_API_KEY, and OPENAI_BASE_URL if set
+google:NAME                   GOOGLE_API_KEY or GEMINI_API_KEY
+anthropic:NAME                ANTHROPIC_API_KEY
+http://host:port/v1#NAME      NOMOAT_API_KEY if set; without #NAME the only model the server has
+
+Not covered: likelihoods, tools, images. A content filter that ends an answer counts as a stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from nomoat import net
+from nomoat.errors import NomoatError, RemoteError, UnsupportedError, UsageError
+from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
+
+if TYPE_CHECKING:
+    import httpx
+
+Provider = Literal["openai", "google", "anthropic", "http"]
+
+BASE_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "google": "https://generativelanguage.googleapis.com/v1beta/openai",
+    "anthropic": "https://api.anthropic.com/v1",
+}
+KEY_VARIABLES: dict[str, tuple[str, ...]] = {
+    "openai": ("OPENAI_API_KEY",),
+    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "http": ("NOMOAT_API_KEY",),
+}
+# A CPU server may think about a long prompt for minutes before it sends the first byte.
+READ_TIMEOUT_SECONDS = 600.0
+MAX_RETRIES = 2  # the SDK's own, with backoff, for 408, 409, 429, 5xx and lost connections
+MAX_QUOTED_CHARACTERS = 300
+NEEDED_HEADERS = frozenset(
+    {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
+)
+
+
+def is_remote(ref: str) -> bool:
+    """Whether a model reference names a server."""
+    return ref.startswith(("openai:", "google:", "anthropic:", "http://", "https://"))
+
+
+def remote_engine(ref: str, *, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
+    """The engine that a reference to a server names; see the module for the forms.
+
+    Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
+    is not set, OfflineError, RemoteError.
+    """
+    provider, base_url, model = _parse(ref)
+    net.require_allowed("ask a model server", _host(base_url))
+    engine = RemoteEngine(
+        base_url=base_url, model=model, key=_key(ref, provider), provider=provider, read_timeout_seconds=read_timeout_seconds
+    )
+    if not model:
+        try:
+            engine.model = _only_model(ref, engine.list_models())
+        except NomoatError:
+            engine.close()
+            raise
+    return engine
+
+
+class RemoteEngine:
+    """One model of one server. Safe to call from several threads."""
+
+    context_tokens: int | None = None
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        key: str,
+        provider: Provider = "http",
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    ) -> None:
+        import httpx
+        import openai
+
+        self.base_url = base_url.rstrip("/")
+        self.model = model
+        self.host = _host(base_url)
+        self.is_local = net.is_loopback(self.host)
+        self._provider: Provider = provider
+        self._key = key
+        self._timeout_seconds = read_timeout_seconds
+        http_client = net.client("ask a model server", hosts=[self.host])
+        if provider != "openai":
+            http_client.event_hooks["request"].append(self._trim_headers)
+        self._client = openai.OpenAI(
+            api_key=key,
+            base_url=self.base_url,
+            http_client=cast(Any, http_client),  # newer SDKs are typed for httpx2 and take httpx as well
+            timeout=cast(Any, httpx.Timeout(read_timeout_seconds, connect=net.CONNECT_TIMEOUT_SECONDS)),
+            max_retries=MAX_RETRIES,
+        )
+
+    def __repr__(self) -> str:
+        return f"RemoteEngine({self.base_url}#{self.model})"
+
+    @property
+    def digest(self) -> str:
+        """Server and model name: whether the server changes what stands behind the name is not known here."""
+        return "remote-" + hashlib.sha256(f"{self.base_url}#{self.model}".encode()).hexdigest()[:16]
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        """See `Engine.generate`. Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API."""
+        net.require_allowed("ask a model server", self.host)
+        started = time.perf_counter()
+        first: float | None = None
+        finish_reason: FinishReason | None = None
+        told: Any = None
+        with self._translate_errors():
+            raw = self._send(request)
+            with raw.parse() as events:
+                for event in events:
+                    text, ended, usage = self._read(event)
+                    told = usage or told
+                    finish_reason = ended or finish_reason
+                    if text:
+                        first = first or time.perf_counter()
+                        yield Chunk(text=text)
+        if finish_reason is None:
+            raise RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole", hint="try again")
+        ended_at = time.perf_counter()
+        sent = int(raw.http_request.headers.get("content-length", 0)) * (1 + raw.retries_taken)
+        yield Chunk(
+            text="",
+            finish_reason=finish_reason,
+            usage=Usage(
+                prompt_tokens=getattr(told, "prompt_tokens", None) or 0,
+                completion_tokens=getattr(told, "completion_tokens", None) or 0,
+                prefill_seconds=(first or ended_at) - started,
+                decode_seconds=ended_at - (first or ended_at),
+                bytes_out=0 if self.is_local else sent,
+            ),
+        )
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        """Always raises UnsupportedError."""
+        raise UnsupportedError(
+            f"`{self.model}` at `{self.host}` gives no likelihoods", hint="compare its written answers: use an `exact` suite"
+        )
+
+    def count_tokens(self, request: Request) -> int:
+        """Always raises UnsupportedError."""
+        raise UnsupportedError(f"the tokenizer of `{self.model}` at `{self.host}` is not known here")
+
+    def list_models(self) -> list[str]:
+        """Names of the models the server has. Raises RemoteError."""
+        with self._translate_errors():
+            rows = self._client.models.list().data
+            return [str(row.id) for row in rows]
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _send(self, request: Request) -> Any:
+        """The SDK's raw response, whose body is still to be read."""
+        settings: dict[str, Any] = {"temperature": request.temperature}
+        at_openai = self.host == "api.openai.com" and request.prompt is None  # where newer models refuse `max_tokens`
+        settings["max_completion_tokens" if at_openai else "max_tokens"] = request.max_new_tokens
+        if request.top_p != 1.0:  # some models take temperature or top_p, not both
+            settings["top_p"] = request.top_p
+        if request.seed is not None:
+            settings["seed"] = request.seed
+        if request.stop:
+            settings["stop"] = list(request.stop)
+        if request.top_k:
+            if self._provider != "http":
+                raise UnsupportedError(f"`{self.host}` has no top_k", hint="leave it out, or use top_p")
+            settings["extra_body"] = {"top_k": request.top_k}
+        settings |= {"model": self.model, "stream": True, "stream_options": {"include_usage": True}}
+        if request.prompt is not None:
+            return self._client.completions.with_raw_response.create(prompt=request.prompt, **settings)
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        return self._client.chat.completions.with_raw_response.create(messages=cast(Any, messages), **settings)
+
+    @staticmethod
+    def _read(event: Any) -> tuple[str, FinishReason | None, Any]:
+        """Text, finish reason and usage of one event; the SDK does not check that a server sends what it should."""
+        if not event.choices:
+            return "", None, event.usage
+        choice = event.choices[0]
+        text = choice.delta.content if hasattr(choice, "delta") else choice.text
+        reason: FinishReason | None = None
+        if choice.finish_reason:
+            reason = "length" if choice.finish_reason == "length" else "stop"
+        if text is not None and not isinstance(text, str):
+            raise TypeError("text is not a string")
+        return text or "", reason, event.usage
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        import httpx
+        import openai
+
+        try:
+            yield
+        except openai.APITimeoutError as exc:
+            raise RemoteError(
+                f"`{self.host}` did not answer within {self._timeout_seconds:,.0f} s", hint="try again, or ask for less"
+            ) from exc
+        except openai.APIConnectionError as exc:
+            if isinstance(exc.__cause__, NomoatError):
+                raise exc.__cause__ from exc
+            raise self._lost(exc.__cause__ or exc) from exc
+        except openai.APIStatusError as exc:
+            raise self._status_error(exc.status_code, exc.body, exc.response.text) from exc
+        except openai.APIError as exc:  # an error event within the stream
+            raise RemoteError(f"`{self.host}` failed while it answered: {self._quote(exc.message)}", hint="try again") from exc
+        except httpx.HTTPError as exc:
+            raise self._lost(exc) from exc
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as exc:
+            raise RemoteError(
+                f"`{self.host}` sent something that is no answer of an OpenAI-compatible server",
+                hint=f"check the address: is `{self.base_url}` the server's base, ending in /v1?",
+            ) from exc
+
+    def _lost(self, cause: BaseException) -> RemoteError:
+        return RemoteError(
+            f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
+            hint="is the server running, and the port right?" if self.is_local else "check the network, then try again",
+        )
+
+    def _status_error(self, status: int, body: object, text: str) -> RemoteError:
+        said = body[0] if isinstance(body, list) and body else body
+        if isinstance(said, dict):
+            said = said.get("error", said)
+        message = said.get("message") if isinstance(said, dict) else None
+        variable = " or ".join(KEY_VARIABLES[self._provider])
+        hints = {
+            401: f"check the key in {variable}",
+            403: f"the key in {variable} may not use this model",
+            404: f"does the server have a model `{self.model}`, and is the address right?",
+            429: "too many requests, or the account's quota is used up: wait, or look at the account",
+        }
+        return RemoteError(
+            f"`{self.host}` answered {status}: {self._quote(str(message or said or text)) or 'nothing more'}",
+            status=status,
+            hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
+        )
+
+    def _quote(self, text: str) -> str:
+        """What a server said: in one line, not too long, and without our key, which some servers repeat."""
+        line = " ".join(text.replace(self._key, "…").split())
+        return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
+
+    def _trim_headers(self, request: httpx.Request) -> None:
+        """The SDK adds what is meant for OpenAI alone (organisation, custom headers) and facts about this machine."""
+        for name in list(request.headers):
+            if name not in NEEDED_HEADERS:
+                del request.headers[name]
+        request.headers["user-agent"] = "nomoat"
+        request.headers["authorization"] = f"Bearer {self._key}"
+
+
+def _parse(ref: str) -> tuple[Provider, str, str]:
+    """Provider, base URL and model name; the name may be empty for a server."""
+    provider, _, rest = ref.partition(":")
+    if provider in ("openai", "google", "anthropic"):
+        if not rest:
+            raise UsageError(f"`{ref}` names no model", hint=f"write `{provider}:NAME`")
+        base_url = (provider == "openai" and os.environ.get("OPENAI_BASE_URL")) or BASE_URLS[provider]
+        return cast(Provider, provider), base_url, rest
+    example = "write `http://host:port/v1#model`"
+    try:
+        parts = urlsplit(ref)
+        netloc = f"{parts.hostname}:{parts.port}"
+    except ValueError as exc:
+        raise UsageError("the address of a server cannot be read", hint=example) from exc
+    if parts.username or parts.password or parts.query:
+        raise UsageError(
+            f"a server's address holds no user, password or query (`{parts.scheme}://{netloc}`)",
+            hint="put the key into NOMOAT_API_KEY",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"`{ref}` is not the address of a server", hint=example)
+    return "http", f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
+
+
+def _key(ref: str, provider: Provider) -> str:
+    for variable in KEY_VARIABLES[provider]:
+        key = os.environ.get(variable, "").strip()
+        if key:
+            if not key.isascii() or not key.isprintable():
+                raise UsageError(f"{variable} holds characters that no key has", hint="set it again")
+            return key
+    if provider == "http":
+        return "none"
+    names = " or ".join(KEY_VARIABLES[provider])
+    raise UsageError(
+        f"`{ref}` needs a key, and {names} is not set", hint=f"export {KEY_VARIABLES[provider][0]}=…, then try again"
+    )
+
+
+def _only_model(ref: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UsageError(f"the server at `{ref}` has no model")
+    raise UsageError(f"the server at `{ref}` has {len(names)} models: {', '.join(names)}", hint=f"write `{ref}#{names[0]}`")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError as exc:
+        raise UsageError(f"`{url}` is not the address of a server") from exc
