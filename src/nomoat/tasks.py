@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nomoat.errors import DataError
 from nomoat.records import Message
+from nomoat.textfiles import read_text
 
 TAB_SUFFIXES = (".tsv", ".tab")
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
@@ -72,23 +73,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     header, rows = _parse_table(path)
     return [dict(zip(header, row, strict=True)) for _, row in rows]
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 file's text without a byte-order mark. Raises DataError, with the line of the first byte that is not UTF-8."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise DataError(f"`{path}`: there is no such file") from exc
-    except IsADirectoryError as exc:
-        raise DataError(f"`{path}` is a folder, not a file") from exc
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = content[: exc.start].count(b"\n") + 1
-        raise DataError(
-            f"`{path}`, line {line}: not UTF-8 text", hint="save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
-        ) from exc
 
 
 def _parse_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

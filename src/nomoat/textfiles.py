@@ -1,0 +1,48 @@
+"""Text files of the user's: UTF-8, and an error that names file and line where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nomoat.errors import DataError
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text without a byte-order mark. Raises DataError, with the line of the first byte that is not UTF-8."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise DataError(f"`{path}`: there is no such file") from exc
+    except IsADirectoryError as exc:
+        raise DataError(f"`{path}` is a folder, not a file") from exc
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = content[: exc.start].count(b"\n") + 1
+        raise DataError(
+            f"`{path}`, line {line}: not UTF-8 text", hint="save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
+        ) from exc
+
+
+def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file, each with its line, counted from 1. Empty lines are skipped.
+
+    Raises DataError for an empty file, and for a line that is not one JSON object.
+    """
+    rows: list[tuple[int, dict[str, Any]]] = []
+    # Not splitlines(): that also splits at U+2028 and its like, which JSON allows inside a string.
+    for line, text in enumerate(read_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as exc:
+            raise DataError(f"`{path}`, line {line}: not JSON: {exc.msg} at column {exc.colno}") from exc
+        if not isinstance(value, dict):
+            raise DataError(f"`{path}`, line {line}: not a JSON object", hint='each line is one object: {"key": "value"}')
+        rows.append((line, value))
+    if not rows:
+        raise DataError(f"`{path}` is empty", hint="each line is one JSON object")
+    return rows
