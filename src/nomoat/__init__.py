@@ -8,9 +8,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nomoat.responder import load as load
+    from nomoat.serve.app import serve as serve
 
-_WHERE = {"load": "nomoat.responder"}
-__all__ = ["__version__", "load"]
+_WHERE = {"load": "nomoat.responder", "serve": "nomoat.serve.app"}
+__all__ = ["__version__", "load", "serve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,8 @@ import typer
 
 from nomoat import __version__
 from nomoat.cli.config import config
+from nomoat.cli.run import run
+from nomoat.cli.serve import serve
 from nomoat.errors import NomoatError
 
 ENVIRONMENT_AT_START = dict(os.environ)
@@ -29,7 +31,7 @@ app = typer.Typer(
       nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
     """,
 )
-for command in (config,):
+for command in (run, serve, config):
     app.command()(command)
 
 

@@ -43,6 +43,7 @@ KEY_VARIABLES: dict[str, tuple[str, ...]] = {
 READ_TIMEOUT_SECONDS = 600.0
 MAX_RETRIES = 2  # the SDK's own, with backoff, for 408, 409, 429, 5xx and lost connections
 MAX_QUOTED_CHARACTERS = 300
+NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
@@ -256,7 +257,7 @@ class RemoteEngine:
 
     def _quote(self, text: str) -> str:
         """What a server said: in one line, not too long, and without our key, which some servers repeat."""
-        line = " ".join(text.replace(self._key, "…").split())
+        line = " ".join((text if self._key == NO_KEY else text.replace(self._key, "…")).split())
         return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
 
     def _trim_headers(self, request: httpx.Request) -> None:
@@ -300,11 +301,9 @@ def _key(ref: str, provider: Provider) -> str:
                 raise UsageError(f"{variable} holds characters that no key has", hint="set it again")
             return key
     if provider == "http":
-        return "none"
+        return NO_KEY
     names = " or ".join(KEY_VARIABLES[provider])
-    raise UsageError(
-        f"`{ref}` needs a key, and {names} is not set", hint=f"export {KEY_VARIABLES[provider][0]}=…, then try again"
-    )
+    raise UsageError(f"`{ref}` needs a key, and {names} is not set", hint=f"export {KEY_VARIABLES[provider][0]}=…, then try again")
 
 
 def _only_model(ref: str, names: Sequence[str]) -> str:

@@ -1,0 +1,75 @@
+"""An answer on the terminal: its words on stdout as they come, what it took on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nomoat.cli import console
+from nomoat.records import Chunk, FinishReason, Usage
+
+# A model's words must not drive the user's terminal (clipboard, title, colours).
+TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What was printed. `usage` is None if Ctrl-C stopped the answer."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage | None
+
+
+def show(chunks: Iterator[Chunk]) -> Shown:
+    """Print an answer as it is written. Ctrl-C stops it and keeps what is there: finish_reason "cancelled"."""
+    pieces: list[str] = []
+    last: Chunk | None = None
+    hidden = TERMINAL_CONTROLS if sys.stdout.isatty() else {}
+    try:
+        for last in chunks:
+            pieces.append(last.text)
+            sys.stdout.write(last.text.translate(hidden))
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        last = None
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+        text = "".join(pieces)
+        if text and not text.endswith("\n"):
+            print(flush=True)
+    if last is None or last.finish_reason is None:
+        return Shown(text=text, finish_reason="cancelled", usage=None)
+    return Shown(text=text, finish_reason=last.finish_reason, usage=last.usage)
+
+
+def say_outcome(shown: Shown, *, max_new_tokens: int) -> None:
+    """Whether the answer is whole, and how fast it was; on stderr."""
+    if shown.finish_reason == "cancelled":
+        console.say("[stopped]")
+        return
+    if shown.finish_reason == "length":
+        console.say(f"[cut at {max_new_tokens:,} new tokens; --max-tokens raises that]")
+    if shown.usage is not None:
+        console.say(render_speed(shown.usage))
+
+
+def render_speed(usage: Usage) -> str:
+    """`[31 prompt tokens at 1,520 tok/s, 64 new at 98 tok/s, 0.8 s]`; without a speed where nothing was timed."""
+    parts = [
+        f"{usage.prompt_tokens:,} prompt tokens{_at(usage.prefill_tokens_per_second)}",
+        f"{usage.completion_tokens:,} new{_at(usage.decode_tokens_per_second)}",
+    ]
+    if usage.prompt_tokens == usage.completion_tokens == 0:
+        parts = ["tokens not told"]
+    parts.append(f"{usage.seconds:.1f} s")
+    if usage.bytes_out:
+        parts.append(f"{usage.bytes_out:,} bytes sent to another machine")
+    return f"[{', '.join(parts)}]"
+
+
+def _at(tokens_per_second: float) -> str:
+    return f" at {tokens_per_second:,.0f} tok/s" if tokens_per_second > 0 else ""

@@ -1,0 +1,138 @@
+"""Talking with a model on the terminal: history, commands, and Ctrl-C that stops an answer and not the program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.output import create_output
+
+from nomoat import paths
+from nomoat.cli import answering, console
+from nomoat.errors import ContextExceededError, NomoatError
+from nomoat.records import Message, Request
+from nomoat.responder import Responder
+
+HELP = """\
+/clear        forget the conversation, keep the system message
+/save FILE    write the conversation as chat JSONL, which `nomoat tune` reads
+/system TEXT  set the system message; without TEXT show it
+/help         this list
+/bye          end; Ctrl-D does too
+Ctrl-C stops an answer, or empties the line. A space before the slash sends it as text."""
+
+
+class Chat:
+    """One conversation. What was asked and answered is in `messages`; the system message stands apart.
+
+    Nothing is ever cut from it: when it no longer fits into the context, the question is refused and the numbers are given.
+    """
+
+    def __init__(self, responder: Responder, *, settings: Mapping[str, Any], system: str | None = None) -> None:
+        self.messages: list[Message] = []
+        self.system = system
+        self._responder = responder
+        self._settings = settings
+        self._saved: set[Path] = set()
+
+    def talk(self) -> None:
+        """Read and answer until /bye or Ctrl-D."""
+        self._greet()
+        session: PromptSession[str] = PromptSession(history=_history(), output=create_output(always_prefer_tty=True))
+        while True:
+            try:
+                line = session.prompt("> ")
+                if line.strip() in ("/bye", "/exit", "/quit"):
+                    return
+                self.handle(line)
+            except KeyboardInterrupt:  # at the prompt, or a moment after an answer
+                continue
+            except EOFError:
+                return
+
+    def handle(self, line: str) -> None:
+        """One line of the user's: a command or a question."""
+        if not line.strip():
+            return
+        if not line.startswith("/"):
+            self._ask(line.strip())
+            return
+        command, _, argument = line.strip().partition(" ")
+        match command:
+            case "/clear":
+                self.messages.clear()
+                console.say("forgotten")
+            case "/save":
+                self._save(argument.strip())
+            case "/system":
+                self._set_system(argument.strip())
+            case "/help":
+                console.say(HELP)
+            case _:
+                console.say(f"no command `{command}`; /help lists them")
+
+    def _greet(self) -> None:
+        console.say(f"{self._responder.ref}: /help lists the commands, Ctrl-D ends")
+        if not self._responder.is_local:
+            console.say("note: this model is on another machine, and what you write is sent there")
+
+    def _ask(self, text: str) -> None:
+        self.messages.append(Message(role="user", content=text))
+        request = Request(messages=tuple(self._whole()), **self._settings)
+        try:
+            shown = answering.show(self._responder.stream(request))
+        except NomoatError as error:
+            self.messages.pop()
+            console.say(f"error: {error.message}")
+            hint = "/clear begins a new conversation" if isinstance(error, ContextExceededError) else error.hint
+            if hint:
+                console.say(f"hint: {hint}")
+            return
+        if shown.text:
+            self.messages.append(Message(role="assistant", content=shown.text))
+        else:
+            self.messages.pop()  # a question without an answer would leave two questions in a row
+        answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
+
+    def _whole(self) -> list[Message]:
+        return [Message(role="system", content=self.system), *self.messages] if self.system else self.messages
+
+    def _set_system(self, text: str) -> None:
+        if text:
+            self.system = text
+            console.say("set, from the next question on")
+        else:
+            console.say(self.system or "no system message")
+
+    def _save(self, name: str) -> None:
+        if not name:
+            console.say("/save FILE: which file?")
+            return
+        if not self.messages:
+            console.say("nothing to save yet")
+            return
+        target = Path(name).expanduser().absolute()
+        if target.exists() and target not in self._saved:
+            console.say(f"`{target}` exists; choose another name")
+            return
+        rows = [{"role": message.role, "content": message.content} for message in self._whole()]
+        try:
+            with paths.whole_file(target) as part:
+                part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
+        except (OSError, NomoatError) as error:
+            console.say(f"error: could not save `{target}`: {error}")
+            return
+        self._saved.add(target)
+        console.say(f"saved {len(rows)} messages to {target}")
+
+
+def _history() -> FileHistory:
+    """What was typed before; for the user's eyes only."""
+    path = paths.home() / "history"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    return FileHistory(path)

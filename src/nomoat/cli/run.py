@@ -1,0 +1,90 @@
+"""`nomoat run`: ask a model once, or talk with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nomoat.cli import answering, console
+
+if TYPE_CHECKING:
+    from nomoat.records import Request
+    from nomoat.responder import Responder
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A model reference: see `nomoat models`.")],
+    prompt: Annotated[str | None, typer.Argument(help="The question; piped text is put after it.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", min=0.001, max=1.0, help="Sample from this share of likelihood.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(min=0, show_default=False, help="Makes sampling repeatable.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,
+) -> None:
+    """Ask a model once, or talk with it when there is no PROMPT.
+
+    \b
+    Examples:
+      nomoat run smollm2-135m "What is a moat?"
+      nomoat run smollm2-135m "Summarise this:" < letter.txt
+      nomoat run smollm2-135m                            talk; /help lists the commands
+      nomoat run http://127.0.0.1:11434/v1#llama3 hello  any OpenAI-compatible server
+
+    The answer goes to stdout, its speed to stderr.
+    """
+    from nomoat.errors import UsageError
+    from nomoat.records import Message, Request
+    from nomoat.responder import load
+
+    if raw and system is not None:
+        raise UsageError("`--raw` has no chat template to put `--system` into", hint="leave one of them out")
+    talk = prompt is None and sys.stdin.isatty()
+    if talk and (raw or as_json):
+        raise UsageError(f"`{'--raw' if raw else '--json'}` needs a prompt", hint=f'nomoat run {model} "PROMPT"')
+    settings = {"max_new_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    if talk:
+        from nomoat.cli.chat import Chat
+
+        with load(model) as responder:
+            Chat(responder, settings=settings, system=system).talk()
+        return
+    text = _whole_prompt(prompt)
+    if raw:
+        request = Request(prompt=text, **settings)  # type: ignore[arg-type]
+    else:
+        turns = [Message(role="system", content=system)] if system else []
+        request = Request(messages=(*turns, Message(role="user", content=text)), **settings)  # type: ignore[arg-type]
+    with load(model) as responder:
+        _ask(responder, request, as_json=as_json)
+
+
+def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
+    if as_json:
+        completion = responder.complete(request)
+        console.print_json({"model": responder.ref, **dataclasses.asdict(completion)})
+        return
+    shown = answering.show(responder.stream(request))
+    answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
+    if shown.finish_reason == "cancelled":
+        raise typer.Exit(130)
+
+
+def _whole_prompt(prompt: str | None) -> str:
+    """The argument, and after an empty line what is piped in. Raises UsageError if there is nothing, or if it is not text."""
+    from nomoat.errors import UsageError
+
+    piped = ""
+    if not sys.stdin.isatty():
+        try:
+            piped = sys.stdin.buffer.read().decode("utf-8-sig").strip("\n")
+        except UnicodeDecodeError as exc:
+            raise UsageError(f"what is piped in is not UTF-8 text (byte {exc.start:,})", hint="convert it first: `iconv`") from exc
+    text = "\n\n".join(part for part in (prompt, piped) if part)
+    if not text.strip():
+        raise UsageError("the prompt is empty", hint='nomoat run MODEL "PROMPT", or pipe text in')
+    return text

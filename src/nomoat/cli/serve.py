@@ -1,0 +1,51 @@
+"""`nomoat serve`: an OpenAI-compatible server for one model or several."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nomoat.cli import console
+
+
+def serve(
+    models: Annotated[list[str], typer.Argument(help="Models to serve, each under the name given here.")],
+    host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="NOMOAT_API_KEY", show_default=False, help="What clients must send as a bearer key.")
+    ] = None,
+) -> None:
+    """Serve models over HTTP, as OpenAI's API does.
+
+    \b
+    Examples:
+      nomoat serve smollm2-135m
+      nomoat serve smollm2-135m smollm2-135m+spam --port 9000
+      nomoat serve smollm2-135m --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
+
+    Ctrl-C stops it. No prompt and no answer is logged.
+    """
+    from nomoat.errors import MissingExtraError
+
+    try:
+        from nomoat.serve import app
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
+    app.serve(models, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, models, api_key))
+    console.say("stopped")
+
+
+def _say_ready(url: str, models: list[str], api_key: str | None) -> None:
+    reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    header = ' -H "Authorization: Bearer $NOMOAT_API_KEY"' if api_key else ""
+    key = 'os.environ["NOMOAT_API_KEY"]' if api_key else '"none"'
+    console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
+    console.say(
+        f"""  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" """
+        f"""-d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "What is a moat?"}}]}}'"""
+    )
+    console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')

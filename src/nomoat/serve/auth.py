@@ -1,0 +1,74 @@
+"""Who may ask: the bearer key, and the check that a request on loopback was meant for it.
+
+Not covered: TLS, several keys, limits a client. Put a reverse proxy in front for those.
+"""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nomoat import net
+from nomoat.errors import BadRequestError
+from nomoat.serve import wire
+
+OPEN_PATHS = frozenset({"/health"})
+
+
+def is_key(given: str, key: str) -> bool:
+    """Compares in a time that does not tell how much of the key was right."""
+    return secrets.compare_digest(given.encode(), key.encode())
+
+
+class Guard:
+    """ASGI middleware in front of everything. With `api_key`, only its holder gets in.
+
+    Without a key, a server on loopback answers only requests that name this machine as Host, and as Origin if there is one:
+    otherwise any web page could reach it through its visitor's browser (DNS rebinding, cross-site posts).
+    """
+
+    def __init__(self, app: ASGIApp, *, api_key: str | None) -> None:
+        self._app = app
+        self._api_key = api_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._problem(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+            return
+        status, body = wire.render_error(problem)
+        headers = {"www-authenticate": "Bearer"} if status == 401 else None
+        await JSONResponse(body, status_code=status, headers=headers)(scope, receive, send)
+
+    def _problem(self, scope: Scope) -> BadRequestError | None:
+        headers = Headers(scope=scope)
+        if self._api_key is not None:
+            if scope["path"] in OPEN_PATHS:
+                return None
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            if scheme.lower() == "bearer" and is_key(given.strip(), self._api_key):
+                return None
+            said = "the API key is wrong" if given else "an API key is needed: `Authorization: Bearer KEY`"
+            return BadRequestError(said, code="invalid_api_key", status=401)
+        server = scope.get("server")
+        if server is None or not net.is_loopback(server[0]):
+            return None
+        for name in ("host", "origin"):
+            value = headers.get(name)
+            if value is not None and not net.is_loopback(_host_name(value)):
+                return BadRequestError(
+                    f"this server answers its own machine only, and the request's {name} is `{value}`", code="wrong_host", status=403
+                )
+        return None
+
+
+def _host_name(value: str) -> str:
+    """The host of `host:port` or of `scheme://host:port`; empty if there is none."""
+    try:
+        return urlsplit(value if "://" in value else f"//{value}").hostname or ""
+    except ValueError:
+        return ""
