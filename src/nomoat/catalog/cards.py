@@ -87,9 +87,7 @@ def _parent(row: dict[str, Any], bases: dict[str, ModelCard]) -> Parent:
     base = bases.get(row["name"]) if row["kind"] == "base" else None
     if base is None:
         return Parent(**row)
-    return Parent(
-        kind="base", name=base.id, licence=base.licence, source=base.licence_source, confirmed=base.licence_confirmed
-    )
+    return Parent(kind="base", name=base.id, licence=base.licence, source=base.licence_source, confirmed=base.licence_confirmed)
 
 
 def _source(row: dict[str, Any]) -> Source:

@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from nomoat import net, paths
 from nomoat.catalog import http, pypi
 from nomoat.catalog.part import Part, part_of
-from nomoat.errors import UsageError
+from nomoat.errors import DownloadError, UsageError
 from nomoat.records import Source
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
@@ -68,6 +68,10 @@ def _fill(source: Source, part: Part) -> str | None:
             return http.fill(part, hub_url(rest), where=source.url, size_bytes=source.size_bytes, headers=headers)
         case "https" | "http":
             return http.fill(part, source.url, where=source.url, size_bytes=source.size_bytes)
+        case "mirror":
+            raise DownloadError(
+                f"`{source.file_name}` can be had only from a mirror", hint="set NOMOAT_MIRROR to a folder or a URL that holds it"
+            )
     raise UsageError(f"`{source.url}` is no place to pull from", hint="use pypi:, hf: or https:")
 
 
@@ -88,9 +92,7 @@ def _fill_from_mirror(source: Source, part: Part) -> str | None:
         return None
     folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else Path(mirror).expanduser()
     if not folder.is_dir():
-        raise UsageError(
-            f"NOMOAT_MIRROR is `{mirror}`, which is no folder", hint="name a folder or a URL, or unset NOMOAT_MIRROR"
-        )
+        raise UsageError(f"NOMOAT_MIRROR is `{mirror}`, which is no folder", hint="name a folder or a URL, or unset NOMOAT_MIRROR")
     for name in names:
         if (folder / name).is_file():
             _copy(folder / name, part)

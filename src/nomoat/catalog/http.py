@@ -20,9 +20,7 @@ class NotThereError(DownloadError):
     """The server has no such file."""
 
 
-def fill(
-    part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None
-) -> str | None:
+def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None) -> str | None:
     """Append what is missing of `url` to the part; start over if the server cannot resume, or has another version by now.
 
     `where` names the file in errors. Returns the sha256 the hub promises in its redirect, or None.

@@ -67,8 +67,7 @@ def licences() -> dict[str, Licence]:
     """Every licence of the catalogue by id."""
     text = resources.files("nomoat.catalog").joinpath("licences.toml").read_text(encoding="utf-8")
     return {
-        name: Licence(id=name, **{**row, "conditions": tuple(row.get("conditions", ()))})
-        for name, row in tomllib.loads(text).items()
+        name: Licence(id=name, **{**row, "conditions": tuple(row.get("conditions", ()))}) for name, row in tomllib.loads(text).items()
     }
 
 
@@ -101,9 +100,7 @@ def teacher(ref: str) -> Parent:
     if provider in OUTPUT_TERMS:
         return Parent(kind="teacher", name=ref, licence=OUTPUT_TERMS[provider])
     if card is not None:
-        return Parent(
-            kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed
-        )
+        return Parent(kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed)
     return Parent(kind="teacher", name=ref, licence="unknown")
 
 

@@ -51,9 +51,10 @@ class MemoryNeed:
         return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
 
     def __str__(self) -> str:
+        weights, cache, rest = (count / 1e9 for count in (self.weights_bytes, self.kv_cache_bytes, self.overhead_bytes))
         return (
-            f"about {self.total_bytes / 1e9:.1f} GB: weights {self.weights_bytes / 1e9:.2f} + KV cache "
-            f"{self.kv_cache_bytes / 1e9:.2f} ({self.context_tokens:,} tokens) + overhead {self.overhead_bytes / 1e9:.2f} ({self.note})"
+            f"about {self.total_bytes / 1e9:.1f} GB: weights {weights:.2f} + KV cache {cache:.2f} ({self.context_tokens:,} tokens) "
+            f"+ overhead {rest:.2f} ({self.note})"
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,8 +10,10 @@ from urllib.parse import unquote, urlsplit
 from nomoat import paths
 from nomoat.catalog import cards
 from nomoat.catalog.fetch import Progress, fetch, quiet
-from nomoat.errors import NomoatError, OfflineError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import DownloadError, NomoatError, OfflineError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.records import ModelCard, Source
+
+HUB_HINT = "a file of the hub is named `hf:owner/repo/file.gguf`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,39 +25,50 @@ class Installed:
     size_bytes: int
 
 
-def pull_model(card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet) -> Path:
-    """Fetch a model's file, unless it is here already and `force` is not given, and return its path.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a model belongs and where its file can be had."""
 
-    A reference is a card's id, `hf:owner/repo/file.gguf` or `https://host/file.gguf`. Sources are tried in order; the last
-    one's error is raised. Raises UnknownModelError, UnsupportedError (no file to pull) and what `fetch` raises.
+    folder: Path
+    sources: tuple[Source, ...]
+
+    def file(self) -> Path | None:
+        return next((path for source in self.sources if (path := self.folder / source.file_name).is_file()), None)
+
+
+def pull_model(card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet) -> Path:
+    """Fetch a model's file and return its path; what is here already is fetched again only with `force`.
+
+    A reference is a card's id, `hf:owner/repo/file.gguf` or `https://host/file.gguf`. Raises UnknownModelError, UsageError
+    (a closed model), UnsupportedError (no file known) and what `fetch` raises.
     """
-    found = None if force else find_installed(card_or_ref if isinstance(card_or_ref, str) else card_or_ref.id)
-    if found is not None:
-        return found
-    sources = _sources(card_or_ref)
-    folder = paths.models() / _folder(card_or_ref)
-    for source in sources[:-1]:
-        with suppress(NomoatError):
-            return fetch(source, folder / source.file_name, purpose="pull a model", progress=progress)
-    return fetch(sources[-1], folder / sources[-1].file_name, purpose="pull a model", progress=progress)
+    place = _place(card_or_ref if isinstance(card_or_ref, str) else card_or_ref.id)
+    here = place.file()
+    if here is not None and not force:
+        return here
+    failure: NomoatError | None = None
+    for source in place.sources:
+        try:
+            return fetch(source, place.folder / source.file_name, purpose="pull a model", progress=progress)
+        except (DownloadError, OfflineError) as exc:
+            failure = failure or exc  # the first source is the best one, and so is its reason
+    assert failure is not None
+    raise failure
 
 
 def find_installed(ref: str) -> Path | None:
     """Where the model of that reference lies, if it is pulled."""
     try:
-        sources = _sources(ref)
+        return _place(ref).file()
     except NomoatError:
         return None
-    for source in sources:
-        path = paths.models() / _folder(ref) / source.file_name
-        if path.is_file():
-            return path
-    return None
 
 
 def installed() -> list[Installed]:
     """Every pulled model file."""
-    return [Installed(ref=_ref(path), path=path, size_bytes=path.stat().st_size) for path in _files()]
+    root = paths.models()
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [Installed(ref=_ref(path.relative_to(root)), path=path, size_bytes=path.stat().st_size) for path in files]
 
 
 def remove(ref: str) -> int:
@@ -65,30 +76,64 @@ def remove(ref: str) -> int:
 
     Raises UnknownModelError if nothing of that name is here.
     """
-    known = cards.find(ref) is not None or ref.partition(":")[0] in ("hf", "https")
-    folder = paths.models() / _folder(ref) if known else None
-    if folder is None or not folder.is_dir():
+    try:
+        place = _place(ref)
+    except NomoatError:
+        place = _Place(paths.models() / "nothing", ())
+    doomed = [
+        path
+        for source in place.sources
+        for path in (place.folder / source.file_name, *place.folder.glob(f".{source.file_name}.part*"))
+        if path.is_file()
+    ]
+    if not doomed:
         here = ", ".join(f"`{model.ref}`" for model in installed())
         raise UnknownModelError(f"no model called `{ref}` is pulled", hint=f"pulled: {here}" if here else "nothing is pulled yet")
-    doomed = [path for path in folder.iterdir() if path.is_file()]
-    if not ref.startswith(tuple(f"{card.id}" for card in cards.cards() if card.id == ref)):  # a hub folder may hold other files
-        name = _sources(ref)[0].file_name
-        doomed = [path for path in doomed if path.name == name or path.name.startswith(f".{name}.part")]
     freed = sum(path.stat().st_size for path in doomed)
     for path in doomed:
         path.unlink()
     with suppress(OSError):  # not empty
-        for parent in (folder, *folder.parents):
-            if parent == paths.home():
+        for folder in doomed[0].parents:
+            if folder == paths.home():
                 break
-            parent.rmdir()
+            folder.rmdir()
     return freed
 
 
-def require_source(card: ModelCard) -> None:
-    """Raise UnsupportedError or UsageError if there is no file of this model to pull."""
+def _place(ref: str) -> _Place:
+    card = cards.find(ref)
+    if card is not None:
+        _require_source(card)
+        return _Place(paths.models() / card.id, card.sources)
+    scheme, _, rest = ref.partition(":")
+    if scheme == "hf":
+        parts = PurePosixPath(rest).parts
+        if len(parts) < 3 or ".." in parts or not rest.endswith(".gguf"):
+            raise UsageError(f"`{ref}` names no file of the hub", hint=HUB_HINT)
+        return _Place(paths.models().joinpath("hf", *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
+    if scheme == "https":
+        url = urlsplit(ref)
+        parts = PurePosixPath(unquote(url.path)).parts[1:]
+        if not url.hostname or not parts or ".." in parts or not parts[-1].endswith(".gguf"):
+            raise UsageError(f"`{ref}` names no GGUF file", hint="the address has to end in .gguf")
+        return _Place(paths.models().joinpath("https", url.netloc, *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
+    raise UnknownModelError(f"no model is called `{ref}`", hint=cards.nearest_hint(ref))
+
+
+def _ref(path: Path) -> str:
+    match path.parts:
+        case ("hf", *rest):
+            return "hf:" + "/".join(rest)
+        case ("https", *rest):
+            return "https://" + "/".join(rest)
+        case (name, *_):
+            return name
+    raise ValueError(f"{path} lies nowhere")
+
+
+def _require_source(card: ModelCard) -> None:
     if card.kind == "closed":
-        ask = f"ask it as `{card.api}`" if card.api else card.notes or "it cannot be had"
-        raise UsageError(f"`{card.id}` is a closed model: its weights were never published", hint=ask)
+        hint = f"ask it as `{card.api}`" if card.api else card.notes
+        raise UsageError(f"`{card.id}` is a closed model: its weights were never published", hint=hint)
     if not card.sources:
-        raise UnsupportedError(f"nomoat knows no GGUF file of `{card.id}`", hint=card.notes or "name a file as hf:owner/repo/file.gguf")
+        raise UnsupportedError(f"nomoat knows no GGUF file of `{card.id}`", hint=card.notes)
