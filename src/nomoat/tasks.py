@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nomoat.errors import DataError
 from nomoat.records import Message
-from nomoat.textfiles import read_text as read_text
+from nomoat.textfiles import read_text
 
 TAB_SUFFIXES = (".tsv", ".tab")
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
