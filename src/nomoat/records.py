@@ -221,10 +221,22 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One more number of a verdict, with its 95 % interval. `text` is how the number came about, such as "14 of 80"."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The outcome of a duel over the same examples. `difference` is left minus right, with a 95 % interval.
 
-    `wins`, `ties`, `losses` count examples from the left side's view. `p_value` is two-sided.
+    `wins`, `ties`, `losses` count examples from the left side's view. `p_value` is two-sided. `measures` holds what else was
+    counted; `suite_sha256` and `seed` are what is needed to reproduce it.
     """
 
     suite: str
@@ -242,3 +254,6 @@ class Verdict:
     winner: Literal["left", "right", "undecided"]
     sentence: str
     notes: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    suite_sha256: str = ""
+    seed: int = 0

@@ -1,0 +1,137 @@
+"""Each formula against numbers its source, or a later textbook, published, and against simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nomoat.judge.stats import (
+    mcnemar_exact,
+    mean_interval,
+    paired_proportions_interval,
+    total_ratio_interval,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("wins", "n", "low", "high"),
+    [
+        # Newcombe 1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        # Fagerland, Lydersen and Laake 2017, Statistical Analysis of Contingency Tables, chapter 2
+        (13, 16, 0.5699, 0.9341),
+    ],
+)
+def test_wilson_interval_equals_the_published_ones(wins: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(wins, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_of_an_80_question_win_rate_is_twenty_points_wide() -> None:
+    low, high = wilson_interval(36, 80)
+    assert (round(low, 2), round(high, 2)) == (0.35, 0.56)
+
+
+@pytest.mark.parametrize(("wins", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_interval_refuses_what_is_no_proportion(wins: int, n: int) -> None:
+    with pytest.raises(ValueError, match="is no proportion"):
+        wilson_interval(wins, n)
+
+
+def test_mcnemar_equals_the_published_value() -> None:
+    """Cavo et al. 2012: 6 against 16 discordant pairs; Fagerland et al. 2017, chapter 8, print P = 0.0525."""
+    assert mcnemar_exact(6, 16) == pytest.approx(0.052479, abs=5e-7)
+    assert mcnemar_exact(16, 6) == mcnemar_exact(6, 16)
+
+
+def test_mcnemar_without_discordant_pairs_knows_nothing() -> None:
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(4, 4) == 1.0
+    with pytest.raises(ValueError, match="are no counts"):
+        mcnemar_exact(-1, 2)
+
+
+def test_mcnemar_keeps_its_error_rate_under_the_null() -> None:
+    """2,000 duels of equals: an exact test rejects at most 5 % of them in the long run.
+
+    More than 6.5 % by chance has a probability below 0.2 % (binomial, 2,000 draws of 5 %); the seed is fixed anyway.
+    """
+    rng = np.random.default_rng(7)
+    left_only = rng.binomial(40, 0.5, size=2_000)
+    rejected = np.mean([mcnemar_exact(int(won), 40 - int(won)) < 0.05 for won in left_only])
+    assert 0.02 < rejected < 0.065
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        # Fagerland et al. 2017, chapter 8: complete response before and after consolidation therapy (Cavo et al. 2012)
+        ((59, 6, 16, 80), -0.1186, -0.0046),
+        # no discordant pair at all: reference implementation of the same book (R package contingencytables)
+        ((1, 0, 0, 1), -0.5734, 0.5734),
+    ],
+)
+def test_paired_interval_equals_the_published_ones(table: tuple[int, int, int, int], low: float, high: float) -> None:
+    assert paired_proportions_interval(*table) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_paired_interval_changes_its_sign_with_the_sides() -> None:
+    low, high = paired_proportions_interval(50, 30, 10, 10)
+    assert paired_proportions_interval(50, 10, 30, 10) == pytest.approx((-high, -low))
+
+
+def test_paired_interval_stays_within_one_and_holds_an_empty_margin() -> None:
+    assert paired_proportions_interval(0, 5, 0, 0)[1] == 1.0
+    low, high = paired_proportions_interval(10, 0, 0, 0)
+    assert low < 0 < high
+
+
+def test_paired_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """1,500 duels over 60 examples, true difference 0.15. Coverage below 93 % by chance alone: probability below 0.1 %."""
+    rng = np.random.default_rng(11)
+    tables = rng.multinomial(60, [0.45, 0.25, 0.10, 0.20], size=1_500)
+    covered = 0
+    for table in tables:
+        low, high = paired_proportions_interval(*(int(count) for count in table))
+        covered += low <= 0.15 <= high
+    assert 0.93 < covered / 1_500 < 0.98
+
+
+def test_mean_interval_is_close_to_the_t_interval_for_normal_values() -> None:
+    from scipy import stats
+
+    values = np.random.default_rng(3).normal(8.0, 1.5, size=200)
+    exact = stats.t.interval(0.95, 199, loc=values.mean(), scale=stats.sem(values))
+    assert mean_interval(values.tolist()) == pytest.approx(exact, abs=0.03)
+
+
+def test_mean_interval_is_the_same_for_the_same_seed_and_needs_two_values() -> None:
+    values = [1.0, 2.0, 4.0, 8.0, 9.0]
+    assert mean_interval(values, seed=5) == mean_interval(values, seed=5)
+    assert mean_interval(values, seed=5) != mean_interval(values, seed=6)
+    assert mean_interval([3.0, 3.0]) == (3.0, 3.0)
+    with pytest.raises(ValueError, match="1 values have no interval"):
+        mean_interval([1.0])
+
+
+def test_ratio_interval_is_close_to_the_delta_method() -> None:
+    """The two agree to the first order: Efron and Tibshirani 1993, chapter 25, on a ratio of means."""
+    rng = np.random.default_rng(9)
+    right = rng.uniform(6.0, 10.0, size=300)
+    left = right * 0.9 + rng.normal(0.0, 0.8, size=300)
+    ratio = left.sum() / right.sum()
+    error = np.sqrt(np.var(left - ratio * right, ddof=1) / 300) / right.mean()
+    assert total_ratio_interval(left.tolist(), right.tolist()) == pytest.approx(
+        (ratio - 1.96 * error, ratio + 1.96 * error), abs=0.002
+    )
+
+
+def test_ratio_interval_refuses_what_has_no_ratio() -> None:
+    assert total_ratio_interval([2.0, 4.0], [1.0, 2.0]) == (2.0, 2.0)
+    with pytest.raises(ValueError, match="are not paired"):
+        total_ratio_interval([1.0, 2.0, 3.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="needs positive scores"):
+        total_ratio_interval([1.0, 2.0], [0.0, 2.0])
