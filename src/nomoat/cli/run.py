@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A model reference: see `nomoat models`.")],
-    prompt: Annotated[str | None, typer.Argument(help="The question; piped text is put after it.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.")],
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.0,

@@ -10,7 +10,7 @@ from nomoat.cli import console
 
 
 def serve(
-    models: Annotated[list[str], typer.Argument(help="Models to serve, each under the name given here.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models to serve, each under the name given here.")],
     host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[

@@ -1,0 +1,57 @@
+"""A real server of ours on a loopback port, in a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import openai
+import pytest
+import uvicorn
+
+from nomoat import net
+from nomoat.responder import Responder
+from nomoat.serve.app import bind, create_app
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a server; the answer is its base URL. It is stopped, and its threads have ended, when the test is over."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start_one(responder: Responder | Mapping[str, Responder], *, api_key: str | None = None) -> str:
+        listener = bind("127.0.0.1", 0)
+        app = create_app(responder, api_key=api_key)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread))
+        until = time.monotonic() + 10
+        while not server.started:
+            assert time.monotonic() < until, "the server did not start"
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+    yield start_one
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def sdk() -> Iterator[Callable[..., openai.OpenAI]]:
+    """OpenAI's own client for a base URL, without retries."""
+    clients: list[openai.OpenAI] = []
+
+    def make(base_url: str, *, api_key: str = "none") -> openai.OpenAI:
+        http_client = net.client("ask a model server", hosts=["127.0.0.1"])
+        clients.append(openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http_client))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()

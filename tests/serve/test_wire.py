@@ -1,0 +1,124 @@
+"""OpenAI's JSON: what is taken, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from nomoat.errors import BadRequestError, NomoatError, OfflineError, RemoteError, UnsupportedError
+from nomoat.records import Chunk, Completion, Message, Usage
+from nomoat.serve import wire
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def parse(**fields: Any) -> wire.Call:
+    return wire.parse_chat(json.dumps({"messages": HELLO, **fields}).encode())
+
+
+def test_bare_chat_has_openais_defaults() -> None:
+    call = parse()
+    assert call.request.messages == (Message(role="user", content="hello"),)
+    assert (call.request.temperature, call.request.top_p, call.request.stop, call.request.seed) == (1.0, 1.0, (), None)
+    assert (call.model, call.max_new_tokens, call.stream, call.include_usage) == (None, None, False, False)
+
+
+def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> None:
+    parts = [{"type": "text", "text": "안녕"}, {"type": "text", "text": "!"}]
+    call = parse(messages=[{"role": "developer", "content": parts}])
+    assert call.request.messages == (Message(role="system", content="안녕!"),)
+
+
+def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:
+    assert parse(stop="\n").request.stop == ("\n",)
+    assert parse(stop=["a", "", "b"]).request.stop == ("a", "b")
+
+
+def test_negative_seed_becomes_one_an_engine_takes() -> None:
+    assert parse(seed=-1).request.seed == 2**63 - 1
+
+
+def test_what_clients_send_without_effect_is_tolerated() -> None:
+    parse(
+        user="me", store=False, metadata={}, tools=[], tool_choice="auto", n=1, logprobs=False, presence_penalty=0.0,
+        response_format={"type": "text"}, logit_bias=None, unheard_of={"x": 1}, stream=None, stop=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function"}]), ("response_format", {"type": "json_object"}), ("logprobs", True), ("n", 2),
+        ("logit_bias", {"50256": -100}), ("presence_penalty", 0.5), ("modalities", ["audio"]), ("min_p", 0.1),
+    ],
+)  # fmt: skip
+def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**{field: value})
+    assert (caught.value.message, caught.value.param) == (f"`{field}` is not supported", field)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": []}, "`messages`: List should have at least 1 item after validation, not 0"),
+        ({"messages": [{"role": "tool", "content": "x"}]},
+         "`messages.0.role` is `tool`; known are system, developer, user, assistant"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "`messages.0.content` is missing"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+         "`messages.0.content` holds a part of type `image_url`; only text is supported"),
+        ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
+        ({"max_tokens": "12"}, "`max_tokens`: Input should be a valid integer"),
+        ({"temperature": -1}, "`temperature`: Input should be greater than or equal to 0"),
+        ({"top_p": 0}, "`top_p`: Input should be greater than 0"),
+    ],
+)  # fmt: skip
+def test_wrong_field_is_named_with_what_it_should_be(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**fields)
+    assert caught.value.message == message
+
+
+def test_lone_surrogate_is_refused_because_it_is_no_text() -> None:
+    with pytest.raises(BadRequestError, match="the body is no JSON object: "):
+        wire.parse_chat(b'{"messages": [{"role": "user", "content": "\\ud800"}]}')
+
+
+def test_text_completion_takes_one_prompt_and_sixteen_tokens_by_default() -> None:
+    call = wire.parse_text(b'{"prompt": ["once"]}')
+    assert (call.request.prompt, call.max_new_tokens) == ("once", 16)
+    with pytest.raises(BadRequestError, match="`prompt` holds 2 prompts; send one that is not empty"):
+        wire.parse_text(b'{"prompt": ["a", "b"]}')
+    with pytest.raises(BadRequestError, match="`logprobs` is not supported"):
+        wire.parse_text(b'{"prompt": "a", "logprobs": 0}')
+    with pytest.raises(BadRequestError, match="`echo` is not supported"):
+        wire.parse_text(b'{"prompt": "a", "echo": true}')
+
+
+def test_cancelled_answers_end_with_a_reason_clients_know() -> None:
+    usage = Usage(prompt_tokens=1, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
+    body = wire.Reply(parse(), "m").whole(Completion(text="x", finish_reason="cancelled", usage=usage))
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def test_event_is_one_data_line_whatever_the_text_holds() -> None:
+    event = wire.Reply(parse(stream=True), "m").event(Chunk(text="a\n\ndata: b\r\u2028"))
+    assert event.startswith(b"data: {") and event.endswith(b"}\n\n")
+    assert event.count(b"\n") == 2 and b"\r" not in event
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [(RemoteError("x"), 502, "upstream_error"), (OfflineError("x"), 403, "offline"), (UnsupportedError("x"), 400, "unsupported"),
+     (NomoatError("x"), 500, None)],
+)  # fmt: skip
+def test_each_kind_of_error_has_its_status(error: NomoatError, status: int, code: str | None) -> None:
+    told, body = wire.render_error(error)
+    assert (told, body["error"]["code"], body["error"]["message"]) == (status, code, "x")
+
+
+def test_error_message_is_never_empty() -> None:
+    assert wire.render_error(NomoatError(""))[1]["error"]["message"] == "unknown error"
