@@ -20,3 +20,19 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NOMOAT_HOME", str(home))
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")
     return home
+
+
+@pytest.fixture
+def vicuna_folder(empty_home: Path) -> Path:
+    """The Vicuna blog's answers and reviews, as `pull_dataset("vicuna80")` leaves them. Mark the test with `data`."""
+    if os.environ.get("NOMOAT_MIRROR"):
+        from nomoat.catalog.datasets import pull_dataset
+
+        return pull_dataset("vicuna80")
+    shared = Path(__file__).parents[2] / "shared/data/vicuna_blog_eval/eval/table"
+    if not shared.is_dir():
+        pytest.skip("needs the Vicuna blog's data: set NOMOAT_MIRROR, or put it into ../shared")
+    folder = empty_home / "data" / "vicuna80"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(shared)
+    return folder

@@ -1,0 +1,218 @@
+"""Suites: what is read, what is written, and what is refused with file and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
+from nomoat.judge.suites import load_suite, suite_from_csv, write_suite
+from nomoat.records import Example, Message
+
+GOOD = {"id": "a", "input": "Works {well}.", "target": "positive", "choices": ["negative", "positive"], "category": "audio"}
+
+
+def write_lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label\nWorks well.,positive\nBroke.,negative\n좋아요,positive\n", encoding="utf-8")
+    return path
+
+
+def test_jsonl_alone_is_a_choice_suite_if_every_example_has_choices(tmp_path: Path) -> None:
+    suite = load_suite(write_lines(tmp_path / "s.jsonl", GOOD, {"input": "Broke.", "target": "x", "choices": ["x", "y"]}))
+    assert (suite.name, suite.metric, suite.licence) == ("s", "choice", "unknown")
+    assert suite.examples[0] == Example(
+        id="a",
+        messages=(Message(role="user", content="Works {well}."),),
+        target="positive",
+        choices=("negative", "positive"),
+        category="audio",
+    )
+    assert suite.examples[1].id == "2"
+    assert load_suite(write_lines(tmp_path / "t.jsonl", GOOD, {"input": "1+1", "target": "2"})).metric == "exact"
+
+
+def test_toml_gives_prompt_and_system_and_the_rest(tmp_path: Path) -> None:
+    write_lines(tmp_path / "data.jsonl", GOOD, {"messages": [{"role": "user", "content": "as it is"}], "target": "2"})
+    toml = tmp_path / "maths.toml"
+    toml.write_text(
+        'metric = "exact"\nexamples = "data.jsonl"\nsystem = "Be brief."\nprompt = "Q: {input}\\nA:"\n'
+        'licence = "mit"\nsource = "here"\nmax_new_tokens = 5\nper_token = true\n'
+    )
+    suite = load_suite(toml)
+    assert (suite.name, suite.metric, suite.licence, suite.source) == ("maths", "exact", "mit", "here")
+    assert (suite.max_new_tokens, suite.per_token) == (5, True)
+    assert [message.content for message in suite.examples[0].messages] == ["Be brief.", "Q: Works {well}.\nA:"]
+    assert suite.examples[1].messages == (Message(role="user", content="as it is"),)
+
+
+def test_table_asks_for_the_labels_that_occur(table: Path) -> None:
+    suite = load_suite(table, input_column="text", label_column="label")
+    assert suite.metric == "choice"
+    assert [example.id for example in suite.examples] == ["2", "3", "4"]
+    assert {example.choices for example in suite.examples} == {("negative", "positive")}
+    assert suite.examples[2].messages[0].content == (
+        "Classify the text. Answer with one of: negative, positive.\n\nText: 좋아요\nLabel:"
+    )
+
+
+def test_written_suite_reads_back_equal_by_path_folder_and_name(table: Path, empty_home: Path) -> None:
+    suite = suite_from_csv(table, "text", "label")
+    toml = write_suite(suite, empty_home / "suites" / "reviews")
+    for ref in (toml, toml.with_suffix(".jsonl"), toml.parent, "reviews"):
+        assert load_suite(ref) == suite
+
+
+def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path) -> None:
+    toml = write_suite(suite_from_csv(table, "text", "label"), tmp_path)
+    with (tmp_path / "reviews.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(BadFileError) as caught:
+        load_suite(toml)
+    assert caught.value.message == (
+        f"`{tmp_path / 'reviews.jsonl'}` is not the file that `reviews.toml` describes: its sha256 differs"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b"])
+def test_suite_is_not_written_outside_its_folder(table: Path, tmp_path: Path, name: str) -> None:
+    import dataclasses
+
+    with pytest.raises(UsageError, match="cannot be a suite's name"):
+        write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name=name), tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 1.5}, "`id` is 1.5, and should be text or a whole number"),
+        ({"id": "first"}, "the id `first` was used in line 1 already"),
+        ({"target": None}, "`target` is None, and should be text"),
+        ({"target": "so so"}, "the target `so so` is not one of the choices: negative, positive"),
+        ({"choices": "negative"}, "`choices` is 'negative', and should be a list of texts"),
+        ({"choices": ["positive"]}, "`choices` needs at least two, all different: ['positive']"),
+        ({"category": 3}, "`category` is 3, and should be text"),
+        ({"input": 3}, "`input` is 3, and should be text"),
+        ({"messages": []}, "an example has either `input` or `messages`"),
+    ],
+)
+def test_wrong_example_is_refused_with_its_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {**GOOD, "id": "first"}, {**GOOD, **change})
+    with pytest.raises(DataError) as caught:
+        load_suite(path)
+    assert caught.value.message == f"`{path}`, line 2: {message}"
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("hello", "`messages` is no conversation"),
+        ([], "`messages` is no conversation"),
+        ([{"role": "human", "content": "x"}], "{'role': 'human', 'content': 'x'} is no message"),
+        ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "the last message is the assistant's"),
+    ],
+)
+def test_wrong_conversation_is_refused(tmp_path: Path, messages: object, message: str) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {"messages": messages, "target": "x"})
+    with pytest.raises(DataError) as caught:
+        load_suite(path)
+    assert caught.value.message == f"`{path}`, line 1: {message}"
+
+
+def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {"input": "x"})
+    with pytest.raises(DataError, match="line 1: `target` is missing, and should be text"):
+        load_suite(path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("metric = ", " is not TOML: "),
+        ("metrik = 'exact'", " sets `metrik`, which a suite does not have"),
+        ("max_new_tokens = '5'", ": `max_new_tokens` is '5', and should be of type int"),
+        ("max_new_tokens = 0", ": max_new_tokens is 0"),
+        ("metric = 'bleu'", ": metric is `bleu`"),
+        ("prompt = 'Q:'", ": the prompt does not say where the example's text goes"),
+        ("examples = 'none.jsonl'", " names examples in `none.jsonl`, and there is no such file"),
+    ],
+)
+def test_wrong_toml_is_refused(tmp_path: Path, toml: str, message: str) -> None:
+    write_lines(tmp_path / "s.jsonl", GOOD)
+    path = tmp_path / "s.toml"
+    path.write_text(toml)
+    with pytest.raises(DataError) as caught:
+        load_suite(path)
+    assert caught.value.message.startswith(f"`{path}`{message}")
+
+
+def test_choice_metric_needs_choices_everywhere(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "s.jsonl", GOOD, {"id": "b", "input": "x", "target": "y"})
+    path.with_suffix(".toml").write_text('metric = "choice"')
+    with pytest.raises(DataError, match="example `b` has no choices, and the metric is `choice`"):
+        load_suite(path)
+
+
+def test_table_without_its_columns_named_says_which_there_are(table: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_suite(table, input_column="text")
+    assert caught.value.message == "`reviews.csv` is a table, and --label-column does not say which column to use"
+    assert caught.value.hint == "its columns are: text, label"
+
+
+def test_table_needs_two_labels_and_not_hundreds(tmp_path: Path, table: Path) -> None:
+    one = tmp_path / "one.csv"
+    one.write_text("text,label\na,x\nb,x\n")
+    with pytest.raises(DataError, match="every row has the label `x`"):
+        suite_from_csv(one, "text", "label")
+    many = tmp_path / "many.csv"
+    many.write_text("text,label\n" + "".join(f"t,{n}\n" for n in range(300)))
+    with pytest.raises(DataError, match="holds 300 different labels, and at most 256 can be chosen from"):
+        suite_from_csv(many, "text", "label")
+    with pytest.raises(DataError, match="line 3: label `negative` is not one of neutral, positive"):
+        suite_from_csv(table, "text", "label", labels=["positive", "neutral"])
+
+
+def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "s.jsonl", GOOD)
+    with pytest.raises(UsageError, match="are for tables"):
+        load_suite(path, input_column="text")
+
+
+def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        load_suite("vicuna8")
+    assert caught.value.message == "no suite is called `vicuna8`"
+    assert caught.value.hint == "known: vicuna80; or give the path of a .toml, .jsonl or .csv"
+    for ref in ("none.jsonl", "no/where", tmp_path / "nowhere"):
+        with pytest.raises(DataError, match="there is no such file"):
+            load_suite(ref)
+
+
+def test_folder_with_no_suite_or_two_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no suite"):
+        load_suite(tmp_path)
+    for name in ("a", "b"):
+        write_lines(tmp_path / f"{name}.jsonl", GOOD)
+    with pytest.raises(UsageError, match="holds 2 suites"):
+        load_suite(tmp_path)
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(UsageError, match="cannot tell what kind of file this is"):
+        load_suite(tmp_path / "file.txt")
+
+
+@pytest.mark.data
+def test_vicuna80_has_its_80_questions_in_nine_categories(vicuna_folder: Path) -> None:
+    suite = load_suite("vicuna80")
+    assert len(suite.examples) == 80
+    assert len({example.category for example in suite.examples}) == 9
+    assert (suite.metric, suite.licence) == ("review", "apache-2.0")
