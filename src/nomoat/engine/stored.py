@@ -1,0 +1,97 @@
+"""Answers that were given before and kept: asking again costs nothing, and nothing leaves the machine.
+
+The folder has FastChat's layout: question.jsonl (question_id, text) and answer/answer_NAME.jsonl (question_id, text).
+What this does not cover: how long an answer took, and how many tokens it had, is not stored; both read as 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError
+from nomoat.records import Chunk, ContinuationScore, Request, Usage
+from nomoat.textfiles import read_jsonl
+
+ANSWER_PREFIX = "answer_"
+
+
+class StoredEngine:
+    """Answers a conversation of one user message with what was stored for its text. `name` is for error messages."""
+
+    is_local = True
+    context_tokens: int | None = None
+
+    def __init__(self, answers: Mapping[str, str], *, name: str) -> None:
+        self._answers = dict(answers)
+        self._name = name
+        content = json.dumps(self._answers, sort_keys=True).encode()
+        self.digest = "stored-" + hashlib.sha256(content).hexdigest()
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        asked = request.prompt if request.prompt is not None else request.messages[-1].content
+        if len(request.messages) > 1 or asked not in self._answers:
+            raise UnsupportedError(
+                f"`{self._name}` has no answer to {_shortened(asked)}",
+                hint=f"it holds {len(self._answers)} answers given before, and answers nothing else",
+            )
+        yield Chunk(
+            text=self._answers[asked],
+            finish_reason="stop",
+            usage=Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0),
+        )
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError(f"`{self._name}` holds answers, and no likelihoods")
+
+    def count_tokens(self, request: Request) -> int:
+        raise UnsupportedError(f"`{self._name}` holds answers, and no tokenizer")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def stored_names(folder: Path) -> list[str]:
+    """The systems whose answers a folder holds."""
+    return sorted(path.stem.removeprefix(ANSWER_PREFIX) for path in folder.glob(f"answer/{ANSWER_PREFIX}*.jsonl"))
+
+
+def full_stored_name(suite: str, name: str, folder: Path) -> str:
+    """The stored system that `name` means: its whole name, or a beginning that only one of them has.
+
+    Raises UnknownModelError, naming those there are.
+    """
+    known = stored_names(folder)
+    if name in known:
+        return name
+    meant = [candidate for candidate in known if name and candidate.startswith(name)]
+    if len(meant) != 1:
+        raise UnknownModelError(f"`stored:{suite}/{name}` is not among the stored answers", hint=f"stored are: {', '.join(known)}")
+    return meant[0]
+
+
+def stored_engine(suite: str, name: str, folder: Path) -> StoredEngine:
+    """The engine behind `stored:SUITE/NAME`. Raises UnknownModelError, and DataError for a file that is not as it should be."""
+    name = full_stored_name(suite, name, folder)
+    answers = _texts(folder / "answer" / f"{ANSWER_PREFIX}{name}.jsonl")
+    questions = _texts(folder / "question.jsonl")
+    return StoredEngine(
+        {text: answers[number] for number, text in questions.items() if number in answers}, name=f"stored:{suite}/{name}"
+    )
+
+
+def _texts(path: Path) -> dict[str, str]:
+    """Text by question."""
+    texts = {}
+    for line, row in read_jsonl(path):
+        if "question_id" not in row or not isinstance(row.get("text"), str):
+            raise DataError(f"`{path}`, line {line}: needs a `question_id` and a `text`")
+        texts[str(row["question_id"])] = row["text"]
+    return texts
+
+
+def _shortened(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return f"`{line if len(line) <= limit else line[: limit - 1] + '…'}`"
