@@ -153,8 +153,6 @@ def find_files(ref: str) -> LocalFiles:
 
 
 def _find_weights(ref: str) -> Path:
-    from nomoat.catalog import cards, pull
-
     path = Path(ref).expanduser()
     if path.is_dir():
         raise UnsupportedError(f"`{ref}` is a folder, and nomoat runs GGUF files", hint="name a .gguf file")
@@ -162,6 +160,8 @@ def _find_weights(ref: str) -> Path:
         return path
     if ref.endswith(".gguf") and not ref.startswith("hf:"):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
+    from nomoat.catalog import cards, pull
+
     installed = pull.find_installed(ref)
     if installed is not None:
         return installed

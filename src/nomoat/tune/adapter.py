@@ -1,0 +1,124 @@
+"""The adapter folder: PEFT's two files, and `provenance.json`, which says what it was made from and may be used for."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nomoat import __version__, hardware, paths
+from nomoat.engine import importer
+from nomoat.errors import BadFileError, UsageError
+
+NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What an adapter is made from. `task` says how the data was turned into prompts."""
+
+    base: str
+    weights: Path
+    data: Path
+    num_lessons: int
+    settings: dict[str, Any]
+    task: dict[str, str | None]
+
+    def facts(self) -> dict[str, Any]:
+        """As it is written into `provenance.json`, and compared before a training is resumed."""
+        return {
+            "base": self.base,
+            "base_file": self.weights.name,
+            "base_sha256": importer.remembered_sha256(self.weights),
+            "data_file": self.data.name,
+            "data_sha256": paths.sha256_of(self.data),
+            "num_lessons": self.num_lessons,
+            "settings": self.settings,
+            "task": self.task,
+        }
+
+
+def reserve(name: str, *, replace: bool, resume: bool) -> Path:
+    """The folder an adapter of this name will have. Raises UsageError for a bad name, and for one that is taken."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"`{name}` cannot be an adapter's name", hint="use up to 64 letters, digits, dots, dashes and underscores")
+    target = paths.adapters() / name
+    if target.exists() and not replace:
+        raise UsageError(f"there is an adapter `{name}` already", hint="choose another --name, or --replace it")
+    if resume and not _checkpoint_folder(target).exists():
+        raise UsageError(f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume to start")
+    return target
+
+
+def save(target: Path, model: Any, origin: Origin, metrics: dict[str, Any]) -> None:
+    """Write the adapter, whole or not at all."""
+    provenance = {
+        "nomoat": __version__,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": hardware.summary(),
+        **origin.facts(),
+        "metrics": metrics,
+        "licence": _licence(origin),
+    }
+    with paths.whole_folder(target) as part:
+        model.save_pretrained(str(part))
+        (part / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, with nothing filled in
+        config = json.loads((part / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = origin.base
+        (part / "adapter_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(provenance, indent=1, ensure_ascii=False)
+        (part / "provenance.json").write_text(text, encoding="utf-8")
+
+
+class Checkpoint:
+    """The last good state of a training that has not ended. Written whole or not at all."""
+
+    def __init__(self, target: Path, origin: Origin) -> None:
+        self._folder = _checkpoint_folder(target)
+        self._origin = origin
+        self.name = target.name
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the last state by this one."""
+        import torch
+
+        with paths.whole_file(self._folder / CHECKPOINT_FILE) as part:
+            torch.save({**state, "origin": self._origin.facts()}, part)
+
+    def load(self) -> dict[str, Any]:
+        """The last state. Raises UsageError if it is of other data, another base or other settings."""
+        import pickle
+
+        import torch
+
+        path = self._folder / CHECKPOINT_FILE
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+            raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint="start again without --resume") from exc
+        now, then = self._origin.facts(), state["origin"]
+        changed = [key for key in now if now[key] != then.get(key)]
+        if changed:
+            raise UsageError(
+                f"the interrupted training of `{self.name}` had another {changed[0]}: {then.get(changed[0])!r}",
+                hint="give the same arguments as then, or start again without --resume",
+            )
+        return state
+
+    def remove(self) -> None:
+        """The training has ended well."""
+        import shutil
+
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _checkpoint_folder(target: Path) -> Path:
+    return target.parent / f".{target.name}.checkpoint"
+
+
+def _licence(origin: Origin) -> dict[str, Any]:
+    return {}
