@@ -1,0 +1,197 @@
+"""Every answer, kept before it is scored: one that was computed or paid for is never lost, and never asked for twice.
+
+One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model and request, so any suite that asks the same finds
+them. Outcomes (what the answers were worth) lie under suite, model and example; `route` learns from them.
+
+What this does not cover: an answer that was still being written when the process died, and two processes that ask the same
+question at the same moment: both ask, and the first answer is kept. A network folder whose locks do not work is no place for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from nomoat import paths
+from nomoat.errors import BadFileError, NotEnoughDiskError
+from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, Usage
+
+SCHEMA_VERSION = 1
+LOCK_WAIT_SECONDS = 60.0
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, unix_seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+    suite_sha256 TEXT NOT NULL, metric TEXT NOT NULL, model_digest TEXT NOT NULL, example_id TEXT NOT NULL,
+    outcome TEXT NOT NULL, unix_seconds REAL NOT NULL,
+    PRIMARY KEY (suite_sha256, metric, model_digest, example_id)
+) WITHOUT ROWID;
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceScores:
+    """The likelihoods of an example's choices, in their order, and how long they took."""
+
+    scores: tuple[ContinuationScore, ...]
+    seconds: float
+
+
+def default_path() -> Path:
+    """Where answers are kept unless told otherwise."""
+    return paths.runs() / "answers.sqlite"
+
+
+class AnswerStore:
+    """The answers of one file. Each is on the disk when its `save_` returns. Use from one thread, as a context manager.
+
+    Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path if path is not None else default_path()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._translated():
+            # Every statement commits by itself.
+            self._db = sqlite3.connect(self.path, timeout=LOCK_WAIT_SECONDS, isolation_level=None)
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def answer(self, model_digest: str, request: Request) -> Completion | None:
+        """The stored answer of this model to this request."""
+        row = self._get(_key("answer", model_digest, request))
+        if row is None:
+            return None
+        usage = Usage(**row["usage"])
+        return Completion(
+            text=row["text"], finish_reason=cast(FinishReason, row["finish_reason"]), usage=usage, bytes_out=row["bytes_out"]
+        )
+
+    def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
+        """Keep an answer. If there is one already, that one stays."""
+        self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
+
+    def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
+        """The stored likelihoods of these choices after this request."""
+        row = self._get(_key("scores", model_digest, request, *choices))
+        if row is None:
+            return None
+        scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
+        return ChoiceScores(scores=scores, seconds=row["seconds"])
+
+    def save_choice_scores(self, model_digest: str, request: Request, choices: Sequence[str], scored: ChoiceScores) -> None:
+        """Keep likelihoods. If they are there already, those stay."""
+        rows = [(score.log_probability, score.num_tokens) for score in scored.scores]
+        value = {"choices": list(choices), "scores": rows, "seconds": scored.seconds}
+        self._put(_key("scores", model_digest, request, *choices), model_digest, request, value)
+
+    def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
+        """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
+        now = time.time()
+        rows = [(suite_sha256, metric, model_digest, o.example_id, _dumps(dataclasses.asdict(o)), now) for o in outcomes]
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def outcomes(self, *, suite_sha256: str | None = None) -> list[Outcome]:
+        """Outcomes of every run, or of one suite's, by suite, model and example."""
+        with self._translated():
+            found = self._db.execute(
+                "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
+                (suite_sha256,),
+            ).fetchall()
+        return [Outcome(**json.loads(text)) for (text,) in found]
+
+    def close(self) -> None:
+        """Let go of the file. Calling it twice is fine."""
+        self._db.close()
+
+    def __enter__(self) -> AnswerStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self._db.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
+        self._use_wal()
+        self._db.execute("PRAGMA synchronous = FULL")  # an answer may have cost money: on the disk, not only in the system's cache
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
+        if version < SCHEMA_VERSION:
+            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        self._db.execute("SELECT count(*) FROM (SELECT key FROM answers LIMIT 1)")  # a damaged file says so now
+
+    def _use_wal(self) -> None:
+        """Let readers and one writer work at the same time.
+
+        SQLite does not wait for its lock here, whatever the timeout says, when several processes open a new file together.
+        """
+        deadline = time.monotonic() + LOCK_WAIT_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _get(self, key: str) -> dict[str, Any] | None:
+        with self._translated():
+            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        return None if row is None else cast(dict[str, Any], json.loads(row[0]))
+
+    def _put(self, key: str, model_digest: str, request: Request, value: object) -> None:
+        row = (key, model_digest, _dumps(dataclasses.asdict(request)), _dumps(value), time.time())
+        with self._translated():
+            self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.DatabaseError as exc:
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise NotEnoughDiskError(
+                    f"no space left on the disk of `{self.path.parent}`", hint="free some space, or set NOMOAT_HOME to another disk"
+                ) from exc
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise BadFileError(
+                    f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
+                    hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
+                ) from exc
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise BadFileError(
+                    f"`{self.path}` is damaged: {exc}", hint="move it out of the way; its answers will be computed again"
+                ) from exc
+            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint="check who may write there") from exc
+
+
+def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
+    return hashlib.sha256(_dumps([kind, model_digest, dataclasses.asdict(request), continuations]).encode()).hexdigest()
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,164 @@
+"""Answers survive whatever happens to the process, and other processes at the same time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nomoat import paths
+from nomoat.errors import BadFileError, NotEnoughDiskError
+from nomoat.judge.store import AnswerStore, ChoiceScores, default_path
+from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, Usage
+
+
+def asking(text: str, **changes: object) -> Request:
+    return Request(messages=(Message(role="user", content=text),), **changes)  # type: ignore[arg-type]
+
+
+def answering(text: str) -> Completion:
+    usage = Usage(prompt_tokens=3, completion_tokens=2, prefill_seconds=0.25, decode_seconds=0.5, bytes_out=7)
+    return Completion(text=text, finish_reason="length", usage=usage, bytes_out=7)
+
+
+def test_answer_comes_back_whole_after_the_store_was_closed() -> None:
+    with AnswerStore() as store:
+        assert store.answer("m", asking("왜?")) is None
+        store.save_answer("m", asking("왜?"), answering("그냥\x00\n"))
+    with AnswerStore() as store:
+        assert store.answer("m", asking("왜?")) == answering("그냥\x00\n")
+    assert default_path() == paths.runs() / "answers.sqlite"
+
+
+def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None:
+    with AnswerStore() as store:
+        store.save_answer("m", asking("why?"), answering("so"))
+        for model, request in (
+            ("n", asking("why?")),
+            ("m", asking("why")),
+            ("m", asking("why?", max_new_tokens=5)),
+            ("m", asking("why?", temperature=0.5)),
+            ("m", Request(prompt="why?")),
+        ):
+            assert store.answer(model, request) is None
+
+
+def test_first_answer_stays() -> None:
+    with AnswerStore() as one, AnswerStore() as other:
+        one.save_answer("m", asking("why?"), answering("first"))
+        other.save_answer("m", asking("why?"), answering("second"))
+        completion = one.answer("m", asking("why?"))
+    assert completion is not None
+    assert completion.text == "first"
+
+
+def test_choice_scores_belong_to_their_choices_in_their_order() -> None:
+    scored = ChoiceScores(
+        scores=(
+            ContinuationScore(log_probability=-1.25, num_tokens=2),
+            ContinuationScore(log_probability=float("-inf"), num_tokens=1),
+        ),
+        seconds=0.125,
+    )
+    with AnswerStore() as store:
+        store.save_choice_scores("m", asking("x"), ["no", "yes"], scored)
+        assert store.choice_scores("m", asking("x"), ["no", "yes"]) == scored
+        assert store.choice_scores("m", asking("x"), ["yes", "no"]) is None
+        assert store.answer("m", asking("x")) is None
+
+
+def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
+    first = [Outcome(suite="s", example_id=name, model="m", answer="a", score=0.0) for name in ("1", "2")]
+    again = [Outcome(suite="s", example_id="2", model="m", answer="b", score=1.0, category="예")]
+    with AnswerStore() as store:
+        store.save_outcomes("suite", "exact", "digest", first)
+        store.save_outcomes("suite", "exact", "digest", again)
+        store.save_outcomes("other", "exact", "digest", first)
+        assert store.outcomes(suite_sha256="suite") == [first[0], again[0]]
+        assert len(store.outcomes()) == 4
+
+
+WRITER = """
+import sys, time
+from nomoat.judge.store import AnswerStore
+from nomoat.records import Completion, Message, Request, Usage
+usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+with AnswerStore() as store:
+    for at in range(int(sys.argv[2])):
+        request = Request(messages=(Message(role="user", content=f"{sys.argv[1]} {at}"),))
+        store.save_answer("m", request, Completion(text=str(at), finish_reason="stop", usage=usage))
+        print(at, flush=True)
+"""
+
+
+def test_killed_process_loses_no_answer_it_had_saved() -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, "a", "1000000"], stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert writer.stdout is not None
+    with writer.stdout:
+        for _ in range(25):
+            writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+        said = 25 + len(writer.stdout.readlines())
+    assert writer.wait() == -signal.SIGKILL
+    with AnswerStore() as store:
+        for at in range(said):
+            completion = store.answer("m", asking(f"a {at}"))
+            assert completion is not None
+            assert completion.text == str(at)
+
+
+def test_processes_that_open_a_new_file_together_all_write() -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, name, "20"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
+        for name in "abcd"
+    ]
+    for writer in writers:
+        _, errors = writer.communicate(timeout=60)
+        assert (writer.returncode, errors) == (0, b"")
+    with AnswerStore() as store:
+        assert all(store.answer("m", asking(f"{name} {at}")) is not None for name in "abcd" for at in range(20))
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all, only text\n" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_damaged_file_is_named_and_not_touched(content: bytes) -> None:
+    path = default_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(BadFileError) as caught:
+        AnswerStore()
+    assert caught.value.message == f"`{path}` is damaged: file is not a database"
+    assert caught.value.hint == "move it out of the way; its answers will be computed again"
+    assert path.read_bytes() == content
+
+
+def test_file_of_a_newer_nomoat_is_refused() -> None:
+    AnswerStore().close()
+    database = sqlite3.connect(default_path())
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(BadFileError, match="was written by a newer nomoat"):
+        AnswerStore()
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "answers.sqlite"
+    folder.mkdir()
+    with pytest.raises(BadFileError, match="cannot be used: unable to open database file"):
+        AnswerStore(folder)
+
+
+def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
+    with AnswerStore() as store:
+        store.save_answer("m", asking("1"), answering("kept"))
+        (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+        store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(NotEnoughDiskError):
+            store.save_answer("m", asking("2"), answering("x" * 100_000))
+    with AnswerStore() as store:
+        assert store.answer("m", asking("1")) == answering("kept")
+        assert store.answer("m", asking("2")) is None
