@@ -1,0 +1,107 @@
+"""Stored reviews: found for a pair in either order, checked against their own text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nomoat.errors import DataError, UnsupportedError
+from nomoat.judge.judges import load_reviews, parse_scores
+
+
+def write_lines(path: Path, *rows: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def review(question: int, *, text: str = "9 8.5\nBoth are fine.", score: object = (9.0, 8.5)) -> dict[str, object]:
+    ids = {"answer1_id": f"big{question}", "answer2_id": f"small{question}"}
+    return {"question_id": question, **ids, "text": text, "score": score}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("big", "small", "other"):
+        rows = [{"question_id": at, "text": name, "answer_id": f"{name}{at}"} for at in (1, 2)]
+        write_lines(tmp_path / f"answer/answer_{name}.jsonl", *rows)
+    write_lines(tmp_path / "review/run/r.jsonl", review(1), review(2, text="So:\nAssistant 1: 3", score=[3, 7]))
+    rows = [{"reviewer_id": f"gpt-9-{kind}", "metadata": {"temperature": 0.2}} for kind in ("math", "coding")]
+    write_lines(tmp_path / "reviewer.jsonl", *rows)
+    return tmp_path
+
+
+def test_reviews_are_found_in_both_orders_and_know_who_was_shown_first(folder: Path) -> None:
+    one, other = load_reviews("s", folder, "big", "small"), load_reviews("s", folder, "small", "big")
+    assert one.scores == {"1": (9.0, 8.5), "2": (3.0, 7.0)}
+    assert other.scores == {"1": (8.5, 9.0), "2": (7.0, 3.0)}
+    assert one.shown_first == other.shown_first == "big"
+    assert (one.judge, one.temperature, one.num_in_prose) == ("gpt-9", 0.2, 1)
+
+
+def test_pair_that_was_never_reviewed_is_told_the_pairs_there_are(folder: Path) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        load_reviews("s", folder, "other", "big")
+    assert caught.value.message == "no stored review compares `other` and `big`"
+    assert caught.value.hint == "reviewed together were: small and big"
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("9 8.5\nBoth", (9.0, 8.5)),
+        ("\n 10,  7 \nBoth", (10.0, 7.0)),
+        ("8/9", (8.0, 9.0)),
+        ("First, 9 8", None),
+        ("9 8 7\n", None),
+        ("", None),
+    ],
+)
+def test_scores_are_read_from_a_first_line_that_holds_nothing_else(text: str, scores: tuple[float, float] | None) -> None:
+    assert parse_scores(text) == scores
+
+
+def test_scores_that_are_not_recorded_are_read_from_the_text(folder: Path) -> None:
+    write_lines(folder / "review/run/r.jsonl", review(1, score=None))
+    assert load_reviews("s", folder, "big", "small").scores == {"1": (9.0, 8.5)}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (review(2, score=[1.0, 2.0]), "the review says 9 and 8.5, but [1.0, 2.0] is recorded with it"),
+        (review(2, text="Fine.", score=[-1, -1]), "the scores are [-1, -1], and should lie between 0 and 10"),
+        (review(2, text="Fine.", score=None), "a review has a `question_id` and two scores"),
+    ],
+)
+def test_review_that_contradicts_itself_is_refused(folder: Path, row: dict[str, object], message: str) -> None:
+    path = folder / "review/run/r.jsonl"
+    write_lines(path, review(1), row)
+    with pytest.raises(DataError) as caught:
+        load_reviews("s", folder, "big", "small")
+    assert caught.value.message == f"`{path}`, line 2: {message}"
+
+
+def test_file_that_mixes_pairs_is_refused(folder: Path) -> None:
+    write_lines(folder / "review/run/r.jsonl", review(1), {**review(2), "answer2_id": "other2"})
+    with pytest.raises(DataError, match="does not review the stored answers of the same two systems throughout"):
+        load_reviews("s", folder, "big", "small")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("left", "right", "totals"),
+    [
+        ("vicuna-13b", "gpt35", (638.0, 693.0)),
+        ("vicuna-13b", "bard", (655.5, 664.0)),
+        ("vicuna-13b", "alpaca-13b", (704.0, 583.0)),
+        ("vicuna-13b", "llama-13b", (694.0, 513.0)),
+        ("vicuna-7b", "gpt35", (604.0, 688.0)),
+        ("vicuna-13b-20230322-new-hp", "gpt35", (633.5, 684.0)),
+    ],
+)
+def test_totals_are_the_published_ones(vicuna_folder: Path, left: str, right: str, totals: tuple[float, float]) -> None:
+    """The blog of 2023-03-30 for Vicuna-13B; the other two recounted from the same files."""
+    scores = load_reviews("vicuna80", vicuna_folder, left, right).scores.values()
+    assert (sum(one for one, _ in scores), sum(other for _, other in scores)) == totals
