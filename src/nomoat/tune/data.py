@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from nomoat import tasks
+from nomoat import tasks, textfiles
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 
@@ -59,26 +58,16 @@ def _columns(path: Path) -> str:
 def _read_chats(path: Path) -> list[Lesson]:
     """OpenAI chat JSONL. A conversation with several answers gives a lesson for each, so that every assistant turn is learned."""
     lessons: list[Lesson] = []
-    text = tasks.read_text(path)
-    # not splitlines(): it also splits at characters that may stand inside a JSON string
-    for line, row in enumerate(text.split("\n"), 1):
-        if not row.strip():
-            continue
-        try:
-            value = json.loads(row)
-        except json.JSONDecodeError as exc:
-            raise DataError(f"`{path}`, line {line}: not JSON: {exc}", hint="each line is one whole JSON object") from exc
+    for line, value in textfiles.read_jsonl(path):
         found = _lessons_of(_messages(value, path, line), line)
         if not found:
             raise DataError(f"`{path}`, line {line}: no message of the assistant to learn from")
         lessons += found
-    if not lessons:
-        raise DataError(f"`{path}` is empty", hint='each line is one conversation: {"messages": [{"role": "user", ...}, ...]}')
     return lessons
 
 
-def _messages(value: Any, path: Path, line: int) -> list[Message]:
-    rows = value.get("messages") if isinstance(value, dict) else None
+def _messages(value: dict[str, Any], path: Path, line: int) -> list[Message]:
+    rows = value.get("messages")
     if not isinstance(rows, list) or not rows:
         raise DataError(f"`{path}`, line {line}: no list of `messages`", hint='write {"messages": [{"role": ..., "content": ...}]}')
     messages = []

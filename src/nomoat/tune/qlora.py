@@ -24,7 +24,7 @@ TRAINING_OVERHEAD_BYTES = 1_500_000_000  # PyTorch, activations of a batch, opti
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def fastest_precision() -> hardware.Detected[torch.dtype]:
+def fastest_precision() -> hardware.Detected[str]:
     """The number format this CPU multiplies matrices fastest in, measured now (a tenth of a second)."""
     speeds = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -38,8 +38,8 @@ def fastest_precision() -> hardware.Detected[torch.dtype]:
         speeds[dtype] = 2 * 512 * 768 * 1536 / min(times) / 1e9
     f32, bf16 = speeds[torch.float32], speeds[torch.bfloat16]
     if bf16 > 1.3 * f32:
-        return hardware.Detected(torch.bfloat16, f"{bf16:.0f} GFLOP/s here, against {f32:.0f} with f32")
-    return hardware.Detected(torch.float32, f"{f32:.0f} GFLOP/s here, against {bf16:.0f} with bf16")
+        return hardware.Detected("bfloat16", f"{bf16:.0f} GFLOP/s here, against {f32:.0f} with f32")
+    return hardware.Detected("float32", f"{f32:.0f} GFLOP/s here, against {bf16:.0f} with bf16")
 
 
 def load_model(path: Path, *, dtype: torch.dtype) -> Any:

@@ -89,34 +89,39 @@ def tune(
     words = tokenizer.from_metadata(file.metadata)
     samples = encode(lessons, words, context_tokens=importer.read_sizes(file).context_tokens, path=Path(data_path))
     say(f"data: {len(lessons):,} lessons, {sum(map(len, samples)):,} tokens, the longest {max(map(len, samples)):,}")
-    torch.set_num_threads(config.threads().value)
-    precision = qlora.fastest_precision()
-    say(f"precision: {str(precision.value).removeprefix('torch.')} ({precision.reason})")
-    run = Run(files.weights, samples, settings, precision.value, say)
     origin = adapter.Origin(
         base=files.name, weights=files.weights, data=Path(data_path), num_lessons=len(lessons), settings=asdict(settings),
         task={"input_column": input_column, "label_column": label_column, "instruction": instruction},
     )  # fmt: skip
     checkpoint = adapter.Checkpoint(target, origin)
-    if resume:
-        run.restore(checkpoint.load())
+    saved = checkpoint.load() if resume else None
+    torch.set_num_threads(config.threads().value)
+    precision = saved["precision"] if saved else _measured_precision(say)
+    run = Run(files.weights, samples, settings, precision=precision, say=say)
+    if saved:
+        run.restore(saved)
         say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
-    before = run.validation_loss() if run.validation else None
+    elif run.validation:
+        run.loss_before = run.validation_loss()
     run.train(checkpoint, on_progress)
-    metrics: dict[str, Any] = {
-        "validation_loss_before": before,
-        "validation_loss_after": run.validation_loss() if run.validation else None,
-    }
-    metrics |= {
+    metrics = {
         "validation_lessons": len(run.validation),
+        "validation_loss_before": run.loss_before,
+        "validation_loss_after": run.validation_loss() if run.validation else None,
         "steps": run.step,
         "seconds": round(run.seconds, 1),
         "tokens": run.tokens,
-        "final_loss": run.last_loss,
+        "precision": precision,
     }
     adapter.save(target, run.model, origin, metrics)
     checkpoint.remove()
     return target
+
+
+def _measured_precision(say: Callable[[str], None]) -> str:
+    found = qlora.fastest_precision()
+    say(f"precision: {found.value} ({found.reason})")
+    return found.value
 
 
 def encode(lessons: Sequence[data.Lesson], words: tokenizer.Tokenizer, *, context_tokens: int, path: Path) -> list[Sample]:
@@ -146,7 +151,7 @@ class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
     def __init__(
-        self, weights: Path, samples: Sequence[Sample], settings: Settings, dtype: torch.dtype, say: Callable[[str], None]
+        self, weights: Path, samples: Sequence[Sample], settings: Settings, *, precision: str, say: Callable[[str], None]
     ) -> None:
         self.settings = settings
         order = random.Random(settings.seed).sample(range(len(samples)), len(samples))
@@ -156,13 +161,15 @@ class Run:
         self.prefix = shared_prefix(samples)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every prompt are computed once a batch")
-        self.model = qlora.add_lora(qlora.load_model(weights, dtype=dtype), rank=settings.rank, seed=settings.seed)
+        self.precision = precision
+        self.dtype: torch.dtype = getattr(torch, precision)
+        model = qlora.load_model(weights, dtype=self.dtype)
+        self.model = qlora.add_lora(model, rank=settings.rank, seed=settings.seed)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         say(f"adapter: rank {settings.rank}, {sum(p.numel() for p in self.parameters):,} weights to learn")
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
-        self.dtype = dtype
-        self.step, self.tokens, self.seconds, self.last_loss = 0, 0, 0.0, float("nan")
-        self.lessons_done = 0
+        self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
+        self.loss_before: float | None = None
 
     # ---------------------------------------------------------------- how far
     @property
@@ -175,8 +182,10 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
         learned = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
-        numbers = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "lessons_done": self.lessons_done}
-        return {"learned": learned, "optimizer": self.optimizer.state_dict(), "numbers": numbers}
+        numbers = {name: getattr(self, name) for name in ("step", "lessons_done", "tokens", "seconds", "loss_before")}
+        return {
+            "learned": learned, "optimizer": self.optimizer.state_dict(), "numbers": numbers, "precision": self.precision,
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
@@ -202,7 +211,7 @@ class Run:
                     while batches and within > 0:
                         within -= len(batches.pop(0))
                 batch = batches.pop(0)
-                self.last_loss = self._learn(batch)
+                loss = self._learn(batch)
                 self.step += 1
                 self.lessons_done += len(batch)
                 self.tokens += sum(map(len, batch))
@@ -212,7 +221,7 @@ class Run:
                         Progress(
                             step=self.step,
                             fraction=self.fraction,
-                            loss=self.last_loss,
+                            loss=loss,
                             seconds=self.seconds,
                             tokens_per_second=self.tokens / self.seconds,
                         )

@@ -1,0 +1,93 @@
+"""The cache of imported models, and adapters baked into them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tiny import WIDTH, write_tiny_gguf
+
+from nomoat import paths
+from nomoat.engine import importer
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
+from nomoat.records import Request
+
+
+def write_adapter(folder: Path, *, strength: float) -> Path:
+    folder.mkdir()
+    chance = np.random.default_rng(3)
+    layer = "base_model.model.model.layers.1.mlp.down_proj"
+    tensors = {
+        f"{layer}.lora_A.weight": chance.normal(size=(4, 128)).astype(np.float32),
+        f"{layer}.lora_B.weight": (strength * chance.normal(size=(WIDTH, 4))).astype(np.float32),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    return folder
+
+
+def likelihood(folder: Path) -> float:
+    engine = OpenVINOEngine(folder)
+    (score,) = engine.score(Request(prompt="the hello"), [" he"])
+    engine.close()
+    return score.log_probability
+
+
+def test_a_second_import_finds_the_first_by_content(tiny_gguf: Path, tmp_path: Path) -> None:
+    first = importer.import_gguf(tiny_gguf)
+    copy = tmp_path / "renamed.gguf"
+    copy.write_bytes(tiny_gguf.read_bytes())
+    made = (first / "config.json").stat().st_mtime_ns
+    assert importer.import_gguf(copy) == first
+    assert (first / "config.json").stat().st_mtime_ns == made
+
+
+def test_other_weights_under_the_same_name_are_imported_anew(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_tiny_gguf(path, arch="llama")
+    first = importer.import_gguf(path)
+    write_tiny_gguf(path, arch="qwen2")
+    assert importer.import_gguf(path) != first
+
+
+def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(tiny_gguf: Path, tmp_path: Path) -> None:
+    base = likelihood(importer.import_gguf(tiny_gguf))
+    fresh = importer.import_gguf(tiny_gguf, adapter=write_adapter(tmp_path / "fresh", strength=0.0))
+    strong = importer.import_gguf(tiny_gguf, adapter=write_adapter(tmp_path / "strong", strength=1.0))
+    assert likelihood(fresh) == pytest.approx(base, abs=1e-5)
+    assert abs(likelihood(strong) - base) > 0.1
+
+
+def test_an_adapter_without_weights_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "broken", strength=1.0)
+    (folder / "adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(BadFileError, match="is not a whole adapter folder"):
+        importer.import_gguf(tiny_gguf, adapter=folder)
+
+
+def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "rwkv.gguf", arch="rwkv6")
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(path)
+    assert caught.value.message == "the architecture `rwkv6` is not one that nomoat can import"
+    assert caught.value.hint == "known: llama, qwen2; choose another model with `nomoat models`"
+
+
+def test_an_interrupted_import_leaves_nothing(tiny_gguf: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        importer.import_gguf(tiny_gguf, progress=stop)
+    assert list((paths.cache() / "imported").iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(NotEnoughDiskError, match="its disk has 0 MB free"):
+        importer.import_gguf(tiny_gguf)
+    assert not list((paths.cache() / "imported").glob("*"))

@@ -1,0 +1,187 @@
+"""The engine against the reference implementation, on tiny random weights and on a real model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from tiny import CONTEXT, write_tiny_gguf
+
+from nomoat.engine import importer, layout
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.errors import ContextExceededError
+from nomoat.records import Completion, Message, Request
+from nomoat.responder import Responder
+from nomoat.tune import qlora
+
+# Dynamic quantisation rounds activations, which this comparison must not see.
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+HELLO = Request(messages=(Message(role="user", content="hello, the world"),), max_new_tokens=12)
+
+
+@pytest.fixture
+def engine(tiny_gguf: Path) -> Iterator[OpenVINOEngine]:
+    made = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    yield made
+    made.close()
+
+
+def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None) -> Any:
+    """Logits of one batch of equally long rows, with `cut_at` in two passes over the cache."""
+    request = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT).create_infer_request()
+    ids = np.array(rows)
+    parts = [ids] if cut_at is None else [ids[:, :cut_at], ids[:, cut_at:]]
+    done, out = 0, []
+    for part in parts:
+        count = part.shape[1]
+        positions = np.ascontiguousarray(np.broadcast_to(np.arange(done, done + count), part.shape))
+        done += count
+        inputs = {
+            "input_ids": np.ascontiguousarray(part),
+            "attention_mask": np.ones((len(rows), done), np.int64),
+            "position_ids": positions,
+            "beam_idx": np.arange(len(rows), dtype=np.int32),
+        }
+        out.append(request.infer(inputs)[0].copy())
+    return np.concatenate(out, axis=1)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("length", [1, 7, 130])
+def test_logits_equal_the_reference_implementation_within_a_thousandth(tmp_path: Path, arch: str, length: int) -> None:
+    path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch)
+    folder = importer.import_gguf(path)
+    rows = np.random.default_rng(length).integers(3, 250, (2, length)).tolist()
+    with torch.no_grad():
+        reference = qlora.load_model(path, dtype=torch.float32)(input_ids=torch.tensor(rows)).logits.numpy()
+    assert reference.std() > 0.5  # else closeness would mean nothing
+    np.testing.assert_allclose(our_logits(folder, rows), reference, atol=1e-3)
+    if length > 1:
+        np.testing.assert_allclose(our_logits(folder, rows, cut_at=length // 2), reference, atol=1e-3)
+
+
+def test_each_token_of_a_greedy_answer_is_a_best_one_of_the_reference(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
+    """Activations are rounded to 8 bits in the served model, so a near tie may turn: best within a tenth of the spread."""
+    ids = engine.tokenizer.prompt_ids(HELLO)
+    batcher = engine._started_batcher()
+    answer = list(batcher.submit(ids, HELLO, 8, engine.tokenizer.special))
+    with torch.no_grad():
+        logits = qlora.load_model(tiny_gguf, dtype=torch.float32)(input_ids=torch.tensor([ids + answer])).logits[0]
+    assert len(answer) == 8
+    for at, token in enumerate(answer):
+        row = logits[len(ids) - 1 + at]
+        assert float(row.max() - row[token]) < 0.1 * float(row.max() - row.min())
+
+
+def test_int8_rows_keep_weights_within_half_a_step() -> None:
+    weights = np.random.default_rng(0).normal(size=(16, 96)).astype(np.float32)
+    weights[3] = 0
+    codes, scales = layout.quantise_rows(weights)
+    assert codes.dtype == np.int8 and scales.shape == (16, 1) and (scales > 0).all()
+    error = np.abs(codes * scales.astype(np.float32) - weights)
+    assert (error <= 0.51 * scales.astype(np.float32) + 1e-3 * np.abs(weights)).all()
+
+
+def test_an_answer_counts_its_tokens_and_ends_for_a_reason(engine: OpenVINOEngine) -> None:
+    completion = Responder("tiny", engine).complete(HELLO)
+    assert completion.usage.prompt_tokens == engine.count_tokens(HELLO) == len(engine.tokenizer.prompt_ids(HELLO))
+    assert completion.finish_reason in ("stop", "length")
+    assert 1 <= completion.usage.completion_tokens <= 12
+    assert completion.usage.prefill_seconds > 0
+
+
+def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: OpenVINOEngine) -> None:
+    """Twelve tokens of a nearly uniform choice among 264: two seeds agree by chance less than once in a million."""
+
+    def sampled(seed: int) -> str:
+        request = Request(messages=HELLO.messages, max_new_tokens=12, temperature=1.5, seed=seed)
+        return Responder("tiny", engine).complete(request).text
+
+    assert sampled(1) == sampled(1) != sampled(2)
+
+
+def test_requests_at_the_same_time_get_the_answers_they_get_alone(engine: OpenVINOEngine) -> None:
+    responder = Responder("tiny", engine)
+    requests = [Request(prompt=f"the hello {n} he", max_new_tokens=6) for n in range(12)]
+    alone = [responder.complete(request).text for request in requests]
+    together: dict[int, Completion] = dict(responder.complete_many(requests, workers=12))
+    assert [together[n].text for n in range(12)] == alone
+
+
+def test_a_closed_stream_frees_its_place_and_others_go_on(engine: OpenVINOEngine) -> None:
+    stream = engine.generate(Request(prompt="the hello", max_new_tokens=200))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert Responder("tiny", engine).complete(HELLO).usage.completion_tokens >= 1
+
+
+def test_closing_the_engine_ends_an_answer_under_way_with_an_error(engine: OpenVINOEngine) -> None:
+    stream = engine.generate(Request(prompt="the hello", max_new_tokens=240))
+    next(stream)
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    with pytest.raises(RuntimeError, match="closed while it was answering"):
+        for _ in stream:
+            pass
+    closer.join()
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: OpenVINOEngine) -> None:
+    responder = Responder("tiny", engine)
+    request = Request(prompt="hello the", max_new_tokens=20)
+    whole = responder.complete(request).text
+    stop = whole[5:8]
+    assert len(stop) == 3
+    stopped = responder.complete(Request(prompt="hello the", max_new_tokens=20, stop=(stop,)))
+    assert stopped.text == whole[: whole.index(stop)] and stopped.finish_reason == "stop"
+
+
+def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOEngine) -> None:
+    request = Request(prompt="x" * (CONTEXT + 44), max_new_tokens=5)
+    with pytest.raises(ContextExceededError) as caught:
+        next(engine.generate(request))
+    assert caught.value.message == ("the prompt has 300 tokens and the answer may have 5, but the model's context is 256 tokens")
+
+
+def test_an_answer_ends_where_the_context_ends(engine: OpenVINOEngine) -> None:
+    completion = Responder("tiny", engine).complete(Request(prompt="x" * (CONTEXT - 3), max_new_tokens=100))
+    assert completion.usage.completion_tokens <= 3
+
+
+def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
+    model = qlora.load_model(tiny_gguf, dtype=torch.float32)
+    request = Request(prompt="the hello the")
+    continuations = [" he", " the world", "x"]
+    prompt = engine.tokenizer.prompt_ids(request)
+    for text, score in zip(continuations, engine.score(request, continuations), strict=True):
+        ids = engine.tokenizer.encode(text)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+        expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(ids))
+        assert score.num_tokens == len(ids)
+        assert score.log_probability == pytest.approx(expected, abs=0.25)  # activations rounded to 8 bits
+
+
+def test_a_long_prompt_is_scored_in_parts_with_the_same_result(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(prompt="the hello he " * 14)
+    whole = engine.score(request, [" the", " hello he"])
+    monkeypatch.setattr("nomoat.engine.openvino.SCORE_CHUNK_TOKENS", 16)
+    parts = engine.score(request, [" the", " hello he"])
+    for a, b in zip(whole, parts, strict=True):
+        assert a.log_probability == pytest.approx(b.log_probability, abs=0.05)
+
+
+@pytest.mark.data
+def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
+    engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))
+    question = Request(messages=(Message(role="user", content="What is the capital of France?"),), max_new_tokens=30)
+    assert "Paris" in Responder("smollm2", engine).complete(question).text
+    paris, london = engine.score(Request(prompt="The capital of France is"), [" Paris", " London"])
+    assert paris.log_probability > london.log_probability + 1
+    engine.close()

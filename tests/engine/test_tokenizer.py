@@ -1,0 +1,103 @@
+"""Tokenizers and chat templates, against the reference implementations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import write_tiny_gguf
+
+from nomoat.engine import tokenizer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import UnsupportedError
+from nomoat.records import Message
+
+TORTURE = (
+    "Hello  world\n\n\n  don't  I'LL 1234567890 3.14 x=y+1;\n\tdef f(a):\n        return a  # 주석\n"
+    "안녕하세요, 대한민국! ㅋㅋㅋ 漢字かな 🙂👨‍👩‍👧‍👦🇰🇷 é é naïve Ω ≠ … “quotes”\r\n  trailing   "
+)
+
+
+def of(path: Path) -> tokenizer.Tokenizer:
+    return tokenizer.from_metadata(GGUFFile(path).metadata)
+
+
+@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe"])
+def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
+    text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents
+    assert words.decode(words.encode(text)) == text
+
+
+def test_text_comes_in_whole_characters_while_it_is_decoded(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    stream = words.decode_stream()
+    pieces = [stream.push(token) for token in words.encode("한글 🙂 ok")]
+    assert "".join(pieces) + stream.finish() == "한글 🙂 ok"
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_half_a_character_at_the_end_is_shown_as_such(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    stream = words.decode_stream()
+    half = words.encode("한")[:2]
+    assert "".join(stream.push(token) for token in half) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    words.save(tmp_path)
+    again = tokenizer.load(tmp_path)
+    assert again.encode(TORTURE) == words.encode(TORTURE)
+    assert (again.special, again.chat_template) == (words.special, words.chat_template)
+
+
+def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    text = words.render((Message(role="system", content="s"), Message(role="user", content="u")))
+    assert text == "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
+    assert words.encode(text)[0] == 1  # the control token, not its letters
+
+
+def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=None))
+    with pytest.raises(UnsupportedError, match="this model has no chat template"):
+        words.render((Message(role="user", content="u"),))
+
+
+def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ ''.__class__.__mro__[1].__subclasses__() }}"))
+    with pytest.raises(UnsupportedError, match="refuses this conversation"):
+        words.render((Message(role="user", content="u"),))
+
+
+def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="the pre-tokenizer `mystery` is not one that nomoat knows"):
+        of(write_tiny_gguf(tmp_path / "t.gguf", pre="mystery"))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("model", ["smollm2_gguf", "qwen_coder_gguf"])
+def test_ids_of_real_models_equal_openvino_genais_own_reader(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """GenAI's converter is independent of ours, and its ids equal llama.cpp's."""
+    import openvino_genai
+
+    path = request.getfixturevalue(model)
+    theirs = openvino_genai.Tokenizer(str(metadata_only(path, tmp_path / "metadata.gguf")))
+    ours = of(path)
+    text = TORTURE.replace("é", "e")
+    for line in [text, *text.splitlines(keepends=True)]:
+        assert ours.encode(line) == theirs.encode(line, add_special_tokens=False).input_ids.data[0].tolist(), line
+    question = [{"role": "user", "content": "안녕?"}]
+    assert ours.render((Message(role="user", content="안녕?"),)) == theirs.apply_chat_template(question, add_generation_prompt=True)
+
+
+def metadata_only(source: Path, target: Path) -> Path:
+    """The file's key-value part and no tensors: all that GenAI's tokenizer needs, and it reads the rest slowly."""
+    file = GGUFFile(source)
+    first = min(tensor.offset for tensor in file.tensors.values())
+    head = source.read_bytes()[:first]
+    end = head.index(next(iter(file.tensors)).encode()) - 8  # the first tensor's name, after its length
+    target.write_bytes(head[:8] + bytes(8) + head[16:end] + bytes(64))
+    return target
