@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,9 +99,9 @@ class RemoteEngine:
         self._provider: Provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
+        self._sent = threading.local()  # bytes of this thread's request; the SDK tries again in the same thread
         http_client = net.client("ask a model server", hosts=[self.host])
-        if provider != "openai":
-            http_client.event_hooks["request"].append(self._trim_headers)
+        http_client.event_hooks["request"].append(self._before_each_attempt)
         self._client = openai.OpenAI(
             api_key=key,
             base_url=self.base_url,
@@ -125,8 +126,10 @@ class RemoteEngine:
         finish_reason: FinishReason | None = None
         told: Any = None
         with self._translate_errors():
-            raw = self._send(request)
-            with raw.parse() as events:
+            self._sent.bytes = 0
+            stream = self._send(request)
+            bytes_out = 0 if self.is_local else self._sent.bytes
+            with stream as events:
                 for event in events:
                     text, ended, usage = self._read(event)
                     told = usage or told
@@ -134,10 +137,11 @@ class RemoteEngine:
                     if text:
                         first = first or time.perf_counter()
                         yield Chunk(text=text)
+        if finish_reason is None and first is None:
+            raise self._no_answer()
         if finish_reason is None:
             raise RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole", hint="try again")
         ended_at = time.perf_counter()
-        sent = int(raw.http_request.headers.get("content-length", 0)) * (1 + raw.retries_taken)
         yield Chunk(
             text="",
             finish_reason=finish_reason,
@@ -146,7 +150,7 @@ class RemoteEngine:
                 completion_tokens=getattr(told, "completion_tokens", None) or 0,
                 prefill_seconds=(first or ended_at) - started,
                 decode_seconds=ended_at - (first or ended_at),
-                bytes_out=0 if self.is_local else sent,
+                bytes_out=bytes_out,
             ),
         )
 
@@ -163,14 +167,17 @@ class RemoteEngine:
     def list_models(self) -> list[str]:
         """Names of the models the server has. Raises RemoteError."""
         with self._translate_errors():
-            rows = self._client.models.list().data
-            return [str(row.id) for row in rows]
+            page: Any = self._client.models.list()
+            try:
+                return [str(row.id) for row in page.data]
+            except (AttributeError, TypeError) as exc:
+                raise self._no_answer() from exc
 
     def close(self) -> None:
         self._client.close()
 
     def _send(self, request: Request) -> Any:
-        """The SDK's raw response, whose body is still to be read."""
+        """The SDK's stream of events, still to be read."""
         settings: dict[str, Any] = {"temperature": request.temperature}
         at_openai = self.host == "api.openai.com" and request.prompt is None  # where newer models refuse `max_tokens`
         settings["max_completion_tokens" if at_openai else "max_tokens"] = request.max_new_tokens
@@ -186,23 +193,25 @@ class RemoteEngine:
             settings["extra_body"] = {"top_k": request.top_k}
         settings |= {"model": self.model, "stream": True, "stream_options": {"include_usage": True}}
         if request.prompt is not None:
-            return self._client.completions.with_raw_response.create(prompt=request.prompt, **settings)
+            return self._client.completions.create(prompt=request.prompt, **settings)
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        return self._client.chat.completions.with_raw_response.create(messages=cast(Any, messages), **settings)
+        return self._client.chat.completions.create(messages=cast(Any, messages), **settings)
 
-    @staticmethod
-    def _read(event: Any) -> tuple[str, FinishReason | None, Any]:
+    def _read(self, event: Any) -> tuple[str, FinishReason | None, Any]:
         """Text, finish reason and usage of one event; the SDK does not check that a server sends what it should."""
-        if not event.choices:
-            return "", None, event.usage
-        choice = event.choices[0]
-        text = choice.delta.content if hasattr(choice, "delta") else choice.text
-        reason: FinishReason | None = None
-        if choice.finish_reason:
-            reason = "length" if choice.finish_reason == "length" else "stop"
+        usage = getattr(event, "usage", None)
+        try:
+            if not event.choices:
+                return "", None, usage
+            choice = event.choices[0]
+            text = choice.delta.content if hasattr(choice, "delta") else choice.text
+        except (AttributeError, TypeError) as exc:
+            raise self._no_answer() from exc
         if text is not None and not isinstance(text, str):
-            raise TypeError("text is not a string")
-        return text or "", reason, event.usage
+            raise self._no_answer()
+        told = getattr(choice, "finish_reason", None)
+        reason: FinishReason | None = ("length" if told == "length" else "stop") if told else None
+        return text or "", reason, usage
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -225,11 +234,14 @@ class RemoteEngine:
             raise RemoteError(f"`{self.host}` failed while it answered: {self._quote(exc.message)}", hint="try again") from exc
         except httpx.HTTPError as exc:
             raise self._lost(exc) from exc
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as exc:
-            raise RemoteError(
-                f"`{self.host}` sent something that is no answer of an OpenAI-compatible server",
-                hint=f"check the address: is `{self.base_url}` the server's base, ending in /v1?",
-            ) from exc
+        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+            raise self._no_answer() from exc
+
+    def _no_answer(self) -> RemoteError:
+        return RemoteError(
+            f"`{self.host}` sent something that is no answer of an OpenAI-compatible server",
+            hint=f"check the address: is `{self.base_url}` the server's base, ending in /v1?",
+        )
 
     def _lost(self, cause: BaseException) -> RemoteError:
         return RemoteError(
@@ -260,8 +272,14 @@ class RemoteEngine:
         line = " ".join((text if self._key == NO_KEY else text.replace(self._key, "…")).split())
         return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
 
-    def _trim_headers(self, request: httpx.Request) -> None:
-        """The SDK adds what is meant for OpenAI alone (organisation, custom headers) and facts about this machine."""
+    def _before_each_attempt(self, request: httpx.Request) -> None:
+        """Count what is sent, and send to others nothing that is meant for OpenAI alone or tells about this machine.
+
+        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on.
+        """
+        self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
+        if self._provider == "openai":
+            return
         for name in list(request.headers):
             if name not in NEEDED_HEADERS:
                 del request.headers[name]

@@ -1,0 +1,429 @@
+"""Servers elsewhere: well-behaved ones, and a real one on loopback that misbehaves in every way we know."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nomoat.engine.remote import BASE_URLS, RemoteEngine, is_remote, remote_engine
+from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
+from nomoat.records import Message, Request
+from nomoat.responder import Responder
+
+HELLO = Request(messages=(Message(role="user", content="hello there"),))
+Act = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys of whoever runs the tests, and without the SDK's pauses between attempts."""
+    for name in ("GEMINI_API_KEY", "OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.01)
+
+
+class Server:
+    """Does one act a request, the last one again and again; keeps headers and bodies."""
+
+    def __init__(self, *acts: Act) -> None:
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
+                outer.bodies.append(json.loads(raw) if raw else {})
+                outer.paths.append(self.path)
+                acts[min(len(outer.bodies), len(acts)) - 1](self)
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def make(*acts: Act) -> Server:
+        servers.append(Server(*acts))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def say(status: int, body: object, kind: str = "application/json") -> Act:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("content-type", kind)
+        handler.send_header("content-length", str(len(raw)))
+        handler.end_headers()
+        handler.wfile.write(raw)
+
+    return act
+
+
+def events(*rows: object, done: bool = True) -> Act:
+    lines = [f"data: {row if isinstance(row, str) else json.dumps(row)}\n\n" for row in rows] + ["data: [DONE]\n\n"] * done
+    return say(200, "".join(lines).encode(), "text/event-stream")
+
+
+def piece(text: str | None, reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
+
+
+FINE = events(
+    piece("hel"), piece("lo 안녕"), piece(None, "stop"),
+    {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}},
+)  # fmt: skip
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.shutdown(2)
+
+
+def half(handler: BaseHTTPRequestHandler) -> None:
+    """Promises more than it sends, then hangs up."""
+    handler.send_response(200)
+    handler.send_header("content-type", "text/event-stream")
+    handler.send_header("content-length", "100000")
+    handler.end_headers()
+    handler.wfile.write(f"data: {json.dumps(piece('so far'))}\n\n".encode())
+    handler.wfile.flush()
+    handler.connection.shutdown(2)
+
+
+def stall(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(1.0)
+
+
+def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
+    return remote_engine(f"{server.url}#{model}", **kwargs)
+
+
+def failure(server: Server, **kwargs: float) -> RemoteError:
+    """What asking this server raises."""
+    engine = at(server, **kwargs)
+    try:
+        with pytest.raises(RemoteError) as caught:
+            list(engine.generate(HELLO))
+    finally:
+        engine.close()
+    return caught.value
+
+
+# ---------------------------------------------------------------- answers
+def test_answer_is_streamed_and_counted_as_the_server_says(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    with Responder("r", at(server)) as responder:
+        chunks = list(responder.stream(HELLO))
+    assert [chunk.text for chunk in chunks] == ["hel", "lo 안녕", ""]
+    assert chunks[-1].finish_reason == "stop"
+    assert chunks[-1].usage is not None
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (5, 2)
+    assert chunks[-1].usage.prefill_seconds > 0
+    assert server.bodies == [
+        {
+            "model": "m", "messages": [{"role": "user", "content": "hello there"}], "temperature": 0.0, "max_tokens": 512,
+            "stream": True, "stream_options": {"include_usage": True},
+        }
+    ]  # fmt: skip
+
+
+def test_settings_are_sent_only_where_they_say_something(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    request = Request(messages=HELLO.messages, temperature=0.5, top_p=0.9, top_k=40, seed=3, stop=("\n",), max_new_tokens=9)
+    with Responder("r", at(server)) as responder:
+        responder.complete(request)
+    body = server.bodies[0]
+    assert (body["temperature"], body["top_p"], body["top_k"], body["seed"], body["stop"], body["max_tokens"]) == (
+        0.5, 0.9, 40, 3, ["\n"], 9,
+    )  # fmt: skip
+
+
+def test_raw_prompt_goes_to_the_completions_endpoint(serving: Callable[..., Server]) -> None:
+    server = serving(events({"choices": [{"index": 0, "text": "upon", "finish_reason": "length"}]}))
+    with Responder("r", at(server)) as responder:
+        completion = responder.complete(Request(prompt="once"))
+    assert (completion.text, completion.finish_reason) == ("upon", "length")
+    assert server.paths == ["/v1/completions"]
+
+
+def test_server_without_usage_leaves_the_counts_at_zero(serving: Callable[..., Server]) -> None:
+    with Responder("r", at(serving(events(piece("x", "stop"))))) as responder:
+        usage = responder.complete(HELLO).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (0, 0)
+
+
+def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(say(429, {"error": {"message": "slow down"}}), FINE)
+    engine = at(server)
+    assert engine.is_local
+    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere: the request and its retry were sent out
+    with Responder("r", engine) as responder:
+        sent = responder.complete(HELLO).bytes_out
+    assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
+
+
+def test_headers_carry_the_key_and_nothing_about_this_machine_or_openai(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "k-123")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-secret: 1\nauthorization: Bearer sk-other")
+    server = serving(FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(HELLO)
+    assert sorted(server.headers[0]) == [
+        "accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "user-agent",
+    ]  # fmt: skip
+    assert server.headers[0]["authorization"] == "Bearer k-123"
+    assert server.headers[0]["user-agent"] == "nomoat"
+
+
+def test_closing_the_iterator_hangs_up(serving: Callable[..., Server]) -> None:
+    gone = threading.Event()
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(f"data: {json.dumps(piece('x'))}\n\n".encode())
+                time.sleep(0.005)
+        except OSError:
+            gone.set()
+
+    engine = at(serving(endless))
+    chunks = engine.generate(HELLO)
+    assert next(chunks).text == "x"
+    chunks.close()  # type: ignore[attr-defined]
+    assert gone.wait(5)
+    engine.close()
+
+
+# ---------------------------------------------------------------- servers that misbehave
+def test_busy_server_is_asked_again(serving: Callable[..., Server]) -> None:
+    server = serving(say(429, {"error": {"message": "slow down"}}), say(500, b"oops"), FINE)
+    with Responder("r", at(server)) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "hint"),
+    [
+        (401, {"error": {"message": "bad key k-123"}}, "`127.0.0.1` answered 401: bad key …", "check the key in NOMOAT_API_KEY"),
+        (404, {"error": {"message": "model 'm' not found"}}, "`127.0.0.1` answered 404: model 'm' not found",
+         "does the server have a model `m`, and is the address right?"),
+        (429, {"error": {"message": "quota"}}, "`127.0.0.1` answered 429: quota",
+         "too many requests, or the account's quota is used up: wait, or look at the account"),
+        (400, [{"error": {"message": "google's form"}}], "`127.0.0.1` answered 400: google's form", None),
+        (503, b"", "`127.0.0.1` answered 503: nothing more", "the server's own fault: try again later"),
+        (502, b"<html>\n<h1>Bad   Gateway</h1>", "`127.0.0.1` answered 502: <html> <h1>Bad Gateway</h1>",
+         "the server's own fault: try again later"),
+        (400, {"error": "plain text"}, "`127.0.0.1` answered 400: plain text", None),
+    ],
+)  # fmt: skip
+def test_error_says_status_words_and_advice_and_never_the_key(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, status: int, body: object, message: str, hint: str | None
+) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "k-123")
+    error = failure(serving(say(status, body)))
+    assert (error.message, error.hint, error.status) == (message, hint, status)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (reset, r"no connection to `http://127\.0\.0\.1:\d+/v1`: Server disconnected without sending a response\."),
+        (half, r"no connection to `http://127\.0\.0\.1:\d+/v1`: .+"),
+        (events(piece("half an answer"), done=False), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
+        (say(200, b"<html>hello</html>", "text/html"), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
+        (events("{not json"), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
+        (events({"choices": "no"}), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
+        (events({"hello": 1}), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
+        (events(piece("x"), {"error": {"message": "out of memory"}}), r"`127\.0\.0\.1` failed while it answered: out of memory"),
+    ],
+)  # fmt: skip
+def test_answer_that_is_none_is_an_error(serving: Callable[..., Server], act: Act, message: str) -> None:
+    assert re.fullmatch(message, failure(serving(act)).message)
+
+
+def test_slow_server_is_given_up(serving: Callable[..., Server]) -> None:
+    assert failure(serving(stall), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0 s"
+
+
+def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    server.close()
+    error = failure(server)
+    assert error.message.startswith(f"no connection to `{server.url}`: ")
+    assert error.hint == "is the server running, and the port right?"
+
+
+def test_redirect_to_another_host_is_not_followed(serving: Callable[..., Server]) -> None:
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(307)
+        handler.send_header("location", "http://192.0.2.1/v1")
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+
+    engine = at(serving(elsewhere))
+    with pytest.raises(OfflineError, match="refused to connect to `192"):
+        list(engine.generate(HELLO))
+    engine.close()
+
+
+# ---------------------------------------------------------------- references
+def test_reference_without_a_model_takes_the_only_one(serving: Callable[..., Server]) -> None:
+    engine = remote_engine(serving(say(200, {"object": "list", "data": [{"id": "one"}]})).url)
+    assert engine.model == "one"
+    engine.close()
+
+
+def test_reference_without_a_model_lists_them_when_there_are_several(serving: Callable[..., Server]) -> None:
+    server = serving(say(200, {"object": "list", "data": [{"id": "one"}, {"id": "two"}]}))
+    with pytest.raises(UsageError) as caught:
+        remote_engine(server.url)
+    assert caught.value.message == f"the server at `{server.url}` has 2 models: one, two"
+    assert caught.value.hint == f"write `{server.url}#one`"
+
+
+def test_server_whose_model_list_is_none_is_an_error(serving: Callable[..., Server]) -> None:
+    with pytest.raises(RemoteError, match="sent something that is no answer"):
+        remote_engine(serving(say(200, {"hello": 1})).url)
+
+
+def test_address_without_a_path_means_v1() -> None:
+    engine = remote_engine("http://localhost:1#m")
+    assert (engine.base_url, repr(engine)) == ("http://localhost:1/v1", "RemoteEngine(http://localhost:1/v1#m)")
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("openai:", "`openai:` names no model"),
+        ("http://user:pass@localhost:1/v1#m", "a server's address holds no user, password or query (`http://localhost:1`)"),
+        ("http://localhost:notaport/v1#m", "the address of a server cannot be read"),
+        ("http:///v1#m", "`http:///v1#m` is not the address of a server"),
+    ],
+)  # fmt: skip
+def test_reference_that_cannot_be_meant_is_refused(ref: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        remote_engine(ref)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("ref", ["openai:gpt", "google:gemini", "anthropic:claude", "http://x/v1#m", "https://x/v1"])
+def test_references_to_servers_are_known_by_their_beginning(ref: str) -> None:
+    assert is_remote(ref)
+    assert not is_remote("smollm2-135m") and not is_remote("hf:owner/repo/file.gguf")
+
+
+@pytest.mark.parametrize(
+    ("ref", "names", "first"),
+    [("openai:gpt", "OPENAI_API_KEY", "OPENAI_API_KEY"), ("google:g", "GOOGLE_API_KEY or GEMINI_API_KEY", "GOOGLE_API_KEY"),
+     ("anthropic:c", "ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY")],
+)  # fmt: skip
+def test_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, ref: str, names: str, first: str) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    with pytest.raises(UsageError) as caught:
+        remote_engine(ref)
+    assert caught.value.message == f"`{ref}` needs a key, and {names} is not set"
+    assert caught.value.hint == f"export {first}=…, then try again"
+
+
+def test_clouds_have_their_addresses_and_are_not_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-abcdefgh")
+    monkeypatch.setenv("GEMINI_API_KEY", "g")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a")
+    for ref in ("openai:x", "google:x", "anthropic:x"):
+        engine = remote_engine(ref)
+        assert engine.base_url == BASE_URLS[ref.partition(":")[0]]
+        assert not engine.is_local
+        assert "sk-abcdefgh" not in repr(engine)
+        with pytest.raises(UnsupportedError, match="has no top_k"):
+            list(engine.generate(Request(messages=HELLO.messages, top_k=5)))
+        engine.close()
+
+
+def test_openai_base_url_leads_elsewhere(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serving(FINE)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    with Responder("r", remote_engine("openai:m")) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+
+
+def test_offline_refuses_a_cloud_before_it_looks_for_a_key() -> None:
+    with pytest.raises(OfflineError) as caught:
+        remote_engine("openai:gpt")
+    assert caught.value.message == "refused to connect to `api.openai.com` to ask a model server: NOMOAT_OFFLINE is set"
+
+
+def test_digest_tells_servers_and_models_apart() -> None:
+    engines = [remote_engine(ref) for ref in ("http://localhost:1#a", "http://localhost:1#b", "http://localhost:2#a")]
+    assert len({engine.digest for engine in engines}) == 3
+    for engine in engines:
+        engine.close()
+
+
+def test_likelihoods_and_token_counts_are_not_to_be_had() -> None:
+    engine = remote_engine("http://localhost:1#a")
+    with pytest.raises(UnsupportedError, match="gives no likelihoods"):
+        engine.score(HELLO, ["x"])
+    with pytest.raises(UnsupportedError, match="is not known here"):
+        engine.count_tokens(HELLO)
+    engine.close()
+
+
+def test_another_nomoat_is_a_server_like_any(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("nomoat")), "serve", "fake:", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NOMOAT_HOME": str(tmp_path)}) as child:
+        assert child.stderr is not None
+        try:
+            found = re.search(r"http://\S+/v1", child.stderr.readline())
+            assert found
+            with Responder("r", remote_engine(found.group())) as responder:
+                completion = responder.complete(Request(messages=(Message(role="user", content="해자가 없다"),)))
+            assert (completion.text, completion.usage.completion_tokens) == ("없다 해자가", 2)
+        finally:
+            child.terminate()
