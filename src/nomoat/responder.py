@@ -12,19 +12,23 @@ fake:                             the deterministic engine of tests and docs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from nomoat import config, hardware, paths
 from nomoat.engine import Engine
 from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.records import Chunk, Completion, ContinuationScore, Request
 
+if TYPE_CHECKING:
+    from nomoat.engine.gguf import GGUFFile
+
 DEFAULT_WORKERS = 16
-PLANNED_CONTEXT_TOKENS = 4096  # memory is planned for this much where nobody says how much will be used
 CLOUD_PROVIDERS = ("openai", "google", "anthropic")
 
 ImportProgress = Callable[[int, int], None]
@@ -33,10 +37,10 @@ ImportProgress = Callable[[int, int], None]
 class Responder:
     """An engine under the name the user gave it. Use as a context manager, or call `close`."""
 
-    def __init__(self, ref: str, engine: Engine, *, licence_id: str | None = None) -> None:
+    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown") -> None:
         self.ref = ref
         self.engine = engine
-        self.licence_id = licence_id
+        self.licence = licence
 
     @property
     def digest(self) -> str:
@@ -59,9 +63,7 @@ class Responder:
             pieces.append(chunk.text)
             if chunk.finish_reason is not None and chunk.usage is not None:
                 usage = chunk.usage
-                return Completion(
-                    text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out
-                )
+                return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out)
         raise RuntimeError(f"{self.ref}: the engine ended without a finish reason")
 
     def complete_many(self, requests: Sequence[Request], *, workers: int = DEFAULT_WORKERS) -> Iterator[tuple[int, Completion]]:
@@ -182,15 +184,42 @@ def _load_local(ref: str, context_tokens: int | None, progress: ImportProgress |
 
     files = find_files(ref)
     file = GGUFFile(files.weights)
-    wanted = context_tokens or config.context_tokens() or min(importer.read_sizes(file).context_tokens, PLANNED_CONTEXT_TOKENS)
-    need, free = importer.memory_need_bytes(file, context_tokens=wanted), hardware.memory_available_bytes().value
-    if need > free:
+    context_tokens = context_tokens or config.context_tokens()
+    _require_memory(ref, file, context_tokens)
+    folder = importer.import_gguf(files.weights, adapter=files.adapter, progress=progress)
+    return Responder(ref, OpenVINOEngine(folder, context_tokens=context_tokens), licence=_licence(files))
+
+
+def _require_memory(ref: str, file: GGUFFile, context_tokens: int | None) -> None:
+    from nomoat.catalog import memory
+    from nomoat.engine import importer
+
+    sizes = importer.read_sizes(file)
+    planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
+    shape = memory.ModelSizes(
+        parameters=file.num_values, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim
+    )  # fmt: skip
+    need = memory.memory_need(shape, planned)
+    free = hardware.memory_available_bytes().value
+    if need is not None and need.total_bytes > free:
         raise NotEnoughMemoryError(
-            f"`{ref}` needs about {need / 1e9:.1f} GB of memory at a context of {wanted:,} tokens, and {free / 1e9:.1f} GB are free",
+            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {planned:,} tokens, "
+            f"and {free / 1e9:.1f} GB are free",
             hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
         )
-    folder = importer.import_gguf(files.weights, adapter=files.adapter, progress=progress)
-    return Responder(ref, OpenVINOEngine(folder, context_tokens=context_tokens or config.context_tokens()))
+
+
+def _licence(files: LocalFiles) -> str:
+    """Whether the model may be used commercially, in a few words: the chain's verdict and the terms that decide it."""
+    from nomoat.catalog import cards, licences
+
+    card = cards.find(files.name)
+    if files.adapter is None:
+        found = licences.chain(None) if card is None else licences.verdict(card)
+    else:
+        provenance = json.loads((files.adapter / "provenance.json").read_text(encoding="utf-8"))
+        found = licences.from_dict(provenance["licence"])
+    return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in found.deciding))})"
 
 
 def _load_stored(ref: str) -> Responder:

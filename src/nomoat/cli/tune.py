@@ -22,6 +22,7 @@ def tune(
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels (tables).")] = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
+    data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
     minutes: Annotated[float | None, typer.Option(help="Stop learning after this time, if the epochs are not done before.")] = None,
     epochs: Annotated[float, typer.Option(help="How often every lesson is seen.")] = 2.0,
     rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
@@ -50,7 +51,7 @@ def tune(
     settings = train.Settings(rank=rank, learning_rate=learning_rate, epochs=epochs, minutes=minutes, seed=seed)
     folder = tune_with_bar(
         base, data, name=name, settings=settings, input_column=input_column, label_column=label_column,
-        instruction=instruction, resume=resume, replace=replace,
+        instruction=instruction, data_licence=data_licence, resume=resume, replace=replace,
     )  # fmt: skip
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if as_json:

@@ -162,6 +162,11 @@ class GGUFFile:
         return np.frombuffer(self._map[self._at - size : self._at], "<" + NUMBERS[kind])
 
     # ---------------------------------------------------------------- use
+    @property
+    def num_values(self) -> int:
+        """Weights of all tensors."""
+        return sum(tensor.num_values for tensor in self.tensors.values())
+
     def require(self, key: str) -> Any:
         """A metadata value that must be there."""
         if key not in self.metadata:

@@ -22,8 +22,6 @@ from nomoat.engine import layout, tokenizer
 from nomoat.engine.gguf import FloatArray, GGUFFile
 from nomoat.errors import BadFileError
 
-OVERHEAD_BYTES = 400_000_000  # runtime, activations and logits; measured on SmolLM2 and Qwen-0.5B
-KV_BYTES_PER_VALUE = 2
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 
@@ -77,14 +75,6 @@ def remembered_sha256(path: Path) -> str:
     return digest
 
 
-def memory_need_bytes(file: GGUFFile, *, context_tokens: int) -> int:
-    """Memory to run this file: int8 weights, the keys and values of a full context, and the rest."""
-    sizes = read_sizes(file)
-    weights = sum(tensor.num_values for tensor in file.tensors.values()) * layout.BYTES_PER_WEIGHT
-    cache = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * context_tokens * KV_BYTES_PER_VALUE
-    return int(weights) + cache + OVERHEAD_BYTES
-
-
 def read_sizes(file: GGUFFile) -> architectures.Dimensions:
     """The model's dimensions."""
     file.require("general.architecture")
@@ -107,8 +97,7 @@ def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress |
         return folder
     sizes = read_sizes(file)
     words = tokenizer.from_metadata(file.metadata)
-    num_weights = sum(tensor.num_values for tensor in file.tensors.values())
-    paths.require_free_disk(folder, int(num_weights * layout.BYTES_PER_WEIGHT) + SPARE_DISK_BYTES)
+    paths.require_free_disk(folder, file.num_values + SPARE_DISK_BYTES)  # a byte a weight
     with paths.whole_folder(folder) as part:
         _write_model(part, file, arch, sizes, delta, progress)
         words.save(part)

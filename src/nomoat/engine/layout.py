@@ -16,7 +16,6 @@ from nomoat.engine.arch import Dimensions
 from nomoat.engine.gguf import FloatArray
 
 VERSION = "i8-1"  # part of the cache's key: change it when what is written changes
-BYTES_PER_WEIGHT = 1.0  # plus two bytes a row, which no estimate notices
 LARGEST_CODE = 127
 # float16 cannot hold the scale of an all-zero row
 SMALLEST_ROW_MAXIMUM = 1e-4

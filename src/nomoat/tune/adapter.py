@@ -12,6 +12,7 @@ from typing import Any
 from nomoat import __version__, hardware, paths
 from nomoat.engine import importer
 from nomoat.errors import BadFileError, UsageError
+from nomoat.records import Parent
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -19,11 +20,12 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What an adapter is made from. `task` says how the data was turned into prompts."""
+    """What an adapter is made from. `task` says how the data was turned into prompts; `data_licence` is a licence's id."""
 
     base: str
     weights: Path
     data: Path
+    data_licence: str
     num_lessons: int
     settings: dict[str, Any]
     task: dict[str, str | None]
@@ -36,6 +38,7 @@ class Origin:
             "base_sha256": importer.remembered_sha256(self.weights),
             "data_file": self.data.name,
             "data_sha256": paths.sha256_of(self.data),
+            "data_licence": self.data_licence,
             "num_lessons": self.num_lessons,
             "settings": self.settings,
             "task": self.task,
@@ -121,4 +124,8 @@ def _checkpoint_folder(target: Path) -> Path:
 
 
 def _licence(origin: Origin) -> dict[str, Any]:
-    return {}
+    """The licence chain of the result: the base's, and the data it learned from."""
+    from nomoat.catalog import cards, licences
+
+    learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
+    return licences.as_dict(licences.chain(cards.find(origin.base), [learned_from]))

@@ -51,8 +51,7 @@ def load_model(path: Path, *, dtype: torch.dtype) -> Any:
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = importer.read_sizes(file)
-    weights = sum(tensor.num_values for tensor in file.tensors.values())
-    need = int(weights * dtype.itemsize) + TRAINING_OVERHEAD_BYTES
+    need = file.num_values * dtype.itemsize + TRAINING_OVERHEAD_BYTES
     free = hardware.memory_available_bytes().value
     if need > free:
         raise NotEnoughMemoryError(

@@ -70,11 +70,13 @@ class Sample:
 
 def tune(
     base: str, data_path: str | Path, *, name: str, input_column: str | None = None, label_column: str | None = None,
-    instruction: str | None = None, settings: Settings | None = None, resume: bool = False, replace: bool = False,
+    instruction: str | None = None, data_licence: str = "own", settings: Settings | None = None,
+    resume: bool = False, replace: bool = False,
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
 
+    `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it enters the adapter's licence chain.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError.
     """
@@ -90,7 +92,8 @@ def tune(
     samples = encode(lessons, words, context_tokens=importer.read_sizes(file).context_tokens, path=Path(data_path))
     say(f"data: {len(lessons):,} lessons, {sum(map(len, samples)):,} tokens, the longest {max(map(len, samples)):,}")
     origin = adapter.Origin(
-        base=files.name, weights=files.weights, data=Path(data_path), num_lessons=len(lessons), settings=asdict(settings),
+        base=files.name, weights=files.weights, data=Path(data_path), data_licence=data_licence, num_lessons=len(lessons),
+        settings=asdict(settings),
         task={"input_column": input_column, "label_column": label_column, "instruction": instruction},
     )  # fmt: skip
     checkpoint = adapter.Checkpoint(target, origin)
