@@ -1,0 +1,82 @@
+"""A verdict in words and figures, the same in the terminal, in JSON and in the report."""
+
+from __future__ import annotations
+
+from nomoat.records import Side, Verdict
+
+METRICS = {
+    "exact": "accuracy, answer compared with the target",
+    "choice": "accuracy, likeliest choice",
+    "review": "score by a judge's stored reviews, 1 to 10",
+}
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether scores are shares of right answers, shown in per cent, and not points on a judge's scale."""
+    return metric != "review"
+
+
+def render_score(metric: str, value: float) -> str:
+    """One score: "81.2 %", or "7.98" on a judge's scale."""
+    return f"{100 * value:.1f} %" if is_accuracy(metric) else f"{value:.2f}"
+
+
+def render_interval(metric: str, low: float, high: float) -> str:
+    """An interval of scores: "[78.7, 83.5]"."""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]" if is_accuracy(metric) else f"[{low:.2f}, {high:.2f}]"
+
+
+def render_difference(verdict: Verdict) -> str:
+    """The difference, left minus right, with its interval: "+26.2 points [+22.9, +29.4]"."""
+    return _points(verdict.metric, verdict.difference, verdict.difference_low, verdict.difference_high, sign="+")
+
+
+def render_p_value(p_value: float) -> str:
+    """A p-value as it should be read: never 0."""
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.4f}" if p_value < 0.1 else f"p = {p_value:.2f}"
+
+
+def render_share(value: float, low: float, high: float) -> str:
+    """A proportion with its interval: "17.5 % [10.7, 27.3]"."""
+    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def render_seconds(seconds: float | None) -> str:
+    """A latency, or a dash where nothing was timed."""
+    if seconds is None:
+        return "-"
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def render_latency(side: Side) -> str:
+    """Median and 95th percentile of the time an answer took."""
+    return f"{render_seconds(side.seconds_p50)} / {render_seconds(side.seconds_p95)}" if side.seconds_p50 is not None else "-"
+
+
+def render_cost(side: Side) -> str:
+    """US dollars for 1,000 answers, or a dash where no price is known."""
+    return "-" if side.cost_usd_per_1000 is None else f"${side.cost_usd_per_1000:,.2f}"
+
+
+def summary_of(verdict: Verdict) -> str:
+    """Who won, in one sentence that never says more than the data does."""
+    items = f"{verdict.num_examples:,} item{'s' if verdict.num_examples != 1 else ''}"
+    left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
+    reviewed = "" if is_accuracy(verdict.metric) else " by its stored reviews"
+    if verdict.winner == "undecided":
+        return f"Too close to call on `{verdict.suite}`{reviewed} after {items}: {left} against {right}."
+    ahead, behind = (left, right) if verdict.winner == "left" else (right, left)
+    low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
+    lead = _points(verdict.metric, abs(verdict.difference), low, high)
+    return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {render_p_value(verdict.p_value)}."
+
+
+def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
+    scale, digits = (100, 1) if is_accuracy(metric) else (1, 2)
+    value, low, high = (scale * number + 0.0 for number in (value, low, high))
+    return f"{value:{sign}.{digits}f} points [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def _scored(verdict: Verdict, side: Side) -> str:
+    interval = render_interval(verdict.metric, side.score_low, side.score_high)
+    return f"`{side.model}` ({render_score(verdict.metric, side.score)} {interval})"
