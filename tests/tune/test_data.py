@@ -1,0 +1,82 @@
+"""What can be learned from: tables and conversations, good and bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nomoat.errors import DataError, UsageError
+from nomoat.tune.data import read_lessons
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_table_gives_a_lesson_a_row_with_every_label_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label\n좋아요!,positive\nBad.,negative\n")
+    first, second = read_lessons(path, input_column="text", label_column="label")
+    assert first.messages[0].content == (
+        "Classify the text. Answer with one of: negative, positive.\n\nText: 좋아요!\nLabel:"
+    )  # fmt: skip
+    assert (first.answer, second.answer, second.line) == ("positive", "negative", 3)
+
+
+def test_the_users_own_instruction_is_used_word_for_word(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label\na,x\nb,y\n")
+    lesson = read_lessons(path, input_column="text", label_column="label", instruction="감정을 고르세요.")[0]
+    assert lesson.messages[0].content == "감정을 고르세요.\n\nText: a\nLabel:"
+
+
+def test_every_assistant_turn_of_a_conversation_is_learned(tmp_path: Path) -> None:
+    turns = [("system", "Be kind."), ("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
+    chat = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    path = write(tmp_path / "c.jsonl", json.dumps(chat) + "\n")
+    lessons = read_lessons(path)
+    assert [lesson.answer for lesson in lessons] == ["hello", "farewell"]
+    assert [len(lesson.messages) for lesson in lessons] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "`{path}` is empty"),
+        ('{"messages": []}\n', "`{path}`, line 1: no list of `messages`"),
+        ('\n{"prompt": "x"}\n', "`{path}`, line 2: no list of `messages`"),
+        ('{"messages": [{"role": "bot", "content": "x"}]}', "`{path}`, line 1: a message has role 'bot' and content of type str"),
+        (
+            '{"messages": [{"role": "user", "content": null}]}',
+            "`{path}`, line 1: a message has role 'user' and content of type NoneType",
+        ),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "`{path}`, line 1: no message of the assistant to learn from"),
+        ("{nonsense}\n", "`{path}`, line 1: not JSON: Expecting property name enclosed in double quotes at column 2"),
+    ],
+)
+def test_a_bad_conversation_is_named_with_file_and_line(tmp_path: Path, content: str, message: str) -> None:
+    path = write(tmp_path / "c.jsonl", content)
+    with pytest.raises(DataError) as caught:
+        read_lessons(path)
+    assert caught.value.message == message.format(path=path)
+
+
+def test_a_table_without_its_columns_named_lists_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label\na,x\n")
+    with pytest.raises(UsageError) as caught:
+        read_lessons(path, input_column="text")
+    assert caught.value.message == "`t.csv` is a table, and --label-column does not say which column to use"
+    assert caught.value.hint == "its columns are: text, label"
+
+
+def test_a_single_label_teaches_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,label\na,x\nb,x\n")
+    with pytest.raises(DataError, match="every row has the label `x`"):
+        read_lessons(path, input_column="text", label_column="label")
+
+
+def test_a_file_of_another_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_lessons(write(tmp_path / "t.xlsx", "x"))
+    assert caught.value.hint == "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson"

@@ -1,0 +1,215 @@
+"""Training on a tiny model of random weights: it learns, stops, resumes, and its result is what PEFT and the engine read."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nomoat
+from nomoat import paths, responder
+from nomoat.engine import tokenizer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
+from nomoat.records import Request
+from nomoat.tasks import label_task_messages
+from nomoat.tune import data, qlora, train
+
+SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
+COLUMNS = {"input_column": "text", "label_column": "label"}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Ninety texts whose label their first letter tells."""
+    rows = [f"{'xyz'[n % 3]} {n},{['red', 'green', 'blue'][n % 3]}" for n in range(90)]
+    path = tmp_path / "colours.csv"
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: qlora.hardware.Detected("float32", "set by the test"))
+
+
+def tune(base: Path, table: Path, name: str = "colours", **options: object) -> Path:
+    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
+
+
+def accuracy(ref: str) -> float:
+    labels = ["r", "g", "b"]
+    with responder.load(ref) as model:
+        right = 0
+        for n in range(30):
+            scores = model.score(Request(messages=label_task_messages(f"{'xyz'[n % 3]} {n}", labels)), labels)
+            right += max(range(3), key=lambda at: scores[at].log_probability) == n % 3
+    return right / 30
+
+
+def test_a_tuned_model_has_learned_what_its_base_does_not_know(tiny_gguf: Path, table: Path) -> None:
+    """By chance an untaught model gets 80 % of 30 three-way choices less than once in a million."""
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, epochs=40, learning_rate=1e-2))
+    assert accuracy(str(tiny_gguf)) < 0.7
+    assert accuracy(f"{tiny_gguf}+colours") > 0.8
+    facts = json.loads((folder / "provenance.json").read_text())
+    assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
+    assert facts["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["data_sha256"] == paths.sha256_of(table)
+    assert facts["licence"]["commercial"] == "unknown"  # a base that no card describes
+    assert not list(paths.adapters().glob(".*")), "a checkpoint was left behind"
+
+
+def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, table: Path) -> None:
+    from peft import PeftModel
+
+    folder = tune(tiny_gguf, table)
+    with warnings.catch_warnings():  # as in qlora.add_lora
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        reference = PeftModel.from_pretrained(qlora.load_model(tiny_gguf, dtype=torch.float32), str(folder))
+    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    prompt, answer = words.encode(words.render(label_task_messages("x 1", ["r", "g", "b"]))), words.encode("r")
+    with torch.no_grad():
+        logits = reference(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer))
+    with responder.load(f"{tiny_gguf}+colours") as model:
+        (score,) = model.score(Request(messages=label_task_messages("x 1", ["r", "g", "b"])), ["r"])
+    assert score.log_probability == pytest.approx(expected, abs=0.1)
+
+
+def test_the_shared_beginning_changes_speed_and_not_the_gradient(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    lessons = data.read_lessons(table, **COLUMNS)
+    samples = train.encode(lessons, words, context_tokens=256, path=table)
+
+    def gradients() -> list[torch.Tensor]:
+        run = train.Run(tiny_gguf, samples, SETTINGS, precision="float32", say=lambda text: None)
+        for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
+            torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
+        loss, _ = run._loss(samples[:8])
+        loss.backward()
+        assert (run.prefix > 0) == (shared is None)
+        return [parameter.grad for parameter in run.parameters if parameter.grad is not None]
+
+    shared: int | None = None
+    with_prefix = gradients()
+    shared = 0
+    monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
+    without = gradients()
+    assert len(with_prefix) == len(without) == 28
+    for a, b in zip(with_prefix, without, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path) -> None:
+    first = load_file(tune(tiny_gguf, table, "one") / "adapter_model.safetensors")
+    second = load_file(tune(tiny_gguf, table, "two") / "adapter_model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path) -> None:
+    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
+
+    def stop_at_seven(progress: train.Progress) -> None:
+        if progress.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "parts", on_progress=stop_at_seven)
+    assert not (paths.adapters() / "parts").exists()
+    resumed = load_file(tune(tiny_gguf, table, "parts", resume=True) / "adapter_model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_kill_9_leaves_a_checkpoint_to_go_on_from(tiny_gguf: Path, table: Path) -> None:
+    code = (
+        "import sys, nomoat.tune.train as t; t.CHECKPOINT_SECONDS = 0.0\n"
+        "t.tune(sys.argv[1], sys.argv[2], name='killed', input_column='text', label_column='label',"
+        " settings=t.Settings(rank=4, epochs=10000, learning_rate=5e-3))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf), str(table)], env=dict(os.environ))
+    checkpoint = paths.adapters() / ".killed.checkpoint" / "checkpoint.pt"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert checkpoint.exists() and not (paths.adapters() / "killed").exists()
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, "killed", resume=True)
+    assert caught.value.message.startswith("the interrupted training of `killed` had another settings: {'rank': 4")
+    stop = train.Settings(rank=4, epochs=10000, learning_rate=5e-3)
+
+    def stop_at_once(progress: train.Progress) -> None:
+        assert progress.step > 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "killed", resume=True, settings=stop, on_progress=stop_at_once)
+
+
+def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=10_000, minutes=0.02))
+    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    assert 1.0 < metrics["seconds"] < 10 and metrics["steps"] > 1
+
+
+def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf: Path, table: Path) -> None:
+    table.write_text("text,label\nshort,a\n" + "long " * 200 + ",b\n")
+    with pytest.raises(DataError) as caught:
+        tune(tiny_gguf, table)
+    assert caught.value.message.startswith(f"`{table}`, line 3: 1,0") and "the model's context is 256" in caught.value.message
+
+
+def test_a_name_that_is_taken_is_kept_unless_it_is_to_be_replaced(tiny_gguf: Path, table: Path) -> None:
+    quick = train.Settings(rank=4, epochs=0.1)
+    tune(tiny_gguf, table, settings=quick)
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, settings=quick)
+    assert caught.value.message == "there is an adapter `colours` already"
+    tune(tiny_gguf, table, settings=quick, replace=True)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 65])
+def test_a_name_that_is_no_folder_name_is_refused(tiny_gguf: Path, table: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be an adapter's name"):
+        tune(tiny_gguf, table, name)
+
+
+def test_a_korean_name_is_fine(tiny_gguf: Path, table: Path) -> None:
+    assert tune(tiny_gguf, table, "색깔", settings=train.Settings(rank=4, epochs=0.1)).name == "색깔"
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: qlora.hardware.Detected(10**9, "set by the test"))
+    with pytest.raises(NotEnoughMemoryError, match=r"tuning `tiny\.gguf` needs about 1\.5 GB of memory, and 1\.0 GB are free"):
+        tune(tiny_gguf, table)
+
+
+def test_a_full_disk_leaves_no_half_adapter(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("peft.PeftModel.save_pretrained", full)
+    with pytest.raises(NotEnoughDiskError):
+        tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=0.1))
+    assert not (paths.adapters() / "colours").exists()
+
+
+def test_batches_hold_like_lengths_within_the_bounds() -> None:
+    samples = [train.Sample(prompt=[1] * n, answer=[2]) for n in range(1, 400, 7)]
+    batches = train.pack(samples, 0)
+    assert sum(map(len, batches)) == len(samples)
+    for batch in batches:
+        assert len(batch) <= train.MAX_BATCH_LESSONS
+        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= train.BATCH_TOKENS
