@@ -17,6 +17,12 @@ from nomoat.serve.app import bind, create_app
 Start = Callable[..., str]
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain `httpx` calls reach loopback, whatever proxy whoever runs the tests has."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a server; the answer is its base URL. It is stopped, and its threads have ended, when the test is over."""

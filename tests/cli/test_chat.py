@@ -1,0 +1,240 @@
+"""Talking: commands, Ctrl-C, the context's end; in this process, and once on a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nomoat.cli.chat import Chat
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import RemoteError
+from nomoat.records import Chunk, Message, Request
+from nomoat.responder import Responder
+
+
+def chat(engine: FakeEngine | None = None, *, system: str | None = None) -> Chat:
+    return Chat(Responder("fake", engine or FakeEngine()), settings={"max_new_tokens": 50}, system=system)
+
+
+def turns(talk: Chat) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in talk.messages]
+
+
+def test_conversation_is_kept_and_the_system_message_stands_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(system="be brief")
+    talk.handle("안녕 하세요")
+    talk.handle("c d")
+    assert turns(talk) == [("user", "안녕 하세요"), ("assistant", "하세요 안녕"), ("user", "c d"), ("assistant", "d c")]
+    assert capsys.readouterr() == ("하세요 안녕\nd c\n", "[4 prompt tokens, 2 new, 0.0 s]\n[8 prompt tokens, 2 new, 0.0 s]\n")
+
+
+def test_clear_forgets_the_conversation_and_keeps_the_system_message(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(system="be brief")
+    talk.handle("a b")
+    talk.handle("/clear")
+    assert (talk.messages, talk.system) == ([], "be brief")
+    assert capsys.readouterr().err.endswith("forgotten\n")
+
+
+def test_save_writes_chat_jsonl_and_overwrites_only_its_own_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(system="be brief")
+    target = tmp_path / "my chat.jsonl"
+    talk.handle("/save")
+    talk.handle(f"/save {target}")
+    talk.handle("안녕 b")
+    talk.handle(f"/save {target}")
+    talk.handle(f"/save {target}")
+    assert json.loads(target.read_text(encoding="utf-8")) == {
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "안녕 b"},
+            {"role": "assistant", "content": "b 안녕"},
+        ]
+    }
+    other = chat()
+    other.handle("x")
+    other.handle(f"/save {target}")
+    other.handle(f"/save {target}/below")
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["/save FILE: which file?", "nothing to save yet"]
+    assert said[3:5] == [f"saved 3 messages to {target}"] * 2
+    assert said[6] == f"`{target}` exists; choose another name"
+    assert said[7].startswith(f"error: could not save `{target}/below`: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["my chat.jsonl"]
+
+
+def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat()
+    for line in ("/system", "/system answer in Korean", "/system"):
+        talk.handle(line)
+    assert capsys.readouterr().err == "no system message\nset, from the next question on\nanswer in Korean\n"
+
+
+def test_unknown_command_is_no_question_and_a_leading_space_makes_it_one(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat()
+    for line in ("/etc/passwd what", "   ", "/help"):
+        talk.handle(line)
+    assert talk.messages == []
+    assert capsys.readouterr().err.startswith("no command `/etc/passwd`; /help lists them\n/clear ")
+    talk.handle(" /etc/passwd what")
+    assert turns(talk) == [("user", "/etc/passwd what"), ("assistant", "what /etc/passwd")]
+
+
+def test_conversation_over_the_context_is_refused_with_numbers_and_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(FakeEngine(context_tokens=6))
+    talk.handle("a b")
+    before = turns(talk)
+    capsys.readouterr()
+    talk.handle("c d e")
+    assert turns(talk) == before
+    assert capsys.readouterr() == (
+        "",
+        "error: the prompt has 7 tokens and the answer may have 50, but the model's context is 6 tokens\n"
+        "hint: /clear begins a new conversation\n",
+    )
+
+
+class Failing(FakeEngine):
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        yield Chunk(text="half")
+        raise RemoteError("gone", hint="try again")
+
+
+def test_failed_question_can_be_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(Failing())
+    talk.handle("a")
+    assert talk.messages == []
+    assert capsys.readouterr() == ("half\n", "error: gone\nhint: try again\n")
+
+
+class Stopped(FakeEngine):
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        yield Chunk(text="half an")
+        signal.raise_signal(signal.SIGINT)
+        yield Chunk(text=" answer")
+
+
+def test_ctrl_c_while_answering_keeps_the_half_that_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat(Stopped())
+    talk.handle("a")
+    assert talk.messages == [Message(role="user", content="a"), Message(role="assistant", content="half an")]
+    assert capsys.readouterr() == ("half an\n", "[stopped]\n")
+
+
+def test_model_elsewhere_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = FakeEngine()
+    engine.is_local = False
+    chat(engine)._greet()
+    assert capsys.readouterr().err == (
+        "fake: /help lists the commands, Ctrl-D ends\nnote: this model is on another machine, and what you write is sent there\n"
+    )
+
+
+# ---------------------------------------------------------------- on a terminal
+SLOW_CHAT = """
+import time
+from nomoat.cli.chat import Chat
+from nomoat.engine.fake import FakeEngine
+from nomoat.responder import Responder
+
+class Slow(FakeEngine):
+    def generate(self, request):
+        for chunk in super().generate(request):
+            yield chunk
+            if "slow" in request.messages[-1].content:
+                time.sleep(0.3)
+
+Chat(Responder("slow", Slow()), settings={}).talk()
+"""
+
+
+class Terminal:
+    """A program on a pseudo-terminal: type, and wait for what it shows."""
+
+    def __init__(self, *command: str) -> None:
+        self._ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        self.child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        self._seen = ""
+        self._raw = b""
+
+    def wait_for(self, text: str, *, seconds: float = 20) -> None:
+        """Read until `text` has been shown, after what was waited for before; terminal codes left out."""
+        until = time.monotonic() + seconds
+        while text not in self._seen:
+            assert time.monotonic() < until, f"{text!r} did not come, but {self._seen!r}"
+            if select.select([self._ours], [], [], 0.1)[0]:
+                self._raw += os.read(self._ours, 65536)
+                self._seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", self._raw.decode(errors="ignore"))
+        at = self._seen.index(text) + len(text)
+        self._seen, self._raw = self._seen[at:], self._seen[at:].encode()
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def close(self) -> int:
+        try:
+            return self.child.wait(timeout=10)
+        finally:
+            self.child.kill()
+            os.close(self._ours)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    opened = Terminal(sys.executable, "-c", SLOW_CHAT)
+    yield opened
+    if opened.child.poll() is None:
+        opened.child.kill()
+        opened.child.wait()
+
+
+def test_chat_on_a_terminal(terminal: Terminal, tmp_path: Path, empty_home: Path) -> None:
+    """Korean input, Ctrl-C at the prompt and while answering, /save, /clear, /bye, and the history file."""
+    terminal.wait_for("slow: /help lists the commands, Ctrl-D ends")
+    terminal.wait_for(">")
+    terminal.type("해자가 없다\r")
+    terminal.wait_for("없다 해자가\n[2 prompt tokens, 2 new, 0.0 s]")
+    terminal.wait_for(">")
+    terminal.type("thrown away\x03")
+    terminal.wait_for(">")
+    terminal.type("slow e d c b a\r")
+    terminal.wait_for("\na b")
+    terminal.child.send_signal(signal.SIGINT)
+    terminal.wait_for("[stopped]")
+    terminal.wait_for(">")
+    terminal.type(f"/save {tmp_path}/chat.jsonl\r")
+    terminal.wait_for("saved 4 messages to ")
+    terminal.wait_for(">")
+    terminal.type("/clear\r")
+    terminal.wait_for("forgotten")
+    terminal.wait_for(">")
+    terminal.type("one two\r")
+    terminal.wait_for("[2 prompt tokens, 2 new, 0.0 s]")
+    terminal.wait_for(">")
+    terminal.type("/bye\r")
+    assert terminal.close() == 0
+    contents = [m["content"] for m in json.loads((tmp_path / "chat.jsonl").read_text(encoding="utf-8"))["messages"]]
+    assert contents[:3] == ["해자가 없다", "없다 해자가", "slow e d c b a"]
+    assert contents[3].startswith("a b") and not contents[3].endswith("slow")
+    history = empty_home / "history"
+    assert "+해자가 없다\n" in history.read_text(encoding="utf-8")
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_d_ends_the_chat(terminal: Terminal) -> None:
+    terminal.wait_for(">")
+    terminal.type("\x04")
+    assert terminal.close() == 0

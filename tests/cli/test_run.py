@@ -1,0 +1,122 @@
+"""`nomoat run`: one question from argument or pipe, as a new user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nomoat.cli import answering
+from nomoat.engine.fake import FakeEngine
+from nomoat.records import Chunk, Request, Usage
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+HINT = 'hint: nomoat run MODEL "PROMPT", or pipe text in\n'
+
+
+def run(*arguments: str, piped: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([NOMOAT, "run", *arguments], input=piped, capture_output=True, timeout=60, check=False)
+
+
+def test_answer_goes_to_stdout_and_its_speed_to_stderr() -> None:
+    done = run("fake:", "세 단어 👩‍🚀")
+    assert (done.returncode, done.stdout.decode()) == (0, "👩‍🚀 단어 세\n")
+    assert done.stderr.decode() == "[3 prompt tokens, 3 new, 0.0 s]\n"
+
+
+def test_piped_text_is_the_prompt_and_follows_an_argument() -> None:
+    assert run("fake:", piped="b a".encode("utf-8-sig")).stdout == b"a b\n"
+    assert run("fake:", "one", piped=b"two\n").stdout == b"two one\n"
+
+
+def test_system_message_counts_and_limit_is_told_when_it_cuts() -> None:
+    done = run("fake:", "a b c", "--system", "be brief", "-n", "2")
+    assert done.stdout == b"c b\n"
+    assert done.stderr.decode() == "[cut at 2 new tokens; --max-tokens raises that]\n[5 prompt tokens, 2 new, 0.0 s]\n"
+
+
+def test_json_prints_one_object_and_nothing_else() -> None:
+    done = run("fake:", "a b", "--json")
+    said = json.loads(done.stdout)
+    assert (said["model"], said["text"], said["finish_reason"], said["bytes_out"]) == ("fake:", "b a", "stop", 0)
+    assert said["usage"]["prompt_tokens"] == 2
+    assert done.stderr == b""
+
+
+def test_raw_prompt_is_continued_without_a_template() -> None:
+    assert run("fake:", "a b", "--raw").stdout == b"b a\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "piped", "stderr"),
+    [
+        (["fake:"], b"", "error: the prompt is empty\n" + HINT),
+        (["fake:", "  "], b"\n", "error: the prompt is empty\n" + HINT),
+        (["fake:"], b"caf\xe9", "error: what is piped in is not UTF-8 text (byte 3)\nhint: convert it first: `iconv`\n"),
+        (["fake:", "a", "--raw", "--system", "b"], b"",
+         "error: `--raw` has no chat template to put `--system` into\nhint: leave one of them out\n"),
+        (["fake:", "x " * 5000], b"",
+         "error: the prompt has 5,000 tokens and the answer may have 512, but the model's context is 4,096 tokens\n"
+         "hint: shorten the prompt, ask for fewer new tokens, or choose a model with a longer context\n"),
+        (["openai:gpt", "a"], b"",
+         "error: refused to connect to `api.openai.com` to ask a model server: NOMOAT_OFFLINE is set\n"
+         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file\n"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_two_lines_on_stderr_and_exit_code_1(arguments: list[str], piped: bytes, stderr: str) -> None:
+    done = run(*arguments, piped=piped)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", stderr)
+
+
+def test_reader_that_goes_away_ends_it_quietly() -> None:
+    command = f'"{NOMOAT}" run fake: "a b c" | true'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+class Interrupted(FakeEngine):
+    """Presses Ctrl-C after its first word, and notes whether it was closed."""
+
+    closed = False
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        try:
+            yield Chunk(text="first")
+            signal.raise_signal(signal.SIGINT)
+            yield Chunk(text=" second")
+        finally:
+            self.closed = True
+
+
+def test_ctrl_c_keeps_what_was_said_and_closes_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Interrupted()
+    shown = answering.show(engine.generate(Request(prompt="x")))
+    answering.say_outcome(shown, max_new_tokens=1)
+    assert (shown.text, shown.finish_reason, shown.usage, engine.closed) == ("first", "cancelled", None, True)
+    assert capsys.readouterr() == ("first\n", "[stopped]\n")
+
+
+@pytest.mark.parametrize(
+    ("usage", "line"),
+    [
+        (Usage(prompt_tokens=1520, completion_tokens=65, prefill_seconds=1.0, decode_seconds=0.8),
+         "[1,520 prompt tokens at 1,520 tok/s, 65 new at 80 tok/s, 1.8 s]"),
+        (Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.5, decode_seconds=0.3, bytes_out=1234),
+         "[tokens not told, 0.8 s, 1,234 bytes sent to another machine]"),
+    ],
+)  # fmt: skip
+def test_speed_line_says_what_was_measured_and_what_was_sent(usage: Usage, line: str) -> None:
+    assert answering.render_speed(usage) == line
+
+
+def test_help_needs_no_engine_and_begins_with_examples() -> None:
+    code = "import sys; from nomoat.cli import app; app(['run', '--help'], standalone_mode=False); print('openvino' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert done.stdout.index("Examples:") < done.stdout.index("Options:")
+    assert done.stdout.endswith("False\n")

@@ -1,0 +1,133 @@
+"""`nomoat serve` as a process: it starts, answers, says why it cannot, and ends on Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nomoat.serve.app import bind
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
+
+
+class Served:
+    """A running `nomoat serve`. `said`: the three lines it begins with; `url`: the base URL in the first."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.child = subprocess.Popen([NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.child.stderr is not None
+        self.said = [self.child.stderr.readline() for _ in range(3)]
+        found = re.search(r"http://\S+/v1", self.said[0])
+        assert found, self.said
+        self.url = found.group().replace("0.0.0.0", "127.0.0.1")
+
+    def interrupt(self) -> tuple[int, str, str]:
+        """Ctrl-C: exit code, stdout and the rest of stderr."""
+        self.child.send_signal(signal.SIGINT)
+        out, err = self.child.communicate(timeout=20)
+        return self.child.returncode, out, err
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., Served]]:
+    running: list[Served] = []
+
+    def start(*arguments: str) -> Served:
+        running.append(Served(*arguments))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.child.kill()
+        one.child.communicate()
+
+
+def refused(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([NOMOAT, "serve", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_serve_answers_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Callable[..., Served]) -> None:
+    server = served("fake:", "--port", "0")
+    assert server.said == [
+        f"fake: at {server.url} (Ctrl-C stops)\n",
+        f'  curl {server.url}/chat/completions -H "Content-Type: application/json" '
+        '-d \'{"model": "fake:", "messages": [{"role": "user", "content": "What is a moat?"}]}\'\n',
+        f'  openai.OpenAI(base_url="{server.url}", api_key="none")\n',
+    ]
+    answer = httpx.post(f"{server.url}/chat/completions", json=BODY)
+    assert answer.json()["choices"][0]["message"]["content"] == "없다 해자가"
+    assert server.interrupt() == (0, "", "stopped\n")
+
+
+def test_curl_line_that_is_printed_works(served: Callable[..., Served]) -> None:
+    server = served("fake:", "--port", "0")
+    line = server.said[1].strip()
+    assert line.startswith("curl ")
+    done = subprocess.run(["bash", "-c", f"{line} --silent --noproxy '*'"], capture_output=True, text=True, check=True)
+    assert '"content":"moat? a is What"' in done.stdout
+
+
+def test_ctrl_c_ends_a_stream_that_is_being_read(served: Callable[..., Served]) -> None:
+    server = served("fake:", "--port", "0")
+    with httpx.stream("POST", f"{server.url}/chat/completions", json={**BODY, "stream": True}) as answer:
+        next(answer.iter_bytes())
+        started = time.monotonic()
+        assert server.interrupt()[0] == 0
+        assert time.monotonic() - started < 10
+
+
+def test_key_of_the_environment_opens_to_other_machines_and_is_never_printed(
+    served: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
+    server = served("fake:", "--port", "0", "--host", "0.0.0.0")
+    assert httpx.post(f"{server.url}/chat/completions", json=BODY).status_code == 401
+    answer = httpx.post(f"{server.url}/chat/completions", json=BODY, headers={"authorization": "Bearer s3cret-key"})
+    assert answer.status_code == 200
+    code, _, err = server.interrupt()
+    assert code == 0
+    assert '-H "Authorization: Bearer $NOMOAT_API_KEY"' in server.said[1]
+    assert "s3cret-key" not in "".join(server.said) + err
+
+
+def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
+    server = served("fake:", "fake:", "--port", "0")
+    assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]
+
+
+def test_other_machines_need_a_key() -> None:
+    assert refused("fake:", "--host", "0.0.0.0") == (
+        1,
+        "",
+        "error: `0.0.0.0` can be reached from other machines, and there is no API key\n"
+        "hint: add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`\n",
+    )
+
+
+def test_port_in_use_is_said_with_another_to_try() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert refused("fake:", "--port", str(port)) == (
+            1, "", f"error: port {port} of `127.0.0.1` is in use\nhint: choose another: `--port {port + 1}`\n",
+        )  # fmt: skip
+
+
+def test_address_of_another_machine_cannot_be_bound() -> None:
+    assert refused("fake:", "--host", "192.0.2.1", "--port", "0", "--api-key", "k") == (
+        1, "", "error: cannot serve at `192.0.2.1` port 0: Cannot assign requested address\nhint: try `--host 127.0.0.1`\n",
+    )  # fmt: skip
