@@ -46,21 +46,17 @@ def tune(base: Path, table: Path, name: str = "colours", **options: object) -> P
     return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
 
 
-def accuracy(ref: str) -> float:
-    labels = ["r", "g", "b"]
+def mean_log_probability_of_the_right_label(ref: str) -> float:
     with responder.load(ref) as model:
-        right = 0
-        for n in range(30):
-            scores = model.score(Request(messages=label_task_messages(f"{'xyz'[n % 3]} {n}", labels)), labels)
-            right += max(range(3), key=lambda at: scores[at].log_probability) == n % 3
-    return right / 30
+        requests = [Request(messages=label_task_messages(f"{'xyz'[n % 3]} {n}", ["r", "g", "b"])) for n in range(30)]
+        return sum(model.score(request, ["rgb"[n % 3]])[0].log_probability for n, request in enumerate(requests)) / 30
 
 
-def test_a_tuned_model_has_learned_what_its_base_does_not_know(tiny_gguf: Path, table: Path) -> None:
-    """By chance an untaught model gets 80 % of 30 three-way choices less than once in a million."""
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, epochs=40, learning_rate=1e-2))
-    assert accuracy(str(tiny_gguf)) < 0.7
-    assert accuracy(f"{tiny_gguf}+colours") > 0.8
+def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(tiny_gguf: Path, table: Path) -> None:
+    """The base chooses among 264 tokens at random: about -5.6. One of three labels at random would be -1.1."""
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, epochs=15, learning_rate=1e-2))
+    assert mean_log_probability_of_the_right_label(str(tiny_gguf)) < -4
+    assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
     assert facts["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["data_sha256"] == paths.sha256_of(table)
