@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nomoat.records import Side, Verdict
+from nomoat.records import Measure, Side, Verdict
 
 METRICS = {
     "exact": "accuracy, answer compared with the target",
@@ -36,9 +36,11 @@ def render_p_value(p_value: float) -> str:
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.4f}" if p_value < 0.1 else f"p = {p_value:.2f}"
 
 
-def render_share(value: float, low: float, high: float) -> str:
-    """A proportion with its interval: "17.5 % [10.7, 27.3]"."""
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+def render_measure(measure: Measure) -> str:
+    """A proportion or a ratio with its interval: "14 of 80 = 17.5 % [10.7, 27.3]"."""
+    digits = 2 if "ratio" in measure.name else 1
+    low, high = f"{100 * measure.low:.{digits}f}", f"{100 * measure.high:.{digits}f}"
+    return f"{measure.text} = {100 * measure.value:.{digits}f} % [{low}, {high}]"
 
 
 def render_seconds(seconds: float | None) -> str:
@@ -69,6 +71,13 @@ def summary_of(verdict: Verdict) -> str:
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
     lead = _points(verdict.metric, abs(verdict.difference), low, high)
     return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {render_p_value(verdict.p_value)}."
+
+
+def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
+    """What one model reached, in one sentence."""
+    items = f"{num_examples:,} item{'s' if num_examples != 1 else ''}"
+    interval = render_interval(metric, side.score_low, side.score_high)
+    return f"`{side.model}` reaches {render_score(metric, side.score)} {interval} on `{suite}`, {items} ({METRICS[metric]})."
 
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:

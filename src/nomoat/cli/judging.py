@@ -1,0 +1,88 @@
+"""What `nomoat eval` and `nomoat duel` share: progress bars, the table of what a model's answers took, an orderly stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nomoat.records import Side
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each model, on stderr. Ctrl-C ends the command, and says that what was answered is kept."""
+    try:
+        with console.item_progress() as progress:
+            tasks: dict[str, tuple[object, int]] = {}
+
+            def show(model: str, done: int, total: int) -> None:
+                task, last = tasks.get(model, (None, 0))
+                if task is None or done < last:  # a model may answer twice: against itself, or once more without likelihoods
+                    task = progress.add_task(model, total=total, info="answers")
+                tasks[model] = (task, done)
+                progress.update(task, completed=done, total=total)  # type: ignore[arg-type]
+
+            yield show
+    except KeyboardInterrupt as exc:
+        from nomoat.judge.store import default_path
+
+        console.say(f"stopped: the answers so far are kept in {default_path()}; the same command goes on from there")
+        raise typer.Exit(130) from exc
+
+
+def require_report_path(path: Path | None) -> None:
+    """Refuse a place that cannot become a report, before the models have worked for it."""
+    if path is not None and path.is_dir():
+        from nomoat.errors import UsageError
+
+        raise UsageError(f"`{path}` is a folder, and the report is a file", hint=f"try `--report {path / 'report.html'}`")
+
+
+def side_table(metric: str, sides: Sequence[Side]) -> Table:
+    """One column for each side: score, licence, time, bytes, cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from nomoat.judge import wording
+
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    for side in sides:
+        # Text, not str: rich would take the brackets of an interval, or of a name, for its own markup.
+        table.add_column(Text(side.model, overflow="fold"), overflow="fold")
+    rows = {
+        "score": [
+            f"{wording.render_score(metric, side.score)} {wording.render_interval(metric, side.score_low, side.score_high)}"
+            for side in sides
+        ],
+        "total score": [side.facts.get("total score", "") for side in sides],
+        "latency p50 / p95": [wording.render_latency(side) for side in sides],
+        "bytes sent out": [f"{side.bytes_out:,}" for side in sides],
+        "cost per 1,000": [wording.render_cost(side) for side in sides],
+        "licence": [side.licence for side in sides],
+        "answers reused": [side.facts.get("reused answers", "") for side in sides],
+    }
+    for name, cells in rows.items():
+        if any(cells):
+            table.add_row(Text(name), *(Text(cell, overflow="fold") for cell in cells))
+    return table
+
+
+def print_words(sentence: str, notes: Sequence[str]) -> None:
+    """The sentence, and below it what has to be known to read it rightly."""
+    from rich.text import Text
+
+    out = console.stdout_console()
+    out.print()
+    out.print(Text(sentence, style="bold"))
+    for note in notes:
+        out.print(Text(f"note: {note}", style="dim"))
