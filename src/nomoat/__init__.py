@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nomoat.judge.run import duel as duel
+    from nomoat.judge.run import evaluate as evaluate
     from nomoat.responder import load as load
     from nomoat.serve.app import serve as serve
+    from nomoat.tune.train import tune as tune
 
-_WHERE = {"load": "nomoat.responder", "serve": "nomoat.serve.app"}
-__all__ = ["__version__", "load", "serve"]
+_WHERE = {
+    "duel": "nomoat.judge.run",
+    "evaluate": "nomoat.judge.run",
+    "load": "nomoat.responder",
+    "serve": "nomoat.serve.app",
+    "tune": "nomoat.tune.train",
+}
+__all__ = ["__version__", "duel", "evaluate", "load", "serve", "tune"]
 
 
 def __getattr__(name: str) -> Any:
