@@ -268,16 +268,19 @@ def test_error_says_status_words_and_advice_and_never_the_key(
     assert (error.message, error.hint, error.status) == (message, hint, status)
 
 
+NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (reset, r"no connection to `http://127\.0\.0\.1:\d+/v1`: Server disconnected without sending a response\."),
         (half, r"no connection to `http://127\.0\.0\.1:\d+/v1`: .+"),
         (events(piece("half an answer"), done=False), r"`127\.0\.0\.1` ended the answer of `m` before it was whole"),
-        (say(200, b"<html>hello</html>", "text/html"), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
-        (events("{not json"), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
-        (events({"choices": "no"}), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
-        (events({"hello": 1}), r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"),
+        (say(200, b"<html>hello</html>", "text/html"), NO_ANSWER),
+        (events("{not json"), NO_ANSWER),
+        (events({"choices": "no"}), NO_ANSWER),
+        (events({"hello": 1}), NO_ANSWER),
         (events(piece("x"), {"error": {"message": "out of memory"}}), r"`127\.0\.0\.1` failed while it answered: out of memory"),
     ],
 )  # fmt: skip
