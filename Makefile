@@ -1,0 +1,33 @@
+# Two commands for a new machine: `make demo` and `make test`. Both make .venv first; all they need is Python 3.11, make, gcc, git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint docs install clean
+
+demo: install
+	$(BIN)/nomoat demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python docs/make_cli_reference.py
+
+install: $(INSTALLED)
+
+# Made anew when what is installed changes; the marker file comes last, so that a broken installation is tried again.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nomoat needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar on -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""Who may import whom, as the design draws it: a module imports from lower layers only, and siblings of layer 4 never meet."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nomoat
+
+ROOT = Path(nomoat.__file__).parent
+LAYERS = {
+    **dict.fromkeys(["errors", "records", "paths", "net", "hardware", "config", "textfiles", "tasks"], 1),
+    **dict.fromkeys(["catalog", "engine"], 2),
+    "responder": 3,
+    **dict.fromkeys(["tune", "judge", "route", "serve", "bench"], 4),
+    "cli": 5,
+}
+# A package's name for itself: the list of public functions, imported when they are asked for.
+PUBLIC_SURFACE = "__init__"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of nomoat's parts that a file imports, at its top or late."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("nomoat.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "nomoat":
+            found |= {alias.name for alias in node.names if alias.name in LAYERS}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nomoat."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if part_of(path) != PUBLIC_SURFACE)
+
+
+def test_every_part_has_a_layer() -> None:
+    assert {part_of(path) for path in FILES} <= set(LAYERS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    own = part_of(path)
+    for other in imports_of(path) - {own}:
+        assert LAYERS[other] < LAYERS[own] or LAYERS[own] == LAYERS[other] == 1, f"{own} imports {other}"
+
+
+def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("import nomoat.tune.train\nfrom nomoat import paths\ndef f():\n    from nomoat.judge.run import duel\n")
+    assert imports_of(path) == {"tune", "paths", "judge"}
+
+
+def test_files_and_functions_stay_short_enough_to_read() -> None:
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 500, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 70, f"{path}:{node.lineno} {node.name}"
