@@ -1,0 +1,287 @@
+"""Evaluations and duels with engines that answer what they are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import nomoat
+from nomoat.engine.fake import FakeEngine
+from nomoat.engine.stored import StoredEngine
+from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.judge.run import run_duel, run_suite
+from nomoat.judge.store import AnswerStore
+from nomoat.judge.suites import Metric, Suite
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
+from nomoat.responder import Responder
+
+
+def suite_of(
+    num_examples: int, metric: Metric = "exact", *, choices: tuple[str, ...] = (), target: str = "yes", max_new_tokens: int = 32
+) -> Suite:
+    examples = tuple(
+        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target=target, choices=choices)
+        for at in range(num_examples)
+    )
+    return Suite(name="quiz", metric=metric, examples=examples, sha256=f"{metric}{num_examples}", max_new_tokens=max_new_tokens)
+
+
+def knowing(num_right: int, num_examples: int, *, name: str = "m", wrong: str = "no") -> Responder:
+    """A model that answers the first `num_right` questions with "yes"."""
+    answers = {f"question {at}": "Yes." if at < num_right else wrong for at in range(num_examples)}
+    return Responder(name, FakeEngine(answers=answers))
+
+
+class CountingEngine(FakeEngine):
+    """Counts what it is asked, and fails at the `fail_at`-th time."""
+
+    def __init__(self, *, answers: dict[str, str] | None = None, fail_at: int | None = None) -> None:
+        super().__init__(answers=answers)
+        self.calls = 0
+        self.fail_at = fail_at
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise KeyboardInterrupt
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self._count()
+        yield from super().generate(request)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        self._count()
+        return super().score(request, continuations)
+
+
+def test_exact_suite_scores_each_written_answer() -> None:
+    outcomes = nomoat.evaluate(knowing(2, 3), suite_of(3))
+    assert outcomes[0] == Outcome(
+        suite="quiz", example_id="0", model="m", answer="Yes.", score=1.0, prompt_tokens=2, completion_tokens=1
+    )
+    assert [(outcome.example_id, outcome.score) for outcome in outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
+
+
+def test_choice_suite_takes_the_likeliest_choice() -> None:
+    suite = suite_of(2, "choice", choices=("yes", "question"))
+    outcomes = nomoat.evaluate(Responder("m", FakeEngine()), suite)
+    assert [(outcome.answer, outcome.score) for outcome in outcomes] == [("question", 0.0)] * 2
+    right = dataclasses.replace(suite, examples=tuple(dataclasses.replace(e, target="question") for e in suite.examples))
+    assert [outcome.score for outcome in nomoat.evaluate(Responder("m", FakeEngine()), right)] == [1.0, 1.0]
+
+
+def test_choices_normalised_by_tokens_prefer_the_long_one() -> None:
+    class Fixed(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            return [ContinuationScore(log_probability=-2.0, num_tokens=1), ContinuationScore(log_probability=-3.0, num_tokens=3)]
+
+    suite = suite_of(1, "choice", choices=("no", "yes"))
+    assert nomoat.evaluate(Responder("m", Fixed()), suite)[0].answer == "no"
+    assert nomoat.evaluate(Responder("m", Fixed()), dataclasses.replace(suite, per_token=True))[0].answer == "yes"
+
+
+def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -> None:
+    engine = StoredEngine({"question 0": "Yes!", "question 1": "I think yes", "question 2": "no"}, name="stored:s/m")
+    evaluation = run_suite(Responder("m", engine), suite_of(3, "choice", choices=("no", "yes")))
+    assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 0.0]
+    assert evaluation.notes == (
+        "`m` gives no likelihoods: its written answers were compared with the choices, and 1 of 3 were none of them",
+    )
+
+
+@pytest.mark.parametrize("metric", ["exact", "choice"])
+def test_second_run_asks_nothing_and_comes_to_the_same(metric: Metric) -> None:
+    engine = CountingEngine()
+    suite = suite_of(5, metric, choices=("yes", "no"))
+    first = run_suite(Responder("m", engine), suite)
+    assert engine.calls == 5
+    second = run_suite(Responder("m", engine), suite)
+    assert engine.calls == 5
+    assert first.outcomes == second.outcomes
+    assert (first.side.facts["reused answers"], second.side.facts["reused answers"]) == ("0", "5")
+
+
+@pytest.mark.parametrize("metric", ["exact", "choice"])
+def test_stopped_run_goes_on_where_it_was(metric: Metric) -> None:
+    suite = suite_of(6, metric, choices=("yes", "no"))
+    stopped = CountingEngine(fail_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(Responder("m", stopped), suite, workers=1)
+    engine = CountingEngine()
+    evaluation = run_suite(Responder("m", engine), suite, workers=1)
+    assert engine.calls == 3
+    assert evaluation.side.facts["reused answers"] == "3"
+
+
+def test_equal_questions_are_asked_once() -> None:
+    engine = CountingEngine()
+    suite = suite_of(2)
+    twice = (*suite.examples, dataclasses.replace(suite.examples[0], id="again"))
+    assert len(nomoat.evaluate(Responder("m", engine), dataclasses.replace(suite, examples=twice))) == 3
+    assert engine.calls == 2
+
+
+def test_outcomes_are_kept_for_the_router() -> None:
+    outcomes = nomoat.evaluate(knowing(1, 2), suite_of(2))
+    with AnswerStore() as store:
+        assert store.outcomes(suite_sha256="exact2") == outcomes
+
+
+def test_limit_draws_with_the_seed_and_says_so() -> None:
+    evaluation = run_suite(knowing(5, 50), suite_of(50), limit=10, seed=3)
+    again = run_suite(knowing(5, 50), suite_of(50), limit=10, seed=3)
+    other = run_suite(knowing(5, 50), suite_of(50), limit=10, seed=4)
+    ids = [int(outcome.example_id) for outcome in evaluation.outcomes]
+    assert len(ids) == 10
+    assert ids == sorted(ids)
+    assert max(ids) > 10  # not simply the first ones
+    assert evaluation.outcomes == again.outcomes
+    assert ids != [int(outcome.example_id) for outcome in other.outcomes]
+    assert evaluation.notes == ("10 of 50 examples, drawn with seed 3",)
+    with pytest.raises(UsageError, match="the limit is 0"):
+        run_suite(knowing(1, 1), suite_of(1), limit=0)
+
+
+def test_progress_counts_every_answer() -> None:
+    seen: list[tuple[str, int, int]] = []
+    run_suite(knowing(1, 3), suite_of(3), workers=1, progress=lambda *row: seen.append(row))
+    assert seen == [("m", 0, 3), ("m", 1, 3), ("m", 2, 3), ("m", 3, 3)]
+
+
+def test_answers_cut_at_the_limit_are_counted() -> None:
+    evaluation = run_suite(knowing(1, 3, wrong="a long answer"), suite_of(3, max_new_tokens=2))
+    assert evaluation.notes == ("2 of 3 answers of `m` ended at the limit of 2 new tokens",)
+
+
+def test_example_that_does_not_fit_is_named_before_anything_is_asked() -> None:
+    class Small(CountingEngine):
+        def count_tokens(self, request: Request) -> int:
+            return 5000 if request.messages[-1].content == "question 2" else 2
+
+    engine = Small()
+    with pytest.raises(DataError) as caught:
+        nomoat.evaluate(Responder("m", engine), suite_of(3))
+    assert caught.value.message == (
+        "example `2` of `quiz` has 5,000 tokens and the answer may have 32, but the context of `m` is 4,096 tokens"
+    )
+    assert engine.calls == 0
+
+
+def test_clear_winner_is_called_with_interval_and_p_value() -> None:
+    """80 right against 40 of 100, 40 items apart all one way: exact McNemar p = 2 / 2**40."""
+    verdict = nomoat.duel(knowing(80, 100, name="tuned"), knowing(40, 100, name="base"), suite_of(100))
+    assert (verdict.wins, verdict.ties, verdict.losses, verdict.winner) == (40, 60, 0, "left")
+    assert verdict.p_value == pytest.approx(2 / 2**40)
+    assert verdict.difference == pytest.approx(0.4)
+    assert 0.29 < verdict.difference_low < 0.31
+    assert 0.48 < verdict.difference_high < 0.51
+    assert verdict.sentence == (
+        "`tuned` (80.0 % [71.1, 86.7]) is ahead of `base` (40.0 % [30.9, 49.8]) on `quiz`, 100 items: "
+        f"by 40.0 points [{100 * verdict.difference_low:.1f}, {100 * verdict.difference_high:.1f}], p < 0.0001."
+    )
+    mirrored = nomoat.duel(knowing(40, 100, name="base"), knowing(80, 100, name="tuned"), suite_of(100))
+    assert (mirrored.winner, mirrored.sentence) == ("right", verdict.sentence)
+
+
+def test_small_lead_is_too_close_to_call() -> None:
+    verdict = nomoat.duel(knowing(45, 80, name="a"), knowing(41, 80, name="b"), suite_of(80))
+    assert (verdict.winner, verdict.p_value) == ("undecided", 0.125)
+    assert verdict.sentence == (
+        "Too close to call on `quiz` after 80 items: `a` (56.2 % [45.3, 66.6]) against `b` (51.2 % [40.5, 61.9])."
+    )
+
+
+def test_winner_needs_the_test_and_the_interval_both() -> None:
+    """6 against 16 (Cavo et al. 2012): Newcombe's interval excludes 0, the exact test says p = 0.0525."""
+    left = [1.0] * 59 + [1.0] * 6 + [0.0] * 16 + [0.0] * 80
+    right = [1.0] * 59 + [0.0] * 6 + [1.0] * 16 + [0.0] * 80
+    sides = [
+        Responder(name, FakeEngine(answers={f"question {at}": "yes" if score else "no" for at, score in enumerate(scores)}))
+        for name, scores in (("left", left), ("right", right))
+    ]
+    verdict = nomoat.duel(*sides, suite_of(161))
+    assert verdict.difference_high < 0
+    assert verdict.p_value == pytest.approx(0.0525, abs=1e-4)
+    assert verdict.winner == "undecided"
+
+
+def test_model_against_itself_is_all_ties() -> None:
+    verdict = nomoat.duel("fake:", "fake:", suite_of(4))
+    assert (verdict.wins, verdict.ties, verdict.losses, verdict.p_value, verdict.winner) == (0, 4, 0, 1.0, "undecided")
+    assert verdict.difference_low < 0 < verdict.difference_high
+
+
+def test_one_example_decides_nothing() -> None:
+    verdict = nomoat.duel(knowing(1, 1, name="a"), knowing(0, 1, name="b"), suite_of(1))
+    assert verdict.winner == "undecided"
+    assert verdict.sentence.startswith("Too close to call on `quiz` after 1 item:")
+
+
+def test_side_says_time_bytes_and_licence() -> None:
+    class Timed(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            for chunk in super().generate(request):
+                if chunk.usage is None:
+                    yield chunk
+                else:
+                    at = int(request.messages[-1].content.split()[1])
+                    usage = dataclasses.replace(chunk.usage, prefill_seconds=1.0, decode_seconds=float(at), bytes_out=100)
+                    yield dataclasses.replace(chunk, usage=usage)
+
+    side = run_suite(Responder("m", Timed(), licence="apache-2.0: yes"), suite_of(5)).side
+    assert (side.seconds_p50, side.bytes_out, side.licence, side.cost_usd_per_1000) == (3.0, 500, "apache-2.0: yes", None)
+    assert side.seconds_p95 is not None
+    assert math.isclose(side.seconds_p95, 4.8)
+    assert run_suite(knowing(1, 1), suite_of(1)).side.seconds_p50 is None
+
+
+def test_duel_without_a_suite_needs_two_stored_sides() -> None:
+    for sides in (("fake:", "fake:"), ("stored:a/x", "fake:"), ("stored:a/x", "stored:b/x")):
+        with pytest.raises(UsageError) as caught:
+            nomoat.duel(*sides)
+        assert caught.value.message == "a duel needs a suite to fight over"
+
+
+# ---------------------------------------------------------------- stored reviews
+@pytest.mark.data
+def test_vicuna_replay_prints_the_blogs_number_and_what_it_leaves_out(vicuna_folder: Path) -> None:
+    """638.0 / 693.0 = 92.06 %: lmsys.org/blog/2023-03-30-vicuna; wins, ties and losses are counted from the same reviews."""
+    duel = run_duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35")
+    verdict = duel.verdict
+    assert (verdict.wins, verdict.ties, verdict.losses, verdict.num_examples) == (14, 22, 44, 80)
+    measures = {measure.name: measure for measure in verdict.measures}
+    ratio = measures["total score ratio"]
+    assert (ratio.text, round(ratio.value, 4)) == ("638.0 / 693.0", 0.9206)
+    assert ratio.low < ratio.value < ratio.high < 1
+    better_or_equal = measures["wins and ties"]
+    assert (round(better_or_equal.low, 2), better_or_equal.value, round(better_or_equal.high, 2)) == (0.35, 0.45, 0.56)
+    assert verdict.winner == "right"
+    assert "each pair was shown to the judge in one order only, `gpt35` first: what the order did is not known" in verdict.notes
+    assert duel.left.outcomes[0].answer.startswith("Improving your time management skills")
+    assert (duel.left.outcomes[0].score, duel.right.outcomes[0].score) == (8.5, 9.0)
+
+
+@pytest.mark.data
+def test_vicuna_replay_works_with_the_sides_swapped(vicuna_folder: Path) -> None:
+    verdict = nomoat.duel("stored:vicuna80/gpt35", "stored:vicuna80/vicuna-13b")
+    assert (verdict.wins, verdict.ties, verdict.losses, verdict.winner) == (44, 22, 14, "left")
+    assert next(measure.text for measure in verdict.measures if measure.name == "total score ratio") == "693.0 / 638.0"
+
+
+@pytest.mark.data
+def test_reviews_compare_stored_answers_only(vicuna_folder: Path) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        nomoat.duel("fake:", "stored:vicuna80/gpt35", "vicuna80")
+    assert caught.value.message == "`vicuna80` has reviews of stored answers only, and `fake:` is not one of them"
+    with pytest.raises(UnsupportedError, match="they can only be compared"):
+        nomoat.evaluate("fake:", "vicuna80")
+
+
+@pytest.mark.data
+def test_one_stored_review_decides_nothing(vicuna_folder: Path) -> None:
+    verdict = nomoat.duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35", limit=1)
+    assert (verdict.winner, verdict.num_examples) == ("undecided", 1)
