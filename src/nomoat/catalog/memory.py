@@ -116,12 +116,15 @@ def require_fit(name: str, need: MemoryNeed) -> None:
 
 
 def largest_that_fits(context_tokens: int) -> str | None:
-    """The id of the largest model of the catalogue that can be pulled and fits."""
+    """The id of the largest model that can be pulled, fits, and may be used commercially, if under conditions."""
     from nomoat.catalog.cards import cards
+    from nomoat.catalog.licences import verdict
 
     best: tuple[int, str] | None = None
     for card in cards():
-        need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens)) if card.sources else None
+        if not card.sources or verdict(card).commercial in ("no", "unknown"):
+            continue
+        need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens))
         if need is not None and fit(need).value == "fits" and (best is None or need.total_bytes > best[0]):
             best = (need.total_bytes, card.id)
     return best[1] if best else None

@@ -56,6 +56,11 @@ def pull_model(card_or_ref: ModelCard | str, *, force: bool = False, progress: P
     raise failure
 
 
+def require_source(ref: str) -> None:
+    """Raise, as `pull_model` would, if a reference names nothing that can be pulled."""
+    _place(ref)
+
+
 def find_installed(ref: str) -> Path | None:
     """Where the model of that reference lies, if it is pulled."""
     try:

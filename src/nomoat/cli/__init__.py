@@ -9,8 +9,16 @@ import typer
 
 from nomoat import __version__
 from nomoat.cli.config import config
+from nomoat.cli.demo import demo
+from nomoat.cli.duel import duel
+from nomoat.cli.eval import eval_
+from nomoat.cli.models import models
+from nomoat.cli.pull import pull
+from nomoat.cli.rm import rm
 from nomoat.cli.run import run
 from nomoat.cli.serve import serve
+from nomoat.cli.show import show
+from nomoat.cli.tune import tune
 from nomoat.errors import NomoatError
 
 ENVIRONMENT_AT_START = dict(os.environ)
@@ -31,8 +39,9 @@ app = typer.Typer(
       nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
     """,
 )
-for command in (run, serve, config):
+for command in (demo, pull, models, show, rm, run, serve, tune, duel, config):
     app.command()(command)
+app.command("eval")(eval_)
 
 
 def _print_version(asked: bool) -> None:

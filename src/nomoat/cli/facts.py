@@ -1,0 +1,107 @@
+"""What `models`, `show` and `pull` say of a model, in the same words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nomoat.catalog import licences, memory, prices, pull
+from nomoat.records import ModelCard
+
+
+def parameters(count: int | None) -> str:
+    """A number of parameters as people write it; empty if it was never told."""
+    if count is None:
+        return ""
+    return f"{count / 1e9:.3g} B" if count >= 1e9 else f"{count / 1e6:.3g} M"
+
+
+def runs_here(architecture: str | None) -> bool:
+    """Whether our engine knows an architecture."""
+    from nomoat.engine.arch import known
+
+    return architecture in known()
+
+
+def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, Any]:
+    """A card with all that is computed for it here, as plain data."""
+    need = memory.memory_need(card, context_tokens)
+    path = pull.find_installed(card.id)
+    price = prices.price(card.api) if card.api else None
+    return {
+        "id": card.id,
+        "title": card.title,
+        "kind": card.kind,
+        "developer": card.developer,
+        "released": card.released,
+        "parameters": card.parameters,
+        "architecture": card.architecture,
+        "context_tokens": card.context_tokens,
+        "template": card.template,
+        "api": card.api,
+        "sources": card.sources,
+        "notes": card.notes,
+        "licence": licences.as_dict(licences.verdict(card)),
+        "memory": None if need is None else memory_facts(need),
+        "runs_here": card.kind == "open" and runs_here(card.architecture),
+        "price": price,
+        "pulled": None if path is None else str(path),
+    }
+
+
+def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
+    """A need with its verdict, as plain data. All of it is an estimate."""
+    verdict = memory.fit(need)
+    return {
+        "total_bytes": need.total_bytes,
+        "weights_bytes": need.weights_bytes,
+        "kv_cache_bytes": need.kv_cache_bytes,
+        "overhead_bytes": need.overhead_bytes,
+        "context_tokens": need.context_tokens,
+        "note": need.note,
+        "fits": verdict.value,
+        "reason": verdict.reason,
+    }
+
+
+def memory_line(need: memory.MemoryNeed) -> str:
+    """A need and whether it fits, in one line."""
+    verdict = memory.fit(need)
+    return f"{verdict.value}; {need}; {verdict.reason}"
+
+
+def use_line(found: licences.ChainVerdict) -> str:
+    """The verdict in one line."""
+    return f"commercial use: {found.commercial}{', in part unconfirmed' if found.unconfirmed else ''}"
+
+
+def reasons(found: licences.ChainVerdict) -> list[str]:
+    """Why not, or under which conditions."""
+    if found.commercial in ("no", "unknown"):
+        return [f"because of {_who(link)}: {'; '.join(link.conditions) or link.title}" for link in found.deciding]
+    return [f"condition: {text}" for text in found.conditions]
+
+
+def licence_lines(found: licences.ChainVerdict) -> list[str]:
+    """The verdict, its reasons or conditions, and every link with its source."""
+    lines = [use_line(found), *(f"  {reason}" for reason in reasons(found)), "chain:"]
+    for link in found.links:
+        mark = "" if link.confirmed == "read" else ", UNCONFIRMED"
+        lines.append(f"  {_who(link)}: {link.title} -> {link.commercial}")
+        lines.append(f"    source{mark}: {link.source}")
+    return lines
+
+
+def adapter_folder(ref: str) -> Path | None:
+    """The folder of the adapter in `BASE+NAME`, if there is one here."""
+    from nomoat import paths
+
+    _, plus, name = ref.rpartition("+")
+    if not plus or not name or Path(name).name != name or name in (".", ".."):
+        return None
+    folder = paths.adapters() / name
+    return folder if folder.is_dir() else None
+
+
+def _who(link: licences.Link) -> str:
+    return f"{link.role} {link.name}" if link.role != "weights" else f"{link.name} itself"

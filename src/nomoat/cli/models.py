@@ -1,0 +1,115 @@
+"""`nomoat models`: the catalogue, with the licence verdict and the memory need of each model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PIPED_WIDTH = 200  # no line is broken for a program that reads
+
+
+def models(
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Only those that may be used commercially, conditions or not.")
+    ] = False,
+    fits: Annotated[bool, typer.Option("--fits", help="Only open models that fit into this machine's memory now.")] = False,
+    is_open: Annotated[
+        bool | None, typer.Option("--open/--closed", help="Only open, or only closed models.", show_default=False)
+    ] = None,
+    pulled: Annotated[bool, typer.Option("--pulled", help="Only what is on this disk.")] = False,
+    context: Annotated[
+        int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+) -> None:
+    """List models: size, licence verdict, memory need, and whether they are here.
+
+    \b
+    Examples:
+      nomoat models --fits --commercial       what I may use and can run
+      nomoat models --pulled
+      nomoat models -c 32768 --open
+      nomoat models --closed --json
+
+    Memory is an estimate for this engine, which keeps every model in int8. A * marks a verdict that rests on terms
+    nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
+    """
+    from nomoat.catalog.cards import cards
+    from nomoat.cli.facts import card_facts
+
+    rows = [card_facts(card, context) for card in cards()] + _other_files()
+    rows = [
+        row
+        for row in rows
+        if (not commercial or row["licence"]["commercial"] not in ("no", "unknown"))
+        and (not fits or (row["memory"] is not None and row["memory"]["fits"] == "fits"))
+        and (is_open is None or (row["kind"] == "open") == is_open)
+        and (not pulled or row["pulled"] is not None)
+    ]
+    if as_json:
+        console.print_json(rows)
+        return
+    if not rows:
+        console.say("no model is like that" if not pulled else "nothing is pulled yet: `nomoat pull smollm2-135m`")
+        return
+    out = console.stdout_console()
+    if not out.is_terminal:
+        out.width = PIPED_WIDTH
+    out.print(_table(rows))
+    if any(_is_unconfirmed(row) for row in rows):
+        console.say("* rests on terms not confirmed: `nomoat show MODEL`")
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    from nomoat.cli.facts import parameters
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("MODEL", "PARAMETERS", "COMMERCIAL USE", "MEMORY", "HERE"):
+        table.add_column(name, no_wrap=name == "MODEL", overflow="fold", justify="right" if name == "PARAMETERS" else "left")
+    for row in rows:
+        need = row["memory"]
+        if need is not None:
+            memory = f"{need['total_bytes'] / 1e9:.1f} GB, {need['fits']}"
+        else:
+            memory = row["api"] or "gone" if row["kind"] == "closed" else "unknown"
+        here = "pulled" if row["pulled"] else "" if row["sources"] or row["kind"] == "closed" else "no file"
+        if row["kind"] == "open" and row["sources"] and not row["runs_here"]:
+            here = f"{here} (engine lacks {row['architecture']})".strip()
+        use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
+        table.add_row(row["id"], parameters(row["parameters"]), use, memory, here)
+    return table
+
+
+def _is_unconfirmed(row: dict[str, Any]) -> bool:
+    return any(link["confirmed"] != "read" for link in row["licence"]["links"])
+
+
+def _other_files() -> list[dict[str, Any]]:
+    """Pulled files that no card describes: nothing is known of their terms."""
+    from nomoat.catalog import cards, licences, pull
+
+    return [
+        {
+            "id": model.ref,
+            "title": model.path.name,
+            "kind": "open",
+            "parameters": None,
+            "architecture": None,
+            "api": None,
+            "sources": [model.ref],
+            "licence": licences.as_dict(licences.chain(None)),
+            "memory": None,
+            "runs_here": True,  # not known before it is opened
+            "pulled": str(model.path),
+        }
+        for model in pull.installed()
+        if cards.find(model.ref) is None
+    ]

@@ -1,0 +1,101 @@
+"""`nomoat pull`: fetch models, after saying under which terms they come and what memory they need."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nomoat.records import ModelCard
+
+
+def pull(
+    models: Annotated[
+        list[str], typer.Argument(help="Card ids, hf:owner/repo/file.gguf or https://host/file.gguf.", metavar="MODEL...")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Pull what does not fit, and again what is here already.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to questions.")] = False,
+) -> None:
+    """Fetch models: licence and memory first, then the file, checked and whole.
+
+    \b
+    Examples:
+      nomoat pull smollm2-135m
+      nomoat pull qwen2.5-coder-0.5b smollm2-360m
+      nomoat pull hf:bartowski/SmolLM2-360M-Instruct-GGUF/SmolLM2-360M-Instruct-Q4_K_S.gguf
+      NOMOAT_MIRROR=/mnt/models nomoat pull smollm2-135m      an air-gapped site
+
+    A pull that was cut off goes on where it stopped: run the same command again. The paths go to stdout.
+    """
+    from nomoat.catalog import cards
+    from nomoat.catalog import pull as catalogue
+
+    for ref in models:
+        card = cards.find(ref)
+        found = None if force else catalogue.find_installed(ref)
+        if found is not None:
+            console.say(f"{ref}: here already")
+            print(found)
+            continue
+        catalogue.require_source(ref)
+        _explain(ref, card)
+        if card is not None and not force:
+            _require_consent(card, yes)
+        print(_fetch(ref, force))
+
+
+def _explain(ref: str, card: ModelCard | None) -> None:
+    from nomoat.catalog import licences, memory
+    from nomoat.cli import facts
+
+    if card is None:
+        console.say(f"{ref}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {ref}`")
+        return
+    found = licences.verdict(card)
+    console.say(f"{card.title}: {facts.use_line(found)}")
+    for text in facts.reasons(found):
+        console.say(f"  {text}")
+    need = memory.memory_need(card)
+    if need is not None:
+        console.say(f"memory: {facts.memory_line(need)}")
+    if not facts.runs_here(card.architecture):
+        console.say(f"engine: cannot run {card.architecture} yet")
+
+
+def _require_consent(card: ModelCard, yes: bool) -> None:
+    """Ask before a download that could not be run; without a terminal to ask on, refuse."""
+    from nomoat.catalog import memory
+
+    need = memory.memory_need(card)
+    if yes or need is None or memory.fit(need).value != "does not fit":
+        return
+    if not sys.stdin.isatty():
+        memory.require_fit(card.id, need)
+    if not typer.confirm("It does not fit into this machine. Pull it all the same?", err=True):
+        raise typer.Exit(1)
+
+
+def _fetch(ref: str, force: bool) -> Path:
+    from nomoat.catalog import pull as catalogue
+
+    bar = console.byte_progress()
+    bar.disable = not sys.stderr.isatty()
+    with bar:
+        task = bar.add_task(ref, total=None)
+
+        def progress(name: str, done_bytes: int, total_bytes: int | None) -> None:
+            bar.update(task, description=name, completed=done_bytes, total=total_bytes)
+
+        try:
+            path = catalogue.pull_model(ref, force=force, progress=progress)
+        except KeyboardInterrupt:
+            console.say("stopped; run the same command again to resume")
+            raise typer.Exit(130) from None
+    console.say(f"{ref}: pulled, {path.stat().st_size / 1e6:,.0f} MB")
+    return path

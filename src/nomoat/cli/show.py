@@ -1,0 +1,183 @@
+"""`nomoat show`: all nomoat knows of one model: licence chain with sources, memory, where its file is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from nomoat.records import ModelCard
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="A card's id, BASE+ADAPTER, a .gguf file, or a cloud reference.")],
+    context: Annotated[
+        int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+) -> None:
+    """Show a model: what it was made from, under which terms it may be used, and what it needs.
+
+    \b
+    Examples:
+      nomoat show alpaca-7b                  why it may not be used commercially
+      nomoat show smollm2-135m -c 8192
+      nomoat show smollm2-135m+reviews       a tuned model: base, data and teacher
+      nomoat show ./model.gguf --json
+
+    Not legal advice: the verdict cites its sources, and says "unknown" rather than guess.
+    """
+    facts, lines = _describe(model, context)
+    if as_json:
+        console.print_json(facts)
+    else:
+        print("\n".join(lines))
+
+
+def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
+    from nomoat.catalog import cards, pull
+    from nomoat.cli.facts import adapter_folder
+
+    if Path(ref).is_file():
+        return _file(Path(ref), context)
+    card = cards.find(ref) or next((card for card in cards.cards() if card.api == ref), None)
+    if card is not None:
+        return _card(card, context)
+    if "+" in ref:
+        folder = adapter_folder(ref)
+        if folder is None:
+            from nomoat.errors import UnknownModelError
+
+            raise UnknownModelError(f"no adapter is called `{ref.rpartition('+')[2]}`", hint="`nomoat tune` makes one")
+        return _adapter(ref, folder)
+    path = pull.find_installed(ref)
+    if path is not None:
+        return _file(path, context)
+    if ref.startswith(("hf:", "https:")) and ref.endswith(".gguf"):
+        from nomoat.errors import UnknownModelError
+
+        raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
+    cards.card(ref)
+    raise AssertionError("card() finds or raises")
+
+
+def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[str]]:
+    from nomoat.catalog import licences, memory
+    from nomoat.cli import facts as words
+
+    facts = words.card_facts(card, context)
+    known = (words.parameters(card.parameters), card.architecture, card.template and f"template {card.template}")
+    size = [str(part) for part in known if part]
+    if card.context_tokens:
+        size.append(f"context {card.context_tokens:,} tokens")
+    lines = [
+        f"{card.title} ({card.id})",
+        f"{card.developer}, {card.released}; {card.kind}",
+        "; ".join(size) or "sizes never published",
+    ]
+    for source in card.sources:
+        checked = f", sha256 {source.sha256[:16]}…" if source.sha256 else ", sha256 as the hub promises it"
+        lines.append(f"file: {source.url}{f', {source.size_bytes / 1e6:,.0f} MB' if source.size_bytes else ''}{checked}")
+    if card.notes:
+        lines.append(f"note: {card.notes}")
+    if facts["price"] is not None:
+        price = facts["price"]
+        lines.append(
+            f"price: ${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out per million {price.unit} "
+            f"(as of {price.as_of}; {price.source})"
+        )
+    lines += words.licence_lines(licences.verdict(card))
+    need = memory.memory_need(card, context)
+    if need is not None:
+        lines.append(f"memory: {words.memory_line(need)}")
+        if not facts["runs_here"]:
+            lines.append(f"engine: cannot run {card.architecture} yet")
+    if card.sources:
+        lines.append(f"here: {facts['pulled']}" if facts["pulled"] else f"here: no; `nomoat pull {card.id}`")
+    elif card.api:
+        lines.append(f"here: no; prompts to `{card.api}` leave this machine")
+    return facts, lines
+
+
+def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
+    """What a file says of itself, and the card it is the file of, found by its sha256."""
+    from nomoat import paths
+    from nomoat.catalog import cards, licences, memory
+    from nomoat.cli import facts as words
+    from nomoat.engine.gguf import GGUFFile
+
+    file = GGUFFile(path)
+    said = file.metadata
+    architecture = str(said.get("general.architecture", "unknown"))
+    sha256 = paths.sha256_of(path)
+    card = next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
+    found = licences.verdict(card) if card is not None else licences.chain(None)
+    heads = said.get(f"{architecture}.attention.head_count")
+    width = said.get(f"{architecture}.embedding_length")
+    sizes = memory.ModelSizes(
+        parameters=sum(tensor.num_values for tensor in file.tensors.values()),
+        layers=_whole(said.get(f"{architecture}.block_count")),
+        kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
+        head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
+    )
+    longest = _whole(said.get(f"{architecture}.context_length"))
+    need = memory.memory_need(sizes, context or min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS))
+    assert need is not None
+    facts = {
+        "path": str(path),
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256,
+        "card": card.id if card is not None else None,
+        "says": {name: said[name] for name in sorted(said) if name.startswith("general.") and isinstance(said[name], str | int)},
+        "parameters": sizes.parameters,
+        "context_tokens": longest,
+        "licence": licences.as_dict(found),
+        "memory": words.memory_facts(need),
+        "runs_here": words.runs_here(architecture),
+    }
+    lines = [
+        f"{path}",
+        f"{path.stat().st_size / 1e6:,.0f} MB, sha256 {sha256}",
+        f"card: {card.id if card is not None else 'none has this sha256'}",
+    ]
+    lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(sizes.parameters)}; {architecture}")
+    if card is None and "general.license" in said:
+        lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
+    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}"]
+    if not facts["runs_here"]:
+        lines.append(f"engine: cannot run {architecture} yet")
+    return facts, lines
+
+
+def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
+    from nomoat.catalog import cards, licences
+    from nomoat.cli import facts as words
+    from nomoat.errors import BadFileError
+
+    base = cards.find(ref.rpartition("+")[0])
+    path = folder / "provenance.json"
+    provenance: dict[str, Any] = {}
+    if path.exists():
+        try:
+            provenance = json.loads(path.read_text(encoding="utf-8"))
+            found = licences.from_dict(provenance["licence"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="tune the adapter again") from exc
+    else:
+        from nomoat.records import Parent
+
+        found = licences.chain(base, [Parent(kind="data", name="data not recorded", licence="unknown")])
+    facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance}
+    lines = [f"{ref}", f"adapter: {folder}", *words.licence_lines(found)]
+    lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
+    return facts, lines
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int) else None
