@@ -13,7 +13,6 @@ from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-BLOCK_BYTES = 1 << 18
 
 
 class NotThereError(DownloadError):
@@ -72,7 +71,7 @@ def _receive(response: httpx.Response, part: Part) -> None:
     if tag and not tag.startswith("W/"):  # a weak tag does not promise equal bytes
         part.etag_path.write_text(tag)
     total = done + rest if rest else None
-    for block in response.iter_raw(BLOCK_BYTES):
+    for block in response.iter_raw():  # as it comes: a block size would hold bytes back that a cut then loses
         part.file.write(block)
         done += len(block)
         part.report(done, total)

