@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import typer
 from nomoat.cli import console
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
     from rich.table import Table
 
     from nomoat.records import Side
@@ -19,17 +21,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each model, on stderr. Ctrl-C ends the command, and says that what was answered is kept."""
+    """A bar for each model on stderr, if that is a terminal. Ctrl-C ends the command, and says that what was answered is kept."""
     try:
-        with console.item_progress() as progress:
-            tasks: dict[str, tuple[object, int]] = {}
+        # rich ends a bar that nobody can see with an empty line.
+        with console.item_progress() if sys.stderr.isatty() else nullcontext() as progress:
+            tasks: dict[str, tuple[TaskID, int]] = {}
 
             def show(model: str, done: int, total: int) -> None:
+                if progress is None:
+                    return
                 task, last = tasks.get(model, (None, 0))
                 if task is None or done < last:  # a model may answer twice: against itself, or once more without likelihoods
                     task = progress.add_task(model, total=total, info="answers")
                 tasks[model] = (task, done)
-                progress.update(task, completed=done, total=total)  # type: ignore[arg-type]
+                progress.update(task, completed=done, total=total)
 
             yield show
     except KeyboardInterrupt as exc:

@@ -1,0 +1,114 @@
+"""`nomoat duel`, as a user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+
+
+def nomoat(*arguments: str, columns: int = 100) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    return subprocess.run([NOMOAT, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "test.csv"
+    path.write_text("text,label\nfine,positive\nbroken negative,negative\n좋아요,positive\n", encoding="utf-8")
+    return path
+
+
+def test_duel_over_a_table_prints_a_verdict_and_writes_a_report(table: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    columns = ("--input-column", "text", "--label-column", "label")
+    done = nomoat("duel", "fake:", "fake:", "--suite", str(table), *columns, "--report", str(report))
+    assert (done.returncode, done.stderr) == (0, f"report: {report}\n")
+    assert done.stdout.startswith("test: 3 items, accuracy, likeliest choice; [95 % intervals]\n")
+    assert "Too close to call on `test` after 3 items" in done.stdout
+    assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_duel_fits_a_narrow_terminal(table: Path) -> None:
+    columns = ("--input-column", "text", "--label-column", "label")
+    done = nomoat("duel", "fake:", "fake:", "--suite", str(table), *columns, columns=50)
+    assert done.returncode == 0
+    assert max(len(line) for line in done.stdout.splitlines()) <= 50
+
+
+def test_json_is_the_whole_verdict_and_nothing_else(table: Path) -> None:
+    columns = ("--input-column", "text", "--label-column", "label")
+    done = nomoat("duel", "fake:", "fake:", "--suite", str(table), *columns, "--limit", "2", "--seed", "7", "--json")
+    verdict = json.loads(done.stdout)
+    assert (verdict["num_examples"], verdict["seed"], verdict["winner"], verdict["p_value"]) == (2, 7, "undecided", 1.0)
+    assert verdict["notes"] == ["2 of 3 examples, drawn with seed 7"]
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stderr"),
+    [
+        (
+            ["fake:", "fake:"],
+            "error: a duel needs a suite to fight over\nhint: name one with --suite: a path, a name, or a CSV with its columns\n",
+        ),
+        (
+            ["fake:", "fake:", "--suite", "nosuch"],
+            "error: no suite is called `nosuch`\nhint: known: vicuna80; or give the path of a .toml, .jsonl or .csv\n",
+        ),
+        (["fake:", "fake:", "--suite", "none.csv"], "error: `none.csv`: there is no such file\n"),
+        (
+            ["fake:", "fake:", "--suite", "test.csv"],
+            "error: `test.csv` is a table, and --input-column does not say which column to use\nhint: its columns are: text, label\n",
+        ),
+        (
+            ["fake:", "fake:", "--suite", "test.csv", "--input-column", "text", "--label-column", "class"],
+            "error: `test.csv` has no column `class`\nhint: its columns are: text, label\n",
+        ),
+        (
+            ["fake:", "fake:", "--suite", "empty.csv", "--input-column", "text", "--label-column", "label"],
+            "error: `empty.csv` is empty\nhint: the first line names the columns, each further line is one row\n",
+        ),
+        (
+            ["fake:", "fake:", "--suite", "test.csv", "--report", "."],
+            "error: `.` is a folder, and the report is a file\nhint: try `--report report.html`\n",
+        ),
+    ],
+)
+def test_bad_input_is_answered_in_two_lines(table: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], stderr: str) -> None:
+    monkeypatch.chdir(table.parent)
+    Path("empty.csv").touch()
+    done = nomoat("duel", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", stderr)
+
+
+@pytest.mark.data
+def test_vicuna_replay_prints_the_published_ratio_and_the_counts(vicuna_folder: Path) -> None:
+    done = nomoat("duel", "stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35")
+    said = " ".join(done.stdout.split())
+    for line in (
+        "left minus right -0.69 points [-1.11, -0.40], p = 0.0001",
+        "wins 14 of 80 = 17.5 % [10.7, 27.3]",
+        "ties 22 of 80 = 27.5 % [18.9, 38.1]",
+        "losses 44 of 80 = 55.0 % [44.1, 65.4]",
+        "wins and ties 36 of 80 = 45.0 % [34.6, 55.9]",
+        "total score ratio 638.0 / 693.0 = 92.06 % [87.24, 95.40]",
+        "note: answers and reviews: Chiang et al. 2023, lmsys.org/blog/2023-03-30-vicuna; licence of the data: apache-2.0",
+    ):
+        assert line in said
+
+
+@pytest.mark.data
+def test_pair_without_reviews_is_told_the_pairs_there_are(vicuna_folder: Path) -> None:
+    done = nomoat("duel", "stored:vicuna80/gpt35", "stored:vicuna80/bard")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "error: no stored review compares `gpt35` and `bard`\n"
+        "hint: reviewed together were: alpaca-13b and llama-13b; vicuna-13b and alpaca-13b; vicuna-13b and bard; "
+    )

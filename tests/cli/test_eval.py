@@ -1,0 +1,96 @@
+"""`nomoat eval`, as a user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nomoat import paths
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+
+
+def nomoat(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run([NOMOAT, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "mirror.jsonl"
+    rows = [{"input": "b a", "target": "A b."}, {"input": "왜 그래", "target": "그래 왜"}, {"input": "c d", "target": "c d"}]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_eval_prints_the_score_with_its_interval(suite: Path, tmp_path: Path) -> None:
+    done = nomoat("eval", "fake:", str(suite), "--report", str(tmp_path / "r.html"))
+    assert (done.returncode, done.stderr) == (0, f"report: {tmp_path / 'r.html'}\n")
+    assert " ".join(done.stdout.split()).endswith(
+        "`fake:` reaches 66.7 % [20.8, 93.9] on `mirror`, 3 items (accuracy, answer compared with the target)."
+    )
+    assert (tmp_path / "r.html").exists()
+
+
+def test_second_eval_reuses_the_answers(suite: Path) -> None:
+    assert json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)["side"]["facts"]["reused answers"] == "0"
+    said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
+    assert said["side"]["facts"]["reused answers"] == "3"
+    assert (said["suite"], said["metric"], said["num_examples"]) == ("mirror", "exact", 3)
+    assert said["side"]["score"] == pytest.approx(2 / 3)
+
+
+def test_broken_suite_is_named_with_its_line(suite: Path) -> None:
+    suite.write_text('{"input": "a", "target": "a"}\n{"input": "b"}\n')
+    done = nomoat("eval", "fake:", str(suite))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: `{suite}`, line 2: `target` is missing, and should be text\n"
+
+
+def test_damaged_store_says_what_to_do(suite: Path) -> None:
+    paths.runs().mkdir(parents=True)
+    (paths.runs() / "answers.sqlite").write_text("no database" * 100)
+    done = nomoat("eval", "fake:", str(suite))
+    assert done.stderr == (
+        f"error: `{paths.runs() / 'answers.sqlite'}` is damaged: file is not a database\n"
+        "hint: move it out of the way; its answers will be computed again\n"
+    )
+
+
+SLOW = """
+import sys, time
+from nomoat.engine.fake import FakeEngine
+from nomoat.cli import main
+answer = FakeEngine.generate
+def slowly(self, request):
+    time.sleep(0.05)
+    print("asked", flush=True)
+    yield from answer(self, request)
+FakeEngine.generate = slowly
+main()
+"""
+
+
+def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
+    suite = tmp_path / "long.jsonl"
+    suite.write_text("".join(f'{{"input": "question {at}", "target": "x"}}\n' for at in range(400)))
+    arguments = [sys.executable, "-c", SLOW, "eval", "fake:", str(suite), "--workers", "2"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(6):
+        process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    kept = paths.runs() / "answers.sqlite"
+    assert errors == f"stopped: the answers so far are kept in {kept}; the same command goes on from there\n"
+    said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
+    assert 4 <= int(said["side"]["facts"]["reused answers"]) < 400
