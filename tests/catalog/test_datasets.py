@@ -1,0 +1,100 @@
+"""Data sets: pinned files, fetched once, under their own relative paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nomoat import paths
+from nomoat.catalog import datasets, licences
+from nomoat.errors import ChecksumError, UnknownModelError
+from nomoat.records import Source
+
+
+@pytest.fixture
+def two_files(monkeypatch: pytest.MonkeyPatch, server: Any) -> dict[str, bytes]:
+    """A data set of two small files on a server of ours."""
+    bodies = {"question.jsonl": b'{"text": "\xec\x99\x9c?"}\n', "answer/a.jsonl": b"{}\n"}
+    server.files = {f"/{name}": body for name, body in bodies.items()}
+    files = tuple(
+        Source(url=f"{server.url}/{name}", file_name=name, sha256=hashlib.sha256(body).hexdigest(), size_bytes=len(body))
+        for name, body in bodies.items()
+    )
+    tiny = dataclasses.replace(datasets.dataset("vicuna80"), name="tiny", files=files)
+    monkeypatch.setattr(datasets, "datasets", lambda: {"tiny": tiny})
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    return bodies
+
+
+def test_pull_keeps_the_paths_inside_the_folder_and_asks_only_once(two_files: dict[str, bytes], server: Any) -> None:
+    folder = datasets.pull_dataset("tiny")
+    assert folder == paths.data() / "tiny"
+    assert {name: (folder / name).read_bytes() for name in two_files} == two_files
+    datasets.pull_dataset("tiny")
+    assert len(server.asked) == 2
+
+
+def test_a_file_that_is_missing_is_fetched_again(two_files: dict[str, bytes], server: Any) -> None:
+    (datasets.pull_dataset("tiny") / "question.jsonl").unlink()
+    datasets.pull_dataset("tiny")
+    assert [path for path, _ in server.asked] == ["/question.jsonl", "/answer/a.jsonl", "/question.jsonl"]
+
+
+def test_a_mirror_holds_a_file_under_the_data_sets_name(
+    two_files: dict[str, bytes], server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, body in two_files.items():
+        (tmp_path / "tiny" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tiny" / name).write_bytes(body)
+    monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path))
+    datasets.pull_dataset("tiny")
+    assert server.asked == []
+
+
+@pytest.mark.usefixtures("two_files")
+def test_a_changed_file_leaves_nothing(server: Any, empty_home: Path) -> None:
+    server.files["/question.jsonl"] = b"changed"
+    with pytest.raises(ChecksumError):
+        datasets.pull_dataset("tiny")
+    assert list(empty_home.rglob("*")) == []
+
+
+def test_an_unknown_data_set_names_the_nearest() -> None:
+    with pytest.raises(UnknownModelError) as failed:
+        datasets.pull_dataset("vicuna-80")
+    assert (failed.value.message, failed.value.hint) == ("no data set is called `vicuna-80`", "did you mean `vicuna80`?")
+
+
+@pytest.mark.parametrize("name", datasets.datasets())
+def test_every_file_is_pinned_and_has_known_terms(name: str) -> None:
+    found = datasets.dataset(name)
+    assert found.licence in licences.licences()
+    assert found.licence_source
+    for source in found.files:
+        assert source.sha256 is not None
+        assert re.fullmatch(r"[0-9a-f]{64}", source.sha256)
+        assert source.size_bytes
+        assert not Path(source.file_name).is_absolute()
+        assert ".." not in Path(source.file_name).parts
+    assert list(datasets.dataset_files(name)) == [source.file_name for source in found.files]
+
+
+def test_vicuna80_has_the_questions_seven_answers_and_thirteen_reviews() -> None:
+    names = list(datasets.dataset_files("vicuna80"))
+    assert sum(name.startswith("answer/") for name in names) == 7
+    assert sum(name.startswith("review/") for name in names) == 13
+    assert "question.jsonl" in names
+
+
+@pytest.mark.data
+def test_vader_reviews_come_out_of_the_sdist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    folder = datasets.pull_dataset("vader-reviews")
+    rows = (folder / "amazonReviewSnippets_GroundTruth.txt").read_text(encoding="ascii").splitlines()
+    assert len(rows) == 3708
+    assert rows[0].split("\t")[:2] == ["1_1", "-0.9"]

@@ -1,0 +1,126 @@
+"""Commercial use, computed over the whole chain."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nomoat.catalog import cards, licences
+from nomoat.records import Parent
+
+
+def verdict(model_id: str) -> licences.ChainVerdict:
+    return licences.verdict(cards.card(model_id))
+
+
+@pytest.mark.parametrize(
+    ("model_id", "commercial"),
+    [
+        ("openllama-7b", "yes"),
+        ("gpt-j-6b", "yes"),
+        ("falcon-40b", "yes"),
+        ("mpt-7b", "yes"),
+        ("qwen2.5-coder-0.5b", "yes"),
+        ("llama2-13b", "yes, if"),
+        ("mpt-7b-instruct", "yes, if"),
+        ("smollm2-135m", "yes, if"),
+        ("bloom-560m", "yes, with use restrictions"),
+        ("gemma3-270m", "yes, with use restrictions"),
+        ("llama-65b", "no"),
+        ("opt-125m", "no"),
+        ("alpaca-7b", "no"),
+        ("vicuna-13b-v1.1", "no"),
+        ("vicuna-13b-v1.5", "no"),
+        ("mpt-7b-chat", "no"),
+    ],
+)
+def test_verdict(model_id: str, commercial: str) -> None:
+    assert verdict(model_id).commercial == commercial
+
+
+def test_alpaca_is_no_because_of_its_base_its_data_and_its_teacher() -> None:
+    found = verdict("alpaca-7b")
+    assert [(link.role, link.name) for link in found.deciding] == [
+        ("weights", "alpaca-7b"),
+        ("base", "llama-7b"),
+        ("data", "Alpaca data (52K instructions)"),
+        ("teacher", "text-davinci-003"),
+    ]
+    assert all(link.source for link in found.links)
+    assert found.unconfirmed == ()
+
+
+def test_llama2_names_its_users_and_the_training_of_other_models() -> None:
+    conditions = " ".join(verdict("llama2-7b").conditions)
+    assert "700 million monthly users" in conditions
+    assert "improve any other large language model" in conditions
+
+
+def test_vicuna_v15_is_released_under_llama2_but_its_teacher_decides() -> None:
+    found = verdict("vicuna-7b-v1.5")
+    assert found.links[0].commercial == "yes, if"
+    assert [link.role for link in found.deciding] == ["teacher"]
+    assert ("data", "unknown") in [(link.role, link.commercial) for link in found.links]
+
+
+def test_terms_nobody_checked_are_shown_as_unconfirmed() -> None:
+    assert [link.name for link in verdict("qwen2.5-7b").unconfirmed] == ["qwen2.5-7b"]
+    assert verdict("qwen2.5-0.5b").unconfirmed == ()
+    assert [link.licence for link in verdict("palm2").unconfirmed] == ["google-terms"]
+
+
+@pytest.mark.parametrize(
+    ("licence", "commercial"),
+    [
+        ("own", "yes"),
+        ("cc-by-sa-3.0", "yes, if"),
+        ("gemma", "yes, with use restrictions"),
+        ("unknown", "unknown"),
+        ("a licence of my own making", "unknown"),
+        ("cc-by-nc-4.0", "no"),
+    ],
+)
+def test_the_data_of_a_tuned_model_is_part_of_its_chain(licence: str, commercial: str) -> None:
+    data = Parent(kind="data", name="고객 문의.csv", licence=licence)
+    assert licences.chain(cards.card("openllama-3b"), [data]).commercial == commercial
+
+
+def test_no_outweighs_unknown_and_unknown_outweighs_conditions() -> None:
+    unknown, no = Parent(kind="data", name="u", licence="unknown"), Parent(kind="data", name="n", licence="opt")
+    assert licences.chain(cards.card("llama2-7b"), [unknown]).commercial == "unknown"
+    assert licences.chain(cards.card("llama2-7b"), [unknown, no]).commercial == "no"
+
+
+def test_two_kinds_of_conditions_add_up_under_the_stricter_name() -> None:
+    found = licences.chain(cards.card("bloom-560m"), [licences.teacher("openai:gpt-4o-mini")])
+    assert found.commercial == "yes, if"
+    assert len(found.conditions) == 3
+
+
+def test_weights_of_unknown_origin_make_the_chain_unknown() -> None:
+    assert licences.chain(None, [Parent(kind="data", name="mine", licence="own")]).commercial == "unknown"
+
+
+def test_the_own_data_of_the_user_needs_no_confirmation() -> None:
+    found = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="mine", licence="own")])
+    assert found.unconfirmed == ()
+
+
+@pytest.mark.parametrize(
+    ("ref", "licence"),
+    [
+        ("openai:gpt-4o-mini", "openai-terms"),
+        ("google:gemini-2.5-flash", "google-terms"),
+        ("anthropic:claude-haiku-4-5", "anthropic-terms"),
+        ("llama2-7b", "llama2"),
+        ("http://127.0.0.1:11434/v1#m", "unknown"),
+    ],
+)
+def test_a_teacher_brings_the_terms_on_its_output(ref: str, licence: str) -> None:
+    assert licences.teacher(ref).licence == licence
+
+
+def test_a_chain_survives_being_written_down() -> None:
+    found = verdict("alpaca-7b")
+    assert licences.from_dict(json.loads(json.dumps(licences.as_dict(found)))) == found

@@ -1,0 +1,75 @@
+"""The memory plan: the formula, the three verdicts, and what is recommended instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from nomoat import hardware
+from nomoat.catalog import cards, memory
+from nomoat.errors import NotEnoughMemoryError
+from nomoat.hardware import Detected
+
+
+@pytest.fixture
+def sixteen_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of 16 GB, 10 of them free."""
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(10 * 10**9, "free"))
+    monkeypatch.setattr(hardware, "memory_total_bytes", lambda: Detected(16 * 10**9, "memory of the machine"))
+
+
+def need(model_id: str, context_tokens: int | None = None) -> memory.MemoryNeed:
+    found = memory.memory_need(cards.card(model_id), context_tokens)
+    assert found is not None
+    return found
+
+
+def test_a_7b_model_takes_a_byte_a_parameter_and_half_a_megabyte_a_token() -> None:
+    found = need("llama-7b", 1000)
+    assert found.weights_bytes == round(1.05 * 6.74e9)
+    assert found.kv_cache_bytes == 1000 * 2 * 2 * 32 * 32 * 128
+    assert found.total_bytes == found.weights_bytes + found.kv_cache_bytes + 400_000_000
+    assert str(found).startswith("about 8.0 GB: weights 7.08 + KV cache 0.52 (1,000 tokens) + overhead 0.40 (estimate")
+
+
+def test_grouped_query_attention_needs_a_smaller_cache() -> None:
+    assert need("qwen2.5-7b", 4096).kv_cache_bytes * 9 < need("llama-7b", 4096).kv_cache_bytes
+
+
+def test_an_unknown_shape_is_guessed_from_the_parameters_and_says_so() -> None:
+    guessed = memory.memory_need(memory.ModelSizes(parameters=6_740_000_000), 1000)
+    assert guessed is not None
+    assert guessed.kv_cache_bytes == need("llama-7b", 1000).kv_cache_bytes
+    assert "guessed from the number of parameters" in guessed.note
+
+
+def test_the_context_is_4096_unless_the_model_or_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert need("smollm2-135m").context_tokens == 4096
+    assert need("llama-7b").context_tokens == 2048
+    monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "512")
+    assert need("llama-7b").context_tokens == 512
+
+
+def test_a_closed_model_needs_nothing_here() -> None:
+    assert memory.memory_need(cards.card("gpt-4")) is None
+
+
+@pytest.mark.usefixtures("sixteen_gb")
+@pytest.mark.parametrize(
+    ("model_id", "verdict", "reason"),
+    [
+        ("smollm2-135m", "fits", "10.0 GB are free (free)"),
+        ("openllama-7b", "fits", "10.0 GB are free (free)"),
+        ("llama2-7b", "tight", "10.0 of 16.0 GB are free: close other programs"),
+        ("falcon-40b", "does not fit", "there are 16.0 GB (memory of the machine)"),
+    ],
+)
+def test_fit(model_id: str, verdict: str, reason: str) -> None:
+    assert memory.fit(need(model_id)) == Detected(verdict, reason)
+
+
+@pytest.mark.usefixtures("sixteen_gb")
+def test_what_does_not_fit_names_the_largest_that_does() -> None:
+    with pytest.raises(NotEnoughMemoryError) as failed:
+        memory.require_fit("falcon-40b", need("falcon-40b"))
+    assert failed.value.message == "`falcon-40b` needs about 44.0 GB of memory, and there are 16.0 GB (memory of the machine)"
+    assert failed.value.hint == "try `openllama-7b`, or `--force` if you know better"

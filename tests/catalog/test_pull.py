@@ -1,0 +1,94 @@
+"""Models on this disk: pulled once, found by reference, listed, removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nomoat import paths
+from nomoat.catalog import pull
+from nomoat.errors import ChecksumError, DownloadError, UnknownModelError, UnsupportedError, UsageError
+
+HUB = "hf:owner/repo/sub/m.gguf"
+
+
+@pytest.fixture
+def hub(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    server.files["/owner/repo/resolve/main/sub/m.gguf"] = b"GGUF one"
+    return server
+
+
+def test_a_file_of_the_hub_is_pulled_once_found_listed_and_removed(hub: Any, empty_home: Path) -> None:
+    path = pull.pull_model(HUB)
+    assert path == paths.models() / "hf" / "owner" / "repo" / "sub" / "m.gguf"
+    assert pull.pull_model(HUB) == path
+    assert len(hub.asked) == 1
+    assert pull.find_installed(HUB) == path
+    assert pull.installed() == [pull.Installed(ref=HUB, path=path, size_bytes=8)]
+    assert pull.remove(HUB) == 8
+    assert list(empty_home.rglob("*")) == []
+    assert pull.find_installed(HUB) is None
+
+
+def test_force_pulls_again(hub: Any) -> None:
+    pull.pull_model(HUB)
+    hub.files["/owner/repo/resolve/main/sub/m.gguf"] = b"GGUF two"
+    assert pull.pull_model(HUB, force=True).read_bytes() == b"GGUF two"
+
+
+def test_a_failed_second_pull_leaves_the_first_file(hub: Any) -> None:
+    path = pull.pull_model(HUB)
+    hub.status = 503
+    with pytest.raises(DownloadError):
+        pull.pull_model(HUB, force=True)
+    assert path.read_bytes() == b"GGUF one"
+
+
+def test_a_card_is_checked_against_its_sum(hub: Any, empty_home: Path) -> None:
+    hub.files["/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/resolve/main/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"] = b"GGUF other"
+    with pytest.raises(ChecksumError, match="10 bytes with sha256"):
+        pull.pull_model("qwen2.5-coder-0.5b")
+    assert list(empty_home.rglob("*")) == []
+
+
+def test_remove_takes_what_a_cut_pull_left(hub: Any, empty_home: Path) -> None:
+    hub.cut_after = 4
+    with pytest.raises(DownloadError):
+        pull.pull_model(HUB)
+    assert pull.installed() == []
+    assert pull.remove(HUB) > 0
+    assert list(empty_home.rglob("*")) == []
+
+
+def test_what_is_not_here_cannot_be_removed() -> None:
+    with pytest.raises(UnknownModelError) as failed:
+        pull.remove("smollm2-135m")
+    assert (failed.value.message, failed.value.hint) == ("no model called `smollm2-135m` is pulled", "nothing is pulled yet")
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "message"),
+    [
+        ("gpt-4", UsageError, "`gpt-4` is a closed model: its weights were never published"),
+        ("opt-125m", UnsupportedError, "nomoat knows no GGUF file of `opt-125m`"),
+        ("hf:owner/repo", UsageError, "`hf:owner/repo` names no file of the hub"),
+        ("hf:owner/repo/../../x.gguf", UsageError, "names no file of the hub"),
+        ("https://host/page.html", UsageError, "names no GGUF file"),
+        ("nothing", UnknownModelError, "no model is called `nothing`"),
+    ],
+)
+def test_what_cannot_be_pulled_says_why(ref: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        pull.pull_model(ref)
+    assert pull.find_installed(ref) is None
+
+
+def test_a_model_only_a_mirror_can_have_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path))
+    with pytest.raises(DownloadError) as failed:
+        pull.pull_model("gemma3-270m")
+    assert failed.value.message == "`gemma-3-270m-q4_k_m.gguf` can be had only from a mirror"

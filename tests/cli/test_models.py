@@ -1,0 +1,52 @@
+"""`nomoat models`, as a user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from nomoat.catalog import cards
+
+Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_models_lists_every_card_with_its_verdict(nomoat: Nomoat) -> None:
+    done = nomoat("models")
+    assert (done.returncode, done.stderr) == (0, "* rests on terms not confirmed: `nomoat show MODEL`\n")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert set(rows) == {"MODEL"} | {card.id for card in cards.cards()}
+    assert " 6.74 B  no " in rows["alpaca-7b"]
+    assert " yes, with use restrictions " in rows["bloom-560m"]
+    assert " openai:gpt-4o-mini" in rows["gpt-4o-mini"]
+
+
+def test_commercial_leaves_out_no_and_unknown(nomoat: Nomoat) -> None:
+    rows = json.loads(nomoat("models", "--commercial", "--json").stdout)
+    ids = [row["id"] for row in rows]
+    assert {row["licence"]["commercial"] for row in rows} == {"yes", "yes, if", "yes, with use restrictions"}
+    assert "openllama-7b" in ids
+    assert "vicuna-7b-v1.5" not in ids
+
+
+def test_fits_and_open_and_closed_filter(nomoat: Nomoat) -> None:
+    fitting = json.loads(nomoat("models", "--fits", "--json").stdout)
+    assert {row["memory"]["fits"] for row in fitting} == {"fits"}
+    assert {row["kind"] for row in json.loads(nomoat("models", "--closed", "--json").stdout)} == {"closed"}
+    assert {row["kind"] for row in json.loads(nomoat("models", "--open", "--json").stdout)} == {"open"}
+
+
+def test_a_longer_context_needs_more_memory(nomoat: Nomoat) -> None:
+    def total(*more: str) -> int:
+        rows = json.loads(nomoat("models", "--json", *more).stdout)
+        return next(row["memory"]["total_bytes"] for row in rows if row["id"] == "smollm2-135m")
+
+    assert total("-c", "8192") - total("-c", "4096") == 4096 * 2 * 2 * 30 * 3 * 64
+
+
+def test_a_listing_of_nothing_says_so_and_leaves_no_trace(empty_home: Path, nomoat: Nomoat) -> None:
+    done = nomoat("models", "--pulled")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing is pulled yet: `nomoat pull smollm2-135m`\n")
+    assert json.loads(nomoat("models", "--pulled", "--json").stdout) == []
+    assert not empty_home.exists()

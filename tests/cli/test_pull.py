@@ -1,0 +1,81 @@
+"""`nomoat pull`, as a user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nomoat import hardware
+
+Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+HUB = "hf:owner/repo/m.gguf"
+MEMORY_NOTE = "(estimate: int8 in memory, whatever the file)"
+
+
+@pytest.fixture
+def mirror(nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mirror that holds one small file which begins as a GGUF file does; `nomoat` has taken away the user's."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / "m.gguf").write_bytes(b"GGUF" + bytes(1000))
+    monkeypatch.setenv("NOMOAT_MIRROR", str(folder))
+    return folder
+
+
+def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Path, nomoat: Nomoat) -> None:
+    path = empty_home / "models" / "hf" / "owner" / "repo" / "m.gguf"
+    done = nomoat("pull", HUB)
+    assert (done.returncode, done.stdout) == (0, f"{path}\n")
+    assert done.stderr == (
+        f"{HUB}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {HUB}`\n"
+        f"{HUB}: pulled, 0 MB\n"
+    )
+    assert nomoat("pull", HUB).stderr == f"{HUB}: here already\n"
+    assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
+    assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 0 MB free again\n"
+    assert not path.exists()
+
+
+def test_pull_says_licence_and_memory_before_it_connects(nomoat: Nomoat) -> None:
+    done = nomoat("pull", "qwen2.5-coder-0.5b")
+    assert (done.returncode, done.stdout) == (1, "")
+    first, second, *rest = done.stderr.splitlines()
+    assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
+    assert second.startswith("memory: ")
+    assert f"about 1.0 GB: weights 0.52 + KV cache 0.05 (4,096 tokens) + overhead 0.40 {MEMORY_NOTE}" in second
+    assert rest == [
+        "error: refused to connect to `huggingface.co` to pull a model: NOMOAT_OFFLINE is set",
+        "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",
+    ]
+
+
+@pytest.mark.skipif(hardware.memory_total_bytes().value > 78e9, reason="this machine holds 70 billion parameters")
+def test_pull_of_what_cannot_fit_is_refused_without_a_terminal_unless_forced(nomoat: Nomoat) -> None:
+    done = nomoat(
+        "pull",
+        "llama2-70b",
+    )
+    assert done.returncode == 1
+    assert "error: `llama2-70b` needs about 74.2 GB of memory, and there are " in done.stderr
+    assert "memory: does not fit; about 74.2 GB" in done.stderr
+    for consent in ("--force", "--yes"):
+        assert "error: refused to connect to `huggingface.co`" in nomoat("pull", "llama2-70b", consent).stderr
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "hint"),
+    [
+        ("smolm2-135m", "no model is called `smolm2-135m`", "did you mean `smollm2-135m`"),
+        ("gpt-4", "`gpt-4` is a closed model: its weights were never published", "ask it as `openai:gpt-4`"),
+        ("bloom-176b", "nomoat knows no GGUF file of `bloom-176b`", "Weights only as safetensors"),
+        ("hf:owner/repo", "`hf:owner/repo` names no file of the hub", "a file of the hub is named `hf:owner/repo/file.gguf`"),
+    ],
+)
+def test_pull_of_what_cannot_be_had_says_why(ref: str, error: str, hint: str, nomoat: Nomoat) -> None:
+    done = nomoat("pull", ref)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {error}\nhint: {hint}")

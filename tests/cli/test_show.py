@@ -1,0 +1,78 @@
+"""`nomoat show`, as a user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+HUB = "hf:owner/repo/m.gguf"
+
+
+def test_show_gives_the_three_reasons_against_alpaca_with_their_sources(nomoat: Nomoat) -> None:
+    done = nomoat("show", "alpaca-7b")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    at = lines.index("commercial use: no")
+    assert [line.split(":")[0] for line in lines[at + 1 : at + 5]] == [
+        "  because of alpaca-7b itself",
+        "  because of base llama-7b",
+        "  because of data Alpaca data (52K instructions)",
+        "  because of teacher text-davinci-003",
+    ]
+    assert "    source: tatsu-lab/stanford_alpaca @ 761dc5b, DATA_LICENSE" in lines
+
+
+def test_show_marks_what_is_not_confirmed(nomoat: Nomoat) -> None:
+    assert "    source, UNCONFIRMED: Hugging Face Qwen/Qwen2.5-7B-Instruct" in nomoat("show", "qwen2.5-7b").stdout.splitlines()
+
+
+def test_show_of_a_cloud_reference_gives_its_price(nomoat: Nomoat) -> None:
+    out = nomoat("show", "openai:gpt-4o-mini").stdout
+    assert "price: $0.15 in, $0.6 out per million tokens (as of 2024-07; " in out
+    assert "prompts to `openai:gpt-4o-mini` leave this machine" in out
+
+
+@pytest.mark.parametrize(("licence", "commercial"), [("own", "yes"), ("cc-by-nc-4.0", "no")])
+def test_show_of_a_tuned_model_reads_its_chain(
+    licence: str, commercial: str, empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+) -> None:
+    tuned(licence)
+    done = nomoat("show", "openllama-3b+후기")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"commercial use: {commercial}" in done.stdout.splitlines()
+    assert any(line.startswith("  data 후기.csv: ") for line in done.stdout.splitlines())
+    assert json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["licence"]["commercial"] == commercial
+
+
+def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
+    tuned("own")
+    path = empty_home / "adapters" / "후기" / "provenance.json"
+    path.write_text("{}")
+    done = nomoat("show", "openllama-3b+후기")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: `{path}` holds no licence chain: 'licence'\nhint: tune the adapter again\n"
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "hint"),
+    [
+        ("openllama-3b+nothing", "no adapter is called `nothing`", "`nomoat tune` makes one"),
+        (HUB, f"`{HUB}` is not in the catalogue and not on this disk", f"nomoat pull {HUB}"),
+        ("gemma3-270", "no model is called `gemma3-270`", "did you mean `gemma3-270m`"),
+    ],
+)
+def test_show_of_what_is_not_there_says_what_to_do(ref: str, error: str, hint: str, nomoat: Nomoat) -> None:
+    done = nomoat("show", ref)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {error}\nhint: {hint}")
+
+
+@pytest.mark.data
+def test_show_of_a_file_finds_its_card_by_its_sum(smollm2_gguf: Path, nomoat: Nomoat) -> None:
+    facts = json.loads(nomoat("show", str(smollm2_gguf), "--json").stdout)
+    assert (facts["card"], facts["parameters"], facts["runs_here"]) == ("smollm2-135m", 134_515_008, True)
