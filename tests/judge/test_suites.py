@@ -44,13 +44,13 @@ def test_toml_gives_prompt_and_system_and_the_rest(tmp_path: Path) -> None:
     write_lines(tmp_path / "data.jsonl", GOOD, {"messages": [{"role": "user", "content": "as it is"}], "target": "2"})
     toml = tmp_path / "maths.toml"
     toml.write_text(
-        'metric = "exact"\nexamples = "data.jsonl"\nsystem = "Be brief."\nprompt = "Q: {input}\\nA:"\n'
+        'metric = "exact"\nexamples = "data.jsonl"\nsystem = "Be brief."\nprompt = "{Q}: {input}\\nA:"\n'
         'licence = "mit"\nsource = "here"\nmax_new_tokens = 5\nper_token = true\n'
     )
     suite = load_suite(toml)
     assert (suite.name, suite.metric, suite.licence, suite.source) == ("maths", "exact", "mit", "here")
     assert (suite.max_new_tokens, suite.per_token) == (5, True)
-    assert [message.content for message in suite.examples[0].messages] == ["Be brief.", "Q: Works {well}.\nA:"]
+    assert [message.content for message in suite.examples[0].messages] == ["Be brief.", "{Q}: Works {well}.\nA:"]
     assert suite.examples[1].messages == (Message(role="user", content="as it is"),)
 
 
