@@ -43,6 +43,12 @@ class Responder:
         self.licence = licence
 
     @property
+    def name(self) -> str:
+        """The reference without folders of this machine, to be shown to others: a file is known by its name."""
+        base = self.ref.rpartition("+")[0] or self.ref
+        return Path(self.ref).name if Path(base).expanduser().exists() else self.ref
+
+    @property
     def digest(self) -> str:
         """What stored answers are kept under: see `Engine.digest`."""
         return self.engine.digest

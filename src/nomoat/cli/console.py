@@ -38,22 +38,27 @@ def print_json(value: object) -> None:
 
 def byte_progress() -> Progress:
     """A bar for downloads: size, speed, time left."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-        console=stderr_console(), transient=True,
-    )  # fmt: skip
+    return _progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 def item_progress() -> Progress:
     """A bar for counted work: done of total, time left, and a free text field `info`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    return Progress(
+    return _progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[info]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=stderr_console(), transient=True,
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
+
+
+def _progress(*columns: Any) -> Progress:
+    """On stderr, and gone when the work is done. In a log, where a bar would leave empty lines, there is none."""
+    from rich.progress import Progress
+
+    console = stderr_console()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat.cli import answering, console
+from nomoat.cli.loading import load_with_bar
 
 if TYPE_CHECKING:
     from nomoat.records import Request
@@ -23,6 +24,9 @@ def run(
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.0,
     top_p: Annotated[float, typer.Option("--top-p", min=0.001, max=1.0, help="Sample from this share of likelihood.")] = 1.0,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False, help="Makes sampling repeatable.")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,
 ) -> None:
@@ -39,7 +43,6 @@ def run(
     """
     from nomoat.errors import UsageError
     from nomoat.records import Message, Request
-    from nomoat.responder import load
 
     if raw and system is not None:
         raise UsageError("`--raw` has no chat template to put `--system` into", hint="leave one of them out")
@@ -50,7 +53,7 @@ def run(
     if talk:
         from nomoat.cli.chat import Chat
 
-        with load(model) as responder:
+        with load_with_bar(model, context_tokens=context_tokens) as responder:
             Chat(responder, settings=settings, system=system).talk()
         return
     text = _whole_prompt(prompt)
@@ -59,7 +62,7 @@ def run(
     else:
         turns = [Message(role="system", content=system)] if system else []
         request = Request(messages=(*turns, Message(role="user", content=text)), **settings)  # type: ignore[arg-type]
-    with load(model) as responder:
+    with load_with_bar(model, context_tokens=context_tokens) as responder:
         _ask(responder, request, as_json=as_json)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
 from nomoat.cli import console
+from nomoat.cli.loading import load_with_bar
 
 
 def serve(
@@ -15,6 +17,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[
         str | None, typer.Option(envvar="NOMOAT_API_KEY", show_default=False, help="What clients must send as a bearer key.")
+    ] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does.
@@ -35,7 +40,10 @@ def serve(
         if exc.name not in ("fastapi", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
-    app.serve(models, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, models, api_key))
+    with ExitStack() as stack:
+        loaded = [stack.enter_context(load_with_bar(ref, context_tokens=context_tokens)) for ref in models]
+        names = [model.name for model in loaded]
+        app.serve(loaded, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, names, api_key))
     console.say("stopped")
 
 

@@ -214,12 +214,10 @@ class _Batcher:
         running: dict[int, tuple[Any, _Tokens]] = {}
         while True:
             # with nothing to do, wait for a request; with work under way, take what has come and go on
-            while not running or not self._incoming.empty():
+            while not self._pipeline.has_non_finished_requests() or not self._incoming.empty():
                 item = self._incoming.get()
                 if item is None:
-                    for handle, tokens in running.values():
-                        handle.cancel()
-                        tokens.ready.put(RuntimeError("the model was closed while it was answering"))
+                    self._drop(running)
                     return
                 self._add(next(numbers), item, running)
             try:
@@ -243,6 +241,14 @@ class _Batcher:
             tokens.ready.put(exc)
             return
         running[number] = (handle, tokens)
+
+    def _drop(self, running: dict[int, tuple[Any, _Tokens]]) -> None:
+        for handle, tokens in running.values():
+            handle.cancel()
+            tokens.ready.put(RuntimeError("the model was closed while it was answering"))
+        while self._pipeline.has_non_finished_requests():  # a cancelled request gives its memory back in the next step
+            self._pipeline.step()
+        del self._pipeline
 
     @staticmethod
     def _hand_out(handle: Any, tokens: _Tokens) -> bool:

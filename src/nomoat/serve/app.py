@@ -40,7 +40,7 @@ def create_app(responder: Responder | Mapping[str, Responder], *, api_key: str |
 
     The caller closes the responders, after the application has ended. `api_key`: what clients must send; None asks for none.
     """
-    served = dict(responder) if isinstance(responder, Mapping) else {responder.ref: responder}
+    served = dict(responder) if isinstance(responder, Mapping) else {responder.name: responder}
     if not served:
         raise UsageError("there is no model to serve")
     answers = Answers()
@@ -98,7 +98,7 @@ def serve(
     models = [model] if isinstance(model, str | Responder) else model
     with bind(host, port) as listener, ExitStack() as stack:
         loaded = [stack.enter_context(responders.load(one)) if isinstance(one, str) else one for one in models]
-        app = create_app({one.ref: one for one in loaded}, api_key=api_key or None)
+        app = create_app({one.name: one for one in loaded}, api_key=api_key or None)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
         )

@@ -1,0 +1,144 @@
+"""`nomoat demo`: the whole story on one real model and one real data set, in minutes."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nomoat.cli import console
+from nomoat.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from nomoat.judge.suites import Suite
+
+BASE, ADAPTER, DATA = "smollm2-135m", "demo-reviews", "vader-reviews"
+QUESTION = "What is the capital of France?"
+# Ratings go from -4 to 4. Sentences that twenty people on average found neither good nor bad have no right answer of two.
+CLEAR_RATING = 0.5
+LABELS = ("negative", "positive")
+
+
+def demo(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes to tune.")] = 2.0,
+    report: Annotated[Path | None, typer.Option(help="Where to write the HTML report.", show_default=False)] = None,
+) -> None:
+    """Pull a model, ask it, tune it on real data, and prove with error bars what tuning was worth.
+
+    \b
+    Examples:
+      nomoat demo
+      nomoat demo --minutes 5
+      NOMOAT_MIRROR=/mnt/models nomoat demo      without the internet
+
+    Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
+    """
+    from nomoat import hardware, paths
+
+    _require_tune()
+    started = time.perf_counter()
+    console.say(f"nomoat demo on {hardware.summary()}")
+    _step(1, f"Pull {BASE}, an open model of 135 million parameters (98 MB).")
+    from nomoat.cli.pull import pull
+
+    pull([BASE])
+    _step(2, f'Ask it, on this machine: "{QUESTION}"')
+    _ask()
+    _step(3, "Fetch product-review sentences that twenty people each have rated (vaderSentiment, MIT licence).")
+    table, suite = _prepare_data()
+    labels = ", ".join(f"{sum(e.target == label for e in suite.examples)} {label}" for label in LABELS)
+    console.say(f"learn from {table}; keep {len(suite.examples)} sentences of other reviews for the proof ({labels})")
+    _step(4, f"Tune for {minutes:g} minutes: the model learns to tell positive from negative sentences.")
+    _tune(table, minutes)
+    _step(5, "Duel: the same questions to the tuned and to the untuned model, none of which it has seen.")
+    path = report or paths.runs() / "demo.html"
+    _duel(suite, path)
+    console.say(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. The report, with a plot: {path}")
+    console.say(
+        "Next:\n"
+        f"  nomoat run {BASE}+{ADAPTER}\n"
+        f"  nomoat duel {BASE}+{ADAPTER} {BASE} --suite {suite.name}\n"
+        f"  nomoat serve {BASE}\n"
+        "  nomoat tune --help            with your own data"
+    )
+
+
+def _require_tune() -> None:
+    """Said before anything is downloaded."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("peft") is None:
+        raise MissingExtraError(extra="tune", what="`nomoat demo`")
+
+
+def _step(number: int, sentence: str) -> None:
+    console.say(f"\n[{number}/5] {sentence}")
+
+
+def _ask() -> None:
+    from nomoat.cli import answering
+    from nomoat.cli.loading import load_with_bar
+    from nomoat.records import Message, Request
+
+    with load_with_bar(BASE) as model:
+        request = Request(messages=(Message(role="user", content=QUESTION),), max_new_tokens=64)
+        answering.say_outcome(answering.show(model.stream(request)), max_new_tokens=request.max_new_tokens)
+
+
+def _prepare_data() -> tuple[Path, Suite]:
+    """A table to learn from, and a suite of the sentences of other reviews: no review stands on both sides."""
+    from nomoat import paths
+    from nomoat.catalog.datasets import dataset, pull_dataset
+    from nomoat.judge.suites import suite_from_csv, write_suite
+
+    with console.byte_progress() as bar:
+        task = bar.add_task(DATA, total=None)
+        folder = pull_dataset(DATA, progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total))
+    rows = _read_ratings(folder / "amazonReviewSnippets_GroundTruth.txt")
+    tables = {part: folder / f"{part}.csv" for part in ("train", "test")}
+    for part, path in tables.items():
+        with paths.whole_file(path) as whole, whole.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows(row for review, *row in rows if (review % 4 == 0) == (part == "test"))
+    facts = dataset(DATA)
+    suite = suite_from_csv(tables["test"], "text", "label", labels=LABELS)
+    suite = replace(suite, name=ADAPTER, licence=facts.licence, source=facts.citation)
+    write_suite(suite, paths.home() / "suites")
+    return tables["train"], suite
+
+
+def _read_ratings(path: Path) -> list[tuple[int, str, str]]:
+    """(review, sentence, label) of each sentence that people found clearly positive or negative."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, rating, sentence = line.split("\t", 2)
+        if abs(float(rating)) >= CLEAR_RATING:
+            rows.append((int(key.partition("_")[0]), sentence.strip(), LABELS[float(rating) > 0]))
+    return rows
+
+
+def _tune(table: Path, minutes: float) -> None:
+    from nomoat.cli.tune import tune_with_bar
+    from nomoat.tune.train import Settings
+
+    settings = Settings(minutes=minutes, epochs=3)  # more epochs would only overfit, however fast the machine
+    tune_with_bar(
+        BASE, table, name=ADAPTER, settings=settings, input_column="text", label_column="label", data_licence="mit", replace=True
+    )
+
+
+def _duel(suite: Suite, report: Path) -> None:
+    from nomoat.cli import judging
+    from nomoat.cli.duel import print_verdict
+    from nomoat.judge.report import write_duel_report
+    from nomoat.judge.run import run_duel
+
+    with judging.bars() as progress:
+        fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, progress=progress)
+    print_verdict(fought.verdict)
+    write_duel_report(fought, report)
