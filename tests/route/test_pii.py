@@ -1,0 +1,195 @@
+"""The privacy guard: what it must see in a text, and what it must leave alone. No number here is anyone's."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from nomoat.route import pii
+
+
+def kinds(text: str, **options: object) -> set[str]:
+    return {finding.kind for finding in pii.find(text, **options)}  # type: ignore[arg-type]
+
+
+RESIDENT = "800101-1234560"  # the checksum fits
+WITHOUT_CHECKSUM = "800101-1234567"
+
+
+def test_resident_number_with_its_checksum_is_certain() -> None:
+    (finding,) = pii.find(f"제 주민번호는 {RESIDENT}입니다")
+    assert finding == pii.Finding(kind="resident_number", start=8, end=22, certain=True)
+
+
+def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
+    (finding,) = pii.find(WITHOUT_CHECKSUM)
+    assert (finding.kind, finding.certain) == ("resident_number", False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "8001011234560",
+        "800101 1234560",
+        "800101 - 1234560",
+        "800101–1234560",
+        "８００１０１－１２３４５６３",
+        "8001\u200b01-1234560",
+        "주민번호800101-1234560입니다",
+        "ID800101-1234560X",
+        "800101\n1234560",
+        "040229-3234567",
+    ],
+)
+def test_resident_number_is_seen_however_it_is_written(text: str) -> None:
+    assert kinds(text) == {"resident_number"}
+
+
+@pytest.mark.parametrize("text", ["801301-1234560", "800132-1234560", "030229-3234567", "800101-12345678", "1800101-1234560"])
+def test_number_without_a_birth_date_is_no_resident_number(text: str) -> None:
+    assert "resident_number" not in kinds(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "010-1234-5678로 연락 주세요",
+        "전화010-1234-5678입니다",
+        "01012345678",
+        "tel01012345678",
+        "010 1234 5678",
+        "010.1234.5678",
+        "０１０－１２３４－５６７８",
+        "011-234-5678",
+        "02-123-4567",
+        "(02) 123-4567",
+        "031)123-4567",
+        "070-1234-5678",
+        "1588-1234",
+        "+82 10-1234-5678",
+        "call +1 (650) 253-0000 now",
+        "+44 20 7946 0958",
+    ],
+)
+def test_phone_number_is_seen_however_it_is_written(text: str) -> None:
+    assert kinds(text) == {"phone"}
+
+
+@pytest.mark.parametrize("text", ["124-81-00998", "124 81 00998", "사업자번호 1248100998", "사업자등록번호(124－81－00998)를"])
+def test_business_number_with_its_checksum_is_seen(text: str) -> None:
+    assert kinds(text) == {"business_number"}
+
+
+@pytest.mark.parametrize("text", ["124-81-00999", "주문 1248100998", "사업자번호 1248100999"])
+def test_business_number_needs_its_checksum_and_without_separators_a_word(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "신한은행 110-123-456789",
+        "계좌번호: 123456-01-123456",
+        "국민 123456-01-123456",
+        "110-123-456789 (신한은행)",
+        "입금은 3333011234567로",
+        "my bank account is 1234567890",
+        "농협 352 1234 5678 93",
+        "GB82 WEST 1234 5698 7654 32",
+        "DE89370400440532013000",
+    ],
+)
+def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
+    assert kinds(text) == {"bank_account"}
+
+
+@pytest.mark.parametrize(
+    "text", ["4111 1111 1111 1111", "4111-1111-1111-1111로 결제", "5555555555554444", "378282246310005", "카드4111111111111111"]
+)
+def test_card_number_is_seen(text: str) -> None:
+    assert kinds(text) == {"card"}
+
+
+@pytest.mark.parametrize(
+    "text", ["kim@example.com으로 보내요", "<a.b+c@mail.example.co.kr>", "ｋｉｍ＠ｅｘａｍｐｌｅ．ｃｏｍ", "메일kim@example.com"]
+)
+def test_email_is_seen(text: str) -> None:
+    assert kinds(text) == {"email"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("김철수", "김철수는 왔다"),
+        ("김철수", "우리김철수"),
+        ("김 철수", "김철수"),
+        ("김철수", unicodedata.normalize("NFD", "김철수가")),
+        ("Jane Roe", "JANE  ROE called"),
+        ("Jane Roe", "jane roe가 전화했다"),
+        ("Project X", "the project\nx plan"),
+        ("C++ (secret)", "uses c++ (secret)!"),
+    ],
+)
+def test_listed_name_is_seen(name: str, text: str) -> None:
+    assert kinds(text, names=[name]) == {"name"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("Roe", "heroes"), ("Roe", "Roebuck"), ("Roe", "hRoe"), ("김철수", "김철호"), (" ", "a b")]
+)
+def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None:
+    assert kinds(text, names=[name]) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "What is a moat?",
+        "주문번호 20240115123456",
+        "order 2024-01234567",
+        "lot 2023-1234-5678",
+        "2024-01-15 10:30:00 에 입금했습니다",
+        "입금 2024-01-15 10:30, 1,234,567원",
+        "2023.12.31",
+        "v1.2.3.4567 and 10.0.19045.3803",
+        "가격은 1,234,567원",
+        "ISBN 978-3-16-148410-0",
+        "192.168.0.101",
+        "3.14159265358979",
+        "pi is not 0.1234567890",
+        "1111 1111 1111 1111",
+        "4111 1111 1111 1112",
+        "sha 8f14e45fceea167a5a36dedd4bea2543",
+        "@scope/package@1.2.3",
+        "우리 회사는 2024-2025 예산",
+        "GB82 WEST 1234 5698 7654 33",
+    ],
+)
+def test_everyday_numbers_are_left_alone(text: str) -> None:
+    assert kinds(text) == set()
+
+
+def test_only_the_kinds_asked_for_are_looked_for() -> None:
+    assert kinds(f"{RESIDENT} 010-1234-5678", kinds=["phone"]) == {"phone"}
+
+
+def test_places_are_those_of_the_text_as_it_was_given() -> None:
+    text = "\u200b전화 ０１０－１２３４\u200b－５６７８!"
+    (finding,) = pii.find(text)
+    assert text[finding.start : finding.end] == "０１０－１２３４\u200b－５６７８"
+
+
+def test_finding_does_not_hold_the_text() -> None:
+    assert "1234" not in repr(pii.find(RESIDENT))
+
+
+def test_long_text_takes_no_time() -> None:
+    """Patterns that go over a text again and again would take minutes here."""
+    for piece in ("a", "1", "1 ", "a@", "12-", "은행", "A1"):
+        assert isinstance(pii.find(piece * 20_000), tuple)
+
+
+def test_every_kind_has_words_for_people() -> None:
+    assert set(pii.KIND_TITLES) == set(pii.KINDS) == {*pii.FINDERS, "name"}
