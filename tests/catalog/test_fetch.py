@@ -165,12 +165,12 @@ def test_the_hub_gets_the_token_and_its_promised_sum_is_checked(server: Any, tar
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.files["/storage"] = BODY
-    server.redirects["/o/r/resolve/main/sub/m%20x.gguf"] = ("/storage", SHA256)
-    pull(source("hf:o/r/sub/m x.gguf"), target)
+    server.redirects["/o/r/resolve/main/sub/m%20%231.gguf"] = ("/storage", SHA256)
+    pull(source("hf:o/r/sub/m #1.gguf"), target)
     assert server.asked[0][1]["authorization"] == "Bearer hf_secret"
-    server.redirects["/o/r/resolve/main/sub/m%20x.gguf"] = ("/storage", "0" * 64)
+    server.redirects["/o/r/resolve/main/sub/m%20%231.gguf"] = ("/storage", "0" * 64)
     with pytest.raises(ChecksumError, match="expected 0000000000000000…"):
-        pull(source("hf:o/r/sub/m x.gguf"), target)
+        pull(source("hf:o/r/sub/m #1.gguf"), target)
 
 
 def test_the_hub_is_huggingface_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

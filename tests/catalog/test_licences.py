@@ -70,6 +70,11 @@ def test_terms_nobody_checked_are_shown_as_unconfirmed() -> None:
     assert [link.licence for link in verdict("palm2").unconfirmed] == ["google-terms"]
 
 
+def test_a_link_is_confirmed_only_if_its_terms_are_too() -> None:
+    parent = Parent(kind="teacher", name="Gemini", licence="google-terms", source="its card", confirmed="read")
+    assert [link.name for link in licences.chain(cards.card("openllama-3b"), [parent]).unconfirmed] == ["Gemini"]
+
+
 @pytest.mark.parametrize(
     ("licence", "commercial"),
     [

@@ -22,7 +22,11 @@ def test_models_lists_every_card_with_its_verdict(nomoat: Nomoat) -> None:
     assert " openai:gpt-4o-mini" in rows["gpt-4o-mini"]
 
 
-def test_commercial_leaves_out_no_and_unknown(nomoat: Nomoat) -> None:
+def test_commercial_leaves_out_no_and_unknown(empty_home: Path, nomoat: Nomoat) -> None:
+    path = empty_home / "models" / "hf" / "o" / "r" / "unknown.gguf"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert "hf:o/r/unknown.gguf" in nomoat("models").stdout
     rows = json.loads(nomoat("models", "--commercial", "--json").stdout)
     ids = [row["id"] for row in rows]
     assert {row["licence"]["commercial"] for row in rows} == {"yes", "yes, if", "yes, with use restrictions"}

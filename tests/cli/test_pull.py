@@ -34,7 +34,8 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
         f"{HUB}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {HUB}`\n"
         f"{HUB}: pulled, 0 MB\n"
     )
-    assert nomoat("pull", HUB).stderr == f"{HUB}: here already\n"
+    again = nomoat("pull", HUB)
+    assert (again.stdout, again.stderr) == (f"{path}\n", f"{HUB}: here already\n")
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
     assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 0 MB free again\n"
     assert not path.exists()

