@@ -1,0 +1,136 @@
+"""The policy: a file a person can read, which says what never leaves this machine and where the rest may go.
+
+`policy.toml` in NOMOAT_HOME; every line may be left out:
+
+    local = "smollm2-135m+reviews"      # the model on this machine
+    cloud = "openai:gpt-4o-mini"        # where the rest may go; without it everything stays here
+    threshold = 0.5                     # stays here if the learned chance that local is as good is at least this
+    default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
+    never_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "email", "name"]
+    names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
+    allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
+
+What this does not cover: budgets. Duels and evaluations name their models themselves and do not ask the policy.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from nomoat import paths
+from nomoat.engine.remote import BASE_URLS, is_remote
+from nomoat.errors import UsageError
+from nomoat.route.pii import KINDS, Kind
+
+Place = Literal["local", "cloud"]
+DEFAULT_ORIGIN = "default"
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """See the module. `given` names what the file says itself, `path` is that file, None if there is none."""
+
+    local: str | None = None
+    cloud: str | None = None
+    threshold: float = DEFAULT_THRESHOLD
+    default: Place = "local"
+    never_leaves: tuple[Kind, ...] = KINDS
+    names: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    path: Path | None = None
+    given: frozenset[str] = field(default_factory=frozenset)
+
+    def origin(self, name: str) -> str:
+        """Where a setting came from: the file, or "default"."""
+        return str(self.path) if name in self.given else DEFAULT_ORIGIN
+
+    def require_allowed(self, host: str) -> None:
+        """Raise UsageError if `allowed` is given and does not hold this host, by name or by its provider's name."""
+        hosts = {host_of(f"{name}:") if name in BASE_URLS else name.lower() for name in self.allowed}
+        if self.allowed and host.lower() not in hosts:
+            raise UsageError(
+                f"the policy does not allow to ask `{host}`: `allowed` is {', '.join(self.allowed)}",
+                hint=f"change `cloud` or `allowed` in `{self.path}`",
+            )
+
+
+SETTINGS = ("local", "cloud", "threshold", "default", "never_leaves", "names", "allowed")
+
+
+def default_path() -> Path:
+    """Where the policy is looked for."""
+    return paths.home() / "policy.toml"
+
+
+def load_policy(path: Path | None = None) -> Policy:
+    """The policy of a file, by default NOMOAT_HOME's; without a file everything stays here.
+
+    Raises UsageError for what is not TOML, not a setting, or cannot be meant. A policy is never half in force.
+    """
+    path = default_path() if path is None else path
+    if not path.exists():
+        return Policy()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
+        raise UsageError(f"the policy `{path}` cannot be read: {exc}", hint="mend it; without the file everything stays here") from exc
+    unknown = sorted(set(values) - set(SETTINGS))
+    if unknown:
+        raise _error(path, f"sets `{unknown[0]}`, which is no part of a policy", f"known: {', '.join(SETTINGS)}")
+    checked = {name: _checked(path, name, value) for name, value in values.items()}
+    policy = Policy(**checked, path=path, given=frozenset(values))
+    _require_sense(policy, path)
+    return policy
+
+
+def host_of(ref: str) -> str:
+    """The host that a reference to a server names: a provider's own, or the URL's."""
+    provider = ref.partition(":")[0]
+    return (urlsplit(BASE_URLS.get(provider, ref)).hostname or "").lower()
+
+
+def _checked(path: Path, name: str, value: Any) -> Any:
+    if name == "threshold":
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise _error(path, f"sets `threshold` to {value!r}", "give a number from 0 (everything local) to 1")
+        return float(value)
+    if name in ("never_leaves", "names", "allowed"):
+        return _checked_words(path, name, value)
+    if not isinstance(value, str) or not value.strip():
+        raise _error(path, f"sets `{name}` to {value!r}", "give a text in quotes, or leave it out")
+    if name == "default" and value not in ("local", "cloud"):
+        raise _error(path, f"sets `default` to {value!r}", 'give "local" or "cloud"')
+    return value
+
+
+def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) and word.strip() for word in value):
+        raise _error(path, f"sets `{name}` to {value!r}", 'give a list of texts: ["one", "two"]')
+    unknown = [word for word in value if name == "never_leaves" and word not in KINDS]
+    if unknown:
+        raise _error(path, f"names `{unknown[0]}` in `never_leaves`, which nomoat cannot recognise", f"known: {', '.join(KINDS)}")
+    return tuple(cast(list[str], value))
+
+
+def _require_sense(policy: Policy, path: Path) -> None:
+    if policy.local == "auto" or policy.cloud == "auto":
+        raise _error(path, "names `auto` as a model, which is the router itself", "name the model that is to answer")
+    if policy.cloud is not None and not is_remote(policy.cloud):
+        raise _error(
+            path, f"names `{policy.cloud}` as `cloud`, which is no server", 'such as "openai:gpt-4o-mini" or "https://host/v1#model"'
+        )
+    if policy.cloud is None and policy.default == "cloud":
+        raise _error(path, 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such')
+    if policy.names and "name" not in policy.never_leaves:
+        raise _error(path, "lists `names`, and `never_leaves` does not hold `name`", "add it there, or remove the names")
+    if policy.cloud is not None:
+        policy.require_allowed(host_of(policy.cloud))
+
+
+def _error(path: Path, what: str, hint: str) -> UsageError:
+    return UsageError(f"the policy `{path}` {what}", hint=hint)

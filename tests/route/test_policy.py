@@ -1,0 +1,91 @@
+"""The policy file: what it may say, and what is said of one that cannot be meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nomoat.errors import UsageError
+from nomoat.route import policy as policies
+from nomoat.route.pii import KINDS
+from nomoat.route.policy import Policy, load_policy
+
+
+def written(text: str) -> Path:
+    path = policies.default_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_a_file_everything_stays_here() -> None:
+    policy = load_policy()
+    assert (policy.cloud, policy.default, policy.never_leaves, policy.path) == (None, "local", KINDS, None)
+    assert policy.origin("cloud") == "default"
+
+
+def test_the_example_in_the_documentation_of_the_module_is_a_policy() -> None:
+    example = (policies.__doc__ or "").partition("left out:")[2].partition("What this")[0]
+    path = written("\n".join(line.strip() for line in example.splitlines()))
+    policy = load_policy()
+    assert policy.given == set(policies.SETTINGS)
+    assert (policy.local, policy.cloud, policy.names) == ("smollm2-135m+reviews", "openai:gpt-4o-mini", ("김철수", "Project Moat"))
+    assert policy.origin("cloud") == str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("clud = 'x'", "sets `clud`, which is no part of a policy", f"known: {', '.join(policies.SETTINGS)}"),
+        ("threshold = 2", "sets `threshold` to 2", "give a number from 0 (everything local) to 1"),
+        ("threshold = nan", "sets `threshold` to nan", "give a number from 0 (everything local) to 1"),
+        ("threshold = true", "sets `threshold` to True", "give a number from 0 (everything local) to 1"),
+        ("local = ''", "sets `local` to ''", "give a text in quotes, or leave it out"),
+        ("default = 'moon'", "sets `default` to 'moon'", 'give "local" or "cloud"'),
+        ("names = 'Kim'", "sets `names` to 'Kim'", 'give a list of texts: ["one", "two"]'),
+        ("names = ['']", "sets `names` to ['']", 'give a list of texts: ["one", "two"]'),
+        (
+            "never_leaves = ['fon']",
+            "names `fon` in `never_leaves`, which nomoat cannot recognise",
+            f"known: {', '.join(KINDS)}",
+        ),
+        ("local = 'auto'", "names `auto` as a model, which is the router itself", "name the model that is to answer"),
+        (
+            "cloud = 'smollm2-135m'",
+            "names `smollm2-135m` as `cloud`, which is no server",
+            'such as "openai:gpt-4o-mini" or "https://host/v1#model"',
+        ),
+        ("default = 'cloud'", 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such'),
+        (
+            "names = ['Kim']\nnever_leaves = ['phone']",
+            "lists `names`, and `never_leaves` does not hold `name`",
+            "add it there, or remove the names",
+        ),
+    ],
+)
+def test_policy_that_cannot_be_meant_says_what_and_what_to_do(text: str, what: str, hint: str) -> None:
+    path = written(text)
+    with pytest.raises(UsageError) as raised:
+        load_policy()
+    assert (raised.value.message, raised.value.hint) == (f"the policy `{path}` {what}", hint)
+
+
+def test_file_that_is_not_toml_is_named() -> None:
+    path = written("cloud = ")
+    with pytest.raises(UsageError) as raised:
+        load_policy()
+    assert raised.value.message == f"the policy `{path}` cannot be read: Invalid value (at end of document)"
+
+
+def test_cloud_must_be_among_the_allowed() -> None:
+    path = written("cloud = 'https://api.example.com/v1#m'\nallowed = ['openai', 'llm.example.com']")
+    with pytest.raises(UsageError) as raised:
+        load_policy()
+    assert raised.value.message == "the policy does not allow to ask `api.example.com`: `allowed` is openai, llm.example.com"
+    assert raised.value.hint == f"change `cloud` or `allowed` in `{path}`"
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "LLM.example.com"])
+def test_allowed_holds_providers_and_hosts(host: str) -> None:
+    Policy(allowed=("openai", "llm.example.com")).require_allowed(host)
