@@ -95,7 +95,7 @@ def _fetch(ref: str, force: bool) -> Path:
         try:
             path = catalogue.pull_model(ref, force=force, progress=progress)
         except KeyboardInterrupt:
-            console.say("stopped; run the same command again to resume")
+            console.say("stopped; run the same command again to go on")
             raise typer.Exit(130) from None
     console.say(f"{ref}: pulled, {path.stat().st_size / 1e6:,.0f} MB")
     return path
