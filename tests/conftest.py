@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tiny import write_tiny_gguf
 
+import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
+
 
 @pytest.fixture(autouse=True)
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -16,6 +16,7 @@ LAYERS = {
     "responder": 3,
     **dict.fromkeys(["tune", "judge", "route", "serve", "bench"], 4),
     "cli": 5,
+    "__main__": 6,
 }
 # A package's name for itself: the list of public functions, imported when they are asked for.
 PUBLIC_SURFACE = "__init__"

@@ -90,9 +90,7 @@ def settings(environment_before_file: dict[str, str] | None = None) -> list[Sett
     return rows
 
 
-def _setting(
-    name: str, variable: str, default: str, given: Any, in_file: dict[str, Any], default_origin: str = "default"
-) -> Setting:
+def _setting(name: str, variable: str, default: str, given: Any, in_file: dict[str, Any], default_origin: str = "default") -> Setting:
     if variable in given:
         return Setting(name=name, value=given[variable], origin=f"environment ({variable})")
     if name in in_file:

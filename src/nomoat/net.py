@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterable
@@ -105,8 +106,11 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
 
 
 def silence_telemetry() -> None:
-    """Switch off what dependencies would send about their use. Call before they are imported."""
+    """Switch off what dependencies would send about their use. Has to be called before they are imported.
+
+    `import openvino` (2026.4) sends an event to Google Analytics from a process of its own, without asking; it knows no variable to
+    refuse that, but does without the package that sends, so that package is made impossible to import.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the documented way to make an import fail
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
-    os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"

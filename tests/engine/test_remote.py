@@ -51,7 +51,7 @@ class Server:
                 outer.paths.append(self.path)
                 acts[min(len(outer.bodies), len(acts)) - 1](self)
 
-            do_GET = do_POST  # noqa: N815
+            do_GET = do_POST
 
             def log_message(self, *_: object) -> None:
                 pass

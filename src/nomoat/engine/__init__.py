@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from nomoat import net
 from nomoat.records import Chunk, ContinuationScore, Request
+
+# Here, because every module that imports OpenVINO or PyTorch imports something of this package first.
+net.silence_telemetry()
 
 
 class Engine(Protocol):

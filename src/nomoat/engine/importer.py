@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import net, paths
+from nomoat import paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tokenizer
 from nomoat.engine.gguf import FloatArray, GGUFFile
@@ -114,7 +114,6 @@ def _write_model(
     folder: Path, file: GGUFFile, arch: architectures.Architecture, sizes: architectures.Dimensions,
     delta: LoraDelta | None, progress: Progress | None,
 ) -> None:  # fmt: skip
-    net.silence_telemetry()
     import openvino as ov
 
     from nomoat.engine.graph import GraphBuilder

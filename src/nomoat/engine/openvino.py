@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import config, net
+from nomoat import config
 from nomoat.engine import layout, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.errors import BadFileError, ContextExceededError
@@ -176,7 +176,6 @@ class _Batcher:
     """GenAI's continuous batching, and the one thread that touches it."""
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        net.silence_telemetry()
         import openvino_genai
 
         scheduler = openvino_genai.SchedulerConfig()
@@ -276,7 +275,6 @@ class _Scorer:
     """
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        net.silence_telemetry()
         import openvino as ov
 
         compiled = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", properties)

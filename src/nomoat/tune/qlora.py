@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nomoat import hardware, net
+from nomoat import hardware
 from nomoat.engine import arch as architectures
 from nomoat.engine import graph, importer, layout
 from nomoat.engine.arch import Architecture, Dimensions
@@ -47,7 +47,6 @@ def load_model(path: Path, *, dtype: torch.dtype) -> Any:
 
     Raises NotEnoughMemoryError before anything is loaded.
     """
-    net.silence_telemetry()
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = importer.read_sizes(file)

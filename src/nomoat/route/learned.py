@@ -1,0 +1,246 @@
+"""The learned router: from a prompt's text, the chance that the local model answers it as well as the cloud.
+
+Character n-grams and logistic regression, learned from the user's own duels, here: no prompt leaves the machine to be routed, and
+no language needs a tokenizer. A router that cannot be told from chance on prompts it has not seen is not kept.
+
+Kept in NOMOAT_HOME's `router` folder, one at a time: `router.json` (words and figures) and `weights.npz` (numbers; nothing in
+either can run code). The n-grams are fragments of the prompts it learned from.
+
+What this does not cover: prompts unlike those of the duels; a router knows nothing of them and does not say so.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat import paths
+from nomoat.errors import BadFileError, DataError
+from nomoat.route.outcomes import Pairs
+
+VERSION = 1
+MIN_PROMPTS = 40
+MIN_PER_SIDE = 10
+FOLDS = 5
+NGRAMS = (2, 4)
+MAX_NGRAMS = 20_000
+CONFIDENCE_95 = 1.959963984540054  # standard normal quantile at 0.975
+THEN = "until then the policy alone decides"
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a router was worth on prompts it had not seen (cross-validated over equal prompts kept together).
+
+    `auc`: the chance that of two prompts, one of each side, it ranks the one the local model is good at higher; 0.5 is chance.
+    The scores are means over the prompts: routed at `threshold`, all local, all cloud.
+    """
+
+    num_prompts: int
+    num_local_as_good: int
+    auc: float
+    auc_low: float
+    auc_high: float
+    threshold: float
+    share_local: float
+    routed_score: float
+    local_score: float
+    cloud_score: float
+
+
+@dataclass(slots=True, kw_only=True)
+class LearnedRouter:
+    """See the module. `idf` and `weights` have one number for each n-gram of `vocabulary`."""
+
+    local: str
+    cloud: str
+    local_digest: str
+    suites: tuple[str, ...]
+    figures: Figures
+    vocabulary: list[str] = field(repr=False)
+    idf: FloatArray = field(repr=False)
+    weights: FloatArray = field(repr=False)
+    bias: float
+    _vectorizer: Any = field(default=None, repr=False)
+
+    def score(self, text: str) -> float:
+        """The chance, from 0 to 1, that the local model answers this as well as the cloud."""
+        if self._vectorizer is None:
+            vectorizer = _vectorizer(vocabulary=self.vocabulary)
+            vectorizer.idf_ = self.idf
+            self._vectorizer = vectorizer  # whole before another thread sees it
+        logit = float((self._vectorizer.transform([text]) @ self.weights)[0]) + self.bias
+        return float(1.0 / (1.0 + np.exp(-logit)))
+
+
+def learn(found: Pairs, *, suites: tuple[str, ...] = (), threshold: float) -> LearnedRouter:
+    """A router for two models. `threshold` is the policy's, for the figures.
+
+    Raises DataError for too few prompts, for models of which one is nearly always as good, and for a router no better than chance.
+    """
+    good = np.array([pair.local_as_good for pair in found.pairs])
+    texts = [pair.prompt for pair in found.pairs]
+    _require_enough(found, good)
+    chances = _unseen_chances(texts, good)
+    figures = _figures(found, good, chances, threshold)
+    if figures.auc_low <= 0.5:
+        raise DataError(
+            f"nothing was learned: on prompts it had not seen the router is not told from chance: AUC {figures.auc:.2f} "
+            f"[{figures.auc_low:.2f}, {figures.auc_high:.2f}] over {figures.num_prompts:,} prompts (chance is 0.50)",
+            hint=f"duel on more questions and learn again; {THEN}",
+        )
+    vectorizer, model = _fitted(texts, good)
+    return LearnedRouter(
+        local=found.local,
+        cloud=found.cloud,
+        local_digest=found.local_digest,
+        suites=suites,
+        figures=figures,
+        vocabulary=vectorizer.get_feature_names_out().tolist(),
+        idf=np.asarray(vectorizer.idf_, np.float64),
+        weights=np.asarray(model.coef_[0], np.float64),
+        bias=float(model.intercept_[0]),
+    )
+
+
+def auc_interval(good: FloatArray, bad: FloatArray) -> tuple[float, float, float]:
+    """Area under the ROC curve of scores of `good` against `bad` cases (ties count half), with its 95 % interval.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595. The interval is cut to [0, 1]; it takes the scores as given,
+    so scores of cross-validation make it approximate. Raises ValueError for fewer than two cases on a side.
+    """
+    if min(len(good), len(bad)) < 2:
+        raise ValueError("an interval needs two cases on each side")
+    wins_GB = (good[:, None] > bad[None, :]) + 0.5 * (good[:, None] == bad[None, :])  # G good, B bad cases
+    auc = float(wins_GB.mean())
+    variance = wins_GB.mean(axis=1).var(ddof=1) / len(good) + wins_GB.mean(axis=0).var(ddof=1) / len(bad)
+    half = CONFIDENCE_95 * float(np.sqrt(variance))
+    return auc, max(0.0, auc - half), min(1.0, auc + half)
+
+
+def folder() -> Path:
+    """Where the learned router lies."""
+    return paths.home() / "router"
+
+
+def save_router(router: LearnedRouter, target: Path | None = None) -> Path:
+    """Write it, replacing the one before; whole or not at all."""
+    target = folder() if target is None else target
+    facts = {
+        "version": VERSION,
+        "local": router.local,
+        "cloud": router.cloud,
+        "local_digest": router.local_digest,
+        "suites": list(router.suites),
+        "figures": asdict(router.figures),
+        "bias": router.bias,
+        "vocabulary": router.vocabulary,
+    }
+    with paths.whole_folder(target) as part:
+        (part / "router.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        np.savez(part / "weights.npz", idf=router.idf, weights=router.weights)
+    return target
+
+
+def load_router(source: Path | None = None) -> LearnedRouter | None:
+    """The learned router, None if there is none. Raises BadFileError for a damaged one."""
+    source = folder() if source is None else source
+    if not source.exists():
+        return None
+    try:
+        facts = json.loads((source / "router.json").read_text(encoding="utf-8"))
+        if facts["version"] != VERSION:
+            raise ValueError(f"version {facts['version']} of another nomoat")
+        with np.load(source / "weights.npz", allow_pickle=False) as arrays:
+            idf, weights = np.asarray(arrays["idf"], np.float64), np.asarray(arrays["weights"], np.float64)
+        vocabulary = [str(word) for word in facts["vocabulary"]]
+        if not (idf.shape == weights.shape == (len(set(vocabulary)),) and np.isfinite([*idf, *weights, facts["bias"]]).all()):
+            raise ValueError("its parts do not fit together")
+        return LearnedRouter(
+            local=facts["local"],
+            cloud=facts["cloud"],
+            local_digest=facts["local_digest"],
+            suites=tuple(facts["suites"]),
+            figures=Figures(**facts["figures"]),
+            vocabulary=vocabulary,
+            idf=idf,
+            weights=weights,
+            bias=float(facts["bias"]),
+        )
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
+        raise BadFileError(
+            f"the learned router in `{source}` is damaged: {exc}",
+            hint="learn it again with `nomoat route learn`, or remove that folder",
+        ) from exc
+
+
+def _require_enough(found: Pairs, good: npt.NDArray[np.bool_]) -> None:
+    """Prompts that are equal count once: they teach no more."""
+    sides = {side: {pair.prompt for pair in found.pairs if pair.local_as_good == side} for side in (True, False)}
+    n = len(sides[True] | sides[False])
+    if n < MIN_PROMPTS:
+        raise DataError(
+            f"{n:,} different prompts are too few to learn from: at least {MIN_PROMPTS} are needed",
+            hint=f"duel on more questions; {THEN}",
+        )
+    for side, prompts in sides.items():
+        if len(prompts) < MIN_PER_SIDE:
+            place = "cloud" if side else "local"
+            raise DataError(
+                f"nothing to learn: `{found.local}` is as good as `{found.cloud}` on {int(good.sum()):,} of {len(good):,} prompts",
+                hint=f'the policy alone decides, and `default = "{place}"` suits these models',
+            )
+
+
+def _vectorizer(vocabulary: list[str] | None = None) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(
+        analyzer="char_wb", ngram_range=NGRAMS, sublinear_tf=True, max_features=MAX_NGRAMS, vocabulary=vocabulary, dtype=np.float64
+    )
+
+
+def _fitted(texts: list[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = _vectorizer()
+    return vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(vectorizer.fit_transform(texts), good)
+
+
+def _unseen_chances(texts: list[str], good: npt.NDArray[np.bool_]) -> FloatArray:
+    """For each prompt, the chance given by a router that learned from the other folds; equal prompts share a fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = np.unique(texts, return_inverse=True)[1]
+    chances = np.empty(len(texts))
+    for seen, unseen in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(texts, good, groups):
+        vectorizer, model = _fitted([texts[at] for at in seen], good[seen])
+        chances[unseen] = model.predict_proba(vectorizer.transform([texts[at] for at in unseen]))[:, 1]
+    return chances
+
+
+def _figures(found: Pairs, good: npt.NDArray[np.bool_], chances: FloatArray, threshold: float) -> Figures:
+    auc, low, high = auc_interval(chances[good], chances[~good])
+    local = np.array([pair.local_score for pair in found.pairs])
+    cloud = np.array([pair.cloud_score for pair in found.pairs])
+    stays = chances >= threshold
+    return Figures(
+        num_prompts=len(good),
+        num_local_as_good=int(good.sum()),
+        auc=auc,
+        auc_low=low,
+        auc_high=high,
+        threshold=threshold,
+        share_local=float(stays.mean()),
+        routed_score=float(np.where(stays, local, cloud).mean()),
+        local_score=float(local.mean()),
+        cloud_score=float(cloud.mean()),
+    )

@@ -1,0 +1,161 @@
+"""Privacy is a property that tests prove: what is local works without a network, and nothing knocks on a door outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nomoat import net
+from nomoat.errors import OfflineError
+
+NOMOAT = [sys.executable, "-m", "nomoat"]
+
+STORY = """
+set -eu
+ip link set lo up 2>/dev/null || true
+"$PYTHON" -m nomoat run "$MODEL" hello -n 8
+"$PYTHON" -m nomoat tune "$MODEL" table.csv --input-column text --label-column label --name spam --epochs 1 --rank 4
+"$PYTHON" -m nomoat duel "$MODEL+spam" "$MODEL" --suite table.csv --input-column text --label-column label --json > verdict.json
+"$PYTHON" serve_and_ask.py "$MODEL"
+"""
+
+SERVE_AND_ASK = """
+import re, signal, subprocess, sys
+import openai
+server = subprocess.Popen([sys.executable, "-m", "nomoat", "serve", sys.argv[1], "--port", "0"], stderr=subprocess.PIPE, text=True)
+url = re.search(r"http://\\S+/v1", server.stderr.readline()).group()
+client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+answer = client.chat.completions.create(model="tiny.gguf", messages=[{"role": "user", "content": "hello"}], max_tokens=5)
+print("served", answer.usage.completion_tokens)
+server.send_signal(signal.SIGINT)
+assert server.wait(30) == 0
+"""
+
+# sitecustomize: every socket a process opens is written down, with what it is connected to.
+WATCH = """
+import os, socket, sys
+def note(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        with open(os.environ["SOCKET_LOG"], "a") as log:
+            log.write(f"{event} {arguments[-1] if event.startswith('socket.connect') else arguments[:2]}\\n")
+sys.addaudithook(note)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_gguf: Path) -> Path:
+    """A tiny model, a table, and the script that asks a server."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shutil.copy(tiny_gguf, folder / "tiny.gguf")
+    rows = [f"{'win money now' if n % 2 else 'see you at noon'} {n},{'spam' if n % 2 else 'ham'}" for n in range(20)]
+    (folder / "table.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (folder / "serve_and_ask.py").write_text(SERVE_AND_ASK)
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The test's own, but for what would make the story easier: it runs without NOMOAT_OFFLINE."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("NOMOAT_OFFLINE", "NOMOAT_MIRROR")}
+    return {**kept, "PYTHON": sys.executable, "MODEL": "tiny.gguf", **more}
+
+
+def tell(folder: Path, *, prefix: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, "sh", "-c", STORY]
+    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=240, check=False)
+
+
+def namespaces_work() -> bool:
+    unshare = shutil.which("unshare")
+    return unshare is not None and subprocess.run([unshare, "-rn", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_whole_local_story_works_where_there_is_only_loopback(folder: Path) -> None:
+    if not namespaces_work():
+        pytest.skip("this machine lets nobody make a network namespace (`unshare -rn`)")
+    told = tell(folder, prefix=["unshare", "-rn"])
+    assert told.returncode == 0, told.stderr
+    assert "served 5" in told.stdout
+    assert json.loads((folder / "verdict.json").read_text())["num_examples"] == 20
+
+
+@pytest.mark.slow
+def test_no_dependency_opens_a_socket_to_anywhere(folder: Path, tmp_path: Path) -> None:
+    """Watched in Python's own audit events, in every process of the story; loopback is the server and its client."""
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
+    log = tmp_path / "sockets.log"
+    told = tell(folder, prefix=[], PYTHONPATH=str(tmp_path / "watch"), SOCKET_LOG=str(log))
+    assert told.returncode == 0, told.stderr
+    lines = log.read_text().splitlines()
+    assert any("127.0.0.1" in line for line in lines), "the watch saw nothing, not even the server's own client"
+    assert [line for line in lines if "127.0.0.1" not in line and "localhost" not in line] == []
+
+
+@pytest.mark.slow
+def test_not_even_compiled_code_connects_anywhere(folder: Path, tmp_path: Path) -> None:
+    """The audit events see Python only; strace sees OpenVINO and PyTorch too."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    log = tmp_path / "trace.log"
+    command = [
+        strace,
+        "-f",
+        "-qq",
+        "-e",
+        "trace=connect,sendto,sendmsg",
+        "-o",
+        str(log),
+        *NOMOAT,
+        "run",
+        "tiny.gguf",
+        "hello",
+        "-n",
+        "4",
+    ]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in log.read_text().splitlines() if "AF_INET" in line] == []
+
+
+def test_offline_refuses_every_host_but_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+    with net.client("pull a model") as client, pytest.raises(OfflineError) as caught:
+        client.get("https://example.com/model.gguf")
+    assert caught.value.message == "refused to connect to `example.com` to pull a model: NOMOAT_OFFLINE is set"
+    net.require_allowed("ask a model server", "127.0.0.1")
+    net.require_allowed("ask a model server", "[::1]")
+
+
+def test_a_client_for_one_server_talks_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    with net.client("ask a model server", hosts=["127.0.0.1"]) as client, pytest.raises(OfflineError) as caught:
+        client.get("https://example.com/v1/models")
+    assert caught.value.message == "refused to connect to `example.com` to ask a model server: only 127.0.0.1 was asked for"
+
+
+def test_a_name_that_only_looks_like_this_machine_is_outside() -> None:
+    assert net.is_loopback("localhost") and net.is_loopback("127.9.9.9")
+    for host in ("localhost.example.com", "127.0.0.1.example.com", "0.0.0.0", "192.168.0.1", ""):
+        assert not net.is_loopback(host), host
+
+
+def test_only_the_door_makes_http_clients() -> None:
+    """A module that made its own client would go around the guard."""
+    import nomoat
+
+    root = Path(nomoat.__file__).parent
+    makers = ("httpx.Client(", "httpx.AsyncClient(", "httpx.get(", "httpx.stream(", "import requests", "urlopen(", "aiohttp")
+    found = {p.name for p in root.rglob("*.py") if any(maker in p.read_text(encoding="utf-8") for maker in makers)}
+    assert found == {"net.py"}
+    assert issubclass(net.GuardedTransport, httpx.BaseTransport)
