@@ -159,7 +159,7 @@ def load_router(source: Path | None = None) -> LearnedRouter | None:
         facts = json.loads((source / "router.json").read_text(encoding="utf-8"))
         if facts["version"] != VERSION:
             raise ValueError(f"version {facts['version']} of another nomoat")
-        with np.load(source / "weights.npz", allow_pickle=False) as arrays:
+        with (source / "weights.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             idf, weights = np.asarray(arrays["idf"], np.float64), np.asarray(arrays["weights"], np.float64)
         vocabulary = [str(word) for word in facts["vocabulary"]]
         if not (idf.shape == weights.shape == (len(set(vocabulary)),) and np.isfinite([*idf, *weights, facts["bias"]]).all()):

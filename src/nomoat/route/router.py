@@ -3,8 +3,9 @@
 The policy speaks first: private data stays here whatever else is said. Then a router learned from the user's duels, then the
 policy's default. A failure is raised where it happens: nothing is ever sent to the cloud because the local model failed.
 
-What this does not cover: a conversation is judged anew at each turn, as a whole; what was private in it stays in it, and keeps it here,
-as long as the client sends it along. Settings (temperature, seed) do not count.
+A conversation is judged anew at each turn, as a whole: what was private in it keeps it here.
+
+What this does not cover: a client that leaves the private turns out sends the rest as if they had never been.
 """
 
 from __future__ import annotations
@@ -47,10 +48,29 @@ OnDecision = Callable[[Decision], None]
 def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter | None = None) -> Decision:
     """Where `text` would go. Loads no model and sends nothing. By default under the policy and the learned router of NOMOAT_HOME."""
     policy = load_policy() if policy is None else policy
-    return decide(text, text, policy, load_router() if learned is None else learned)
+    return decide(text, text, policy, usable(policy, load_router() if learned is None else learned))
 
 
-def decide(everything: str, question: str, policy: Policy, learned: LearnedRouter | None) -> Decision:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usable:
+    """The learned router, or None and why there is none for these models."""
+
+    learned: LearnedRouter | None
+    why_not: str = ""
+
+
+def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str | None = None) -> Usable:
+    """A learned router speaks of the two models it learned from only. `local_digest` is the local model's now, if it is loaded."""
+    if learned is None:
+        return Usable(learned=None, why_not="no router is learned")
+    if (learned.local, learned.cloud) != (policy.local, policy.cloud):
+        return Usable(learned=None, why_not=f"the router was learned for `{learned.local}` and `{learned.cloud}`")
+    if local_digest is not None and learned.local_digest != local_digest:
+        return Usable(learned=None, why_not=f"`{learned.local}` has changed since the router was learned")
+    return Usable(learned=learned)
+
+
+def decide(everything: str, question: str, policy: Policy, router: Usable) -> Decision:
     """`everything` is what would leave, and must hold nothing private; `question` is what the learned router is asked about."""
 
     def local(why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
@@ -64,11 +84,10 @@ def decide(everything: str, question: str, policy: Policy, learned: LearnedRoute
         return local("the policy names no cloud model")
     if net.offline():
         return local("NOMOAT_OFFLINE is set")
-    if learned is None or (learned.local, learned.cloud) != (policy.local, policy.cloud):
-        state = "no router is learned" if learned is None else f"the router was learned for `{learned.local}` and `{learned.cloud}`"
+    if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
-        return Decision(where=policy.default, model=model, why=f"{state}; the policy's default is {policy.default}")
-    score = learned.score(question)
+        return Decision(where=policy.default, model=model, why=f"{router.why_not}; the policy's default is {policy.default}")
+    score = router.learned.score(question)
     where: Place = "local" if score >= policy.threshold else "cloud"
     return Decision(
         where=where,
@@ -91,7 +110,7 @@ class RouterEngine:
         on_decision: OnDecision | None = None,
     ) -> None:
         self.policy = policy
-        self.learned = learned
+        self.router = usable(policy, learned, local_digest=local.digest)
         self.on_decision = on_decision
         self._local = local
         self._cloud = cloud
@@ -99,7 +118,7 @@ class RouterEngine:
     @property
     def digest(self) -> str:
         """Changes with the policy, the learned router and either model."""
-        parts = [repr(self.policy), repr(self.learned), self._local.digest, self._cloud.digest if self._cloud else ""]
+        parts = [repr(self.policy), repr(self.router), self._local.digest, self._cloud.digest if self._cloud else ""]
         return "router-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
@@ -115,7 +134,7 @@ class RouterEngine:
     def decide(self, request: Request, continuations: Sequence[str] = ()) -> Decision:
         """Where this request goes and why; asking twice gives the same answer."""
         everything, question = _texts(request, continuations)
-        return decide(everything, question, self.policy, self.learned)
+        return decide(everything, question, self.policy, self.router)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         return self._chosen(request).generate(request)
@@ -159,19 +178,14 @@ def load_auto(
             "`auto` does not know the model on this machine: there is no policy that names it",
             hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
         )
-    learned = load_router()
     local = responders.load(policy.local, context_tokens=context_tokens, progress=progress)
     try:
         if not local.is_local:
             raise UsageError(
                 f"the policy names `{policy.local}` as `local`, which is not on this machine", hint=f"change it in `{policy.path}`"
             )
-        if learned is not None and learned.local == policy.local and learned.local_digest != local.digest:
-            raise UsageError(
-                f"`{policy.local}` has changed since the router was learned",
-                hint=f"nomoat duel {learned.local} {learned.cloud} --suite SUITE, then nomoat route learn; or remove NOMOAT_HOME's router",
-            )
         cloud = _load_cloud(policy)
+        learned = load_router()
     except BaseException:
         local.close()
         raise
@@ -198,9 +212,10 @@ def _load_cloud(policy: Policy) -> Responder | None:
 
 
 def _texts(request: Request, continuations: Sequence[str]) -> tuple[str, str]:
-    """All that would leave with a request, and the question in it."""
-    everything = [request.prompt or "", *(message.content for message in request.messages), *request.stop, *continuations]
-    return "\n\n".join(everything), question_of(request)
+    """All that would leave with a request, and the question in it, where a number may go on over two turns."""
+    question = question_of(request)
+    everything = [question, *(message.content for message in request.messages), *request.stop, *continuations]
+    return "\n\n".join(everything), question
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -1,0 +1,214 @@
+"""`auto`: where a request goes, and that what must stay here stays here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import ContextExceededError, UsageError
+from nomoat.records import Chunk, Message, Request
+from nomoat.responder import Responder
+from nomoat.route import learned, router
+from nomoat.route.policy import Policy, default_path
+from nomoat.route.router import Decision, RouterEngine
+
+CLOUD = "http://127.0.0.1:9/v1#big"
+PRIVATE = "전화는 010-1234-5678입니다"
+
+
+class CloudEngine(FakeEngine):
+    """A cloud that remembers what it was told."""
+
+    is_local = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Request] = []
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.told.append(request)
+        return super().generate(request)
+
+
+class FixedRouter:
+    """A learned router of one opinion."""
+
+    local, cloud = "small", CLOUD
+    local_digest = FakeEngine().digest
+
+    def __init__(self, score: float) -> None:
+        self._score = score
+        self.asked: list[str] = []
+
+    def score(self, text: str) -> float:
+        self.asked.append(text)
+        return self._score
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+
+
+def built(
+    learned_router: object = None, local: FakeEngine | None = None, **policy: object
+) -> tuple[RouterEngine, CloudEngine, list[Decision]]:
+    cloud, decisions = CloudEngine(), []
+    settings = {"local": "small", "cloud": CLOUD, "default": "cloud", **policy}
+    engine = RouterEngine(
+        Policy(**settings),  # type: ignore[arg-type]
+        Responder("small", local or FakeEngine()),
+        Responder(CLOUD, cloud),
+        learned=learned_router,  # type: ignore[arg-type]
+        on_decision=decisions.append,
+    )
+    return engine, cloud, decisions
+
+
+def said(*texts: str, system: str = "") -> Request:
+    turns = [Message(role="user" if at % 2 == 0 else "assistant", content=text) for at, text in enumerate(texts)]
+    return Request(messages=(*([Message(role="system", content=system)] if system else []), *turns))
+
+
+def test_without_private_data_the_default_decides() -> None:
+    engine, cloud, decisions = built()
+    assert "".join(chunk.text for chunk in engine.generate(said("a b"))) == "b a"
+    assert len(cloud.told) == 1
+    assert decisions == [
+        Decision(where="cloud", model=CLOUD, why="no router is learned; the policy's default is cloud", score=None, kinds=())
+    ]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        said(PRIVATE),
+        said("call me", system=PRIVATE),
+        said(PRIVATE, "I see", "what did I say?"),
+        said("hello", PRIVATE, "thanks"),
+        said("my resident number: 800101", "go on", "-1234560"),
+        Request(prompt=PRIVATE),
+        Request(prompt="hello", stop=(PRIVATE,)),
+    ],
+    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop"],
+)
+def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> None:
+    engine, cloud, decisions = built(FixedRouter(0.0))
+    list(engine.generate(request_))
+    assert (cloud.told, decisions[0].where) == ([], "local")
+
+
+def test_decision_names_what_was_found_and_not_the_text() -> None:
+    engine, _, _ = built(names=("김철수",))
+    decision = engine.decide(said(f"김철수, {PRIVATE}"))
+    assert decision.kinds == ("name", "phone")
+    assert decision.why == "it holds a name from the policy and a phone number, which the policy keeps here"
+    assert "1234" not in repr(decision)
+
+
+def test_private_continuations_are_not_scored_by_the_cloud() -> None:
+    engine, _, decisions = built()
+    engine.score(said("who?"), [PRIVATE])
+    assert decisions[0].where == "local"
+
+
+@pytest.mark.parametrize(("score", "where"), [(0.49, "cloud"), (0.5, "local"), (0.9, "local")])
+def test_learned_router_decides_at_the_threshold(score: float, where: str) -> None:
+    fixed = FixedRouter(score)
+    engine, cloud, decisions = built(fixed)
+    list(engine.generate(said("first", "answer", "second", system="be brief")))
+    assert (decisions[0].where, decisions[0].score, bool(cloud.told)) == (where, score, where == "cloud")
+    assert decisions[0].why == f"the chance that local is as good is {score:.2f}, and the policy's threshold is 0.50"
+    assert fixed.asked == ["first\nsecond"]
+
+
+def test_offline_everything_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, cloud, decisions = built(FixedRouter(0.0))
+    monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+    list(engine.generate(said("a b")))
+    assert (cloud.told, decisions[0].why) == ([], "NOMOAT_OFFLINE is set")
+
+
+def test_failure_of_the_local_model_is_raised_and_not_covered_up_by_the_cloud() -> None:
+    engine, cloud, _ = built(FixedRouter(1.0), local=FakeEngine(context_tokens=2))
+    with pytest.raises(ContextExceededError):
+        list(engine.generate(said("a b c d")))
+    assert cloud.told == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "why"),
+    [
+        ("cloud", "openai:other", "the router was learned for `small` and `openai:other`; the policy's default is cloud"),
+        ("local_digest", "old", "`small` has changed since the router was learned; the policy's default is cloud"),
+    ],
+)
+def test_router_learned_from_other_models_is_not_asked(attribute: str, value: str, why: str) -> None:
+    fixed = FixedRouter(1.0)
+    setattr(fixed, attribute, value)
+    engine, _, _ = built(fixed)
+    assert (engine.decide(said("a")).why, fixed.asked) == (why, [])
+
+
+def test_router_says_whether_prompts_may_leave() -> None:
+    engine, _, _ = built()
+    assert (engine.is_local, engine.context_tokens) == (False, None)
+    alone = RouterEngine(Policy(local="small"), Responder("small", FakeEngine()))
+    assert (alone.is_local, alone.context_tokens) == (True, 4096)
+    assert alone.decide(said("a")).why == "the policy names no cloud model"
+
+
+def test_digest_changes_with_the_policy() -> None:
+    assert built()[0].digest == built()[0].digest != built(threshold=0.6)[0].digest
+
+
+# ---------------------------------------------------------------- the reference `auto`
+def written(text: str) -> None:
+    default_path().parent.mkdir(parents=True, exist_ok=True)
+    default_path().write_text(text, encoding="utf-8")
+
+
+def test_auto_without_a_policy_says_what_to_write() -> None:
+    with pytest.raises(UsageError) as raised:
+        router.load_auto()
+    assert raised.value.message == "`auto` does not know the model on this machine: there is no policy that names it"
+    assert raised.value.hint == f'write local = "smollm2-135m", or such, into `{default_path()}`'
+
+
+def test_auto_answers_here() -> None:
+    written('local = "fake:"')
+    with router.load_auto() as auto:
+        assert (auto.ref, auto.complete(said("a b")).text, auto.is_local) == ("auto", "b a", True)
+
+
+def test_auto_refuses_a_local_model_that_is_elsewhere() -> None:
+    written('local = "http://llm.example.com/v1#m"')
+    with pytest.raises(UsageError) as raised:
+        router.load_auto()
+    assert raised.value.message == "the policy names `http://llm.example.com/v1#m` as `local`, which is not on this machine"
+
+
+def test_auto_looks_at_no_cloud_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"')
+    monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+    with router.load_auto() as auto:
+        assert auto.complete(said("a b")).bytes_out == 0
+
+
+def test_environment_cannot_send_an_allowed_provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nallowed = ["openai"]')
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://evil.example.com/v1")
+    with pytest.raises(UsageError, match=r"the policy does not allow to ask `evil\.example\.com`"):
+        router.load_auto()
+
+
+def test_explain_loads_no_model() -> None:
+    written('local = "no-such-model"\ncloud = "openai:gpt-4o-mini"')
+    assert router.explain(PRIVATE).kinds == ("phone",)
+    assert router.explain("hello") == Decision(
+        where="local", model="no-such-model", why="no router is learned; the policy's default is local"
+    )
+    assert not learned.folder().exists()
