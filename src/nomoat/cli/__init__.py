@@ -15,6 +15,7 @@ from nomoat.cli.eval import eval_
 from nomoat.cli.models import models
 from nomoat.cli.pull import pull
 from nomoat.cli.rm import rm
+from nomoat.cli.route import route
 from nomoat.cli.run import run
 from nomoat.cli.serve import serve
 from nomoat.cli.show import show
@@ -42,6 +43,7 @@ app = typer.Typer(
 for command in (demo, pull, models, show, rm, run, serve, tune, duel, config):
     app.command()(command)
 app.command("eval")(eval_)
+app.add_typer(route, name="route")
 
 
 def _print_version(asked: bool) -> None:

@@ -1,0 +1,166 @@
+"""`nomoat route`: where a text would go and why, a router learned from duels, the policy in force."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from nomoat.route.learned import LearnedRouter
+    from nomoat.route.policy import Policy
+
+route = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""Send each request where it is answered well enough: private data never leaves.
+
+    \b
+    Examples:
+      nomoat route policy                                   what is in force, and where it is written
+      nomoat route explain "My number is 010-1234-5678"     where would that go? nothing is sent
+      nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
+      nomoat run auto "What is a moat?"                     ask whoever the router chooses
+
+    The policy is `policy.toml` in NOMOAT_HOME. Without it, everything stays here.
+    """,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+
+
+@route.command()
+def explain(
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Or pipe it in, which leaves no trace in the shell.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a text would go and why. No model is loaded, nothing is sent, the text is not kept.
+
+    \b
+    Examples:
+      nomoat route explain "What is a moat?"
+      nomoat route explain < letter.txt
+      nomoat route explain "What is a moat?" --json
+    """
+    from nomoat.route import router
+
+    decision = router.explain(_given(text))
+    if as_json:
+        console.print_json(decision)
+        return
+    print(f"{decision.where}: {decision.model or 'no model is named'}")
+    print(f"why: {decision.why}")
+
+
+@route.command()
+def learn(
+    local: Annotated[str, typer.Argument(metavar="LOCAL", help="The model on this machine, as it was named in the duel.")],
+    cloud: Annotated[str, typer.Argument(metavar="CLOUD", help="The other one.")],
+    suites: Annotated[list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.")],
+    input_column: Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)] = None,
+    label_column: Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn from duels which prompts the local model answers as well. No model is loaded, nothing is sent.
+
+    \b
+    Examples:
+      nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
+      nomoat route learn smollm2-135m http://127.0.0.1:11434/v1#llama3 --suite a.jsonl --suite b.jsonl
+
+    The figures are of prompts the router had not seen. One that is no better than chance is not kept.
+    """
+    from nomoat.judge.suites import load_suite
+    from nomoat.records import Request
+    from nomoat.route import learned, outcomes, router
+    from nomoat.route.policy import load_policy
+
+    policy = load_policy()
+    loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites]
+    prompts = {
+        suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
+        for suite in loaded
+    }
+    names = tuple(suite.name for suite in loaded)
+    made = learned.learn(outcomes.read_pairs(local, cloud, prompts), suites=names, threshold=policy.threshold)
+    folder = learned.save_router(made)
+    if as_json:
+        console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})
+    else:
+        _print(made)
+        console.say(f"kept in {folder}")
+    if (policy.local, policy.cloud) != (local, cloud):
+        _say_unused(policy, local, cloud)
+
+
+@route.command()
+def policy(as_json: AsJson = False) -> None:
+    """Show the policy in force, and where each line of it comes from.
+
+    \b
+    Examples:
+      nomoat route policy
+      nomoat route policy --json
+    """
+    from nomoat.route import policy as policies
+    from nomoat.route.learned import load_router
+
+    found = policies.load_policy()
+    rows = [{"name": name, "value": getattr(found, name), "origin": found.origin(name)} for name in policies.SETTINGS]
+    made = load_router()
+    if as_json:
+        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made)})
+        return
+    for row in rows:
+        print(f"{row['name']:<12}  {_shown(row['value'])}  ({row['origin']})")
+    print(f"{'router':<12}  {'none' if made is None else f'{made.local} or {made.cloud}'}  (learned)")
+    if found.path is None:
+        console.say(f"there is no {policies.default_path()}: everything stays here")
+
+
+def _given(text: str | None) -> str:
+    from nomoat.errors import UsageError
+
+    if text is None and not sys.stdin.isatty():
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as exc:
+            raise UsageError(f"what is piped in is not UTF-8 text (byte {exc.start:,})", hint="convert it first: `iconv`") from exc
+    if text is None or not text.strip():
+        raise UsageError("there is no text to explain", hint='nomoat route explain "TEXT", or pipe it in')
+    return text
+
+
+def _print(made: LearnedRouter) -> None:
+    figures = made.figures
+    print(f"`{made.local}` is as good as `{made.cloud}` on {figures.num_local_as_good:,} of {figures.num_prompts:,} prompts")
+    print("on prompts the router had not seen:")
+    print(f"  AUC {figures.auc:.2f} [{figures.auc_low:.2f}, {figures.auc_high:.2f}] (chance is 0.50)")
+    print(
+        f"  at the threshold {figures.threshold:.2f}, {100 * figures.share_local:.1f} % stay here, and the mean score is "
+        f"{figures.routed_score:.3f} (all local {figures.local_score:.3f}, all cloud {figures.cloud_score:.3f})"
+    )
+
+
+def _say_unused(policy: Policy, local: str, cloud: str) -> None:
+    from nomoat.route.policy import default_path
+
+    console.say(
+        f"not in use yet: the policy names {_shown(policy.local)} and {_shown(policy.cloud)}\n"
+        f'hint: write local = "{local}" and cloud = "{cloud}" into {default_path()}'
+    )
+
+
+def _facts(made: LearnedRouter | None) -> dict[str, Any] | None:
+    if made is None:
+        return None
+    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,134 @@
+"""`nomoat route`, as a user's shell sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nomoat.judge.store import AnswerStore
+from nomoat.judge.suites import load_suite
+from nomoat.records import Outcome
+from nomoat.route import learned
+from nomoat.route.policy import default_path
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+
+
+def nomoat(*arguments: str, piped: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    given = {**os.environ, "COLUMNS": "100", **environment}
+    return subprocess.run([NOMOAT, *arguments], input=piped, capture_output=True, text=True, timeout=120, check=False, env=given)
+
+
+def written(text: str) -> None:
+    default_path().parent.mkdir(parents=True, exist_ok=True)
+    default_path().write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def duelled(tmp_path: Path) -> Path:
+    """A suite over which two models fought: `fake:` is good at names, and `openai:big` at everything."""
+    path = tmp_path / "castle.jsonl"
+    kinds = [("what is the name of bridge", 1.0), ("compute the sum of", 0.0)]
+    rows = [{"id": f"{kind}{at}", "input": f"{kind} {at}", "target": "x"} for kind, _ in kinds for at in range(25)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    suite = load_suite(path)
+    with AnswerStore() as store:
+        for model, hard in (("fake:", 0.0), ("openai:big", 1.0)):
+            scores = [(row["id"], 1.0 if row["id"].startswith("what") else hard) for row in rows]
+            outcomes = [Outcome(suite=suite.name, example_id=name, model=model, answer="", score=score) for name, score in scores]
+            store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
+    return path
+
+
+def test_policy_without_a_file_keeps_everything_here() -> None:
+    done = nomoat("route", "policy")
+    assert (done.returncode, done.stderr) == (0, f"there is no {default_path()}: everything stays here\n")
+    assert done.stdout == (
+        "local         none  (default)\n"
+        "cloud         none  (default)\n"
+        "threshold     0.5  (default)\n"
+        "default       local  (default)\n"
+        "never_leaves  resident_number, phone, business_number, bank_account, card, email, name  (default)\n"
+        "names         none  (default)\n"
+        "allowed       none  (default)\n"
+        "router        none  (learned)\n"
+    )
+
+
+def test_policy_names_the_file_each_line_comes_from() -> None:
+    written('local = "fake:"\nnames = ["김철수"]')
+    rows = {row["name"]: row for row in json.loads(nomoat("route", "policy", "--json").stdout)["policy"]}
+    assert rows["names"] == {"name": "names", "value": ["김철수"], "origin": str(default_path())}
+    assert rows["cloud"] == {"name": "cloud", "value": None, "origin": "default"}
+
+
+def test_explain_says_where_and_why_and_not_what() -> None:
+    written('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
+    done = nomoat("route", "explain", "전화는 010-1234-5678입니다", NOMOAT_OFFLINE="0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "local: fake:\nwhy: it holds a phone number, which the policy keeps here\n"
+
+
+def test_explain_reads_what_is_piped_in() -> None:
+    written('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
+    done = nomoat("route", "explain", "--json", piped="What is a moat?\n", NOMOAT_OFFLINE="0")
+    assert json.loads(done.stdout) == {
+        "where": "cloud",
+        "model": "openai:big",
+        "why": "no router is learned; the policy's default is cloud",
+        "score": None,
+        "kinds": [],
+    }
+
+
+def test_explain_of_nothing_says_what_to_do() -> None:
+    done = nomoat("route", "explain", piped=" \n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == 'error: there is no text to explain\nhint: nomoat route explain "TEXT", or pipe it in\n'
+
+
+def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duelled: Path) -> None:
+    written('local = "fake:"\ncloud = "openai:big"')
+    done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled))
+    assert (done.returncode, done.stderr) == (0, f"kept in {learned.folder()}\n")
+    assert done.stdout == (
+        "`fake:` is as good as `openai:big` on 25 of 50 prompts\n"
+        "on prompts the router had not seen:\n"
+        "  AUC 1.00 [1.00, 1.00] (chance is 0.50)\n"
+        "  at the threshold 0.50, 50.0 % stay here, and the mean score is 1.000 (all local 0.500, all cloud 1.000)\n"
+    )
+    said = json.loads(nomoat("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
+    assert (said["where"], said["score"] < 0.5) == ("cloud", True)
+    assert "router        fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
+
+
+def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
+    done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled), "--json")
+    assert json.loads(done.stdout)["figures"]["num_prompts"] == 50
+    assert done.stderr == (
+        f'not in use yet: the policy names none and none\nhint: write local = "fake:" and cloud = "openai:big" into {default_path()}\n'
+    )
+
+
+def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
+    done = nomoat("route", "learn", "fake:", "openai:other", "--suite", str(duelled))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: no outcomes of `fake:` and `openai:other` on the same questions\nhint: nomoat duel fake: openai:other --suite SUITE\n"
+    )
+    assert not learned.folder().exists()
+
+
+def test_broken_policy_stops_every_command() -> None:
+    written("treshold = 0.9")
+    done = nomoat("route", "explain", "hello")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
+        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed\n"
+    )
