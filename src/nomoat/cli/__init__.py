@@ -8,6 +8,7 @@ import sys
 import typer
 
 from nomoat import __version__
+from nomoat.cli.bench import bench
 from nomoat.cli.config import config
 from nomoat.cli.demo import demo
 from nomoat.cli.duel import duel
@@ -40,7 +41,7 @@ app = typer.Typer(
       nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
     """,
 )
-for command in (demo, pull, models, show, rm, run, serve, tune, duel, config):
+for command in (demo, pull, models, show, rm, run, serve, tune, duel, bench, config):
     app.command()(command)
 app.command("eval")(eval_)
 app.add_typer(route, name="route")

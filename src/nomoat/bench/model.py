@@ -1,0 +1,131 @@
+"""How fast a model reads and writes on this machine, and how near that comes to the machine's limits.
+
+Each turn has a prompt of its own, other from its first word on: the engine keeps what it has read, and would read nothing twice.
+
+What this does not cover: several requests at once, long contexts (the cache of keys and values is not counted as bytes to read),
+models on servers.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nomoat import responder as responders
+from nomoat.bench.machine import Machine
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.remote import is_remote
+from nomoat.errors import UnsupportedError
+from nomoat.records import Request, Usage
+from nomoat.responder import ImportProgress, Responder
+
+TURNS = 3
+PROMPT_TOKENS = 512
+NEW_TOKENS = 64
+FEWEST_NEW_TOKENS = 16  # of a shorter answer the speed says little
+SCALE_BYTES = 2  # one float16 a row
+WORDS = ("river", "stone", "tower", "market", "winter", "garden", "letter", "window", "bridge", "forest", "paper", "silver")
+
+TurnsProgress = Callable[[int, int], None]  # turns done, turns in all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What a model's weights are to the machine, as the engine keeps them: int8, one scale a row.
+
+    `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not.
+    `layer_weights`: weights each token of a prompt is multiplied with; the output matrix is needed for the last token only.
+    """
+
+    read_bytes: int
+    layer_weights: int
+
+    def decode_limit(self, machine: Machine) -> float:
+        """New tokens per second if memory did nothing but deliver weights."""
+        return machine.read_bytes_per_second / self.read_bytes
+
+    def prefill_at_float32(self, machine: Machine) -> float:
+        """Prompt tokens per second of float32 arithmetic, a multiplication and an addition a weight. The engine's int8 may beat it."""
+        return machine.gemm_flops / (2 * self.layer_weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpeed:
+    """The best of `turns` turns. Tokens per second are None where nothing could be timed.
+
+    `load_seconds`: from nothing to the first token of a first answer, the import of a new file included.
+    """
+
+    model: str
+    turns: int
+    prompt_tokens: int
+    new_tokens: int
+    load_seconds: float
+    prefill_tokens_per_second: float | None
+    decode_tokens_per_second: float | None
+    weights: Weights | None
+
+
+def measure_model(
+    ref: str, *, turns: int = TURNS, import_progress: ImportProgress | None = None, progress: TurnsProgress = lambda done, total: None
+) -> ModelSpeed:
+    """Load a local model and time it, one request at a time. Raises what `load` raises; UnsupportedError for a model on a server."""
+    if is_remote(ref):
+        raise UnsupportedError(
+            f"`{ref}` is on a server, and bench measures this machine",
+            hint="`nomoat duel` and `nomoat eval` time the answers of servers",
+        )
+    started = time.perf_counter()
+    with responders.load(ref, progress=import_progress) as model:
+        model.complete(Request(prompt="moat", max_new_tokens=1))
+        load_seconds = time.perf_counter() - started
+        usages: list[Usage] = []
+        for turn in range(turns):
+            progress(turn, turns)
+            usages.append(model.complete(Request(prompt=fresh_prompt(model, turn), max_new_tokens=NEW_TOKENS)).usage)
+        progress(turns, turns)
+    long_enough = [usage for usage in usages if usage.completion_tokens >= FEWEST_NEW_TOKENS]
+    return ModelSpeed(
+        model=ref,
+        turns=turns,
+        prompt_tokens=max(usage.prompt_tokens for usage in usages),
+        new_tokens=max(usage.completion_tokens for usage in usages),
+        load_seconds=load_seconds,
+        prefill_tokens_per_second=max(usage.prefill_tokens_per_second for usage in usages) or None,
+        decode_tokens_per_second=max((usage.decode_tokens_per_second for usage in long_enough), default=0.0) or None,
+        weights=_weights(ref),
+    )
+
+
+def fresh_prompt(model: Responder, turn: int) -> str:
+    """Words that no other turn begins with: about 512 tokens, or what leaves room for an answer in a short context."""
+    context_tokens = model.engine.context_tokens
+    wanted = PROMPT_TOKENS if context_tokens is None else min(PROMPT_TOKENS, context_tokens - NEW_TOKENS)
+    words = random.Random(turn)
+    text = f"{WORDS[turn % len(WORDS)]}{turn}"
+    while True:
+        longer = f"{text} {' '.join(words.choices(WORDS, k=8))}"
+        if model.engine.count_tokens(Request(prompt=longer)) > wanted:
+            return text
+        text = longer
+
+
+def weights_of(file: GGUFFile) -> Weights:
+    """What the engine makes of a file's matrices."""
+    from nomoat.engine.graph import head_tensor
+
+    _, output = head_tensor(file)
+    matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
+    layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
+    read = [*layers, matrices[output]]
+    return Weights(
+        read_bytes=sum(tensor.num_values + SCALE_BYTES * tensor.num_rows for tensor in read),
+        layer_weights=sum(tensor.num_values for tensor in layers),
+    )
+
+
+def _weights(ref: str) -> Weights | None:
+    """None for the fake engine, which has none."""
+    return None if ref == "fake:" else weights_of(GGUFFile(responders.find_files(ref).weights))

@@ -1,0 +1,112 @@
+"""`nomoat bench`: what this machine can do, and how near a model comes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from nomoat.bench.machine import Machine
+    from nomoat.bench.model import ModelSpeed, TurnsProgress
+    from nomoat.responder import ImportProgress
+
+
+def bench(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+) -> None:
+    """Measure this machine's limits and, with MODEL, how near the model comes to them.
+
+    \b
+    Examples:
+      nomoat bench                        memory and arithmetic, in about three seconds
+      nomoat bench smollm2-135m           and how fast this model reads and writes
+      nomoat bench smollm2-135m --json
+
+    Each figure is the best of several runs; other programs make it smaller.
+    """
+    from nomoat.bench.machine import measure_machine
+    from nomoat.bench.model import measure_model
+
+    if model is not None:
+        with _bars(model) as (import_progress, progress):
+            speed = measure_model(model, import_progress=import_progress, progress=progress)
+    else:
+        speed = None
+    machine = measure_machine()
+    if as_json:
+        console.print_json({"machine": machine, "model": None if speed is None else _facts(speed, machine)})
+        return
+    _print_machine(machine)
+    if speed is not None:
+        print()
+        _print_model(speed, machine)
+
+
+@contextmanager
+def _bars(model: str) -> Iterator[tuple[ImportProgress, TurnsProgress]]:
+    """A bar for the import, which happens once for each file, and one for the turns."""
+    with console.item_progress() as bar:
+        importing = bar.add_task(f"importing {model} (once)", total=None, info="layers", visible=False)
+        timing = bar.add_task(f"timing {model}", total=None, info="turns")
+        yield (
+            lambda done, total: bar.update(importing, completed=done, total=total, visible=True),
+            lambda done, total: bar.update(timing, completed=done, total=total),
+        )
+
+
+def _print_machine(machine: Machine) -> None:
+    print(machine.summary)
+    print(f"memory read, 1 thread     {machine.read_bytes_per_second_one_thread / 1e9:8.1f} GB/s")
+    print(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
+    print(f"matrix product, float32   {machine.gemm_flops / 1e9:8.1f} GFLOP/s")
+
+
+def _print_model(speed: ModelSpeed, machine: Machine) -> None:
+    facts = _facts(speed, machine)
+    print(f"{speed.model}, best of {speed.turns}, one request at a time")
+    print(f"load to the first token   {speed.load_seconds:8.2f} s")
+    reading, writing = f"prefill, {speed.prompt_tokens} tokens", f"decode, {speed.new_tokens} tokens"
+    print(f"{reading:<25} {_speed(speed.prefill_tokens_per_second)}{_share(facts['prefill_share'], 'of float32 arithmetic')}")
+    print(f"{writing:<25} {_speed(speed.decode_tokens_per_second)}{_share(facts['decode_share'], 'of what memory allows')}")
+    if speed.weights is not None:
+        print(f"weights read a token      {speed.weights.read_bytes / 1e6:8.1f} MB")
+        print(f"float32 arithmetic gives  {_speed(facts['prefill_float32_tokens_per_second'])}")
+        print(f"memory allows             {_speed(facts['decode_limit_tokens_per_second'])}")
+
+
+def _facts(speed: ModelSpeed, machine: Machine) -> dict[str, Any]:
+    """The speeds with the limits beside them, as plain data."""
+    prefill_float32 = None if speed.weights is None else speed.weights.prefill_at_float32(machine)
+    decode_limit = None if speed.weights is None else speed.weights.decode_limit(machine)
+    return {
+        "model": speed.model,
+        "turns": speed.turns,
+        "prompt_tokens": speed.prompt_tokens,
+        "new_tokens": speed.new_tokens,
+        "load_seconds": speed.load_seconds,
+        "prefill_tokens_per_second": speed.prefill_tokens_per_second,
+        "prefill_float32_tokens_per_second": prefill_float32,
+        "prefill_share": _ratio(speed.prefill_tokens_per_second, prefill_float32),
+        "decode_tokens_per_second": speed.decode_tokens_per_second,
+        "decode_limit_tokens_per_second": decode_limit,
+        "decode_share": _ratio(speed.decode_tokens_per_second, decode_limit),
+        "weights_read_bytes": None if speed.weights is None else speed.weights.read_bytes,
+    }
+
+
+def _ratio(value: float | None, limit: float | None) -> float | None:
+    return None if value is None or limit is None else value / limit
+
+
+def _speed(tokens_per_second: float | None) -> str:
+    return " not timed" if tokens_per_second is None else f"{tokens_per_second:8,.1f} tok/s"
+
+
+def _share(share: float | None, of_what: str) -> str:
+    return "" if share is None else f"  ({100 * share:.0f} % {of_what})"

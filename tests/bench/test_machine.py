@@ -1,0 +1,32 @@
+"""The machine's limits. How fast this machine is, is not tested; that the figures mean what they say, is."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from nomoat.bench import machine
+
+
+def test_limits_are_measured_within_the_time_they_are_given() -> None:
+    found = machine.measure_machine(read_bytes=8_000_000, read_seconds=0.05, gemm_size=128)
+    assert found.num_threads >= 1
+    assert str(found.num_threads) in found.summary
+    # From a slow phone's memory to a fast server's cache.
+    assert 1e8 < found.read_bytes_per_second_one_thread < 1e13
+    assert 1e8 < found.read_bytes_per_second < 1e13
+    assert 1e7 < found.gemm_flops < 1e14
+
+
+def test_threads_share_one_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that says each pass took a second, the speed is the bytes of one array, however many threads read it."""
+    monkeypatch.setattr(machine, "_best_seconds", lambda work, **_: (work(), 1.0)[1])
+    assert machine.read_speed(num_threads=1, num_bytes=8_000_000) == 8_000_000
+    assert machine.read_speed(num_threads=3, num_bytes=8_000_000) == 8_000_000
+    assert machine.gemm_speed(size=10) == 2000
+
+
+def test_best_run_counts_and_the_first_does_not() -> None:
+    waits = iter([0.0, 0.03, 0.01, 0.03])
+    assert 0.01 <= machine._best_seconds(lambda: time.sleep(next(waits)), runs=3) < 0.03
