@@ -22,6 +22,11 @@ def test_resident_number_with_its_checksum_is_certain() -> None:
     assert finding == pii.Finding(kind="resident_number", start=8, end=22, certain=True)
 
 
+def test_foreigners_number_has_a_checksum_of_its_own() -> None:
+    """The weighted sum is 131, which is 10 modulo 11; (13 - 10) modulo 10 is 3."""
+    assert [finding.certain for finding in pii.find("800101-5123453 800101-5123451")] == [True, False]
+
+
 def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
     (finding,) = pii.find(WITHOUT_CHECKSUM)
     assert (finding.kind, finding.certain) == ("resident_number", False)

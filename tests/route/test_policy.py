@@ -34,6 +34,12 @@ def test_the_example_in_the_documentation_of_the_module_is_a_policy() -> None:
     assert policy.origin("cloud") == str(path)
 
 
+def test_the_example_in_the_manual_is_a_policy() -> None:
+    manual = (Path(__file__).parents[2] / "docs/route.md").read_text(encoding="utf-8")
+    written(manual.partition("```toml\n")[2].partition("```")[0])
+    assert load_policy().given == set(policies.SETTINGS)
+
+
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
