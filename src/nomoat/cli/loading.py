@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 
-def load_with_bar(ref: str, *, context_tokens: int | None = None) -> Responder:
-    """The responder of a reference. An import happens once for each file, and takes seconds to minutes."""
+def load_with_bar(ref: str, *, context_tokens: int | None = None, say_decisions: bool = True) -> Responder:
+    """The responder of a reference, `auto` included. An import happens once for each file, and takes seconds to minutes.
+
+    `say_decisions`: whether the router says on stderr, for each request, where it goes and why.
+    """
     from nomoat.responder import load
 
     with console.item_progress() as bar:
@@ -20,4 +23,9 @@ def load_with_bar(ref: str, *, context_tokens: int | None = None) -> Responder:
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
+        if ref == "auto":
+            from nomoat.route.router import load_auto
+
+            told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
+            return load_auto(context_tokens=context_tokens, progress=show, on_decision=told)
         return load(ref, context_tokens=context_tokens, progress=show)

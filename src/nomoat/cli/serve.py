@@ -41,7 +41,7 @@ def serve(
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
     with ExitStack() as stack:
-        loaded = [stack.enter_context(load_with_bar(ref, context_tokens=context_tokens)) for ref in models]
+        loaded = [stack.enter_context(load_with_bar(ref, context_tokens=context_tokens, say_decisions=False)) for ref in models]
         names = [model.name for model in loaded]
         app.serve(loaded, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, names, api_key))
     console.say("stopped")

@@ -1,0 +1,135 @@
+"""The documentation is under test: its commands run, its links lead somewhere, its two languages say the same."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands(page: Path) -> list[str]:
+    """What a reader would type: the lines after a `$` of the page's console blocks."""
+    lines = [line for text in blocks(page, "console") for line in text.splitlines()]
+    return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture
+def reader(tmp_path: Path, empty_home: Path, smollm2_gguf: Path) -> Path:
+    """A reader's folder: the two tables of the README, and a home where the model is pulled already."""
+    target = empty_home / "models" / "smollm2-135m" / smollm2_gguf.name
+    target.parent.mkdir(parents=True)
+    target.symlink_to(smollm2_gguf)
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    texts = {"negative": "It broke after a day, number", "positive": "I love it, it works, number"}
+    for name, count in (("reviews.csv", 30), ("test.csv", 12)):
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows((f"{texts[label]} {n}.", label) for n in range(count // 2) for label in texts)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    shortened = command.replace("--minutes 2", "--minutes 0.05").removeprefix("nomoat ")
+    words = [sys.executable, "-m", "nomoat", *shlex.split(shortened, comments=True)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240, check=False, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_session_of_the_readme_runs_and_prints_what_it_shows(reader: Path) -> None:
+    """Two minutes of tuning are shortened to three seconds: the numbers differ, the lines do not."""
+    shown = "\n".join(blocks(ROOT / "README.md", "console"))
+    for command in commands(ROOT / "README.md"):
+        done = run(command, reader)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        for line in (done.stdout + done.stderr).splitlines():
+            kind = re.split(r"[\d:;(=]", line.strip(), maxsplit=1)[0].strip()
+            if len(kind) > 8 and not line.startswith("A moat"):
+                assert kind in shown, f"{command} prints `{line}`, of which the README knows nothing"
+    assert (reader / "report.html").exists()
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(reader: Path) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    code = code.replace("import nomoat\n", "import nomoat\nfrom nomoat.tune.train import Settings\n").replace(
+        'label_column="label")\nverdict', 'label_column="label", settings=Settings(minutes=0.05))\nverdict'
+    )
+    assert "minutes=0.05" in code
+    done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "smollm2-135m+reviews" in done.stdout
+
+
+@pytest.mark.data
+def test_the_replayed_blog_prints_what_the_page_shows(vicuna_folder: Path) -> None:
+    (command,) = [line for line in commands(ROOT / "docs" / "duel.md") if "stored:" in line]
+    done = run(command, ROOT)
+    shown = next(text for text in blocks(ROOT / "docs" / "duel.md", "console") if command in text)
+    table = [line.rstrip() for line in done.stdout.splitlines()]
+    for line in shown.splitlines()[1:]:
+        assert line.rstrip() in table
+
+
+def test_the_command_line_reference_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli_reference", ROOT / "docs" / "make_cli_reference.py")
+    assert spec is not None and spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == maker.render(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_korean_readme_has_the_same_code_numbers_and_links_in_the_same_order() -> None:
+    english, korean = ROOT / "README.md", ROOT / "README.ko.md"
+    for language in ("sh", "console", "python"):
+        assert [strip_comments(text) for text in blocks(english, language)] == [
+            strip_comments(text) for text in blocks(korean, language)
+        ]
+    ours, theirs = (page.read_text(encoding="utf-8") for page in (english, korean))
+    assert re.findall(r"^#+ ", ours, re.MULTILINE) == re.findall(r"^#+ ", theirs, re.MULTILINE)
+    links = re.compile(r"\]\(((?!README)[^)]+)\)")
+    assert links.findall(ours) == links.findall(theirs)
+    numbers = re.compile(r"\d+[.,]?\d*")
+    table_rows = [[row for row in text.splitlines() if row.startswith("|")] for text in (ours, theirs)]
+    assert [numbers.findall(row) for row in table_rows[0]] == [numbers.findall(row) for row in table_rows[1]]
+
+
+def strip_comments(code: str) -> str:
+    return re.sub(r" *# .*", "", code)
+
+
+def test_no_page_names_a_path_of_a_machine() -> None:
+    for page in PAGES:
+        assert not re.search(r"/(root|work|home/\w+)/", page.read_text(encoding="utf-8")), page
+
+
+def test_the_first_install_line_of_the_readme_is_what_the_project_offers() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in blocks(ROOT / "README.md", "sh")[0].splitlines():
+        target = line.split("#")[0].split()
+        assert target[0] == "make" and f"\n{target[1]}:" in makefile
+    assert os.access(ROOT / ".ci" / "run", os.X_OK) and "make test" in (ROOT / ".ci" / "run").read_text()
