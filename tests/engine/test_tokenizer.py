@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sentencepiece
 from tiny import write_tiny_gguf
 
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import UnsupportedError
+from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message
 
 TORTURE = (
@@ -101,3 +102,64 @@ def metadata_only(source: Path, target: Path) -> Path:
     end = head.index(next(iter(file.tensors)).encode()) - 8  # the first tensor's name, after its length
     target.write_bytes(head[:8] + bytes(8) + head[16:end] + bytes(64))
     return target
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> sentencepiece.SentencePieceProcessor:
+    """A SentencePiece BPE model as Llama's: byte fallback, digits by themselves, a space before the text."""
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    (folder / "text.txt").write_text("\n".join([Path(tokenizer.__file__).read_text(), "안녕하세요 대한민국 " * 20, TORTURE]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"), model_prefix=str(folder / "m"), vocab_size=900, model_type="bpe", byte_fallback=True,
+        split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+        character_coverage=0.99, user_defined_symbols=["<|im_start|>"],
+    )  # fmt: skip
+    return sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.model"))
+
+
+def of_pieces(pieces: sentencepiece.SentencePieceProcessor, **more: object) -> tokenizer.Tokenizer:
+    """What llama.cpp's converter writes into a GGUF for such a model."""
+    ids = range(pieces.get_piece_size())
+    kinds = [(pieces.is_unknown, 2), (pieces.is_control, 3), (pieces.is_unused, 5), (pieces.is_byte, 6)]
+    names = {"<|im_start|>": 4}
+    types = [next((kind for is_kind, kind in kinds if is_kind(at)), names.get(pieces.id_to_piece(at), 1)) for at in ids]
+    facts = {
+        "model": "llama",
+        "tokens": [pieces.id_to_piece(at) for at in ids],
+        "scores": [pieces.get_score(at) for at in ids],
+        "token_type": types,
+        "bos_token_id": pieces.bos_id(),
+        "eos_token_id": pieces.eos_id(),
+    }
+    return tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in {**facts, **more}.items()})
+
+
+def test_ids_of_a_sentencepiece_vocabulary_equal_sentencepieces_own(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    ours = of_pieces(pieces)
+    for text in [TORTURE, *TORTURE.splitlines(), "def from_metadata(metadata):", " leading", "a", "日本", "x" * 50]:
+        assert ours.encode(text) == pieces.encode(text), text
+        assert ours.decode(ours.encode(text)) == text
+
+
+def test_a_sentencepiece_text_begins_with_its_own_token_where_the_model_expects_it(
+    pieces: sentencepiece.SentencePieceProcessor,
+) -> None:
+    assert of_pieces(pieces).encode("hello", add_bos=True)[0] == pieces.bos_id()
+    assert of_pieces(pieces, add_bos_token=False).encode("hello", add_bos=True) == pieces.encode("hello")
+
+
+def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    words = of_pieces(pieces)
+    stream = words.decode_stream()
+    text = "return the tokenizer 한국 🙂 x"
+    assert "".join(stream.push(token) for token in words.encode(text)) + stream.finish() == text
+
+
+def test_a_vocabulary_without_a_score_for_each_piece_is_damaged(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    with pytest.raises(BadFileError, match="the file's tokenizer has no `scores` for each of its 900 tokens"):
+        of_pieces(pieces, scores=[0.0])
+
+
+def test_a_vocabulary_of_another_kind_is_refused(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    with pytest.raises(UnsupportedError, match="the tokenizer of this file is of the kind `bert`"):
+        of_pieces(pieces, model="bert")

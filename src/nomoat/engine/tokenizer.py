@@ -1,7 +1,7 @@
 """Text <-> token ids, and conversations -> prompts, from what a GGUF file says of itself.
 
 The work is done by Hugging Face's `tokenizers` and by `jinja2`; this module only hands them the file's vocabulary and template.
-Not covered yet: SentencePiece vocabularies (`tokenizer.ggml.model` = llama), which are refused.
+Not covered: vocabularies of other kinds (WordPiece, unigram), which are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
-CONTROL, USER_DEFINED = 3, 4  # `tokenizer.ggml.token_type`
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
+SPACE = "▁"  # how SentencePiece writes a space
 LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
@@ -139,21 +140,22 @@ def load(folder: Path) -> Tokenizer:
 
 def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     """The tokenizer a GGUF's metadata describes. Raises UnsupportedError for kinds not known, BadFileError for damage."""
+    tokens, eos_id = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.eos_token_id")
+    if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
+        raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
+    types = _numbers(metadata, "token_type", len(tokens))
     kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        name = {"llama": "SentencePiece", None: "missing"}.get(kind, kind)
+    if kind == "gpt2":
+        backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), str(metadata.get("tokenizer.ggml.pre", "default")))
+    elif kind == "llama":
+        scores = _numbers(metadata, "scores", len(tokens))
+        backend = _sentencepiece_bpe(tokens, scores, types, bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))
+    else:
         raise UnsupportedError(
-            f"the tokenizer of this file is {name}, which nomoat cannot read yet",
-            hint="byte-level BPE vocabularies work: SmolLM2, Qwen2.5, Llama 3",
+            f"the tokenizer of this file is of the kind `{kind}`, which nomoat cannot read yet",
+            hint="byte-level BPE (SmolLM2, Qwen2.5, Llama 3) and SentencePiece BPE (Llama 1 and 2, OpenLLaMA) work",
         )
-    tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
-    eos_id = metadata.get("tokenizer.ggml.eos_token_id")
-    if not isinstance(tokens, list) or not isinstance(merges, list) or not isinstance(eos_id, int):
-        raise BadFileError("the file holds no whole tokenizer (tokens, merges, end token)", hint="try another file of this model")
-    pre = str(metadata.get("tokenizer.ggml.pre", "default"))
-    backend = _byte_level_bpe(tokens, merges, pre)
-    types = metadata.get("tokenizer.ggml.token_type")
-    _add_special_tokens(backend, tokens, [] if types is None else list(types))
+    _add_special_tokens(backend, tokens, types)
     # a model may end its turn with another token than its text
     ends = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
     stop_ids = {eos_id} | {tokens.index(end) for end in ends if end in tokens}
@@ -161,14 +163,27 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
         bos_id=metadata.get("tokenizer.ggml.bos_token_id"),
         eos_id=eos_id,
         stop_ids=tuple(sorted(stop_ids)),
-        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
+        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")),
     )
     return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
 
 
-def _byte_level_bpe(tokens: list[str], merges: list[str], pre: str) -> Any:
+def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
+    """A list with a number for each token."""
+    values = metadata.get(f"tokenizer.ggml.{name}")
+    if values is None or len(values) != count:
+        raise BadFileError(
+            f"the file's tokenizer has no `{name}` for each of its {count:,} tokens", hint="try another file of this model"
+        )
+    return list(values)
+
+
+def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Backend
+
+    if not isinstance(merges, list):
+        raise BadFileError("the file holds no whole tokenizer (merges)", hint="try another file of this model")
 
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     vocabulary = {token: at for at, token in enumerate(tokens)}
@@ -194,11 +209,39 @@ def _byte_level_bpe(tokens: list[str], merges: list[str], pre: str) -> Any:
     return backend
 
 
-def _add_special_tokens(backend: Any, tokens: list[str], types: list[int]) -> None:
+def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float], space_prefix: bool) -> Any:
+    """SentencePiece's BPE as `tokenizers` can do it: every way to put a piece together is a merge, the best-scored pieces first.
+
+    The same construction as `transformers` makes for Llama (convert_slow_tokenizer.py, generate_merges).
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers
+
+    vocabulary = {token: at for at, token in enumerate(tokens)}
+    pieces = {token for token, kind in zip(tokens, types, strict=True) if kind in (NORMAL, USER_DEFINED)}
+    merges: list[tuple[float, int, int, tuple[str, str]]] = []
+    for token, score, kind in zip(tokens, scores, types, strict=True):
+        if kind == NORMAL:
+            pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
+            merges += [(-score, vocabulary[a], vocabulary[b], (a, b)) for a, b in pairs if a in pieces and b in pieces]
+    unknown = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
+    backend = Backend(
+        models.BPE(
+            vocab=vocabulary, merges=[pair for *_, pair in sorted(merges)], unk_token=unknown, fuse_unk=True, byte_fallback=True
+        )
+    )
+    spaces = [normalizers.Replace(" ", SPACE)]
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), *spaces] if space_prefix else spaces)
+    undo = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if space_prefix else undo)
+    return backend
+
+
+def _add_special_tokens(backend: Any, tokens: list[str], types: list[float]) -> None:
     from tokenizers import AddedToken
 
     for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
-        added = [AddedToken(token, special=special, normalized=False) for token, t in zip(tokens, types, strict=False) if t == kind]
+        added = [AddedToken(token, special=special, normalized=False) for token, t in zip(tokens, types, strict=True) if t == kind]
         if special:
             backend.add_special_tokens(added)
         else:
