@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +123,27 @@ def test_a_closed_stream_frees_its_place_and_others_go_on(engine: OpenVINOEngine
     assert Responder("tiny", engine).complete(HELLO).usage.completion_tokens >= 1
 
 
+CTRL_C_AFTER_CLOSE = """
+import signal, sys
+from nomoat import responder
+from nomoat.records import Request
+for number in range(2):
+    with responder.load(sys.argv[1]) as model:
+        model.complete(Request(prompt="the hello", max_new_tokens=4))
+        model.score(Request(prompt="the hello"), [" he"])
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        print("survived", number)
+"""
+
+
+def test_ctrl_c_after_an_engine_was_closed_is_an_exception_and_no_crash(tiny_gguf: Path) -> None:
+    """The plugin's stack for signal handlers was unmapped under the main thread's feet."""
+    done = subprocess.run([sys.executable, "-c", CTRL_C_AFTER_CLOSE, str(tiny_gguf)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "survived 0\nsurvived 1\n"), done.stderr
+
+
 def test_closing_the_engine_ends_an_answer_under_way_with_an_error(engine: OpenVINOEngine) -> None:
     stream = engine.generate(Request(prompt="the hello", max_new_tokens=240))
     next(stream)
@@ -185,3 +208,9 @@ def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
     paris, london = engine.score(Request(prompt="The capital of France is"), [" Paris", " London"])
     assert paris.log_probability > london.log_probability + 1
     engine.close()
+
+
+def test_a_seed_may_be_any_whole_number(engine: OpenVINOEngine) -> None:
+    for seed in (-1, 2**80):
+        *_, last = engine.generate(Request(prompt="the", max_new_tokens=2, temperature=1.0, seed=seed))
+        assert last.usage is not None

@@ -6,12 +6,14 @@ Likelihoods come from the same model file, compiled once more when they are firs
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -173,18 +175,18 @@ class _Tokens:
 
 
 class _Batcher:
-    """GenAI's continuous batching, and the one thread that touches it."""
+    """GenAI's continuous batching, and the one thread that touches it, from its making to its end.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers and unmaps it in the thread that unloads it. If
+    those were two threads, the next Ctrl-C of the first would be a segmentation fault.
+    """
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        import openvino_genai
-
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.max_num_batched_tokens = BATCH_TOKENS
-        scheduler.enable_prefix_caching = True
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
         self._incoming: queue.SimpleQueue[tuple[list[int], Any, _Tokens] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="nomoat-engine", daemon=True)
+        made: Future[None] = Future()
+        self._thread = threading.Thread(target=self._work, args=(folder, properties, made), name="nomoat-engine", daemon=True)
         self._thread.start()
+        made.result()
 
     def submit(self, ids: list[int], request: Request, max_new_tokens: int, special: tokenizer.SpecialTokens) -> _Tokens:
         import openvino_genai
@@ -199,7 +201,7 @@ class _Batcher:
             settings.temperature, settings.top_p = request.temperature, request.top_p
             if request.top_k:
                 settings.top_k = request.top_k
-            settings.rng_seed = request.seed if request.seed is not None else time.time_ns() % 2**32
+            settings.rng_seed = (time.time_ns() if request.seed is None else request.seed) % 2**32  # a seed may be any whole number
         tokens = _Tokens()
         self._incoming.put((ids, settings, tokens))
         return tokens
@@ -208,7 +210,27 @@ class _Batcher:
         self._incoming.put(None)
         self._thread.join()
 
-    def _work(self) -> None:
+    def _work(self, folder: Path, properties: dict[str, str], made: Future[None]) -> None:
+        try:
+            self._make(folder, properties)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it was waited for
+            made.set_exception(exc)
+            return
+        made.set_result(None)
+        self._answer()  # in a method of its own: GenAI's handles point into the pipeline, and have to be gone before it goes
+        while self._pipeline.has_non_finished_requests():  # a cancelled request gives its memory back in the next step
+            self._pipeline.step()
+        del self._pipeline
+
+    def _make(self, folder: Path, properties: dict[str, str]) -> None:
+        import openvino_genai
+
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.max_num_batched_tokens = BATCH_TOKENS
+        scheduler.enable_prefix_caching = True
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
+
+    def _answer(self) -> None:
         numbers = itertools.count()
         running: dict[int, tuple[Any, _Tokens]] = {}
         while True:
@@ -216,7 +238,9 @@ class _Batcher:
             while not self._pipeline.has_non_finished_requests() or not self._incoming.empty():
                 item = self._incoming.get()
                 if item is None:
-                    self._drop(running)
+                    for handle, tokens in running.values():
+                        handle.cancel()
+                        tokens.ready.put(RuntimeError("the model was closed while it was answering"))
                     return
                 self._add(next(numbers), item, running)
             try:
@@ -240,14 +264,6 @@ class _Batcher:
             tokens.ready.put(exc)
             return
         running[number] = (handle, tokens)
-
-    def _drop(self, running: dict[int, tuple[Any, _Tokens]]) -> None:
-        for handle, tokens in running.values():
-            handle.cancel()
-            tokens.ready.put(RuntimeError("the model was closed while it was answering"))
-        while self._pipeline.has_non_finished_requests():  # a cancelled request gives its memory back in the next step
-            self._pipeline.step()
-        del self._pipeline
 
     @staticmethod
     def _hand_out(handle: Any, tokens: _Tokens) -> bool:
@@ -275,9 +291,7 @@ class _Scorer:
     """
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        import openvino as ov
-
-        compiled = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", properties)
+        compiled = _core().compile_model(str(folder / "openvino_model.xml"), "CPU", properties)
         self._request = compiled.create_infer_request()
 
     def score(self, prompt: list[int], continuations: Sequence[list[int]]) -> list[ContinuationScore]:
@@ -319,6 +333,14 @@ class _Scorer:
             "beam_idx": beams.astype(np.int32),
         }
         return np.asarray(self._request.infer(inputs, share_outputs=True)[0])
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's core, kept for as long as the process lives: see `_Batcher` for what unloading it in another thread does."""
+    import openvino as ov
+
+    return ov.Core()
 
 
 def _padded(rows: Sequence[list[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
