@@ -23,6 +23,7 @@ def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) ->
         (b'{"a": 1}\n{"a" 1}\n', ", line 2: not JSON: Expecting ':' delimiter at column 6"),
         (b'{"a": 1}\n\n[1]\n', ", line 3: not a JSON object"),
         (b'{"a": 1}\n{"a": "\xff"}\n', ", line 2: not UTF-8 text"),
+        (b'{"a": "\\ud83d\\ude00"}\n{"a": "\\ud83d"}\n', ", line 2: a character is only half there (a `\\ud83d` without its partner)"),
     ],
 )
 def test_broken_jsonl_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -8,6 +8,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── DataError                a row, column or label of the user's data
 ├── NotEnoughMemoryError     would not fit into this machine
 ├── NotEnoughDiskError       the disk is full or will be
+├── NotWritableError         a file or folder that cannot be written
 ├── ContextExceededError     prompt and answer do not fit into the model's context
 ├── UnsupportedError         this model or engine cannot do that
 ├── MissingExtraError        an optional part is not installed
@@ -61,6 +62,10 @@ class NotEnoughMemoryError(NomoatError):
 
 class NotEnoughDiskError(NomoatError):
     """The disk is full, or would be."""
+
+
+class NotWritableError(NomoatError):
+    """A place that nomoat has to write to, and may not or cannot."""
 
 
 class ContextExceededError(NomoatError):

@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nomoat.errors import NotEnoughDiskError
+from nomoat.errors import NotEnoughDiskError, NotWritableError
 
 READ_BLOCK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 def home() -> Path:
@@ -57,16 +61,25 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def translate_disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" into an error that says where, and what to do."""
+    """Turn a full disk, and a place near `path` that cannot be written, into errors that say where, and what to do."""
     try:
         yield
     except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if exc.errno in FULL:
+            raise NotEnoughDiskError(f"no space left on the disk of `{path.parent}`", hint=_elsewhere(path, disk=True)) from exc
+        place = Path(exc.filename) if isinstance(exc.filename, str) else path
+        if exc.errno not in NOT_WRITABLE or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
             raise
-        raise NotEnoughDiskError(
-            f"no space left on the disk of `{path.parent}`",
-            hint="free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk",
-        ) from exc
+        raise NotWritableError(f"cannot write `{path}`: {exc.strerror} (`{place}`)", hint=_elsewhere(path, disk=False)) from exc
+
+
+def _elsewhere(path: Path, *, disk: bool) -> str:
+    """What the user can do about a place that cannot be written."""
+    if not path.is_relative_to(home()):
+        return "free some space, or choose another place" if disk else "check that its folder is yours, or choose another place"
+    if disk:
+        return "free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk"
+    return f"check who may write to `{home()}`, or set NOMOAT_HOME to a folder of yours"
 
 
 def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | None = None) -> None:
@@ -83,21 +96,22 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with translate_disk_errors(target):
+    with translate_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
             yield part
             os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder to fill, which becomes `target` (replacing it) when the block ends well, and disappears when it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    with translate_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     old = part.with_suffix(".old")
     try:
         with translate_disk_errors(target):
@@ -111,3 +125,26 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if old.exists() and not target.exists():
             os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Wait until no other process makes the folder `target` of the cache, and sweep away what a killed one left of it.
+
+    Where the system has no file locks (Windows), nothing waits: `whole_folder` then makes the folder twice, and keeps one.
+    """
+    place = cache() / "locks" / target.name
+    with translate_disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = place.open("ab")
+    with lock:
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        for pattern in ("part", "old"):
+            for left in target.parent.glob(f".{target.name}.*.{pattern}"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield

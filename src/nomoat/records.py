@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nomoat.errors import UsageError
+
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled"]
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
@@ -15,10 +17,13 @@ Confirmation = Literal["read", "memory"]
 # ---------------------------------------------------------------- asking and answering
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. Raises UsageError for a text that UTF-8 cannot hold."""
 
     role: Role
     content: str
+
+    def __post_init__(self) -> None:
+        _require_whole_characters(self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class Request:
     def __post_init__(self) -> None:
         if bool(self.messages) == (self.prompt is not None):
             raise ValueError("a request has either messages or a prompt")
+        _require_whole_characters(self.prompt or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,16 @@ class ContinuationScore:
 
     log_probability: float
     num_tokens: int
+
+
+def _require_whole_characters(text: str) -> None:
+    """JSON and shell arguments can carry half a character (a lone surrogate), which no tokenizer and no server reads."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise UsageError(
+            f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
+        ) from exc
 
 
 # ---------------------------------------------------------------- the catalogue

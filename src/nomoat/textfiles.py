@@ -42,7 +42,19 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             raise DataError(f"`{path}`, line {line}: not JSON: {exc.msg} at column {exc.colno}") from exc
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, line {line}: not a JSON object", hint='each line is one object: {"key": "value"}')
+        if "\\u" in text:
+            _require_whole_characters(value, path, line)
         rows.append((line, value))
     if not rows:
         raise DataError(f"`{path}` is empty", hint="each line is one JSON object")
     return rows
+
+
+def _require_whole_characters(value: dict[str, Any], path: Path, line: int) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise DataError(
+            f"`{path}`, line {line}: a character is only half there (a `\\ud83d` without its partner)",
+            hint="write that character itself, in UTF-8, or remove it",
+        ) from exc

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ from tiny import WIDTH, write_tiny_gguf
 from nomoat import paths
 from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 from nomoat.records import Request
 
 
@@ -91,3 +95,57 @@ def test_a_full_disk_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: py
     with pytest.raises(NotEnoughDiskError, match="its disk has 0 MB free"):
         importer.import_gguf(tiny_gguf)
     assert not list((paths.cache() / "imported").glob("*"))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut], ids=["lost", "cut"])
+@pytest.mark.parametrize(
+    "name", ["openvino_model.bin", "openvino_model.xml", "tokenizer.json", "tokenizer_config.json", "config.json"]
+)
+def test_a_cache_that_lost_a_file_or_its_end_is_made_again(tiny_gguf: Path, name: str, damage: Callable[[Path], None]) -> None:
+    folder = importer.import_gguf(tiny_gguf)
+    before = likelihood(folder)
+    damage(folder / name)
+    assert importer.import_gguf(tiny_gguf) == folder
+    assert likelihood(folder) == before
+
+
+def test_processes_that_import_at_once_make_the_model_once_and_leave_nothing_else(tiny_gguf: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nomoat.engine import importer\n"
+        "importer.import_gguf(Path(sys.argv[1]), progress=lambda done, total: print(done))"
+    )
+    together = [subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf)], stdout=subprocess.PIPE) for _ in range(3)]
+    makers = [bool(process.communicate()[0]) for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0]
+    assert makers.count(True) == 1
+    assert [path.name for path in (paths.cache() / "imported").iterdir()] == [importer.import_gguf(tiny_gguf).name]
+
+
+def test_what_a_killed_import_left_is_swept_by_the_next(tiny_gguf: Path) -> None:
+    folder = importer.import_gguf(tiny_gguf)
+    left = folder.with_name(f".{folder.name}.abc.part")
+    folder.rename(left)
+    importer.import_gguf(tiny_gguf)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_home_that_is_a_file_is_said(tiny_gguf: Path, empty_home: Path) -> None:
+    empty_home.write_text("")
+    with pytest.raises(NotWritableError) as caught:
+        importer.import_gguf(tiny_gguf)
+    assert caught.value.message.startswith(f"cannot write `{empty_home}/cache/locks/")
+    assert caught.value.hint == f"check who may write to `{empty_home}`, or set NOMOAT_HOME to a folder of yours"
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "damaged.gguf")
+    end = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(end - 1000)
+        file.write(b"\xff" * 1000)
+    with pytest.raises(BadFileError, match=r"`blk\.1\.ffn_down\.weight` holds values that are no numbers"):
+        importer.import_gguf(path)

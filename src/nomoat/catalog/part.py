@@ -79,9 +79,11 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
 
     If it does not, a part with something in it stays to be resumed, unless the disk is full or the bytes are wrong.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.part")
-    with path.open("ab") as file, paths.translate_disk_errors(target):
+    with paths.translate_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("ab")
+    with opened as file, paths.translate_disk_errors(target):
         part = Part(target=target, path=path, file=file, purpose=purpose, report=report)
         _lock(part)
         try:

@@ -191,4 +191,6 @@ class GGUFFile:
         plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(tensor.type_name)
         values = raw.copy().view(plain) if plain else gguf.quants.dequantize(raw, kind)
         values = values.astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            raise self._broken(f"tensor `{name}` holds values that are no numbers")
         return values.reshape(-1) if len(tensor.shape) == 1 else values

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from nomoat import paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tokenizer
 from nomoat.engine.gguf import FloatArray, GGUFFile
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError
 
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
@@ -70,7 +71,7 @@ def remembered_sha256(path: Path) -> str:
     if note.exists() and len(text := note.read_text()) == 64:
         return text
     digest = paths.sha256_of(path)
-    with paths.whole_file(note) as part:
+    with suppress(NotEnoughDiskError, NotWritableError), paths.whole_file(note) as part:  # a note saves time, nothing else
         part.write_text(digest)
     return digest
 
@@ -82,9 +83,9 @@ def read_sizes(file: GGUFFile) -> architectures.Dimensions:
 
 
 def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress | None = None) -> Path:
-    """The cache folder of this file's imported model, made now if it is not there. `progress` is told (layers done, layers).
+    """The cache folder of this file's imported model, made now if it is not there whole. `progress`: (layers done, layers).
 
-    Raises BadFileError, UnsupportedError, NotEnoughDiskError.
+    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError.
     """
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
@@ -93,21 +94,31 @@ def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress |
     parts = [layout.VERSION, source_sha256, paths.sha256_of(delta.weights_path) if delta else ""]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = paths.cache() / "imported" / digest[:24]
-    if (folder / "config.json").exists():
+    if _is_whole(folder):
         return folder
     sizes = read_sizes(file)
     words = tokenizer.from_metadata(file.metadata)
-    paths.require_free_disk(folder, file.num_values + SPARE_DISK_BYTES)  # a byte a weight
-    with paths.whole_folder(folder) as part:
-        _write_model(part, file, arch, sizes, delta, progress)
-        words.save(part)
-        config: dict[str, Any] = {
-            "model_type": arch.name,
-            "eos_token_id": words.special.eos_id,
-            "nomoat": {"digest": digest, "source": path.name, "source_sha256": source_sha256, "sizes": asdict(sizes)},
-        }
-        (part / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
+    with paths.alone(folder):
+        if _is_whole(folder):  # another process has made it meanwhile
+            return folder
+        paths.require_free_disk(folder, file.num_values + SPARE_DISK_BYTES)  # a byte a weight
+        with paths.whole_folder(folder) as part:
+            _write_model(part, file, arch, sizes, delta, progress)
+            words.save(part)
+            files = {written.name: written.stat().st_size for written in part.iterdir()}
+            facts = {"digest": digest, "source": path.name, "source_sha256": source_sha256, "sizes": asdict(sizes), "files": files}
+            config: dict[str, Any] = {"model_type": arch.name, "eos_token_id": words.special.eos_id, "nomoat": facts}
+            (part / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file of an imported model is there with the size it was written with: a cache may lose files or their ends."""
+    try:
+        files = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _write_model(
