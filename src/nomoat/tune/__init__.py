@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -17,3 +18,7 @@ class _CallableModule(ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallableModule
+
+# Before PyTorch loads OpenMP. By default its threads wait for each other by spinning: as soon as another program wants one of the
+# cores, each of the thousands of small parallel regions of a step waits for a thread that does not run. See docs/log.md.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
