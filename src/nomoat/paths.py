@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nomoat.errors import NotEnoughDiskError, NotWritableError
+from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError
 
 READ_BLOCK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -128,8 +129,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Wait until no other process makes the folder `target` of the cache, and sweep away what a killed one left of it.
+def alone(target: Path, *, busy: NomoatError | None = None) -> Iterator[None]:
+    """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
     Where the system has no file locks (Windows), nothing waits: `whole_folder` then makes the folder twice, and keeps one.
     """
@@ -143,8 +144,17 @@ def alone(target: Path) -> Iterator[None]:
         except ImportError:
             yield
             return
-        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
-        for pattern in ("part", "old"):
-            for left in target.parent.glob(f".{target.name}.*.{pattern}"):
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | (fcntl.LOCK_NB if busy is not None else 0))
+        except BlockingIOError as exc:
+            if busy is None:
+                raise
+            raise busy from exc
+        made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
+        for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
+            if not target.exists():  # killed between the two steps of a replacement
+                os.replace(old, target)
+        for kind in ("part", "old"):
+            for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
                 shutil.rmtree(left, ignore_errors=True)
         yield

@@ -127,7 +127,7 @@ def test_processes_that_import_at_once_make_the_model_once_and_leave_nothing_els
 
 def test_what_a_killed_import_left_is_swept_by_the_next(tiny_gguf: Path) -> None:
     folder = importer.import_gguf(tiny_gguf)
-    left = folder.with_name(f".{folder.name}.abc.part")
+    left = folder.with_name(f".{folder.name}.abcdefgh.part")
     folder.rename(left)
     importer.import_gguf(tiny_gguf)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -209,3 +209,49 @@ def test_batches_hold_like_lengths_within_the_bounds() -> None:
     for batch in batches:
         assert len(batch) <= train.MAX_BATCH_LESSONS
         assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= train.BATCH_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"epochs": float("nan")}, "epochs is nan"), ({"minutes": 0.0}, "minutes is 0.0"), ({"rank": -1}, "rank is -1"),
+     ({"learning_rate": float("inf")}, "learning_rate is inf"), ({"seed": 2**63}, "seed is 9223372036854775808")],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        train.Settings(**settings)  # type: ignore[arg-type]
+    assert caught.value.message == message
+
+
+def test_a_learning_rate_that_breaks_the_model_is_named_and_leaves_no_adapter(tiny_gguf: Path, table: Path) -> None:
+    settings = train.Settings(rank=4, learning_rate=1e30)
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, settings=settings)
+    assert "the loss is no number any more" in caught.value.message
+    assert caught.value.hint == "the learning rate is 1e+30: choose a lower one"
+    assert not (paths.adapters() / "colours").exists()
+
+
+def test_what_was_learned_is_kept_when_the_end_is_interrupted(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(progress: train.Progress) -> None:
+        if progress.stage == "measuring the result":
+            raise KeyboardInterrupt
+
+    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, on_progress=stop)
+    steps = []
+    folder = tune(tiny_gguf, table, resume=True, on_progress=lambda progress: steps.append(progress.step))
+    assert set(steps) == {0}  # only measured
+    assert all(torch.equal(value, whole[name]) for name, value in load_file(folder / "adapter_model.safetensors").items())
+
+
+def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
+    stages: list[str] = []
+    tune(tiny_gguf, table, on_progress=lambda progress: stages.append(progress.stage))
+    assert list(dict.fromkeys(stages)) == ["measuring the base", "tuning", "measuring the result"]
+
+
+def test_two_trainings_under_one_name_at_once_are_refused(tiny_gguf: Path, table: Path) -> None:
+    with paths.alone(paths.adapters() / "colours"), pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table)
+    assert caught.value.message == "`colours` is being tuned by another nomoat right now"

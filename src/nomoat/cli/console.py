@@ -53,6 +53,16 @@ def item_progress() -> Progress:
     )  # fmt: skip
 
 
+def stage_progress() -> Progress:
+    """A bar for work in stages that is measured in parts of a whole: percent, time left, and a free text field `info`."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return _progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.fields[info]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+
+
 def _progress(*columns: Any) -> Progress:
     """On stderr, and gone when the work is done. In a log, where a bar would leave empty lines, there is none."""
     from rich.progress import Progress

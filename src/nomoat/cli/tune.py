@@ -66,15 +66,24 @@ def tune(
 
 
 def tune_with_bar(base: str, data: Path, *, name: str, resume: bool = False, **arguments: Any) -> Path:
-    """Tune with a bar on stderr: part done, loss, speed, time left. Ctrl-C says how to go on."""
+    """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says how to go on."""
     from nomoat.tune import train
 
-    with console.item_progress() as bar:
-        task = bar.add_task("reading", total=None, info="")
+    with console.stage_progress() as bar:
+        task = bar.add_task("loading", total=None, info="")
+        shown = ("", -1)
 
         def show(progress: Progress) -> None:
-            info = f"step {progress.step}, loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s"
-            bar.update(task, description="tuning", total=100, completed=round(100 * progress.fraction), info=info)
+            nonlocal shown
+            info = f"step {progress.step:,}, loss {progress.loss:.3f}" if progress.step else ""
+            stage, tenths = shown
+            if progress.stage != stage:
+                bar.reset(task, description=progress.stage, total=1.0)
+            bar.update(task, completed=progress.fraction, info=info)
+            if progress.stage != stage or int(10 * progress.fraction) > tenths:
+                shown = (progress.stage, int(10 * progress.fraction))
+                if bar.disable:
+                    console.say(f"{progress.stage}: {progress.fraction:.0%}{', ' if info else ''}{info}")
 
         try:
             return train.tune(base, data, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from nomoat import __version__, net
 from nomoat import responder as responders
-from nomoat.errors import NomoatError, UnknownModelError, UsageError
+from nomoat.errors import BadRequestError, NomoatError, UnknownModelError, UsageError
 from nomoat.records import Chunk, Completion
 from nomoat.responder import Responder
 from nomoat.serve import wire
@@ -32,6 +32,7 @@ from nomoat.serve.auth import Guard
 # For a model whose context is not known (another server) when a client sets no limit.
 MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT = 4096
 SHUTDOWN_SECONDS = 5
+MAX_BODY_BYTES = 8 << 20  # a prompt of a million tokens; tokenising more would keep everyone else waiting
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 
@@ -59,11 +60,11 @@ def create_app(responder: Responder | Mapping[str, Responder], *, api_key: str |
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await _answer(request, wire.parse_chat(await request.body()), served, answers)
+        return await _answer(request, wire.parse_chat(await _body(request)), served, answers)
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await _answer(request, wire.parse_text(await request.body()), served, answers)
+        return await _answer(request, wire.parse_text(await _body(request)), served, answers)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -152,6 +153,16 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._answer.stop()
+
+
+async def _body(request: HttpRequest) -> bytes:
+    """The request's body. Raises BadRequestError as soon as it is too long; the rest is never read into memory."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise BadRequestError(f"the body is longer than {MAX_BODY_BYTES:,} bytes", code="body_too_long", status=413)
+    return bytes(body)
 
 
 async def _answer(request: HttpRequest, call: wire.Call, served: Mapping[str, Responder], answers: Answers) -> Response:

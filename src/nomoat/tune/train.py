@@ -5,16 +5,17 @@ Shapes: B batch, P tokens every prompt begins with, T tokens after them, V vocab
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from nomoat import config, responder
+from nomoat import config, paths, responder
 from nomoat.engine import importer, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, UsageError
@@ -29,6 +30,8 @@ VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
 
+Stage = Literal["measuring the base", "tuning", "measuring the result"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -42,19 +45,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name != "seed" and value is not None and value <= 0:
+            if name != "seed" and value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} is {value}", hint="give a number above 0")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}", hint="give a whole number from 0 up to 2**63")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the user is told after each step. `fraction` of the work done lies in 0..1."""
+    """What the user is told after each batch of a stage. `fraction` of the stage done lies in 0..1; "tuning" alone has the rest."""
 
-    step: int
+    stage: Stage
     fraction: float
-    loss: float
-    tokens_per_second: float
-    seconds: float
+    step: int = 0
+    loss: float = 0.0
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,28 +102,30 @@ def tune(
         settings=asdict(settings),
         task={"input_column": input_column, "label_column": label_column, "instruction": instruction},
     )  # fmt: skip
-    checkpoint = adapter.Checkpoint(target, origin)
-    saved = checkpoint.load() if resume else None
-    torch.set_num_threads(config.threads().value)
-    precision = saved["precision"] if saved else _measured_precision(say)
-    run = Run(files.weights, samples, settings, precision=precision, say=say)
-    if saved:
-        run.restore(saved)
-        say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
-    elif run.validation:
-        run.loss_before = run.validation_loss()
-    run.train(checkpoint, on_progress)
-    metrics = {
-        "validation_lessons": len(run.validation),
-        "validation_loss_before": run.loss_before,
-        "validation_loss_after": run.validation_loss() if run.validation else None,
-        "steps": run.step,
-        "seconds": round(run.seconds, 1),
-        "tokens": run.tokens,
-        "precision": precision,
-    }
-    adapter.save(target, run.model, origin, metrics)
-    checkpoint.remove()
+    busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
+    with paths.alone(target, busy=busy):  # they would write into one checkpoint
+        checkpoint = adapter.Checkpoint(target, origin)
+        saved = checkpoint.load() if resume else None
+        torch.set_num_threads(config.threads().value)
+        precision = saved["precision"] if saved else _measured_precision(say)
+        run = Run(files.weights, samples, settings, precision=precision, say=say)
+        if saved:
+            run.restore(saved)
+            say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
+        elif run.validation:
+            run.loss_before = run.validation_loss("measuring the base", on_progress)
+        run.train(checkpoint, on_progress)
+        metrics = {
+            "validation_lessons": len(run.validation),
+            "validation_loss_before": run.loss_before,
+            "validation_loss_after": run.validation_loss("measuring the result", on_progress) if run.validation else None,
+            "steps": run.step,
+            "seconds": round(run.seconds, 1),
+            "tokens": run.tokens,
+            "precision": precision,
+        }
+        adapter.save(target, run.model, origin, metrics)
+        checkpoint.remove()
     return target
 
 
@@ -202,7 +210,7 @@ class Run:
 
     # ---------------------------------------------------------------- work
     def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[Progress], None] | None) -> None:
-        """Train to the end. A checkpoint is written every half minute, and when the work is stopped by Ctrl-C."""
+        """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         self.model.train()
         started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
         batches: list[list[Sample]] = []
@@ -215,6 +223,11 @@ class Run:
                         within -= len(batches.pop(0))
                 batch = batches.pop(0)
                 loss = self._learn(batch)
+                if not math.isfinite(loss):
+                    raise UsageError(
+                        f"learning has failed: after {self.step} steps the loss is no number any more",
+                        hint=f"the learning rate is {self.settings.learning_rate:g}: choose a lower one",
+                    )
                 self.step += 1
                 self.lessons_done += len(batch)
                 self.tokens += sum(map(len, batch))
@@ -222,6 +235,7 @@ class Run:
                 if on_progress:
                     on_progress(
                         Progress(
+                            stage="tuning",
                             step=self.step,
                             fraction=self.fraction,
                             loss=loss,
@@ -235,13 +249,17 @@ class Run:
         except KeyboardInterrupt:
             checkpoint.save(self.state())
             raise
+        checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
 
-    def validation_loss(self) -> float:
+    def validation_loss(self, stage: Stage, on_progress: Callable[[Progress], None] | None = None) -> float:
         """Mean loss an answer token on the lessons held out."""
         self.model.eval()
         total, count = 0.0, 0
+        batches = pack(sorted(self.validation, key=len), self.prefix)
         with torch.no_grad():
-            for batch in pack(sorted(self.validation, key=len), self.prefix):
+            for done, batch in enumerate(batches):
+                if on_progress:
+                    on_progress(Progress(stage=stage, fraction=done / len(batches)))
                 loss, num_tokens = self._loss(batch)
                 total, count = total + float(loss) * num_tokens, count + num_tokens
         return total / count
