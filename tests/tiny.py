@@ -22,6 +22,18 @@ def vocabulary() -> list[str]:
     return [*SPECIAL, *sorted(ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
 
 
+def add_tokenizer(writer: gguf.GGUFWriter, *, pre: str) -> None:
+    """The vocabulary's metadata."""
+    tokens = vocabulary()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_merges(MERGES)
+    writer.add_token_types([gguf.TokenType.CONTROL] * len(SPECIAL) + [gguf.TokenType.NORMAL] * (len(tokens) - len(SPECIAL)))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+
+
 def write_tiny_gguf(path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE) -> Path:
     """Write the file. Same arguments, same bytes."""
     random = np.random.default_rng(7)
@@ -35,13 +47,7 @@ def write_tiny_gguf(path: Path, *, arch: str = "llama", pre: str = "smollm", tem
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_merges(MERGES)
-    writer.add_token_types([gguf.TokenType.CONTROL] * len(SPECIAL) + [gguf.TokenType.NORMAL] * (len(tokens) - len(SPECIAL)))
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    add_tokenizer(writer, pre=pre)
     if template is not None:
         writer.add_chat_template(template)
 

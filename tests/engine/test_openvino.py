@@ -7,12 +7,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
+from reference import our_logits
 from tiny import CONTEXT, write_tiny_gguf
 
 from nomoat.engine import importer, layout
@@ -22,8 +21,6 @@ from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder
 from nomoat.tune import qlora
 
-# Dynamic quantisation rounds activations, which this comparison must not see.
-EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 HELLO = Request(messages=(Message(role="user", content="hello, the world"),), max_new_tokens=12)
 
 
@@ -32,26 +29,6 @@ def engine(tiny_gguf: Path) -> Iterator[OpenVINOEngine]:
     made = OpenVINOEngine(importer.import_gguf(tiny_gguf))
     yield made
     made.close()
-
-
-def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None) -> Any:
-    """Logits of one batch of equally long rows, with `cut_at` in two passes over the cache."""
-    request = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT).create_infer_request()
-    ids = np.array(rows)
-    parts = [ids] if cut_at is None else [ids[:, :cut_at], ids[:, cut_at:]]
-    done, out = 0, []
-    for part in parts:
-        count = part.shape[1]
-        positions = np.ascontiguousarray(np.broadcast_to(np.arange(done, done + count), part.shape))
-        done += count
-        inputs = {
-            "input_ids": np.ascontiguousarray(part),
-            "attention_mask": np.ones((len(rows), done), np.int64),
-            "position_ids": positions,
-            "beam_idx": np.arange(len(rows), dtype=np.int32),
-        }
-        out.append(request.infer(inputs)[0].copy())
-    return np.concatenate(out, axis=1)
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])

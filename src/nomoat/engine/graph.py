@@ -1,13 +1,15 @@
 """An architecture's description and weights -> an OpenVINO model with a stateful key-value cache.
 
 Inputs: input_ids [B, T], attention_mask [B, P + T], position_ids [B, T], beam_idx [B]. Output: logits [B, T, V].
-Every linear layer bears the name it has in Hugging Face models (`model.layers.0.self_attn.q_proj`), so that adapters attach.
+Every linear layer bears the name it has in Hugging Face's Llama (`model.layers.0.self_attn.q_proj`), so that adapters attach; where a
+file fuses matrices, that of Phi-3 (`qkv_proj`, `gate_up_proj`).
 
 Shapes: B batch, T new tokens, P tokens in the cache, V vocabulary, H heads, D head width.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,26 +19,22 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
-from nomoat.engine import layout
+from nomoat.engine import layout, positions
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.positions import Node, i64
 
 CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
-MASKED = np.float32(-65504)
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
 SAME_MATRIX_COSINE = 0.98
 
 # (layer name, first row, rows) -> what an adapter adds to these rows, or None
 Delta = Callable[[str, npt.NDArray[np.intp]], FloatArray | None]
-Node = Any
-
-
-def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[np.intp] | None:
-    """Where each row of q or k lies in the file, for families whose files permute them; None where rows lie in order."""
-    heads = {"q_proj": sizes.heads, "k_proj": sizes.kv_heads}.get(layer.rpartition(".")[2])
-    if not arch.rows_permuted or heads is None:
-        return None
-    return np.arange(heads * sizes.head_dim).reshape(heads, sizes.head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+ACTIVATIONS = {
+    "silu": op.swish,
+    "gelu": functools.partial(op.gelu, approximation_mode="ERF"),
+    "gelu_tanh": functools.partial(op.gelu, approximation_mode="TANH"),
+}
 
 
 def head_tensor(file: GGUFFile) -> tuple[str, str]:
@@ -62,7 +60,8 @@ class GraphBuilder:
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive
         self._sinks: list[Node] = []
-        self._mask: Node | None = None
+        self._masks: positions.Masks | None = None
+        self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
         self._pool = ThreadPoolExecutor(2)
 
     def build(self) -> ov.Model:
@@ -74,19 +73,17 @@ class GraphBuilder:
             "beam_idx": ([-1], np.int32),
         }
         self._inputs = {name: self._parameter(name, shape, kind) for name, (shape, kind) in inputs.items()}
-        self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), _i64(0), op.constant(np.int64(0)))
-        self._rope = self._rope_tables()
+        self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
+        self._rope = {local: self._rope_tables(local=local) for local in set(self.arch.windowed)}
         embedding, output = head_tensor(self.file)
         table = self._matrix(embedding, "model.embed_tokens")
-        x = op.gather(table, op.convert(self._inputs["input_ids"], "i32"), op.constant(np.int32(0)))
+        x = self._embedded(table)
         for layer in range(self.sizes.layers):
-            x = op.add(x, self._attention(self._norm(x, f"blk.{layer}.attn_norm.weight"), layer))
-            x = op.add(x, self._mlp(self._norm(x, f"blk.{layer}.ffn_norm.weight"), layer))
+            x = self._layer(x, layer)
             if self._progress:
                 self._progress(layer + 1, self.sizes.layers)
-        x = self._norm(x, "output_norm.weight")
-        head = table if output == embedding else self._matrix(output, "lm_head")
-        logits = _named(op.matmul(x, head, False, True), "lm_head")
+        x = self._norm(x, "output_norm")
+        logits = self._logits(x, table if output == embedding else self._matrix(output, "lm_head"))
         logits.output(0).set_names({"logits"})
         self._pool.shutdown()
         return ov.Model([op.result(logits)], self._sinks, list(self._inputs.values()), self.arch.name)
@@ -95,7 +92,7 @@ class GraphBuilder:
     def _matrix(self, tensor_name: str, layer_name: str) -> Node:
         """A tensor as int8 codes times a scale per row, in float32 for whoever reads it: [rows, columns]."""
         tensor = self.file.tensor(tensor_name)
-        order = row_order(self.arch, self.sizes, layer_name)
+        order = positions.row_order(self.arch, self.sizes, layer_name)
         indices = np.arange(tensor.num_rows) if order is None else order
         step = max(1, CHUNK_VALUES // tensor.shape[-1])
 
@@ -117,80 +114,141 @@ class GraphBuilder:
         y = _named(op.matmul(x, self._matrix(f"{source}.weight", name), False, True), name)
         if f"{source}.bias" in self.file.tensors:
             bias = self.file.rows(f"{source}.bias")
-            order = row_order(self.arch, self.sizes, name)
+            order = positions.row_order(self.arch, self.sizes, name)
             y = op.add(y, op.constant((bias if order is None else bias[order]).reshape(1, 1, -1)))
         return y
 
     def _norm(self, x: Node, tensor_name: str) -> Node:
-        weight = op.constant(self.file.rows(tensor_name).reshape(1, 1, -1))
-        mean_square = op.reduce_mean(op.power(x, np.float32(2)), _i64(-1), True)
-        scale = op.divide(np.float32(1), op.sqrt(op.add(mean_square, np.float32(self.sizes.norm_epsilon))))
-        return op.multiply(op.multiply(x, scale), weight)
+        """A norm over the last axis."""
+        epsilon = self.sizes.norm_epsilon
+        if self.arch.norm == "layer":
+            y = op.mvn(x, i64(-1), True, epsilon, "inside_sqrt")
+        else:
+            mean_square = op.reduce_mean(op.power(x, np.float32(2)), i64(-1), True)
+            y = op.multiply(x, op.divide(np.float32(1), op.sqrt(op.add(mean_square, np.float32(epsilon)))))
+        y = op.multiply(y, self._vector(f"{tensor_name}.weight"))
+        bias = f"{tensor_name}.bias"
+        return op.add(y, self._vector(bias)) if bias in self.file.tensors else y
+
+    def _vector(self, tensor_name: str) -> Node:
+        return op.constant(self.file.rows(tensor_name).reshape(1, 1, -1))
 
     # ---------------------------------------------------------------- layers
-    def _rope_tables(self) -> tuple[Node, Node]:
-        """Cosine and sine of every position's angles, [B, 1, T, D]."""
-        inverse = 1 / self.sizes.rope_base ** (np.arange(0, self.sizes.head_dim, 2, dtype=np.float64) / self.sizes.head_dim)
-        if "rope_freqs.weight" in self.file.tensors:
-            inverse = inverse / self.file.rows("rope_freqs.weight")
-        positions = op.convert(op.unsqueeze(self._inputs["position_ids"], _i64(1)), "f32")
-        frequencies = op.constant(inverse.astype(np.float32).reshape(1, -1, 1))
-        angles = op.transpose(op.matmul(frequencies, positions, False, False), _i64(0, 2, 1))
-        angles = op.concat([angles, angles], -1)
-        return op.unsqueeze(op.cos(angles), _i64(1)), op.unsqueeze(op.sin(angles), _i64(1))
+    def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
+        if self.arch.positions != "rope":
+            return None
+        base, scale = self.sizes.rope_base, self.sizes.rope_scale
+        if local and self.sizes.local_rope_base is not None:
+            base, scale = self.sizes.local_rope_base, 1.0
+        inverse = positions.inverse_frequencies(self.file, self.sizes, base=base, scale=scale)
+        return positions.rope_tables(inverse, self._inputs["position_ids"])
 
-    def _rotate(self, x_BHTD: Node) -> Node:
-        half, end = self.sizes.head_dim // 2, np.iinfo(np.int64).max
-        first = op.slice(x_BHTD, _i64(0), _i64(half), _i64(1), _i64(3))
-        second = op.slice(x_BHTD, _i64(half), _i64(end), _i64(1), _i64(3))
-        turned = op.concat([op.multiply(second, np.float32(-1)), first], -1)
-        cosine, sine = self._rope
-        return op.add(op.multiply(x_BHTD, cosine), op.multiply(turned, sine))
+    def _embedded(self, table: Node) -> Node:
+        x = op.gather(table, op.convert(self._inputs["input_ids"], "i32"), op.constant(np.int32(0)))
+        if self.arch.embedding_scaled:
+            x = op.multiply(x, np.float32(self.sizes.width**0.5))
+        if self.arch.positions == "learned":
+            places = op.constant(self.file.rows("position_embd.weight"))
+            x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
+        return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
+
+    def _logits(self, x: Node, head: Node) -> Node:
+        y = _named(op.matmul(x, head, False, True), "lm_head")
+        if "output.bias" in self.file.tensors:
+            y = op.add(y, self._vector("output.bias"))
+        if self.sizes.logit_cap is not None:
+            cap = np.float32(self.sizes.logit_cap)
+            y = op.multiply(op.tanh(op.divide(y, cap)), cap)
+        return y
+
+    def _layer(self, x: Node, layer: int) -> Node:
+        block, arch = f"blk.{layer}", self.arch
+        first = next(
+            (name for name in arch.attention_norms if f"{block}.{name}.weight" in self.file.tensors), arch.attention_norms[-1]
+        )
+        normed = self._norm(x, f"{block}.{first}")
+        attended = self._attention(normed, layer)
+        if arch.post_norms:
+            attended = self._norm(attended, f"{block}.post_attention_norm")
+        both = op.add(x, attended)
+        if self.sizes.parallel:
+            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+        else:
+            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+        y = self._mlp(normed, layer)
+        return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
     def _attention(self, x: Node, layer: int) -> Node:
-        heads, kv_heads, head_dim = self.sizes.heads, self.sizes.kv_heads, self.sizes.head_dim
-
-        def by_head(part: str, count: int) -> Node:
-            y = op.reshape(self._linear(x, layer, f"self_attn.{part}"), _i64(0, 0, count, head_dim), True)
-            return op.transpose(y, _i64(0, 2, 1, 3))
-
-        query = self._rotate(by_head("q_proj", heads))
-        new = {"key": self._rotate(by_head("k_proj", kv_heads)), "value": by_head("v_proj", kv_heads)}
-        full = {kind: self._cached(tokens, f"past_key_values.{layer}.{kind}present.{layer}.{kind}") for kind, tokens in new.items()}
-        y = op.scaled_dot_product_attention(query, full["key"], full["value"], self._mask)
-        y = op.reshape(op.transpose(y, _i64(0, 2, 1, 3)), _i64(0, 0, heads * head_dim), True)
+        heads, head_dim = self.sizes.heads, self.sizes.head_dim
+        local = self.arch.windowed[layer % len(self.arch.windowed)]
+        query, key, value = self._query_key_value(x, layer)
+        if self.arch.qk_norm:
+            query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+        query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
+        if tables := self._rope[local]:
+            query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
+        key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
+        y = op.scaled_dot_product_attention(query, key, value, self._mask(local), *self._scale())
+        y = op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
         return self._linear(y, layer, "self_attn.o_proj")
 
-    def _cached(self, new_BHTD: Node, variable: str) -> Node:
+    def _query_key_value(self, x: Node, layer: int) -> tuple[Node, ...]:
+        """Each [B, T, H, D], with the heads it has."""
+        counts = (self.sizes.heads, self.sizes.kv_heads, self.sizes.kv_heads)
+        if "self_attn.qkv_proj" in self.arch.projections:
+            lengths = i64(*(count * self.sizes.head_dim for count in counts))
+            parts = op.variadic_split(self._linear(x, layer, "self_attn.qkv_proj"), i64(2), lengths).outputs()
+        else:
+            parts = [self._linear(x, layer, f"self_attn.{part}_proj") for part in "qkv"]
+        if (limit := self.sizes.clamp_qkv) is not None:
+            parts = [op.clamp(part, -limit, limit) for part in parts]
+        return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))
+
+    def _scale(self) -> list[Node]:
+        """What scores are multiplied with, where it is not one by the root of the head's width."""
+        if self.sizes.layers != self.arch.width_scaled_layers:
+            return []
+        return [op.constant(np.float32((self.sizes.width // self.sizes.heads) ** -0.5))]
+
+    def _mask(self, local: bool) -> Node:
+        assert self._masks is not None
+        if local not in self._made:
+            if self.arch.positions == "alibi":
+                self._made[local] = self._masks.alibi(positions.alibi_slopes(self.sizes.heads, self.sizes.alibi_max_bias))
+            elif local and self.sizes.window is not None:
+                self._made[local] = self._masks.windowed(self.sizes.window)
+            else:
+                self._made[local] = self._masks.causal()
+        return self._made[local]
+
+    def _cached(self, new_BHTD: Node, name: str) -> Node:
         """The cached keys or values with the new ones after them, repeated for each query head: [B, H, P + T, D]."""
         heads, kv_heads, head_dim = self.sizes.heads, self.sizes.kv_heads, self.sizes.head_dim
-        empty = op.broadcast(np.float32(0), op.concat([self._batch, _i64(kv_heads), _i64(0), _i64(head_dim)], 0))
+        variable = f"past_key_values.{name}present.{name}"
+        empty = op.broadcast(np.float32(0), op.concat([self._batch, i64(kv_heads), i64(0), i64(head_dim)], 0))
         read = op.read_value(empty, variable, ov.Type.f32, ov.PartialShape([-1, kv_heads, -1, head_dim]))
         past = op.gather(read, self._inputs["beam_idx"], op.constant(np.int64(0)))
-        if self._mask is None:
-            self._mask = self._causal_mask(past)
+        if self._masks is None:
+            self._masks = positions.Masks(self._inputs, past)
         both = op.concat([past, new_BHTD], 2)
         self._sinks.append(op.assign(both, variable))
         if heads == kv_heads:
             return both
-        repeat = op.concat([self._batch, _i64(1), _i64(heads // kv_heads), _i64(1), _i64(1)], 0)
-        both = op.broadcast(op.unsqueeze(both, _i64(2)), repeat, broadcast_spec="BIDIRECTIONAL")
-        return op.reshape(both, _i64(0, heads, -1, head_dim), True)
-
-    def _causal_mask(self, past_BHPD: Node) -> Node:
-        def size(node: Node, axis: int) -> Node:
-            return op.gather(op.shape_of(node), op.constant(np.int64(axis)), op.constant(np.int64(0)))
-
-        before, now = size(past_BHPD, 2), size(self._inputs["input_ids"], 1)
-        total, zero, one = op.add(before, now), op.constant(np.int64(0)), op.constant(np.int64(1))
-        keys = op.unsqueeze(op.range(zero, total, one, "i64"), _i64(0, 1, 2))
-        queries = op.unsqueeze(op.range(before, total, one, "i64"), _i64(0, 1, 3))
-        real = op.unsqueeze(op.convert(self._inputs["attention_mask"], "boolean"), _i64(1, 2))
-        return op.select(op.logical_and(op.less_equal(keys, queries), real), np.float32(0), MASKED)
+        repeat = op.concat([self._batch, i64(1), i64(heads // kv_heads), i64(1), i64(1)], 0)
+        both = op.broadcast(op.unsqueeze(both, i64(2)), repeat, broadcast_spec="BIDIRECTIONAL")
+        return op.reshape(both, i64(0, heads, -1, head_dim), True)
 
     def _mlp(self, x: Node, layer: int) -> Node:
-        gate = op.swish(self._linear(x, layer, "mlp.gate_proj"))
-        return self._linear(op.multiply(gate, self._linear(x, layer, "mlp.up_proj")), layer, "mlp.down_proj")
+        activate = ACTIVATIONS[self.arch.activation]
+        if "mlp.gate_up_proj" in self.arch.projections:
+            halves = i64(self.sizes.hidden, self.sizes.hidden)
+            gate, up = op.variadic_split(self._linear(x, layer, "mlp.gate_up_proj"), i64(2), halves).outputs()
+            y = op.multiply(activate(gate), up)
+        elif "mlp.gate_proj" in self.arch.projections:
+            y = op.multiply(activate(self._linear(x, layer, "mlp.gate_proj")), self._linear(x, layer, "mlp.up_proj"))
+        else:
+            y = activate(self._linear(x, layer, "mlp.up_proj"))
+        return self._linear(y, layer, "mlp.down_proj")
 
     def _parameter(self, name: str, shape: list[int], kind: Any) -> Node:
         node = _named(op.parameter(shape, kind), name)
@@ -201,7 +259,3 @@ class GraphBuilder:
 def _named(node: Node, name: str) -> Node:
     node.set_friendly_name(name)
     return node
-
-
-def _i64(*values: int) -> Node:
-    return op.constant(np.array(values, np.int64))

@@ -47,7 +47,8 @@ def choose(sizes: Dimensions, *, num_threads: int) -> Layout:
     decide("INFERENCE_NUM_THREADS", str(num_threads), "set by NOMOAT_THREADS or one a physical core")
     if not any(flag.startswith("amx") for flag in hardware.cpu_flags()):
         decide("INFERENCE_PRECISION_HINT", "f32", "without AMX, bf16 is slower than f32 on the CPU")
-    group = next((size for size in (128, 64, 32) if all(k % size == 0 for k in (sizes.width, sizes.hidden))), 0)
+    inputs = (sizes.width, sizes.hidden, sizes.heads * sizes.head_dim)
+    group = next((size for size in (128, 64, 32) if all(k % size == 0 for k in inputs)), 0)
     decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group), "the largest group that divides every layer's input")
     decide("KV_CACHE_PRECISION", "f16", "the 8-bit cache is the main loss of quality on Qwen2")
     return Layout(properties, reasons)

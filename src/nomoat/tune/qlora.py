@@ -15,12 +15,13 @@ import torch
 
 from nomoat import hardware
 from nomoat.engine import arch as architectures
-from nomoat.engine import graph, importer, layout
+from nomoat.engine import graph, importer, layout, positions
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile
-from nomoat.errors import NotEnoughMemoryError
+from nomoat.errors import NotEnoughMemoryError, UnsupportedError
 
 TRAINING_OVERHEAD_BYTES = 1_500_000_000  # PyTorch, activations of a batch, optimiser; measured on SmolLM2
+TUNABLE = {"llama": "Llama", "qwen2": "Qwen2"}  # by the name `transformers` gives the family's classes
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -45,10 +46,15 @@ def fastest_precision() -> hardware.Detected[str]:
 def load_model(path: Path, *, dtype: torch.dtype) -> Any:
     """A frozen `transformers` model with the weights of a GGUF file as they will be served: rounded to the engine's int8 layout.
 
-    Raises NotEnoughMemoryError before anything is loaded.
+    Raises NotEnoughMemoryError before anything is loaded, UnsupportedError for families that run but cannot be tuned.
     """
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
+    if arch.name not in TUNABLE:
+        raise UnsupportedError(
+            f"models of the architecture `{arch.name}` run here, but nomoat cannot tune them yet",
+            hint=f"tune one of these: {', '.join(TUNABLE)}",
+        )
     sizes = importer.read_sizes(file)
     need = file.num_values * dtype.itemsize + TRAINING_OVERHEAD_BYTES
     free = hardware.memory_available_bytes().value
@@ -84,11 +90,8 @@ def add_lora(model: Any, *, rank: int, seed: int) -> Any:
 def _empty_model(arch: Architecture, sizes: Dimensions, *, tied: bool) -> Any:
     import transformers
 
-    kinds = {
-        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-    }
-    config_class, model_class = kinds[arch.name]
+    family = TUNABLE[arch.name]
+    config_class, model_class = getattr(transformers, f"{family}Config"), getattr(transformers, f"{family}ForCausalLM")
     settings = config_class(
         vocab_size=sizes.vocabulary,
         hidden_size=sizes.width,
@@ -119,7 +122,7 @@ def _tensors(file: GGUFFile, arch: Architecture, sizes: Dimensions) -> Any:
         yield f"{prefix}.post_attention_layernorm.weight", file.rows(f"blk.{layer}.ffn_norm.weight")
         for part, tensor in arch.projections.items():
             name, source = f"{prefix}.{part}", f"blk.{layer}.{tensor}"
-            order = graph.row_order(arch, sizes, name)
+            order = positions.row_order(arch, sizes, name)
             yield f"{name}.weight", _as_served(file.rows(f"{source}.weight", order))
             if f"{source}.bias" in file.tensors:
                 bias = file.rows(f"{source}.bias")
@@ -133,9 +136,7 @@ def _as_served(weights: FloatArray) -> FloatArray:
 
 def _set_rope(model: Any, file: GGUFFile, sizes: Dimensions) -> None:
     """The rotation frequencies: a buffer that is in no file and was left unmade."""
-    inverse = 1 / sizes.rope_base ** (torch.arange(0, sizes.head_dim, 2, dtype=torch.float64) / sizes.head_dim)
-    if "rope_freqs.weight" in file.tensors:
-        inverse = inverse / torch.from_numpy(file.rows("rope_freqs.weight")).double()
+    inverse = positions.inverse_frequencies(file, sizes, base=sizes.rope_base, scale=sizes.rope_scale)
     rotary = model.model.rotary_emb
-    rotary.inv_freq = inverse.float()
+    rotary.inv_freq = torch.from_numpy(inverse).float()
     rotary.original_inv_freq = rotary.inv_freq

@@ -1,39 +1,61 @@
 """Decoder architectures, each a short declarative description; `graph.py` turns a description into a model.
 
-To add one: write `arch/<family>.py` with an `Architecture`, and name it in `KNOWN`.
+To add one: write `arch/<family>.py` with an `Architecture`, and name it in `known`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from nomoat.errors import BadFileError, UnsupportedError
+
+# our layer's name -> tensor's name, within a layer
+SPLIT_QKV = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+}
+FUSED_QKV = {"self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output"}  # rows of q, then of k, then of v
+GATED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+FUSED_GATED_MLP = {"mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # rows of the gate, then of up
+PLAIN_MLP = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+
+# Families whose files are known, and which would be answered wrongly.
+REFUSED = {"gemma2": "its attention caps its scores, which OpenVINO's PagedAttention cannot do"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """How a family of decoders is built: RMS norms, rotary positions, grouped-query attention, a gated MLP.
+    """How a family of decoders is built. The defaults are LLaMA's. Biases are added wherever the file has them.
 
-    `rows_permuted`: the file keeps the rows of q and k in the order of interleaved rotation (llama.cpp's for this family); they are
-    put back into the order of `rotate_half`, which is that of Hugging Face and so of PEFT adapters.
-    `projections`: our layer's name -> tensor's name, within a layer.
+    `rope_pairs`: which elements of a head the file's rows rotate together. Rows of neighbours are put into the order of `rotate_half`,
+    which is that of Hugging Face's Llama and so of PEFT adapters.
+    `attention_norms`: the first that is in the file is taken.
+    `parallel`: attention and MLP both read the layer's input; a file may say otherwise (`use_parallel_residual`).
+    `windowed`: which layers see no further back than the file's window, repeated over the layers.
+    `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
+    `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
     """
 
     name: str
-    rows_permuted: bool
-    attention_bias: bool
-    projections: dict[str, str] = field(
-        default_factory=lambda: {
-            "self_attn.q_proj": "attn_q",
-            "self_attn.k_proj": "attn_k",
-            "self_attn.v_proj": "attn_v",
-            "self_attn.o_proj": "attn_output",
-            "mlp.gate_proj": "ffn_gate",
-            "mlp.up_proj": "ffn_up",
-            "mlp.down_proj": "ffn_down",
-        }
-    )
+    norm: Literal["rms", "layer"] = "rms"
+    attention_norms: tuple[str, ...] = ("attn_norm",)
+    mlp_norm: str = "ffn_norm"
+    qk_norm: bool = False
+    post_norms: bool = False
+    embedding_norm: bool = False
+    embedding_scaled: bool = False
+    positions: Literal["rope", "alibi", "learned"] = "rope"
+    rope_pairs: Literal["halves", "neighbours"] = "halves"
+    local_rope_base: float | None = None
+    windowed: tuple[bool, ...] = (False,)
+    width_scaled_layers: int | None = None
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
+    parallel: bool = False
+    projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +72,50 @@ class Dimensions:
     context_tokens: int
     norm_epsilon: float
     rope_base: float
+    rotary_dim: int | None = None  # None: the whole head turns
+    rope_scale: float = 1.0  # positions are divided by it
+    local_rope_base: float | None = None
+    window: int | None = None
+    alibi_max_bias: float = 8.0
+    clamp_qkv: float | None = None
+    logit_cap: float | None = None
+    parallel: bool = False
 
 
 def known() -> dict[str, Architecture]:
     """Every architecture by the name GGUF files give it."""
+    from nomoat.engine.arch.bloom import BLOOM
+    from nomoat.engine.arch.falcon import FALCON
+    from nomoat.engine.arch.gemma import GEMMA, GEMMA3
+    from nomoat.engine.arch.gpt2 import GPT2
+    from nomoat.engine.arch.gptj import GPTJ
+    from nomoat.engine.arch.gptneox import GPTNEOX
     from nomoat.engine.arch.llama import LLAMA
+    from nomoat.engine.arch.mpt import MPT
+    from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2
+    from nomoat.engine.arch.qwen3 import QWEN3
 
-    return {arch.name: arch for arch in (LLAMA, QWEN2)}
+    families = (BLOOM, FALCON, GEMMA, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, PHI3, QWEN2, QWEN3)
+    return {arch.name: arch for arch in families}
 
 
 def find(name: str) -> Architecture:
     """The description of a family. Raises UnsupportedError with the list of those that are known."""
     families = known()
     if name not in families:
+        why = f": {REFUSED[name]}" if name in REFUSED else ""
         raise UnsupportedError(
-            f"the architecture `{name}` is not one that nomoat can import",
+            f"the architecture `{name}` is not one that nomoat can import{why}",
             hint=f"known: {', '.join(sorted(families))}; choose another model with `nomoat models`",
         )
     return families[name]
 
 
 def dimensions(metadata: dict[str, Any], *, vocabulary: int) -> Dimensions:
-    """Read the sizes out of a GGUF's metadata. Raises BadFileError for what is missing or cannot be."""
+    """Read the sizes out of a GGUF's metadata. Raises BadFileError for what is missing or cannot be, UnsupportedError."""
     name = metadata["general.architecture"]
+    arch = find(name)
 
     def number(key: str, default: float | None = None) -> Any:
         value = metadata.get(f"{name}.{key}", default)
@@ -81,10 +123,18 @@ def dimensions(metadata: dict[str, Any], *, vocabulary: int) -> Dimensions:
             raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
         return value
 
+    def optional(key: str) -> Any:
+        """A number, or None where the file says nothing or 0, which means the same."""
+        return number(key) if metadata.get(f"{name}.{key}") else None
+
     scaling = metadata.get(f"{name}.rope.scaling.type", "none")
-    if scaling != "none":
+    if scaling not in ("none", "linear"):
         raise UnsupportedError(f"this model scales its positions (`{scaling}`), which nomoat cannot do yet")
+    period = metadata.get(f"{name}.attention.sliding_window_pattern", len(arch.windowed))
+    if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
+        raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{name}` has")
     width, heads = number("embedding_length"), number("attention.head_count")
+    epsilon = "attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"
     return Dimensions(
         layers=number("block_count"),
         width=width,
@@ -94,6 +144,14 @@ def dimensions(metadata: dict[str, Any], *, vocabulary: int) -> Dimensions:
         hidden=number("feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=number("context_length"),
-        norm_epsilon=float(number("attention.layer_norm_rms_epsilon")),
+        norm_epsilon=float(number(epsilon)),
         rope_base=float(number("rope.freq_base", 10000.0)),
+        rotary_dim=optional("rope.dimension_count"),
+        rope_scale=float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling == "linear" else 1.0,
+        local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
+        window=optional("attention.sliding_window") if any(arch.windowed) else None,
+        alibi_max_bias=float(number("attention.max_alibi_bias", 8.0)),
+        clamp_qkv=optional("attention.clamp_kqv"),
+        logit_cap=optional("final_logit_softcapping"),
+        parallel=bool(metadata.get(f"{name}.use_parallel_residual", arch.parallel)),
     )

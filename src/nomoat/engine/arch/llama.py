@@ -2,4 +2,4 @@
 
 from nomoat.engine.arch import Architecture
 
-LLAMA = Architecture(name="llama", rows_permuted=True, attention_bias=False)
+LLAMA = Architecture(name="llama", rope_pairs="neighbours")

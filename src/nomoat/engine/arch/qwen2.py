@@ -2,4 +2,4 @@
 
 from nomoat.engine.arch import Architecture
 
-QWEN2 = Architecture(name="qwen2", rows_permuted=False, attention_bias=True)
+QWEN2 = Architecture(name="qwen2")

@@ -1,0 +1,13 @@
+"""Falcon: attention and MLP in parallel. 7B: one key-value head, one norm for both; 40B: eight, and attention has its own norm."""
+
+from nomoat.engine.arch import FUSED_QKV, PLAIN_MLP, Architecture
+
+FALCON = Architecture(
+    name="falcon",
+    norm="layer",
+    attention_norms=("attn_norm_2", "attn_norm"),
+    mlp_norm="attn_norm",
+    activation="gelu",
+    parallel=True,
+    projections=FUSED_QKV | PLAIN_MLP,
+)

@@ -1,0 +1,18 @@
+"""Gemma 1 and 3. The converter has added the 1 of `1 + weight` to their norms' weights.
+
+Gemma 3: five layers of six see a window, and turn with a base of their own. Text only: a file's vision part is not read.
+"""
+
+from nomoat.engine.arch import Architecture
+
+GEMMA = Architecture(name="gemma", embedding_scaled=True, activation="gelu_tanh")
+GEMMA3 = Architecture(
+    name="gemma3",
+    qk_norm=True,
+    post_norms=True,
+    embedding_scaled=True,
+    activation="gelu_tanh",
+    windowed=(True, True, True, True, True, False),
+    local_rope_base=10000.0,
+    width_scaled_layers=62,  # the 27B
+)

@@ -1,0 +1,16 @@
+"""GPT-J: neighbours turn together, in part of each head; attention and MLP in parallel behind one norm.
+
+llama.cpp neither writes nor runs this family; the tensors' names are those the `gguf` package gives it.
+"""
+
+from nomoat.engine.arch import PLAIN_MLP, SPLIT_QKV, Architecture
+
+GPTJ = Architecture(
+    name="gptj",
+    norm="layer",
+    mlp_norm="attn_norm",
+    rope_pairs="neighbours",
+    activation="gelu_tanh",
+    parallel=True,
+    projections=SPLIT_QKV | PLAIN_MLP,
+)

@@ -1,0 +1,142 @@
+"""Every architecture against its implementation in `transformers`, on tiny random weights that both hold exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino_genai
+import pytest
+import torch
+from reference import CASES, CONTEXT, EXACT, WINDOW, make_model, our_logits, write_gguf
+from tiny import write_tiny_gguf
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer, positions
+from nomoat.errors import UnsupportedError
+from nomoat.tune import qlora
+
+LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
+
+
+@pytest.fixture(scope="module", params=CASES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A reference and the folder of our import of its file."""
+    folder = tmp_path_factory.mktemp("arch")
+    case = CASES[request.param]
+    model = make_model(case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOMOAT_HOME", str(folder / "home"))
+        return model, importer.import_gguf(write_gguf(folder / "model.gguf", case, model))
+
+
+def reference_logits(model: Any, ids: list[list[int]], mask: list[list[int]] | None = None) -> Any:
+    ids_BT = torch.tensor(ids)
+    mask_BT = torch.ones_like(ids_BT) if mask is None else torch.tensor(mask)
+    inputs = {"input_ids": ids_BT, "attention_mask": mask_BT}
+    if model.config.model_type not in ("bloom", "mpt"):  # these have no positions to be told
+        inputs["position_ids"] = (mask_BT.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        return model(**inputs, use_cache=False).logits.numpy()
+
+
+def random_rows(count: int, length: int) -> list[list[int]]:
+    return np.random.default_rng(length).integers(3, 250, (count, length)).tolist()
+
+
+def test_every_known_architecture_has_a_case() -> None:
+    assert {case.arch for case in CASES.values()} == set(architectures.known())
+
+
+@pytest.mark.parametrize("length", [1, 7, LONG])
+def test_logits_equal_the_reference_within_a_thousandth(made: tuple[Any, Path], length: int) -> None:
+    model, folder = made
+    rows = random_rows(2, length)
+    expected = reference_logits(model, rows)
+    assert expected.std() > 0.5  # else closeness would mean nothing
+    np.testing.assert_allclose(our_logits(folder, rows), expected, atol=1e-3)
+    if length > 1:
+        np.testing.assert_allclose(our_logits(folder, rows, cut_at=length // 2), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_of_a_batch_with_padding_equal_the_reference_within_a_thousandth(made: tuple[Any, Path], side: str) -> None:
+    model, folder = made
+    rows, lengths = random_rows(3, LONG), [LONG, WINDOW + 9, 5]
+    mask = [[0] * (LONG - n) + [1] * n if side == "left" else [1] * n + [0] * (LONG - n) for n in lengths]
+    mask_BT, real = np.array(mask), np.array(mask, bool)
+    request = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT).create_infer_request()
+    inputs = {
+        "input_ids": np.array(rows), "attention_mask": mask_BT, "position_ids": (mask_BT.cumsum(1) - 1).clip(min=0),
+        "beam_idx": np.arange(3, dtype=np.int32),
+    }  # fmt: skip
+    np.testing.assert_allclose(request.infer(inputs)[0][real], reference_logits(model, rows, mask)[real], atol=1e-3)
+
+
+def test_continuous_batching_gives_the_reference_s_log_probabilities(made: tuple[Any, Path]) -> None:
+    """PagedAttention drops a mask it does not know without a word: this is the path that answers."""
+    model, folder = made
+    (ids,) = random_rows(1, LONG)
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.max_num_batched_tokens, scheduler.cache_size = CONTEXT, 1
+    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", EXACT)
+    settings = openvino_genai.GenerationConfig()
+    settings.max_new_tokens, settings.echo, settings.logprobs, settings.apply_chat_template = 12, True, 1, False
+    settings.ignore_eos = True
+    handle = pipeline.add_request(0, ov.Tensor(np.array([ids], np.int64)), settings)
+    given: list[float] = []
+    answer: list[int] = []
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+        while handle.can_read():
+            for output in handle.read().values():
+                given += list(output.generated_log_probs)
+                answer += list(output.generated_ids)
+    whole = ids + answer[len(answer) - 12 :]
+    rows = torch.from_numpy(reference_logits(model, [whole])[0, :-1]).log_softmax(-1)
+    expected = rows.gather(1, torch.tensor(whole[1:])[:, None])[:, 0].numpy()
+    assert len(given) == len(whole)
+    np.testing.assert_allclose(given[1:], expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("heads", [1, 4, 6, 40])
+def test_alibi_slopes_equal_those_of_the_reference(heads: int) -> None:
+    bias_HK = build_mpt_alibi_tensor(heads, 2, alibi_bias_max=8)[:, 0]
+    np.testing.assert_allclose(positions.alibi_slopes(heads, 8.0), bias_HK[:, 1] - bias_HK[:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rope.scaling.type", "yarn", "this model scales its positions (`yarn`), which nomoat cannot do yet"),
+        ("attention.sliding_window_pattern", 4, "this model's attention windows follow another pattern (4) than `gemma3` has"),
+    ],
+)
+def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: Any, message: str, tmp_path: Path) -> None:
+    case = CASES["gemma3"]
+    varied = replace(case, keys=case.keys | {key: value})
+    path = write_gguf(tmp_path / "varied.gguf", varied, make_model(varied))
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(path)
+    assert caught.value.message == message
+
+
+def test_gemma_2_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(write_tiny_gguf(tmp_path / "gemma2.gguf", arch="gemma2"))
+    assert caught.value.message == (
+        "the architecture `gemma2` is not one that nomoat can import: its attention caps its scores, which OpenVINO's "
+        "PagedAttention cannot do"
+    )
+
+
+def test_a_family_that_runs_but_cannot_be_tuned_is_refused_with_those_that_can(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "qwen3.gguf", CASES["qwen3"], make_model(CASES["qwen3"]))
+    with pytest.raises(UnsupportedError) as caught:
+        qlora.load_model(path, dtype=torch.float32)
+    assert caught.value.message == "models of the architecture `qwen3` run here, but nomoat cannot tune them yet"
+    assert caught.value.hint == "tune one of these: llama, qwen2"

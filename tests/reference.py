@@ -1,0 +1,259 @@
+"""What the engine is compared with: tiny random models of `transformers`, and the GGUF files llama.cpp's converter would make of them.
+
+Matrices are rounded to what int8 rows hold exactly, so that the imported model has the very weights of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import openvino as ov
+import torch
+import transformers
+from tiny import add_tokenizer, vocabulary
+from transformers.pytorch_utils import Conv1D
+
+from nomoat.engine import layout
+
+# Dynamic quantisation rounds activations, which this comparison must not see.
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+
+WIDTH, HIDDEN, HEADS, CONTEXT, WINDOW = 64, 128, 4, 256, 24
+HEAD = WIDTH // HEADS
+Tensor = torch.Tensor
+LLAMA_LIKE = {
+    "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS,
+    "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
+}  # fmt: skip
+
+
+def by_head_to_by_part(tensor: Tensor) -> Tensor:
+    """(q, k, v of a head) x heads -> all q, all k, all v: GPT-NeoX and BLOOM."""
+    return tensor.reshape(HEADS, 3, HEAD, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
+
+
+def by_group_to_by_part(tensor: Tensor, kv_heads: int) -> Tensor:
+    """(the q of a group, its k, its v) x groups -> all q, all k, all v: Falcon."""
+    groups = tensor.reshape(kv_heads, HEADS // kv_heads + 2, HEAD, *tensor.shape[1:])
+    return torch.cat([part.reshape(-1, *tensor.shape[1:]) for part in (groups[:, :-2], groups[:, -2], groups[:, -1])])
+
+
+def by_neighbours(tensor: Tensor, heads: int) -> Tensor:
+    """Rows of q or k in the order of interleaved rotation: Llama."""
+    return tensor.reshape(heads, 2, HEAD // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A reference model and how its file is written. `change`: (name of a tensor, tensor) -> the tensor as the file has it."""
+
+    arch: str
+    model: str  # of the class in `transformers`, without `ForCausalLM`
+    config: dict[str, Any]
+    config_class: str | None = None
+    keys: dict[str, Any] = field(default_factory=dict)
+    change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
+    norm_offset: float = 0.0  # what the converter adds to the weights of norms
+
+
+def llama_rows(name: str, tensor: Tensor) -> Tensor:
+    heads = {"q_proj": HEADS, "k_proj": 2}.get(name.split(".")[-2])
+    return tensor if heads is None else by_neighbours(tensor, heads)
+
+
+def _fused_by_head(name: str, tensor: Tensor) -> Tensor:
+    return by_head_to_by_part(tensor) if "query_key_value" in name else tensor
+
+
+def _falcon(kv_heads: int) -> Callable[[str, Tensor], Tensor]:
+    return lambda name, tensor: by_group_to_by_part(tensor, kv_heads) if "query_key_value" in name else tensor
+
+
+GEMMA = {**LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+CASES = {
+    "llama": Case(arch="llama", model="Llama", config=LLAMA_LIKE, change=llama_rows),
+    "llama, linear scaling": Case(
+        arch="llama",
+        model="Llama",
+        config={**LLAMA_LIKE, "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
+        keys={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+        change=llama_rows,
+    ),
+    "qwen2": Case(arch="qwen2", model="Qwen2", config=LLAMA_LIKE),
+    "qwen3": Case(
+        arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
+    ),
+    "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
+    "gemma3": Case(
+        arch="gemma3",
+        model="Gemma3",
+        config_class="Gemma3TextConfig",
+        config={
+            **GEMMA, "num_hidden_layers": 7, "sliding_window": WINDOW, "query_pre_attn_scalar": 32,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, "sliding_attention": ROPE,
+            },
+        },
+        keys={
+            "attention.key_length": 32, "attention.sliding_window": WINDOW, "rope.freq_base": 1e6,
+            "rope.scaling.type": "linear", "rope.scaling.factor": 8.0,
+        },
+        norm_offset=1,
+    ),
+    "phi3": Case(
+        arch="phi3", model="Phi3", config={**LLAMA_LIKE, "pad_token_id": 0, "rope_parameters": {**ROPE, "partial_rotary_factor": 1.0}},
+        keys={"rope.dimension_count": HEAD},
+    ),
+    "phi3, window": Case(
+        arch="phi3",
+        model="Phi3",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "sliding_window": WINDOW, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
+        },
+        keys={"rope.dimension_count": HEAD // 2, "attention.sliding_window": WINDOW},
+    ),
+    "gptneox": Case(
+        arch="gptneox",
+        model="GPTNeoX",
+        config={**LLAMA_LIKE, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}},
+        keys={"rope.dimension_count": HEAD // 4, "use_parallel_residual": True, "attention.head_count_kv": HEADS},
+        change=_fused_by_head,
+    ),
+    "gptneox, one after another": Case(
+        arch="gptneox",
+        model="GPTNeoX",
+        config={**LLAMA_LIKE, "use_parallel_residual": False, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}},
+        keys={"rope.dimension_count": HEAD // 2, "use_parallel_residual": False, "attention.head_count_kv": HEADS},
+        change=_fused_by_head,
+    ),
+    "gpt2": Case(
+        arch="gpt2",
+        model="GPT2LMHead",
+        config_class="GPT2Config",
+        config={"n_embd": WIDTH, "n_inner": HIDDEN, "n_layer": 2, "n_head": HEADS, "n_positions": CONTEXT},
+    ),
+    "falcon 7b": Case(
+        arch="falcon",
+        model="Falcon",
+        config={**LLAMA_LIKE, "ffn_hidden_size": HIDDEN, "multi_query": True, "parallel_attn": True, "bias": False, "alibi": False},
+        keys={"attention.head_count_kv": 1},
+        change=_falcon(1),
+    ),
+    "falcon 40b": Case(
+        arch="falcon",
+        model="Falcon",
+        config={
+            **LLAMA_LIKE, "ffn_hidden_size": HIDDEN, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": False,
+            "alibi": False,
+        },
+        keys={"attention.head_count_kv": 2},
+        change=_falcon(2),
+    ),
+    "bloom": Case(
+        arch="bloom",
+        model="Bloom",
+        config={"hidden_size": WIDTH, "n_layer": 2, "n_head": HEADS},
+        keys={"feed_forward_length": 4 * WIDTH},
+        change=_fused_by_head,
+    ),
+    "mpt": Case(
+        arch="mpt",
+        model="Mpt",
+        config={
+            "d_model": WIDTH, "n_heads": HEADS, "n_layers": 2, "expansion_ratio": 2, "max_seq_len": CONTEXT,
+            "attn_config": {"clip_qkv": 0.8, "alibi": True},
+        },
+        keys={"attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.8},
+    ),
+    "gptj": Case(
+        arch="gptj",
+        model="GPTJ",
+        config={"n_embd": WIDTH, "n_inner": HIDDEN, "n_layer": 2, "n_head": HEADS, "n_positions": CONTEXT, "rotary_dim": 8},
+        keys={"rope.dimension_count": 8},
+    ),
+}  # fmt: skip
+
+
+def make_model(case: Case) -> Any:
+    """The reference in f32. Same case, same weights."""
+    torch.manual_seed(7)
+    settings = getattr(transformers, case.config_class or f"{case.model}Config")(
+        vocab_size=len(vocabulary()), attn_implementation="eager", **case.config
+    )
+    name = case.model if case.model.endswith("LMHead") else f"{case.model}ForCausalLM"
+    model = getattr(transformers, name + "Model" if case.model.endswith("LMHead") else name)(settings).eval().float()
+    rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1:
+                low = 0.5 - case.norm_offset if name.endswith("weight") else -0.3
+                weight.uniform_(low, low + (1 if name.endswith("weight") else 0.6))
+            elif "wpe" in name:
+                weight.normal_(0, 0.1)
+            else:
+                matrix = weight.T if name in rows_last else weight
+                codes, scales = layout.quantise_rows((torch.randn(matrix.shape) / matrix.shape[1] ** 0.5).numpy())
+                matrix.copy_(torch.from_numpy(codes * scales.astype(np.float32)))
+    return model
+
+
+def write_gguf(path: Path, case: Case, model: Any) -> Path:
+    """The file of a model."""
+    config, layers = model.config, model.config.num_hidden_layers
+    writer = gguf.GGUFWriter(str(path), case.arch)
+    numbers = {
+        "block_count": layers, "context_length": CONTEXT, "embedding_length": WIDTH, "feed_forward_length": HIDDEN,
+        "attention.head_count": HEADS, "attention.head_count_kv": getattr(config, "num_key_value_heads", HEADS),
+        "rope.freq_base": 10000.0,
+    }  # fmt: skip
+    epsilon = getattr(config, "rms_norm_eps", None)
+    if epsilon is None:
+        writer.add_layer_norm_eps(getattr(config, "layer_norm_epsilon", None) or getattr(config, "layer_norm_eps", 1e-5))
+    else:
+        writer.add_layer_norm_rms_eps(epsilon)
+    for key, value in (numbers | case.keys).items():
+        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add(f"{case.arch}.{key}", value)
+    add_tokenizer(writer, pre="smollm")
+    names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == case.arch), layers)
+    rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    for name, tensor in model.named_parameters():  # what is tied comes once
+        target = names.get_name(name, try_suffixes=(".weight", ".bias")) or names.get_name(
+            name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
+        )
+        assert target, name
+        data = case.change(name, tensor.detach().T if name in rows_last else tensor.detach())
+        if tensor.dim() == 1 and name.endswith("weight"):
+            data = data + case.norm_offset
+        writer.add_tensor(target, np.ascontiguousarray(data.numpy()))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None) -> Any:
+    """Logits of one batch of equally long rows, with `cut_at` in two passes over the cache."""
+    request = ov.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", EXACT).create_infer_request()
+    ids = np.array(rows)
+    parts = [ids] if cut_at is None else [ids[:, :cut_at], ids[:, cut_at:]]
+    done, out = 0, []
+    for part in parts:
+        count = part.shape[1]
+        positions = np.ascontiguousarray(np.broadcast_to(np.arange(done, done + count), part.shape))
+        done += count
+        inputs = {
+            "input_ids": np.ascontiguousarray(part),
+            "attention_mask": np.ones((len(rows), done), np.int64),
+            "position_ids": positions,
+            "beam_idx": np.arange(len(rows), dtype=np.int32),
+        }
+        out.append(request.infer(inputs)[0].copy())
+    return np.concatenate(out, axis=1)
