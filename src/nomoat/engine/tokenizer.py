@@ -157,7 +157,7 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
         )
     _add_special_tokens(backend, tokens, types)
     # a model may end its turn with another token than its text
-    ends = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
+    ends = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
     stop_ids = {eos_id} | {tokens.index(end) for end in ends if end in tokens}
     special = SpecialTokens(
         bos_id=metadata.get("tokenizer.ggml.bos_token_id"),
