@@ -59,6 +59,7 @@ class Case:
     keys: dict[str, Any] = field(default_factory=dict)
     change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     norm_offset: float = 0.0  # what the converter adds to the weights of norms
+    extra: dict[str, Any] = field(default_factory=dict)  # tensors that are in the file only
 
 
 def llama_rows(name: str, tensor: Tensor) -> Tensor:
@@ -232,6 +233,8 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
         if tensor.dim() == 1 and name.endswith("weight"):
             data = data + case.norm_offset
         writer.add_tensor(target, np.ascontiguousarray(data.numpy()))
+    for target, array in case.extra.items():
+        writer.add_tensor(target, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

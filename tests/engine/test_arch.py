@@ -11,13 +11,13 @@ import openvino as ov
 import openvino_genai
 import pytest
 import torch
-from reference import CASES, CONTEXT, EXACT, WINDOW, make_model, our_logits, write_gguf
+from reference import CASES, CONTEXT, EXACT, HEAD, WINDOW, make_model, our_logits, write_gguf
 from tiny import write_tiny_gguf
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
-from nomoat.errors import UnsupportedError
+from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import qlora
 
 LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
@@ -123,6 +123,26 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(path)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("attention.head_count_kv", 2, "states sizes that its tensors do not have"),
+        ("rope.dimension_count", 18, "the file turns 18 of the 16 elements of a head"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_tensors_are_a_bad_file(key: str, value: int, message: str, tmp_path: Path) -> None:
+    case = CASES["gptneox"]
+    path = write_gguf(tmp_path / "lying.gguf", replace(case, keys=case.keys | {key: value}), make_model(case))
+    with pytest.raises(BadFileError, match=message):
+        importer.import_gguf(path)
+
+
+def test_long_rope_is_refused(tmp_path: Path) -> None:
+    case = replace(CASES["phi3"], extra={"rope_factors_long.weight": np.ones(HEAD // 2, np.float32)})
+    with pytest.raises(UnsupportedError, match="LongRoPE"):
+        importer.import_gguf(write_gguf(tmp_path / "long.gguf", case, make_model(case)))
 
 
 def test_gemma_2_is_refused_with_the_reason(tmp_path: Path) -> None:

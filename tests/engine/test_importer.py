@@ -21,10 +21,10 @@ from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, Un
 from nomoat.records import Request
 
 
-def write_adapter(folder: Path, *, strength: float) -> Path:
+def write_adapter(folder: Path, *, strength: float, number: int = 1) -> Path:
     folder.mkdir()
     chance = np.random.default_rng(3)
-    layer = "base_model.model.model.layers.1.mlp.down_proj"
+    layer = f"base_model.model.model.layers.{number}.mlp.down_proj"
     tensors = {
         f"{layer}.lora_A.weight": chance.normal(size=(4, 128)).astype(np.float32),
         f"{layer}.lora_B.weight": (strength * chance.normal(size=(WIDTH, 4))).astype(np.float32),
@@ -64,6 +64,16 @@ def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(ti
     strong = importer.import_gguf(tiny_gguf, adapter=write_adapter(tmp_path / "strong", strength=1.0))
     assert likelihood(fresh) == pytest.approx(base, abs=1e-5)
     assert abs(likelihood(strong) - base) > 0.1
+
+
+def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left(tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "other", strength=1.0, number=7)
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(tiny_gguf, adapter=folder)
+    assert caught.value.message == (
+        f"`{folder / 'adapter_model.safetensors'}` changes layers this model does not have: model.layers.7.mlp.down_proj"
+    )
+    assert list((paths.cache() / "imported").iterdir()) == []
 
 
 def test_an_adapter_without_weights_is_named(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -23,11 +23,22 @@ def of(path: Path) -> tokenizer.Tokenizer:
     return tokenizer.from_metadata(GGUFFile(path).metadata)
 
 
-@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe"])
+@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "mpt", "olmo", "bloom", "falcon"])
 def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents
     assert words.decode(words.encode(text)) == text
+
+
+def test_falcon_and_bloom_split_texts_where_their_own_tokenizers_do(tmp_path: Path) -> None:
+    """By the expressions llama.cpp has for them (llama-vocab.cpp); Ġ is a space."""
+
+    def pieces(pre: str) -> list[str]:
+        backend = of(write_tiny_gguf(tmp_path / f"{pre}.gguf", pre=pre)).backend
+        return [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("Hi, I'm 12345 (ok)!")]
+
+    assert pieces("falcon") == ["Hi", ",", "ĠI", "'", "m", "Ġ", "123", "45", "Ġ", "(", "ok", ")!"]
+    assert pieces("bloom") == ["Hi", ",", "ĠI'm", "Ġ12345", "Ġ(", "ok", ")!"]
 
 
 def test_text_comes_in_whole_characters_while_it_is_decoded(tmp_path: Path) -> None:

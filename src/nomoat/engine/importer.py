@@ -53,14 +53,24 @@ class LoraDelta:
                 layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
                 b_OR = tensors[name.replace(".lora_A.", ".lora_B.")]
                 self._pairs[layer] = (a_RI.astype(np.float32), b_OR.astype(np.float32))
+        self._unused = set(self._pairs)
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint="tune it again with `nomoat tune`")
 
     def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
         if layer not in self._pairs:
             return None
+        self._unused.discard(layer)
         a_RI, b_OR = self._pairs[layer]
         return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
+
+    def require_all_used(self) -> None:
+        """Raises BadFileError if the model that was built has no layer for some of these matrices."""
+        if self._unused:
+            raise BadFileError(
+                f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(self._unused)[:3])}",
+                hint="an adapter fits only the architecture it was tuned on",
+            )
 
 
 def remembered_sha256(path: Path) -> str:
@@ -131,7 +141,16 @@ def _write_model(
 
     builder = GraphBuilder(file, arch, sizes, delta=delta, progress=progress)
     try:
-        ov.save_model(builder.build(), str(folder / "openvino_model.xml"), compress_to_fp16=False)
+        model = builder.build()
+    except (RuntimeError, IndexError) as exc:  # OpenVINO's word for shapes that do not go together
+        raise BadFileError(
+            f"`{file.path}` states sizes that its tensors do not have: {str(exc).strip().splitlines()[-1]}",
+            hint="download it again, and compare its size",
+        ) from exc
+    if delta:
+        delta.require_all_used()
+    try:
+        ov.save_model(model, str(folder / "openvino_model.xml"), compress_to_fp16=False)
     except RuntimeError as exc:  # OpenVINO reports a full disk as a RuntimeError of its own wording
         paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
         raise

@@ -19,6 +19,7 @@ from nomoat.records import Message, Request
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
 SPACE = "▁"  # how SentencePiece writes a space
 LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
@@ -88,11 +89,10 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, as Hugging Face names them."""
         self.backend.save(str(folder / "tokenizer.json"))
-        config = {
+        config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self._token_text(self.special.bos_id) or None,
             "eos_token": self._token_text(self.special.eos_id),
-            "chat_template": self.chat_template,
             "nomoat": {
                 "bos_id": self.special.bos_id,
                 "eos_id": self.special.eos_id,
@@ -100,6 +100,8 @@ class Tokenizer:
                 "add_bos": self.special.add_bos,
             },
         }
+        if self.chat_template is not None:  # GenAI prints a warning over a null
+            config["chat_template"] = self.chat_template
         (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
 
     def _token_text(self, token_id: int | None) -> str:
@@ -135,7 +137,7 @@ def load(folder: Path) -> Tokenizer:
 
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
-    return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config["chat_template"])
+    return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
 
 
 def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
@@ -193,9 +195,15 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
         raise BadFileError(f"the file's vocabulary and merges do not fit together: {exc}", hint="download it again") from exc
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    # a space goes with the word behind it, not with a number; numbers come in threes
+    numbers = [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")]
     known = {
         "default": words,
         "gpt-2": words,
+        "mpt": words,
+        "olmo": words,  # and GPT-NeoX, whose vocabulary this is
+        "bloom": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(BLOOM_SPLIT), "isolated"), raw_bytes]),
+        "falcon": pre_tokenizers.Sequence([pre_tokenizers.Punctuation("contiguous"), words, *numbers]),
         "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
         "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), raw_bytes]),
         "llama-bpe": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), raw_bytes]),

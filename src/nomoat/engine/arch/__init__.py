@@ -134,19 +134,22 @@ def dimensions(metadata: dict[str, Any], *, vocabulary: int) -> Dimensions:
     if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
         raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{name}` has")
     width, heads = number("embedding_length"), number("attention.head_count")
+    head_dim, rotary_dim = number("attention.key_length", width // heads), optional("rope.dimension_count")
+    if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
+        raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
     epsilon = "attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"
     return Dimensions(
         layers=number("block_count"),
         width=width,
         heads=heads,
         kv_heads=number("attention.head_count_kv", heads),
-        head_dim=number("attention.key_length", width // heads),
+        head_dim=head_dim,
         hidden=number("feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=number("context_length"),
         norm_epsilon=float(number(epsilon)),
         rope_base=float(number("rope.freq_base", 10000.0)),
-        rotary_dim=optional("rope.dimension_count"),
+        rotary_dim=rotary_dim,
         rope_scale=float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling == "linear" else 1.0,
         local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
         window=optional("attention.sliding_window") if any(arch.windowed) else None,
