@@ -77,30 +77,52 @@ def test_rows_of_a_batch_with_padding_equal_the_reference_within_a_thousandth(ma
     np.testing.assert_allclose(request.infer(inputs)[0][real], reference_logits(model, rows, mask)[real], atol=1e-3)
 
 
+def batched(pipeline: Any, prompts: list[list[int]], *, echo: bool) -> list[tuple[list[int], list[float]]]:
+    """Twelve greedy tokens after each prompt, made at the same time, and the log-probabilities given; with `echo` the prompt's too."""
+    settings = openvino_genai.GenerationConfig()
+    settings.max_new_tokens, settings.logprobs, settings.echo = 12, 1, echo
+    settings.apply_chat_template, settings.ignore_eos = False, True
+    handles = [pipeline.add_request(n, ov.Tensor(np.array([ids], np.int64)), settings) for n, ids in enumerate(prompts)]
+    made: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+        for handle, (ids, given) in zip(handles, made, strict=True):
+            while handle.can_read():
+                for output in handle.read().values():
+                    ids.extend(output.generated_ids)
+                    given.extend(output.generated_log_probs)
+    return [(ids[-12:], given) for ids, given in made]
+
+
+def make_pipeline(folder: Path, *, batched_tokens: int) -> Any:
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.max_num_batched_tokens, scheduler.cache_size, scheduler.enable_prefix_caching = batched_tokens, 1, True
+    return openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", EXACT)
+
+
+def reference_log_probabilities(model: Any, ids: list[int]) -> Any:
+    """Of each token after the first."""
+    rows = torch.from_numpy(reference_logits(model, [ids])[0, :-1]).log_softmax(-1)
+    return rows.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()
+
+
 def test_continuous_batching_gives_the_reference_s_log_probabilities(made: tuple[Any, Path]) -> None:
     """PagedAttention drops a mask it does not know without a word: this is the path that answers."""
     model, folder = made
-    (ids,) = random_rows(1, LONG)
-    scheduler = openvino_genai.SchedulerConfig()
-    scheduler.max_num_batched_tokens, scheduler.cache_size = CONTEXT, 1
-    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", EXACT)
-    settings = openvino_genai.GenerationConfig()
-    settings.max_new_tokens, settings.echo, settings.logprobs, settings.apply_chat_template = 12, True, 1, False
-    settings.ignore_eos = True
-    handle = pipeline.add_request(0, ov.Tensor(np.array([ids], np.int64)), settings)
-    given: list[float] = []
-    answer: list[int] = []
-    while pipeline.has_non_finished_requests():
-        pipeline.step()
-        while handle.can_read():
-            for output in handle.read().values():
-                given += list(output.generated_log_probs)
-                answer += list(output.generated_ids)
-    whole = ids + answer[len(answer) - 12 :]
-    rows = torch.from_numpy(reference_logits(model, [whole])[0, :-1]).log_softmax(-1)
-    expected = rows.gather(1, torch.tensor(whole[1:])[:, None])[:, 0].numpy()
-    assert len(given) == len(whole)
-    np.testing.assert_allclose(given[1:], expected, atol=5e-3)
+    (prompt,) = random_rows(1, LONG)
+    ((answer, given),) = batched(make_pipeline(folder, batched_tokens=CONTEXT), [prompt], echo=True)
+    np.testing.assert_allclose(given[1:], reference_log_probabilities(model, prompt + answer), atol=1e-3)
+
+
+def test_prompts_read_in_parts_beside_others_and_on_a_cached_prefix_are_answered_as_by_the_reference(made: tuple[Any, Path]) -> None:
+    model, folder = made
+    (first,) = random_rows(1, LONG)
+    second, third = first[: 2 * WINDOW] + random_rows(1, 33)[0], [*first, 9, 8, 7]
+    pipeline = make_pipeline(folder, batched_tokens=32)
+    for prompts in ([first, second], [third]):
+        for prompt, (answer, given) in zip(prompts, batched(pipeline, prompts, echo=False), strict=True):
+            expected = reference_log_probabilities(model, prompt + answer)[-12:]
+            np.testing.assert_allclose(given, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("heads", [1, 4, 6, 40])
