@@ -255,3 +255,9 @@ def test_two_trainings_under_one_name_at_once_are_refused(tiny_gguf: Path, table
     with paths.alone(paths.adapters() / "colours"), pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table)
     assert caught.value.message == "`colours` is being tuned by another nomoat right now"
+
+
+def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Path, table: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, settings=train.Settings(rank=100_000))
+    assert caught.value.message == "rank is 100,000, and the model is 64 wide"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
 from nomoat import paths
@@ -130,9 +130,13 @@ class Chat:
         console.say(f"saved {len(rows)} messages to {target}")
 
 
-def _history() -> FileHistory:
-    """What was typed before; for the user's eyes only."""
+def _history() -> History:
+    """What was typed before; for the user's eyes only. Where it cannot be kept, it ends with the conversation."""
     path = paths.home() / "history"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    return FileHistory(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("ab"):
+            return FileHistory(path)
+    except OSError:
+        return InMemoryHistory()
