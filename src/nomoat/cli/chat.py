@@ -88,7 +88,8 @@ class Chat:
         except NomoatError as error:
             self.messages.pop()
             console.say(f"error: {error.message}")
-            hint = "/clear begins a new conversation" if isinstance(error, ContextExceededError) else error.hint
+            full = isinstance(error, ContextExceededError) and self.messages  # the first question is too long by itself
+            hint = "/clear begins a new conversation" if full else error.hint
             if hint:
                 console.say(f"hint: {hint}")
             return
@@ -123,7 +124,10 @@ class Chat:
         try:
             with paths.whole_file(target) as part:
                 part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
-        except (OSError, NomoatError) as error:
+        except NomoatError as error:
+            console.say(f"error: {error.message}")
+            return
+        except OSError as error:
             console.say(f"error: could not save `{target}`: {error}")
             return
         self._saved.add(target)

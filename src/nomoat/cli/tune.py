@@ -61,6 +61,8 @@ def tune(
     before, after = metrics["validation_loss_before"], metrics["validation_loss_after"]
     if before is not None:
         console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
+        if after >= before:
+            console.say("it has learned nothing that helps there: try a lower --learning-rate, or more data")
     console.say(f"wrote {folder}")
     console.say(f'try it: nomoat run {base}+{name} "..."')
 
