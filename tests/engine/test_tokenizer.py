@@ -23,7 +23,7 @@ def of(path: Path) -> tokenizer.Tokenizer:
     return tokenizer.from_metadata(GGUFFile(path).metadata)
 
 
-@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe"])
+@pytest.mark.parametrize("pre", ["default", "smollm", "qwen2", "llama-bpe", "bloom", "falcon", "mpt"])
 def test_any_text_comes_back_from_its_ids(tmp_path: Path, pre: str) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
     text = TORTURE.replace("é", "e") if pre == "qwen2" else TORTURE  # Qwen composes accents

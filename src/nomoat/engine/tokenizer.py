@@ -19,6 +19,7 @@ from nomoat.records import Message, Request
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
 SPACE = "▁"  # how SentencePiece writes a space
 LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
@@ -196,6 +197,17 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
     known = {
         "default": words,
         "gpt-2": words,
+        "mpt": words,
+        "olmo": words,
+        "bloom": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(BLOOM_SPLIT), "isolated"), raw_bytes]),
+        "falcon": pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Punctuation("contiguous"),
+                words,
+                pre_tokenizers.Digits(individual_digits=False),
+                pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated"),
+            ]
+        ),
         "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
         "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), raw_bytes]),
         "llama-bpe": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), raw_bytes]),
