@@ -46,9 +46,9 @@ def reference_nll(path: Path, ids: list[int]) -> float:
 
 def scored_nll(engine: OpenVINOEngine, ids: list[int]) -> float:
     """The same through `score`'s path: the first token as the prompt, the rest as its continuation."""
-    from nomoat.engine.openvino import _Scorer
+    from nomoat.engine.likelihood import Scorer
 
-    (score,) = _Scorer(engine._folder, engine.layout.properties).score(ids[:1], [ids[1:]])
+    (score,) = Scorer(engine._folder, engine.layout.properties).score(ids[:1], [ids[1:]])
     return -score.log_probability / score.num_tokens
 
 

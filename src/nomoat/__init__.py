@@ -9,7 +9,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nomoat.judge.run import duel as duel
     from nomoat.judge.run import evaluate as evaluate
-    from nomoat.judge.suites import load_suite as load_suite
     from nomoat.responder import load as load
     from nomoat.serve.app import serve as serve
     from nomoat.tune.train import tune as tune
@@ -18,11 +17,10 @@ _WHERE = {
     "duel": "nomoat.judge.run",
     "evaluate": "nomoat.judge.run",
     "load": "nomoat.responder",
-    "load_suite": "nomoat.judge.suites",
     "serve": "nomoat.serve.app",
     "tune": "nomoat.tune.train",
 }
-__all__ = ["__version__", "duel", "evaluate", "load", "load_suite", "serve", "tune"]
+__all__ = ["__version__", "duel", "evaluate", "load", "serve", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,13 @@ from nomoat import hardware, paths
 from nomoat.errors import UsageError
 
 SECRETS = frozenset({"HF_TOKEN", "OPENAI_API_KEY", "GOOGLE_API_KEY", "ANTHROPIC_API_KEY", "NOMOAT_API_KEY"})
-FROM_FILE = ("offline", "mirror", "context_tokens", "threads")  # the names `config.toml` may hold
+WHOLE = "a whole number of at least 1"
+FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
+    "offline": (bool, "true or false"),
+    "mirror": (str, "a folder or a URL, in quotes"),
+    "context_tokens": (int, WHOLE),
+    "threads": (int, WHOLE),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,39 +41,44 @@ def read_file() -> dict[str, Any]:
         return {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise UsageError(f"`{path}` is not TOML: {exc}", hint="mend it or remove it") from exc
     unknown = sorted(set(values) - set(FROM_FILE))
     if unknown:
         raise UsageError(f"`{path}` sets `{unknown[0]}`, which is not a setting", hint=f"known: {', '.join(FROM_FILE)}")
+    for name, value in values.items():
+        kind, meaning = FROM_FILE[name]
+        if type(value) is not kind or (type(value) is int and value < 1):
+            raise UsageError(f"`{path}` sets `{name}` to {value!r}", hint=f"give {meaning}")
     return values
 
 
 def apply_file() -> None:
     """Put what `config.toml` says into the environment, where the environment does not say it already."""
     for name, value in read_file().items():
-        if name in ("offline", "mirror", "context_tokens", "threads"):
-            text = ("1" if value else "0") if isinstance(value, bool) else str(value)
-            os.environ.setdefault(f"NOMOAT_{name.upper()}", text)
+        text = ("1" if value else "0") if isinstance(value, bool) else str(value)
+        os.environ.setdefault(f"NOMOAT_{name.upper()}", text)
 
 
 def threads() -> hardware.Detected[int]:
     """`NOMOAT_THREADS`, else one a physical core."""
     text = os.environ.get("NOMOAT_THREADS")
-    if text is None:
+    if not text:
         return hardware.threads()
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"NOMOAT_THREADS is `{text}`", hint="give a whole number of at least 1")
+        raise UsageError(f"NOMOAT_THREADS is `{text}`", hint=f"give {WHOLE}")
     return hardware.Detected(int(text), "environment")
 
 
 def context_tokens() -> int | None:
     """`NOMOAT_CONTEXT_TOKENS`: the context to plan memory for; None leaves it to the model."""
     text = os.environ.get("NOMOAT_CONTEXT_TOKENS")
-    if text is None:
+    if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"NOMOAT_CONTEXT_TOKENS is `{text}`", hint="give a whole number of at least 1")
+        raise UsageError(f"NOMOAT_CONTEXT_TOKENS is `{text}`", hint=f"give {WHOLE}")
     return int(text)
 
 

@@ -46,7 +46,8 @@ def require_allowed(purpose: Purpose, host: str) -> None:
     if offline() and not is_loopback(host):
         raise OfflineError(
             f"refused to connect to `{host}` to {purpose}: NOMOAT_OFFLINE is set",
-            hint="unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",
+            hint="unset NOMOAT_OFFLINE to allow it"
+            + ("" if purpose == "ask a model server" else ", or set NOMOAT_MIRROR to a folder that holds the file"),
         )
 
 

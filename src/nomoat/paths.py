@@ -71,7 +71,8 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         place = Path(exc.filename) if isinstance(exc.filename, str) else path
         if exc.errno not in NOT_WRITABLE or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
             raise
-        raise NotWritableError(f"cannot write `{path}`: {exc.strerror} (`{place}`)", hint=_elsewhere(path, disk=False)) from exc
+        at_fault = f" (`{place}`)" if path.parent.is_relative_to(place) else ""  # the part's name means nothing to the user
+        raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=_elsewhere(path, disk=False)) from exc
 
 
 def _elsewhere(path: Path, *, disk: bool) -> str:
@@ -92,6 +93,14 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
             f"`{folder}` needs {needed_bytes / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free",
             hint="free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk",
         ) from cause
+
+
+def require_writable(target: Path) -> None:
+    """Raise NotWritableError if no file can be made at `target`. Its folder is made if it is not there."""
+    with translate_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
 
 
 @contextmanager

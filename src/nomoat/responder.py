@@ -148,6 +148,10 @@ def find_files(ref: str) -> LocalFiles:
 
     Raises UnknownModelError for what does not exist here, naming the nearest, and saying how to fetch what can be fetched.
     """
+    if not all(ref.rpartition("+")[::2] if "+" in ref else (ref,)):
+        raise UsageError(
+            f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
+        )
     if Path(ref).expanduser().exists() or "+" not in ref:  # a path may hold a plus of its own
         return LocalFiles(name=ref, weights=_find_weights(ref), adapter=None)
     base, _, name = ref.rpartition("+")
@@ -173,7 +177,9 @@ def _find_weights(ref: str) -> Path:
     installed = pull.find_installed(ref)
     if installed is not None:
         return installed
-    if not ref.startswith("hf:"):
+    if ref.startswith("hf:"):
+        pull.require_source(ref)  # raises for what is no name of a file
+    else:
         card = cards.card(ref)  # an unknown name is answered with the nearest ones
         if card.kind == "closed":
             how = f"use `{card.api}`" if card.api else "it can no longer be called"

@@ -70,7 +70,7 @@ def test_save_writes_chat_jsonl_and_overwrites_only_its_own_file(tmp_path: Path,
     assert said[:2] == ["/save FILE: which file?", "nothing to save yet"]
     assert said[3:5] == [f"saved 3 messages to {target}"] * 2
     assert said[6] == f"`{target}` exists; choose another name"
-    assert said[7].startswith(f"error: could not save `{target}/below`: ")
+    assert said[7].startswith(f"error: cannot write `{target}/below`: ")
     assert [path.name for path in tmp_path.iterdir()] == ["my chat.jsonl"]
 
 
@@ -89,6 +89,13 @@ def test_unknown_command_is_no_question_and_a_leading_space_makes_it_one(capsys:
     assert capsys.readouterr().err.startswith("no command `/etc/passwd`; /help lists them\n/clear ")
     talk.handle(" /etc/passwd what")
     assert turns(talk) == [("user", "/etc/passwd what"), ("assistant", "what /etc/passwd")]
+
+
+def test_first_question_over_the_context_is_not_answered_with_clear(capsys: pytest.CaptureFixture[str]) -> None:
+    chat(FakeEngine(context_tokens=3)).handle("a b c d")
+    assert capsys.readouterr().err.endswith(
+        "hint: shorten the prompt, ask for fewer new tokens, or choose a model with a longer context\n"
+    )
 
 
 def test_conversation_over_the_context_is_refused_with_numbers_and_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:

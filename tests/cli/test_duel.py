@@ -79,6 +79,22 @@ def test_json_is_the_whole_verdict_and_nothing_else(table: Path) -> None:
             ["fake:", "fake:", "--suite", "test.csv", "--report", "."],
             "error: `.` is a folder, and the report is a file\nhint: try `--report report.html`\n",
         ),
+        (
+            [
+                "fake:",
+                "fake:",
+                "--suite",
+                "test.csv",
+                "--input-column",
+                "text",
+                "--label-column",
+                "label",
+                "--report",
+                "empty.csv/report.html",
+            ],
+            "error: cannot write `empty.csv/report.html`: File exists (`empty.csv`)\n"
+            "hint: check that its folder is yours, or choose another place\n",
+        ),
     ],
 )
 def test_bad_input_is_answered_in_two_lines(table: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], stderr: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from nomoat.cli import answering
 from nomoat.engine.fake import FakeEngine
-from nomoat.records import Chunk, Request, Usage
+from nomoat.records import Chunk, FinishReason, Request, Usage
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 HINT = 'hint: nomoat run MODEL "PROMPT", or pipe text in\n'
@@ -49,6 +49,17 @@ def test_json_prints_one_object_and_nothing_else() -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "line"),
+    [("a b", "length", "[cut after 2 new tokens: the model's context is full]"),
+     ("", "stop", "[the model ended its answer without a word]")],
+)  # fmt: skip
+def test_an_answer_that_ends_early_says_why(capsys: pytest.CaptureFixture[str], text: str, reason: FinishReason, line: str) -> None:
+    usage = Usage(prompt_tokens=8, completion_tokens=2, prefill_seconds=0, decode_seconds=0)
+    answering.say_outcome(answering.Shown(text=text, finish_reason=reason, usage=usage), max_new_tokens=512)
+    assert capsys.readouterr().err.splitlines()[0] == line
+
+
 def test_raw_prompt_is_continued_without_a_template() -> None:
     assert run("fake:", "a b", "--raw").stdout == b"b a\n"
 
@@ -66,7 +77,15 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
          "hint: shorten the prompt, ask for fewer new tokens, or choose a model with a longer context\n"),
         (["openai:gpt", "a"], b"",
          "error: refused to connect to `api.openai.com` to ask a model server: NOMOAT_OFFLINE is set\n"
-         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file\n"),
+         "hint: unset NOMOAT_OFFLINE to allow it\n"),
+        (["", "a"], b"",
+         "error: `` names no model\n"
+         "hint: write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models\n"),
+        (["smollm2-135m+", "a"], b"",
+         "error: `smollm2-135m+` names no model\n"
+         "hint: write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models\n"),
+        (["hf:a", "a"], b"",
+         "error: `hf:a` names no file of the hub\nhint: a file of the hub is named `hf:owner/repo/file.gguf`\n"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_two_lines_on_stderr_and_exit_code_1(arguments: list[str], piped: bytes, stderr: str) -> None:

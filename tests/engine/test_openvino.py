@@ -171,7 +171,7 @@ def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEn
 def test_a_long_prompt_is_scored_in_parts_with_the_same_result(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     request = Request(prompt="the hello he " * 14)
     whole = engine.score(request, [" the", " hello he"])
-    monkeypatch.setattr("nomoat.engine.openvino.SCORE_CHUNK_TOKENS", 16)
+    monkeypatch.setattr("nomoat.engine.likelihood.SCORE_CHUNK_TOKENS", 16)
     parts = engine.score(request, [" the", " hello he"])
     for a, b in zip(whole, parts, strict=True):
         assert a.log_probability == pytest.approx(b.log_probability, abs=0.05)

@@ -285,3 +285,11 @@ def test_reviews_compare_stored_answers_only(vicuna_folder: Path) -> None:
 def test_one_stored_review_decides_nothing(vicuna_folder: Path) -> None:
     verdict = nomoat.duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35", limit=1)
     assert (verdict.winner, verdict.num_examples) == ("undecided", 1)
+
+
+def test_python_asks_a_table_as_the_command_line_does(tmp_path: Path) -> None:
+    table = tmp_path / "reviews.csv"
+    table.write_text("text,label\ngood,pos\nbad,neg\n")
+    columns = {"input_column": "text", "label_column": "label"}
+    assert len(nomoat.evaluate("fake:", table, **columns)) == 2
+    assert nomoat.duel("fake:", "fake:", table, **columns).num_examples == 2

@@ -147,8 +147,8 @@ def test_prompt_longer_than_the_context_is_refused_with_the_numbers(start: Start
 
 def test_body_that_is_too_long_is_refused_before_it_is_read_whole(start: Start) -> None:
     with httpx.Client(base_url=start(fake()), trust_env=False) as client:
-        reply = client.post("/chat/completions", content=b'{"messages": [{"role": "user", "content": "' + b"a " * (8 << 20))
-        assert (reply.status_code, reply.json()["error"]["message"]) == (413, "the body is longer than 8,388,608 bytes")
+        reply = client.post("/chat/completions", content=b'{"messages": [{"role": "user", "content": "' + b"a " * (2 << 20))
+        assert (reply.status_code, reply.json()["error"]["message"]) == (413, "the body is longer than 2,097,152 bytes")
         assert client.get("/models").status_code == 200
 
 

@@ -96,7 +96,8 @@ def remove(ref: str) -> int:
         raise UnknownModelError(f"no model called `{ref}` is pulled", hint=f"pulled: {here}" if here else "nothing is pulled yet")
     freed = sum(path.stat().st_size for path in doomed)
     for path in doomed:
-        path.unlink()
+        with paths.translate_disk_errors(path):
+            path.unlink()
     with suppress(OSError):  # not empty
         for folder in doomed[0].parents:
             if folder == paths.home():

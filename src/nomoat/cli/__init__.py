@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -63,8 +64,14 @@ def root(
     settings.apply_file()
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """Be stopped by the system as by Ctrl-C: what is under way is kept or swept."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except NomoatError as error:

@@ -51,8 +51,12 @@ def say_outcome(shown: Shown, *, max_new_tokens: int) -> None:
     if shown.finish_reason == "cancelled":
         console.say("[stopped]")
         return
-    if shown.finish_reason == "length":
+    if shown.finish_reason == "length" and shown.usage is not None and 0 < shown.usage.completion_tokens < max_new_tokens:
+        console.say(f"[cut after {shown.usage.completion_tokens:,} new tokens: the model's context is full]")
+    elif shown.finish_reason == "length":
         console.say(f"[cut at {max_new_tokens:,} new tokens; --max-tokens raises that]")
+    elif not shown.text:
+        console.say("[the model ended its answer without a word]")
     if shown.usage is not None:
         console.say(render_speed(shown.usage))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.history import FileHistory
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
 from nomoat import paths
@@ -88,7 +88,8 @@ class Chat:
         except NomoatError as error:
             self.messages.pop()
             console.say(f"error: {error.message}")
-            hint = "/clear begins a new conversation" if isinstance(error, ContextExceededError) else error.hint
+            full = isinstance(error, ContextExceededError) and self.messages  # the first question is too long by itself
+            hint = "/clear begins a new conversation" if full else error.hint
             if hint:
                 console.say(f"hint: {hint}")
             return
@@ -123,16 +124,23 @@ class Chat:
         try:
             with paths.whole_file(target) as part:
                 part.write_text(json.dumps({"messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
-        except (OSError, NomoatError) as error:
+        except NomoatError as error:
+            console.say(f"error: {error.message}")
+            return
+        except OSError as error:
             console.say(f"error: could not save `{target}`: {error}")
             return
         self._saved.add(target)
         console.say(f"saved {len(rows)} messages to {target}")
 
 
-def _history() -> FileHistory:
-    """What was typed before; for the user's eyes only."""
+def _history() -> History:
+    """What was typed before; for the user's eyes only. Where it cannot be kept, it ends with the conversation."""
     path = paths.home() / "history"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    return FileHistory(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("ab"):
+            return FileHistory(path)
+    except OSError:
+        return InMemoryHistory()

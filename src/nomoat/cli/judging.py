@@ -46,10 +46,14 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
 def require_report_path(path: Path | None) -> None:
     """Refuse a place that cannot become a report, before the models have worked for it."""
-    if path is not None and path.is_dir():
-        from nomoat.errors import UsageError
+    if path is None:
+        return
+    from nomoat import paths
+    from nomoat.errors import UsageError
 
+    if path.is_dir():
         raise UsageError(f"`{path}` is a folder, and the report is a file", hint=f"try `--report {path / 'report.html'}`")
+    paths.require_writable(path)
 
 
 def side_table(metric: str, sides: Sequence[Side]) -> Table:

@@ -22,6 +22,7 @@ def rm(
       nomoat rm smollm2-135m+reviews --yes
       nomoat models --pulled            what there is to remove
     """
+    from nomoat import paths
     from nomoat.catalog import cards, pull
     from nomoat.cli.facts import adapter_folder
     from nomoat.errors import UnknownModelError
@@ -38,5 +39,6 @@ def rm(
         return
     import shutil
 
-    shutil.rmtree(adapter)
+    with paths.translate_disk_errors(adapter):
+        shutil.rmtree(adapter)
     console.say(f"{model}: removed")

@@ -61,13 +61,15 @@ def tune(
     before, after = metrics["validation_loss_before"], metrics["validation_loss_after"]
     if before is not None:
         console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
+        if after >= before:
+            console.say("it has learned nothing that helps there: try a lower --learning-rate, or more data")
     console.say(f"wrote {folder}")
     console.say(f'try it: nomoat run {base}+{name} "..."')
 
 
 def tune_with_bar(base: str, data: Path, *, name: str, resume: bool = False, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says how to go on."""
-    from nomoat.tune import train
+    from nomoat.tune import adapter, train
 
     with console.stage_progress() as bar:
         task = bar.add_task("loading", total=None, info="")
@@ -89,5 +91,8 @@ def tune_with_bar(base: str, data: Path, *, name: str, resume: bool = False, **a
             return train.tune(base, data, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
-            console.say("stopped; if learning had begun, the same command with --resume goes on from here")
+            resumable = adapter.can_resume(name)
+            console.say(
+                "stopped; the same command with --resume goes on from here" if resumable else "stopped before anything was learned"
+            )
             raise

@@ -195,15 +195,20 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
         raise BadFileError(f"the file's vocabulary and merges do not fit together: {exc}", hint="download it again") from exc
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    # a space goes with the word behind it, not with a number; numbers come in threes
-    numbers = [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")]
     known = {
         "default": words,
         "gpt-2": words,
         "mpt": words,
-        "olmo": words,  # and GPT-NeoX, whose vocabulary this is
+        "olmo": words,
         "bloom": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(BLOOM_SPLIT), "isolated"), raw_bytes]),
-        "falcon": pre_tokenizers.Sequence([pre_tokenizers.Punctuation("contiguous"), words, *numbers]),
+        "falcon": pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Punctuation("contiguous"),
+                words,
+                pre_tokenizers.Digits(individual_digits=False),
+                pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated"),
+            ]
+        ),
         "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
         "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), raw_bytes]),
         "llama-bpe": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), raw_bytes]),

@@ -36,6 +36,8 @@ def evaluate(
     responder: str | Responder,
     suite: str | Path | Suite,
     *,
+    input_column: str | None = None,
+    label_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     workers: int = DEFAULT_WORKERS,
@@ -43,9 +45,12 @@ def evaluate(
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
+    The two columns are for a suite that is a table (CSV, TSV).
+
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
+    suite = load_suite(suite, input_column=input_column, label_column=label_column)
     return list(run_suite(responder, suite, limit=limit, seed=seed, workers=workers, progress=progress).outcomes)
 
 
@@ -54,6 +59,8 @@ def duel(
     right: str | Responder,
     suite: str | Path | Suite | None = None,
     *,
+    input_column: str | None = None,
+    label_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     workers: int = DEFAULT_WORKERS,
@@ -61,8 +68,12 @@ def duel(
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
+    The two columns are for a suite that is a table (CSV, TSV).
+
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
+    if suite is not None:
+        suite = load_suite(suite, input_column=input_column, label_column=label_column)
     return run_duel(left, right, suite, limit=limit, seed=seed, workers=workers, progress=progress).verdict
 
 

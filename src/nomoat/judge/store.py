@@ -60,7 +60,8 @@ class AnswerStore:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path if path is not None else default_path()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.translate_disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._translated():
             # Every statement commits by itself.
             self._db = sqlite3.connect(self.path, timeout=LOCK_WAIT_SECONDS, isolation_level=None)

@@ -32,7 +32,7 @@ from nomoat.serve.auth import Guard
 # For a model whose context is not known (another server) when a client sets no limit.
 MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT = 4096
 SHUTDOWN_SECONDS = 5
-MAX_BODY_BYTES = 8 << 20  # a prompt of a million tokens; tokenising more would keep everyone else waiting
+MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens; while more is tokenised, everyone else would wait
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 

@@ -52,9 +52,14 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
     target = paths.adapters() / name
     if target.exists() and not replace:
         raise UsageError(f"there is an adapter `{name}` already", hint="choose another --name, or --replace it")
-    if resume and not _checkpoint_folder(target).exists():
+    if resume and not can_resume(name):
         raise UsageError(f"there is no interrupted training of `{name}` to go on with", hint="leave out --resume to start")
     return target
+
+
+def can_resume(name: str) -> bool:
+    """Whether there is an interrupted training of that name to go on with."""
+    return (_checkpoint_folder(paths.adapters() / name) / CHECKPOINT_FILE).exists()
 
 
 def save(target: Path, model: Any, origin: Origin, metrics: dict[str, Any]) -> None:
@@ -103,11 +108,13 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
             raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint="start again without --resume") from exc
-        now, then = self._origin.facts(), state["origin"]
+        now, then = ({**facts, **facts["settings"], **facts["task"]} for facts in (self._origin.facts(), state["origin"]))
+        for facts in (now, then):  # each by its own name
+            del facts["settings"], facts["task"]
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
             raise UsageError(
-                f"the interrupted training of `{self.name}` had another {changed[0]}: {then.get(changed[0])!r}",
+                f"the interrupted training of `{self.name}` was begun with {changed[0]} {then.get(changed[0])}, not {now[changed[0]]}",
                 hint="give the same arguments as then, or start again without --resume",
             )
         return state

@@ -95,7 +95,10 @@ def tune(
     lessons = data.read_lessons(Path(data_path), input_column=input_column, label_column=label_column, instruction=instruction)
     file = GGUFFile(files.weights)
     words = tokenizer.from_metadata(file.metadata)
-    samples = encode(lessons, words, context_tokens=importer.read_sizes(file).context_tokens, path=Path(data_path))
+    sizes = importer.read_sizes(file)
+    if settings.rank > sizes.width:
+        raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
+    samples = encode(lessons, words, context_tokens=sizes.context_tokens, path=Path(data_path))
     say(f"data: {len(lessons):,} lessons, {sum(map(len, samples)):,} tokens, the longest {max(map(len, samples)):,}")
     origin = adapter.Origin(
         base=files.name, weights=files.weights, data=Path(data_path), data_licence=data_licence, num_lessons=len(lessons),
