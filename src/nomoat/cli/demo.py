@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +60,9 @@ def demo(
     path = report or paths.runs() / "demo.html"
     _duel(suite, path)
     console.say(f"\nDone in {(time.perf_counter() - started) / 60:.1f} minutes. The report, with a plot: {path}")
+    activate = Path(sys.executable).with_name("activate")
+    if shutil.which("nomoat") is None and activate.exists():  # `make demo` runs it by its path
+        console.say(f"`. {activate}` puts nomoat on your path.")
     console.say(
         "Next:\n"
         f"  nomoat run {BASE}+{ADAPTER}\n"

@@ -1,0 +1,60 @@
+"""`nomoat demo`: the whole story, on the real model and a small table in the data set's own form."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from nomoat import paths
+
+demo = importlib.import_module("nomoat.cli.demo")  # `nomoat.cli.demo` itself is the command
+RATED = "amazonReviewSnippets_GroundTruth.txt"
+
+
+def write_ratings(folder: Path, count: int) -> Path:
+    """Sentences of `count` reviews, two each: one clearly good or bad, one that says nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {1: "i love it , it works well", -1: "it broke after a day"}
+    lines = []
+    for review in range(count):
+        sign = 1 if review % 3 else -1
+        lines += [f"{review}_1\t{sign * 2.5}\t{texts[sign]} , number {review} .", f"{review}_2\t0.1\tit came in a box ."]
+    (folder / RATED).write_text("\r\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_no_review_stands_on_both_sides_and_neutral_sentences_on_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_ratings(tmp_path / "data", 40)
+    monkeypatch.setattr("nomoat.catalog.datasets.pull_dataset", lambda name, progress: folder)
+    table, suite = demo._prepare_data()
+    learned = table.read_text(encoding="utf-8")
+    assert len(suite.examples) == 10 and learned.count("\n") == 31  # a header and thirty sentences
+    assert "box" not in learned
+    for example in suite.examples:
+        sentence = example.messages[0].content.split("Text: ")[1].split("\n")[0]
+        assert sentence not in learned
+        assert example.target == ("positive" if "love" in sentence else "negative")
+    assert (paths.home() / "suites" / "demo-reviews.toml").exists()
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_whole_story_ends_with_a_verdict_and_a_report(
+    smollm2_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pulled = empty_home / "models" / "smollm2-135m" / smollm2_gguf.name
+    pulled.parent.mkdir(parents=True)
+    pulled.symlink_to(smollm2_gguf)
+    folder = write_ratings(tmp_path / "data", 120)
+    monkeypatch.setattr("nomoat.catalog.datasets.pull_dataset", lambda name, progress: folder)
+    demo.demo(minutes=0.2, report=tmp_path / "demo.html")
+    shown = capsys.readouterr()
+    for step in range(1, 6):
+        assert f"[{step}/5]" in shown.err
+    assert "30 items, accuracy" in shown.out and "smollm2-135m+demo-reviews" in shown.out
+    assert "<svg" in (tmp_path / "demo.html").read_text(encoding="utf-8")
+    provenance = json.loads((paths.adapters() / "demo-reviews" / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["data_licence"] == "mit" and provenance["metrics"]["steps"] >= 1
