@@ -33,7 +33,8 @@ import openai
 server = subprocess.Popen([sys.executable, "-m", "nomoat", "serve", sys.argv[1], "--port", "0"], stderr=subprocess.PIPE, text=True)
 url = re.search(r"http://\\S+/v1", server.stderr.readline()).group()
 client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
-answer = client.chat.completions.create(model="tiny.gguf", messages=[{"role": "user", "content": "hello"}], max_tokens=5, temperature=0)
+question = [{"role": "user", "content": "hello"}]
+answer = client.chat.completions.create(model="tiny.gguf", messages=question, max_tokens=5, temperature=0)
 print("served", answer.usage.completion_tokens)
 server.send_signal(signal.SIGINT)
 assert server.wait(30) == 0
