@@ -5,6 +5,7 @@ Shapes: B batch, P tokens every prompt begins with, T tokens after them, V vocab
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 import time
@@ -296,8 +297,9 @@ class Run:
             cache = self._read_prefix(network, batch[0].prompt[: self.prefix], len(batch)) if self.prefix else None
             mask = torch.cat([torch.ones(len(batch), self.prefix, dtype=torch.long), real_BT], dim=1)
             hidden_BTW = network.model(
-                input_ids=ids_BT, attention_mask=mask, past_key_values=cache, use_cache=cache is not None,
+                input_ids=ids_BT, attention_mask=mask, use_cache=cache is not None,
                 position_ids=torch.arange(self.prefix, self.prefix + ids_BT.shape[1])[None].expand_as(ids_BT),
+                **{_cache_argument(network.model): cache},
             ).last_hidden_state  # fmt: skip
             where_BT = answers_BT[:, 1:] >= 0
             logits_NV = network.lm_head(hidden_BTW[:, :-1][where_BT])
@@ -309,11 +311,17 @@ class Run:
         """Keys and values of the shared beginning, computed once and given to all; gradients of all flow back through it."""
         from transformers import DynamicCache
 
-        cache = network.model(input_ids=torch.tensor([prefix]), use_cache=True, past_key_values=DynamicCache()).past_key_values
+        cache = DynamicCache()
+        network.model(input_ids=torch.tensor([prefix]), use_cache=True, **{_cache_argument(network.model): cache})
         shared = DynamicCache()
         for index, layer in enumerate(cache.layers):
             shared.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), index)
         return shared
+
+
+def _cache_argument(model: torch.nn.Module) -> str:
+    """What this version of transformers calls the keys and values of earlier tokens: `cache` from 5.24 on, before that `past_key_values`."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def pack(lessons: Sequence[Sample], prefix: int) -> list[list[Sample]]:
