@@ -320,7 +320,7 @@ class Run:
 
 
 def _cache_argument(model: torch.nn.Module) -> str:
-    """What this version of transformers calls the keys and values of earlier tokens: `cache` from 5.24 on, before that `past_key_values`."""
+    """What this version of transformers calls the keys and values of earlier tokens (`past_key_values` before 5.24)."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
