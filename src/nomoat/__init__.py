@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nomoat.judge.run import duel as duel
+    from nomoat.judge.duel import duel as duel
     from nomoat.judge.run import evaluate as evaluate
     from nomoat.responder import load as load
     from nomoat.serve.app import serve as serve
     from nomoat.tune.train import tune as tune
 
 _WHERE = {
-    "duel": "nomoat.judge.run",
+    "duel": "nomoat.judge.duel",
     "evaluate": "nomoat.judge.run",
     "load": "nomoat.responder",
     "serve": "nomoat.serve.app",

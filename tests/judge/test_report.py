@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from nomoat.engine.fake import FakeEngine
+from nomoat.judge.duel import run_duel
 from nomoat.judge.plots import Point, difference_svg, forest_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_evaluation_report
-from nomoat.judge.run import run_duel, run_suite
+from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
 from nomoat.responder import Responder

@@ -140,8 +140,8 @@ def _tune(table: Path, minutes: float) -> None:
 def _duel(suite: Suite, report: Path) -> None:
     from nomoat.cli import judging
     from nomoat.cli.duel import print_verdict
+    from nomoat.judge.duel import run_duel
     from nomoat.judge.report import write_duel_report
-    from nomoat.judge.run import run_duel
 
     with judging.bars() as progress:
         fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, progress=progress)

@@ -39,7 +39,7 @@ def duel(
     The last one replays the Vicuna blog of 2023 from its stored answers and GPT-4's stored reviews.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
-    from nomoat.judge.run import run_duel
+    from nomoat.judge.duel import run_duel
     from nomoat.judge.suites import load_suite
 
     judging.require_report_path(report)
