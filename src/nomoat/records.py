@@ -194,18 +194,25 @@ class ModelCard:
 # ---------------------------------------------------------------- judging
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One question of a suite. `choices` are the answers to choose from, where the task has them; `target` is the right one."""
+    """One question of a suite. `choices` are the answers to choose from, where the task has them; `target` is the right one.
+
+    `other_targets` are as right as `target`. `follows` is the id of the example whose conversation, with the model's own answer to
+    it, comes before these messages. Examples of one `group` belong together (a text, a conversation) and are not independent.
+    """
 
     id: str
     messages: tuple[Message, ...]
     target: str
     choices: tuple[str, ...] = ()
     category: str = ""
+    other_targets: tuple[str, ...] = ()
+    follows: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One answer to one example, scored. `score` lies in 0..1 for accuracy, or on the judge's own scale."""
+    """One answer to one example, scored. `score` lies in 0..1, or on the judge's own scale. `group` is the example's."""
 
     suite: str
     example_id: str
@@ -218,6 +225,7 @@ class Outcome:
     completion_tokens: int = 0
     bytes_out: int = 0
     cost_usd: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

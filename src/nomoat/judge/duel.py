@@ -102,6 +102,7 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
                 answer=model.complete(Request(messages=example.messages)).text,
                 score=scores[example.id],
                 category=example.category,
+                group=example.group,
             )
             for example in suite.examples
         ]

@@ -143,6 +143,7 @@ class Asking:
             answer=answer,
             score=score,
             category=example.category,
+            group=example.group,
             seconds=seconds,
         )
 

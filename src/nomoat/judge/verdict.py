@@ -36,10 +36,10 @@ class Duel:
 
 
 def score_interval(metric: str, scores: Sequence[float], *, seed: int = 0) -> stats.Interval:
-    """Interval for a mean score: Wilson's for accuracy, a bootstrap for a judge's scores (the whole scale for a single one)."""
-    if wording.is_accuracy(metric):
+    """Interval for a mean score: Wilson's for answers that are right or wrong, else a bootstrap (the whole scale for a single one)."""
+    if wording.is_right_or_wrong(metric):
         return stats.wilson_interval(round(sum(scores)), len(scores))
-    return stats.mean_interval(scores, seed=seed) if len(scores) > 1 else SCALE
+    return stats.mean_interval(scores, seed=seed) if len(scores) > 1 else _scale(metric)
 
 
 def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], seed: int = 0) -> Side:
@@ -103,14 +103,19 @@ def compare(left: Evaluation, right: Evaluation, *, notes: Sequence[str] = ()) -
 
 
 def _difference_interval(metric: str, one: Sequence[float], other: Sequence[float], seed: int) -> stats.Interval:
-    if wording.is_accuracy(metric):
+    if wording.is_right_or_wrong(metric):
         pairs = list(zip(one, other, strict=True))
         return stats.paired_proportions_interval(
             pairs.count((1.0, 1.0)), pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), pairs.count((0.0, 0.0))
         )
     if len(one) < 2:
-        return SCALE[0] - SCALE[1], SCALE[1] - SCALE[0]
+        low, high = _scale(metric)
+        return low - high, high - low
     return stats.mean_interval([a - b for a, b in zip(one, other, strict=True)], seed=seed)
+
+
+def _scale(metric: str) -> tuple[float, float]:
+    return (0.0, 1.0) if wording.is_accuracy(metric) else SCALE
 
 
 def _measures(metric: str, wins: int, losses: int, one: Sequence[float], other: Sequence[float], seed: int) -> tuple[Measure, ...]:

@@ -7,13 +7,31 @@ from nomoat.records import Measure, Side, Verdict
 METRICS = {
     "exact": "accuracy, answer compared with the target",
     "choice": "accuracy, likeliest choice",
+    "numeric": "accuracy, last number of the answer",
+    "regex": "share of answers that hold the pattern",
+    "code": "pass@1, the answer's code put to its tests",
+    "f1": "F1 over words",
+    "char-f1": "F1 over characters",
+    "rouge": "ROUGE-L",
+    "chrf": "chrF",
+    "bleu": "sentence BLEU",
+    "json": "F1 over the fields of JSON",
     "review": "score by a judge's stored reviews, 1 to 10",
 }
 
 
+RIGHT_OR_WRONG = frozenset({"exact", "choice", "numeric", "regex", "code"})
+ON_A_SCALE = frozenset({"review"})
+
+
 def is_accuracy(metric: str) -> bool:
-    """Whether scores are shares of right answers, shown in per cent, and not points on a judge's scale."""
-    return metric != "review"
+    """Whether scores lie in 0..1 and are shown in per cent, instead of as points on a judge's scale."""
+    return metric not in ON_A_SCALE
+
+
+def is_right_or_wrong(metric: str) -> bool:
+    """Whether each answer scores 0 or 1, so that the formulas for proportions hold."""
+    return metric in RIGHT_OR_WRONG
 
 
 def render_score(metric: str, value: float) -> str:
