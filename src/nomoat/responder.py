@@ -28,7 +28,7 @@ from nomoat.records import Chunk, Completion, ContinuationScore, Request
 if TYPE_CHECKING:
     from nomoat.engine.gguf import GGUFFile
 
-DEFAULT_WORKERS = 16
+DEFAULT_CONCURRENCY = 16
 CLOUD_PROVIDERS = ("openai", "google", "anthropic")
 
 ImportProgress = Callable[[int, int], None]
@@ -72,17 +72,19 @@ class Responder:
                 return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out)
         raise RuntimeError(f"{self.ref}: the engine ended without a finish reason")
 
-    def complete_many(self, requests: Sequence[Request], *, workers: int = DEFAULT_WORKERS) -> Iterator[tuple[int, Completion]]:
-        """Answers as (index, completion), in the order in which they finish; up to `workers` at once.
+    def complete_many(
+        self, requests: Sequence[Request], *, concurrency: int = DEFAULT_CONCURRENCY
+    ) -> Iterator[tuple[int, Completion]]:
+        """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once.
 
         The first failure is raised after the answers that had finished before it were yielded.
         """
-        pool = ThreadPoolExecutor(max_workers=workers)
+        pool = ThreadPoolExecutor(max_workers=concurrency)
         running: dict[Future[Completion], int] = {}
         waiting = iter(enumerate(requests))
         try:
             while True:
-                while len(running) < workers and (following := next(waiting, None)) is not None:
+                while len(running) < concurrency and (following := next(waiting, None)) is not None:
                     index, request = following
                     running[pool.submit(self.complete, request)] = index
                 if not running:

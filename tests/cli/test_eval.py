@@ -81,7 +81,7 @@ main()
 def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
     suite = tmp_path / "long.jsonl"
     suite.write_text("".join(f'{{"input": "question {at}", "target": "x"}}\n' for at in range(400)))
-    arguments = [sys.executable, "-c", SLOW, "eval", "fake:", str(suite), "--workers", "2"]
+    arguments = [sys.executable, "-c", SLOW, "eval", "fake:", str(suite), "--concurrency", "2"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(6):

@@ -89,7 +89,7 @@ def test_requests_at_the_same_time_get_the_answers_they_get_alone(engine: OpenVI
     responder = Responder("tiny", engine)
     requests = [Request(prompt=f"the hello {n} he", max_new_tokens=6) for n in range(12)]
     alone = [responder.complete(request).text for request in requests]
-    together: dict[int, Completion] = dict(responder.complete_many(requests, workers=12))
+    together: dict[int, Completion] = dict(responder.complete_many(requests, concurrency=12))
     assert [together[n].text for n in range(12)] == alone
 
 

@@ -111,9 +111,9 @@ def test_stopped_run_goes_on_where_it_was(metric: Metric) -> None:
     suite = suite_of(6, metric, choices=("yes", "no"))
     stopped = CountingEngine(fail_at=4)
     with pytest.raises(KeyboardInterrupt):
-        run_suite(Responder("m", stopped), suite, workers=1)
+        run_suite(Responder("m", stopped), suite, concurrency=1)
     engine = CountingEngine()
-    evaluation = run_suite(Responder("m", engine), suite, workers=1)
+    evaluation = run_suite(Responder("m", engine), suite, concurrency=1)
     assert engine.calls == 3
     assert evaluation.side.facts["reused answers"] == "3"
 
@@ -149,7 +149,7 @@ def test_limit_draws_with_the_seed_and_says_so() -> None:
 
 def test_progress_counts_every_answer() -> None:
     seen: list[tuple[str, int, int]] = []
-    run_suite(knowing(1, 3), suite_of(3), workers=1, progress=lambda *row: seen.append(row))
+    run_suite(knowing(1, 3), suite_of(3), concurrency=1, progress=lambda *row: seen.append(row))
     assert seen == [("m", 0, 3), ("m", 1, 3), ("m", 2, 3), ("m", 3, 3)]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import console, judging
+from nomoat.cli import console, judging, options
 
 if TYPE_CHECKING:
     from nomoat.records import Verdict
@@ -19,13 +18,13 @@ def duel(
     suite: Annotated[
         str | None, typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV.", show_default=False)
     ] = None,
-    input_column: Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)] = None,
-    label_column: Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the drawing and of the intervals.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Answers in the making at once.")] = 16,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict for machines.")] = False,
+    input_column: options.InputColumn = None,
+    label_column: options.LabelColumn = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    concurrency: options.Concurrency = 16,
+    report: options.Report = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two models on the same questions: who is better, and how sure that is.
 
@@ -45,7 +44,7 @@ def duel(
     judging.require_report_path(report)
     loaded = None if suite is None else load_suite(suite, input_column=input_column, label_column=label_column)
     with judging.bars() as progress:
-        fought = run_duel(left, right, loaded, limit=limit, seed=seed, workers=workers, progress=progress)
+        fought = run_duel(left, right, loaded, limit=limit, seed=seed, concurrency=concurrency, progress=progress)
     if as_json:
         console.print_json(fought.verdict)
     else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import console, judging
+from nomoat.cli import console, judging, options
 
 if TYPE_CHECKING:
     from nomoat.judge.verdict import Evaluation
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
 def eval_(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.")],
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder, or a CSV.")],
-    input_column: Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)] = None,
-    label_column: Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the drawing and of the intervals.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Answers in the making at once.")] = 16,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+    input_column: options.InputColumn = None,
+    label_column: options.LabelColumn = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    concurrency: options.Concurrency = 16,
+    report: options.Report = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure a model on questions with known answers.
 
@@ -41,7 +40,7 @@ def eval_(
     judging.require_report_path(report)
     loaded = load_suite(suite, input_column=input_column, label_column=label_column)
     with judging.bars() as progress:
-        evaluation = run_suite(model, loaded, limit=limit, seed=seed, workers=workers, progress=progress)
+        evaluation = run_suite(model, loaded, limit=limit, seed=seed, concurrency=concurrency, progress=progress)
     if as_json:
         suite_facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": loaded.metric, "seed": seed}
         console.print_json(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,10 +23,8 @@ def models(
         bool | None, typer.Option("--open/--closed", help="Only open, or only closed models.", show_default=False)
     ] = None,
     pulled: Annotated[bool, typer.Option("--pulled", help="Only what is on this disk.")] = False,
-    context: Annotated[
-        int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+    context: options.ContextToPlan = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """List models: size, licence verdict, memory need, and whether they are here.
 

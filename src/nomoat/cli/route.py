@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 
 if TYPE_CHECKING:
     from nomoat.route.learned import LearnedRouter
@@ -29,13 +29,11 @@ route = typer.Typer(
     """,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
-
 
 @route.command()
 def explain(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Or pipe it in, which leaves no trace in the shell.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say where a text would go and why. No model is loaded, nothing is sent, the text is not kept.
 
@@ -60,9 +58,9 @@ def learn(
     local: Annotated[str, typer.Argument(metavar="LOCAL", help="The model on this machine, as it was named in the duel.")],
     cloud: Annotated[str, typer.Argument(metavar="CLOUD", help="The other one.")],
     suites: Annotated[list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.")],
-    input_column: Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)] = None,
-    label_column: Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)] = None,
-    as_json: AsJson = False,
+    input_column: options.InputColumn = None,
+    label_column: options.LabelColumn = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Learn from duels which prompts the local model answers as well. No model is loaded, nothing is sent.
 
@@ -97,7 +95,7 @@ def learn(
 
 
 @route.command()
-def policy(as_json: AsJson = False) -> None:
+def policy(as_json: options.AsJson = False) -> None:
     """Show the policy in force, and where each line of it comes from.
 
     \b

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 
 if TYPE_CHECKING:
     from nomoat.records import ModelCard
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 def show(
     model: Annotated[str, typer.Argument(help="A card's id, BASE+ADAPTER, a .gguf file, or a cloud reference.")],
-    context: Annotated[
-        int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+    context: options.ContextToPlan = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a model: what it was made from, under which terms it may be used, and what it needs.
 

@@ -11,7 +11,7 @@ from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Duel, Evaluation, compare, side_of
 from nomoat.records import Outcome, Request, Verdict
-from nomoat.responder import DEFAULT_WORKERS, Responder
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
 
 def duel(
@@ -23,7 +23,7 @@ def duel(
     label_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    workers: int = DEFAULT_WORKERS,
+    concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
@@ -34,7 +34,7 @@ def duel(
     """
     if suite is not None:
         suite = load_suite(suite, input_column=input_column, label_column=label_column)
-    return run_duel(left, right, suite, limit=limit, seed=seed, workers=workers, progress=progress).verdict
+    return run_duel(left, right, suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress).verdict
 
 
 def run_duel(
@@ -44,7 +44,7 @@ def run_duel(
     *,
     limit: int | None = None,
     seed: int = 0,
-    workers: int = DEFAULT_WORKERS,
+    concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
 ) -> Duel:
@@ -54,7 +54,8 @@ def run_duel(
         return _replay(left, right, asked, limit, seed)
     with opened_store(store) as answers:
         one, other = (
-            run_suite(side, asked, limit=limit, seed=seed, workers=workers, progress=progress, store=answers) for side in (left, right)
+            run_suite(side, asked, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
+            for side in (left, right)
         )
     return Duel(verdict=compare(one, other), left=one, right=other)
 

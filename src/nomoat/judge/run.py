@@ -20,7 +20,7 @@ from nomoat.judge.store import AnswerStore, ChoiceScores
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
 from nomoat.records import Completion, Example, Outcome, Request
-from nomoat.responder import DEFAULT_WORKERS, Responder
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
 STORED = "stored:"
 
@@ -39,7 +39,7 @@ def evaluate(
     label_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    workers: int = DEFAULT_WORKERS,
+    concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
@@ -50,7 +50,7 @@ def evaluate(
     anything is asked), UnsupportedError for a suite that only compares.
     """
     suite = load_suite(suite, input_column=input_column, label_column=label_column)
-    return list(run_suite(responder, suite, limit=limit, seed=seed, workers=workers, progress=progress).outcomes)
+    return list(run_suite(responder, suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress).outcomes)
 
 
 def run_suite(
@@ -59,7 +59,7 @@ def run_suite(
     *,
     limit: int | None = None,
     seed: int = 0,
-    workers: int = DEFAULT_WORKERS,
+    concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
 ) -> Evaluation:
@@ -71,7 +71,7 @@ def run_suite(
             hint=f"try `nomoat duel {STORED}{suite.name}/vicuna-13b {STORED}{suite.name}/gpt35`",
         )
     with opened(responder) as model, opened_store(store) as answers:
-        asking = Asking(model=model, suite=suite, store=answers, workers=workers, progress=progress)
+        asking = Asking(model=model, suite=suite, store=answers, concurrency=concurrency, progress=progress)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes, seed=seed)
 
@@ -83,7 +83,7 @@ class Asking:
     model: Responder
     suite: Suite
     store: AnswerStore
-    workers: int
+    concurrency: int
     progress: Progress
     examples: list[Example] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -207,7 +207,7 @@ def _written(run: Asking, examples: Sequence[Example]) -> Iterator[tuple[Example
     pending = list(dict.fromkeys(requests[example.id] for example in missing))
     num_open = len(pending)
     run.show(len(examples) - num_open)
-    for index, completion in run.model.complete_many(pending, workers=run.workers):
+    for index, completion in run.model.complete_many(pending, concurrency=run.concurrency):
         run.store.save_answer(run.model.digest, pending[index], completion)
         found[pending[index]] = completion
         num_open -= 1

@@ -1,0 +1,19 @@
+"""Options that several commands share, declared once so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
+ContextToPlan = Annotated[
+    int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
+]
+InputColumn = Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)]
+LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, help="Of the drawing and of the intervals.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
+Report = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)]
