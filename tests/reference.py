@@ -91,6 +91,19 @@ CASES = {
         arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
     ),
     "gemma": Case(arch="gemma", model="Gemma", config=GEMMA, keys={"attention.key_length": 32}, norm_offset=1),
+    "gemma2": Case(
+        arch="gemma2",
+        model="Gemma2",
+        config={
+            **GEMMA, "num_hidden_layers": 4, "num_key_value_heads": 2, "sliding_window": WINDOW, "query_pre_attn_scalar": 32,
+            "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+        },
+        keys={
+            "attention.key_length": 32, "attention.sliding_window": WINDOW, "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+        norm_offset=1,
+    ),
     "gemma3": Case(
         arch="gemma3",
         model="Gemma3",

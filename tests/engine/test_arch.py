@@ -12,7 +12,6 @@ import openvino_genai
 import pytest
 import torch
 from reference import CASES, CONTEXT, EXACT, HEAD, WINDOW, make_model, our_logits, write_gguf
-from tiny import write_tiny_gguf
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
@@ -21,6 +20,7 @@ from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import qlora
 
 LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
+PAGED = [name for name in CASES if name != "gemma2"]  # see test_serial.py
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -106,6 +106,7 @@ def reference_log_probabilities(model: Any, ids: list[int]) -> Any:
     return rows.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()
 
 
+@pytest.mark.parametrize("made", PAGED, indirect=True)
 def test_continuous_batching_gives_the_reference_s_log_probabilities(made: tuple[Any, Path]) -> None:
     """PagedAttention drops a mask it does not know without a word: this is the path that answers."""
     model, folder = made
@@ -114,6 +115,7 @@ def test_continuous_batching_gives_the_reference_s_log_probabilities(made: tuple
     np.testing.assert_allclose(given[1:], reference_log_probabilities(model, prompt + answer), atol=1e-3)
 
 
+@pytest.mark.parametrize("made", PAGED, indirect=True)
 def test_prompts_read_in_parts_beside_others_and_on_a_cached_prefix_are_answered_as_by_the_reference(made: tuple[Any, Path]) -> None:
     model, folder = made
     (first,) = random_rows(1, LONG)
@@ -165,15 +167,6 @@ def test_long_rope_is_refused(tmp_path: Path) -> None:
     case = replace(CASES["phi3"], extra={"rope_factors_long.weight": np.ones(HEAD // 2, np.float32)})
     with pytest.raises(UnsupportedError, match="LongRoPE"):
         importer.import_gguf(write_gguf(tmp_path / "long.gguf", case, make_model(case)))
-
-
-def test_gemma_2_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        importer.import_gguf(write_tiny_gguf(tmp_path / "gemma2.gguf", arch="gemma2"))
-    assert caught.value.message == (
-        "the architecture `gemma2` is not one that nomoat can import: its attention caps its scores, which OpenVINO's "
-        "PagedAttention cannot do"
-    )
 
 
 def test_a_family_that_runs_but_cannot_be_tuned_is_refused_with_those_that_can(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) 
         importer.import_gguf(path)
     assert caught.value.message == "the architecture `rwkv6` is not one that nomoat can import"
     assert caught.value.hint == (
-        "known: bloom, falcon, gemma, gemma3, gpt2, gptj, gptneox, llama, mpt, phi3, qwen2, qwen3; "
+        "known: bloom, falcon, gemma, gemma2, gemma3, gpt2, gptj, gptneox, llama, mpt, phi3, qwen2, qwen3; "
         "choose another model with `nomoat models`"
     )
 

@@ -36,6 +36,24 @@ class Tokens:
         self.cancelled = True
 
 
+def generation_settings(request: Request, max_new_tokens: int, special: SpecialTokens) -> Any:
+    """A request in GenAI's words."""
+    import openvino_genai
+
+    settings = openvino_genai.GenerationConfig()
+    settings.max_new_tokens = max_new_tokens
+    settings.eos_token_id = special.eos_id
+    settings.stop_token_ids = set(special.stop_ids)
+    settings.apply_chat_template = False
+    settings.do_sample = request.temperature > 0
+    if settings.do_sample:
+        settings.temperature, settings.top_p = request.temperature, request.top_p
+        if request.top_k:
+            settings.top_k = request.top_k
+        settings.rng_seed = (time.time_ns() if request.seed is None else request.seed) % 2**32  # a seed may be any whole number
+    return settings
+
+
 class Batcher:
     """GenAI's continuous batching, and the one thread that touches it, from its making to its end.
 
@@ -51,21 +69,8 @@ class Batcher:
         made.result()
 
     def submit(self, ids: list[int], request: Request, max_new_tokens: int, special: SpecialTokens) -> Tokens:
-        import openvino_genai
-
-        settings = openvino_genai.GenerationConfig()
-        settings.max_new_tokens = max_new_tokens
-        settings.eos_token_id = special.eos_id
-        settings.stop_token_ids = set(special.stop_ids)
-        settings.apply_chat_template = False
-        settings.do_sample = request.temperature > 0
-        if settings.do_sample:
-            settings.temperature, settings.top_p = request.temperature, request.top_p
-            if request.top_k:
-                settings.top_k = request.top_k
-            settings.rng_seed = (time.time_ns() if request.seed is None else request.seed) % 2**32  # a seed may be any whole number
         tokens = Tokens()
-        self._incoming.put((ids, settings, tokens))
+        self._incoming.put((ids, generation_settings(request, max_new_tokens, special), tokens))
         return tokens
 
     def close(self) -> None:

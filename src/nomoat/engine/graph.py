@@ -156,10 +156,7 @@ class GraphBuilder:
         y = _named(op.matmul(x, head, False, True), "lm_head")
         if "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias"))
-        if self.sizes.logit_cap is not None:
-            cap = np.float32(self.sizes.logit_cap)
-            y = op.multiply(op.tanh(op.divide(y, cap)), cap)
-        return y
+        return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
 
     def _layer(self, x: Node, layer: int) -> Node:
         block, arch = f"blk.{layer}", self.arch
@@ -188,9 +185,17 @@ class GraphBuilder:
         if tables := self._rope[local]:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
-        y = op.scaled_dot_product_attention(query, key, value, self._mask(local), *self._scale())
+        y = self._attended(query, key, value, self._mask(local))
         y = op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
         return self._linear(y, layer, "self_attn.o_proj")
+
+    def _attended(self, query: Node, key: Node, value: Node, mask: Node) -> Node:
+        """The values a query sees, by its scores: [B, H, T, D]."""
+        if self.sizes.attention_cap is None:
+            return op.scaled_dot_product_attention(query, key, value, mask, *self._scale())
+        (scale,) = self._scale() or [np.float32(self.sizes.head_dim**-0.5)]
+        scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
+        return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
 
     def _query_key_value(self, x: Node, layer: int) -> tuple[Node, ...]:
         """Each [B, T, H, D], with the heads it has."""
@@ -254,6 +259,11 @@ class GraphBuilder:
         node = _named(op.parameter(shape, kind), name)
         node.output(0).set_names({name})
         return node
+
+
+def _capped(x: Node, cap: float) -> Node:
+    """Kept within plus and minus `cap`, smoothly."""
+    return op.multiply(op.tanh(op.divide(x, np.float32(cap))), np.float32(cap))
 
 
 def _named(node: Node, name: str) -> Node:

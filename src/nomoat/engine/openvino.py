@@ -16,6 +16,7 @@ from nomoat.engine import layout, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Batcher, Tokens
 from nomoat.engine.likelihood import Scorer
+from nomoat.engine.serial import Serial
 from nomoat.errors import BadFileError, ContextExceededError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 
@@ -37,7 +38,8 @@ class OpenVINOEngine:
         self._folder = folder
         self.layout = layout.choose(sizes, num_threads=config.threads().value)
         self._lock = threading.Lock()
-        self._batcher: Batcher | None = None
+        self._make_batcher = Batcher if sizes.has_paged_attention else Serial
+        self._batcher: Batcher | Serial | None = None
         self._scorer: Scorer | None = None
 
     def generate(self, request: Request) -> Iterator[Chunk]:
@@ -113,10 +115,10 @@ class OpenVINOEngine:
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens
             )
 
-    def _started_batcher(self) -> Batcher:
+    def _started_batcher(self) -> Batcher | Serial:
         with self._lock:
             if self._batcher is None:
-                self._batcher = Batcher(self._folder, self.layout.properties)
+                self._batcher = self._make_batcher(self._folder, self.layout.properties)
             return self._batcher
 
 

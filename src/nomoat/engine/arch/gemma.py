@@ -1,11 +1,20 @@
-"""Gemma 1 and 3. The converter has added the 1 of `1 + weight` to their norms' weights.
+"""Gemma 1, 2 and 3. The converter has added the 1 of `1 + weight` to their norms' weights.
 
-Gemma 3: five layers of six see a window, and turn with a base of their own. Text only: a file's vision part is not read.
+Gemma 2: every second layer sees a window; the scores of attention and the logits are capped. Gemma 3: five layers of six see a
+window, and turn with a base of their own. Text only: a file's vision part is not read.
 """
 
 from nomoat.engine.arch import Architecture
 
 GEMMA = Architecture(name="gemma", embedding_scaled=True, activation="gelu_tanh")
+GEMMA2 = Architecture(
+    name="gemma2",
+    post_norms=True,
+    embedding_scaled=True,
+    activation="gelu_tanh",
+    windowed=(True, False),
+    width_scaled_layers=46,  # the 27B
+)
 GEMMA3 = Architecture(
     name="gemma3",
     qk_norm=True,
