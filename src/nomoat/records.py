@@ -256,11 +256,22 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The outcome of a duel over the same examples. `difference` is left minus right, with a 95 % interval.
+class Look:
+    """What was known of a duel's difference when so many examples were asked; the intervals of all looks hold together."""
 
-    `wins`, `ties`, `losses` count examples from the left side's view. `p_value` is two-sided. `measures` holds what else was
-    counted; `suite_sha256` and `seed` are what is needed to reproduce it.
+    num_examples: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The outcome of a duel over the same examples. `difference` is left minus right, with an interval.
+
+    `wins`, `ties`, `losses` count examples from the left side's view. `p_value` is two-sided. `alpha` is how often a winner may be
+    named between equals; intervals have the confidence 1 - alpha. "equal": the difference lies within `rope`, given in per cent of
+    the scale. `num_planned` examples would have been asked had the answer not been known before; `looks` are those of a duel that
+    might stop early. `measures` holds what else was counted; `suite_sha256` and `seed` are what is needed to reproduce it.
     """
 
     suite: str
@@ -275,9 +286,13 @@ class Verdict:
     ties: int
     losses: int
     p_value: float
-    winner: Literal["left", "right", "undecided"]
+    winner: Literal["left", "right", "equal", "undecided"]
     sentence: str
     notes: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()
     suite_sha256: str = ""
     seed: int = 0
+    alpha: float = 0.05
+    rope: float | None = None
+    num_planned: int = 0
+    looks: tuple[Look, ...] = ()

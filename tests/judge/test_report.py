@@ -41,7 +41,7 @@ def suite() -> Suite:
 @pytest.fixture
 def duel_page(suite: Suite, tmp_path: Path) -> str:
     path = tmp_path / "new" / "report.html"
-    write_duel_report(run_duel(responder("조정된 모델", 30), responder("base", 10), suite, seed=5), path)
+    write_duel_report(run_duel(responder("조정된 모델", 30), responder("base", 10), suite, seed=5, stop_early=False), path)
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 

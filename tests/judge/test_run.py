@@ -174,7 +174,7 @@ def test_example_that_does_not_fit_is_named_before_anything_is_asked() -> None:
 
 def test_clear_winner_is_called_with_interval_and_p_value() -> None:
     """80 right against 40 of 100, 40 items apart all one way: exact McNemar p = 2 / 2**40."""
-    verdict = nomoat.duel(knowing(80, 100, name="tuned"), knowing(40, 100, name="base"), suite_of(100))
+    verdict = nomoat.duel(knowing(80, 100, name="tuned"), knowing(40, 100, name="base"), suite_of(100), stop_early=False)
     assert (verdict.wins, verdict.ties, verdict.losses, verdict.winner) == (40, 60, 0, "left")
     assert verdict.p_value == pytest.approx(2 / 2**40)
     assert verdict.difference == pytest.approx(0.4)
@@ -184,12 +184,12 @@ def test_clear_winner_is_called_with_interval_and_p_value() -> None:
         "`tuned` (80.0 % [71.1, 86.7]) is ahead of `base` (40.0 % [30.9, 49.8]) on `quiz`, 100 items: "
         f"by 40.0 points [{100 * verdict.difference_low:.1f}, {100 * verdict.difference_high:.1f}], p < 0.0001."
     )
-    mirrored = nomoat.duel(knowing(40, 100, name="base"), knowing(80, 100, name="tuned"), suite_of(100))
+    mirrored = nomoat.duel(knowing(40, 100, name="base"), knowing(80, 100, name="tuned"), suite_of(100), stop_early=False)
     assert (mirrored.winner, mirrored.sentence) == ("right", verdict.sentence)
 
 
 def test_small_lead_is_too_close_to_call() -> None:
-    verdict = nomoat.duel(knowing(45, 80, name="a"), knowing(41, 80, name="b"), suite_of(80))
+    verdict = nomoat.duel(knowing(45, 80, name="a"), knowing(41, 80, name="b"), suite_of(80), stop_early=False)
     assert (verdict.winner, verdict.p_value) == ("undecided", 0.125)
     assert verdict.sentence == (
         "Too close to call on `quiz` after 80 items: `a` (56.2 % [45.3, 66.6]) against `b` (51.2 % [40.5, 61.9])."
@@ -204,7 +204,7 @@ def test_winner_needs_the_test_and_the_interval_both() -> None:
         Responder(name, FakeEngine(answers={f"question {at}": "yes" if score else "no" for at, score in enumerate(scores)}))
         for name, scores in (("left", left), ("right", right))
     ]
-    verdict = nomoat.duel(*sides, suite_of(161))
+    verdict = nomoat.duel(*sides, suite_of(161), stop_early=False)
     assert verdict.difference_high < 0
     assert verdict.p_value == pytest.approx(0.0525, abs=1e-4)
     assert verdict.winner == "undecided"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nomoat.judge.stats import (
     mcnemar_exact,
     mean_interval,
+    paired_permutation,
     paired_proportions_interval,
     total_ratio_interval,
     wilson_interval,
@@ -65,6 +67,30 @@ def test_mcnemar_keeps_its_error_rate_under_the_null() -> None:
     assert 0.02 < rejected < 0.065
 
 
+# Darwin's maize, crossed minus self-fertilised, in eighths of an inch: Fisher 1935, The Design of Experiments, section 17.
+DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+
+
+def test_permutation_test_equals_fishers_count() -> None:
+    """Fisher 1935, section 21: of all 2**15 sums, 835 are greater than the one observed and 28 equal it; two-sided 1,726 of 32,768."""
+    assert paired_permutation(DARWIN) == pytest.approx(1_726 / 32_768)
+    assert paired_permutation([-value for value in DARWIN]) == paired_permutation(DARWIN)
+
+
+def test_permutation_test_of_many_differences_is_close_to_the_t_test() -> None:
+    values = np.random.default_rng(8).normal(0.12, 1.0, size=300)
+    assert paired_permutation(values.tolist()) == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue, abs=0.01)
+    assert paired_permutation(values.tolist(), seed=1) == paired_permutation(values.tolist(), seed=1)
+
+
+def test_permutation_test_of_ties_and_of_a_single_difference_shows_nothing() -> None:
+    assert paired_permutation([0.0] * 20) == 1.0
+    assert paired_permutation([0.0, 0.7]) == 1.0
+    assert paired_permutation([1.0] * 8 + [0.0] * 90) == 2 / 2**8
+    with pytest.raises(ValueError, match="no differences"):
+        paired_permutation([])
+
+
 @pytest.mark.parametrize(
     ("table", "low", "high"),
     [
@@ -101,8 +127,6 @@ def test_paired_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_mean_interval_is_close_to_the_t_interval_for_normal_values() -> None:
-    from scipy import stats
-
     values = np.random.default_rng(3).normal(8.0, 1.5, size=200)
     exact = stats.t.interval(0.95, 199, loc=values.mean(), scale=stats.sem(values))
     assert mean_interval(values.tolist()) == pytest.approx(exact, abs=0.03)

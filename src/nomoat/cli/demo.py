@@ -144,6 +144,7 @@ def _duel(suite: Suite, report: Path) -> None:
     from nomoat.judge.report import write_duel_report
 
     with judging.bars() as progress:
-        fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, progress=progress)
+        # Everything is asked: the demo shows how good the tuned model is, not only that it is better.
+        fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, stop_early=False, progress=progress)
     print_verdict(fought.verdict)
     write_duel_report(fought, report)

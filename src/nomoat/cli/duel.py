@@ -21,6 +21,13 @@ def duel(
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     limit: options.Limit = None,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")
+    ] = True,
+    alpha: Annotated[float, typer.Option(help="How often a winner may be named between equals.")] = 0.05,
+    rope: Annotated[
+        float | None, typer.Option(help="Points (per cent of the scale) that still count as equal.", show_default=False)
+    ] = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
     report: options.Report = None,
@@ -32,19 +39,28 @@ def duel(
     Examples:
       nomoat duel smollm2-135m+reviews smollm2-135m --suite reviews
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
-      nomoat duel LEFT RIGHT --suite my.jsonl --limit 200 --report report.html
+      nomoat duel LEFT RIGHT --suite my.jsonl --limit 200 --all --report report.html
+      nomoat duel LEFT RIGHT --suite my.jsonl --rope 2
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
+
+    A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, as soon as it is known that the two are
+    practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`). `--all` asks
+    everything, and knows the scores more closely.
 
     The last one replays the Vicuna blog of 2023 from its stored answers and GPT-4's stored reviews.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.judge.duel import run_duel
     from nomoat.judge.suites import load_suite
+    from nomoat.judge.verdict import Rules
 
+    rules = Rules(alpha=alpha, rope=rope)
     judging.require_report_path(report)
     loaded = None if suite is None else load_suite(suite, input_column=input_column, label_column=label_column)
     with judging.bars() as progress:
-        fought = run_duel(left, right, loaded, limit=limit, seed=seed, concurrency=concurrency, progress=progress)
+        fought = run_duel(
+            left, right, loaded, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency, progress=progress
+        )
     if as_json:
         console.print_json(fought.verdict)
     else:
@@ -64,8 +80,8 @@ def print_verdict(verdict: Verdict) -> None:
     from nomoat.judge import wording
 
     out = console.stdout_console()
-    items = f"{verdict.num_examples:,} item{'s' if verdict.num_examples != 1 else ''}"
-    out.print(Text(f"{verdict.suite}: {items}, {wording.METRICS[verdict.metric]}; [95 % intervals]"))
+    intervals = f"[{wording.render_confidence(verdict.alpha)} intervals]"
+    out.print(Text(f"{verdict.suite}: {wording.render_items(verdict)}, {wording.METRICS[verdict.metric]}; {intervals}"))
     out.print()
     out.print(judging.side_table(verdict.metric, (verdict.left, verdict.right)))
     out.print()

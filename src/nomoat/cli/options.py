@@ -14,6 +14,6 @@ ContextToPlan = Annotated[
 InputColumn = Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)]
 LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, help="Of the drawing and of the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
 Report = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge.judges import StoredReviews, load_reviews
-from nomoat.judge.run import STORED, Progress, drawn, opened, opened_store, quiet, run_suite
+from nomoat.judge.run import STORED, Asking, Progress, drawn, opened, opened_store, quiet, require_context, run_suite
+from nomoat.judge.sequential import Watch
 from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import Duel, Evaluation, compare, side_of
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_scale, range_of_differences, side_of
 from nomoat.records import Outcome, Request, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -22,19 +28,27 @@ def duel(
     input_column: str | None = None,
     label_column: str | None = None,
     limit: int | None = None,
+    stop_early: bool = True,
+    alpha: float = 0.05,
+    rope: float | None = None,
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
-    The two columns are for a suite that is a table (CSV, TSV).
+    With `stop_early` the examples are asked in a random order, and no more of them than it takes to name the winner. `alpha` is how
+    often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. The two columns are
+    for a suite that is a table (CSV, TSV).
 
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
     if suite is not None:
         suite = load_suite(suite, input_column=input_column, label_column=label_column)
-    return run_duel(left, right, suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress).verdict
+    rules = Rules(alpha=alpha, rope=rope)
+    return run_duel(
+        left, right, suite, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency, progress=progress
+    ).verdict
 
 
 def run_duel(
@@ -43,21 +57,82 @@ def run_duel(
     suite: str | Path | Suite | None = None,
     *,
     limit: int | None = None,
+    stop_early: bool = True,
+    rules: Rules = DEFAULT_RULES,
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
 ) -> Duel:
-    """As `duel`, with everything a report needs. A model given by reference is loaded when its turn comes, and closed after it."""
+    """As `duel`, with everything a report needs.
+
+    A duel that may stop early has both models loaded at once; if memory does not hold both, it asks everything. Otherwise a model
+    given by reference is loaded when its turn comes, and closed after it. Two sides that are stored cost nothing to ask, and are
+    asked everything; so is a suite whose examples belong together in groups.
+    """
     asked = load_suite(_implied_suite(left, right) if suite is None else suite)
     if asked.metric == "review":
-        return _replay(left, right, asked, limit, seed)
-    with opened_store(store) as answers:
-        one, other = (
-            run_suite(side, asked, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
-            for side in (left, right)
-        )
-    return Duel(verdict=compare(one, other), left=one, right=other)
+        return _replay(left, right, asked, limit, seed, rules)
+    both_stored = all(_ref(side).startswith(STORED) for side in (left, right))
+    with opened_store(store) as answers, ExitStack() as stack:
+        ask_all = partial(run_suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
+        if not stop_early or both_stored:
+            return _judged(ask_all(left, asked), ask_all(right, asked), rules=rules)
+        planned, notes = drawn(asked, limit, seed)
+        both = None if _has_groups(planned) else _loaded_together(left, right, stack)
+        if both is None:
+            why = "examples belong together in groups" if _has_groups(planned) else "memory does not hold both models at once"
+            note = f"{why}: each side answered everything, and the duel could not stop early"
+            return _judged(ask_all(left, asked), ask_all(right, asked), rules=rules, notes=(note,))
+        planned = replace(planned, examples=tuple(random.Random(seed).sample(planned.examples, len(planned.examples))))
+        one, other = (Asking(model=model, suite=planned, store=answers, concurrency=concurrency, progress=progress) for model in both)
+        watch = _ask_until_known(one, other, rules, round_size=concurrency)
+        evaluations = [side.evaluation(notes=notes, seed=seed) for side in (one, other)]
+    return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, concurrency, seed),))
+
+
+def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
+    verdict = compare(one, other, rules=rules, watch=watch, notes=notes)
+    return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
+
+
+# ---------------------------------------------------------------- asking no more than it takes
+def _has_groups(suite: Suite) -> bool:
+    """Whether examples follow or belong to each other: in a random order one at a time they would be no independent draws."""
+    return any(example.group or example.follows for example in suite.examples)
+
+
+def _loaded_together(left: str | Responder, right: str | Responder, stack: ExitStack) -> tuple[Responder, Responder] | None:
+    """Both models at once, until the stack is closed; None if memory does not hold them."""
+    with ExitStack() as opening:
+        try:
+            both = opening.enter_context(opened(left)), opening.enter_context(opened(right))
+        except NotEnoughMemoryError:
+            return None
+        stack.push(opening.pop_all())
+        return both
+
+
+def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: int) -> Watch:
+    """Ask both sides the same examples, `round_size` at a time, and look after each round whether the answer is known."""
+    metric, examples = one.suite.metric, one.suite.examples
+    for side in (one, other):
+        require_context(side, examples, new_tokens=1 if metric == "choice" else side.suite.max_new_tokens)
+    lowest, highest = range_of_differences(metric)
+    rope = None if rules.rope is None else in_scale(metric, rules.rope)
+    watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(examples))
+    for start in range(0, len(examples), round_size):
+        for side in (one, other):
+            side.ask(examples[start : start + round_size])
+        if watch.add([a.score - b.score for a, b in zip(one.outcomes[start:], other.outcomes[start:], strict=True)]):
+            break
+    return watch
+
+
+def _order_note(watch: Watch, round_size: int, seed: int) -> str:
+    looks = "one at a time" if round_size == 1 else f"{round_size} at a time"
+    order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
+    return order if watch.is_complete else f"{order}: the rest was not needed (`--all` asks everything)"
 
 
 def _ref(side: str | Responder) -> str:
@@ -72,7 +147,7 @@ def _implied_suite(left: str | Responder, right: str | Responder) -> str:
 
 
 # ---------------------------------------------------------------- stored answers, stored reviews
-def _replay(left: str | Responder, right: str | Responder, suite: Suite, limit: int | None, seed: int) -> Duel:
+def _replay(left: str | Responder, right: str | Responder, suite: Suite, limit: int | None, seed: int, rules: Rules) -> Duel:
     """A duel that was fought before: stored answers, and what a judge wrote about them."""
     prefix = f"{STORED}{suite.name}/"
     for side in (left, right):
@@ -90,7 +165,7 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, limit: 
         raise DataError(f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`")
     one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, seed)
     other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, seed)
-    return Duel(verdict=compare(one, other, notes=(*notes, *_caveats(reviews, other, suite))), left=one, right=other)
+    return _judged(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
 
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:

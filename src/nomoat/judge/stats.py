@@ -16,7 +16,9 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
+NUM_THROWS = 99_999
 RESAMPLES_AT_ONCE = 128  # bounds the memory: this many copies of the data
+EXACT_UP_TO = 16  # differences, of which all signs can be tried: 2**16 ways
 
 Interval = tuple[float, float]
 
@@ -44,6 +46,30 @@ def mcnemar_exact(left_only: int, right_only: int) -> float:
         raise ValueError(f"{left_only} and {right_only} are no counts")
     discordant = left_only + right_only
     return 1.0 if discordant == 0 else float(stats.binomtest(left_only, discordant, 0.5).pvalue)
+
+
+def paired_permutation(differences: Sequence[float], *, seed: int = 0) -> float:
+    """Two-sided p-value that the sides are interchangeable, from paired differences: how often their sum is as far from 0 when the
+    sign of each is thrown by a coin.
+
+    Exact up to 16 differences; beyond that over 99,999 throws, so never below 0.00002. Equal seeds give equal values.
+    Source: Fisher 1935, The Design of Experiments, section 21. Raises ValueError if there are no differences.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    if not len(data):
+        raise ValueError("no differences to permute")
+    moved = data[data != 0.0]  # a sign of 0 changes nothing, and fewer of them are sooner exact
+    if len(moved) < 2:
+        return 1.0  # one sign, thrown either way, is always as far from 0
+    found = stats.permutation_test(
+        (moved,),
+        lambda sample, axis=-1: np.sum(sample, axis=axis),
+        permutation_type="samples",
+        n_resamples=2**EXACT_UP_TO if len(moved) <= EXACT_UP_TO else NUM_THROWS,
+        batch=RESAMPLES_AT_ONCE,
+        rng=np.random.default_rng(seed),
+    )
+    return min(1.0, float(found.pvalue))
 
 
 def paired_proportions_interval(

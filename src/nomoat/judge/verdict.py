@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nomoat.errors import UsageError
 from nomoat.judge import stats, wording
-from nomoat.judge.judges import SCALE
+from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
 from nomoat.records import Measure, Outcome, Side, Verdict
 
-SIGNIFICANCE = 0.05
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a duel has to show. `alpha`: how often a winner may be named between equals. `rope`: how many per cent of the scale
+    still count as equal; None if only a difference of nothing does. Raises UsageError for what cannot be meant.
+    """
+
+    alpha: float = 0.05
+    rope: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UsageError(f"alpha is {self.alpha:g}", hint="give a share between 0 and 1, such as 0.05")
+        if self.rope is not None and not 0 < self.rope < 100:
+            raise UsageError(f"the rope is {self.rope:g}", hint="give the points that still count as equal, such as 2")
+
+
+DEFAULT_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +54,14 @@ class Duel:
     right: Evaluation
 
 
-def score_interval(metric: str, scores: Sequence[float], *, seed: int = 0) -> stats.Interval:
-    """Interval for a mean score: Wilson's for answers that are right or wrong, else a bootstrap (the whole scale for a single one)."""
+def score_interval(metric: str, scores: Sequence[float], *, alpha: float = DEFAULT_RULES.alpha, seed: int = 0) -> stats.Interval:
+    """Interval for a mean score: Wilson's for answers that are right or wrong, else a bootstrap.
+
+    Scores that are all equal have no spread to draw from; what they still leave open is known from the ends of the scale.
+    """
     if wording.is_right_or_wrong(metric):
-        return stats.wilson_interval(round(sum(scores)), len(scores))
-    return stats.mean_interval(scores, seed=seed) if len(scores) > 1 else _scale(metric)
+        return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
+    return _mean_interval(scores, wording.scale_of(metric), alpha, seed)
 
 
 def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], seed: int = 0) -> Side:
@@ -62,11 +84,20 @@ def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], 
     )
 
 
-def compare(left: Evaluation, right: Evaluation, *, notes: Sequence[str] = ()) -> Verdict:
-    """The verdict over two evaluations of the same examples.
+def compare(
+    left: Evaluation,
+    right: Evaluation,
+    *,
+    notes: Sequence[str] = (),
+    rules: Rules = DEFAULT_RULES,
+    watch: Watch | None = None,
+) -> Verdict:
+    """The verdict over two evaluations of the same examples; `watch` if it was looked at while it went on.
 
-    There is a winner if, and only if, the exact test of wins against losses (exact McNemar, for accuracies) gives p < 0.05 and
-    the 95 % interval of the difference excludes 0: the two are different formulas, and a verdict needs both.
+    For examples whose number was fixed before, there is a winner if, and only if, the test gives p < alpha and the interval of the
+    difference excludes 0: the two are different formulas, and a verdict needs both. For answers that are right or wrong these are
+    exact McNemar and Newcombe, for other scores a permutation test and a bootstrap. A duel that was watched has a winner as soon as
+    the confidence sequence excludes 0, or at its end by the same formulas at alpha / 2.
     Raises ValueError if the examples differ.
     """
     if [outcome.example_id for outcome in left.outcomes] != [outcome.example_id for outcome in right.outcomes]:
@@ -74,63 +105,126 @@ def compare(left: Evaluation, right: Evaluation, *, notes: Sequence[str] = ()) -
     metric, seed = left.suite.metric, left.seed
     one = [outcome.score for outcome in left.outcomes]
     other = [outcome.score for outcome in right.outcomes]
+    intervals = _Intervals(alpha=rules.alpha, watch=watch, seed=seed)
     wins = sum(a > b for a, b in zip(one, other, strict=True))
     losses = sum(a < b for a, b in zip(one, other, strict=True))
-    low, high = _difference_interval(metric, one, other, seed)
-    p_value = stats.mcnemar_exact(wins, losses)
-    decided = p_value < SIGNIFICANCE and (low > 0 or high < 0)
+    found = _fixed(metric, one, other, rules.alpha, seed) if watch is None else _watched(metric, one, other, watch, seed)
+    rope = math.inf if rules.rope is None else in_scale(metric, rules.rope)
+    is_equal = rules.rope is not None and -rope <= found.low and found.high <= rope
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
         num_examples=len(one),
-        left=left.side,
-        right=right.side,
+        left=intervals.around(left.side, metric, one),
+        right=intervals.around(right.side, metric, other),
         difference=float(np.mean(one) - np.mean(other)),
-        difference_low=low,
-        difference_high=high,
+        difference_low=found.low,
+        difference_high=found.high,
         wins=wins,
         ties=len(one) - wins - losses,
         losses=losses,
-        p_value=p_value,
-        winner="undecided" if not decided else "left" if low > 0 else "right",
+        p_value=found.p_value,
+        winner="equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right",
         sentence="",
         notes=tuple(dict.fromkeys((*left.notes, *right.notes, *notes))),  # what holds for both sides is said once
-        measures=_measures(metric, wins, losses, one, other, seed),
+        measures=_measures(metric, wins, losses, one, other, intervals),
         suite_sha256=left.suite.sha256,
         seed=seed,
+        alpha=rules.alpha,
+        rope=rules.rope,
+        num_planned=len(one) if watch is None else watch.num_planned,
+        looks=() if watch is None else tuple(watch.looks),
     )
     return replace(draft, sentence=wording.summary_of(draft))
 
 
-def _difference_interval(metric: str, one: Sequence[float], other: Sequence[float], seed: int) -> stats.Interval:
+def in_scale(metric: str, per_cent: float) -> float:
+    """Per cent of a metric's scale as a difference of scores."""
+    lowest, highest = wording.scale_of(metric)
+    return per_cent / 100 * (highest - lowest)
+
+
+def range_of_differences(metric: str) -> stats.Interval:
+    """The lowest and the highest difference of two scores."""
+    lowest, highest = wording.scale_of(metric)
+    return lowest - highest, highest - lowest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What is known of the difference. `is_decided`: the data say which side is better, and the interval excludes 0."""
+
+    low: float
+    high: float
+    p_value: float
+    is_decided: bool
+
+
+def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: float, seed: int) -> _Found:
+    pairs = list(zip(one, other, strict=True))
     if wording.is_right_or_wrong(metric):
-        pairs = list(zip(one, other, strict=True))
-        return stats.paired_proportions_interval(
-            pairs.count((1.0, 1.0)), pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), pairs.count((0.0, 0.0))
-        )
-    if len(one) < 2:
-        low, high = _scale(metric)
-        return low - high, high - low
-    return stats.mean_interval([a - b for a, b in zip(one, other, strict=True)], seed=seed)
+        both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
+        p_value = stats.mcnemar_exact(left_only, right_only)
+        low, high = stats.paired_proportions_interval(both, left_only, right_only, neither, confidence=1 - alpha)
+    else:
+        differences = [a - b for a, b in pairs]
+        p_value = stats.paired_permutation(differences, seed=seed)
+        low, high = _mean_interval(differences, range_of_differences(metric), alpha, seed)
+    return _Found(low=low, high=high, p_value=p_value, is_decided=p_value < alpha and (low > 0 or high < 0))
 
 
-def _scale(metric: str) -> tuple[float, float]:
-    return (0.0, 1.0) if wording.is_accuracy(metric) else SCALE
+def _mean_interval(values: Sequence[float], bounds: stats.Interval, alpha: float, seed: int) -> stats.Interval:
+    if max(values) > min(values):
+        return stats.mean_interval(values, confidence=1 - alpha, seed=seed)
+    return ConfidenceSequence(lowest=bounds[0], highest=bounds[1], alpha=alpha).add(values)
 
 
-def _measures(metric: str, wins: int, losses: int, one: Sequence[float], other: Sequence[float], seed: int) -> tuple[Measure, ...]:
+def _watched(metric: str, one: Sequence[float], other: Sequence[float], watch: Watch, seed: int) -> _Found:
+    low, high = watch.interval
+    if low > 0 or high < 0 or not watch.is_complete:
+        return _Found(low=low, high=high, p_value=watch.p_value, is_decided=low > 0 or high < 0)
+    last = _fixed(metric, one, other, watch.alpha_each, seed)
+    low, high = common_part(watch.interval, (last.low, last.high))
+    return _Found(low=low, high=high, p_value=min(watch.p_value, 2 * last.p_value), is_decided=last.is_decided)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Intervals:
+    """Intervals of means of one duel, in which a number of examples was fixed before, or that was watched."""
+
+    alpha: float
+    watch: Watch | None
+    seed: int
+
+    def around(self, side: Side, metric: str, scores: Sequence[float]) -> Side:
+        """The side with the interval of its score."""
+        low, high = self.of(metric, scores)
+        return replace(side, score_low=low, score_high=high)
+
+    def of(self, metric: str, scores: Sequence[float]) -> stats.Interval:
+        if self.watch is None:
+            return score_interval(metric, scores, alpha=self.alpha, seed=self.seed)
+        lowest, highest = wording.scale_of(metric)
+        at_any_time = ConfidenceSequence(lowest=lowest, highest=highest, alpha=self.watch.alpha_each).add(scores)
+        if not self.watch.is_complete:
+            return at_any_time
+        return common_part(at_any_time, score_interval(metric, scores, alpha=self.watch.alpha_each, seed=self.seed))
+
+    def share(self, name: str, count: int, n: int) -> Measure:
+        low, high = self.of("exact", [1.0] * count + [0.0] * (n - count))
+        return Measure(name=name, value=count / n, low=low, high=high, text=f"{count:,} of {n:,}")
+
+
+def _measures(
+    metric: str, wins: int, losses: int, one: Sequence[float], other: Sequence[float], intervals: _Intervals
+) -> tuple[Measure, ...]:
     n = len(one)
     ties = n - wins - losses
     shares = [("wins", wins), ("ties", ties), ("losses", losses), ("wins and ties", wins + ties)]
-    rows = [_share(name, count, n) for name, count in shares]
-    if not wording.is_accuracy(metric) and n > 1 and min(other) >= 0 and sum(other) > 0:
+    rows = [intervals.share(name, count, n) for name, count in shares]
+    if metric == "review" and n > 1 and min(other) >= 0 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
-        low, high = stats.total_ratio_interval(one, other, seed=seed)
+        low, high = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
         text = f"{total:.1f} / {other_total:.1f}"
         rows.append(Measure(name="total score ratio", value=total / other_total, low=low, high=high, text=text))
     return tuple(rows)
-
-
-def _share(name: str, count: int, n: int) -> Measure:
-    low, high = stats.wilson_interval(count, n)
-    return Measure(name=name, value=count / n, low=low, high=high, text=f"{count:,} of {n:,}")

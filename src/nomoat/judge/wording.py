@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nomoat.judge.judges import SCALE
 from nomoat.records import Measure, Side, Verdict
 
 METRICS = {
@@ -32,6 +33,22 @@ def is_accuracy(metric: str) -> bool:
 def is_right_or_wrong(metric: str) -> bool:
     """Whether each answer scores 0 or 1, so that the formulas for proportions hold."""
     return metric in RIGHT_OR_WRONG
+
+
+def scale_of(metric: str) -> tuple[float, float]:
+    """The lowest and the highest score a metric can give."""
+    return (0.0, 1.0) if is_accuracy(metric) else SCALE
+
+
+def render_confidence(alpha: float) -> str:
+    """How sure an interval is: "95 %"."""
+    return f"{100 * (1 - alpha):g} %"
+
+
+def render_items(verdict: Verdict) -> str:
+    """How many examples were asked, and of how many: "80 items", "48 of 200 items"."""
+    n, planned = verdict.num_examples, verdict.num_planned
+    return f"{n:,} of {planned:,} items" if n < planned else _items(n)
 
 
 def render_score(metric: str, value: float) -> str:
@@ -80,11 +97,16 @@ def render_cost(side: Side) -> str:
 
 def summary_of(verdict: Verdict) -> str:
     """Who won, in one sentence that never says more than the data does."""
-    items = f"{verdict.num_examples:,} item{'s' if verdict.num_examples != 1 else ''}"
+    items = render_items(verdict)
     left, right = _scored(verdict, verdict.left), _scored(verdict, verdict.right)
     reviewed = "" if is_accuracy(verdict.metric) else " by its stored reviews"
     if verdict.winner == "undecided":
         return f"Too close to call on `{verdict.suite}`{reviewed} after {items}: {left} against {right}."
+    if verdict.winner == "equal":
+        return (
+            f"Practically equal on `{verdict.suite}`{reviewed} after {items}: {left} against {right}, "
+            f"apart by {render_difference(verdict)}, less than the {verdict.rope:g} that count."
+        )
     ahead, behind = (left, right) if verdict.winner == "left" else (right, left)
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
     lead = _points(verdict.metric, abs(verdict.difference), low, high)
@@ -93,9 +115,13 @@ def summary_of(verdict: Verdict) -> str:
 
 def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
     """What one model reached, in one sentence."""
-    items = f"{num_examples:,} item{'s' if num_examples != 1 else ''}"
+    items = _items(num_examples)
     interval = render_interval(metric, side.score_low, side.score_high)
     return f"`{side.model}` reaches {render_score(metric, side.score)} {interval} on `{suite}`, {items} ({METRICS[metric]})."
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'s' if count != 1 else ''}"
 
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:

@@ -1,0 +1,183 @@
+"""Duels that stop when the answer is known: what they ask, what they say, what they leave."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+
+import pytest
+
+import nomoat
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
+from nomoat.judge import duel as duels
+from nomoat.judge.duel import run_duel
+from nomoat.judge.suites import Suite
+from nomoat.judge.verdict import Rules
+from nomoat.records import Chunk, Example, Message, Request
+from nomoat.responder import Responder
+
+
+class Counting(FakeEngine):
+    """Answers "yes" to the questions in `right`, and counts what it is asked."""
+
+    def __init__(self, right: set[int], num_examples: int) -> None:
+        super().__init__(answers={f"question {at}": "yes" if at in right else "no" for at in range(num_examples)})
+        self.asked: list[str] = []
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.asked.append(request.messages[-1].content)
+        yield from super().generate(request)
+
+
+def quiz(num_examples: int) -> Suite:
+    examples = tuple(
+        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes") for at in range(num_examples)
+    )
+    return Suite(name="quiz", metric="exact", examples=examples, sha256=f"q{num_examples}")
+
+
+def sides(right_one: set[int], right_other: set[int], n: int) -> tuple[Responder, Responder, Counting, Counting]:
+    one, other = Counting(right_one, n), Counting(right_other, n)
+    return Responder("tuned", one), Responder("base", other), one, other
+
+
+def test_duel_stops_when_the_winner_is_known_and_says_how_many_it_asked() -> None:
+    left, right, one, other = sides(set(range(180)), set(range(60)), 200)
+    duel = run_duel(left, right, quiz(200), concurrency=8)
+    verdict = duel.verdict
+    assert verdict.winner == "left"
+    assert (verdict.num_examples, verdict.num_planned) == (16, 200)
+    assert len(one.asked) == len(other.asked) == 16
+    assert verdict.sentence.startswith("`tuned` (93.8 % [")
+    assert "is ahead of `base`" in verdict.sentence
+    assert ", 16 of 200 items: by " in verdict.sentence
+    assert [look.num_examples for look in verdict.looks] == [8, 16]
+    assert (verdict.difference_low, verdict.difference_high) == (verdict.looks[-1].low, verdict.looks[-1].high)
+    assert verdict.notes == (
+        "asked in a random order (seed 0), 8 at a time, with a look after each; the intervals hold whenever one stops: "
+        "the rest was not needed (`--all` asks everything)",
+    )
+    assert duel.left.side == verdict.left
+
+
+def test_both_sides_are_asked_the_same_in_the_order_of_the_seed() -> None:
+    left, right, one, other = sides(set(range(30)), set(range(29)), 40)
+    run_duel(left, right, quiz(40), concurrency=1, seed=3)
+    drawn = random.Random(3).sample(range(40), 40)
+    assert one.asked == other.asked == [f"question {at}" for at in drawn]
+
+
+def test_scores_of_a_stopped_duel_are_given_with_wider_intervals_than_those_of_a_planned_one() -> None:
+    left, right, *_ = sides(set(range(180)), set(range(60)), 200)
+    verdict = nomoat.duel(left, right, quiz(200), concurrency=8)
+    assert verdict.left.score_low < 0.60
+    whole = nomoat.duel(left, right, quiz(200), stop_early=False)
+    assert (whole.num_examples, whole.num_planned, whole.looks) == (200, 200, ())
+    assert whole.left.score_low > 0.85
+
+
+def test_last_look_finds_what_the_sequence_is_too_careful_for() -> None:
+    """11 against 1 of 60: the fixed-size test at alpha / 2 sees it (p = 0.0063), the confidence sequence does not yet."""
+    left, right, *_ = sides(set(range(11)), {59}, 60)
+    verdict = nomoat.duel(left, right, quiz(60), concurrency=60)
+    assert verdict.looks[-1].low < 0 < verdict.difference_low
+    assert (verdict.winner, verdict.num_examples) == ("left", 60)
+    assert verdict.p_value == pytest.approx(2 * 0.00635, abs=1e-4)
+    assert "the rest was not needed" not in verdict.notes[-1]
+
+
+def test_too_close_to_call_after_everything_was_asked() -> None:
+    left, right, *_ = sides(set(range(45)), set(range(41)), 80)
+    verdict = nomoat.duel(left, right, quiz(80))
+    assert (verdict.winner, verdict.num_examples) == ("undecided", 80)
+    assert verdict.sentence.startswith("Too close to call on `quiz` after 80 items: `tuned` (56.2 % [")
+
+
+def test_rope_ends_a_duel_of_equals_as_practically_equal() -> None:
+    left, right, one, _ = sides(set(range(500)), set(range(500)), 1000)
+    verdict = nomoat.duel(left, right, quiz(1000), rope=5)
+    assert verdict.winner == "equal"
+    assert len(one.asked) < 200
+    assert verdict.sentence.startswith("Practically equal on `quiz` after ")
+    assert "apart by +0.0 points [-" in verdict.sentence
+    assert verdict.sentence.endswith("less than the 5 that count.")
+    few = nomoat.duel(left, right, quiz(20), rope=5, stop_early=False)
+    assert few.winner == "undecided"  # twenty ties do not show that the two are within 5 points
+
+
+def test_smaller_alpha_asks_longer() -> None:
+    left, right, *_ = sides(set(range(180)), set(range(60)), 200)
+    careful = nomoat.duel(left, right, quiz(200), concurrency=1, alpha=0.001)
+    usual = nomoat.duel(left, right, quiz(200), concurrency=1)
+    assert usual.num_examples < careful.num_examples < 60
+    assert careful.winner == "left"
+
+
+@pytest.mark.parametrize(("rules", "message"), [({"alpha": 1.0}, "alpha is 1"), ({"rope": 0.0}, "the rope is 0")])
+def test_rules_that_cannot_be_meant_are_refused(rules: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Rules(**rules)
+    assert caught.value.message == message
+
+
+def test_without_memory_for_both_everything_is_asked_and_the_verdict_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second model is refused while the first is loaded, as `load` does when memory is short."""
+    open_now: list[str] = []
+
+    class Loaded(Responder):
+        def close(self) -> None:
+            open_now.remove(self.ref)
+
+    def load(ref: str) -> Responder:
+        if open_now:
+            raise NotEnoughMemoryError("no room")
+        open_now.append(ref)
+        return Loaded(ref, Counting(set(range(180)) if ref == "a" else set(range(60)), 200))
+
+    monkeypatch.setattr("nomoat.responder.load", load)
+    verdict = nomoat.duel("a", "b", quiz(200))
+    assert (verdict.winner, verdict.num_examples, open_now) == ("left", 200, [])
+    assert verdict.notes == (
+        "memory does not hold both models at once: each side answered everything, and the duel could not stop early",
+    )
+
+
+def test_examples_in_groups_are_all_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right, *_ = sides(set(range(90)), set(range(30)), 100)
+    suite = quiz(100)
+    grouped = tuple(dataclasses.replace(example, group=str(at // 2)) for at, example in enumerate(suite.examples))
+    verdict = nomoat.duel(left, right, dataclasses.replace(suite, examples=grouped))
+    assert (verdict.num_examples, verdict.looks) == (100, ())
+    assert "examples belong together in groups: each side answered everything, and the duel could not stop early" in verdict.notes
+
+
+def test_example_too_long_for_one_side_is_found_before_either_is_asked() -> None:
+    class Small(Counting):
+        def count_tokens(self, request: Request) -> int:
+            return 5000 if request.messages[-1].content == "question 42" else 2
+
+    left, _, one, _ = sides({1}, {1}, 60)
+    with pytest.raises(DataError, match="example `42` of `quiz` has 5,000 tokens"):
+        nomoat.duel(left, Responder("small", Small({1}, 60)), quiz(60))
+    assert one.asked == []
+
+
+def test_stopped_duel_asks_nothing_when_it_is_fought_again() -> None:
+    left, right, one, other = sides(set(range(180)), set(range(60)), 200)
+    first = run_duel(left, right, quiz(200))
+    asked = len(one.asked)
+    again = run_duel(left, right, quiz(200))
+    assert len(one.asked) == len(other.asked) == asked
+    assert again.verdict.sentence == first.verdict.sentence
+    assert again.left.side.facts["reused answers"] == str(asked)
+
+
+def test_progress_of_a_stopped_duel_counts_of_all_planned() -> None:
+    seen: list[tuple[str, int, int]] = []
+    left, right, *_ = sides(set(range(180)), set(range(60)), 200)
+    run_duel(left, right, quiz(200), concurrency=8, progress=lambda *row: seen.append(row))
+    assert seen[0] == ("tuned", 0, 200)
+    assert [row for row in seen if row[0] == "base"][-1] == ("base", 16, 200)
+    assert duels.STORED == "stored:"

@@ -1,0 +1,89 @@
+"""Looking while a duel goes on: it holds, at every look, and it agrees with the formulas it is made of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import beta, betainc
+
+from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
+
+
+def test_capital_of_right_and_wrong_answers_is_the_beta_binomial_mixture() -> None:
+    """Robbins 1970: 2^n times the mean of p^wins (1 - p)^losses, over p from 1/2 to 1."""
+    for wins, losses, ties in ((9, 0, 7), (40, 20, 300), (12, 11, 0)):
+        sequence = ConfidenceSequence(lowest=-1, highest=1, alpha=0.05)
+        sequence.add([1.0] * wins + [-1.0] * losses + [0.0] * ties)
+        half = 1 - betainc(wins + 1, losses + 1, 0.5)
+        capital = 2 ** (wins + losses) * 2 * beta(wins + 1, losses + 1) * half
+        assert sequence.p_value_now(0.0) == pytest.approx(min(1.0, 2 / capital), rel=0.01)
+
+
+def test_interval_is_where_the_capital_reaches_its_threshold() -> None:
+    sequence = ConfidenceSequence(lowest=0, highest=1, alpha=0.05)
+    low, high = sequence.add([1.0] * 30 + [0.0] * 10)
+    assert 0.5 < low < 0.75 < high < 0.95
+    assert sequence.p_value_now(low) == pytest.approx(0.05, rel=1e-3)
+    assert sequence.p_value_now(high) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_interval_changes_its_sign_with_the_sides_and_its_unit_with_the_scale() -> None:
+    values = np.random.default_rng(2).uniform(-0.3, 0.9, 60)
+    low, high = ConfidenceSequence(lowest=-1, highest=1, alpha=0.05).add(values.tolist())
+    assert ConfidenceSequence(lowest=-1, highest=1, alpha=0.05).add((-values).tolist()) == pytest.approx((-high, -low), abs=1e-6)
+    assert ConfidenceSequence(lowest=-10, highest=10, alpha=0.05).add((10 * values).tolist()) == pytest.approx(
+        (10 * low, 10 * high), abs=1e-5
+    )
+
+
+def test_nine_wins_without_a_loss_name_a_winner_and_eight_do_not() -> None:
+    watch = Watch(lowest=-1, highest=1, alpha=0.05, rope=None, num_planned=100)
+    assert [watch.add([1.0]) for _ in range(9)] == [False] * 8 + [True]
+    assert watch.p_value < 0.05
+    assert [look.num_examples for look in watch.looks] == list(range(1, 10))
+
+
+def test_ties_alone_name_no_winner_and_in_the_end_say_that_both_are_equal() -> None:
+    watch = Watch(lowest=-1, highest=1, alpha=0.05, rope=0.05, num_planned=1000)
+    known_at = next(at for at in range(1, 1000) if watch.add([0.0]))
+    assert watch.p_value == 1.0
+    assert 50 < known_at < 200
+    assert watch.interval[0] >= -0.05
+    assert watch.interval[1] <= 0.05
+
+
+def test_empty_and_single_looks_know_nothing() -> None:
+    sequence = ConfidenceSequence(lowest=0, highest=10, alpha=0.05)
+    assert sequence.add([]) == (0, 10)
+    low, high = sequence.add([10.0])
+    assert low < 1
+    assert high == 10
+    with pytest.raises(ValueError, match="11 is outside 0 to 10"):
+        sequence.add([11])
+
+
+def test_looks_only_ever_narrow() -> None:
+    rng = np.random.default_rng(4)
+    watch = Watch(lowest=-1, highest=1, alpha=0.05, rope=None, num_planned=200)
+    for _ in range(50):
+        watch.add(rng.choice([-1.0, 0.0, 1.0], size=4).tolist())
+    lows, highs = [look.low for look in watch.looks], [look.high for look in watch.looks]
+    assert lows == sorted(lows)
+    assert highs == sorted(highs, reverse=True)
+    assert watch.is_complete
+
+
+def test_common_part_of_two_intervals() -> None:
+    assert common_part((-0.1, 0.5), (0.0, 0.6)) == (0.0, 0.5)
+    assert common_part((0.2, 0.5), (-0.3, 0.1)) == (0.2, 0.5)
+
+
+def test_p_value_of_the_watch_covers_both_halves_of_alpha() -> None:
+    watch = Watch(lowest=-1, highest=1, alpha=0.05, rope=None, num_planned=9)
+    watch.add([1.0] * 9)
+    # 2 for the two sides of the bet, 2 for the last look that was not needed.
+    capital = 2**9 * 2 * beta(10, 1) * (1 - betainc(10, 1, 0.5))
+    assert watch.p_value == pytest.approx(2 * 2 / capital, rel=0.02)
+    assert math.isclose(watch.alpha_each, 0.025)
