@@ -103,7 +103,7 @@ def last_look_p_value(differences: Differences) -> float:
     if set(np.unique(differences)) <= {-1.0, 0.0, 1.0}:
         return stats.mcnemar_exact(int((differences > 0).sum()), int((differences < 0).sum()))
     rough = float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)
-    if rough > 4 * ALPHA:  # far from any winner: spare the hundred thousand throws
+    if rough > 4 * ALPHA:  # far from any winner: spare the throws
         return rough
     return stats.paired_permutation(differences.tolist())
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -87,3 +90,53 @@ def test_p_value_of_the_watch_covers_both_halves_of_alpha() -> None:
     capital = 2**9 * 2 * beta(10, 1) * (1 - betainc(10, 1, 0.5))
     assert watch.p_value == pytest.approx(2 * 2 / capital, rel=0.02)
     assert math.isclose(watch.alpha_each, 0.025)
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sequential_benchmark", Path(__file__).parents[2] / "benchmarks" / "sequential.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_simulated_duels_stop_where_watched_ones_do(benchmark: ModuleType) -> None:
+    rng = np.random.default_rng(5)
+    ternary = benchmark.right_or_wrong(rng, 6, 60, 0.5, 0.3)
+    for differences in (ternary, rng.uniform(-0.5, 1.0, size=(6, 60))):
+        stops, is_left = benchmark.first_stops(differences, 0.025)
+        for row, stop, left in zip(differences, stops, is_left, strict=True):
+            watch = Watch(lowest=-1, highest=1, alpha=0.05, rope=None, num_planned=60)
+            at = next((at for at, value in enumerate(row, start=1) if watch.add([value])), benchmark.NEVER)
+            assert at == stop
+            assert at == benchmark.NEVER or (watch.interval[0] > 0) == left
+    assert stops.min() < 60
+
+
+def test_equals_looked_at_after_every_item_get_a_winner_no_oftener_than_promised(benchmark: ModuleType) -> None:
+    """300 duels of each kind. In the long run at most 5 % get a winner; more than 9 % by chance has a probability below 0.2 % for each
+    kind (binomial), and the seed is fixed anyway. `benchmarks/sequential.py` fights 2,000 of each.
+    """
+    rates = {}
+    for name, differences in benchmark.equals(300, np.random.default_rng(1)).items():
+        found = benchmark.false_winners(differences[:, :150])
+        rates[name] = found["early"] + found["last"]
+    assert max(rates.values()) <= 0.09
+    assert rates["all ties"] == 0.0
+    assert max(rates.values()) > 0  # it is able to fail
+
+
+def test_truth_stays_inside_at_all_looks_together(benchmark: ModuleType) -> None:
+    """Promised: missed at most 2.5 % of the time. More than 6 % of 300 by chance: probability below 0.1 %."""
+    differences = benchmark.right_or_wrong(np.random.default_rng(6), 300, 150, 0.4, 0.1)
+    stops, _ = benchmark.first_stops(differences, 0.025, mean=0.1)
+    assert (stops < benchmark.NEVER).mean() <= 0.06
+
+
+def test_twice_the_planned_gap_needs_about_a_third_of_the_planned_items(benchmark: ModuleType) -> None:
+    """The median of 200 duels; over 2,000 it is 26 to 30 % of the fixed-size design."""
+    found = benchmark.items_needed(0.3, 0.1, 200, np.random.default_rng(7))
+    assert found["median_share"] <= 0.35
+    assert found["planned_items"] == 234
+    assert found["power"] > found["power_without_last_look"]

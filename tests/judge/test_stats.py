@@ -83,6 +83,12 @@ def test_permutation_test_of_many_differences_is_close_to_the_t_test() -> None:
     assert paired_permutation(values.tolist(), seed=1) == paired_permutation(values.tolist(), seed=1)
 
 
+def test_permutation_test_equals_scipys_on_few_differences() -> None:
+    values = [0.25, -0.5, 1.0, 0.75, 0.125, -0.25, 0.5, 1.0]
+    found = stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    assert paired_permutation(values) == found.pvalue
+
+
 def test_permutation_test_of_ties_and_of_a_single_difference_shows_nothing() -> None:
     assert paired_permutation([0.0] * 20) == 1.0
     assert paired_permutation([0.0, 0.7]) == 1.0
