@@ -216,6 +216,17 @@ def test_model_against_itself_is_all_ties() -> None:
     assert verdict.difference_low < 0 < verdict.difference_high
 
 
+def test_examples_of_one_group_count_as_one_piece_of_evidence() -> None:
+    """12 of 24 examples apart, all one way: p = 2 / 2**12 if they were independent, but they lie in 4 groups: p = 2 / 2**4."""
+    suite = suite_of(24)
+    grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))
+    verdict = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), dataclasses.replace(suite, examples=grouped))
+    assert (verdict.p_value, verdict.winner) == (2 / 2**4, "undecided")
+    assert verdict.notes[-1] == "24 examples in 8 groups that belong together: errors are those between groups"
+    alone = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), suite, stop_early=False)
+    assert (alone.p_value, alone.winner) == (2 / 2**12, "left")
+
+
 def test_one_example_decides_nothing() -> None:
     verdict = nomoat.duel(knowing(1, 1, name="a"), knowing(0, 1, name="b"), suite_of(1))
     assert verdict.winner == "undecided"

@@ -7,6 +7,11 @@ import pytest
 from scipy import stats
 
 from nomoat.judge.stats import (
+    bradley_terry,
+    bradley_terry_intervals,
+    clustered_mean_interval,
+    holm,
+    is_equivalent,
     mcnemar_exact,
     mean_interval,
     paired_permutation,
@@ -165,3 +170,91 @@ def test_ratio_interval_refuses_what_has_no_ratio() -> None:
         total_ratio_interval([1.0, 2.0, 3.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="needs positive scores"):
         total_ratio_interval([1.0, 2.0], [0.0, 2.0])
+
+
+# American League East, 1987: wins of the row over the column. Agresti 2013, Categorical Data Analysis, table 11.10.
+TEAMS = ("Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore")
+BASEBALL = [
+    [0, 7, 9, 7, 7, 9, 11],
+    [6, 0, 7, 5, 11, 9, 9],
+    [4, 6, 0, 7, 7, 8, 12],
+    [6, 8, 6, 0, 6, 7, 10],
+    [6, 2, 6, 7, 0, 7, 12],
+    [4, 4, 5, 6, 6, 0, 6],
+    [2, 4, 1, 3, 1, 7, 0],
+]
+
+
+def test_bradley_terry_equals_the_textbooks_baseball_teams() -> None:
+    """Agresti, as above: log strengths against Baltimore's."""
+    (strengths,) = bradley_terry(np.array([BASEBALL], dtype=float))
+    assert strengths - strengths[-1] == pytest.approx([1.581, 1.436, 1.294, 1.248, 1.108, 0.684, 0.0], abs=6e-4)
+    assert strengths.sum() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_bradley_terry_without_a_finite_solution_says_so() -> None:
+    with pytest.raises(ValueError, match="no finite strengths"):
+        bradley_terry(np.array([[[0.0, 5.0], [0.0, 0.0]]]))
+
+
+def test_bradley_terry_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    """60 leagues of 3 models over 150 items, 180 strengths. Fewer than 88 % inside by chance: probability below 0.1 %."""
+    truth = np.array([0.5, 0.0, -0.5])
+    chances = 1 / (1 + np.exp(truth[None, :] - truth[:, None]))
+    rng = np.random.default_rng(3)
+    inside = 0
+    for league in range(60):
+        won = np.triu(rng.random((150, 3, 3)) < chances, 1).astype(float)
+        lost = np.triu(1 - won, 1)
+        strengths, intervals = bradley_terry_intervals(won + np.swapaxes(lost, 1, 2), seed=league)
+        inside += int(np.sum((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])))
+        assert np.all((intervals[:, 0] <= strengths) & (strengths <= intervals[:, 1]))
+    assert 0.88 <= inside / 180 <= 1.0
+
+
+def test_model_that_never_lost_has_a_finite_strength_on_a_leaderboard() -> None:
+    wins = np.zeros((20, 2, 2))
+    wins[:, 0, 1] = 1.0
+    strengths, intervals = bradley_terry_intervals(wins)
+    assert strengths[0] - strengths[1] == pytest.approx(np.log(20.5 / 0.5))
+    assert np.isfinite(intervals).all()
+
+
+def test_clustered_interval_equals_statsmodels() -> None:
+    """statsmodels 0.14, OLS on a constant, cov_type="cluster", use_t=True, gives this interval."""
+    values = [1, 1, 0, 1, 0, 0, -1, 0, 1, 1, 0, 0.5, -0.5, 1.0]
+    groups = [str(group) for group in (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5)]
+    assert clustered_mean_interval(values, groups) == pytest.approx((-0.17424183, 0.88852754), abs=1e-8)
+    with pytest.raises(ValueError, match="1 groups have no interval"):
+        clustered_mean_interval([1.0, 2.0], ["a", "a"])
+
+
+def test_clustered_interval_is_wider_where_answers_of_a_group_agree() -> None:
+    """Each group holds the same value five times: five times the items, and not an item's worth of news more."""
+    values = [float(at % 3 == 0) for at in range(40)]
+    alone = clustered_mean_interval(values, [str(at) for at in range(40)])
+    repeated = clustered_mean_interval([value for value in values for _ in range(5)], [str(at) for at in range(40) for _ in range(5)])
+    assert repeated == pytest.approx(alone)
+
+
+def test_holm_equals_statsmodels() -> None:
+    """statsmodels 0.14, multipletests(method="holm")."""
+    ten = [0.01, 0.013, 0.014, 0.19, 0.35, 0.5, 0.63, 0.67, 0.75, 0.81]
+    assert holm(ten) == pytest.approx([0.1, 0.117, 0.117, *[1.0] * 7])
+    assert holm([0.0001, 0.04, 0.03, 0.005]) == pytest.approx([0.0004, 0.06, 0.06, 0.015])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_equivalence_needs_the_whole_interval_inside() -> None:
+    assert is_equivalent((-0.019, 0.02), 0.02)
+    assert not is_equivalent((-0.021, 0.0), 0.02)
+
+
+def test_equivalence_is_claimed_of_models_just_outside_no_oftener_than_promised() -> None:
+    """1,000 duels over 2,000 items with a true difference of exactly 2 points: at most 2.5 % look equivalent in the long run; more
+    than 4.5 % by chance: probability below 0.1 %.
+    """
+    tables = np.random.default_rng(4).multinomial(2_000, [0.7, 0.04, 0.02, 0.24], size=1_000)
+    claimed = sum(is_equivalent(paired_proportions_interval(*(int(count) for count in table)), 0.02) for table in tables)
+    assert claimed <= 45

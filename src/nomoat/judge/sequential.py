@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from nomoat.judge.stats import Interval
+from nomoat.judge.stats import Interval, is_equivalent
 from nomoat.records import Look
 
 # G bets of the grid, U different values seen. A bet is the share of its capital that a bettor stakes each time.
@@ -95,7 +95,7 @@ class Watch:
         low, high = self._sequence.add(differences)
         self.p_value = min(self.p_value, 2 * self._sequence.p_value_now(0.0))
         self.looks.append(Look(num_examples=self._num_seen, low=low, high=high))
-        return low > 0 or high < 0 or (self._rope is not None and -self._rope <= low and high <= self._rope)
+        return low > 0 or high < 0 or (self._rope is not None and is_equivalent((low, high), self._rope))
 
     @property
     def interval(self) -> Interval:

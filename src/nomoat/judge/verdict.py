@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -54,11 +53,30 @@ class Duel:
     right: Evaluation
 
 
-def score_interval(metric: str, scores: Sequence[float], *, alpha: float = DEFAULT_RULES.alpha, seed: int = 0) -> stats.Interval:
-    """Interval for a mean score: Wilson's for answers that are right or wrong, else a bootstrap.
+def groups_of(outcomes: Sequence[Outcome]) -> tuple[str, ...] | None:
+    """The group of each outcome (its own, where it has none), or None if no two belong together. One group alone tells nothing
+    of what lies between groups: that is None too.
+    """
+    groups = tuple(f"group {outcome.group}" if outcome.group else f"example {outcome.example_id}" for outcome in outcomes)
+    return groups if 1 < len(set(groups)) < len(groups) else None
+
+
+def score_interval(
+    metric: str,
+    scores: Sequence[float],
+    *,
+    alpha: float = DEFAULT_RULES.alpha,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+) -> stats.Interval:
+    """Interval for a mean score: clustered where examples belong to groups, Wilson's for right or wrong, else a bootstrap.
 
     Scores that are all equal have no spread to draw from; what they still leave open is known from the ends of the scale.
     """
+    if groups is not None:
+        low, high = stats.clustered_mean_interval(scores, groups, confidence=1 - alpha)
+        lowest, highest = wording.scale_of(metric)
+        return max(lowest, low), min(highest, high)
     if wording.is_right_or_wrong(metric):
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
     return _mean_interval(scores, wording.scale_of(metric), alpha, seed)
@@ -105,12 +123,12 @@ def compare(
     metric, seed = left.suite.metric, left.seed
     one = [outcome.score for outcome in left.outcomes]
     other = [outcome.score for outcome in right.outcomes]
-    intervals = _Intervals(alpha=rules.alpha, watch=watch, seed=seed)
+    groups = groups_of(left.outcomes)
+    intervals = _Intervals(alpha=rules.alpha, watch=watch, groups=groups, seed=seed)
     wins = sum(a > b for a, b in zip(one, other, strict=True))
     losses = sum(a < b for a, b in zip(one, other, strict=True))
-    found = _fixed(metric, one, other, rules.alpha, seed) if watch is None else _watched(metric, one, other, watch, seed)
-    rope = math.inf if rules.rope is None else in_scale(metric, rules.rope)
-    is_equal = rules.rope is not None and -rope <= found.low and found.high <= rope
+    found = _fixed(metric, one, other, rules.alpha, seed, groups) if watch is None else _watched(metric, one, other, watch, seed)
+    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), in_scale(metric, rules.rope))
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
@@ -126,8 +144,8 @@ def compare(
         p_value=found.p_value,
         winner="equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right",
         sentence="",
-        notes=tuple(dict.fromkeys((*left.notes, *right.notes, *notes))),  # what holds for both sides is said once
-        measures=_measures(metric, wins, losses, one, other, intervals),
+        notes=tuple(dict.fromkeys((*left.notes, *right.notes, *notes, *_group_notes(groups)))),  # said once, if of both sides
+        measures=_measures(metric, one, other, intervals),
         suite_sha256=left.suite.sha256,
         seed=seed,
         alpha=rules.alpha,
@@ -136,6 +154,12 @@ def compare(
         looks=() if watch is None else tuple(watch.looks),
     )
     return replace(draft, sentence=wording.summary_of(draft))
+
+
+def _group_notes(groups: Sequence[str] | None) -> tuple[str, ...]:
+    if groups is None:
+        return ()
+    return (f"{len(groups):,} examples in {len(set(groups)):,} groups that belong together: errors are those between groups",)
 
 
 def in_scale(metric: str, per_cent: float) -> float:
@@ -160,9 +184,18 @@ class _Found:
     is_decided: bool
 
 
-def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: float, seed: int) -> _Found:
+def _fixed(
+    metric: str, one: Sequence[float], other: Sequence[float], alpha: float, seed: int, groups: Sequence[str] | None = None
+) -> _Found:
     pairs = list(zip(one, other, strict=True))
-    if wording.is_right_or_wrong(metric):
+    if groups is not None:
+        differences = [a - b for a, b in pairs]
+        sums = dict.fromkeys(groups, 0.0)
+        for group, difference in zip(groups, differences, strict=True):
+            sums[group] += difference
+        p_value = stats.paired_permutation(list(sums.values()), seed=seed)
+        low, high = stats.clustered_mean_interval(differences, groups, confidence=1 - alpha)
+    elif wording.is_right_or_wrong(metric):
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
         p_value = stats.mcnemar_exact(left_only, right_only)
         low, high = stats.paired_proportions_interval(both, left_only, right_only, neither, confidence=1 - alpha)
@@ -194,6 +227,7 @@ class _Intervals:
 
     alpha: float
     watch: Watch | None
+    groups: Sequence[str] | None
     seed: int
 
     def around(self, side: Side, metric: str, scores: Sequence[float]) -> Side:
@@ -203,26 +237,28 @@ class _Intervals:
 
     def of(self, metric: str, scores: Sequence[float]) -> stats.Interval:
         if self.watch is None:
-            return score_interval(metric, scores, alpha=self.alpha, seed=self.seed)
+            return score_interval(metric, scores, alpha=self.alpha, seed=self.seed, groups=self.groups)
         lowest, highest = wording.scale_of(metric)
         at_any_time = ConfidenceSequence(lowest=lowest, highest=highest, alpha=self.watch.alpha_each).add(scores)
         if not self.watch.is_complete:
             return at_any_time
         return common_part(at_any_time, score_interval(metric, scores, alpha=self.watch.alpha_each, seed=self.seed))
 
-    def share(self, name: str, count: int, n: int) -> Measure:
-        low, high = self.of("exact", [1.0] * count + [0.0] * (n - count))
+    def share(self, name: str, counted: Sequence[bool]) -> Measure:
+        count, n = sum(counted), len(counted)
+        low, high = self.of("exact", [float(counts) for counts in counted])
         return Measure(name=name, value=count / n, low=low, high=high, text=f"{count:,} of {n:,}")
 
 
-def _measures(
-    metric: str, wins: int, losses: int, one: Sequence[float], other: Sequence[float], intervals: _Intervals
-) -> tuple[Measure, ...]:
-    n = len(one)
-    ties = n - wins - losses
-    shares = [("wins", wins), ("ties", ties), ("losses", losses), ("wins and ties", wins + ties)]
-    rows = [intervals.share(name, count, n) for name, count in shares]
-    if metric == "review" and n > 1 and min(other) >= 0 and sum(other) > 0:
+def _measures(metric: str, one: Sequence[float], other: Sequence[float], intervals: _Intervals) -> tuple[Measure, ...]:
+    pairs = list(zip(one, other, strict=True))
+    rows = [
+        intervals.share("wins", [a > b for a, b in pairs]),
+        intervals.share("ties", [a == b for a, b in pairs]),
+        intervals.share("losses", [a < b for a, b in pairs]),
+        intervals.share("wins and ties", [a >= b for a, b in pairs]),
+    ]
+    if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
         low, high = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
         text = f"{total:.1f} / {other_total:.1f}"
