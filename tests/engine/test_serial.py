@@ -63,7 +63,7 @@ def test_requests_at_the_same_time_are_answered_one_after_another_as_alone(engin
     responder = Responder("tiny", engine)
     requests = [Request(prompt=f"the hello {n} he", max_new_tokens=5, temperature=0.9, seed=n) for n in range(4)]
     alone = [responder.complete(request).text for request in requests]
-    together: dict[int, Completion] = dict(responder.complete_many(requests, workers=4))
+    together: dict[int, Completion] = dict(responder.complete_many(requests, concurrency=4))
     assert [together[n].text for n in range(4)] == alone
 
 
