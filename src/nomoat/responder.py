@@ -201,7 +201,8 @@ def _load_local(ref: str, context_tokens: int | None, progress: ImportProgress |
     context_tokens = context_tokens or config.context_tokens()
     _require_memory(ref, file, context_tokens)
     folder = importer.import_gguf(files.weights, adapter=files.adapter, progress=progress)
-    return Responder(ref, OpenVINOEngine(folder, context_tokens=context_tokens), licence=_licence(files))
+    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
+    return Responder(ref, engine, licence=_licence(files))
 
 
 def _require_memory(ref: str, file: GGUFFile, context_tokens: int | None) -> None:

@@ -168,15 +168,6 @@ def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEn
         assert score.log_probability == pytest.approx(expected, abs=0.25)  # activations rounded to 8 bits
 
 
-def test_a_long_prompt_is_scored_in_parts_with_the_same_result(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = Request(prompt="the hello he " * 14)
-    whole = engine.score(request, [" the", " hello he"])
-    monkeypatch.setattr("nomoat.engine.likelihood.SCORE_CHUNK_TOKENS", 16)
-    parts = engine.score(request, [" the", " hello he"])
-    for a, b in zip(whole, parts, strict=True):
-        assert a.log_probability == pytest.approx(b.log_probability, abs=0.05)
-
-
 @pytest.mark.data
 def test_smollm2_knows_the_capital_of_france(smollm2_gguf: Path) -> None:
     engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))

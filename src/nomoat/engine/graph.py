@@ -53,9 +53,10 @@ class GraphBuilder:
 
     def __init__(
         self, file: GGUFFile, arch: Architecture, sizes: Dimensions, *, delta: Delta | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], None] | None = None, exact: bool = False,
     ) -> None:  # fmt: skip
-        self.file, self.arch, self.sizes = file, arch, sizes
+        """`exact` keeps every weight as the file has it, in float32."""
+        self.file, self.arch, self.sizes, self.exact = file, arch, sizes, exact
         self._delta = delta
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive
@@ -90,19 +91,22 @@ class GraphBuilder:
 
     # ---------------------------------------------------------------- weights
     def _matrix(self, tensor_name: str, layer_name: str) -> Node:
-        """A tensor as int8 codes times a scale per row, in float32 for whoever reads it: [rows, columns]."""
+        """A tensor as int8 codes times a scale per row (or exact), in float32 for whoever reads it: [rows, columns]."""
         tensor = self.file.tensor(tensor_name)
         order = positions.row_order(self.arch, self.sizes, layer_name)
         indices = np.arange(tensor.num_rows) if order is None else order
         step = max(1, CHUNK_VALUES // tensor.shape[-1])
 
-        def quantised(start: int) -> tuple[Any, Any]:
+        def read(start: int) -> FloatArray:
             weights = self.file.rows(tensor_name, indices[start : start + step])
             rows = np.arange(start, start + len(weights))
             change = self._delta(layer_name, rows) if self._delta else None
-            return layout.quantise_rows(weights if change is None else weights + change)
+            return weights if change is None else weights + change
 
-        parts = list(self._pool.map(quantised, range(0, tensor.num_rows, step)))
+        starts = range(0, tensor.num_rows, step)
+        if self.exact:
+            return op.constant(np.concatenate(list(self._pool.map(read, starts))))
+        parts = list(self._pool.map(lambda start: layout.quantise_rows(read(start)), starts))
         codes, scales = (np.ascontiguousarray(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
         self._arrays += [codes, scales]
         node = op.convert(op.constant(codes, shared_memory=True), "f16")

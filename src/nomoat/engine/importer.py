@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import paths
+from nomoat import hardware, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tokenizer
 from nomoat.engine.gguf import FloatArray, GGUFFile
@@ -120,6 +120,23 @@ def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress |
             config: dict[str, Any] = {"model_type": arch.name, "eos_token_id": words.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
     return folder
+
+
+def fits_exactly(path: Path) -> bool:
+    """Whether the file's weights in float32, once in the model and once as compiled, take no more than half of all memory.
+
+    Of all, not of what is free: the same machine is to give the same likelihoods every day.
+    """
+    return 2 * 4 * GGUFFile(path).num_values <= hardware.memory_total_bytes().value / 2
+
+
+def exact_model(path: Path, *, adapter: Path | None = None) -> Any:
+    """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
+    from nomoat.engine.graph import GraphBuilder
+
+    file = GGUFFile(path)
+    arch = architectures.find(str(file.require("general.architecture")))
+    return GraphBuilder(file, arch, read_sizes(file), delta=LoraDelta(adapter) if adapter else None, exact=True).build()
 
 
 def _is_whole(folder: Path) -> bool:

@@ -15,10 +15,13 @@ from nomoat import hardware
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.gguf import FloatArray
 
-VERSION = "i8-1"  # part of the cache's key: change it when what is written changes
+VERSION = "i8-2"  # part of the cache's key: change it when what is written changes
 LARGEST_CODE = 127
 # float16 cannot hold the scale of an all-zero row
 SMALLEST_ROW_MAXIMUM = 1e-4
+
+# float32 throughout, for likelihoods with weights as the file has them
+EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,69 +1,234 @@
-"""Scoring texts: the log-likelihood of continuations, with the key-value cache in our own hands."""
+"""Scoring texts: the log-likelihood of continuations, all of them in one pass over a tree of their tokens.
+
+Continuations that begin alike share the tokens they begin with. A token of the tree sees the prompt and its own ancestors, and stands
+where it would stand in its continuation alone.
+
+Shapes: T tokens in one pass, K tokens it may see (cached and new), R reads (a log-probability of one token after another).
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.records import ContinuationScore
+from nomoat.engine.positions import KEYS, QUERIES, SEEN, i64
+from nomoat.engine.tokenizer import Tokenizer
+from nomoat.records import ContinuationScore, Request
 
-SCORE_CHUNK_TOKENS = 256  # bounds the memory of logits: tokens x vocabulary x 4 bytes
+# Prompts are read in parts of this length whoever came before, so that what is kept from the last prompt equals what is read anew.
+PROMPT_PART_TOKENS = 128
+PART_TOKENS = 256  # fed in one pass, of a prompt's rest and the tree after it
+TREE_TOKENS = 1024  # continuations with more tokens together go into several trees
+LOGIT_VALUES = 2**25  # logits held at a time: 128 MB in float32
+KEPT_BYTES = 2**29  # the largest prompt beginning that is kept for the next prompt
+
+Ints = npt.NDArray[np.int64]
+NOTHING = np.zeros(0, np.int64)
+
+
+def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """Token ids of the prompt and of what each continuation adds, from the ids of both together: as a model would have read them.
+
+    Where the end of the prompt and a continuation's beginning are one token (a space at the prompt's end, say), the prompt is taken to
+    end before it, for all continuations. Raises ValueError for an empty prompt, and for a continuation that adds nothing.
+    """
+    text = tokenizer.render(request.messages) if request.prompt is None else request.prompt
+    add_bos = request.prompt is not None
+    prompt = tokenizer.encode(text, add_bos=add_bos)
+    if not prompt:
+        raise ValueError("a likelihood needs a prompt of at least one token")
+    wholes = [tokenizer.encode(text + continuation, add_bos=add_bos) for continuation in continuations]
+    shared = min((_common(prompt, whole) for whole in wholes), default=len(prompt))
+    rows = [whole[shared:] for whole in wholes]
+    if shared == 0:  # nothing is left to condition on
+        shared, rows = len(prompt), [tokenizer.encode(continuation) for continuation in continuations]
+    for continuation, row in zip(continuations, rows, strict=True):
+        if not row:
+            raise ValueError(f"the continuation {continuation!r} has no tokens")
+    return prompt[:shared], rows
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two texts have in common before they differ."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+class Tree:
+    """Continuations as a tree of their tokens in depth-first order. A continuation's last token is read and not fed."""
+
+    def __init__(self, rows: Sequence[list[int]]) -> None:
+        """The rows in lexical order: so every node's descendants come right after it."""
+        self.ids: list[int] = []
+        self.depths: list[int] = []
+        self.reads: dict[tuple[int, int], int] = {}  # (node, or -1 for the prompt's last token; token after it) -> which read
+        self.paths: list[list[int]] = []  # of each row, the reads whose sum it is
+        parents: list[int] = []
+        children: dict[tuple[int, int], int] = {}
+        for row in rows:
+            node, path = -1, []
+            for depth, token in enumerate(row):
+                step = (node, token)
+                path.append(self.reads.setdefault(step, len(self.reads)))
+                if depth + 1 == len(row):
+                    break
+                if step not in children:
+                    children[step] = len(self.ids)
+                    self.ids.append(token)
+                    self.depths.append(depth)
+                    parents.append(node)
+                node = children[step]
+            self.paths.append(path)
+        self.ends = np.arange(1, len(self.ids) + 1)  # of each node, where its descendants end
+        for node, parent in reversed(list(enumerate(parents))):
+            if parent >= 0:
+                self.ends[parent] = max(self.ends[parent], self.ends[node])
 
 
 class Scorer:
     """Log-likelihoods with the cache in our hands. Not thread-safe: the engine holds its lock.
 
-    Shapes: N continuations, L tokens of the longest, T prompt tokens, V vocabulary.
+    A score depends on the prompt and its continuations alone, to the last bit: not on what was scored before.
     """
 
-    def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        compiled = _core().compile_model(str(folder / "openvino_model.xml"), "CPU", properties)
-        self._request = compiled.create_infer_request()
+    def __init__(self, model: Any, properties: dict[str, str]) -> None:
+        """`model`: of the graph that `graph` builds, or the folder of one. A model that is given is changed."""
+        if isinstance(model, Path):
+            model = _core().read_model(str(model / "openvino_model.xml"))
+        vocabulary = model.output("logits").get_partial_shape()[2].get_length()
+        self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // vocabulary))
+        _give_log_probabilities(model)
+        self._request = _core().compile_model(model, "CPU", properties).create_infer_request()
+        self._kept_ids: list[int] = []
+        self._kept_states: list[npt.NDArray[Any]] = []
 
     def score(self, prompt: list[int], continuations: Sequence[list[int]]) -> list[ContinuationScore]:
-        """One pass over the prompt, then all continuations as one batch on its cache, a part of their tokens at a time."""
-        if not continuations:
-            return []
-        self._request.reset_state()
-        for start in range(0, len(prompt), SCORE_CHUNK_TOKENS):
-            part = prompt[start : start + SCORE_CHUNK_TOKENS]
-            logits_TV = self._infer(np.array([part]), np.ones((1, start + len(part)), np.int64), start, np.zeros(1))[0]
-        count = len(continuations)
-        ids_NL, real_NL = _padded(continuations)
-        first_V = logits_TV[-1]
-        totals = (first_V[ids_NL[:, 0]] - _log_sum_exp(first_V)).astype(np.float64)
-        beams = np.zeros(count, np.int64)
-        inputs_NL = ids_NL[:, :-1]
-        step = max(1, SCORE_CHUNK_TOKENS // count)
-        for start in range(0, inputs_NL.shape[1], step):
-            part_NL = inputs_NL[:, start : start + step]
-            end = start + part_NL.shape[1]
-            mask = np.concatenate([np.ones((count, len(prompt)), np.int64), real_NL[:, :end]], axis=1)
-            logits_NLV = self._infer(part_NL, mask, len(prompt) + start, beams)
-            chosen = _log_softmax_at(logits_NLV, ids_NL[:, start + 1 : end + 1])
-            totals += (chosen * real_NL[:, start + 1 : end + 1]).sum(axis=1)
-            beams = np.arange(count, dtype=np.int64)
+        """Log-probability of each continuation after the prompt, in their order. Neither may be empty."""
+        totals = np.zeros(len(continuations))
+        for members in _groups(continuations):
+            tree = Tree([continuations[member] for member in members])
+            values_R = self._log_probabilities(prompt, tree)
+            totals[members] = [values_R[path].sum() for path in tree.paths]
         return [
             ContinuationScore(log_probability=float(total), num_tokens=len(row))
             for total, row in zip(totals, continuations, strict=True)
         ]
 
-    def _infer(
-        self, ids: npt.NDArray[Any], mask: npt.NDArray[np.int64], first_position: int, beams: npt.NDArray[Any]
-    ) -> npt.NDArray[np.float32]:
-        positions = np.broadcast_to(np.arange(first_position, first_position + ids.shape[1]), ids.shape)
+    def _log_probabilities(self, prompt: list[int], tree: Tree) -> npt.NDArray[np.float64]:
+        """What each read of the tree gives, [R]: the rest of the prompt and the tree are fed together, a part of them at a time."""
+        begin = self._read_beginning(prompt)
+        count = len(prompt)
+        ids = np.array(prompt[begin:] + tree.ids, np.int64)
+        places_K = np.concatenate([np.arange(count), count + np.array(tree.depths, np.int64)])
+        # A key is seen from itself to here: by all that follows the prompt's tokens, by a node's descendants.
+        ends_K = np.concatenate([np.full(count, len(places_K)), count + tree.ends])
+        rows_R, tokens_R = np.array(list(tree.reads), np.int64).T
+        rows_R = rows_R + count
+        values_R = np.zeros(len(rows_R))
+        for start in range(begin, len(places_K), self._part_tokens):
+            end = min(len(places_K), start + self._part_tokens)
+            queries = np.arange(start, end)[:, None]
+            sight = (np.arange(end) <= queries) & (queries < ends_K[:end])
+            here = np.flatnonzero((rows_R >= start) & (rows_R < end))
+            part = ids[start - begin : end - begin]
+            values_R[here] = self._infer(part, places_K[:end], sight, rows_R[here] - start, tokens_R[here])
+        return values_R
+
+    def _read_beginning(self, prompt: list[int]) -> int:
+        """Read the prompt's whole parts before its last token, or take them from the last prompt. Returns how many tokens they have."""
+        begin = (len(prompt) - 1) // PROMPT_PART_TOKENS * PROMPT_PART_TOKENS
+        known = 0
+        while known < min(begin, len(self._kept_ids)) and (
+            prompt[known : known + PROMPT_PART_TOKENS] == self._kept_ids[known : known + PROMPT_PART_TOKENS]
+        ):
+            known += PROMPT_PART_TOKENS
+        self._request.reset_state()
+        if known:
+            for state, kept in zip(self._request.query_state(), self._kept_states, strict=True):
+                state.state = _tensor(kept[:, :, :known])
+        for start in range(known, begin, PROMPT_PART_TOKENS):
+            end = start + PROMPT_PART_TOKENS
+            self._infer(np.array(prompt[start:end]), np.arange(end), np.ones((1, end), bool), NOTHING, NOTHING)
+        if begin > 2 * known:
+            self._keep(prompt[:begin])
+        return begin
+
+    def _keep(self, ids: list[int]) -> None:
+        states = [state.state for state in self._request.query_state()]
+        fits = sum(state.get_byte_size() for state in states) <= KEPT_BYTES
+        self._kept_ids, self._kept_states = (ids, [state.data.copy() for state in states]) if fits else ([], [])
+
+    def _infer(self, ids: Ints, places: Ints, sight: npt.NDArray[np.bool_], rows: Ints, tokens: Ints) -> npt.NDArray[np.float32]:
+        """One pass over the last T of K tokens: the log-probability of each of `tokens` after the one of T that `rows` names, [R]."""
+        count = len(rows)
+        if count == 0:  # OpenVINO takes no empty input
+            rows = tokens = np.zeros(1, np.int64)
+        picked, where = np.unique(rows, return_inverse=True)
         inputs = {
-            "input_ids": ids.astype(np.int64),
-            "attention_mask": mask,
-            "position_ids": np.ascontiguousarray(positions, np.int64),
-            "beam_idx": beams.astype(np.int32),
+            "input_ids": ids[None],
+            "position_ids": np.ascontiguousarray(places[None, len(places) - len(ids) :]),
+            "beam_idx": np.zeros(1, np.int32),
+            "places": np.ascontiguousarray(places),
+            "sight": np.ascontiguousarray(sight[None, None]),
+            "picked": picked,
+            "reads": np.stack([where, tokens], axis=1),
         }
-        return np.asarray(self._request.infer(inputs, share_outputs=True)[0])
+        return np.array(self._request.infer(inputs, share_outputs=True)[0])[:count]
+
+
+def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Indices of continuations in lexical order, as many at a time as a tree may hold tokens, at least one."""
+    group: list[int] = []
+    size = 0
+    for index in sorted(range(len(continuations)), key=continuations.__getitem__):
+        row = continuations[index]
+        if group and size + len(row) > TREE_TOKENS:
+            yield group
+            group, size = [], 0
+        group.append(index)
+        size += len(row)
+    if group:
+        yield group
+
+
+def _give_log_probabilities(model: Any) -> None:
+    """Change the model: it takes places and sight instead of a mask, and gives log-probabilities instead of logits."""
+    from openvino import opset13 as op
+
+    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+
+    def parameter(name: str, shape: list[int], kind: Any) -> Any:
+        node = op.parameter(shape, kind)
+        node.set_friendly_name(name)
+        node.output(0).set_names({name})
+        model.add_parameters([node])
+        return node
+
+    places = parameter("places", [-1], np.int64)
+    sight = parameter("sight", [-1, 1, -1, -1], np.bool_)
+    queries = op.unsqueeze(nodes["position_ids"], i64(1, 3))
+    for name, instead in ((KEYS, places), (QUERIES, queries), (SEEN, sight)):
+        nodes[name].output(0).replace(instead.output(0))
+    model.remove_parameter(nodes["attention_mask"])
+    head = nodes["lm_head"]
+    picked = op.gather(head.input_value(0), parameter("picked", [-1], np.int64), op.constant(np.int64(1)))
+    head.input(0).replace_source_output(picked.output(0))
+    result = model.get_results()[0]
+    log_p = op.squeeze(op.log_softmax(result.input_value(0), -1), i64(0))
+    given = op.result(op.gather_nd(log_p, parameter("reads", [-1, 2], np.int64), 0))
+    model.remove_result(result)
+    model.add_results([given])
+    model.validate_nodes_and_infer_types()
+
+
+def _tensor(array: npt.NDArray[Any]) -> Any:
+    import openvino as ov
+
+    return ov.Tensor(np.ascontiguousarray(array))
 
 
 @functools.cache
@@ -72,22 +237,3 @@ def _core() -> Any:
     import openvino as ov
 
     return ov.Core()
-
-
-def _padded(rows: Sequence[list[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows side by side, filled up with zeros, and which of them are real: both [N, L]."""
-    width = max(map(len, rows))
-    ids, real = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
-    for at, row in enumerate(rows):
-        ids[at, : len(row)], real[at, : len(row)] = row, 1
-    return ids, real
-
-
-def _log_softmax_at(logits_NLV: npt.NDArray[np.float32], ids_NL: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Log probability of each id under its logits, [N, L]."""
-    return np.asarray(np.take_along_axis(logits_NLV, ids_NL[..., None], axis=-1)[..., 0] - _log_sum_exp(logits_NLV))
-
-
-def _log_sum_exp(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    largest = logits.max(axis=-1, keepdims=True)
-    return np.asarray(largest[..., 0] + np.log(np.exp(logits - largest).sum(axis=-1)))

@@ -1,6 +1,7 @@
 """The engine: runs an imported folder with OpenVINO on the CPU.
 
-Answers come from `batching`, likelihoods from `likelihood`: the same model file, compiled for each when it is first asked for.
+Answers come from `batching`, likelihoods from `likelihood`, each compiled when it is first asked for. Likelihoods are computed in
+float32 with the file's own weights where the machine has the memory for it, so that a verdict is about the model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nomoat import config
-from nomoat.engine import layout, tokenizer
+from nomoat.engine import importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Batcher, Tokens
 from nomoat.engine.likelihood import Scorer
@@ -26,7 +27,10 @@ class OpenVINOEngine:
 
     is_local = True
 
-    def __init__(self, folder: Path, *, context_tokens: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, context_tokens: int | None = None, weights: Path | None = None, adapter: Path | None = None
+    ) -> None:  # fmt: skip
+        """`weights`, `adapter`: what was imported, for likelihoods that are exact; without them they are those of the folder."""
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
         except (OSError, KeyError, json.JSONDecodeError) as exc:
@@ -35,7 +39,7 @@ class OpenVINOEngine:
         sizes = Dimensions(**facts["sizes"])
         self.context_tokens: int | None = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = tokenizer.load(folder)
-        self._folder = folder
+        self._folder, self._weights, self._adapter = folder, weights, adapter
         self.layout = layout.choose(sizes, num_threads=config.threads().value)
         self._lock = threading.Lock()
         self._make_batcher = Batcher if sizes.has_paged_attention else Serial
@@ -82,18 +86,20 @@ class OpenVINOEngine:
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        ids = self.tokenizer.prompt_ids(request)
-        rows = [self.tokenizer.encode(text) for text in continuations]
-        for text, row in zip(continuations, rows, strict=True):
-            if not row:
-                raise ValueError(f"the continuation {text!r} has no tokens")
-        self._require_room(len(ids), max((len(row) for row in rows), default=0))
-        if not ids:
-            raise ValueError("a likelihood needs a prompt of at least one token")
+        if not continuations:
+            return []
+        prompt, rows = likelihood.split(self.tokenizer, request, continuations)
+        self._require_room(len(prompt), max(map(len, rows)))
         with self._lock:
             if self._scorer is None:
-                self._scorer = Scorer(self._folder, self.layout.properties)
-            return self._scorer.score(ids, rows)
+                self._scorer = self._make_scorer()
+            return self._scorer.score(prompt, rows)
+
+    def _make_scorer(self) -> Scorer:
+        if self._weights is None or not importer.fits_exactly(self._weights):
+            return Scorer(self._folder, self.layout.properties)
+        model = importer.exact_model(self._weights, adapter=self._adapter)
+        return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
 
     def count_tokens(self, request: Request) -> int:
         return len(self.tokenizer.prompt_ids(request))

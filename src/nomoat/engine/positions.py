@@ -21,6 +21,8 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError
 
 MASKED = np.float32(-65504)
+# What every mask is made of: `likelihood` finds these by name and puts a tree's places and sight in their stead.
+KEYS, QUERIES, SEEN = "mask.keys", "mask.queries", "mask.seen"  # [K], [1, 1, T, 1], [B, 1, 1, K]
 END = np.iinfo(np.int64).max
 Node = Any
 
@@ -96,6 +98,8 @@ class Masks:
         self._queries = op.unsqueeze(op.range(before, total, one, "i64"), i64(0, 1, 3))
         self._real = op.unsqueeze(op.convert(inputs["attention_mask"], "boolean"), i64(1, 2))
         self._causal = op.less_equal(self._keys, self._queries)
+        for node, name in ((self._keys_K, KEYS), (self._queries, QUERIES), (self._real, SEEN)):
+            node.set_friendly_name(name)
 
     def causal(self) -> Node:
         """All that came before, without padding: [B, 1, T, K]."""

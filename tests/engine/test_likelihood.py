@@ -1,0 +1,146 @@
+"""Likelihoods of continuations, read as a tree, against each whole text read alone by the reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference import CASES, CONTEXT, EXACT, WINDOW, make_model, write_gguf
+from tiny import write_tiny_gguf
+
+from nomoat.engine import importer, likelihood
+from nomoat.engine.likelihood import Scorer, Tree
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.errors import ContextExceededError
+from nomoat.records import Message, Request
+
+RANDOM = np.random.default_rng(3).integers(3, 250, 400).tolist()
+# One token, prefixes of each other, a common beginning, the same twice, a long one.
+CONTINUATIONS = [[7], [7, 8], [7, 8, 9], [7, 8, 9, 10], [7, 9], [20, 21, 22], [7, 8], RANDOM[:40], [*RANDOM[:30], 5]]
+
+
+@pytest.fixture
+def engine(tiny_gguf: Path) -> Iterator[OpenVINOEngine]:
+    made = OpenVINOEngine(importer.import_gguf(tiny_gguf), weights=tiny_gguf)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scorer(tiny_gguf: Path) -> Scorer:
+    return Scorer(importer.exact_model(tiny_gguf), EXACT)
+
+
+def values(scorer: Scorer, prompt: list[int], rows: list[list[int]]) -> list[float]:
+    return [score.log_probability for score in scorer.score(prompt, rows)]
+
+
+def reference_values(model: Any, prompt: list[int], rows: list[list[int]]) -> list[float]:
+    found = []
+    for row in rows:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + row]), use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        found.append(float(logits.gather(1, torch.tensor(row)[:, None]).sum()))
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_architecture_s_likelihoods_equal_the_reference_within_a_thousandth(name: str, tmp_path: Path) -> None:
+    """Prompts of one token, past the window, and of more than one part."""
+    model = make_model(CASES[name])
+    scorer = Scorer(importer.exact_model(write_gguf(tmp_path / "model.gguf", CASES[name], model)), EXACT)
+    for length in (1, WINDOW + 9, likelihood.PROMPT_PART_TOKENS + 30):
+        prompt = RANDOM[-length:]
+        expected = reference_values(model, prompt, CONTINUATIONS)
+        np.testing.assert_allclose(values(scorer, prompt, CONTINUATIONS), expected, atol=1e-3)
+
+
+def test_the_imported_layout_can_be_scored_too(tiny_gguf: Path, scorer: Scorer) -> None:
+    """Its weights are rounded to 8 bits: a tenth a token is what that may cost here."""
+    served = Scorer(importer.import_gguf(tiny_gguf), EXACT)
+    both = (values(one, [5, 6], CONTINUATIONS) for one in (served, scorer))
+    for given, exact, row in zip(*both, CONTINUATIONS, strict=True):
+        assert given == pytest.approx(exact, abs=0.1 * len(row))
+
+
+def test_a_score_is_the_same_to_the_last_bit_whatever_was_scored_before(scorer: Scorer, tiny_gguf: Path) -> None:
+    """Some of these prompts begin with whole parts of others, which are then not read again."""
+    prompts = [[*RANDOM[:200], 9], [*RANDOM[:200], 8, 7], RANDOM[:140], [5, *RANDOM[:150]], RANDOM[:3], RANDOM[:128], RANDOM[:129]]
+    rows = CONTINUATIONS[:6]
+    alone = [values(Scorer(importer.exact_model(tiny_gguf), EXACT), prompt, rows) for prompt in prompts]
+    assert [values(scorer, prompt, rows) for prompt in prompts] == alone
+    assert [values(scorer, prompt, rows) for prompt in prompts[::-1]] == alone[::-1]
+
+
+def test_a_shared_beginning_is_read_once(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[int] = []
+    infer = Scorer._infer
+    monkeypatch.setattr(Scorer, "_infer", lambda self, ids, *rest: (fed.append(len(ids)), infer(self, ids, *rest))[1])
+    scorer.score([*RANDOM[:130], 1], [[7], [8]])
+    scorer.score([*RANDOM[:130], 2, 3], [[7], [8]])
+    assert fed == [likelihood.PROMPT_PART_TOKENS, 3, 4]
+
+
+def test_many_long_continuations_go_in_parts_and_in_several_trees(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = RANDOM[:9]
+    whole = values(scorer, prompt, CONTINUATIONS)
+    monkeypatch.setattr(likelihood, "TREE_TOKENS", 8)
+    monkeypatch.setattr(scorer, "_part_tokens", 4)
+    np.testing.assert_allclose(values(scorer, prompt, CONTINUATIONS), whole, atol=1e-4)
+
+
+def test_a_tree_feeds_each_shared_token_once_and_no_last_one() -> None:
+    tree = Tree([[1], [1, 2], [1, 2, 3], [1, 4, 5], [6]])
+    assert tree.ids == [1, 2, 4] and tree.depths == [0, 1, 1]
+    assert tree.ends.tolist() == [3, 2, 3]
+    assert len(tree.reads) == 6
+
+
+def test_a_continuation_s_tokens_are_those_of_the_whole_text(engine: OpenVINOEngine) -> None:
+    """`he` after a space is no word of its own to this vocabulary, which knows ` the`."""
+    tokenizer = engine.tokenizer
+    prompt, rows = likelihood.split(tokenizer, Request(prompt="x "), ["the", "hello"])
+    assert tokenizer.decode(prompt) == "x"
+    assert rows == [tokenizer.encode(" the"), tokenizer.encode(" hello")]
+    prompt, rows = likelihood.split(tokenizer, Request(prompt="x"), [" the", "안녕"])
+    assert prompt == tokenizer.encode("x") and rows == [tokenizer.encode(" the"), tokenizer.encode("안녕")]
+
+
+def test_a_prompt_that_is_one_token_with_every_continuation_is_still_a_prompt(engine: OpenVINOEngine) -> None:
+    prompt, rows = likelihood.split(engine.tokenizer, Request(prompt=" t"), ["he"])
+    assert prompt == engine.tokenizer.encode(" t") and rows == [engine.tokenizer.encode("he")]
+
+
+def test_a_conversation_is_scored_after_its_template(engine: OpenVINOEngine) -> None:
+    request = Request(messages=(Message(role="user", content="he"),))
+    prompt, rows = likelihood.split(engine.tokenizer, request, ["the"])
+    assert prompt == engine.tokenizer.prompt_ids(request) and rows == [engine.tokenizer.encode("the")]
+
+
+def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: OpenVINOEngine) -> None:
+    assert engine.score(Request(prompt="x"), []) == []
+    with pytest.raises(ValueError, match="the continuation '' has no tokens"):
+        engine.score(Request(prompt="x"), ["a", ""])
+    with pytest.raises(ValueError, match="a likelihood needs a prompt of at least one token"):
+        engine.score(Request(prompt=""), ["a"])
+
+
+def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: OpenVINOEngine) -> None:
+    with pytest.raises(ContextExceededError) as caught:
+        engine.score(Request(prompt="x" * 100_000), ["yy", "z"])
+    assert caught.value.message == (
+        f"the prompt has 100,000 tokens and the answer may have 2, but the model's context is {CONTEXT} tokens"
+    )
+
+
+def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(importer, "exact_model", lambda *_args, **_kwargs: pytest.fail("was made all the same"))
+    monkeypatch.setattr(importer, "fits_exactly", lambda _path: False)
+    engine = OpenVINOEngine(importer.import_gguf(path), weights=path)
+    assert engine.score(Request(prompt="x"), ["y"])[0].log_probability < 0
+    engine.close()
