@@ -139,7 +139,7 @@ class Scorer:
         return values_R
 
     def _read_beginning(self, prompt: list[int]) -> int:
-        """Read the prompt's whole parts before its last token, or take them from the last prompt. Returns how many tokens they have."""
+        """Have the prompt's whole parts before its last token in the cache, read or as kept. Returns how many tokens that is."""
         begin = (len(prompt) - 1) // PROMPT_PART_TOKENS * PROMPT_PART_TOKENS
         known = 0
         while known < min(begin, len(self._kept_ids)) and (
