@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tiny import write_tiny_gguf
 from nomoat.engine import importer, likelihood
 from nomoat.engine.likelihood import Scorer, Tree
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import ContextExceededError
+from nomoat.errors import ContextExceededError, NomoatError
 from nomoat.records import Message, Request
 
 RANDOM = np.random.default_rng(3).integers(3, 250, 400).tolist()
@@ -144,3 +145,23 @@ def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, m
     engine = OpenVINOEngine(importer.import_gguf(path), weights=path)
     assert engine.score(Request(prompt="x"), ["y"])[0].log_probability < 0
     engine.close()
+
+
+@pytest.mark.data
+def test_choices_are_those_of_lm_eval_harness(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the log-likelihoods its Hugging Face backend gave: `benchmarks/scoring.py` made the file and says how."""
+    folder = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    import scoring
+
+    monkeypatch.delenv("NOMOAT_OFFLINE")  # the sentences are fetched as the model was
+    stored = json.loads((folder / "results/2026-11-24_scoring_smollm2-135m.json").read_text())["tasks"]["reviews"]
+    try:
+        items = scoring.reviews(stored["items"])
+    except NomoatError as error:
+        pytest.skip(f"vader-reviews could not be pulled: {error.message}")
+    engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf), weights=smollm2_gguf)
+    mine, _ = scoring.ours(engine, items)
+    engine.close()
+    np.testing.assert_allclose(mine, stored["lm_eval_log_probabilities"], atol=1e-3)
+    assert scoring.accuracy(mine, items) == stored["lm_eval_accuracy"]

@@ -1,0 +1,147 @@
+"""Choices by log-likelihood: ours against lm-eval-harness's Hugging Face backend, same prompts, same items, same weights, one run.
+
+    python benchmarks/scoring.py smollm2-135m --hf FOLDER --lm-eval-python PYTHON [--banking77 FOLDER] [--json FILE]
+
+FOLDER: the GGUF's dequantised float32 weights as `transformers` saves them. PYTHON: of an environment with `lm-eval[hf]`.
+Tasks: the sentences of `vader-reviews` (is it positive?), and messages of Banking77 (which of 77 topics?) where its folder is given.
+Ours is timed twice: as it is, and with the context computed again for each choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nomoat import config, hardware, responder
+from nomoat.catalog.datasets import pull_dataset
+from nomoat.engine import importer
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.records import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question with its choices."""
+
+    context: str
+    choices: tuple[str, ...]
+    target: str
+
+
+def reviews(count: int) -> list[Item]:
+    """Sentences of reviews on Amazon that people rated clearly."""
+    path = pull_dataset("vader-reviews") / "amazonReviewSnippets_GroundTruth.txt"
+    rows = [line.split("\t", 2) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    clear = [(float(rating), text.strip()) for _, rating, text in rows if abs(float(rating)) >= 1][:count]
+    choices = (" negative", " positive")
+    return [Item(f"Review: {text}\nThis review is", choices, choices[rating > 0]) for rating, text in clear]
+
+
+def banking77(folder: Path, count: int) -> list[Item]:
+    """Every so manieth message of the test set."""
+    choices = {name: " " + name.replace("_", " ") for name in json.loads((folder / "categories.json").read_text())}
+    with (folder / "test.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    prompt = "Classify the customer's message to a bank by its topic.\nMessage: {}\nTopic:"
+    return [
+        Item(prompt.format(row["text"]), tuple(choices.values()), choices[row["category"]])
+        for row in rows[:: max(1, len(rows) // count)][:count]
+    ]
+
+
+def ours(engine: OpenVINOEngine, items: list[Item]) -> tuple[list[list[float]], float]:
+    """Log-probability of each choice, and the seconds it all took."""
+    began = time.perf_counter()
+    found = [[score.log_probability for score in engine.score(Request(prompt=item.context), item.choices)] for item in items]
+    return found, time.perf_counter() - began
+
+
+def recomputed_seconds(engine: OpenVINOEngine, items: list[Item]) -> float:
+    """The same with one call a choice."""
+    began = time.perf_counter()
+    for item in items:
+        for choice in item.choices:
+            engine.score(Request(prompt=item.context), [choice])
+    return time.perf_counter() - began
+
+
+def lm_eval(options: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
+    """What lm-eval-harness answers."""
+    asked = {
+        "folder": str(options.hf), "batch_size": options.batch_size, "threads": config.threads().value,
+        "pairs": [(item.context, choice) for item in items for choice in item.choices],
+    }  # fmt: skip
+    command = [options.lm_eval_python, str(Path(__file__).with_name("scoring_lm_eval.py"))]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def accuracy(values: list[list[float]], items: list[Item]) -> float:
+    """Share of items whose likeliest choice is the target."""
+    return float(np.mean([item.choices[int(np.argmax(row))] == item.target for row, item in zip(values, items, strict=True)]))
+
+
+def compared(engine: OpenVINOEngine, items: list[Item], options: argparse.Namespace) -> dict[str, Any]:
+    """One task's row."""
+    ours(engine, items[:2])
+    again = items[: options.recomputed]
+    seconds_again = recomputed_seconds(engine, again)
+    mine, seconds = ours(engine, items)
+    peer = lm_eval(options, items)
+    numbers = iter(peer["log_probabilities"])
+    theirs = [[next(numbers) for _ in item.choices] for item in items]
+    count = len(items)
+    orders = [np.argsort(a).tolist() == np.argsort(b).tolist() for a, b in zip(mine, theirs, strict=True)]
+    return {
+        "items": count, "choices": len(items[0].choices), "lm_eval": peer["version"],
+        "ours_seconds_per_item": seconds / count, "recomputed_seconds_per_item": seconds_again / len(again),
+        "lm_eval_seconds_per_item": peer["seconds"] / count,
+        "times_recomputed": seconds_again / len(again) / (seconds / count), "times_lm_eval": peer["seconds"] / seconds,
+        "accuracy": accuracy(mine, items), "lm_eval_accuracy": accuracy(theirs, items),
+        "same_answer": float(np.mean([np.argmax(a) == np.argmax(b) for a, b in zip(mine, theirs, strict=True)])),
+        "same_whole_order": float(np.mean(orders)),
+        "largest_difference": max(float(np.abs(np.subtract(a, b)).max()) for a, b in zip(mine, theirs, strict=True)),
+        "lm_eval_log_probabilities": [[round(value, 4) for value in row] for row in theirs],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--hf", type=Path, required=True)
+    parser.add_argument("--lm-eval-python", required=True)
+    parser.add_argument("--batch-size", type=int, default=8, help="lm-eval's: 8 was its fastest of 1, 8, 32 and 77 here")
+    parser.add_argument("--reviews", type=int, default=100, help="items")
+    parser.add_argument("--banking77", type=Path)
+    parser.add_argument("--messages", type=int, default=12, help="items of Banking77")
+    parser.add_argument("--recomputed", type=int, default=3, help="items to compute again for each choice")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    files = responder.find_files(options.model)
+    engine = OpenVINOEngine(importer.import_gguf(files.weights), weights=files.weights)
+    tasks = {"reviews": reviews(options.reviews)}
+    if options.banking77:
+        tasks["banking77"] = banking77(options.banking77, options.messages)
+    row = {
+        "date": date.today().isoformat(), "machine": hardware.summary(), "model": options.model, "batch_size": options.batch_size,
+        "tasks": {name: compared(engine, items, options) for name, items in tasks.items()},
+    }  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(row) + "\n")
+    for task in row["tasks"].values():
+        del task["lm_eval_log_probabilities"]
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()
