@@ -47,7 +47,7 @@ def reviews(count: int) -> list[Item]:
 
 
 def banking77(folder: Path, count: int) -> list[Item]:
-    """Every so manieth message of the test set."""
+    """Messages of the test set, evenly spread."""
     choices = {name: " " + name.replace("_", " ") for name in json.loads((folder / "categories.json").read_text())}
     with (folder / "test.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
