@@ -75,6 +75,24 @@ def _falcon(kv_heads: int) -> Callable[[str, Tensor], Tensor]:
     return lambda name, tensor: by_group_to_by_part(tensor, kv_heads) if "query_key_value" in name else tensor
 
 
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+YARN_KEYS = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64}
+FIRST_CONTEXT = CONTEXT // 2  # of LongRoPE
+SHORT, LONG = np.linspace(1, 1.5, HEAD // 2, dtype=np.float32), np.linspace(1, 9, HEAD // 2, dtype=np.float32)
+
+
+def llama3_factors() -> Any:
+    """What Llama 3.1's converter writes as `rope_freqs`: what each pair's turning is divided by."""
+    waves = 2 * np.pi * 10000.0 ** (np.arange(0, HEAD, 2) / HEAD)
+    turns = LLAMA3["original_max_position_embeddings"] / waves
+    smooth = np.clip((turns - LLAMA3["low_freq_factor"]) / (LLAMA3["high_freq_factor"] - LLAMA3["low_freq_factor"]), 0, 1)
+    return (1 / ((1 - smooth) / LLAMA3["factor"] + smooth)).astype(np.float32)
+
+
 GEMMA = {**LLAMA_LIKE, "head_dim": 32, "num_key_value_heads": 1}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 CASES = {
@@ -86,7 +104,30 @@ CASES = {
         keys={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
         change=llama_rows,
     ),
+    "llama, scaling of 3.1": Case(
+        arch="llama",
+        model="Llama",
+        config={**LLAMA_LIKE, "rope_parameters": LLAMA3},
+        change=llama_rows,
+        extra={"rope_freqs.weight": llama3_factors()},
+    ),
+    "llama, YaRN": Case(
+        arch="llama", model="Llama", config={**LLAMA_LIKE, "rope_parameters": YARN}, keys=YARN_KEYS, change=llama_rows
+    ),
+    "llama, window": Case(
+        arch="llama",
+        model="Mistral",
+        config={**LLAMA_LIKE, "sliding_window": WINDOW},
+        keys={"attention.sliding_window": WINDOW},
+        change=llama_rows,
+    ),
     "qwen2": Case(arch="qwen2", model="Qwen2", config=LLAMA_LIKE),
+    "qwen2, YaRN": Case(
+        arch="qwen2",
+        model="Qwen2",
+        config={**LLAMA_LIKE, "rope_parameters": {**YARN, "rope_theta": 1e6, "beta_fast": 8.0, "beta_slow": 2.0}},
+        keys={**YARN_KEYS, "rope.freq_base": 1e6, "rope.scaling.yarn_beta_fast": 8.0, "rope.scaling.yarn_beta_slow": 2.0},
+    ),
     "qwen3": Case(
         arch="qwen3", model="Qwen3", config={**LLAMA_LIKE, "head_dim": 32}, keys={"attention.key_length": 32}
     ),
@@ -131,6 +172,22 @@ CASES = {
             **LLAMA_LIKE, "pad_token_id": 0, "sliding_window": WINDOW, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5},
         },
         keys={"rope.dimension_count": HEAD // 2, "attention.sliding_window": WINDOW},
+    ),
+    "phi3, LongRoPE": Case(
+        arch="phi3",
+        model="Phi3",
+        config={
+            **LLAMA_LIKE, "pad_token_id": 0, "original_max_position_embeddings": FIRST_CONTEXT,
+            "rope_parameters": {
+                "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 1.0, "short_factor": SHORT.tolist(),
+                "long_factor": LONG.tolist(), "original_max_position_embeddings": FIRST_CONTEXT,
+            },
+        },
+        keys={
+            "rope.dimension_count": HEAD, "rope.scaling.original_context_length": FIRST_CONTEXT,
+            "rope.scaling.attn_factor": (1 + np.log(CONTEXT / FIRST_CONTEXT) / np.log(FIRST_CONTEXT)).item() ** 0.5,
+        },
+        extra={"rope_factors_short.weight": SHORT, "rope_factors_long.weight": LONG},
     ),
     "gptneox": Case(
         arch="gptneox",

@@ -200,7 +200,7 @@ def _load_local(ref: str, context_tokens: int | None, progress: ImportProgress |
     file = GGUFFile(files.weights)
     context_tokens = context_tokens or config.context_tokens()
     _require_memory(ref, file, context_tokens)
-    folder = importer.import_gguf(files.weights, adapter=files.adapter, progress=progress)
+    folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
     return Responder(ref, engine, licence=_licence(files))
 
@@ -209,7 +209,7 @@ def _require_memory(ref: str, file: GGUFFile, context_tokens: int | None) -> Non
     from nomoat.catalog import memory
     from nomoat.engine import importer
 
-    sizes = importer.read_sizes(file)
+    sizes = importer.read_sizes(file, context_tokens=context_tokens)
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
         parameters=file.num_values, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim

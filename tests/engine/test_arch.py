@@ -11,11 +11,12 @@ import openvino as ov
 import openvino_genai
 import pytest
 import torch
-from reference import CASES, CONTEXT, EXACT, HEAD, WINDOW, make_model, our_logits, write_gguf
+from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, WINDOW, make_model, our_logits, write_gguf
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
+from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import qlora
 
@@ -136,7 +137,8 @@ def test_alibi_slopes_equal_those_of_the_reference(heads: int) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("rope.scaling.type", "yarn", "this model scales its positions (`yarn`), which nomoat cannot do yet"),
+        ("rope.scaling.type", "ntk", "this model scales its positions (`ntk`), which nomoat cannot do yet"),
+        ("rope.scaling.yarn_log_multiplier", 0.1, "this model scales its positions by a variant of `yarn` that nomoat cannot do yet"),
         ("attention.sliding_window_pattern", 4, "this model's attention windows follow another pattern (4) than `gemma3` has"),
     ],
 )
@@ -163,10 +165,19 @@ def test_sizes_that_do_not_fit_the_tensors_are_a_bad_file(key: str, value: int, 
         importer.import_gguf(path)
 
 
-def test_long_rope_is_refused(tmp_path: Path) -> None:
-    case = replace(CASES["phi3"], extra={"rope_factors_long.weight": np.ones(HEAD // 2, np.float32)})
-    with pytest.raises(UnsupportedError, match="LongRoPE"):
-        importer.import_gguf(write_gguf(tmp_path / "long.gguf", case, make_model(case)))
+def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path: Path) -> None:
+    """The reference takes them for any text longer than the first context; ours for every text, once such a context is asked for."""
+    case = CASES["phi3, LongRoPE"]
+    model = make_model(case)
+    path = write_gguf(tmp_path / "long.gguf", case, model)
+    folder = importer.import_gguf(path, context_tokens=FIRST_CONTEXT + 1)
+    rows = random_rows(2, FIRST_CONTEXT + 40)
+    expected = reference_logits(model, rows)
+    np.testing.assert_allclose(our_logits(folder, rows), expected, atol=1e-3)
+    np.testing.assert_allclose(our_logits(folder, rows, cut_at=100), expected, atol=1e-3)
+    short = importer.import_gguf(path, context_tokens=FIRST_CONTEXT)
+    assert short == importer.import_gguf(path) != folder
+    assert [OpenVINOEngine(folder).context_tokens for folder in (short, folder)] == [FIRST_CONTEXT, CONTEXT]
 
 
 def test_a_family_that_runs_but_cannot_be_tuned_is_refused_with_those_that_can(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,11 +142,10 @@ class GraphBuilder:
     def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
         if self.arch.positions != "rope":
             return None
-        base, scale = self.sizes.rope_base, self.sizes.rope_scale
-        if local and self.sizes.local_rope_base is not None:
-            base, scale = self.sizes.local_rope_base, 1.0
-        inverse = positions.inverse_frequencies(self.file, self.sizes, base=base, scale=scale)
-        return positions.rope_tables(inverse, self._inputs["position_ids"])
+        sizes = self.sizes
+        if local and sizes.local_rope_base is not None:
+            sizes = replace(sizes, rope_base=sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
+        return positions.rope_tables(positions.inverse_frequencies(self.file, sizes), self._inputs["position_ids"], sizes)
 
     def _embedded(self, table: Node) -> Node:
         x = op.gather(table, op.convert(self._inputs["input_ids"], "i32"), op.constant(np.int32(0)))

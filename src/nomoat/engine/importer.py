@@ -86,27 +86,37 @@ def remembered_sha256(path: Path) -> str:
     return digest
 
 
-def read_sizes(file: GGUFFile) -> architectures.Dimensions:
-    """The model's dimensions."""
+def read_sizes(file: GGUFFile, *, context_tokens: int | None = None) -> architectures.Dimensions:
+    """The model's dimensions. `context_tokens`: the context asked for, which matters to a model of LongRoPE."""
     file.require("general.architecture")
-    return architectures.dimensions(file.metadata, vocabulary=file.tensor("token_embd.weight").shape[0])
+    return architectures.dimensions(
+        file.metadata,
+        vocabulary=file.tensor("token_embd.weight").shape[0],
+        has_long_factors="rope_factors_long.weight" in file.tensors,
+        context_tokens=context_tokens,
+    )
 
 
-def import_gguf(path: Path, *, adapter: Path | None = None, progress: Progress | None = None) -> Path:
+def import_gguf(
+    path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, progress: Progress | None = None
+) -> Path:
     """The cache folder of this file's imported model, made now if it is not there whole. `progress`: (layers done, layers).
+
+    `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError.
     """
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
     delta = None if adapter is None else LoraDelta(adapter)
+    sizes = read_sizes(file, context_tokens=context_tokens)
     source_sha256 = remembered_sha256(path)
     parts = [layout.VERSION, source_sha256, paths.sha256_of(delta.weights_path) if delta else ""]
+    parts += ["long"] if sizes.long_factors else []
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = paths.cache() / "imported" / digest[:24]
     if _is_whole(folder):
         return folder
-    sizes = read_sizes(file)
     words = tokenizer.from_metadata(file.metadata)
     with paths.alone(folder):
         if _is_whole(folder):  # another process has made it meanwhile

@@ -9,6 +9,7 @@ Shapes: B batch, T new tokens, K tokens seen (cached and new), H heads, D head w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,6 @@ from openvino import opset13 as op
 
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import UnsupportedError
 
 MASKED = np.float32(-65504)
 # What every mask is made of: `likelihood` finds these by name and puts a tree's places and sight in their stead.
@@ -47,22 +47,39 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[
     return np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
 
 
-def inverse_frequencies(file: GGUFFile, sizes: Dimensions, *, base: float, scale: float) -> npt.NDArray[np.float64]:
-    """Radians a token for each pair of a head's turning part, [R / 2]. Raises UnsupportedError for LongRoPE."""
-    if "rope_factors_long.weight" in file.tensors:
-        raise UnsupportedError("this model stretches its positions (LongRoPE), which nomoat cannot do yet")
+def inverse_frequencies(file: GGUFFile, sizes: Dimensions) -> npt.NDArray[np.float64]:
+    """Radians a token for each pair of a head's turning part, [R / 2]."""
     rotary = sizes.rotary_dim or sizes.head_dim
-    inverse = 1 / base ** (np.arange(0, rotary, 2, dtype=np.float64) / rotary) / scale
-    return inverse / file.rows("rope_freqs.weight") if "rope_freqs.weight" in file.tensors else inverse
+    inverse = 1 / sizes.rope_base ** (np.arange(0, rotary, 2, dtype=np.float64) / rotary)
+    inverse *= _yarn(sizes, len(inverse)) if sizes.yarn_tokens else 1 / sizes.rope_scale
+    for name in ("rope_freqs.weight", f"rope_factors_{'long' if sizes.long_factors else 'short'}.weight"):
+        if name in file.tensors:
+            return np.asarray(inverse / file.rows(name))
+    return inverse
 
 
-def rope_tables(inverse: npt.NDArray[np.float64], position_ids: Node) -> tuple[Node, Node]:
+def _yarn(sizes: Dimensions, pairs: int) -> npt.NDArray[np.float64]:
+    """1 for pairs that turn fast, 1 / scale for slow ones, parts of both between. Source: Peng et al. 2023, arXiv:2309.00071."""
+    assert sizes.yarn_tokens is not None
+    fast, slow = (
+        pairs * math.log(sizes.yarn_tokens / (turns * 2 * math.pi)) / math.log(sizes.rope_base) for turns in sizes.yarn_turns
+    )
+    first, last = max(math.floor(fast), 0), min(math.ceil(slow), 2 * pairs - 1)
+    slowness = np.clip((np.arange(pairs) - first) / max(last - first, 0.001), 0, 1)
+    return np.asarray(1 - slowness + slowness / sizes.rope_scale)
+
+
+def rope_tables(inverse: npt.NDArray[np.float64], position_ids: Node, sizes: Dimensions) -> tuple[Node, Node]:
     """Cosine and sine of every position's angles, [B, 1, T, R]."""
     positions = op.convert(op.unsqueeze(position_ids, i64(1)), "f32")
     frequencies = op.constant(inverse.astype(np.float32).reshape(1, -1, 1))
     angles = op.transpose(op.matmul(frequencies, positions, False, False), i64(0, 2, 1))
     angles = op.concat([angles, angles], -1)
-    return op.unsqueeze(op.cos(angles), i64(1)), op.unsqueeze(op.sin(angles), i64(1))
+
+    def table(values: Node) -> Node:
+        return op.unsqueeze(values if sizes.rope_magnitude == 1 else op.multiply(values, np.float32(sizes.rope_magnitude)), i64(1))
+
+    return table(op.cos(angles)), table(op.sin(angles))
 
 
 def rotate(x_BHTD: Node, tables: tuple[Node, Node], sizes: Dimensions) -> Node:

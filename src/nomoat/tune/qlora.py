@@ -136,7 +136,8 @@ def _as_served(weights: FloatArray) -> FloatArray:
 
 def _set_rope(model: Any, file: GGUFFile, sizes: Dimensions) -> None:
     """The rotation frequencies: a buffer that is in no file and was left unmade."""
-    inverse = positions.inverse_frequencies(file, sizes, base=sizes.rope_base, scale=sizes.rope_scale)
+    inverse = positions.inverse_frequencies(file, sizes)
     rotary = model.model.rotary_emb
+    rotary.attention_scaling = sizes.rope_magnitude
     rotary.inv_freq = torch.from_numpy(inverse).float()
     rotary.original_inv_freq = rotary.inv_freq

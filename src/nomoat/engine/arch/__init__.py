@@ -5,6 +5,7 @@ To add one: write `arch/<family>.py` with an `Architecture`, and name it in `kno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -71,6 +72,10 @@ class Dimensions:
     rope_base: float
     rotary_dim: int | None = None  # None: the whole head turns
     rope_scale: float = 1.0  # positions are divided by it
+    yarn_tokens: int | None = None  # YaRN: only what turns slowly over this many tokens is divided
+    yarn_turns: tuple[float, float] = (32.0, 1.0)  # what turns as often as the first is left as it is; as the second, divided wholly
+    rope_magnitude: float = 1.0  # cosine and sine are multiplied by it
+    long_factors: bool = False  # LongRoPE: the file's factors for contexts longer than it was first trained on
     local_rope_base: float | None = None
     window: int | None = None
     alibi_max_bias: float = 8.0
@@ -114,8 +119,14 @@ def find(name: str) -> Architecture:
     return families[name]
 
 
-def dimensions(metadata: dict[str, Any], *, vocabulary: int) -> Dimensions:
-    """Read the sizes out of a GGUF's metadata. Raises BadFileError for what is missing or cannot be, UnsupportedError."""
+def dimensions(
+    metadata: dict[str, Any], *, vocabulary: int, has_long_factors: bool = False, context_tokens: int | None = None
+) -> Dimensions:
+    """Read the sizes out of a GGUF's metadata. Raises BadFileError for what is missing or cannot be, UnsupportedError.
+
+    A model of LongRoPE has one set of factors up to its first context and one beyond it. A key is turned once, so a model has to
+    have one set for all: the one for the `context_tokens` asked for, which is the first context where none are.
+    """
     name = metadata["general.architecture"]
     arch = find(name)
 
@@ -125,34 +136,51 @@ def dimensions(metadata: dict[str, Any], *, vocabulary: int) -> Dimensions:
             raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
         return value
 
+    def whole(key: str, default: int | None = None) -> int:
+        if not isinstance(value := number(key, default), int):
+            raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a whole number is needed; try another file")
+        return value
+
     def optional(key: str) -> Any:
         """A number, or None where the file says nothing or 0, which means the same."""
         return number(key) if metadata.get(f"{name}.{key}") else None
 
     scaling = metadata.get(f"{name}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
+    if scaling not in ("none", "linear", "yarn", "longrope"):
         raise UnsupportedError(f"this model scales its positions (`{scaling}`), which nomoat cannot do yet")
+    if metadata.get(f"{name}.rope.scaling.yarn_log_multiplier") or metadata.get(f"{name}.rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+        raise UnsupportedError("this model scales its positions by a variant of `yarn` that nomoat cannot do yet")
+    factor = float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling in ("linear", "yarn") else 1.0
+    magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
+    longest = whole("context_length")
+    first = whole("rope.scaling.original_context_length", longest)
+    has_two = has_long_factors and first < longest
+    long_factors = has_two and context_tokens is not None and context_tokens > first
     period = metadata.get(f"{name}.attention.sliding_window_pattern", len(arch.windowed))
     if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
         raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{name}` has")
-    width, heads = number("embedding_length"), number("attention.head_count")
-    head_dim, rotary_dim = number("attention.key_length", width // heads), optional("rope.dimension_count")
+    width, heads = whole("embedding_length"), whole("attention.head_count")
+    head_dim, rotary_dim = whole("attention.key_length", width // heads), optional("rope.dimension_count")
     if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
         raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
     epsilon = "attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"
     return Dimensions(
-        layers=number("block_count"),
+        layers=whole("block_count"),
         width=width,
         heads=heads,
-        kv_heads=number("attention.head_count_kv", heads),
+        kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=number("feed_forward_length"),
+        hidden=whole("feed_forward_length"),
         vocabulary=vocabulary,
-        context_tokens=number("context_length"),
+        context_tokens=first if has_two and not long_factors else longest,
         norm_epsilon=float(number(epsilon)),
         rope_base=float(number("rope.freq_base", 10000.0)),
         rotary_dim=rotary_dim,
-        rope_scale=float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling == "linear" else 1.0,
+        rope_scale=factor,
+        yarn_tokens=first if scaling == "yarn" else None,
+        yarn_turns=(float(number("rope.scaling.yarn_beta_fast", 32.0)), float(number("rope.scaling.yarn_beta_slow", 1.0))),
+        rope_magnitude=magnitude * (1 + 0.1 * math.log(max(factor, 1.0)) if scaling == "yarn" else 1.0),
+        long_factors=long_factors,
         local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
         window=optional("attention.sliding_window") if any(arch.windowed) else None,
         alibi_max_bias=float(number("attention.max_alibi_bias", 8.0)),

@@ -1,4 +1,4 @@
-"""Phi-3 and Phi-4: q, k and v in one matrix, gate and up in another. LongRoPE, of the 128k models, is refused."""
+"""Phi-3 and Phi-4: q, k and v in one matrix, gate and up in another. The 128k models have LongRoPE."""
 
 from nomoat.engine.arch import FUSED_GATED_MLP, FUSED_QKV, Architecture
 
