@@ -140,13 +140,14 @@ def fits_exactly(path: Path) -> bool:
     return 2 * 4 * GGUFFile(path).num_values <= hardware.memory_total_bytes().value / 2
 
 
-def exact_model(path: Path, *, adapter: Path | None = None) -> Any:
+def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
     """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
     from nomoat.engine.graph import GraphBuilder
 
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
-    return GraphBuilder(file, arch, read_sizes(file), delta=LoraDelta(adapter) if adapter else None, exact=True).build()
+    sizes = read_sizes(file, context_tokens=context_tokens)
+    return GraphBuilder(file, arch, sizes, delta=LoraDelta(adapter) if adapter else None, exact=True).build()
 
 
 def _is_whole(folder: Path) -> bool:

@@ -98,7 +98,7 @@ class OpenVINOEngine:
     def _make_scorer(self) -> Scorer:
         if self._weights is None or not importer.fits_exactly(self._weights):
             return Scorer(self._folder, self.layout.properties)
-        model = importer.exact_model(self._weights, adapter=self._adapter)
+        model = importer.exact_model(self._weights, adapter=self._adapter, context_tokens=self.context_tokens)
         return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
 
     def count_tokens(self, request: Request) -> int:
