@@ -241,6 +241,8 @@ class Side:
     seconds_p95: float | None
     bytes_out: int
     cost_usd_per_1000: float | None
+    cost_usd: float | None = None
+    tokens_per_second: float | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -296,3 +298,35 @@ class Verdict:
     rope: float | None = None
     num_planned: int = 0
     looks: tuple[Look, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One row of a leaderboard. `rating` is the Bradley-Terry strength on Elo's scale (1,000 is the average of the table), with its
+    interval. `difference` is this model's score minus the first one's; it and its p-value, corrected (Holm) for the number of rows,
+    are None for the first, and for models that were never compared with it.
+    """
+
+    side: Side
+    rating: float
+    rating_low: float
+    rating_high: float
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaderboard:
+    """Several models on the same examples, best first."""
+
+    suite: str
+    metric: str
+    num_examples: int
+    standings: tuple[Standing, ...]
+    sentence: str
+    notes: tuple[str, ...] = ()
+    suite_sha256: str = ""
+    seed: int = 0
+    alpha: float = 0.05

@@ -54,9 +54,33 @@ def test_json_is_the_whole_verdict_and_nothing_else(table: Path) -> None:
     assert done.stderr == ""
 
 
+def test_table_of_one_model_twice_is_refused(table: Path) -> None:
+    columns = ("--input-column", "text", "--label-column", "label")
+    done = nomoat("duel", "--table", "fake:", "fake:", "--suite", str(table), *columns)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: a table needs at least two different models, and these are fake:, fake:\n"
+
+
+@pytest.mark.data
+def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp_path: Path) -> None:
+    names = [f"stored:vicuna80/{name}" for name in ("alpaca-13b", "gpt35", "vicuna-13b")]
+    report = tmp_path / "t.html"
+    done = nomoat("duel", "--table", *names, "--report", str(report), columns=140)
+    assert (done.returncode, done.stderr) == (0, f"report: {report}\n")
+    assert "1  stored:vicuna80/gpt35" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "`stored:vicuna80/gpt35` leads 2 other models on `vicuna80`, 80 items; 1 of them never compared with it directly." in said
+    board = json.loads(nomoat("duel", "--table", *names, "--json").stdout)
+    assert [row["side"]["model"] for row in board["standings"]] == [names[1], names[2], names[0]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "stderr"),
     [
+        (
+            ["fake:", "--suite", "test.csv"],
+            "error: a duel has two sides, and 1 was named\nhint: name LEFT and RIGHT, or put several in order with --table\n",
+        ),
         (
             ["fake:", "fake:"],
             "error: a duel needs a suite to fight over\nhint: name one with --suite: a path, a name, or a CSV with its columns\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,9 +12,11 @@ import pytest
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge.duel import run_duel
 from nomoat.judge.plots import Point, difference_svg, forest_svg
-from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_evaluation_report
+from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
+from nomoat.judge.verdict import Duel, Rules
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
@@ -51,8 +54,8 @@ def test_duel_report_says_who_won_and_how_to_reproduce_it(duel_page: str) -> Non
         "<code>조정된 모델</code> (75.0 % [59.8, 85.8]) is ahead of <code>base</code> (25.0 % [14.2, 40.2])",
         "20 of 40 = 50.0 %",
         "sha256 abc123",
-        "Seed 5",
-        "licence: cc-by-4.0",
+        "<tr><th>seed</th><td>5</td></tr>",
+        "<tr><th>licence of the data</th><td>cc-by-4.0</td></tr>",
         "음식",
     ):
         assert text in duel_page
@@ -98,12 +101,61 @@ def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     assert forest == forest_svg(rows, low=0, high=100, unit="%", title="scores")
 
 
-def test_category_with_few_examples_gets_no_interval(duel_page: str, suite: Suite) -> None:
+def test_rows_are_categories_lengths_and_languages_with_what_each_side_won(suite: Suite) -> None:
     from nomoat.judge.report import _forest_rows
+    from nomoat.judge.slices import slices_of
 
-    labels, points = _forest_rows([run_suite(responder("m", 10), suite)])
-    assert labels == [("all", 40), ("few", 2), ("영화", 19), ("음식", 19)]
-    assert [row[0].interval is None for row in points] == [False, True, False, False]
+    duel = run_duel(responder("a", 30), responder("b", 10), suite, stop_early=False)
+    labels, points = _forest_rows((duel.left, duel.right), slices_of(suite.examples), 0.05)
+    assert labels == [("all", "40: 20 to 0"), ("few", "2: 0 to 0"), ("영화", "19: 10 to 0"), ("음식", "19: 10 to 0")]
+    assert [row[0].interval is None for row in points] == [False, True, False, False]  # a row with few examples gets no interval
+
+
+def test_duel_that_stopped_shows_its_confidence_sequence_and_the_command(suite: Suite, tmp_path: Path) -> None:
+    duel = run_duel(responder("a", 38), responder("b", 1), suite, concurrency=4, rules=Rules(rope=3), seed=2)
+    assert duel.verdict.num_examples < 40
+    write_duel_report(duel, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h2>While it went on</h2>" in page
+    assert f"{duel.verdict.num_examples} of 40 items" in page
+    assert "nomoat duel a b --suite &#39;한글 &amp; more&#39; --seed 2 --stop-early --alpha 0.05 --rope 3" in page
+    assert "not known" in page
+    assert "What quality costs" not in page
+
+
+def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path: Path) -> None:
+    duel = run_duel(responder("a", 30), responder("b", 10), suite, stop_early=False)
+    sides = [
+        dataclasses.replace(side, cost_usd_per_1000=cost, cost_usd=cost / 25)
+        for side, cost in ((duel.left.side, 0.002), (duel.right.side, 5))
+    ]
+    left, right = (dataclasses.replace(part, side=side) for part, side in zip((duel.left, duel.right), sides, strict=True))
+    verdict = dataclasses.replace(duel.verdict, left=sides[0], right=sides[1])
+    write_duel_report(Duel(verdict=verdict, left=left, right=right), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h2>What quality costs</h2>" in page
+    assert "<td>$0.002</td><td>$5.00</td>" in page
+    assert "<td>$8e-05</td><td>$0.20</td>" in page
+
+
+def test_square_counts_right_and_wrong_together(duel_page: str) -> None:
+    square = duel_page[duel_page.index("Right and wrong, together") :]
+    assert [int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", square)[:4]] == [10, 20, 0, 10]
+
+
+def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: Path) -> None:
+    table = run_table([responder("나쁨", 5), responder("좋음", 36), responder("mid", 20)], suite)
+    write_table_report(table, tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "<title>한글 &amp; more: 좋음, mid, 나쁨</title>" in page
+    assert page.index("1. 좋음") < page.index("2. mid") < page.index("3. 나쁨")
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<script|<link""", page)
+
+
+def test_every_plot_is_there_for_a_wide_page_and_for_a_telephone(duel_page: str) -> None:
+    assert duel_page.count('<div class="wide"><svg') == duel_page.count('<div class="narrow"><svg') == 2
+    identifiers = re.findall(r'\bid="([^"]+)"', duel_page)
+    assert len(identifiers) > 10
 
 
 @pytest.mark.data

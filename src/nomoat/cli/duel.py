@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,18 +10,22 @@ import typer
 from nomoat.cli import console, judging, options
 
 if TYPE_CHECKING:
-    from nomoat.records import Verdict
+    from pathlib import Path
+
+    from nomoat.judge.suites import Suite
+    from nomoat.judge.verdict import Rules
+    from nomoat.records import Leaderboard, Verdict
 
 
 def duel(
-    left: Annotated[str, typer.Argument(metavar="LEFT", help="A model reference: see `nomoat models`.")],
-    right: Annotated[str, typer.Argument(metavar="RIGHT", help="Another one.")],
+    models: Annotated[list[str], typer.Argument(metavar="LEFT RIGHT", help="Two model references, or more with --table.")],
     suite: Annotated[
         str | None, typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV.", show_default=False)
     ] = None,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     limit: options.Limit = None,
+    table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
     stop_early: Annotated[
         bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")
     ] = True,
@@ -41,6 +46,7 @@ def duel(
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
       nomoat duel LEFT RIGHT --suite my.jsonl --limit 200 --all --report report.html
       nomoat duel LEFT RIGHT --suite my.jsonl --rope 2
+      nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
 
     A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, as soon as it is known that the two are
@@ -50,26 +56,95 @@ def duel(
     The last one replays the Vicuna blog of 2023 from its stored answers and GPT-4's stored reviews.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
-    from nomoat.judge.duel import run_duel
     from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 
     rules = Rules(alpha=alpha, rope=rope)
     judging.require_report_path(report)
+    sides = None if table else _two_sides(models)
     loaded = None if suite is None else load_suite(suite, input_column=input_column, label_column=label_column)
-    with judging.bars() as progress:
-        fought = run_duel(
-            left, right, loaded, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency, progress=progress
-        )
-    if as_json:
-        console.print_json(fought.verdict)
+    if sides is None:
+        _put_in_order(models, loaded, limit, rules, seed, concurrency, report, as_json)
     else:
-        print_verdict(fought.verdict)
-    if report is not None:
-        from nomoat.judge.report import write_duel_report
+        _fight(sides, loaded, limit, stop_early, rules, seed, concurrency, report, as_json)
 
+
+def _fight(
+    sides: tuple[str, str],
+    suite: Suite | None,
+    limit: int | None,
+    stop_early: bool,
+    rules: Rules,
+    seed: int,
+    concurrency: int,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    from nomoat.judge.duel import run_duel
+    from nomoat.judge.report import write_duel_report
+
+    asking = partial(run_duel, *sides, suite, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency)
+    with judging.bars() as progress:
+        fought = asking(progress=progress)
+    console.print_json(fought.verdict) if as_json else print_verdict(fought.verdict)
+    if report is not None:
         write_duel_report(fought, report)
         console.say(f"report: {report}")
+
+
+def _put_in_order(
+    models: list[str],
+    suite: Suite | None,
+    limit: int | None,
+    rules: Rules,
+    seed: int,
+    concurrency: int,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    from nomoat.judge.report import write_table_report
+    from nomoat.judge.table import run_table
+
+    with judging.bars() as progress:
+        found = run_table(models, suite, limit=limit, rules=rules, seed=seed, concurrency=concurrency, progress=progress)
+    console.print_json(found.leaderboard) if as_json else print_leaderboard(found.leaderboard)
+    if report is not None:
+        write_table_report(found, report)
+        console.say(f"report: {report}")
+
+
+def _two_sides(models: list[str]) -> tuple[str, str]:
+    from nomoat.errors import UsageError
+
+    if len(models) != 2:
+        raise UsageError(
+            f"a duel has two sides, and {len(models)} {'was' if len(models) == 1 else 'were'} named",
+            hint="name LEFT and RIGHT, or put several in order with --table",
+        )
+    return models[0], models[1]
+
+
+def print_leaderboard(board: Leaderboard) -> None:
+    """The leaderboard for a person, on stdout, as wide as the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from nomoat.judge import wording
+
+    out = console.stdout_console()
+    intervals = f"[{wording.render_confidence(board.alpha)} intervals]"
+    out.print(Text(f"{board.suite}: {board.num_examples:,} items, {wording.METRICS[board.metric]}; {intervals}"))
+    out.print()
+    rows = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for title in ("", "model", "score", "rating", "behind the first", "cost per 1,000", "latency p50"):
+        rows.add_column(title, overflow="fold")
+    for rank, row in enumerate(board.standings, start=1):
+        side = row.side
+        score = wording.render_side_score(board.metric, side)
+        cells = (score, wording.render_rating(row), wording.render_behind(board.metric, row), wording.render_cost(side))
+        rows.add_row(*(Text(cell) for cell in (str(rank), side.model, *cells, wording.render_seconds(side.seconds_p50))))
+    out.print(rows)
+    judging.print_words(board.sentence, board.notes)
 
 
 def print_verdict(verdict: Verdict) -> None:

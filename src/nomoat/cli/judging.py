@@ -69,14 +69,13 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
         # Text, not str: rich would take the brackets of an interval, or of a name, for its own markup.
         table.add_column(Text(side.model, overflow="fold"), overflow="fold")
     rows = {
-        "score": [
-            f"{wording.render_score(metric, side.score)} {wording.render_interval(metric, side.score_low, side.score_high)}"
-            for side in sides
-        ],
+        "score": [wording.render_side_score(metric, side) for side in sides],
         "total score": [side.facts.get("total score", "") for side in sides],
         "latency p50 / p95": [wording.render_latency(side) for side in sides],
         "bytes sent out": [f"{side.bytes_out:,}" for side in sides],
+        "tokens per second": [wording.render_speed(side) for side in sides],
         "cost per 1,000": [wording.render_cost(side) for side in sides],
+        "cost in total": [wording.render_total_cost(side) for side in sides],
         "licence": [side.licence for side in sides],
         "answers reused": [side.facts.get("reused answers", "") for side in sides],
     }

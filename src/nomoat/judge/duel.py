@@ -70,7 +70,7 @@ def run_duel(
     given by reference is loaded when its turn comes, and closed after it. Two sides that are stored cost nothing to ask, and are
     asked everything; so is a suite whose examples belong together in groups.
     """
-    asked = load_suite(_implied_suite(left, right) if suite is None else suite)
+    asked = load_suite(implied_suite(left, right) if suite is None else suite)
     if asked.metric == "review":
         return _replay(left, right, asked, limit, seed, rules)
     both_stored = all(_ref(side).startswith(STORED) for side in (left, right))
@@ -139,9 +139,11 @@ def _ref(side: str | Responder) -> str:
     return side if isinstance(side, str) else side.ref
 
 
-def _implied_suite(left: str | Responder, right: str | Responder) -> str:
-    suites = {_ref(side).removeprefix(STORED).partition("/")[0] for side in (left, right) if _ref(side).startswith(STORED)}
-    if len(suites) != 1 or not all(_ref(side).startswith(STORED) for side in (left, right)):
+def implied_suite(*sides: str | Responder) -> str:
+    """The suite that stored sides have answered. Raises UsageError if there is no such suite, or more than one."""
+    refs = [_ref(side) for side in sides]
+    suites = {ref.removeprefix(STORED).partition("/")[0] for ref in refs if ref.startswith(STORED)}
+    if len(suites) != 1 or not all(ref.startswith(STORED) for ref in refs):
         raise UsageError("a duel needs a suite to fight over", hint="name one with --suite: a path, a name, or a CSV with its columns")
     return suites.pop()
 

@@ -1,16 +1,20 @@
 """Plots of a report as inline SVG. Labels stay outside, in the page: there every script has its font, and readers can copy them.
 
-A plot has `ROW_PX` pixels of height for each row, so that the page can put the rows' labels beside it.
+A plot of rows has `ROW_PX` pixels of height for each row, so that the page can put the rows' labels beside it; a narrow one, for a
+telephone, has `NARROW_ROW_PX`, with room for the label above the points.
 """
 
 from __future__ import annotations
 
 import io
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nomoat.judge.stats import Interval
+from nomoat.records import Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 ROW_PX = 38
 AXIS_PX = 30
 WIDTH_PX = 560
+NARROW_ROW_PX = 54
+NARROW_WIDTH_PX = 316
 PX_PER_INCH = 96
 LEFT_COLOUR = "#2f6fde"
 RIGHT_COLOUR = "#d9730d"
@@ -35,11 +41,12 @@ class Point:
     interval: Interval | None
 
 
-def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit: str, title: str) -> str:
+def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit: str, title: str, is_narrow: bool = False) -> str:
     """A row for each entry of `rows`, with a point and an interval for each side (left first) on an axis from `low` to `high`."""
-    figure, axes = _figure(len(rows), low, high, unit)
+    figure, axes = _figure(len(rows), low, high, unit, is_narrow=is_narrow)
+    middle = 0.18 if is_narrow else 0.0
     for at, points in enumerate(rows):
-        offsets = (0.0,) if len(points) == 1 else (-0.16, 0.16)
+        offsets = (middle,) if len(points) == 1 else (middle - 0.14, middle + 0.14)
         styles = zip(points, offsets, (LEFT_COLOUR, RIGHT_COLOUR), ("o", "s"), strict=False)
         for point, offset, colour, marker in styles:
             if point.interval is not None:
@@ -50,10 +57,10 @@ def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit
     return _svg(figure, title)
 
 
-def difference_svg(point: Point, *, unit: str, title: str) -> str:
+def difference_svg(point: Point, *, unit: str, title: str, is_narrow: bool = False) -> str:
     """One point with its interval, left minus right, around a line at 0; the axis is symmetric."""
     reach = 1.25 * max(abs(number) for number in (point.value, *(point.interval or ())))
-    figure, axes = _figure(1, -(reach or 1.0), reach or 1.0, unit)
+    figure, axes = _figure(1, -(reach or 1.0), reach or 1.0, unit, is_narrow=is_narrow)
     axes.axvline(0.0, color=INK, linewidth=1.2)
     colour = LEFT_COLOUR if point.value > 0 else RIGHT_COLOUR
     if point.interval is not None:
@@ -62,12 +69,73 @@ def difference_svg(point: Point, *, unit: str, title: str) -> str:
     return _svg(figure, title)
 
 
-def _figure(num_rows: int, low: float, high: float, unit: str) -> tuple[Figure, Axes]:
+def sequence_svg(looks: Sequence[Look], *, scale: float, rope: float | None, title: str) -> str:
+    """The interval of the difference after so many items, times `scale`, around a line at 0; the rope, in the same unit, as a band."""
+    figure, axes = _plain_figure(6)
+    numbers = [look.num_examples for look in looks]
+    low, high = [scale * look.low for look in looks], [scale * look.high for look in looks]
+    colour = LEFT_COLOUR if low[-1] > 0 else RIGHT_COLOUR if high[-1] < 0 else INK
+    axes.fill_between(numbers, low, high, color=colour, alpha=0.2, linewidth=0)
+    for bound in (low, high):
+        axes.plot(numbers, bound, color=colour, linewidth=1.8)
+    if rope is not None:
+        axes.axhspan(-rope, rope, color=INK, alpha=0.1, linewidth=0)
+    axes.axhline(0.0, color=INK, linewidth=1.2)
+    axes.set_xlabel("items asked", color=INK, fontsize=9)
+    return _svg(figure, title)
+
+
+def scatter_svg(pairs: Sequence[tuple[float, float]], *, low: float, high: float, title: str) -> str:
+    """A dot for each item, left score across and right score up; equal pairs make a bigger dot."""
+    figure, axes = _plain_figure(9, square=True)
+    margin = 0.04 * (high - low)
+    axes.plot((low, high), (low, high), color=INK, alpha=0.5, linewidth=1)
+    for (one, other), count in Counter(pairs).items():
+        colour = LEFT_COLOUR if one > other else RIGHT_COLOUR if one < other else INK
+        axes.plot(one, other, "o", color=colour, alpha=0.55, markersize=4 + 2 * math.sqrt(count - 1), markeredgewidth=0)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    return _svg(figure, title)
+
+
+def cost_svg(sides: Sequence[tuple[float, float, Interval]], *, title: str) -> str:
+    """Cost of 1,000 answers in US dollars across, score with its interval up; left side first."""
+    figure, axes = _plain_figure(6)
+    for (cost, score, interval), colour, marker in zip(sides, (LEFT_COLOUR, RIGHT_COLOUR), ("o", "s"), strict=False):
+        axes.plot((cost, cost), interval, color=colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot(cost, score, marker=marker, color=colour, markersize=7)
+    axes.set_xlim(left=0, right=1.2 * max(cost for cost, _, _ in sides) or 1.0)
+    axes.set_xlabel("US dollars for 1,000 answers", color=INK, fontsize=9)
+    return _svg(figure, title)
+
+
+def _plain_figure(num_rows: int, *, square: bool = False) -> tuple[Figure, Axes]:
+    """As high as so many rows of a forest, with both axes numbered."""
     from matplotlib.figure import Figure
 
     height_px = num_rows * ROW_PX + AXIS_PX
-    figure = Figure(figsize=(WIDTH_PX / PX_PER_INCH, height_px / PX_PER_INCH))
-    axes = figure.add_axes((0.03, AXIS_PX / height_px, 0.94, num_rows * ROW_PX / height_px))
+    width_px = height_px if square else WIDTH_PX
+    figure = Figure(figsize=(width_px / PX_PER_INCH, height_px / PX_PER_INCH))
+    bottom = 1.5 * AXIS_PX / height_px
+    axes = figure.add_axes((45 / width_px, bottom, 1 - 60 / width_px, 0.97 - bottom))
+    figure.patch.set_alpha(0.0)
+    axes.patch.set_alpha(0.0)
+    for side in ("right", "top"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+    return figure, axes
+
+
+def _figure(num_rows: int, low: float, high: float, unit: str, *, is_narrow: bool) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    width_px, row_px = (NARROW_WIDTH_PX, NARROW_ROW_PX) if is_narrow else (WIDTH_PX, ROW_PX)
+    height_px = num_rows * row_px + AXIS_PX
+    figure = Figure(figsize=(width_px / PX_PER_INCH, height_px / PX_PER_INCH))
+    axes = figure.add_axes((0.03, AXIS_PX / height_px, 0.94, num_rows * row_px / height_px))
     figure.patch.set_alpha(0.0)
     axes.patch.set_alpha(0.0)
     axes.set_xlim(low, high)
@@ -85,9 +153,10 @@ def _figure(num_rows: int, low: float, high: float, unit: str) -> tuple[Figure, 
 def _svg(figure: Figure, title: str) -> str:
     import matplotlib as mpl
 
+    width_px = figure.get_figwidth() * PX_PER_INCH
     buffer = io.StringIO()
     # Text stays text; the salt makes the identifiers of two plots on one page different, and the same in every run.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{title} {width_px:.0f}"}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

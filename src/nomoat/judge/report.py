@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,13 +13,13 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from nomoat import __version__, paths
-from nomoat.judge import plots, wording
-from nomoat.judge.verdict import Duel, Evaluation, score_interval
-from nomoat.records import Example, Outcome, Side
+from nomoat.judge import plots, slices, wording
+from nomoat.judge.table import Table
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
+from nomoat.records import Example, Outcome, Side, Verdict
 
-MAX_EXAMPLES_SHOWN = 12
+MAX_EXAMPLES_SHOWN = 10
 MIN_FOR_INTERVAL = 5  # a category with fewer examples gets no interval: a bootstrap of three numbers promises too much
-TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +39,27 @@ class Shown:
 def write_duel_report(duel: Duel, path: Path) -> None:
     """Write the report of a duel to `path`, whole or not at all. Raises NotEnoughDiskError."""
     verdict = duel.verdict
-    scale = 100 if wording.is_accuracy(verdict.metric) else 1
+    metric, scale = verdict.metric, wording.points_per_score(verdict.metric)
     point = plots.Point(value=scale * verdict.difference, interval=(scale * verdict.difference_low, scale * verdict.difference_high))
+    pairs = [(one.score, other.score) for one, other in zip(duel.left.outcomes, duel.right.outcomes, strict=True)]
+    square = [pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))]
     _write(
         path,
-        evaluations=(duel.left, duel.right),
+        "report.html.j2",
+        _common((duel.left, duel.right), alpha=verdict.alpha),
+        items=wording.render_items(verdict),
         sentence=verdict.sentence,
         notes=verdict.notes,
         verdict=verdict,
-        difference=plots.difference_svg(point, unit="", title="difference, left minus right, in points"),
+        difference=[
+            plots.difference_svg(point, unit="", title="difference, left minus right, in points", is_narrow=is_narrow)
+            for is_narrow in (False, True)
+        ],
+        square=square if wording.is_right_or_wrong(metric) else None,
+        plots_shown=_plots_of(verdict, pairs),
         shown=_where_they_differ(duel),
+        command=_command(verdict),
+        settings=_settings(duel.left, verdict),
     )
 
 
@@ -61,32 +73,70 @@ def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
     ]
     _write(
         path,
-        evaluations=(evaluation,),
+        "report.html.j2",
+        _common((evaluation,)),
+        items=wording.counted(len(evaluation.outcomes), "item"),
         sentence=wording.score_sentence(suite.name, suite.metric, side, len(evaluation.outcomes)),
         notes=evaluation.notes,
         verdict=None,
-        difference="",
         shown=_spread(wrong, MAX_EXAMPLES_SHOWN),
+        command=shlex.join(("nomoat", "eval", side.model, "--suite", suite.name, "--seed", str(evaluation.seed))),
+        settings=_settings(evaluation, None),
     )
 
 
-def _write(path: Path, *, evaluations: tuple[Evaluation, ...], **values: object) -> None:
+def write_table_report(table: Table, path: Path) -> None:
+    """Write the report of a leaderboard to `path`, whole or not at all. Raises NotEnoughDiskError."""
+    board, first = table.leaderboard, table.evaluations[0]
+    points = [[plots.Point(value=row.rating, interval=(row.rating_low, row.rating_high))] for row in board.standings]
+    low, high = min(row.rating_low for row in board.standings), max(row.rating_high for row in board.standings)
+    margin = 0.05 * (high - low)
+    names = [row.side.model for row in board.standings]
+    _write(
+        path,
+        "table.html.j2",
+        {"suite": first.suite, "evaluations": table.evaluations, "confidence": wording.render_confidence(board.alpha)},
+        board=board,
+        items=wording.counted(board.num_examples, "item"),
+        sentence=board.sentence,
+        notes=board.notes,
+        forest=_forest(points, low=low - margin, high=high + margin, unit="", title="ratings with their intervals"),
+        command=shlex.join(("nomoat", "duel", "--table", *names, "--suite", board.suite, "--seed", str(board.seed))),
+        settings=_settings(first, None),
+    )
+
+
+def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES.alpha) -> dict[str, object]:
+    """What the pages of a duel and of an evaluation share."""
+    metric = evaluations[0].suite.metric
+    rows = slices.slices_of(evaluations[0].suite.examples)
+    labels, points = _forest_rows(evaluations, rows, alpha)
+    high, unit = (100, "%") if wording.is_accuracy(metric) else (10, "")
+    return {
+        "suite": evaluations[0].suite,
+        "evaluations": evaluations,
+        "confidence": wording.render_confidence(alpha),
+        "labels": labels,
+        "forest": _forest(points, low=0, high=high, unit=unit, title="scores with their intervals"),
+        "side_rows": _side_rows(metric, [evaluation.side for evaluation in evaluations]),
+    }
+
+
+def _write(path: Path, template: str, common: dict[str, object], **values: object) -> None:
     import jinja2
 
-    suite = evaluations[0].suite
-    labels, points = _forest_rows(evaluations)
-    high, unit = (100, "%") if wording.is_accuracy(suite.metric) else (10, "")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    folder = resources.files("nomoat.judge")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     environment.filters["names"] = _names_marked
-    template = environment.from_string(resources.files("nomoat.judge").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    page = template.render(
+    page = environment.get_template(template).render(
+        **common,
         **values,
-        suite=suite,
-        evaluations=evaluations,
-        num_examples=len(evaluations[0].outcomes),
-        labels=labels,
-        forest=plots.forest_svg(points, low=0, high=high, unit=unit, title="scores with 95 % intervals"),
-        side_rows=_side_rows(suite.metric, [evaluation.side for evaluation in evaluations]),
         wording=wording,
         plots=plots,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -94,6 +144,58 @@ def _write(path: Path, *, evaluations: tuple[Evaluation, ...], **values: object)
     )
     with paths.whole_file(path) as part:
         part.write_text(page, encoding="utf-8")
+
+
+def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tuple[str, str, str]]:
+    """Title, plot and words of whatever this verdict has to show beyond its difference."""
+    metric, scale = verdict.metric, wording.points_per_score(verdict.metric)
+    shown = []
+    if len(verdict.looks) > 1:
+        words = (
+            "The difference in points, left minus right, while items were asked: its confidence sequence. All of it holds "
+            "together, so the duel may stop wherever it leaves 0."
+        )
+        shown.append(("While it went on", plots.sequence_svg(verdict.looks, scale=scale, rope=verdict.rope, title=words), words))
+    if not wording.is_right_or_wrong(metric):
+        words = (
+            "Each dot is an item: left score across, right score up. Below the line the left side is better, above it the right one."
+        )
+        lowest, highest = wording.scale_of(metric)
+        scaled = [(scale * one, scale * other) for one, other in pairs]
+        plot = plots.scatter_svg(scaled, low=scale * lowest, high=scale * highest, title=words)
+        shown.append(("Item by item", plot, words))
+    if verdict.left.cost_usd_per_1000 is not None and verdict.right.cost_usd_per_1000 is not None:
+        words = "Score against US dollars for 1,000 answers: up and to the left is better."
+        sides = [
+            (side.cost_usd_per_1000 or 0.0, scale * side.score, (scale * side.score_low, scale * side.score_high))
+            for side in (verdict.left, verdict.right)
+        ]
+        shown.append(("What quality costs", plots.cost_svg(sides, title=words), words))
+    return shown
+
+
+def _command(verdict: Verdict) -> str:
+    """The command that comes to this verdict again; answers that are stored are not asked for twice."""
+    words = ["nomoat", "duel", verdict.left.model, verdict.right.model, "--suite", verdict.suite, "--seed", str(verdict.seed)]
+    words += ["--stop-early" if verdict.looks else "--all", "--alpha", f"{verdict.alpha:g}"]
+    words += [] if verdict.rope is None else ["--rope", f"{verdict.rope:g}"]
+    words += ["--limit", str(verdict.num_planned)] if any("drawn with seed" in note for note in verdict.notes) else []
+    return shlex.join(words)
+
+
+def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str, str]]:
+    suite = evaluation.suite
+    rows = [
+        ("suite", f"{suite.name}, sha256 {suite.sha256}"),
+        ("source", suite.source),
+        ("licence of the data", suite.licence),
+        ("seed", str(evaluation.seed)),
+        ("new tokens, at most", str(suite.max_new_tokens)),
+    ]
+    if verdict is not None:
+        rows.append(("alpha", f"{verdict.alpha:g}"))
+        rows.append(("counts as equal", "" if verdict.rope is None else f"within {verdict.rope:g} points"))
+    return [(name, value) for name, value in rows if value]
 
 
 def _names_marked(text: str) -> Markup:
@@ -105,46 +207,61 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]
     rows = [
         (
             "score",
-            [
-                f"{wording.render_score(metric, side.score)} {wording.render_interval(metric, side.score_low, side.score_high)}"
-                for side in sides
-            ],
+            [wording.render_side_score(metric, side) for side in sides],
         ),
         ("latency, median / 95th percentile", [wording.render_latency(side) for side in sides]),
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
+        ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
         ("cost of 1,000 answers", [wording.render_cost(side) for side in sides]),
+        ("cost of this duel" if len(sides) > 1 else "cost of this run", [wording.render_total_cost(side) for side in sides]),
         ("licence", [side.licence for side in sides]),
     ]
     names = dict.fromkeys(name for side in sides for name in side.facts)
     return rows + [(name, [side.facts.get(name, "-") for side in sides]) for name in names]
 
 
-def _forest_rows(evaluations: Sequence[Evaluation]) -> tuple[list[tuple[str, int]], list[list[plots.Point]]]:
-    """Labels with their number of examples, and the points: all examples first, then each category if there are several."""
-    everything = [evaluation.outcomes for evaluation in evaluations]
+def _forest_rows(
+    evaluations: Sequence[Evaluation], rows: Sequence[slices.Slice], alpha: float
+) -> tuple[list[tuple[str, str]], list[list[plots.Point]]]:
+    """A label with how the items went, and the points, for each slice of the examples."""
     metric, seed = evaluations[0].suite.metric, evaluations[0].seed
-    groups: list[tuple[str, list[tuple[Outcome, ...]]]] = [("all", everything)]
-    categories = sorted({outcome.category for outcome in everything[0]})
-    if len(categories) > 1:
-        for category in categories:
-            picked = [tuple(outcome for outcome in outcomes if outcome.category == category) for outcomes in everything]
-            groups.append((category or "(none)", picked))
-    labels = [(name, len(sides[0])) for name, sides in groups]
-    return labels, [[_point(metric, outcomes, seed) for outcomes in sides] for _, sides in groups]
+    labels, points = [], []
+    for row in rows:
+        picked = [[evaluation.outcomes[at] for at in row.positions] for evaluation in evaluations]
+        labels.append((row.name, _tally(picked)))
+        points.append([_point(metric, outcomes, seed, alpha) for outcomes in picked])
+    whole = [(evaluation.side.score, evaluation.side.score_low, evaluation.side.score_high) for evaluation in evaluations]
+    scale = wording.points_per_score(metric)
+    points[0] = [plots.Point(value=scale * score, interval=(scale * low, scale * high)) for score, low, high in whole]
+    return labels, points
 
 
-def _point(metric: str, outcomes: Sequence[Outcome], seed: int) -> plots.Point:
-    scale = 100 if wording.is_accuracy(metric) else 1
+def _forest(points: list[list[plots.Point]], *, low: float, high: float, unit: str, title: str) -> list[str]:
+    """The plot twice: for a wide page, and for a telephone."""
+    return [plots.forest_svg(points, low=low, high=high, unit=unit, title=title, is_narrow=is_narrow) for is_narrow in (False, True)]
+
+
+def _tally(picked: Sequence[Sequence[Outcome]]) -> str:
+    """ "120", or "120: 14 to 9" where there are two sides."""
+    if len(picked) == 1:
+        return f"{len(picked[0]):,}"
+    won = sum(one.score > other.score for one, other in zip(*picked, strict=True))
+    lost = sum(one.score < other.score for one, other in zip(*picked, strict=True))
+    return f"{len(picked[0]):,}: {won:,} to {lost:,}"
+
+
+def _point(metric: str, outcomes: Sequence[Outcome], seed: int, alpha: float) -> plots.Point:
+    scale = wording.points_per_score(metric)
     scores = [outcome.score for outcome in outcomes]
     value = scale * sum(scores) / len(scores)
     if len(scores) < MIN_FOR_INTERVAL:
         return plots.Point(value=value, interval=None)
-    low, high = score_interval(metric, scores, seed=seed)
+    low, high = score_interval(metric, scores, alpha=alpha, seed=seed)
     return plots.Point(value=value, interval=(scale * low, scale * high))
 
 
 def _where_they_differ(duel: Duel) -> list[Shown]:
-    """Up to twelve examples with different scores: the widest gaps first, half of them won by each side where there are enough."""
+    """Up to ten examples with different scores: the widest gaps first, half of them won by each side where there are enough."""
     rows = zip(duel.left.suite.examples, duel.left.outcomes, duel.right.outcomes, strict=True)
     apart = [(one.score - other.score, Shown(example=example, answers=(one, other))) for example, one, other in rows]
     won = [shown for gap, shown in sorted(apart, key=lambda row: -row[0]) if gap > 0]

@@ -87,6 +87,7 @@ def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], 
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, seed=seed)
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
+    num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
     return Side(
         model=model,
@@ -98,6 +99,8 @@ def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], 
         seconds_p95=float(np.percentile(seconds, 95)) if seconds else None,
         bytes_out=sum(outcome.bytes_out for outcome in outcomes),
         cost_usd_per_1000=1000 * sum(costs) / len(costs) if costs else None,
+        cost_usd=sum(costs) if costs else None,
+        tokens_per_second=num_tokens / sum(seconds) if num_tokens and seconds else None,
         facts=dict(facts),
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nomoat.judge.judges import SCALE
-from nomoat.records import Measure, Side, Verdict
+from nomoat.records import Measure, Side, Standing, Verdict
 
 METRICS = {
     "exact": "accuracy, answer compared with the target",
@@ -48,7 +50,7 @@ def render_confidence(alpha: float) -> str:
 def render_items(verdict: Verdict) -> str:
     """How many examples were asked, and of how many: "80 items", "48 of 200 items"."""
     n, planned = verdict.num_examples, verdict.num_planned
-    return f"{n:,} of {planned:,} items" if n < planned else _items(n)
+    return f"{n:,} of {planned:,} items" if n < planned else counted(n, "item")
 
 
 def render_score(metric: str, value: float) -> str:
@@ -59,6 +61,11 @@ def render_score(metric: str, value: float) -> str:
 def render_interval(metric: str, low: float, high: float) -> str:
     """An interval of scores: "[78.7, 83.5]"."""
     return f"[{100 * low:.1f}, {100 * high:.1f}]" if is_accuracy(metric) else f"[{low:.2f}, {high:.2f}]"
+
+
+def render_side_score(metric: str, side: Side) -> str:
+    """A side's score with its interval: "81.2 % [78.7, 83.5]"."""
+    return f"{render_score(metric, side.score)} {render_interval(metric, side.score_low, side.score_high)}"
 
 
 def render_difference(verdict: Verdict) -> str:
@@ -91,8 +98,23 @@ def render_latency(side: Side) -> str:
 
 
 def render_cost(side: Side) -> str:
-    """US dollars for 1,000 answers, or a dash where no price is known."""
-    return "-" if side.cost_usd_per_1000 is None else f"${side.cost_usd_per_1000:,.2f}"
+    """US dollars for 1,000 answers."""
+    return _render_usd(side.cost_usd_per_1000)
+
+
+def render_total_cost(side: Side) -> str:
+    """US dollars for all answers of the run, those paid for before included."""
+    return _render_usd(side.cost_usd)
+
+
+def render_speed(side: Side) -> str:
+    """New tokens a second, over all answers that were timed."""
+    return "-" if side.tokens_per_second is None else f"{side.tokens_per_second:,.1f}"
+
+
+def points_per_score(metric: str) -> float:
+    """How many points one unit of score is shown as: per cent for shares, the judge's own points on a scale."""
+    return 100.0 if is_accuracy(metric) else 1.0
 
 
 def summary_of(verdict: Verdict) -> str:
@@ -115,13 +137,38 @@ def summary_of(verdict: Verdict) -> str:
 
 def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
     """What one model reached, in one sentence."""
-    items = _items(num_examples)
-    interval = render_interval(metric, side.score_low, side.score_high)
-    return f"`{side.model}` reaches {render_score(metric, side.score)} {interval} on `{suite}`, {items} ({METRICS[metric]})."
+    items = counted(num_examples, "item")
+    return f"`{side.model}` reaches {render_side_score(metric, side)} on `{suite}`, {items} ({METRICS[metric]})."
 
 
-def _items(count: int) -> str:
-    return f"{count:,} item{'s' if count != 1 else ''}"
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a, b and c"."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def render_rating(standing: Standing) -> str:
+    """A rating with its interval: "1,085 [1,040, 1,133]"."""
+    return f"{standing.rating:,.0f} [{standing.rating_low:,.0f}, {standing.rating_high:,.0f}]"
+
+
+def render_behind(metric: str, standing: Standing) -> str:
+    """The difference to the first of a leaderboard, or a dash where there is none."""
+    if standing.difference is None or standing.difference_low is None or standing.difference_high is None:
+        return "-"
+    points = _points(metric, standing.difference, standing.difference_low, standing.difference_high, sign="+")
+    return f"{points}, {render_p_value(standing.p_value or 0.0)}"
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things: "1 item", "1,319 items"."""
+    return f"{count:,} {thing}{'s' if count != 1 else ''}"
+
+
+def _render_usd(dollars: float | None) -> str:
+    """A price people can compare: small ones get the digits they need."""
+    if dollars is None:
+        return "not known"
+    return f"${dollars:,.2f}" if dollars >= 0.1 or dollars == 0 else f"${dollars:.2g}"
 
 
 def _points(metric: str, value: float, low: float, high: float, *, sign: str = "") -> str:
@@ -131,5 +178,4 @@ def _points(metric: str, value: float, low: float, high: float, *, sign: str = "
 
 
 def _scored(verdict: Verdict, side: Side) -> str:
-    interval = render_interval(verdict.metric, side.score_low, side.score_high)
-    return f"`{side.model}` ({render_score(verdict.metric, side.score)} {interval})"
+    return f"`{side.model}` ({render_side_score(verdict.metric, side)})"

@@ -1,0 +1,68 @@
+"""Parts of a suite that are worth a look of their own: its categories, the lengths of its questions, its languages."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nomoat.records import Example
+
+MIN_FOR_LENGTHS = 30  # thirds of fewer examples say nothing
+LETTERS_LOOKED_AT = 400
+LANGUAGES = (("HANGUL", "Korean"), ("HIRAGANA", "Japanese"), ("KATAKANA", "Japanese"), ("CJK", "Chinese"))
+ELSE = "other languages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Some examples of a suite, by their positions in it."""
+
+    name: str
+    positions: tuple[int, ...]
+
+
+def slices_of(examples: Sequence[Example]) -> list[Slice]:
+    """All examples first, then each category, third of lengths and language, where there are several."""
+    rows = [Slice(name="all", positions=tuple(range(len(examples))))]
+    rows += _several([example.category or "(none)" for example in examples])
+    if len(examples) >= MIN_FOR_LENGTHS:
+        rows += _thirds([sum(len(turn.content) for turn in example.messages) for example in examples])
+    rows += _several([language_of(example.messages[-1].content) for example in examples])
+    return rows
+
+
+def language_of(text: str) -> str:
+    """The language a text is written in, as far as its letters tell: Korean, Japanese and Chinese are told apart, all else is one.
+
+    A Korean question in a Latin prompt counts as Korean from one letter in five on.
+    """
+    letters = [char for char in text if char.isalpha()][-LETTERS_LOOKED_AT:]
+    names = [unicodedata.name(char, "").partition(" ")[0] for char in letters]
+    for script, language in LANGUAGES:
+        if sum(name.startswith(script) for name in names) > len(letters) / 5:
+            return language
+    return ELSE
+
+
+def _several(names: Sequence[str]) -> list[Slice]:
+    known = sorted(set(names))
+    if len(known) < 2:
+        return []
+    return [Slice(name=name, positions=tuple(at for at, other in enumerate(names) if other == name)) for name in known]
+
+
+def _thirds(lengths: Sequence[int]) -> list[Slice]:
+    order = sorted(range(len(lengths)), key=lambda at: lengths[at])
+    low, high = lengths[order[len(order) // 3]], lengths[order[2 * len(order) // 3]]
+    if not lengths[order[0]] < low < high:
+        return []
+    bounds = (
+        (f"under {low:,} characters", 0, low),
+        (f"{low:,} to {high - 1:,} characters", low, high),
+        (f"{high:,} characters or more", high, lengths[order[-1]] + 1),
+    )
+    return [
+        Slice(name=name, positions=tuple(at for at, length in enumerate(lengths) if start <= length < end))
+        for name, start, end in bounds
+    ]

@@ -1,0 +1,177 @@
+"""Many models on the same questions: `nomoat duel --table`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from nomoat.errors import UnsupportedError, UsageError
+from nomoat.judge import stats, wording
+from nomoat.judge.duel import implied_suite, run_duel
+from nomoat.judge.run import Progress, opened_store, quiet, run_suite
+from nomoat.judge.store import AnswerStore
+from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare
+from nomoat.records import Leaderboard, Side, Standing, Verdict
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+
+AVERAGE_RATING = 1000.0
+RATING_PER_LOG_ODDS = 400 / math.log(10)  # Elo: ten to one is 400 points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A leaderboard with the evaluations behind it, in its order."""
+
+    leaderboard: Leaderboard
+    evaluations: tuple[Evaluation, ...]
+
+
+def run_table(
+    models: Sequence[str | Responder],
+    suite: str | Path | Suite | None = None,
+    *,
+    limit: int | None = None,
+    rules: Rules = DEFAULT_RULES,
+    seed: int = 0,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    progress: Progress = quiet,
+    store: AnswerStore | None = None,
+) -> Table:
+    """Ask every model everything, one model after another, and put them in order.
+
+    Over stored reviews, models are ordered by the pairs that were reviewed. Raises what `run_duel` raises, UsageError for fewer than
+    2 models or one named twice, UnsupportedError if two halves of the models were never compared.
+    """
+    names = [model if isinstance(model, str) else model.ref for model in models]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
+    asked = load_suite(implied_suite(*models) if suite is None else suite)
+    if asked.metric == "review":
+        return _reviewed_table(models, asked, limit, rules, seed)
+    with opened_store(store) as answers:
+        evaluations = [
+            run_suite(model, asked, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
+            for model in models
+        ]
+    duels = {
+        (one, other): Duel(
+            verdict=compare(evaluations[one], evaluations[other], rules=rules), left=evaluations[one], right=evaluations[other]
+        )
+        for one, other in combinations(range(len(models)), 2)
+    }
+    return _ordered(evaluations, duels, rules)
+
+
+def _reviewed_table(models: Sequence[str | Responder], suite: Suite, limit: int | None, rules: Rules, seed: int) -> Table:
+    duels: dict[tuple[int, int], Duel] = {}
+    for one, other in combinations(range(len(models)), 2):
+        try:
+            duels[one, other] = run_duel(models[one], models[other], suite, limit=limit, rules=rules, seed=seed)
+        except UnsupportedError:
+            continue  # these two were never shown to the judge together
+    _require_connected(len(models), list(duels), suite.name)
+    evaluations = []
+    for at in range(len(models)):
+        own = [fought.left if at == pair[0] else fought.right for pair, fought in duels.items() if at in pair]
+        outcomes = own[0].outcomes
+        means = [float(np.mean([side.outcomes[item].score for side in own])) for item in range(len(outcomes))]
+        scored = tuple(replace(outcome, score=score) for outcome, score in zip(outcomes, means, strict=True))
+        low, high = stats.mean_interval(means, confidence=1 - rules.alpha, seed=seed)
+        side = replace(own[0].side, score=float(np.mean(means)), score_low=low, score_high=high)
+        evaluations.append(replace(own[0], outcomes=scored, side=side))
+    note = f"{len(duels)} of {len(models) * (len(models) - 1) // 2} pairs were reviewed; a score is the mean over a model's pairs"
+    every_note = [fought.verdict.notes for fought in duels.values()]
+    shared = [text for text in every_note[0] if all(text in others for others in every_note)]
+    return _ordered(evaluations, duels, rules, (note, *shared))
+
+
+def _ordered(
+    evaluations: Sequence[Evaluation],
+    duels: Mapping[tuple[int, int], Duel],
+    rules: Rules,
+    notes: Sequence[str] = (),
+) -> Table:
+    first = evaluations[0]
+    # I items, M models
+    wins_IMM = np.zeros((len(first.outcomes), len(evaluations), len(evaluations)))
+    for (one, other), fought in duels.items():
+        gap_I = np.sign([a.score - b.score for a, b in zip(fought.left.outcomes, fought.right.outcomes, strict=True)])
+        wins_IMM[:, one, other] = (1 + gap_I) / 2
+        wins_IMM[:, other, one] = (1 - gap_I) / 2
+    strengths_M, intervals_M2 = stats.bradley_terry_intervals(wins_IMM, confidence=1 - rules.alpha, seed=first.seed)
+    order = sorted(range(len(evaluations)), key=lambda at: -strengths_M[at])
+    against_first = {at: verdict for at in order[1:] if (verdict := _verdict_on(duels, at, order[0])) is not None}
+    corrected = dict(zip(against_first, stats.holm([verdict.p_value for verdict in against_first.values()]), strict=True))
+    standings = []
+    for at in order:
+        low, high = (AVERAGE_RATING + RATING_PER_LOG_ODDS * float(bound) for bound in intervals_M2[at])
+        rating = AVERAGE_RATING + RATING_PER_LOG_ODDS * float(strengths_M[at])
+        standing = Standing(side=evaluations[at].side, rating=rating, rating_low=low, rating_high=high)
+        if at in against_first:
+            verdict = against_first[at]
+            standing = replace(
+                standing,
+                difference=verdict.difference,
+                difference_low=verdict.difference_low,
+                difference_high=verdict.difference_high,
+                p_value=corrected[at],
+            )
+        standings.append(standing)
+    suite = first.suite
+    every_note = [note for evaluation in evaluations for note in evaluation.notes]
+    leaderboard = Leaderboard(
+        suite=suite.name,
+        metric=suite.metric,
+        num_examples=len(first.outcomes),
+        standings=tuple(standings),
+        sentence=_sentence(suite, standings, len(first.outcomes), rules.alpha),
+        notes=tuple(dict.fromkeys((*every_note, *notes))),
+        suite_sha256=suite.sha256,
+        seed=first.seed,
+        alpha=rules.alpha,
+    )
+    return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order))
+
+
+def _verdict_on(duels: Mapping[tuple[int, int], Duel], one: int, other: int) -> Verdict | None:
+    """The verdict of `one` against `other`, seen from `one`'s side; None if they were never compared."""
+    if (one, other) in duels:
+        return duels[one, other].verdict
+    if (other, one) not in duels:
+        return None
+    found = duels[other, one].verdict
+    return replace(found, difference=-found.difference, difference_low=-found.difference_high, difference_high=-found.difference_low)
+
+
+def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, alpha: float) -> str:
+    """Who leads, and whom the data cannot tell from the leader."""
+    leader = _name(standings[0].side)
+    level = [_name(row.side) for row in standings[1:] if row.p_value is not None and row.p_value >= alpha]
+    lead = (
+        f"{leader} leads {len(standings) - 1} other model{'s' if len(standings) > 2 else ''} on `{suite.name}`, {num_examples:,} items"
+    )
+    if not level:
+        unknown = sum(row.p_value is None for row in standings[1:])
+        return f"{lead}{f'; {unknown} of them never compared with it directly' if unknown else ''}."
+    return f"{lead}; too close to call between it and {wording.listed(level)}."
+
+
+def _name(side: Side) -> str:
+    return f"`{side.model}`"
+
+
+def _require_connected(num_models: int, pairs: Sequence[tuple[int, int]], suite: str) -> None:
+    reached = {0}
+    for _ in range(num_models):
+        reached |= {at for pair in pairs if reached & set(pair) for at in pair}
+    if len(reached) < num_models:
+        raise UnsupportedError(
+            f"the stored reviews of `{suite}` do not connect these models: some were never compared with any of the others",
+            hint="name a model that was compared with all of them, such as vicuna-13b",
+        )

@@ -1,0 +1,67 @@
+"""Leaderboards: the order, what lies between the rows, and what was never compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import UnsupportedError, UsageError
+from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
+from nomoat.judge.verdict import score_interval
+from nomoat.records import Example, Message
+from nomoat.responder import Responder
+
+N = 120
+
+
+def knowing(name: str, right: range) -> Responder:
+    return Responder(name, FakeEngine(answers={f"question {at}": "yes" if at in right else "no" for at in range(N)}))
+
+
+@pytest.fixture
+def suite() -> Suite:
+    examples = tuple(Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes") for at in range(N))
+    return Suite(name="quiz", metric="exact", examples=examples, sha256="q")
+
+
+def test_leaderboard_orders_models_and_says_whom_it_cannot_tell_from_the_first(suite: Suite) -> None:
+    board = run_table([knowing("low", range(20)), knowing("top", range(100)), knowing("near", range(3, 100))], suite).leaderboard
+    assert [row.side.model for row in board.standings] == ["top", "near", "low"]
+    top, near, low = board.standings
+    assert top.rating > near.rating > low.rating
+    assert sum(row.rating for row in board.standings) == pytest.approx(3000)
+    assert (top.side.score_low, top.side.score_high) == score_interval("exact", [1.0] * 100 + [0.0] * 20)
+    assert (top.difference, top.p_value) == (None, None)
+    assert near.difference == pytest.approx(-3 / 120)
+    assert near.p_value == pytest.approx(0.25)
+    assert low.p_value is not None
+    assert low.p_value < 1e-9
+    assert board.sentence == "`top` leads 2 other models on `quiz`, 120 items; too close to call between it and `near`."
+
+
+def test_p_values_are_corrected_for_the_number_of_rows(suite: Suite) -> None:
+    """6 against 0, twice: p = 2 / 2**6 = 0.031 each, and 0.0625 where both are looked at."""
+    models = [knowing("top", range(60)), knowing("b", range(54)), knowing("c", range(6, 60))]
+    board = run_table(models, suite).leaderboard
+    assert [row.p_value for row in board.standings[1:]] == [0.0625, 0.0625]
+    assert "too close to call between it and" in board.sentence
+
+
+def test_table_needs_different_models(suite: Suite) -> None:
+    for names in (["fake:"], ["fake:", "fake:"]):
+        with pytest.raises(UsageError, match="a table needs at least two different models"):
+            run_table(names, suite)
+
+
+@pytest.mark.data
+def test_vicunas_reviews_make_one_table_of_the_blogs_five_systems(vicuna_folder: Path) -> None:
+    names = [f"stored:vicuna80/{name}" for name in ("llama-13b", "alpaca-13b", "bard", "gpt35", "vicuna-13b")]
+    board = run_table(names).leaderboard
+    assert [row.side.model.rpartition("/")[2] for row in board.standings] == ["gpt35", "vicuna-13b", "bard", "alpaca-13b", "llama-13b"]
+    assert board.notes[0] == "5 of 10 pairs were reviewed; a score is the mean over a model's pairs"
+    assert [row.p_value is None for row in board.standings] == [True, False, True, True, True]  # nobody reviewed Bard against ChatGPT
+    with pytest.raises(UnsupportedError, match="do not connect"):
+        run_table(["stored:vicuna80/bard", "stored:vicuna80/gpt35"])
