@@ -27,6 +27,13 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def mirror() -> None:
+    """The data sets of the built-in suites can be had, from NOMOAT_MIRROR. Mark the test with `data`."""
+    if not os.environ.get("NOMOAT_MIRROR"):
+        pytest.skip("needs data sets from their source or a mirror: set NOMOAT_MIRROR")
+
+
+@pytest.fixture
 def vicuna_folder(empty_home: Path) -> Path:
     """The Vicuna blog's answers and reviews, as `pull_dataset("vicuna80")` leaves them. Mark the test with `data`."""
     if os.environ.get("NOMOAT_MIRROR"):

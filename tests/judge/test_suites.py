@@ -141,7 +141,9 @@ def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:
         ("metrik = 'exact'", " sets `metrik`, which a suite does not have"),
         ("max_new_tokens = '5'", ": `max_new_tokens` is '5', and should be of type int"),
         ("max_new_tokens = 0", ": max_new_tokens is 0"),
-        ("metric = 'bleu'", ": metric is `bleu`"),
+        ("metric = 'bleurt'", ": metric is `bleurt`"),
+        ("stop = 'x'", ": `stop` is 'x', and should be a list of texts"),
+        ("shots = 2", ": shots is 2, without a file they could come from"),
         ("prompt = 'Q:'", ": the prompt does not say where the example's text goes"),
         ("examples = 'none.jsonl'", " names examples in `none.jsonl`, and there is no such file"),
     ],
@@ -192,7 +194,7 @@ def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path:
     with pytest.raises(UnknownModelError) as caught:
         load_suite("vicuna8")
     assert caught.value.message == "no suite is called `vicuna8`"
-    assert caught.value.hint == "known: vicuna80; or give the path of a .toml, .jsonl or .csv"
+    assert caught.value.hint == ("did you mean `vicuna80`? `nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv")
     for ref in ("none.jsonl", "no/where", tmp_path / "nowhere"):
         with pytest.raises(DataError, match="there is no such file"):
             load_suite(ref)
@@ -216,3 +218,68 @@ def test_vicuna80_has_its_80_questions_in_nine_categories(vicuna_folder: Path) -
     assert len(suite.examples) == 80
     assert len({example.category for example in suite.examples}) == 9
     assert (suite.metric, suite.licence) == ("review", "apache-2.0")
+
+
+def test_shots_are_turns_of_a_chat_or_one_text(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", {"input": "1+1", "target": "2"}, {"input": "2+2", "target": "4"})
+    write_lines(tmp_path / "s.jsonl", {"input": "3+3", "target": "6"})
+    toml = tmp_path / "s.toml"
+    frame = 'metric = "numeric"\nprompt = "Q: {input}\\nA:"\nshots = 2\nshots_from = "train.jsonl"\n'
+    toml.write_text(frame)
+    assert [(message.role, message.content) for message in load_suite(toml).examples[0].messages] == [
+        ("user", "Q: 1+1\nA:"),
+        ("assistant", "2"),
+        ("user", "Q: 2+2\nA:"),
+        ("assistant", "4"),
+        ("user", "Q: 3+3\nA:"),
+    ]
+    toml.write_text(frame + 'chat = false\nsystem = "Add."\n')
+    (message,) = load_suite(toml).examples[0].messages
+    assert message.content == "Add.\n\nQ: 1+1\nA: 2\n\nQ: 2+2\nA: 4\n\nQ: 3+3\nA:"
+    toml.write_text(frame.replace("shots = 2", "shots = 3"))
+    with pytest.raises(DataError, match="holds 2 examples, and 3 are to be shown"):
+        load_suite(toml)
+
+
+def test_every_setting_is_written_and_read_back(tmp_path: Path) -> None:
+    write_lines(
+        tmp_path / "s.jsonl",
+        {"input": "x", "target": ["1", "one"], "group": "g"},
+        {"id": "b", "input": "y", "target": "2", "follows": "1"},
+    )
+    (tmp_path / "s.toml").write_text(
+        'metric = "f1"\ntitle = "T"\nlanguage = "en"\nprompt_source = "ours"\nstop = ["\\n"]\nchat = false\ndelimiter = "  "\n'
+    )
+    suite = load_suite(tmp_path / "s.toml")
+    assert suite.examples[0].other_targets == ("one",)
+    assert (suite.stop, suite.chat, suite.delimiter) == (("\n",), False, "  ")
+    assert load_suite(write_suite(suite, tmp_path / "copy")) == suite
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "message"),
+    [
+        ("numeric", "many", "has the target `many`, which holds no number"),
+        ("regex", "(", "has the target `(`, which is no pattern"),
+        ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
+        ("json", "{", "has a target that is not JSON"),
+    ],
+)
+def test_target_that_the_metric_cannot_use_is_refused(tmp_path: Path, metric: str, target: str, message: str) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {"input": "x", "target": target})
+    path.with_suffix(".toml").write_text(f'metric = "{metric}"')
+    with pytest.raises(DataError) as caught:
+        load_suite(path)
+    assert message in caught.value.message and caught.value.message.endswith(f"and the metric is `{metric}`")
+
+
+def test_schema_may_be_all_there_is(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {"input": "x"})
+    (tmp_path / "s.schema.json").write_text('{"type": "object", "required": ["a"]}')
+    path.with_suffix(".toml").write_text('metric = "json"\nschema = "s.schema.json"')
+    suite = load_suite(path)
+    assert suite.schema == {"type": "object", "required": ["a"]}
+    assert load_suite(write_suite(suite, tmp_path / "copy")) == suite
+    (tmp_path / "s.schema.json").write_text('{"type": "thing"}')
+    with pytest.raises(DataError, match="is no JSON schema"):
+        load_suite(path)

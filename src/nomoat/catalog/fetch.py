@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from nomoat import net, paths
-from nomoat.catalog import http, pypi
+from nomoat.catalog import archive, http, pypi
 from nomoat.catalog.part import Part, part_of
 from nomoat.errors import DownloadError, UsageError
 from nomoat.records import Source
@@ -67,12 +67,24 @@ def _fill(source: Source, part: Part) -> str | None:
             headers = {"authorization": f"Bearer {token}"} if token else {}
             return http.fill(part, hub_url(rest), where=source.url, size_bytes=source.size_bytes, headers=headers)
         case "https" | "http":
+            if source.member:
+                _fill_from_archive(part, source.url, source.member)
+                return None
             return http.fill(part, source.url, where=source.url, size_bytes=source.size_bytes)
         case "mirror":
             raise DownloadError(
                 f"`{source.file_name}` can be had only from a mirror", hint="set NOMOAT_MIRROR to a folder or a URL that holds it"
             )
     raise UsageError(f"`{source.url}` is no place to pull from", hint="use pypi:, hf: or https:")
+
+
+def _fill_from_archive(part: Part, url: str, member: str) -> None:
+    """Pull an archive beside the part, and take one file out of it."""
+    part.start_over()
+    part.folder_path.mkdir(parents=True, exist_ok=True)
+    with part_of(part.folder_path / "archive", part.purpose, part.report) as whole:
+        http.fill(whole, url, where=url)
+    archive.extract(part.folder_path / "archive", member, part.file)
 
 
 def _fill_from_mirror(source: Source, part: Part) -> str | None:

@@ -11,19 +11,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO
 
-from nomoat import net, paths
+from nomoat import net
+from nomoat.catalog import archive
 from nomoat.catalog.part import DISK_HINT, Part
-from nomoat.errors import BadFileError, DownloadError, NotEnoughDiskError
+from nomoat.errors import DownloadError, NotEnoughDiskError
 
 POLL_SECONDS = 0.2
-NESTED = "!"  # `outer.tar.gz!inner/file`: a member of an archive that is itself a member
 
 
 def fill(part: Part, *, requirement: str, member: str) -> None:
@@ -41,7 +38,7 @@ def fill(part: Part, *, requirement: str, member: str) -> None:
     archives = list((folder / "got").iterdir())
     if len(archives) != 1:
         raise DownloadError(f"pip fetched {len(archives)} files for `{requirement}`, not one", hint="check `pip config list`")
-    _extract(archives[0], member, part.file)
+    archive.extract(archives[0], member, part.file)
 
 
 def _run_pip(requirement: str, folder: Path, report: Callable[[int, int | None], None]) -> None:
@@ -114,36 +111,3 @@ def _bytes_in(folder: Path) -> int:
             with suppress(OSError):  # pip moves files while we look
                 total += (Path(root) / name).stat().st_size
     return total
-
-
-# ---------------------------------------------------------------- archives
-def _extract(archive: Path, member: str, file: BinaryIO) -> None:
-    outer, _, inner = member.partition(NESTED)
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened, opened.open(outer) as stream:
-                _copy(stream, inner, file)
-        else:
-            with tarfile.open(archive) as opened_tar:
-                _copy(_tar_member(opened_tar, outer), inner, file)
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as exc:
-        raise BadFileError(f"`{archive.name}` holds no readable `{member}`", hint="report this: the catalogue is wrong") from exc
-
-
-def _copy(stream: IO[bytes], inner: str, file: BinaryIO) -> None:
-    if not inner:
-        shutil.copyfileobj(stream, file, paths.READ_BLOCK_BYTES)
-        return
-    with tarfile.open(fileobj=stream, mode="r|*") as nested:
-        for entry in nested:
-            if entry.name == inner:
-                shutil.copyfileobj(_tar_member(nested, entry), file, paths.READ_BLOCK_BYTES)
-                return
-    raise KeyError(inner)
-
-
-def _tar_member(archive: tarfile.TarFile, member: str | tarfile.TarInfo) -> IO[bytes]:
-    stream = archive.extractfile(member)
-    if stream is None:  # a folder
-        raise KeyError(str(member))
-    return stream

@@ -21,6 +21,7 @@ from nomoat.cli.route import route
 from nomoat.cli.run import run
 from nomoat.cli.serve import serve
 from nomoat.cli.show import show
+from nomoat.cli.suites import suites
 from nomoat.cli.tune import tune
 from nomoat.errors import NomoatError
 
@@ -46,6 +47,7 @@ for command in (demo, pull, models, show, rm, run, serve, tune, duel, bench, con
     app.command()(command)
 app.command("eval")(eval_)
 app.add_typer(route, name="route")
+app.add_typer(suites, name="suites")
 
 
 def _print_version(asked: bool) -> None:

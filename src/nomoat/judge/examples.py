@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,9 +14,49 @@ from nomoat.errors import DataError
 from nomoat.records import Example, Message, Role
 from nomoat.textfiles import read_jsonl
 
+ANSWER = "{answer}"  # where the answer's code goes in the program that tests it
 
-def read_examples(path: Path, *, system: str = "", prompt: str = "{input}") -> tuple[Example, ...]:
-    """The examples of a JSONL file; `system` and `prompt` are put around those that give `input`.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What is put around an example that gives `input`. `shots` are (text, answer) pairs shown before it.
+
+    In a chat they are turns of their own; without `chat` everything is one text, each answer after its text and `delimiter`.
+    """
+
+    system: str = ""
+    prompt: str = "{input}"
+    chat: bool = True
+    delimiter: str = " "
+    shots: tuple[tuple[str, str], ...] = ()
+
+    def around(self, text: str) -> tuple[Message, ...]:
+        """The conversation that asks for `text`."""
+        asked_text = self._filled(text)
+        if not self.chat:
+            shown = [f"{self._filled(shot)}{self.delimiter}{answer}" for shot, answer in self.shots]
+            return asked("\n\n".join([*([self.system] if self.system else []), *shown, asked_text]))
+        turns = [Message(role="system", content=self.system)] if self.system else []
+        for shot, answer in self.shots:
+            turns += [Message(role="user", content=self._filled(shot)), Message(role="assistant", content=answer)]
+        return (*turns, *asked(asked_text))
+
+    def _filled(self, text: str) -> str:
+        return self.prompt.replace("{input}", text)  # not str.format: texts hold braces of their own
+
+
+def asked(text: str) -> tuple[Message, ...]:
+    """A conversation of one question."""
+    return (Message(role="user", content=text),)
+
+
+def code_target(*, before: str, after: str, joined: bool = False) -> str:
+    """The program that tests an answer of code. `joined`: the answer goes on in the middle of `before`, not on a line of its own."""
+    return f"{before}{ANSWER}\n{after}" if joined else f"{before}\n{ANSWER}\n{after}"
+
+
+def read_examples(path: Path, frame: Frame, *, needs_target: bool = True) -> tuple[Example, ...]:
+    """The examples of a JSONL file; `frame` is put around those that give `input`.
 
     Raises DataError, naming file and line, for whatever is missing, doubled or of the wrong type.
     """
@@ -23,18 +64,32 @@ def read_examples(path: Path, *, system: str = "", prompt: str = "{input}") -> t
     lines: dict[str, int] = {}
     for line, row in read_jsonl(path):
         where = f"`{path}`, line {line}"
-        example = _parse(where, str(line), row, system, prompt)
+        example = _parse(where, str(line), row, frame, needs_target)
         if example.id in lines:
             raise DataError(f"{where}: the id `{example.id}` was used in line {lines[example.id]} already")
+        if example.follows and example.follows not in lines:
+            raise DataError(f"{where}: it follows `{example.follows}`, which is no example before it")
         lines[example.id] = line
         examples.append(example)
     return tuple(examples)
 
 
+def read_shots(path: Path, count: int) -> tuple[tuple[str, str], ...]:
+    """The first `count` (input, target) pairs of a JSONL file. Raises DataError."""
+    shots = []
+    for line, row in read_jsonl(path)[:count]:
+        where = f"`{path}`, line {line}"
+        shots.append((_text(where, row, "input"), _targets(where, row)[0]))
+    if len(shots) < count:
+        raise DataError(f"`{path}` holds {len(shots)} examples, and {count} are to be shown")
+    return tuple(shots)
+
+
 def render_example(example: Example) -> str:
     """One line of JSONL, without its line end; fields that are empty are left out."""
     row = {key: value for key, value in dataclasses.asdict(example).items() if value}
-    return json.dumps({"target": "", **row}, ensure_ascii=False)
+    others = row.pop("other_targets", ())
+    return json.dumps({"target": "", **row, **({"target": [example.target, *others]} if others else {})}, ensure_ascii=False)
 
 
 def digest_of(examples: Sequence[Example]) -> str:
@@ -46,32 +101,41 @@ def digest_of(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def _parse(where: str, default_id: str, row: dict[str, Any], system: str, prompt: str) -> Example:
+def _parse(where: str, default_id: str, row: dict[str, Any], frame: Frame, needs_target: bool) -> Example:
     number = row.get("id", default_id)
     if isinstance(number, bool) or not isinstance(number, int | str) or number == "":
         raise DataError(f"{where}: `id` is {number!r}, and should be text or a whole number")
-    target = _text(where, row, "target")
+    target, *others = _targets(where, row) if needs_target or row.get("target") else [""]
     choices = row.get("choices", [])
     if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
         raise DataError(f"{where}: `choices` is {choices!r}, and should be a list of texts")
     if choices and (len(choices) < 2 or len(set(choices)) < len(choices)):
         raise DataError(f"{where}: `choices` needs at least two, all different: {choices!r}")
-    if choices and target not in choices:
-        raise DataError(f"{where}: the target `{target}` is not one of the choices: {', '.join(choices)}")
-    category = row.get("category", "")
-    if not isinstance(category, str):
-        raise DataError(f"{where}: `category` is {category!r}, and should be text")
-    messages = _messages(where, row, system, prompt)
-    return Example(id=str(number), messages=messages, target=target, choices=tuple(choices), category=category)
+    for wanted in (target, *others):
+        if choices and wanted not in choices:
+            raise DataError(f"{where}: the target `{wanted}` is not one of the choices: {', '.join(choices)}")
+    names = {}
+    for key in ("category", "follows", "group"):
+        names[key] = row.get(key, "")
+        if not isinstance(names[key], str):
+            raise DataError(f"{where}: `{key}` is {names[key]!r}, and should be text")
+    messages = _messages(where, row, frame)
+    return Example(id=str(number), messages=messages, target=target, choices=tuple(choices), other_targets=tuple(others), **names)
 
 
-def _messages(where: str, row: dict[str, Any], system: str, prompt: str) -> tuple[Message, ...]:
+def _targets(where: str, row: dict[str, Any]) -> list[str]:
+    """The right answer, or all of them."""
+    value = row.get("target")
+    if isinstance(value, list) and value and all(isinstance(item, str) and item.strip() for item in value):
+        return list(dict.fromkeys(value))
+    return [_text(where, row, "target")]
+
+
+def _messages(where: str, row: dict[str, Any], frame: Frame) -> tuple[Message, ...]:
     if ("input" in row) == ("messages" in row):
         raise DataError(f"{where}: an example has either `input` or `messages`")
     if "input" in row:
-        # Not str.format: texts hold braces of their own.
-        asked = Message(role="user", content=prompt.replace("{input}", _text(where, row, "input")))
-        return (Message(role="system", content=system), asked) if system else (asked,)
+        return frame.around(_text(where, row, "input"))
     turns = row["messages"]
     hint = 'a conversation is [{"role": "user", "content": "…"}, …], and the user speaks last'
     if not isinstance(turns, list) or not turns:

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from nomoat import responder as responders
 from nomoat.errors import DataError, UnsupportedError, UsageError
-from nomoat.judge import scorers
+from nomoat.judge import choices, code, scorers
 from nomoat.judge.store import AnswerStore, ChoiceScores
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
-from nomoat.records import Completion, Example, Outcome, Request
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.records import Completion, Example, Message, Outcome, Request
+from nomoat.responder import CLOUD_PROVIDERS, DEFAULT_CONCURRENCY, Responder
 
 STORED = "stored:"
 
@@ -65,10 +66,10 @@ def run_suite(
 ) -> Evaluation:
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
     suite, notes = drawn(load_suite(suite), limit, seed)
-    if suite.metric == "review":
+    if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
-            hint=f"try `nomoat duel {STORED}{suite.name}/vicuna-13b {STORED}{suite.name}/gpt35`",
+            hint=f"try `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
         )
     with opened(responder) as model, opened_store(store) as answers:
         asking = Asking(model=model, suite=suite, store=answers, concurrency=concurrency, progress=progress)
@@ -90,6 +91,7 @@ class Asking:
     num_reused: int = 0
     num_cut: int = 0
     writes_choices: bool = False
+    histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
 
     def ask(self, examples: Sequence[Example]) -> None:
         """Ask these, and keep what they are worth: here, and in the store, where `route` finds it."""
@@ -124,16 +126,25 @@ class Asking:
             )
         if self.writes_choices:
             unmatched = sum(
-                scorers.matching_choice(outcome.answer, example.choices) is None
+                choices.written_choice(self.suite, example, outcome.answer) is None
                 for outcome, example in zip(self.outcomes, self.examples, strict=True)
             )
+            how = "it wrote a letter" if choices.by_letter(self.suite) else "it wrote its choice"
             yield (
-                f"`{self.model.ref}` gives no likelihoods: its written answers were compared with the choices, "
-                f"and {unmatched:,} of {len(self.outcomes):,} were none of them"
+                f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
+        if self.suite.metric in scorers.CORPUS_SCORERS:
+            yield scorers.corpus_note(self.suite.metric, [(e, o.answer) for e, o in zip(self.examples, self.outcomes, strict=True)])
 
     def request(self, example: Example) -> Request:
-        return Request(messages=example.messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
+        """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
+        if self.writes_choices:
+            messages = choices.written_question(self.suite, example)
+            return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
+        common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
+        if not self.suite.chat and not self.model.ref.startswith(tuple(f"{name}:" for name in CLOUD_PROVIDERS)):
+            return Request(prompt=example.messages[-1].content, **common)
+        return Request(messages=(*self.histories.get(example.follows, ()), *example.messages), **common)
 
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
         return Outcome(
@@ -161,7 +172,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         run.show(done)
         began = time.perf_counter()
         try:
-            scores = run.model.score(run.request(example), example.choices)
+            scores = run.model.score(run.request(example), [f"{run.suite.delimiter}{choice}" for choice in example.choices])
         except UnsupportedError:
             run.writes_choices = True
             return _by_text(run, examples)
@@ -174,27 +185,38 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     for example in examples:
         scored = found[example.id]
         answer = example.choices[scorers.likeliest(scored.scores, per_token=run.suite.per_token)]
-        outcomes.append(run.outcome(example, answer=answer, score=float(answer == example.target), seconds=scored.seconds))
+        outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
     return outcomes
 
 
 def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
+    answered: dict[str, Completion] = {}
+    while remaining := [example for example in examples if example.id not in answered]:
+        # An example that follows another one is asked once that one is answered.
+        ready = [example for example in remaining if not example.follows or example.follows in run.histories]
+        if not ready:
+            raise UsageError(f"example `{remaining[0].id}` follows `{remaining[0].follows}`, which is not asked")
+        for example, completion in _written(run, ready, len(answered)):
+            answered[example.id] = completion
+            run.histories[example.id] = (*run.request(example).messages, Message(role="assistant", content=completion.text))
+    pairs = [(example, answered[example.id].text) for example in examples]
     return [
-        _with_usage(
-            run.outcome(example, answer=completion.text, score=_score_text(run, example, completion.text), seconds=0.0), completion
-        )
-        for example, completion in _written(run, examples)
+        _with_usage(run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
+        for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
     ]
 
 
-def _score_text(run: Asking, example: Example, answer: str) -> float:
+def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
+    """What each written answer is worth."""
+    suite = run.suite
     if run.writes_choices:
-        index = scorers.matching_choice(answer, example.choices)
-        return float(index is not None and example.choices[index] == example.target)
-    return scorers.exact(answer, example.target)
+        return [choices.is_right(example, choices.written_choice(suite, example, answer)) for example, answer in pairs]
+    if suite.metric == "code":
+        return code.score_code(pairs, chat=suite.chat)
+    return [scorers.score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
 
 
-def _written(run: Asking, examples: Sequence[Example]) -> Iterator[tuple[Example, Completion]]:
+def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:
     """Every example with its answer, in order, once all are there. Equal questions are asked once."""
     requests = {example.id: run.request(example) for example in examples}
     found: dict[Request, Completion] = {}
@@ -206,12 +228,12 @@ def _written(run: Asking, examples: Sequence[Example]) -> Iterator[tuple[Example
     require_context(run, missing, new_tokens=run.suite.max_new_tokens)
     pending = list(dict.fromkeys(requests[example.id] for example in missing))
     num_open = len(pending)
-    run.show(len(examples) - num_open)
+    run.show(num_before + len(examples) - num_open)
     for index, completion in run.model.complete_many(pending, concurrency=run.concurrency):
         run.store.save_answer(run.model.digest, pending[index], completion)
         found[pending[index]] = completion
         num_open -= 1
-        run.show(len(examples) - num_open)
+        run.show(num_before + len(examples) - num_open)
     run.num_reused += num_reused
     run.num_cut += sum(found[request].finish_reason == "length" for request in requests.values())
     return ((example, found[requests[example.id]]) for example in examples)
@@ -246,16 +268,30 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
 
 
 def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str, ...]]:
-    """The suite with `limit` of its examples, drawn at random (files are often sorted by label), in their order."""
+    """The suite with `limit` of its examples, drawn at random (files are often sorted by label), in their order.
+
+    Conversations stay whole, so that a suite of them may give a few examples fewer.
+    """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit}", hint="give a whole number of at least 1")
     total = len(suite.examples)
     if limit is None or limit >= total:
         return suite, ()
-    chosen = sorted(random.Random(seed).sample(range(total), limit))
-    return replace(suite, examples=tuple(suite.examples[at] for at in chosen)), (
-        f"{limit:,} of {total:,} examples, drawn with seed {seed}",
-    )
+    conversations = _conversations(suite.examples)
+    count = max(1, limit * len(conversations) // total)
+    chosen = sorted(random.Random(seed).sample(range(len(conversations)), count))
+    examples = tuple(example for at in chosen for example in conversations[at])
+    return replace(suite, examples=examples), (f"{len(examples):,} of {total:,} examples, drawn with seed {seed}",)
+
+
+def _conversations(examples: Sequence[Example]) -> list[list[Example]]:
+    """Each example with those that follow it, and those that follow them."""
+    first: dict[str, str] = {}
+    found: dict[str, list[Example]] = {}
+    for example in examples:
+        first[example.id] = first.get(example.follows, example.id)
+        found.setdefault(first[example.id], []).append(example)
+    return list(found.values())
 
 
 @contextmanager

@@ -1,11 +1,22 @@
-"""How one answer is scored against what was expected. Each scorer is a pure function; `run.py` asks the models."""
+"""How one answer is scored against what was expected. Each scorer is a pure function; `run.py` asks the models.
+
+Where an example has several targets, the best score counts. Code is run, and scored, in `code.py`.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
+import re
+import string
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
-from nomoat.records import ContinuationScore
+from nomoat.errors import DataError
+from nomoat.records import ContinuationScore, Example
 
 
 def normalise_answer(text: str) -> str:
@@ -32,6 +43,18 @@ def exact(answer: str, target: str) -> float:
     return float(given == wanted)
 
 
+def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[str, Any] | None = None) -> float:
+    """What a written answer is worth, in 0..1, by any metric that compares it with the example's targets.
+
+    Raises DataError for a pattern that takes too long, KeyError for a metric that needs more than the text.
+    """
+    if metric == "json":
+        return json_score(answer, example.target, schema)
+    scorer = TEXT_SCORERS[metric]
+    return max(scorer(answer, target) for target in (example.target, *example.other_targets))
+
+
+# ---------------------------------------------------------------- choices
 def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -> int:
     """Index of the likeliest choice; the first of several equal ones.
 
@@ -52,6 +75,230 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     return found[0] if len(found) == 1 and given else None
 
 
+LETTERS = string.ascii_uppercase
+ANSWER_WORDS = r"(?:the\s+)?(?:correct\s+|right\s+)?(?:answer(?:\s+is)?|option|choice|정답은?|답은?)?"
+LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Za-z])(?![A-Za-z])", re.IGNORECASE)
+
+
+def chosen_letter(answer: str, num_choices: int) -> int | None:
+    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None."""
+    found = LETTER.match(unicodedata.normalize("NFKC", answer))
+    index = LETTERS.index(found[1].upper()) if found else num_choices
+    return index if index < num_choices else None
+
+
+# ---------------------------------------------------------------- numbers
+NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+FINAL = "####"  # GSM8K writes its answers after it
+
+
+def number_in(text: str) -> Decimal | None:
+    """The number after the last `####` of a text, or else its last number; None if it holds none.
+
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5. Source: the flexible-extract filter of
+    EleutherAI/lm-evaluation-harness, gsm8k.
+    """
+    normalised = unicodedata.normalize("NFKC", text).replace("−", "-")
+    before, mark, after = normalised.rpartition(FINAL)
+    first_after = NUMBER.search(after) if mark else None
+    found = first_after[0] if first_after else next(iter(reversed(NUMBER.findall(before if mark else normalised))), None)
+    if found is None:
+        return None
+    try:
+        return Decimal(found.replace(",", "").replace("$", ""))
+    except InvalidOperation:
+        return None
+
+
+def numeric(answer: str, target: str) -> float:
+    """1.0 if the answer's number equals the target's, however both are written, else 0.0."""
+    given = number_in(answer)
+    return float(given is not None and given == number_in(target))
+
+
+# ---------------------------------------------------------------- words in common
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+KOREAN_MARKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
+
+
+def f1(answer: str, target: str) -> float:
+    """F1 over words, lower case, without punctuation and English articles. Source: SQuAD 1.1's evaluation script."""
+    return _f1(_squad_words(answer), _squad_words(target))
+
+
+def char_f1(answer: str, target: str) -> float:
+    """F1 over characters without space and punctuation, which is fair to Korean's endings. Source: KorQuAD 1.0's evaluation script."""
+    return _f1(_korquad_characters(answer), _korquad_characters(target))
+
+
+def _squad_words(text: str) -> list[str]:
+    bare = "".join(char for char in text.lower() if char not in string.punctuation)
+    return ARTICLES.sub(" ", bare).split()
+
+
+def _korquad_characters(text: str) -> list[str]:
+    spaced = text.translate(KOREAN_MARKS).lower()
+    return [char for char in spaced if char not in string.punctuation and not char.isspace()]
+
+
+def _f1(given: Sequence[object], wanted: Sequence[object]) -> float:
+    if not given or not wanted:
+        return float(given == wanted)
+    common = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * common / (len(given) + len(wanted))
+
+
+def rouge(answer: str, target: str) -> float:
+    """ROUGE-L (F1 over the longest common subsequence of words), without stemming. Source: Google's rouge-score.
+
+    Its own tokenizer knows ASCII only; ours splits any language at what is neither letter nor digit, and ASCII the same way.
+    """
+    return float(_rouge_scorer().score(target, answer)["rougeL"].fmeasure)
+
+
+class _Words:
+    """rouge-score's tokenizer for every script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", text.lower())
+
+
+@functools.cache
+def _rouge_scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+def chrf(answer: str, target: str) -> float:
+    """chrF2 of one sentence, in 0..1. Source: sacrebleu, with its defaults (Popović 2015, characters up to 6, no words)."""
+    import sacrebleu
+
+    return float(sacrebleu.sentence_chrf(answer, [target]).score) / 100
+
+
+def bleu(answer: str, target: str) -> float:
+    """BLEU of one sentence, in 0..1, with effective order. Source: sacrebleu, tokenizer 13a.
+
+    The mean over sentences is not the BLEU of the corpus, and 13a splits Korean at spaces only: prefer chrF.
+    """
+    import sacrebleu
+
+    return float(sacrebleu.sentence_bleu(answer, [target]).score) / 100
+
+
+CORPUS_SCORERS = ("chrf", "bleu")
+
+
+def corpus_note(metric: str, pairs: Sequence[tuple[Example, str]]) -> str:
+    """The score of all sentences as one text, which is what papers report, with sacrebleu's signature to compare it by."""
+    import sacrebleu
+
+    scorer = sacrebleu.CHRF() if metric == "chrf" else sacrebleu.BLEU()
+    most = max(1 + len(example.other_targets) for example, _ in pairs)
+    targets = [(example.target, *example.other_targets) for example, _ in pairs]
+    references: Any = [[known[at] if at < len(known) else None for known in targets] for at in range(most)]
+    score = scorer.corpus_score([answer for _, answer in pairs], references)
+    return f"over all sentences as one text: {score.name} {score.score:.1f} ({scorer.get_signature()})"
+
+
+# ---------------------------------------------------------------- patterns
+PATTERN_SECONDS = 2.0
+
+
+def matches(answer: str, pattern: str) -> float:
+    """1.0 if the pattern is found anywhere in the answer, else 0.0. Raises DataError if that takes more than two seconds."""
+    import regex
+
+    try:
+        return float(regex.search(pattern, answer, timeout=PATTERN_SECONDS) is not None)
+    except TimeoutError as exc:
+        raise DataError(
+            f"the pattern `{pattern}` took more than {PATTERN_SECONDS:g} s on one answer", hint="simplify it: nested repeats are slow"
+        ) from exc
+
+
+def broken_pattern(pattern: str) -> str:
+    """What is wrong with a pattern, to go on after "the example"; empty if nothing is."""
+    import regex
+
+    try:
+        regex.compile(pattern)
+    except regex.error as exc:
+        return f"has the target `{pattern}`, which is no pattern ({exc})"
+    return ""
+
+
+# ---------------------------------------------------------------- JSON
+def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None) -> float:
+    """F1 over the fields of the target's JSON and the answer's; 0.0 for an answer that is no JSON or breaks the schema.
+
+    Without a target, an answer that keeps the schema scores 1.0. Fields are compared by path and value; the order in a list does not
+    count, strings are compared as `exact` does, 1 equals 1.0.
+    """
+    import jsonschema
+
+    found, value = first_json(answer)
+    if not found:
+        return 0.0
+    if schema is not None and not jsonschema.validators.validator_for(schema)(schema).is_valid(value):
+        return 0.0
+    return _f1(list(_fields(value)), list(_fields(json.loads(target)))) if target else 1.0
+
+
+def broken_json(text: str) -> str:
+    """What is wrong with a target of JSON, to go on after "the example"; empty if nothing is."""
+    try:
+        json.loads(text)
+    except ValueError as exc:
+        return f"has a target that is not JSON ({exc})"
+    return ""
+
+
+def first_json(text: str) -> tuple[bool, Any]:
+    """Whether a text holds JSON, and its value: the whole text, or the first object or list in it."""
+    decoder = json.JSONDecoder()
+    try:
+        return True, json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    for start in (match.start() for match in re.finditer(r"[{\[]", text)):
+        try:
+            return True, decoder.raw_decode(text, start)[0]
+        except (ValueError, RecursionError):
+            continue
+    return False, None
+
+
+def _fields(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, object]]:
+    """(path, kind, value) of everything that holds no further fields; an empty object or list is a field too."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _fields(item, (*path, f".{key}"))
+    elif isinstance(value, list) and value:
+        for item in value:
+            yield from _fields(item, (*path, "[]"))
+    elif isinstance(value, str):
+        yield path, "text", normalise_answer(value)
+    elif isinstance(value, dict | list):
+        yield path, "empty", json.dumps(value)
+    else:
+        yield path, type(value).__name__ if isinstance(value, bool) else "value", value
+
+
+TEXT_SCORERS: dict[str, Callable[[str, str], float]] = {
+    "exact": exact,
+    "numeric": numeric,
+    "f1": f1,
+    "char-f1": char_f1,
+    "rouge": rouge,
+    "chrf": chrf,
+    "bleu": bleu,
+    "regex": matches,
+}
+
+
+# ---------------------------------------------------------------- signs
 def _is_padding(char: str) -> bool:
     return char == " " or unicodedata.category(char).startswith("P")
 

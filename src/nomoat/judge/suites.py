@@ -3,12 +3,8 @@
     {"id": "7", "input": "Works well.", "target": "positive", "choices": ["negative", "positive"], "category": "audio"}
 
 An example has either `input` (one user message, through the suite's `prompt` and `system` where it has them) or `messages`
-(a conversation, used as it is). `id` is the line's number where none is given; `choices` and `category` may be missing.
-
-    name = "reviews"              metric = "choice"     # or "exact"
-    examples = "reviews.jsonl"    sha256 = "…"          # of that file; checked
-    licence = "mit"               source = "https://…"
-    max_new_tokens = 32           per_token = false     # see scorers.py
+(a conversation, used as it is). `id` is the line's number where none is given. `docs/suites.md` describes every field of both files.
+The suites that come with nomoat are in `builtin.py`.
 """
 
 from __future__ import annotations
@@ -16,22 +12,27 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast, get_args
 
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
-from nomoat.judge.examples import digest_of, read_examples, render_example
-from nomoat.records import Example, Message
+from nomoat.judge import scorers
+from nomoat.judge.builtin import BUILT_IN, BuiltIn
+from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
+from nomoat.records import Example
 from nomoat.tasks import label_task_messages, read_labelled, read_table
-from nomoat.textfiles import read_jsonl, read_text
+from nomoat.textfiles import read_text
 
-Metric = Literal["exact", "choice", "review"]
+Metric = Literal[
+    "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge", "review"
+]  # fmt: skip
+WRITABLE = tuple(metric for metric in get_args(Metric) if metric != "review")  # what a suite's file may say
+WITHOUT_TARGET = ("json", "judge")  # a schema, or a judge, may be all there is
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
-BUILT_IN = ("vicuna80",)
 MAX_LABELS = 256  # each label is scored for each example; more than this is hardly a label column
 DEFAULT_MAX_NEW_TOKENS = 32
 
@@ -40,18 +41,26 @@ DEFAULT_MAX_NEW_TOKENS = 32
 class Suite:
     """Examples and how their answers are scored. `sha256` names their content, wherever they came from.
 
-    `metric`: "exact" compares the written answer, "choice" takes the likeliest of the choices, "review" reads what a judge
-    wrote about stored answers. `folder` holds the reviews of a "review" suite.
+    `metric` is what an answer's score is: see `scorers.py`; "judge" answers can only be compared by a judge, "review" answers are
+    stored, with what a judge wrote about them, in `folder`. Without `chat`, an example's text is given to a model as it is, no
+    template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be.
     """
 
     name: str
     metric: Metric
     examples: tuple[Example, ...]
     sha256: str
+    title: str = ""
     licence: str = "unknown"
     source: str = ""
+    language: str = ""
+    prompt_source: str = ""
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    stop: tuple[str, ...] = ()
+    chat: bool = True
+    delimiter: str = ""
     per_token: bool = False
+    schema: Mapping[str, Any] | None = None
     folder: Path | None = None
 
 
@@ -60,15 +69,24 @@ class Settings:
     """What a suite's TOML may say; anything else in it is an error."""
 
     name: str
-    metric: Metric | None = None
+    metric: str = ""
     examples: str = ""
     sha256: str = ""
+    title: str = ""
     licence: str = "unknown"
     source: str = ""
+    language: str = ""
+    prompt_source: str = ""
     system: str = ""
     prompt: str = "{input}"
+    shots: int = 0
+    shots_from: str = ""
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    stop: tuple[str, ...] = ()
+    chat: bool = True
+    delimiter: str | None = None
     per_token: bool = False
+    schema: str = ""
 
 
 def load_suite(ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None) -> Suite:
@@ -85,7 +103,7 @@ def load_suite(ref: str | Path | Suite, *, input_column: str | None = None, labe
     if input_column or label_column:
         raise UsageError("--input-column and --label-column are for tables (CSV, TSV)", hint="a suite needs neither")
     if path is None:
-        return _vicuna80()
+        return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
         return _load_toml(path)
     if path.suffix.lower() == ".jsonl":
@@ -134,24 +152,45 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         raise UsageError(f"`{suite.name}` is scored by stored reviews, which a suite file cannot hold")
     if not suite.name or any(not (char.isalnum() or char in "-_.") for char in suite.name) or suite.name.startswith("."):
         raise UsageError(f"`{suite.name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
-    jsonl, toml = folder / f"{suite.name}.jsonl", folder / f"{suite.name}.toml"
+    jsonl, toml, schema = (folder / f"{suite.name}{suffix}" for suffix in (".jsonl", ".toml", ".schema.json"))
     with paths.whole_file(jsonl) as part:
         part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
+    if suite.schema is not None:
+        with paths.whole_file(schema) as part:
+            part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
     values = {
         "name": suite.name,
+        "title": suite.title,
         "metric": suite.metric,
         "examples": jsonl.name,
         "sha256": paths.sha256_of(jsonl),
+        "schema": "" if suite.schema is None else schema.name,
         "licence": suite.licence,
         "source": suite.source,
+        "language": suite.language,
+        "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
+        "stop": list(suite.stop),
+        "chat": suite.chat,
+        "delimiter": suite.delimiter,
         "per_token": suite.per_token,
     }
     with paths.whole_file(toml) as part:
         # A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
-        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f") for key, value in values.items()]
+        lines = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
+            for key, value in values.items()
+            if value not in ("", [])
+        ]
         part.write_text("".join(lines), encoding="utf-8")
     return toml
+
+
+def own_suites() -> dict[str, Path]:
+    """The suites in NOMOAT_HOME, by name."""
+    home = paths.home() / "suites"
+    files = {path.stem: path for path in sorted(home.glob("*.toml"))}
+    return {**{path.name: path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
 
 
 def _find(ref: str | Path) -> Path | None:
@@ -161,17 +200,15 @@ def _find(ref: str | Path) -> Path | None:
         if not path.exists():
             raise DataError(f"`{path}`: there is no such file")
         return _file_in(path) if path.is_dir() else path
-    home = paths.home() / "suites"
-    if (home / ref).is_dir():
-        return _file_in(home / ref)
-    if (home / f"{ref}.toml").exists():
-        return home / f"{ref}.toml"
+    own = own_suites()
+    if ref in own:
+        return _file_in(own[ref]) if own[ref].is_dir() else own[ref]
     if ref in BUILT_IN:
         return None
-    known = sorted({*BUILT_IN, *(entry.stem for entry in home.glob("*") if entry.is_dir() or entry.suffix == ".toml")})
-    near = difflib.get_close_matches(str(ref), known, n=3, cutoff=0.5) or known
+    near = difflib.get_close_matches(str(ref), sorted({*BUILT_IN, *own}), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(f'`{name}`' for name in near)}? " if near else ""
     raise UnknownModelError(
-        f"no suite is called `{ref}`", hint=f"known: {', '.join(near)}; or give the path of a .toml, .jsonl or .csv"
+        f"no suite is called `{ref}`", hint=f"{hint}`nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv"
     )
 
 
@@ -209,63 +246,122 @@ def _load_toml(path: Path) -> Suite:
     return _assemble(settings, jsonl)
 
 
+def require_metric(name: str) -> Metric:
+    """The metric of that name. Raises UsageError."""
+    if name not in WRITABLE:
+        raise UsageError(f"no metric is called `{name}`", hint=f"known: {', '.join(WRITABLE)}")
+    return cast(Metric, name)
+
+
 def _read_settings(path: Path) -> Settings:
     try:
         values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as exc:
         raise DataError(f"`{path}` is not TOML: {exc}") from exc
-    defaults = Settings(name=path.stem)
-    known = {name: str if name == "metric" else type(getattr(defaults, name)) for name in Settings.__slots__}
     for key, value in values.items():
-        if key not in known:
-            raise DataError(f"`{path}` sets `{key}`, which a suite does not have", hint=f"known: {', '.join(known)}")
-        if type(value) is not known[key]:
-            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be of type {known[key].__name__}")
-    settings = Settings(**{"name": path.stem, **values})
-    if settings.metric not in (None, "exact", "choice"):
-        raise DataError(f"`{path}`: metric is `{settings.metric}`", hint="known: exact, choice")
+        if key not in SETTING_TYPES:
+            raise DataError(f"`{path}` sets `{key}`, which a suite does not have", hint=f"known: {', '.join(SETTING_TYPES)}")
+        kind = SETTING_TYPES[key]
+        if type(value) is not kind or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
+            expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
+            raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}")
+    stop = cast(list[str], values.get("stop", []))
+    settings = Settings(**{"name": path.stem, **values, "stop": tuple(stop)})
+    if settings.metric and settings.metric not in WRITABLE:
+        raise DataError(f"`{path}`: metric is `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:
         raise DataError(f"`{path}`: max_new_tokens is {settings.max_new_tokens}", hint="give a whole number of at least 1")
+    if settings.shots < 0 or (settings.shots and not settings.shots_from):
+        raise DataError(
+            f"`{path}`: shots is {settings.shots}, without a file they could come from", hint='write shots_from = "train.jsonl"'
+        )
     if "{input}" not in settings.prompt:
         raise DataError(f"`{path}`: the prompt does not say where the example's text goes", hint="write {input} there")
     return settings
 
 
+SETTING_TYPES: dict[str, type] = {
+    **dict.fromkeys(Settings.__slots__, str),
+    **dict.fromkeys(("shots", "max_new_tokens"), int),
+    **dict.fromkeys(("chat", "per_token"), bool),
+    "stop": list,
+}
+
+
 def _assemble(settings: Settings, jsonl: Path) -> Suite:
-    examples = read_examples(jsonl, system=settings.system, prompt=settings.prompt)
-    metric: Metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
-    if metric == "choice":
-        for example in examples:
-            if not example.choices:
-                raise DataError(f"`{jsonl}`: example `{example.id}` has no choices, and the metric is `choice`")
+    delimiter = settings.delimiter if settings.delimiter is not None else "" if settings.chat else " "
+    frame = Frame(
+        system=settings.system,
+        prompt=settings.prompt,
+        chat=settings.chat,
+        delimiter=delimiter,
+        shots=read_shots(jsonl.parent / settings.shots_from, settings.shots) if settings.shots else (),
+    )
+    examples = read_examples(jsonl, frame, needs_target=settings.metric not in WITHOUT_TARGET)
+    metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
+    schema = _read_schema(jsonl.parent / settings.schema) if settings.schema else None
+    for example in examples:
+        if wrong := _unfit(metric, example, schema):
+            raise DataError(f"`{jsonl}`: example `{example.id}` {wrong}, and the metric is `{metric}`")
     return Suite(
         name=settings.name,
-        metric=metric,
+        metric=cast(Metric, metric),
         examples=examples,
         sha256=digest_of(examples),
+        title=settings.title,
         licence=settings.licence,
         source=settings.source,
+        language=settings.language,
+        prompt_source=settings.prompt_source,
         max_new_tokens=settings.max_new_tokens,
+        stop=settings.stop,
+        chat=settings.chat,
+        delimiter=delimiter,
         per_token=settings.per_token,
+        schema=schema,
     )
 
 
-def _vicuna80() -> Suite:
-    """The Vicuna blog's questions; GPT-4's reviews of the answers lie in the same folder."""
+def _unfit(metric: str, example: Example, schema: Mapping[str, Any] | None) -> str:
+    """Why this example cannot be scored by this metric; empty if it can."""
+    target = example.target
+    problems = {
+        "choice": "" if example.choices else "has no choices",
+        "code": "" if ANSWER in target else f"has a target without {ANSWER}, where the answer's code goes",
+        "json": scorers.broken_json(target) if target else "" if schema is not None else "has no target, there is no schema",
+        "numeric": "" if scorers.number_in(target) is not None else f"has the target `{target}`, which holds no number",
+        "regex": scorers.broken_pattern(target) if metric == "regex" else "",
+    }
+    return problems.get(metric, "")
+
+
+def _read_schema(path: Path) -> Mapping[str, Any]:
+    import jsonschema
+
+    try:
+        schema = json.loads(read_text(path))
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except (ValueError, jsonschema.SchemaError) as exc:
+        raise DataError(f"`{path}` is no JSON schema: {str(exc).splitlines()[0]}") from exc
+    return cast(Mapping[str, Any], schema)
+
+
+def _built_in(suite: BuiltIn) -> Suite:
+    """The suite with its examples; its data is pulled the first time, and checked."""
     from nomoat.catalog.datasets import dataset, pull_dataset
 
-    return review_suite("vicuna80", pull_dataset("vicuna80"), licence=dataset("vicuna80").licence, source=dataset("vicuna80").citation)
-
-
-def review_suite(name: str, folder: Path, *, licence: str = "unknown", source: str = "") -> Suite:
-    """A suite in FastChat's layout: question.jsonl, answer/, review/. Raises DataError."""
-    examples = []
-    for line, row in read_jsonl(folder / "question.jsonl"):
-        text, number = row.get("text"), row.get("question_id")
-        if not isinstance(text, str) or not isinstance(number, int | str):
-            raise DataError(f"`{folder / 'question.jsonl'}`, line {line}: a question has a `question_id` and a `text`")
-        messages = (Message(role="user", content=text),)
-        examples.append(Example(id=str(number), messages=messages, target="", category=str(row.get("category", ""))))
+    facts, folder = dataset(suite.dataset), pull_dataset(suite.dataset)
+    examples = tuple(suite.read(folder))
     return Suite(
-        name=name, metric="review", examples=tuple(examples), sha256=digest_of(examples), licence=licence, source=source, folder=folder
+        name=suite.name,
+        metric=cast(Metric, suite.metric),
+        examples=examples,
+        sha256=digest_of(examples),
+        title=suite.title,
+        licence=facts.licence,
+        source=facts.citation,
+        language=suite.language,
+        prompt_source=suite.prompt_source,
+        folder=folder if suite.metric == "review" else None,
+        **suite.settings,
     )

@@ -1,0 +1,189 @@
+"""`nomoat suites`: the questions there are to ask, and how to make your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from nomoat.judge.suites import Suite
+
+PIPED_WIDTH = 200  # no line is broken for a program that reads
+
+suites = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="""List suites: questions with known answers, built in and your own.
+
+    \b
+    Examples:
+      nomoat suites                                 what there is
+      nomoat suites show gsm8k                      where it comes from, and what a model is asked
+      nomoat suites new my.csv                      your own, from a table
+      nomoat eval smollm2-135m gsm8k --limit 50
+
+    A built-in suite is pulled when it is first used, and checked; NOMOAT_MIRROR is asked before its source.
+    """,
+)
+
+
+@suites.callback()
+def list_suites(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False) -> None:
+    """The list, where no other command is given."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = _own() + _built_in()
+    if as_json:
+        console.print_json(rows)
+        return
+    from rich.table import Table
+
+    out = console.stdout_console()
+    if not out.is_terminal:
+        out.width = PIPED_WIDTH
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("SUITE", "ITEMS", "METRIC", "LANGUAGE", "LICENCE", "FROM", "WHAT"):
+        table.add_column(name, no_wrap=name == "SUITE", overflow="fold", justify="right" if name == "ITEMS" else "left")
+    for row in rows:
+        table.add_row(
+            row["name"], f"{row['num_examples']:,}", row["metric"], row["language"], row["licence"], row["from"], row["title"]
+        )  # fmt: skip
+    out.print(table)
+
+
+@suites.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder.")],
+    examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="How many examples to print.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+) -> None:
+    """Show a suite: its source and terms, and its first examples, as a model is asked them.
+
+    \b
+    Examples:
+      nomoat suites show kobest-copa
+      nomoat suites show my.toml -n 5
+    """
+    from nomoat.judge.suites import load_suite
+
+    suite = load_suite(name)
+    facts = _facts(suite)
+    if as_json:
+        console.print_json({**facts, "examples": suite.examples[:examples]})
+        return
+    for key, value in facts.items():
+        if value != "":
+            print(f"{key.replace('_', ' ')}: {value}")
+    for example in suite.examples[:examples]:
+        print(f"\n--- example {example.id}{f' ({example.category})' if example.category else ''}")
+        for message in example.messages:
+            print(f"[{message.role}] {message.content}" if suite.chat else message.content)
+        for choice in example.choices:
+            print(f"  {'*' if choice in (example.target, *example.other_targets) else '-'} {choice}")
+        if not example.choices and example.target:
+            print("\n".join(f"=> {target}" for target in (example.target, *example.other_targets)))
+
+
+@suites.command()
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV, TSV or JSONL with a text and an answer a row.")],
+    input_column: Annotated[str | None, typer.Option(help="The column of texts.", show_default=False)] = None,
+    label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
+    metric: Annotated[str | None, typer.Option(help="How answers are scored, if not as guessed.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="The suite's name, if not the file's.", show_default=False)] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--to", help="Write it here instead of NOMOAT_HOME/suites.", show_default=False)
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a suite of that name.")] = False,
+) -> None:
+    """Make a suite from a file of your own: NAME.jsonl with the questions, NAME.toml with what they are.
+
+    \b
+    Examples:
+      nomoat suites new my.csv
+      nomoat suites new tickets.tsv --input-column body --label-column team
+      nomoat suites new faq.jsonl --metric rouge --to suites
+
+    Columns and metric are guessed where you do not say them, and the guesses are printed; both files may be edited.
+    """
+    from nomoat import paths
+    from nomoat.errors import UsageError
+    from nomoat.judge.new_suite import suite_from_file
+    from nomoat.judge.suites import require_metric, write_suite
+
+    guess = suite_from_file(
+        file,
+        input_column=input_column,
+        label_column=label_column,
+        metric=None if metric is None else require_metric(metric),
+        name=name or "",
+    )
+    target = folder or paths.home() / "suites"
+    if (target / f"{guess.suite.name}.toml").exists() and not replace:
+        raise UsageError(
+            f"there is a suite `{guess.suite.name}` in `{target}` already", hint="choose another --name, or --replace it"
+        )  # fmt: skip
+    toml = write_suite(guess.suite, target)
+    for reason in guess.reasons:
+        console.say(reason)
+    console.say(f"{len(guess.suite.examples):,} examples in {toml.with_suffix('.jsonl')}, described in {toml}")
+    console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
+
+
+def _built_in() -> list[dict[str, Any]]:
+    """What is known of the built-in suites without their data."""
+    from nomoat.catalog.datasets import dataset, where_from
+    from nomoat.judge.builtin import BUILT_IN
+
+    return [
+        {
+            "name": suite.name,
+            "title": suite.title,
+            "metric": suite.metric,
+            "num_examples": suite.num_examples,
+            "language": suite.language,
+            "licence": dataset(suite.dataset).licence,
+            "from": where_from(suite.dataset),
+            "source": dataset(suite.dataset).citation,
+        }
+        for suite in BUILT_IN.values()
+    ]
+
+
+def _own() -> list[dict[str, Any]]:
+    """The suites in NOMOAT_HOME; one that cannot be read says why in its title."""
+    from nomoat.errors import NomoatError
+    from nomoat.judge.suites import load_suite, own_suites
+
+    rows = []
+    for name in own_suites():
+        try:
+            rows.append(_facts(load_suite(name)))
+        except NomoatError as error:
+            empty = {"metric": "?", "num_examples": 0, "language": "", "licence": "", "from": "yours", "source": ""}
+            rows.append({"name": name, "title": f"cannot be read: {error.message}", **empty})
+    return rows
+
+
+def _facts(suite: Suite) -> dict[str, Any]:
+    from nomoat.catalog.datasets import where_from
+    from nomoat.judge.builtin import BUILT_IN
+
+    known = BUILT_IN.get(suite.name)
+    return {
+        "name": suite.name,
+        "title": suite.title,
+        "metric": suite.metric,
+        "num_examples": len(suite.examples),
+        "language": suite.language,
+        "licence": suite.licence,
+        "from": "yours" if known is None else where_from(known.dataset),
+        "source": suite.source,
+        "prompt_source": suite.prompt_source,
+        "max_new_tokens": suite.max_new_tokens,
+        "sha256": suite.sha256,
+    }

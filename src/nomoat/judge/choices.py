@@ -1,0 +1,51 @@
+"""Choices of a model that gives no likelihoods: how it is asked to write one, and which one it wrote.
+
+A question that names its choices is asked as it is, and the answer is compared with them. Any other gets them as letters; which letter
+a choice has is drawn from the example's id, so that no letter is right more often than another.
+"""
+
+from __future__ import annotations
+
+import random
+
+from nomoat.judge import scorers
+from nomoat.judge.suites import Suite
+from nomoat.records import Example, Message
+
+LETTER_QUESTION = "{question}\n\n{choices}\n\nAnswer with the letter of the right choice only."
+
+
+def by_letter(suite: Suite) -> bool:
+    """Whether the suite's choices are asked for by letter."""
+    return all(2 <= len(example.choices) <= len(scorers.LETTERS) for example in suite.examples) and not all(
+        choice in example.messages[-1].content for example in suite.examples for choice in example.choices
+    )
+
+
+def written_question(suite: Suite, example: Example) -> tuple[Message, ...]:
+    """The conversation that asks for a choice in writing."""
+    if not by_letter(suite):
+        return example.messages
+    lines = [f"{scorers.LETTERS[at]}. {example.choices[index]}" for at, index in enumerate(_order(example))]
+    *before, last = example.messages
+    question = LETTER_QUESTION.replace("{choices}", "\n".join(lines)).replace("{question}", last.content)
+    return (*before, Message(role="user", content=question))
+
+
+def written_choice(suite: Suite, example: Example, answer: str) -> str | None:
+    """The choice that an answer is; None if it is none of them. An answer that is a choice, word for word, counts as one."""
+    index = scorers.matching_choice(answer, example.choices)
+    if index is None and by_letter(suite):
+        letter = scorers.chosen_letter(answer, len(example.choices))
+        index = None if letter is None else _order(example)[letter]
+    return None if index is None else example.choices[index]
+
+
+def is_right(example: Example, choice: str | None) -> float:
+    """1.0 for a right choice, else 0.0."""
+    return float(choice is not None and choice in (example.target, *example.other_targets))
+
+
+def _order(example: Example) -> list[int]:
+    count = len(example.choices)
+    return random.Random(example.id).sample(range(count), count)

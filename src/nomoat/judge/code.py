@@ -1,0 +1,46 @@
+"""Answers of code: what in an answer is the code, and whether it passes its tests."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from nomoat.judge import sandbox
+from nomoat.judge.examples import ANSWER
+from nomoat.records import Example
+
+FENCED = re.compile(r"^[ \t]*```[\w+.-]*[ \t]*\r?\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
+
+
+def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[float]:
+    """1.0 for each answer that passes the tests of its example, else 0.0. Several run at once. Raises UnsupportedError."""
+    programs = [example.target.replace(ANSWER, code_in(answer) if chat else continued_code(answer), 1) for example, answer in pairs]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return [float(ran.outcome == "passed") for ran in pool.map(sandbox.run_python, programs)]
+
+
+def code_in(answer: str) -> str:
+    """The first fenced block of an answer, or all of it if there is none, without what only shows how to use it.
+
+    Left out are calls and asserts at the top level: an answer's own examples are not what was asked for, and may be wrong.
+    """
+    found = FENCED.search(answer)
+    return _without_examples(found[1] if found else answer)
+
+
+def continued_code(answer: str) -> str:
+    """A text that goes on where code ended, up to a fence that closes it."""
+    return FENCE_AFTER.split(answer, maxsplit=1)[0]
+
+
+def _without_examples(code: str) -> str:
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code  # its test will say so
+    kept = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Assert)]
+    return ast.unparse(ast.Module(body=kept, type_ignores=[]))

@@ -1,0 +1,134 @@
+"""A suite from a user's own file: which columns hold text and answer, and what kind of task that is. Every guess is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nomoat.errors import DataError, UsageError
+from nomoat.judge.examples import asked, digest_of
+from nomoat.judge.suites import MAX_LABELS, Metric, Suite
+from nomoat.records import Example
+from nomoat.tasks import label_task_messages, read_table
+from nomoat.textfiles import read_jsonl
+
+INPUT_NAMES = (
+    "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
+    "질문", "문장", "입력", "본문", "내용", "텍스트",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "target", "answer", "output", "category", "class", "sentiment", "intent", "response", "completion", "a",
+    "정답", "답", "답변", "라벨", "레이블", "분류", "출력",
+)  # fmt: skip
+FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
+SHORT_WORDS = 5  # an answer of so many words can be compared word for word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """A suite, and why it is the way it is, one sentence a decision."""
+
+    suite: Suite
+    reasons: tuple[str, ...]
+
+
+def suite_from_file(
+    path: Path, *, input_column: str | None = None, label_column: str | None = None, metric: Metric | None = None, name: str = ""
+) -> Guess:
+    """A suite from a CSV, TSV or JSONL. What is not said is guessed: the columns by their names, the metric by the answers.
+
+    Raises UsageError where the columns cannot be told apart, DataError for rows without text or answer.
+    """
+    rows = _rows(path)
+    columns = tuple(rows[0][1])
+    text_column, why_text = _column(path, columns, input_column, INPUT_NAMES, "--input-column", ())
+    answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "--label-column", (text_column,))
+    pairs = [(line, _cell(path, line, row, text_column), _cell(path, line, row, answer_column)) for line, row in rows]
+    answers = [answer for _, _, answer in pairs]
+    labels = sorted(set(answers))
+    guessed, why_metric = _metric(answers, labels) if metric is None else (metric, f"metric: {metric} (as told)")
+    if guessed == "choice" and not 2 <= len(labels) <= MAX_LABELS:
+        raise DataError(f"`{path}`: column `{answer_column}` holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}")
+    examples = tuple(
+        Example(
+            id=str(line),
+            messages=label_task_messages(text, labels) if guessed == "choice" else asked(text),
+            target=answer,
+            choices=tuple(labels) if guessed == "choice" else (),
+        )
+        for line, text, answer in pairs
+    )
+    suite = Suite(
+        name=name or path.stem,
+        metric=guessed,
+        examples=examples,
+        sha256=digest_of(examples),
+        source=path.name,
+        language="ko" if _is_korean([text for _, text, _ in pairs]) else "en",
+    )
+    if guessed in ("rouge", "f1", "char-f1"):
+        suite = replace(suite, max_new_tokens=256)
+    return Guess(suite=suite, reasons=(why_text, why_answer, why_metric))
+
+
+def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
+    if path.suffix.lower() == ".jsonl":
+        return [(line, row) for line, row in read_jsonl(path)]
+    return [(number, row) for number, row in enumerate(read_table(path), start=2)]
+
+
+def _column(
+    path: Path, columns: Sequence[str], told: str | None, usual: Sequence[str], flag: str, taken: Sequence[str]
+) -> tuple[str, str]:
+    """The column, and how it was found."""
+    role = flag.removeprefix("--").removesuffix("-column")
+    hint = f"its columns are: {', '.join(columns)}"
+    if told is not None:
+        if told not in columns:
+            raise DataError(f"`{path}` has no column `{told}`", hint=hint)
+        return told, f"{role}: column `{told}` (as told)"
+    free = [column for column in columns if column not in taken]
+    for name in usual:
+        for column in free:
+            if column.strip().lower() == name:
+                return column, f"{role}: column `{column}` (by its name)"
+    if taken and len(free) == 1:
+        return free[0], f"{role}: column `{free[0]}` (the only other one)"
+    raise UsageError(f"`{path}`: no column is named like a usual {role}; say which with {flag}", hint=hint)
+
+
+def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
+    value = row.get(column)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"`{path}`, line {line}: column `{column}` is empty or no text", hint="fill it in or remove the row")
+    return value.strip()
+
+
+def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:
+    """The metric that fits the answers, and why."""
+    if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
+        return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(labels)})"
+    if all(_is_number(answer) for answer in answers):
+        return "numeric", "metric: numeric (every answer is a number)"
+    longest = max(len(answer.split()) for answer in answers)
+    if longest <= SHORT_WORDS:
+        return "exact", f"metric: exact (no answer has more than {longest} words)"
+    if _is_korean(answers):
+        return "char-f1", f"metric: char-f1 (Korean answers of up to {longest} words)"
+    return "rouge", f"metric: rouge (answers of up to {longest} words)"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_korean(texts: Sequence[str]) -> bool:
+    letters = [char for text in texts[:1000] for char in text if char.isalpha()]
+    return sum("가" <= char <= "힣" for char in letters) * 2 > len(letters)

@@ -1,0 +1,235 @@
+"""Runs in a process of its own, started by `sandbox.py` with nothing but the standard library: walls itself in, then runs a program.
+
+Job on stdin, as JSON; the result as one JSON line on stdout. Linux only where `isolated` is asked for.
+
+The wall: a new mount, process, network, IPC and host-name namespace; a root of its own in memory that holds the interpreter, the
+system's libraries (both read-only) and a work folder; a user who owns nothing; no capabilities, and no way to get any.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any, NoReturn
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
+    0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000,
+)  # fmt: skip
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP = 1, 38, 24
+MOUNT_ATTR_RDONLY_NOSUID_NODEV = 7
+SYS_MOUNT_SETATTR = 442  # the same on every architecture; Linux 5.12
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+CAPABILITY_VERSION_3 = 0x20080522
+SYSTEM_PATHS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+FIRST_FREE_UID = 1_000_000_000  # root becomes one of these: a user that owns nothing and runs nothing else
+NOBODY = 65534
+NETWORK_EVENTS = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
+MAX_SAID = 300  # characters of an exception
+
+
+def main() -> None:
+    """Read the job, do it, say how it went."""
+    job = json.load(sys.stdin)
+    if job["isolated"]:
+        try:
+            enter_namespaces()
+        except OSError as exc:
+            say({"outcome": "no isolation", "said": str(exc)})
+            return
+    # The first process of a new PID namespace: when it ends, the kernel ends every process in there.
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if job["isolated"]:
+        try:
+            build_root(Path(job["folder"]), job["paths"], job["disk_bytes"])
+            become_nobody(int(job["token"][:6], 16))
+        except OSError as exc:
+            say({"outcome": "no isolation", "said": str(exc)})
+            os._exit(0)
+    run_and_report(job)
+
+
+def say(result: dict[str, str]) -> None:
+    """The one line that the parent reads."""
+    os.write(1, json.dumps(result).encode() + b"\n")
+
+
+# ---------------------------------------------------------------- the wall
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    """Raise OSError if a call of the C library failed."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def prctl(option: int, value: int) -> int:
+    return int(libc.prctl(option, value, 0, 0, 0))
+
+
+def enter_namespaces() -> None:
+    """Namespaces of our own: as root directly, as anyone else through a user namespace."""
+    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    uid, gid = os.getuid(), os.getgid()
+    if uid:
+        flags |= CLONE_NEWUSER
+    check(libc.unshare(flags), "unshare")
+    if uid:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{NOBODY} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    encoded = [None if text is None else text.encode() for text in (source, target, kind, options)]
+    check(libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
+
+
+def build_root(root: Path, needed: list[str], disk_bytes: int) -> None:
+    """A root in memory, at `root`, and go there."""
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("tmpfs", str(root), "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk_bytes},nr_inodes=4096,mode=755")
+    for path in needed:
+        origin, place = Path(path), root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if origin.is_symlink():
+            place.symlink_to(origin.readlink())
+            continue
+        if origin.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            place.touch()
+        mount(path, str(place), None, MS_BIND | MS_REC)
+        if path not in DEVICES:
+            attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY_NOSUID_NODEV, 0, 0, 0)
+            result = libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, str(place).encode(), AT_RECURSIVE, attributes, len(attributes))
+            check(result, f"make {path} read-only")
+    for folder in ("work", "tmp"):
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder).chmod(0o777)
+    os.chroot(root)  # who has no capabilities cannot leave it, nor make a user namespace in it
+    os.chdir("/work")
+
+
+def become_nobody(number: int) -> None:
+    """No user (root becomes the free one of that number), no group, no capability, and none to be had from any program."""
+    if os.getuid() == 0:
+        free = FIRST_FREE_UID + number
+        os.setgroups([])
+        os.setresgid(free, free, free)
+        os.setresuid(free, free, free)
+    for capability in range(64):
+        prctl(PR_CAPBSET_DROP, capability)  # fails for those this kernel does not know
+    header, nothing = struct.pack("Ii", CAPABILITY_VERSION_3, 0), struct.pack("IIIIII", 0, 0, 0, 0, 0, 0)
+    check(libc.capset(header, nothing), "capset")
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
+
+
+# ---------------------------------------------------------------- the program
+def run_and_report(job: dict[str, Any]) -> NoReturn:
+    """Run the program in a child and wait for it, so that whatever it does to itself is noticed here."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read_end)
+        run(job, write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        said = pipe.read(10_000)
+    _, status = os.waitpid(child, 0)
+    say(judged(said, status, job["token"]))
+    os._exit(0)
+
+
+def judged(said: bytes, status: int, token: str) -> dict[str, str]:
+    """What the child's last words and its end mean. Only a program that ran to its end knows the token."""
+    try:
+        result = json.loads(said)
+    except ValueError:
+        result = {}
+    if isinstance(result, dict) and result.pop("token", None) == token:
+        return {key: str(value) for key, value in result.items()}
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number in (signal.SIGXCPU, signal.SIGKILL):
+            return {"outcome": "out of time", "said": f"ended by {signal.Signals(number).name}"}
+        return {"outcome": "failed", "said": f"ended by {signal.Signals(number).name}"}
+    return {"outcome": "failed", "said": "left before its end"}
+
+
+def run(job: dict[str, Any], write_end: int) -> NoReturn:
+    """Set the limits, run the program, and write how it ended to the pipe."""
+    pid = os.getpid()
+    if not job["isolated"]:
+        os.chdir(job["folder"])
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    try:
+        code = compile(job["program"], "answer.py", "exec")
+        set_limits(job)
+        sys.addaudithook(refuse_network)
+        module = types.ModuleType("answer")
+        sys.modules["answer"] = module  # dataclasses and pickle look there
+        exec(code, module.__dict__)
+        result = {"outcome": "passed", "said": ""}
+    except MemoryError:
+        result = {"outcome": "out of memory", "said": "MemoryError"}
+    except BaseException as exc:  # noqa: BLE001 - an answer may raise anything, SystemExit too
+        result = {"outcome": "failed", "said": said_of(exc)}
+    if os.getpid() == pid:  # a program may fork: its children have no say
+        os.write(write_end, json.dumps({**result, "token": job["token"]}).encode())
+    os._exit(0)
+
+
+def said_of(exc: BaseException) -> str:
+    """Kind, words and line of an exception, on one line."""
+    try:
+        words = " ".join(str(exc).split())
+        lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__, limit=-20) if frame.filename == "answer.py"]
+        where = f" (line {lines[-1]})" if lines else ""
+        return f"{type(exc).__name__}{': ' if words else ''}{words}"[:MAX_SAID] + where
+    except BaseException:  # noqa: BLE001 - its __str__ is the answer's code too
+        return "an exception that cannot be shown"
+
+
+def set_limits(job: dict[str, Any]) -> None:
+    """Hard limits, which a program can lower and not raise."""
+    seconds = int(job["cpu_seconds"])
+    limits = {
+        resource.RLIMIT_CPU: (seconds, seconds + 1),
+        resource.RLIMIT_AS: (job["memory_bytes"], job["memory_bytes"]),
+        resource.RLIMIT_FSIZE: (job["disk_bytes"], job["disk_bytes"]),
+        resource.RLIMIT_NOFILE: (64, 64),
+        resource.RLIMIT_CORE: (0, 0),
+    }
+    if job["isolated"]:  # counted for a user: outside a sandbox that would count what else this user runs
+        limits[resource.RLIMIT_NPROC] = (job["processes"], job["processes"])
+    for which, pair in limits.items():
+        resource.setrlimit(which, pair)
+
+
+def refuse_network(event: str, _arguments: object) -> None:
+    """Python's own sockets refuse at once and say why, instead of waiting for an answer that cannot come."""
+    if event in NETWORK_EVENTS:
+        raise PermissionError("no network in a sandbox")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""`nomoat suites`: listing, showing, making."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nomoat.cli import app
+from nomoat.errors import UsageError
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["suites", *words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_list_names_source_and_licence_of_every_suite() -> None:
+    lines = {line.split()[0]: line for line in run().splitlines()}
+    assert "1,319" in lines["gsm8k"] and "numeric" in lines["gsm8k"] and "github:openai/grade-school-math" in lines["gsm8k"]
+    assert "a mirror only" in lines["nsmc"]
+    assert {"humaneval", "kobest-sentineg", "vader-tweets", "vicuna80"} <= set(lines)
+    rows = json.loads(run("--json"))
+    assert {row["name"] for row in rows} == set(lines) - {"SUITE"}
+
+
+def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home: Path) -> None:
+    table = tmp_path / "tickets.csv"
+    table.write_text("text,label\nIt broke.,fault\nWhere is it?,question\nBroken.,fault\nWhen?,question\n")
+    said = run("new", str(table))
+    assert "metric: choice (2 different answers in 4 rows: fault, question)" in said
+    assert said.endswith("next: nomoat eval smollm2-135m tickets\n")
+    assert (empty_home / "suites" / "tickets.jsonl").exists()
+    assert any(line.startswith("tickets ") and "yours" in line for line in run().splitlines())
+    shown = run("show", "tickets", "-n", "1")
+    assert "[user] Classify the text. Answer with one of: fault, question." in shown and "  * fault\n  - question" in shown
+    with pytest.raises(UsageError, match="there is a suite `tickets`"):
+        run("new", str(table))
+    run("new", str(table), "--replace")
+
+
+def test_an_own_suite_that_cannot_be_read_says_why_in_the_list(empty_home: Path) -> None:
+    (empty_home / "suites").mkdir(parents=True)
+    (empty_home / "suites" / "bad.toml").write_text("metric = 3")
+    assert "cannot be read: " in run()
+
+
+def test_an_unknown_metric_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no metric is called `bleurt`"):
+        run("new", str(tmp_path / "x.csv"), "--metric", "bleurt")

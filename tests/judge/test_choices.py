@@ -1,0 +1,96 @@
+"""Choices of a model that gives no likelihoods, and questions that follow an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import UnsupportedError
+from nomoat.judge import choices
+from nomoat.judge.examples import asked
+from nomoat.judge.run import drawn, run_suite
+from nomoat.judge.suites import Suite
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
+from nomoat.responder import Responder
+
+CITIES = ("Paris", "Rome", "Seoul")
+
+
+class ChatOnly(FakeEngine):
+    """Gives no likelihoods, keeps what it is asked, and answers a question by the letter that stands before the right city."""
+
+    def __init__(self, right: str) -> None:
+        super().__init__(answers={right: right})  # another digest for another city
+        self.right = right
+        self.asked: list[str] = []
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError("no likelihoods")
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        text = request.messages[-1].content
+        self.asked.append(text)
+        letter = next(line[0] for line in text.splitlines() if line.endswith(f". {self.right}"))
+        for chunk in super().generate(request):
+            yield Chunk(text=f"{letter}." if chunk.text else "", finish_reason=chunk.finish_reason, usage=chunk.usage)
+
+
+def cities(num_examples: int) -> Suite:
+    examples = tuple(
+        Example(id=str(at), messages=asked(f"Question {at}: which city?"), target="Rome", choices=CITIES) for at in range(num_examples)
+    )
+    return Suite(name="cities", metric="choice", examples=examples, sha256="c", chat=False, delimiter=" ")
+
+
+def test_choices_are_asked_for_by_letter_and_no_letter_is_always_right() -> None:
+    engine = ChatOnly("Rome")
+    evaluation = run_suite(Responder("m", engine), cities(30))
+    assert evaluation.side.score == 1.0
+    assert engine.asked[0].startswith("Question 0: which city?\n\nA. ")
+    assert engine.asked[0].endswith("\n\nAnswer with the letter of the right choice only.")
+    assert {outcome.answer[0] for outcome in evaluation.outcomes} == {"A", "B", "C"}
+    assert evaluation.notes == ("`m` gives no likelihoods: it wrote a letter; 0 of 30 answers were none of them",)
+    assert run_suite(Responder("n", ChatOnly("Paris")), cities(30)).side.score == 0.0
+
+
+def test_a_question_that_names_its_choices_is_asked_as_it_is() -> None:
+    example = Example(id="1", messages=asked("spam or ham?"), target="ham", choices=("ham", "spam"))
+    suite = Suite(name="s", metric="choice", examples=(example,), sha256="s")
+    assert choices.written_question(suite, example) == example.messages
+    assert choices.written_choice(suite, example, "Ham.") == "ham"
+    assert choices.written_choice(suite, example, "B") is None
+
+
+def conversations(count: int) -> Suite:
+    pairs = [
+        (
+            Example(id=f"{at}a", messages=asked(f"first {at}"), target="x"),
+            Example(id=f"{at}b", messages=asked(f"second {at}"), target="x", follows=f"{at}a"),
+        )
+        for at in range(count)
+    ]
+    return Suite(name="turns", metric="exact", examples=tuple(example for pair in pairs for example in pair), sha256="t")
+
+
+def test_a_second_turn_is_asked_after_the_models_own_first_answer() -> None:
+    seen: list[tuple[Message, ...]] = []
+
+    class Listening(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            seen.append(request.messages)
+            yield from super().generate(request)
+
+    evaluation = run_suite(Responder("m", Listening(answers={"first 0": "one", "second 0": "two"})), conversations(1))
+    assert [outcome.answer for outcome in evaluation.outcomes] == ["one", "two"]
+    assert [(message.role, message.content) for message in seen[1]] == [
+        ("user", "first 0"),
+        ("assistant", "one"),
+        ("user", "second 0"),
+    ]
+
+
+def test_a_drawn_suite_keeps_conversations_whole() -> None:
+    suite, notes = drawn(conversations(10), 6, 0)
+    assert len(suite.examples) == 6
+    assert all(example.follows in {other.id for other in suite.examples} for example in suite.examples if example.follows)
+    assert notes == ("6 of 20 examples, drawn with seed 0",)

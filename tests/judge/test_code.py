@@ -1,0 +1,54 @@
+"""Which part of an answer is its code, and whether it passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from nomoat.catalog.datasets import pull_dataset
+from nomoat.judge import builtin, code, sandbox
+from nomoat.judge.examples import asked, code_target
+from nomoat.records import Example
+
+walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("x = 1", "x = 1"),
+        ("Sure!\n```python\nx = 1\n```\nThis sets x.", "x = 1"),
+        ("```\nx = 1\n```\n```python\nx = 2\n```", "x = 1"),
+        ("```python\nx = 1\n", "x = 1"),  # cut at the limit of new tokens
+        ("```py\r\nx = 1\r\n```", "x = 1"),
+        ("```python\ndef f():\n    return 1\n\nprint(f())\nassert f() == 2\n```", "def f():\n    return 1"),
+        ("def f(:", "def f(:"),
+    ],
+)
+def test_code_is_the_first_block_without_its_own_examples(answer: str, expected: str) -> None:
+    assert code.code_in(answer).strip() == expected
+
+
+def test_a_continuation_ends_at_a_fence() -> None:
+    assert code.continued_code("    return 1\n```\nThis returns 1.") == "    return 1\n"
+
+
+@walled
+def test_answer_is_put_to_its_tests() -> None:
+    example = Example(id="1", messages=asked("add"), target=code_target(before="import math", after="assert add(1, 2) == 3"))
+    answers = ["```python\ndef add(a, b):\n    return a + b\n```", "def add(a, b): return math.prod((a, b))", "I cannot.", ""]
+    assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 0.0, 0.0, 0.0]
+
+
+@walled
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.usefixtures("mirror")
+def test_every_canonical_solution_of_humaneval_passes_and_no_empty_one() -> None:
+    folder = pull_dataset("humaneval")
+    rows = builtin.humaneval_rows(folder)
+    chat, base = builtin.BUILT_IN["humaneval"], builtin.BUILT_IN["humaneval-base"]
+    fenced = [f"```python\n{row['prompt']}{row['canonical_solution']}\n```" for row in rows]
+    assert sum(code.score_code(list(zip(chat.read(folder), fenced, strict=True)), chat=True)) == 164
+    bodies = [row["canonical_solution"] for row in rows]
+    assert sum(code.score_code(list(zip(base.read(folder), bodies, strict=True)), chat=False)) == 164
+    assert sum(code.score_code([(example, "    return None\n") for example in base.read(folder)], chat=False)) == 0

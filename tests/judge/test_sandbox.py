@@ -1,0 +1,135 @@
+"""What a program in the sandbox can do, and what it cannot."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from nomoat.errors import UnsupportedError
+from nomoat.judge import sandbox
+from nomoat.judge.sandbox import Limits, run_python
+
+QUICK = Limits(cpu_seconds=1, wall_seconds=5.0, memory_bytes=256 << 20, processes=8, disk_bytes=4 << 20)
+
+walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
+
+
+@walled
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert 1 + 1 == 2",
+        "import collections, decimal, hashlib, heapq, itertools, json, math, random, re, typing",
+        "open('a', 'w').write('x'); assert open('a').read() == 'x'",
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n    a: 'int' = 1\nassert A().a == 1",
+        "import threading\nt = threading.Thread(target=print); t.start(); t.join()",
+        "print('좋아요' * 100_000)",
+    ],
+)
+def test_what_a_solution_needs_is_there(program: str) -> None:
+    assert run_python(program, limits=QUICK) == sandbox.Ran(outcome="passed")
+
+
+@walled
+@pytest.mark.parametrize(
+    ("program", "outcome", "said"),
+    [
+        ("assert 1 == 2, 'no'", "failed", "AssertionError: no (line 1)"),
+        ("def f(:", "failed", "SyntaxError"),
+        ("import sys; sys.exit(0)", "failed", "SystemExit: 0 (line 1)"),
+        ("import os; os._exit(0)", "failed", "left before its end"),
+        ("import os; os.kill(os.getpid(), 9)", "out of time", "ended by SIGKILL"),
+        ("def f(): f()\nf()", "failed", "RecursionError"),
+        ("while True: pass", "out of time", "ended by SIGXCPU"),
+        ("x = []\nwhile True: x.append(bytearray(1 << 20))", "out of memory", "MemoryError"),
+        ("import os\nwhile True: os.fork()", "failed", "BlockingIOError"),
+        ("open('/etc/x', 'w')", "failed", "PermissionError"),
+        ("open('/usr/x', 'w')", "failed", "Read-only file system"),
+        ("f = open('big', 'wb')\nwhile True: f.write(bytes(1 << 20))", "failed", "OSError"),
+        ("import itertools\nfor n in itertools.count(): open(f'{n}', 'wb').write(bytes(1 << 20))", "failed", "No space left"),
+        ("import itertools\nfor n in itertools.count(): open(f'{n}', 'w').close()", "failed", "No space left"),
+        ("import socket; socket.create_connection(('127.0.0.1', 80))", "failed", "no network in a sandbox"),
+        ("import os; assert not [k for k in os.environ if k != 'LC_CTYPE']; assert os.getppid() == 1 and os.getuid()", "passed", ""),
+    ],
+)
+def test_what_it_must_not_do_ends_it(program: str, outcome: str, said: str) -> None:
+    ran = run_python(program, limits=QUICK)
+    assert ran.outcome == outcome
+    assert said in ran.said
+
+
+@walled
+def test_a_sleeper_is_ended_by_the_clock() -> None:
+    ran = run_python("import time; time.sleep(60)", limits=Limits(wall_seconds=0.5))
+    assert ran == sandbox.Ran(outcome="out of time", said="not done after 0.5 s")
+
+
+@walled
+def test_a_bomb_of_sleeping_processes_leaves_nothing_behind() -> None:
+    marker = "nomoat-bomb-7391"
+    bomb = (
+        "import os, subprocess, sys\n"
+        f"sleeper = [sys.executable, '-c', 'import time; time.sleep(60)', '{marker}']\n"
+        "try:\n    while True: subprocess.Popen(sleeper, start_new_session=True)\n"
+        "except OSError: pass"
+    )
+    began = time.monotonic()
+    assert run_python(bomb, limits=Limits(wall_seconds=10.0)).outcome == "passed"
+    assert time.monotonic() - began < 9
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(marker.encode() in line for line in running)
+
+
+@walled
+def test_the_kernel_refuses_the_network_even_without_python() -> None:
+    """The C library's connect, which no hook of Python's sees: ENETUNREACH, and ECONNREFUSED or ENETUNREACH on loopback."""
+    program = """
+import ctypes, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+for host, refused in ((bytes([1, 1, 1, 1]), {101}), (bytes([127, 0, 0, 1]), {101, 111})):
+    address = struct.pack("=H", socket.AF_INET) + struct.pack("!H", 80) + host + bytes(8)
+    opened = socket.socket()
+    assert libc.connect(opened.fileno(), address, 16) == -1
+    assert ctypes.get_errno() in refused, ctypes.get_errno()
+"""
+    assert run_python(program, limits=QUICK).said == ""
+
+
+@walled
+def test_files_of_this_machine_are_not_there(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("x")
+    assert "FileNotFoundError" in run_python(f"open({str(secret)!r})", limits=QUICK).said
+    assert "FileNotFoundError" in run_python("open('/etc/passwd')", limits=QUICK).said
+
+
+@walled
+def test_there_is_no_way_to_get_rights_back() -> None:
+    program = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for call in (lambda: libc.unshare(0x10000000), lambda: libc.unshare(0x20000), lambda: libc.chroot(b"."), lambda: libc.setuid(0)):
+    assert call() == -1, "had rights"
+assert libc.mount(b"none", b"/work", b"tmpfs", 0, None) == -1
+status = dict(line.split(":", 1) for line in open("/proc/self/status")) if os.path.exists("/proc/self/status") else {}
+assert int(status.get("CapEff", "0"), 16) == 0
+"""
+    assert run_python(program, limits=QUICK).said == ""
+
+
+@walled
+def test_a_program_that_forks_does_not_pass_by_its_child() -> None:
+    assert run_python("import os\nif os.fork(): assert False\n", limits=QUICK).outcome == "failed"
+
+
+def test_without_a_wall_nothing_is_run_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
+    with pytest.raises(UnsupportedError) as caught:
+        run_python("pass")
+    assert caught.value.message == "answers of code are run to be scored, and this machine cannot wall them off: no namespaces here"
+    monkeypatch.setenv(sandbox.UNSAFE_SWITCH, "1")
+    assert run_python("open('a', 'w').close()", limits=QUICK).outcome == "passed"
+    assert run_python("while True: pass", limits=QUICK).outcome == "out of time"
+    assert "no network" in run_python("import socket; socket.create_connection(('127.0.0.1', 9))", limits=QUICK).said
