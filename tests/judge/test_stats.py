@@ -169,7 +169,9 @@ def test_ratio_interval_refuses_what_has_no_ratio() -> None:
     with pytest.raises(ValueError, match="are not paired"):
         total_ratio_interval([1.0, 2.0, 3.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="needs positive scores"):
-        total_ratio_interval([1.0, 2.0], [0.0, 2.0])
+        total_ratio_interval([1.0, 2.0], [0.0, 0.0])
+    with pytest.raises(ValueError, match="needs positive scores"):
+        total_ratio_interval([-1.0, 2.0], [1.0, 2.0])
 
 
 # American League East, 1987: wins of the row over the column. Agresti 2013, Categorical Data Analysis, table 11.10.

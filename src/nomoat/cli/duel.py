@@ -48,21 +48,25 @@ def duel(
       nomoat duel LEFT RIGHT --suite my.jsonl --rope 2
       nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
+      nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
     A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, as soon as it is known that the two are
     practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`). `--all` asks
     everything, and knows the scores more closely.
 
-    The last one replays the Vicuna blog of 2023 from its stored answers and GPT-4's stored reviews.
+    The last two replay published comparisons from their stored answers and scores: see docs/replays.md.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
+    from nomoat.judge.recorded import RECORDED
     from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 
     rules = Rules(alpha=alpha, rope=rope)
     judging.require_report_path(report)
     sides = None if table else _two_sides(models)
-    loaded = None if suite is None else load_suite(suite, input_column=input_column, label_column=label_column)
+    loaded: str | Suite | None = suite
+    if suite is not None and suite not in RECORDED:
+        loaded = load_suite(suite, input_column=input_column, label_column=label_column)
     if sides is None:
         _put_in_order(models, loaded, limit, rules, seed, concurrency, report, as_json)
     else:
@@ -71,7 +75,7 @@ def duel(
 
 def _fight(
     sides: tuple[str, str],
-    suite: Suite | None,
+    suite: str | Suite | None,
     limit: int | None,
     stop_early: bool,
     rules: Rules,
@@ -94,7 +98,7 @@ def _fight(
 
 def _put_in_order(
     models: list[str],
-    suite: Suite | None,
+    suite: str | Suite | None,
     limit: int | None,
     rules: Rules,
     seed: int,
@@ -135,14 +139,21 @@ def print_leaderboard(board: Leaderboard) -> None:
     intervals = f"[{wording.render_confidence(board.alpha)} intervals]"
     out.print(Text(f"{board.suite}: {board.num_examples:,} items, {wording.METRICS[board.metric]}; {intervals}"))
     out.print()
+    columns = {
+        "": [str(rank) for rank in range(1, len(board.standings) + 1)],
+        "model": [row.side.model for row in board.standings],
+        "score": [wording.render_side_score(board.metric, row.side) for row in board.standings],
+        "rating": [wording.render_rating(row) for row in board.standings],
+        "behind the first": [wording.render_behind(board.metric, row) for row in board.standings],
+        "cost per 1,000": [wording.render_cost(row.side) for row in board.standings],
+        "latency p50": [wording.render_seconds(row.side.seconds_p50) for row in board.standings],
+    }
+    shown = {title: cells for title, cells in columns.items() if {*cells} - {"-", "not known"}}
     rows = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for title in ("", "model", "score", "rating", "behind the first", "cost per 1,000", "latency p50"):
+    for title in shown:
         rows.add_column(title, overflow="fold")
-    for rank, row in enumerate(board.standings, start=1):
-        side = row.side
-        score = wording.render_side_score(board.metric, side)
-        cells = (score, wording.render_rating(row), wording.render_behind(board.metric, row), wording.render_cost(side))
-        rows.add_row(*(Text(cell) for cell in (str(rank), side.model, *cells, wording.render_seconds(side.seconds_p50))))
+    for cells in zip(*shown.values(), strict=True):
+        rows.add_row(*(Text(cell) for cell in cells))
     out.print(rows)
     judging.print_words(board.sentence, board.notes)
 

@@ -1,6 +1,7 @@
 """Answers that were given before and kept: asking again costs nothing, and nothing leaves the machine.
 
-The folder has FastChat's layout: question.jsonl (question_id, text) and answer/answer_NAME.jsonl (question_id, text).
+The folder has FastChat's layout: question.jsonl (question_id, text) and answer/answer_NAME.jsonl (question_id, text). Or it holds
+tables of scores, and of answers where they were kept: see recorded.py.
 What this does not cover: how long an answer took, and how many tokens it had, is not stored; both read as 0.
 """
 
@@ -11,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from nomoat.engine.recorded import is_recorded, read_recorded
 from nomoat.errors import DataError, UnknownModelError, UnsupportedError
 from nomoat.records import Chunk, ContinuationScore, Request, Usage
 from nomoat.textfiles import read_jsonl
@@ -55,6 +57,8 @@ class StoredEngine:
 
 def stored_names(folder: Path) -> list[str]:
     """The systems whose answers a folder holds."""
+    if is_recorded(folder):
+        return sorted(read_recorded(folder)[0].scores)
     return sorted(path.stem.removeprefix(ANSWER_PREFIX) for path in folder.glob(f"answer/{ANSWER_PREFIX}*.jsonl"))
 
 
@@ -66,7 +70,7 @@ def full_stored_name(suite: str, name: str, folder: Path) -> str:
     known = stored_names(folder)
     if name in known:
         return name
-    meant = [candidate for candidate in known if name and candidate.startswith(name)]
+    meant = [candidate for candidate in known if name and candidate.casefold().startswith(name.casefold())]
     if len(meant) != 1:
         raise UnknownModelError(f"`stored:{suite}/{name}` is not among the stored answers", hint=f"stored are: {', '.join(known)}")
     return meant[0]
@@ -75,6 +79,11 @@ def full_stored_name(suite: str, name: str, folder: Path) -> str:
 def stored_engine(suite: str, name: str, folder: Path) -> StoredEngine:
     """The engine behind `stored:SUITE/NAME`. Raises UnknownModelError, and DataError for a file that is not as it should be."""
     name = full_stored_name(suite, name, folder)
+    if is_recorded(folder):
+        rows = read_recorded(folder)
+        return StoredEngine(
+            {row.question: row.answers.get(name, f"scored {row.scores[name]:g}") for row in rows}, name=f"stored:{suite}/{name}"
+        )
     answers = _texts(folder / "answer" / f"{ANSWER_PREFIX}{name}.jsonl")
     questions = _texts(folder / "question.jsonl")
     return StoredEngine(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge.judges import StoredReviews, load_reviews
+from nomoat.judge.recorded import RECORDED, recorded_evaluation, recorded_suite
 from nomoat.judge.run import STORED, Asking, Progress, drawn, opened, opened_store, quiet, require_context, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.store import AnswerStore
@@ -70,9 +71,13 @@ def run_duel(
     given by reference is loaded when its turn comes, and closed after it. Two sides that are stored cost nothing to ask, and are
     asked everything; so is a suite whose examples belong together in groups.
     """
-    asked = load_suite(implied_suite(left, right) if suite is None else suite)
+    asked = suite_of(left, right, suite=suite)
     if asked.metric == "review":
         return _replay(left, right, asked, limit, seed, rules)
+    if asked.name in RECORDED:
+        planned, notes = drawn(asked, limit, seed)
+        one, other = (recorded_evaluation(_ref(side), planned, notes=notes, seed=seed) for side in (left, right))
+        return _judged(one, other, rules=rules)
     both_stored = all(_ref(side).startswith(STORED) for side in (left, right))
     with opened_store(store) as answers, ExitStack() as stack:
         ask_all = partial(run_suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
@@ -85,9 +90,9 @@ def run_duel(
             note = f"{why}: each side answered everything, and the duel could not stop early"
             return _judged(ask_all(left, asked), ask_all(right, asked), rules=rules, notes=(note,))
         planned = replace(planned, examples=tuple(random.Random(seed).sample(planned.examples, len(planned.examples))))
-        one, other = (Asking(model=model, suite=planned, store=answers, concurrency=concurrency, progress=progress) for model in both)
-        watch = _ask_until_known(one, other, rules, round_size=concurrency)
-        evaluations = [side.evaluation(notes=notes, seed=seed) for side in (one, other)]
+        asking = [Asking(model=model, suite=planned, store=answers, concurrency=concurrency, progress=progress) for model in both]
+        watch = _ask_until_known(asking[0], asking[1], rules, round_size=concurrency)
+        evaluations = [side.evaluation(notes=notes, seed=seed) for side in asking]
     return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, concurrency, seed),))
 
 
@@ -137,6 +142,12 @@ def _order_note(watch: Watch, round_size: int, seed: int) -> str:
 
 def _ref(side: str | Responder) -> str:
     return side if isinstance(side, str) else side.ref
+
+
+def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite:
+    """The suite that was named, or the one that stored sides have answered. Raises what `load_suite` and `implied_suite` raise."""
+    ref = implied_suite(*sides) if suite is None else suite
+    return recorded_suite(ref) if isinstance(ref, str) and ref in RECORDED else load_suite(ref)
 
 
 def implied_suite(*sides: str | Responder) -> str:

@@ -116,17 +116,17 @@ def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE, se
 def total_ratio_interval(left: Sequence[float], right: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
     """Bootstrap interval (BCa) for sum(left) / sum(right), examples resampled in pairs.
 
-    Returns (low, high). Scores must be positive, as on a scale of 1 to 10. Equal seeds give equal intervals.
-    Source: Efron 1987, as above. Raises ValueError for fewer than 2 pairs, sides of different length, or a score below 0.
+    Returns (low, high). Scores are not below 0, and right ones not all 0. Equal seeds give equal intervals.
+    Source: Efron 1987, as above. Raises ValueError for fewer than 2 pairs, sides of different length, or scores without a ratio.
     """
     left_data, right_data = _at_least_two(left), _at_least_two(right)
     if len(left_data) != len(right_data):
         raise ValueError(f"{len(left_data)} and {len(right_data)} scores are not paired")
-    if left_data.min() < 0 or right_data.min() <= 0:
+    if left_data.min() < 0 or right_data.min() < 0 or right_data.sum() == 0:
         raise ValueError("a ratio of totals needs positive scores")
-    ratios = left_data / right_data
-    if np.ptp(ratios) == 0.0:
-        return float(ratios[0]), float(ratios[0])
+    ratio = float(left_data.sum() / right_data.sum())
+    if np.array_equal(left_data, ratio * right_data):
+        return ratio, ratio
     return _bca(
         (left_data, right_data),
         lambda one, other, axis=-1: np.sum(one, axis=axis) / np.sum(other, axis=axis),

@@ -27,9 +27,11 @@ from nomoat.tasks import label_task_messages, read_labelled, read_table
 from nomoat.textfiles import read_text
 
 Metric = Literal[
-    "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge", "review"
+    "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
+    "review", "recorded", "published",
 ]  # fmt: skip
-WRITABLE = tuple(metric for metric in get_args(Metric) if metric != "review")  # what a suite's file may say
+STORED_ONLY = ("review", "recorded", "published")  # scored by others: see recorded.py
+WRITABLE = tuple(metric for metric in get_args(Metric) if metric not in STORED_ONLY)  # what a suite's file may say
 WITHOUT_TARGET = ("json", "judge")  # a schema, or a judge, may be all there is
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import numpy as np
 
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
-from nomoat.judge.duel import implied_suite, run_duel
-from nomoat.judge.run import Progress, opened_store, quiet, run_suite
+from nomoat.judge.duel import run_duel, suite_of
+from nomoat.judge.recorded import RECORDED, recorded_evaluation
+from nomoat.judge.run import Progress, drawn, opened_store, quiet, run_suite
 from nomoat.judge.store import AnswerStore
-from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare
 from nomoat.records import Leaderboard, Side, Standing, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
@@ -51,14 +53,16 @@ def run_table(
     names = [model if isinstance(model, str) else model.ref for model in models]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
-    asked = load_suite(implied_suite(*models) if suite is None else suite)
+    asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
         return _reviewed_table(models, asked, limit, rules, seed)
-    with opened_store(store) as answers:
-        evaluations = [
-            run_suite(model, asked, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
-            for model in models
-        ]
+    if asked.name in RECORDED:
+        planned, notes = drawn(asked, limit, seed)
+        evaluations = [recorded_evaluation(name, planned, notes=notes, seed=seed) for name in names]
+    else:
+        with opened_store(store) as answers:
+            ask = partial(run_suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
+            evaluations = [ask(model, asked) for model in models]
     duels = {
         (one, other): Duel(
             verdict=compare(evaluations[one], evaluations[other], rules=rules), left=evaluations[one], right=evaluations[other]

@@ -261,6 +261,8 @@ def _measures(metric: str, one: Sequence[float], other: Sequence[float], interva
         intervals.share("losses", [a < b for a, b in pairs]),
         intervals.share("wins and ties", [a >= b for a, b in pairs]),
     ]
+    if wording.is_right_or_wrong(metric):
+        rows.append(intervals.share("either right", [a + b > 0 for a, b in pairs]))
     if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
         low, high = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)

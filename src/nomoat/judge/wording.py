@@ -19,11 +19,13 @@ METRICS = {
     "chrf": "chrF",
     "bleu": "sentence BLEU",
     "json": "F1 over the fields of JSON",
+    "recorded": "accuracy, as it was published",
+    "published": "score, as it was published",
     "review": "score by a judge's stored reviews, 1 to 10",
 }
 
 
-RIGHT_OR_WRONG = frozenset({"exact", "choice", "numeric", "regex", "code"})
+RIGHT_OR_WRONG = frozenset({"exact", "choice", "numeric", "regex", "code", "recorded"})
 ON_A_SCALE = frozenset({"review"})
 
 

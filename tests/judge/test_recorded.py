@@ -1,0 +1,142 @@
+"""Published tables of scores, replayed: the numbers are those that were published."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import nomoat
+from nomoat.engine.recorded import read_recorded
+from nomoat.engine.stored import stored_engine, stored_names
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError
+from nomoat.judge.duel import run_duel
+from nomoat.judge.recorded import RECORDED, recorded_suite
+from nomoat.records import Message, Request, Verdict
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared/data"
+
+
+@pytest.fixture
+def pulled(empty_home: Path) -> None:
+    """The three data sets, from the mirror, or from ../shared where they lie compressed. Mark the test with `data`."""
+    if os.environ.get("NOMOAT_MIRROR"):
+        return
+    if not (SHARED / "routellm_stored").is_dir():
+        pytest.skip("needs RouteLLM's and LoRA Land's tables: set NOMOAT_MIRROR, or put them into ../shared")
+    for name in RECORDED:
+        (empty_home / "data" / name).mkdir(parents=True)
+    data = empty_home / "data"
+    with gzip.open(SHARED / "routellm_stored/gsm8k_responses.csv.gz") as file:
+        (data / "routellm-gsm8k/gsm8k_responses.csv").write_bytes(file.read())
+    with tarfile.open(SHARED / "routellm_stored/mmlu_responses.tar.gz") as archive:
+        for member in archive.getmembers():
+            if (file := archive.extractfile(member)) is not None:
+                (data / "routellm-mmlu" / Path(member.name).name).write_bytes(file.read())
+    table = SHARED / "lora_land_table/lora_land_results.csv"
+    (data / "lora-land/lora_land_results.csv").write_bytes(table.read_bytes())
+
+
+def measured(verdict: Verdict, name: str) -> str:
+    return next(measure.text for measure in verdict.measures if measure.name == name)
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled")
+def test_gsm8k_replay_counts_what_routellm_published() -> None:
+    """RouteLLM, arXiv:2406.18665: GPT-4 85.67 %, Mixtral 63.84 %; either one 92.87 %."""
+    verdict = nomoat.duel("stored:routellm-gsm8k/gpt-4", "stored:routellm-gsm8k/mixtral")
+    assert (verdict.num_examples, verdict.winner, verdict.looks) == (1319, "left", ())
+    assert (round(verdict.left.score, 4), round(verdict.right.score, 4)) == (0.8567, 0.6384)
+    assert (verdict.wins, verdict.losses, measured(verdict, "either right")) == (383, 95, "1,225 of 1,319")
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled")
+def test_mmlu_replay_has_every_subject_as_a_category() -> None:
+    """RouteLLM, as above: GPT-4 80.58 %, Mixtral 68.08 %; either one 85.86 %."""
+    duel = run_duel("stored:routellm-mmlu/gpt-4", "stored:routellm-mmlu/mixtral")
+    assert (round(duel.verdict.left.score, 4), round(duel.verdict.right.score, 4)) == (0.8058, 0.6808)
+    assert measured(duel.verdict, "either right") == "12,057 of 14,042"
+    assert len({outcome.category for outcome in duel.left.outcomes}) == 57
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled")
+def test_lora_land_replay_says_what_31_tasks_can_show() -> None:
+    """The table of arXiv:2405.00732: tuned phi-2 scores higher than GPT-4 on 20 of 31 tasks, which 31 tasks do not make a winner."""
+    verdict = nomoat.duel("stored:lora-land/phi-2", "stored:lora-land/gpt-4")
+    assert (measured(verdict, "wins"), verdict.ties, verdict.winner) == ("20 of 31", 1, "undecided")
+    assert nomoat.duel("stored:lora-land/gemma-2b", "stored:lora-land/gpt-4").wins == 18
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled", "vicuna_folder")
+def test_page_of_replays_shows_what_the_example_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("replays", ROOT / "examples/replays.py")
+    assert spec is not None and spec.loader is not None
+    replays = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(replays)
+    page = (ROOT / "docs/replays.md").read_text(encoding="utf-8")
+    for replay in replays.REPLAYS.values():
+        replay()
+        assert capsys.readouterr().out.strip() in page
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of two files in place of RouteLLM's."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "a.csv").write_text("prompt,org/Mix,gpt,gpt_response\n한국어?,True,False,아니오\nq2,True,True,yes\n", encoding="utf-8")
+    (folder / "b.csv").write_text("prompt,org/Mix,gpt,gpt_response\nq3,False,True,ok\n", encoding="utf-8")
+    monkeypatch.setattr("nomoat.catalog.datasets.pull_dataset", lambda name: folder)
+    return folder
+
+
+def test_rows_have_their_file_as_category_and_their_line_as_id(small: Path) -> None:
+    rows = read_recorded(small)
+    assert [(row.id, row.category, row.question) for row in rows] == [("a-1", "a", "한국어?"), ("a-2", "a", "q2"), ("b-1", "b", "q3")]
+    assert (rows[0].scores, rows[0].answers) == ({"Mix": 1.0, "gpt": 0.0}, {"gpt": "아니오"})
+    assert stored_names(small) == ["Mix", "gpt"]
+    request = Request(messages=(Message(role="user", content="한국어?"),))
+    assert [next(iter(stored_engine("small", name, small).generate(request))).text for name in ("gpt", "mix")] == [
+        "아니오",
+        "scored 1",
+    ]
+
+
+def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
+    duel = run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt")
+    assert (duel.verdict.wins, duel.verdict.ties, duel.verdict.losses) == (1, 1, 1)
+    assert [outcome.answer for outcome in duel.right.outcomes] == ["아니오", "yes", "ok"]
+    assert duel.verdict.notes[0].startswith("recorded answers: Ong et al. 2024")
+    assert run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt", limit=2).verdict.num_examples == 2
+
+
+def test_recorded_suite_compares_its_own_systems_only(small: Path) -> None:
+    with pytest.raises(UnsupportedError, match="has recorded scores only, and `fake:` is not one of them"):
+        nomoat.duel("stored:routellm-mmlu/gpt", "fake:", recorded_suite("routellm-mmlu"))
+    with pytest.raises(UnknownModelError, match="is not among the stored answers"):
+        nomoat.duel("stored:routellm-mmlu/gpt", "stored:routellm-mmlu/llama")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,gpt\nq,maybe\n", "row 1: `gpt` is 'maybe', and should be True, False or a score between 0 and 1"),
+        ("prompt,gpt\nq,7\n", "row 1: `gpt` is '7', and should be True, False or a score between 0 and 1"),
+        ("question,gpt\nq,1\n", "row 1: needs a `prompt` or a `task`"),
+        ("prompt,gpt\n", "holds no recorded answers"),
+    ],
+)
+def test_table_that_is_not_as_it_should_be_is_named_with_its_row(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_recorded(tmp_path)
+    assert message in caught.value.message
