@@ -274,6 +274,7 @@ class Verdict:
     named between equals; intervals have the confidence 1 - alpha. "equal": the difference lies within `rope`, given in per cent of
     the scale. `num_planned` examples would have been asked had the answer not been known before; `looks` are those of a duel that
     might stop early. `measures` holds what else was counted; `suite_sha256` and `seed` are what is needed to reproduce it.
+    `p_value_corrected` is the p-value where several suites were looked at together.
     """
 
     suite: str
@@ -298,6 +299,7 @@ class Verdict:
     rope: float | None = None
     num_planned: int = 0
     looks: tuple[Look, ...] = ()
+    p_value_corrected: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

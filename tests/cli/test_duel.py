@@ -54,6 +54,22 @@ def test_json_is_the_whole_verdict_and_nothing_else(table: Path) -> None:
     assert done.stderr == ""
 
 
+def test_several_suites_are_one_table(table: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text(encoding="utf-8"), encoding="utf-8")
+    arguments = ("duel", "fake:", "fake:", "-s", str(table), "-s", str(other), "--input-column", "text", "--label-column", "label")
+    done = nomoat(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("fake: minus fake:, 2 suites; [95 % intervals, all together]\n")
+    assert [line.split()[:2] for line in done.stdout.splitlines() if line.startswith(("test ", "other "))] == [
+        ["test", "3"],
+        ["other", "3"],
+    ]
+    assert [row["suite"] for row in json.loads(nomoat(*arguments, "--json").stdout)] == ["test", "other"]
+    refused = nomoat(*arguments, "--report", str(tmp_path / "r.html"))
+    assert refused.stderr == "error: a report is over one suite, and 2 were named\nhint: run the command once for each suite\n"
+
+
 def test_table_of_one_model_twice_is_refused(table: Path) -> None:
     columns = ("--input-column", "text", "--label-column", "label")
     done = nomoat("duel", "--table", "fake:", "fake:", "--suite", str(table), *columns)

@@ -12,7 +12,7 @@ import nomoat
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
 from nomoat.judge import duel as duels
-from nomoat.judge.duel import run_duel
+from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Rules
 from nomoat.records import Chunk, Example, Message, Request
@@ -181,3 +181,15 @@ def test_progress_of_a_stopped_duel_counts_of_all_planned() -> None:
     assert seen[0] == ("tuned", 0, 200)
     assert [row for row in seen if row[0] == "base"][-1] == ("base", 16, 200)
     assert duels.STORED == "stored:"
+
+
+def test_several_suites_share_alpha_and_have_their_p_values_corrected() -> None:
+    left, right, *_ = sides(set(range(40)), set(range(30)), 60)
+    suites = [quiz(60), dataclasses.replace(quiz(50), name="other")]
+    first, second = (duel.verdict for duel in run_duels(left, right, suites, stop_early=False))
+    assert (first.alpha, second.alpha) == (0.025, 0.025)
+    assert first.p_value == second.p_value == 2 / 2**10  # ten items apart, all one way, in both
+    assert first.p_value_corrected == second.p_value_corrected == 4 / 2**10
+    assert (first.winner, second.winner, first.suite, second.suite) == ("left", "left", "quiz", "other")
+    alone = nomoat.duel(left, right, quiz(60), stop_early=False)
+    assert first.difference_low < alone.difference_low

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 def duel(
     models: Annotated[list[str], typer.Argument(metavar="LEFT RIGHT", help="Two model references, or more with --table.")],
-    suite: Annotated[
-        str | None, typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV.", show_default=False)
+    suites: Annotated[
+        list[str] | None,
+        typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV; several are allowed.", show_default=False),
     ] = None,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
@@ -46,6 +47,7 @@ def duel(
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
       nomoat duel LEFT RIGHT --suite my.jsonl --limit 200 --all --report report.html
       nomoat duel LEFT RIGHT --suite my.jsonl --rope 2
+      nomoat duel LEFT RIGHT --suite sms_spam --suite banking77
       nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
@@ -64,13 +66,64 @@ def duel(
     rules = Rules(alpha=alpha, rope=rope)
     judging.require_report_path(report)
     sides = None if table else _two_sides(models)
-    loaded: str | Suite | None = suite
-    if suite is not None and suite not in RECORDED:
-        loaded = load_suite(suite, input_column=input_column, label_column=label_column)
-    if sides is None:
-        _put_in_order(models, loaded, limit, rules, seed, concurrency, report, as_json)
+    loaded = [
+        suite if suite in RECORDED else load_suite(suite, input_column=input_column, label_column=label_column)
+        for suite in suites or ()
+    ]
+    if len(loaded) > 1:
+        _fight_over_several(sides, loaded, limit, stop_early, rules, seed, concurrency, report, as_json)
+    elif sides is None:
+        _put_in_order(models, loaded[0] if loaded else None, limit, rules, seed, concurrency, report, as_json)
     else:
-        _fight(sides, loaded, limit, stop_early, rules, seed, concurrency, report, as_json)
+        _fight(sides, loaded[0] if loaded else None, limit, stop_early, rules, seed, concurrency, report, as_json)
+
+
+def _fight_over_several(
+    sides: tuple[str, str] | None,
+    suites: list[str | Suite],
+    limit: int | None,
+    stop_early: bool,
+    rules: Rules,
+    seed: int,
+    concurrency: int,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    from nomoat.errors import UsageError
+    from nomoat.judge.duel import run_duels
+
+    if sides is None or report is not None:
+        what = "a leaderboard" if sides is None else "a report"
+        raise UsageError(f"{what} is over one suite, and {len(suites)} were named", hint="run the command once for each suite")
+    asking = partial(run_duels, *sides, suites, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency)
+    with judging.bars() as progress:
+        fought = asking(progress=progress)
+    verdicts = [duel.verdict for duel in fought]
+    console.print_json(verdicts) if as_json else print_several(verdicts, rules.alpha)
+
+
+def print_several(verdicts: list[Verdict], alpha: float) -> None:
+    """One line a suite, on stdout, then the sentence of each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from nomoat.judge import wording
+
+    out = console.stdout_console()
+    left, right = verdicts[0].left.model, verdicts[0].right.model
+    out.print(Text(f"{left} minus {right}, {len(verdicts)} suites; [{wording.render_confidence(alpha)} intervals, all together]"))
+    out.print()
+    rows = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for title in ("suite", "items", "difference", "corrected p", "ahead"):
+        rows.add_column(title, overflow="fold")
+    for verdict in verdicts:
+        ahead = {"left": left, "right": right, "equal": "practically equal", "undecided": "too close to call"}[verdict.winner]
+        cells = (wording.render_items(verdict), wording.render_difference(verdict))
+        p_value = wording.render_p_value(verdict.p_value_corrected if verdict.p_value_corrected is not None else verdict.p_value)
+        rows.add_row(*(Text(cell) for cell in (verdict.suite, *cells, p_value, ahead)))
+    out.print(rows)
+    for verdict in verdicts:
+        judging.print_words(verdict.sentence, verdict.notes)
 
 
 def _fight(

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
+from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.recorded import RECORDED, recorded_evaluation, recorded_suite
 from nomoat.judge.run import STORED, Asking, Progress, drawn, opened, opened_store, quiet, require_context, run_suite
@@ -94,6 +95,46 @@ def run_duel(
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=concurrency)
         evaluations = [side.evaluation(notes=notes, seed=seed) for side in asking]
     return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, concurrency, seed),))
+
+
+def run_duels(
+    left: str | Responder,
+    right: str | Responder,
+    suites: Sequence[str | Suite],
+    *,
+    limit: int | None = None,
+    stop_early: bool = True,
+    rules: Rules = DEFAULT_RULES,
+    seed: int = 0,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    progress: Progress = quiet,
+    store: AnswerStore | None = None,
+) -> list[Duel]:
+    """A duel over each of several suites, in which all winners named are right together with a probability of 1 - alpha.
+
+    Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm).
+    """
+    shared = replace(rules, alpha=rules.alpha / len(suites))
+    fought = [
+        run_duel(
+            left,
+            right,
+            suite,
+            limit=limit,
+            stop_early=stop_early,
+            rules=shared,
+            seed=seed,
+            concurrency=concurrency,
+            progress=progress,
+            store=store,
+        )
+        for suite in suites
+    ]
+    corrected = stats.holm([duel.verdict.p_value for duel in fought])
+    return [
+        replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value))
+        for duel, p_value in zip(fought, corrected, strict=True)
+    ]
 
 
 def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
