@@ -42,3 +42,7 @@ def test_parts_hold_each_example_once() -> None:
     assert lengths[2].endswith(" characters or more")
     for names in (("a", "b"), ("Korean", "other languages"), lengths):
         assert sorted(at for name in names for at in rows[name]) == list(range(60))
+
+
+def test_names_of_tasks_are_not_told_apart_by_length() -> None:
+    assert [row.name for row in slices_of([example("x" * (3 + at)) for at in range(30)])] == ["all"]

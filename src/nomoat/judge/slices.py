@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nomoat.records import Example
 
 MIN_FOR_LENGTHS = 30  # thirds of fewer examples say nothing
+SHORTEST_OF_INTEREST = 40  # characters: below, texts are names rather than questions
 LETTERS_LOOKED_AT = 400
 LANGUAGES = (("HANGUL", "Korean"), ("HIRAGANA", "Japanese"), ("KATAKANA", "Japanese"), ("CJK", "Chinese"))
 ELSE = "other languages"
@@ -55,7 +56,7 @@ def _several(names: Sequence[str]) -> list[Slice]:
 def _thirds(lengths: Sequence[int]) -> list[Slice]:
     order = sorted(range(len(lengths)), key=lambda at: lengths[at])
     low, high = lengths[order[len(order) // 3]], lengths[order[2 * len(order) // 3]]
-    if not lengths[order[0]] < low < high:
+    if not lengths[order[0]] < low < high or high < SHORTEST_OF_INTEREST:
         return []
     bounds = (
         (f"under {low:,} characters", 0, low),
