@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -193,3 +193,16 @@ def test_several_suites_share_alpha_and_have_their_p_values_corrected() -> None:
     assert (first.winner, second.winner, first.suite, second.suite) == ("left", "left", "quiz", "other")
     alone = nomoat.duel(left, right, quiz(60), stop_early=False)
     assert first.difference_low < alone.difference_low
+
+
+@pytest.mark.parametrize("group_of", [lambda at: "", lambda at: str(at // 4)])
+def test_a_few_ties_never_make_two_models_equal(group_of: Callable[[int], str]) -> None:
+    """Twelve answers, in three groups or none, all right on both sides: no spread at all, and far from showing equality."""
+    left, right, *_ = sides(set(range(12)), set(range(12)), 12)
+    examples = tuple(dataclasses.replace(example, group=group_of(at)) for at, example in enumerate(quiz(12).examples))
+    suite = dataclasses.replace(quiz(12), examples=examples)
+    for stop_early in (True, False):
+        verdict = nomoat.duel(left, right, suite, rope=5, stop_early=stop_early)
+        assert verdict.winner == "undecided"
+        assert verdict.difference_low < -0.05 < 0.05 < verdict.difference_high
+        assert verdict.left.score_low < 0.9

@@ -74,9 +74,7 @@ def score_interval(
     Scores that are all equal have no spread to draw from; what they still leave open is known from the ends of the scale.
     """
     if groups is not None:
-        low, high = stats.clustered_mean_interval(scores, groups, confidence=1 - alpha)
-        lowest, highest = wording.scale_of(metric)
-        return max(lowest, low), min(highest, high)
+        return _clustered_interval(scores, groups, wording.scale_of(metric), alpha)
     if wording.is_right_or_wrong(metric):
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
     return _mean_interval(scores, wording.scale_of(metric), alpha, seed)
@@ -197,7 +195,7 @@ def _fixed(
         for group, difference in zip(groups, differences, strict=True):
             sums[group] += difference
         p_value = stats.paired_permutation(list(sums.values()), seed=seed)
-        low, high = stats.clustered_mean_interval(differences, groups, confidence=1 - alpha)
+        low, high = _clustered_interval(differences, groups, range_of_differences(metric), alpha)
     elif wording.is_right_or_wrong(metric):
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
         p_value = stats.mcnemar_exact(left_only, right_only)
@@ -209,7 +207,15 @@ def _fixed(
     return _Found(low=low, high=high, p_value=p_value, is_decided=p_value < alpha and (low > 0 or high < 0))
 
 
+def _clustered_interval(values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float) -> stats.Interval:
+    if max(values) > min(values):
+        low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
+        return max(bounds[0], low), min(bounds[1], high)
+    return _mean_interval([values[0]] * len(set(groups)), bounds, alpha, seed=0)
+
+
 def _mean_interval(values: Sequence[float], bounds: stats.Interval, alpha: float, seed: int) -> stats.Interval:
+    """Bootstrap; values that are all equal have no spread to draw from, and what they leave open is known from the bounds."""
     if max(values) > min(values):
         return stats.mean_interval(values, confidence=1 - alpha, seed=seed)
     return ConfidenceSequence(lowest=bounds[0], highest=bounds[1], alpha=alpha).add(values)
