@@ -10,7 +10,7 @@ import pytest
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, NotEnoughMemoryError, UsageError
+from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import duel as duels
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.suites import Suite
@@ -105,6 +105,13 @@ def test_rope_ends_a_duel_of_equals_as_practically_equal() -> None:
     assert verdict.sentence.endswith("less than the 5 that count.")
     few = nomoat.duel(left, right, quiz(20), rope=5, stop_early=False)
     assert few.winner == "undecided"  # twenty ties do not show that the two are within 5 points
+
+
+def test_answers_that_only_a_judge_can_compare_are_refused_before_anything_is_asked() -> None:
+    left, right, one, _ = sides({1}, {2}, 5)
+    with pytest.raises(UnsupportedError, match="they can only be compared"):
+        nomoat.duel(left, right, dataclasses.replace(quiz(5), metric="judge"))
+    assert one.asked == []
 
 
 def test_smaller_alpha_asks_longer() -> None:

@@ -13,7 +13,7 @@ from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, Usa
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.recorded import RECORDED, recorded_evaluation, recorded_suite
-from nomoat.judge.run import STORED, Asking, Progress, drawn, opened, opened_store, quiet, require_context, run_suite
+from nomoat.judge.run import STORED, Asking, Progress, drawn, opened, opened_store, quiet, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite, load_suite
@@ -84,6 +84,7 @@ def run_duel(
         ask_all = partial(run_suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
         if not stop_early or both_stored:
             return _judged(ask_all(left, asked), ask_all(right, asked), rules=rules)
+        require_scorable(asked)
         planned, notes = drawn(asked, limit, seed)
         both = None if _has_groups(planned) else _loaded_together(left, right, stack)
         if both is None:

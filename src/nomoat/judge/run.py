@@ -66,15 +66,20 @@ def run_suite(
 ) -> Evaluation:
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
     suite, notes = drawn(load_suite(suite), limit, seed)
+    require_scorable(suite)
+    with opened(responder) as model, opened_store(store) as answers:
+        asking = Asking(model=model, suite=suite, store=answers, concurrency=concurrency, progress=progress)
+        asking.ask(suite.examples)
+        return asking.evaluation(notes=notes, seed=seed)
+
+
+def require_scorable(suite: Suite) -> None:
+    """Refuse a suite whose answers have no score of their own."""
     if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
             hint=f"try `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
         )
-    with opened(responder) as model, opened_store(store) as answers:
-        asking = Asking(model=model, suite=suite, store=answers, concurrency=concurrency, progress=progress)
-        asking.ask(suite.examples)
-        return asking.evaluation(notes=notes, seed=seed)
 
 
 @dataclass(slots=True, kw_only=True)
