@@ -119,7 +119,8 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     done = nomoat("route", "learn", "fake:", "openai:other", "--suite", str(duelled))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: no outcomes of `fake:` and `openai:other` on the same questions\nhint: nomoat duel fake: openai:other --suite SUITE\n"
+        "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
+        "hint: nomoat duel fake: openai:other --suite SUITE --all\n"
     )
     assert not learned.folder().exists()
 

@@ -69,12 +69,12 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
             digests |= {digest} if shared else set()
     if not pairs:
         raise DataError(
-            f"no outcomes of `{local}` and `{cloud}` on the same questions", hint=f"nomoat duel {local} {cloud} --suite SUITE"
+            f"no outcomes of `{local}` and `{cloud}` on the same questions", hint=f"nomoat duel {local} {cloud} --suite SUITE --all"
         )
     if len(digests) > 1:
         raise DataError(
             f"`{local}` was not the same model in each of these suites",
-            hint=f"repeat the duels: nomoat duel {local} {cloud} --suite SUITE",
+            hint=f"repeat the duels: nomoat duel {local} {cloud} --suite SUITE --all",
         )
     return Pairs(local=local, cloud=cloud, local_digest=digests.pop(), pairs=tuple(pairs))
 
