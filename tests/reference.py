@@ -18,7 +18,9 @@ import transformers
 from tiny import add_tokenizer, vocabulary
 from transformers.pytorch_utils import Conv1D
 
-from nomoat.engine import layout
+from nomoat.engine import arch as architectures
+from nomoat.engine import graph, importer, layout, positions
+from nomoat.engine.gguf import GGUFFile
 
 # Dynamic quantisation rounds activations, which this comparison must not see.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
@@ -330,3 +332,34 @@ def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None
         }
         out.append(request.infer(inputs)[0].copy())
     return np.concatenate(out, axis=1)
+
+
+def model_of_gguf(path: Path) -> Any:
+    """A Llama or Qwen2 of `transformers` in f32, with the weights of a file as they are served: rounded to int8 rows."""
+    file = GGUFFile(path)
+    arch = architectures.find(str(file.require("general.architecture")))
+    sizes = importer.read_sizes(file)
+    family = {"llama": "Llama", "qwen2": "Qwen2"}[arch.name]
+    embedding, output = graph.head_tensor(file)
+    settings = getattr(transformers, f"{family}Config")(
+        vocab_size=sizes.vocabulary, hidden_size=sizes.width, intermediate_size=sizes.hidden, num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads, num_key_value_heads=sizes.kv_heads, head_dim=sizes.head_dim,
+        max_position_embeddings=sizes.context_tokens, rms_norm_eps=sizes.norm_epsilon, tie_word_embeddings=embedding == output,
+        rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_base},
+    )  # fmt: skip
+    model = getattr(transformers, f"{family}ForCausalLM")(settings).eval().float()
+    names = {"model.embed_tokens.weight": embedding, "model.norm.weight": "output_norm.weight", "lm_head.weight": output}
+    for layer in range(sizes.layers):
+        names |= {f"model.layers.{layer}.{part}.weight": f"blk.{layer}.{tensor}.weight" for part, tensor in arch.projections.items()}
+        names |= {f"model.layers.{layer}.{part}.bias": f"blk.{layer}.{tensor}.bias" for part, tensor in arch.projections.items()}
+        names[f"model.layers.{layer}.input_layernorm.weight"] = f"blk.{layer}.attn_norm.weight"
+        names[f"model.layers.{layer}.post_attention_layernorm.weight"] = f"blk.{layer}.ffn_norm.weight"
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            rows = file.rows(names[name])
+            if rows.ndim == 2:
+                codes, scales = layout.quantise_rows(rows)
+                rows = codes * scales.astype(np.float32)
+            order = positions.row_order(arch, sizes, name.rpartition(".")[0])
+            parameter.copy_(torch.from_numpy(rows if order is None else rows[order]))
+    return model

@@ -18,7 +18,6 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.tune import qlora
 
 LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
 PAGED = [name for name in CASES if name != "gemma2"]  # see test_serial.py
@@ -165,6 +164,7 @@ def test_sizes_that_do_not_fit_the_tensors_are_a_bad_file(key: str, value: int, 
         importer.import_gguf(path)
 
 
+<<<<<<< HEAD
 def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path: Path) -> None:
     """The reference takes them for any text longer than the first context; ours for every text, once such a context is asked for."""
     case = CASES["phi3, LongRoPE"]
@@ -186,3 +186,9 @@ def test_a_family_that_runs_but_cannot_be_tuned_is_refused_with_those_that_can(t
         qlora.load_model(path, dtype=torch.float32)
     assert caught.value.message == "models of the architecture `qwen3` run here, but nomoat cannot tune them yet"
     assert caught.value.hint == "tune one of these: llama, qwen2"
+=======
+def test_long_rope_is_refused(tmp_path: Path) -> None:
+    case = replace(CASES["phi3"], extra={"rope_factors_long.weight": np.ones(HEAD // 2, np.float32)})
+    with pytest.raises(UnsupportedError, match="LongRoPE"):
+        importer.import_gguf(write_gguf(tmp_path / "long.gguf", case, make_model(case)))
+>>>>>>> e2f86f7 (Tune: a network of our own for every family; data formats, survey, best look kept; export)

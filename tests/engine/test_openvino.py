@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference import our_logits
+from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_tiny_gguf
 
 from nomoat.engine import importer, layout
@@ -19,7 +19,6 @@ from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import ContextExceededError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder
-from nomoat.tune import qlora
 
 HELLO = Request(messages=(Message(role="user", content="hello, the world"),), max_new_tokens=12)
 
@@ -38,7 +37,7 @@ def test_logits_equal_the_reference_implementation_within_a_thousandth(tmp_path:
     folder = importer.import_gguf(path)
     rows = np.random.default_rng(length).integers(3, 250, (2, length)).tolist()
     with torch.no_grad():
-        reference = qlora.load_model(path, dtype=torch.float32)(input_ids=torch.tensor(rows)).logits.numpy()
+        reference = model_of_gguf(path)(input_ids=torch.tensor(rows)).logits.numpy()
     assert reference.std() > 0.5  # else closeness would mean nothing
     np.testing.assert_allclose(our_logits(folder, rows), reference, atol=1e-3)
     if length > 1:
@@ -51,7 +50,7 @@ def test_each_token_of_a_greedy_answer_is_a_best_one_of_the_reference(engine: Op
     batcher = engine._started_batcher()
     answer = list(batcher.submit(ids, HELLO, 8, engine.tokenizer.special))
     with torch.no_grad():
-        logits = qlora.load_model(tiny_gguf, dtype=torch.float32)(input_ids=torch.tensor([ids + answer])).logits[0]
+        logits = model_of_gguf(tiny_gguf)(input_ids=torch.tensor([ids + answer])).logits[0]
     assert len(answer) == 8
     for at, token in enumerate(answer):
         row = logits[len(ids) - 1 + at]
@@ -155,7 +154,7 @@ def test_an_answer_ends_where_the_context_ends(engine: OpenVINOEngine) -> None:
 
 
 def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
-    model = qlora.load_model(tiny_gguf, dtype=torch.float32)
+    model = model_of_gguf(tiny_gguf)
     request = Request(prompt="the hello the")
     continuations = [" he", " the world", "x"]
     prompt = engine.tokenizer.prompt_ids(request)

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.tune.data import read_lessons
+from nomoat.tune.data import Lesson, read
 
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def read_lessons(path: Path, **options: str) -> list[Lesson]:
+    return read(path, **options).lessons  # type: ignore[arg-type]
 
 
 def test_a_table_gives_a_lesson_a_row_with_every_label_named(tmp_path: Path) -> None:
@@ -22,7 +26,7 @@ def test_a_table_gives_a_lesson_a_row_with_every_label_named(tmp_path: Path) -> 
     assert first.messages[0].content == (
         "Classify the text. Answer with one of: negative, positive.\n\nText: 좋아요!\nLabel:"
     )  # fmt: skip
-    assert (first.answer, second.answer, second.line) == ("positive", "negative", 3)
+    assert (first.label, second.label, second.where) == ("positive", "negative", "line 3")
 
 
 def test_the_users_own_instruction_is_used_word_for_word(tmp_path: Path) -> None:
@@ -35,9 +39,8 @@ def test_every_assistant_turn_of_a_conversation_is_learned(tmp_path: Path) -> No
     turns = [("system", "Be kind."), ("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     chat = {"messages": [{"role": role, "content": content} for role, content in turns]}
     path = write(tmp_path / "c.jsonl", json.dumps(chat) + "\n")
-    lessons = read_lessons(path)
-    assert [lesson.answer for lesson in lessons] == ["hello", "farewell"]
-    assert [len(lesson.messages) for lesson in lessons] == [2, 4]
+    (lesson,) = read_lessons(path)
+    assert [message.content for message in lesson.messages if message.role == "assistant"] == ["hello", "farewell"]
 
 
 @pytest.mark.parametrize(
@@ -79,4 +82,34 @@ def test_a_single_label_teaches_nothing(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_lessons(write(tmp_path / "t.xlsx", "x"))
-    assert caught.value.hint == "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson"
+    assert caught.value.hint == "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson, .json"
+
+
+def test_share_gpt_and_alpaca_are_told_by_their_first_entry(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "안녕"}, {"from": "gpt", "value": "네"}, {"from": "human", "value": "bye"}]
+    share = read(write(tmp_path / "s.json", json.dumps([{"id": "1", "conversations": turns}])))
+    assert share.format == "ShareGPT conversations"
+    assert [(m.role, m.content) for m in share.lessons[0].messages] == [("user", "안녕"), ("assistant", "네")]
+    alpaca = read(write(tmp_path / "a.jsonl", '{"instruction": "Add.", "input": "1 2", "output": "3"}\n'))
+    assert alpaca.format == "Alpaca instructions"
+    assert [m.content for m in alpaca.lessons[0].messages] == ["Add.\n\n1 2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "`{path}` is an empty list"),
+        ("[1]", "`{path}`, entry 1: not a JSON object"),
+        ('[{"instruction": "x", "output": ""}]', "`{path}`, entry 1: `output` is ''"),
+        (
+            '[{"conversations": [{"from": "cat", "value": "x"}]}]',
+            "`{path}`, entry 1: a turn is from 'cat' and has a value of type str",
+        ),
+        ('[\n{"instruction": \n}]', "`{path}`, line 3: not JSON: Expecting value at column 1"),
+    ],
+)
+def test_a_bad_entry_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = write(tmp_path / "c.json", content)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == message.format(path=path)

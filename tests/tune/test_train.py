@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import model_of_gguf
 from safetensors.torch import load_file
 
 import nomoat
-from nomoat import paths, responder
+from nomoat import hardware, paths, responder
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
-from nomoat.tune import data, qlora, train
+from nomoat.tune import prepare, qlora, train
+from nomoat.tune.samples import BATCH_TOKENS, Sample, batches_of
 
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
 COLUMNS = {"input_column": "text", "label_column": "label"}
@@ -39,7 +41,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qlora, "fastest_precision", lambda: qlora.hardware.Detected("float32", "set by the test"))
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
 
 
 def tune(base: Path, table: Path, name: str = "colours", **options: object) -> Path:
@@ -54,7 +56,7 @@ def mean_log_probability_of_the_right_label(ref: str) -> float:
 
 def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(tiny_gguf: Path, table: Path) -> None:
     """The base chooses among 264 tokens at random: about -5.6. One of three labels at random would be -1.1."""
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, epochs=40, learning_rate=1e-2))
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, epochs=40, learning_rate=1e-2, batch=32))
     assert mean_log_probability_of_the_right_label(str(tiny_gguf)) < -4
     assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
     facts = json.loads((folder / "provenance.json").read_text())
@@ -68,9 +70,9 @@ def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: 
     from peft import PeftModel
 
     folder = tune(tiny_gguf, table)
-    with warnings.catch_warnings():  # as in qlora.add_lora
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 for an attribute under its old name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        reference = PeftModel.from_pretrained(qlora.load_model(tiny_gguf, dtype=torch.float32), str(folder))
+        reference = PeftModel.from_pretrained(model_of_gguf(tiny_gguf), str(folder))
     words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
     prompt, answer = words.encode(words.render(label_task_messages("x 1", ["r", "g", "b"]))), words.encode("r")
     with torch.no_grad():
@@ -81,29 +83,28 @@ def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: 
     assert score.log_probability == pytest.approx(expected, abs=0.1)
 
 
-def test_the_shared_beginning_changes_speed_and_not_the_gradient(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["without a shared beginning", "expanded layer by layer"])
+def test_what_saves_time_or_memory_does_not_change_the_gradient(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
-    lessons = data.read_lessons(table, **COLUMNS)
-    samples = train.encode(lessons, words, context_tokens=256, path=table)
+    prepared = prepare.prepare(str(tiny_gguf), table, **COLUMNS, settings=SETTINGS)  # type: ignore[arg-type]
 
     def gradients() -> list[torch.Tensor]:
-        run = train.Run(tiny_gguf, samples, SETTINGS, precision="float32", say=lambda text: None)
+        run = train.Run(prepared, precision="float32", say=lambda text: None)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
-        loss, _ = run._loss(samples[:8])
-        loss.backward()
-        assert (run.prefix > 0) == (shared is None)
+        hidden, targets = run._hidden(prepared.samples[:8])
+        run.network.loss(hidden[targets >= 0], targets[targets >= 0]).backward()
         return [parameter.grad for parameter in run.parameters if parameter.grad is not None]
 
-    shared: int | None = None
-    with_prefix = gradients()
-    shared = 0
-    monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
-    without = gradients()
-    assert len(with_prefix) == len(without) == 28
-    for a, b in zip(with_prefix, without, strict=True):
+    expected = gradients()
+    if how == "expanded layer by layer":
+        monkeypatch.setattr(train, "keep_expanded", lambda prepared, dtype: hardware.Detected(False, "set by the test"))
+    else:
+        monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
+    found = gradients()
+    assert len(found) == len(expected) == 28
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
 
 
@@ -187,8 +188,8 @@ def test_a_korean_name_is_fine(tiny_gguf: Path, table: Path) -> None:
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: qlora.hardware.Detected(10**9, "set by the test"))
-    with pytest.raises(NotEnoughMemoryError, match=r"tuning `tiny\.gguf` needs about 1\.5 GB of memory, and 1\.0 GB are free"):
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
+    with pytest.raises(NotEnoughMemoryError, match=r"tuning `tiny\.gguf` needs about 0\.6 GB of memory, and 0\.5 GB are free"):
         tune(tiny_gguf, table)
 
 
@@ -196,19 +197,19 @@ def test_a_full_disk_leaves_no_half_adapter(tiny_gguf: Path, table: Path, monkey
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("peft.PeftModel.save_pretrained", full)
+    monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(NotEnoughDiskError):
         tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=0.1))
     assert not (paths.adapters() / "colours").exists()
 
 
 def test_batches_hold_like_lengths_within_the_bounds() -> None:
-    samples = [train.Sample(prompt=[1] * n, answer=[2]) for n in range(1, 400, 7)]
-    batches = train.pack(samples, 0)
+    samples = [Sample(tokens=[1] * n + [2], answers=((n, n + 1),)) for n in range(1, 400, 7)]
+    batches = batches_of(samples, 0, max_lessons=32)
     assert sum(map(len, batches)) == len(samples)
     for batch in batches:
-        assert len(batch) <= train.MAX_BATCH_LESSONS
-        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= train.BATCH_TOKENS
+        assert len(batch) <= 32
+        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= BATCH_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -261,3 +262,27 @@ def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Pa
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, settings=train.Settings(rank=100_000))
     assert caught.value.message == "rank is 100,000, and the model is 64 wide"
+
+
+def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lessons held out say 3, 1, 2, 2.5 of 8 looks: the second is kept, and the fourth ends the training."""
+    found = iter([9.0, 3.0, 1.0, 2.0, 2.5, 7.0])
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def losses(run: train.Run, *_: object) -> list[float]:
+        value = next(found)
+        if value == 1.0:
+            kept.append(run._learned())
+        return [value * sample.num_learned for sample in run.validation]
+
+    monkeypatch.setattr(train.Run, "validation_losses", losses)
+    said: list[str] = []
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
+    assert "stopped early: 2 looks at the lessons held out were no better than the best" in said
+    saved = load_file(folder / "adapter_model.safetensors")
+    assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[0].items())
+    history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
+    assert [round(look["held_out"], 3) for look in history] == [3.0, 1.0, 2.0, 2.5]
+    assert (folder / "training.svg").read_text().count("<svg") == 1

@@ -14,6 +14,7 @@ from nomoat.cli.config import config
 from nomoat.cli.demo import demo
 from nomoat.cli.duel import duel
 from nomoat.cli.eval import eval_
+from nomoat.cli.export import export
 from nomoat.cli.models import models
 from nomoat.cli.pull import pull
 from nomoat.cli.rm import rm
@@ -43,7 +44,7 @@ app = typer.Typer(
       nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
     """,
 )
-for command in (demo, pull, models, show, rm, run, serve, tune, duel, bench, config):
+for command in (demo, pull, models, show, rm, run, serve, tune, export, duel, bench, config):
     app.command()(command)
 app.command("eval")(eval_)
 app.add_typer(route, name="route")

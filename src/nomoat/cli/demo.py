@@ -76,7 +76,7 @@ def _require_tune() -> None:
     """Said before anything is downloaded."""
     import importlib.util
 
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("peft") is None:
+    if importlib.util.find_spec("torch") is None:
         raise MissingExtraError(extra="tune", what="`nomoat demo`")
 
 

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nomoat.cli import console
-from nomoat.errors import MissingExtraError
+from nomoat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from nomoat.tune.prepare import Prepared, Settings
     from nomoat.tune.train import Progress
+
+MANY_LABELS = 8
+EXAMPLES_SHOWN = 3
 
 
 def tune(
     base: Annotated[str, typer.Argument(help="Model to start from: a card's name or a .gguf file.")],
-    data: Annotated[Path, typer.Argument(help="CSV or TSV with a text and a label, or chat JSONL.")],
-    name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")],
+    data: Annotated[Path, typer.Argument(help="CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L).")],
+    name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels (tables).")] = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
+    test: Annotated[Path | None, typer.Option(help="A file whose texts must not be learned: those in both are dropped.")] = None,
+    keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
+    drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read the data, say what it is like, and stop.")] = False,
     data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
     minutes: Annotated[float | None, typer.Option(help="Stop learning after this time, if the epochs are not done before.")] = None,
-    epochs: Annotated[float, typer.Option(help="How often every lesson is seen.")] = 2.0,
+    epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
     rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 8e-4,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the fresh adapter.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the adapter of this name.")] = False,
@@ -37,39 +47,94 @@ def tune(
     \b
     Examples:
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --name reviews
+      nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --test test.csv --dry-run
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
       nomoat tune smollm2-135m chats.jsonl --name support --resume
       nomoat run smollm2-135m+support "My parcel is late"
 
-    The adapter's folder holds the weights as PEFT names them, and provenance.json: what it was made from, and its licence.
+    The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
     """
-    try:
-        from nomoat.tune import train
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(extra="tune", what="`nomoat tune`") from exc
+    from nomoat.tune import adapter, prepare
 
-    settings = train.Settings(rank=rank, learning_rate=learning_rate, epochs=epochs, minutes=minutes, seed=seed)
-    folder = tune_with_bar(
-        base, data, name=name, settings=settings, input_column=input_column, label_column=label_column,
-        instruction=instruction, data_licence=data_licence, resume=resume, replace=replace,
+    if not dry_run:
+        if not name:
+            raise UsageError("the adapter needs a name", hint="give --name, or --dry-run to look at the data only")
+        adapter.reserve(name, replace=replace, resume=resume)
+    prepared = prepare.prepare(
+        base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
+        drop_long=drop_long,
+        settings=prepare.Settings(rank=rank, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, seed=seed),
     )  # fmt: skip
+    say_survey(prepared)
+    if dry_run:
+        if as_json:
+            console.print_json({"data": asdict(prepared.survey), "settings": asdict(prepared.settings)})
+        return
+    folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if as_json:
         console.print_json(provenance)
         return
-    metrics = provenance["metrics"]
-    before, after = metrics["validation_loss_before"], metrics["validation_loss_after"]
-    if before is not None:
-        console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
-        if after >= before:
-            console.say("it has learned nothing that helps there: try a lower --learning-rate, or more data")
+    _say_result(provenance["metrics"])
     console.say(f"wrote {folder}")
     console.say(f'try it: nomoat run {base}+{name} "..."')
 
 
-def tune_with_bar(base: str, data: Path, *, name: str, resume: bool = False, **arguments: Any) -> Path:
+def say_survey(prepared: Prepared) -> None:
+    """What the data is like, in a few lines, each of them something a user may want to mend."""
+    survey, settings = prepared.survey, prepared.settings
+    console.say(
+        f"data: {survey.format}, {survey.num_lessons:,} lessons, {survey.num_tokens:,} tokens; a lesson has {survey.median_tokens:,} "
+        f"(half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
+    )
+    console.say("scripts: " + ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items()))
+    if survey.labels:
+        shown = list(survey.labels.items())
+        rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
+        console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
+    if survey.duplicates:
+        contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
+        console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")
+    if survey.shared_with_test:
+        what = f"{survey.dropped:,} lessons were dropped" if survey.dropped else "they are kept, and a test on them proves little"
+        console.say(f"in the test file, too: {len(survey.shared_with_test):,} texts; {what}")
+        for text in survey.shared_with_test[:EXAMPLES_SHOWN]:
+            console.say(f"  {text[:100]}")
+    if survey.too_long:
+        console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
+    steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"
+    console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
+
+
+def _say_result(metrics: dict[str, Any]) -> None:
+    before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
+    if before is None:
+        return
+    console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
+    if change is not None and change[1] >= 0:
+        console.say(
+            f"chance alone may do that (the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %): the tuned model is "
+            "not shown to be better; try a lower --learning-rate, or more data"
+        )
+
+
+def tune_with_bar(base: str, data: Path, *, name: str, settings: Settings, replace: bool = False, data_licence: str = "own",
+                  **options: Any) -> Path:  # fmt: skip
+    """Prepare, say what the data is like, and learn with a bar."""
+    from nomoat.tune import prepare
+
+    prepared = prepare.prepare(base, data, settings=settings, **options)
+    say_survey(prepared)
+    return learn_with_bar(prepared, name=name, replace=replace, data_licence=data_licence)
+
+
+def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says how to go on."""
-    from nomoat.tune import adapter, train
+    try:
+        from nomoat.tune import train
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(extra="tune", what="`nomoat tune`") from exc
+    from nomoat.tune import adapter
 
     with console.stage_progress() as bar:
         task = bar.add_task("loading", total=None, info="")
@@ -77,7 +142,7 @@ def tune_with_bar(base: str, data: Path, *, name: str, resume: bool = False, **a
 
         def show(progress: Progress) -> None:
             nonlocal shown
-            info = f"step {progress.step:,}, loss {progress.loss:.3f}" if progress.step else ""
+            info = f"loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s" if progress.step else ""
             stage, tenths = shown
             if progress.stage != stage:
                 bar.reset(task, description=progress.stage, total=1.0)
@@ -88,7 +153,7 @@ def tune_with_bar(base: str, data: Path, *, name: str, resume: bool = False, **a
                     console.say(f"{progress.stage}: {progress.fraction:.0%}{', ' if info else ''}{info}")
 
         try:
-            return train.tune(base, data, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
+            return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
             resumable = adapter.can_resume(name)

@@ -57,11 +57,16 @@ class LoraDelta:
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint="tune it again with `nomoat tune`")
 
-    def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
-        if layer not in self._pairs:
-            return None
+    def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
+        """A and B of a layer, or None."""
         self._unused.discard(layer)
-        a_RI, b_OR = self._pairs[layer]
+        return self._pairs.get(layer)
+
+    def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
+        found = self.matrices(layer)
+        if found is None:
+            return None
+        a_RI, b_OR = found
         return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
 
     def require_all_used(self) -> None:

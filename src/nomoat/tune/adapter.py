@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nomoat import __version__, hardware, paths
 from nomoat.engine import importer
 from nomoat.errors import BadFileError, UsageError
 from nomoat.records import Parent
+
+if TYPE_CHECKING:
+    import torch
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -28,7 +32,7 @@ class Origin:
     data_licence: str
     num_lessons: int
     settings: dict[str, Any]
-    task: dict[str, str | None]
+    task: dict[str, Any]
 
     def facts(self) -> dict[str, Any]:
         """As it is written into `provenance.json`, and compared before a training is resumed."""
@@ -62,24 +66,40 @@ def can_resume(name: str) -> bool:
     return (_checkpoint_folder(paths.adapters() / name) / CHECKPOINT_FILE).exists()
 
 
-def save(target: Path, model: Any, origin: Origin, metrics: dict[str, Any]) -> None:
-    """Write the adapter, whole or not at all."""
+def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:
+    """Write the adapter as PEFT names its parts, whole or not at all. `learned`: `layer.lora_A.weight` and the like."""
+    from safetensors.torch import save as serialised
+
+    from nomoat.tune import plots, qlora
+
     provenance = {
         "nomoat": __version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
         **origin.facts(),
+        "data": survey,
         "metrics": metrics,
         "licence": _licence(origin),
     }
+    rank = origin.settings["rank"]
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": origin.base,
+        "r": rank,
+        "lora_alpha": rank * qlora.LORA_SCALE,
+        "lora_dropout": 0.0,
+        "target_modules": sorted({name.split(".")[-3] for name in learned}),
+        "bias": "none",
+        "inference_mode": True,
+    }
     with paths.whole_folder(target) as part:
-        model.save_pretrained(str(part))
-        (part / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, with nothing filled in
-        config = json.loads((part / "adapter_config.json").read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = origin.base
-        (part / "adapter_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
-        text = json.dumps(provenance, indent=1, ensure_ascii=False)
-        (part / "provenance.json").write_text(text, encoding="utf-8")
+        named = {f"base_model.model.{name}": tensor.detach().contiguous() for name, tensor in learned.items()}
+        (part / "adapter_model.safetensors").write_bytes(serialised(named))
+        for name, facts in (("adapter_config.json", config), ("provenance.json", provenance)):
+            (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+        if metrics["history"]:
+            (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8")
 
 
 class Checkpoint:

@@ -1,49 +1,73 @@
-"""A user's file -> prompts and answers to learn from: a CSV or TSV with a text and a label, or chat JSONL."""
+"""A user's file -> conversations to learn from: a table with a text and a label, or chats as OpenAI, ShareGPT or Alpaca write them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from nomoat import tasks, textfiles
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
-CHAT_SUFFIXES = (".jsonl", ".ndjson")
+CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
+Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
+SPEAKERS: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+# Source: the README of tatsu-lab/stanford_alpaca. For models without a chat template of their own.
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n"
+    "### Response:\n"
+)
+ALPACA_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A conversation, and the answer the model should learn to give. `line`: where it stands in the file, counted from 1."""
+    """A conversation that ends with an answer; every turn of the assistant is learned.
+
+    `where`: the place in the file, "line 3" or "entry 3", counted from 1. `text` and `label`: of a table's row. `bare_prompt`: what a
+    model without a chat template is asked instead of the messages.
+    """
 
     messages: tuple[Message, ...]
-    answer: str
-    line: int
+    where: str
+    text: str | None = None
+    label: str | None = None
+    bare_prompt: str | None = None
 
 
-def read_lessons(
-    path: Path, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None
-) -> list[Lesson]:
-    """Every lesson of a file, in its order. Raises DataError with file and line, UsageError where a flag is missing."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A file that was read. `labels`: of a table, sorted; otherwise empty."""
+
+    path: Path
+    format: Format
+    lessons: list[Lesson]
+    labels: tuple[str, ...] = ()
+
+
+def read(
+    path: Path, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Data:  # fmt: skip
+    """Every lesson of a file, in its order; the format is told by the suffix and the first entry.
+
+    `labels`: those the default instruction names, if not those of this file. Raises DataError with file and line, UsageError where a
+    flag is missing or has no meaning.
+    """
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
-        if input_column is None or label_column is None:
-            missing = "--input-column" if input_column is None else "--label-column"
-            raise UsageError(f"`{path.name}` is a table, and {missing} does not say which column to use", hint=_columns(path))
-        rows = tasks.read_labelled(path, input_column=input_column, label_column=label_column)
-        labels = sorted({row.label for row in rows})
-        if len(labels) < 2:
-            raise DataError(f"`{path}`: every row has the label `{labels[0]}`", hint="there is nothing to learn from one label")
-        return [
-            Lesson(messages=tasks.label_task_messages(row.text, labels, instruction=instruction), answer=row.label, line=row.line)
-            for row in rows
-        ]
+        return _read_table(path, input_column, label_column, instruction, labels)
     if suffix in CHAT_SUFFIXES:
         if input_column or label_column:
-            raise UsageError("--input-column and --label-column are for tables", hint="chat JSONL needs neither")
+            raise UsageError("--input-column and --label-column are for tables", hint="conversations need neither")
         return _read_chats(path)
     raise UsageError(
         f"`{path.name}`: nomoat cannot tell what kind of file this is",
@@ -51,41 +75,119 @@ def read_lessons(
     )
 
 
-def _columns(path: Path) -> str:
-    return f"its columns are: {', '.join(tasks.read_table(path)[0])}"
+def _read_table(
+    path: Path, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
+) -> Data:
+    if input_column is None or label_column is None:
+        missing = "--input-column" if input_column is None else "--label-column"
+        columns = f"its columns are: {', '.join(tasks.read_table(path)[0])}"
+        raise UsageError(f"`{path.name}` is a table, and {missing} does not say which column to use", hint=columns)
+    rows = tasks.read_labelled(path, input_column=input_column, label_column=label_column)
+    named = sorted({row.label for row in rows} if labels is None else labels)
+    if len(named) < 2:
+        raise DataError(f"`{path}`: every row has the label `{named[0]}`", hint="there is nothing to learn from one label")
+    lessons = [
+        Lesson(
+            messages=(
+                *tasks.label_task_messages(row.text, named, instruction=instruction),
+                Message(role="assistant", content=row.label),
+            ),
+            where=f"line {row.line}",
+            text=row.text,
+            label=row.label,
+        )
+        for row in rows
+    ]
+    return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named))
 
 
-def _read_chats(path: Path) -> list[Lesson]:
-    """OpenAI chat JSONL. A conversation with several answers gives a lesson for each, so that every assistant turn is learned."""
-    lessons: list[Lesson] = []
-    for line, value in textfiles.read_jsonl(path):
-        found = _lessons_of(_messages(value, path, line), line)
-        if not found:
-            raise DataError(f"`{path}`, line {line}: no message of the assistant to learn from")
-        lessons += found
-    return lessons
+def _read_chats(path: Path) -> Data:
+    entries = _entries(path)
+    _, first = entries[0]
+    read_one: Any
+    kind: Format
+    if "conversations" in first:
+        kind, read_one = "ShareGPT conversations", _share_gpt
+    elif "instruction" in first:
+        kind, read_one = "Alpaca instructions", _alpaca
+    else:
+        kind, read_one = "OpenAI chats", _open_ai
+    return Data(path=path, format=kind, lessons=[read_one(value, path, where) for where, value in entries])
 
 
-def _messages(value: dict[str, Any], path: Path, line: int) -> list[Message]:
+def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a JSONL file, or of a JSON file that is one list of them."""
+    text = textfiles.read_text(path).lstrip()
+    if not text.startswith("["):
+        return [(f"line {line}", value) for line, value in textfiles.read_jsonl(path)]
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise DataError(f"`{path}`, line {exc.lineno}: not JSON: {exc.msg} at column {exc.colno}") from exc
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise DataError(f"`{path}`, entry {number}: not a JSON object", hint='each entry is one object: {"key": "value"}')
+    if not values:
+        raise DataError(f"`{path}` is an empty list", hint="each entry is one JSON object")
+    return [(f"entry {number}", value) for number, value in enumerate(values, start=1)]
+
+
+def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
     rows = value.get("messages")
     if not isinstance(rows, list) or not rows:
-        raise DataError(f"`{path}`, line {line}: no list of `messages`", hint='write {"messages": [{"role": ..., "content": ...}]}')
+        raise DataError(f"`{path}`, {where}: no list of `messages`", hint='write {"messages": [{"role": ..., "content": ...}]}')
     messages = []
     for row in rows:
         role: Any = row.get("role") if isinstance(row, dict) else None
         content = row.get("content") if isinstance(row, dict) else None
         if role not in get_args(Role) or not isinstance(content, str):
             raise DataError(
-                f"`{path}`, line {line}: a message has role {role!r} and content of type {type(content).__name__}",
+                f"`{path}`, {where}: a message has role {role!r} and content of type {type(content).__name__}",
                 hint=f"roles are {', '.join(get_args(Role))}; the content is text",
             )
         messages.append(Message(role=role, content=content))
-    return messages
+    return _lesson(messages, path, where)
 
 
-def _lessons_of(messages: Sequence[Message], line: int) -> list[Lesson]:
-    return [
-        Lesson(messages=tuple(messages[:at]), answer=message.content, line=line)
-        for at, message in enumerate(messages)
-        if message.role == "assistant" and at > 0 and message.content.strip()
-    ]
+def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
+    rows = value.get("conversations")
+    if not isinstance(rows, list) or not rows:
+        raise DataError(
+            f"`{path}`, {where}: no list of `conversations`", hint='write {"conversations": [{"from": ..., "value": ...}]}'
+        )
+    messages = []
+    for row in rows:
+        speaker = row.get("from") if isinstance(row, dict) else None
+        content = row.get("value") if isinstance(row, dict) else None
+        if speaker not in SPEAKERS or not isinstance(content, str):
+            raise DataError(
+                f"`{path}`, {where}: a turn is from {speaker!r} and has a value of type {type(content).__name__}",
+                hint=f"turns are from {', '.join(SPEAKERS)}; the value is text",
+            )
+        messages.append(Message(role=SPEAKERS[speaker], content=content))
+    return _lesson(messages, path, where)
+
+
+def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
+    parts = [value.get("instruction"), value.get("input", ""), value.get("output")]
+    for name, part in zip(("instruction", "input", "output"), parts, strict=True):
+        if not isinstance(part, str) or (name != "input" and not part.strip()):
+            raise DataError(
+                f"`{path}`, {where}: `{name}` is {part!r}", hint="`instruction` and `output` are text; `input` may be empty"
+            )
+    instruction, extra, output = (str(part).strip() for part in parts)
+    question = f"{instruction}\n\n{extra}" if extra else instruction
+    template = ALPACA_WITH_INPUT if extra else ALPACA_WITHOUT_INPUT
+    return Lesson(
+        messages=(Message(role="user", content=question), Message(role="assistant", content=output)),
+        where=where,
+        bare_prompt=template.format(instruction=instruction, input=extra),
+    )
+
+
+def _lesson(messages: Sequence[Message], path: Path, where: str) -> Lesson:
+    """The conversation up to its last answer. Raises DataError if there is none with something before it."""
+    last = max((at for at, message in enumerate(messages) if message.role == "assistant" and message.content.strip()), default=0)
+    if last == 0:
+        raise DataError(f"`{path}`, {where}: no message of the assistant to learn from")
+    return Lesson(messages=tuple(messages[: last + 1]), where=where)

@@ -1,31 +1,161 @@
-"""The GGUF you run as a PyTorch model to tune: its own quantised weights, expanded, with LoRA layers on top.
+"""Frozen, quantised matrices and the LoRA beside them.
 
-All weights are kept expanded (in bf16 or f32, whichever this CPU multiplies faster): what a model needs is checked before.
+A matrix holds the very int8 codes and row scales that the engine serves. How it multiplies is measured on this machine at the start:
+expanded into bf16 or f32 once, or with the codes themselves, activations rounded to int8 token by token (as the engine does).
+
+Shapes: N tokens, I inputs, O outputs, R rank.
 """
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 
 from nomoat import hardware
-from nomoat.engine import arch as architectures
-from nomoat.engine import graph, importer, layout, positions
-from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import FloatArray, GGUFFile
-from nomoat.errors import NotEnoughMemoryError, UnsupportedError
+from nomoat.engine import layout
+from nomoat.engine.gguf import FloatArray
 
-TRAINING_OVERHEAD_BYTES = 1_500_000_000  # PyTorch, activations of a batch, optimiser; measured on SmolLM2
-TUNABLE = {"llama": "Llama", "qwen2": "Qwen2"}  # by the name `transformers` gives the family's classes
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
+Precision = Literal["float32", "bfloat16"]
 
 
-def fastest_precision() -> hardware.Detected[str]:
+class Matrix(Protocol):
+    """A frozen [O, I] matrix."""
+
+    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
+        """x W^T: [N, O]."""
+        ...
+
+    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
+        """dy W, what the inputs' gradient is: [N, I]."""
+        ...
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """Some rows, for a matrix that is a table of embeddings: f32, [..., I]."""
+        ...
+
+
+class Expanded:
+    """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight."""
+
+    def __init__(self, weights: Sequence[FloatArray], dtype: torch.dtype) -> None:
+        pairs = [layout.quantise_rows(part) for part in weights]
+        self.weight_OI = torch.cat([(torch.from_numpy(codes) * torch.from_numpy(scales).float()).to(dtype) for codes, scales in pairs])
+
+    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
+        return x_NI @ self.weight_OI.t()
+
+    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
+        return dy_NO @ self.weight_OI
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.weight_OI[indices].float()
+
+
+class Codes:
+    """The int8 codes, 1 byte a weight; expanded for each multiplication and forgotten."""
+
+    def __init__(self, weights: Sequence[FloatArray], dtype: torch.dtype) -> None:
+        pairs = [layout.quantise_rows(part) for part in weights]
+        self._codes_OI = torch.cat([torch.from_numpy(codes) for codes, _ in pairs])
+        self._scales_O1 = torch.cat([torch.from_numpy(scales) for _, scales in pairs]).float()
+        self._dtype = dtype
+
+    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
+        return x_NI @ self._expanded().t()
+
+    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
+        return dy_NO @ self._expanded()
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        return self._codes_OI[indices] * self._scales_O1[indices]
+
+    def _expanded(self) -> torch.Tensor:
+        return (self._codes_OI * self._scales_O1).to(self._dtype)
+
+
+class LoraLinear(torch.autograd.Function):
+    """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor, b_OR: torch.Tensor
+    ) -> Any:
+        hidden_NR = x_NI @ a_RI.t()
+        y_NO = matrix.times(x_NI).addmm_(hidden_NR, b_OR.t(), alpha=LORA_SCALE)
+        if bias_O is not None:
+            y_NO += bias_O
+        ctx.matrix = matrix
+        ctx.save_for_backward(x_NI, hidden_NR, a_RI, b_OR)
+        return y_NO
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (dy_NO,) = grads
+        x_NI, hidden_NR, a_RI, b_OR = ctx.saved_tensors
+        dhidden_NR = (dy_NO @ b_OR).mul_(LORA_SCALE)
+        dx_NI = ctx.matrix.gradient(dy_NO).addmm_(dhidden_NR, a_RI) if ctx.needs_input_grad[0] else None
+        return dx_NI, None, None, dhidden_NR.t() @ x_NI, (dy_NO.t() @ hidden_NR).mul_(LORA_SCALE)
+
+
+class AnswerLoss(torch.autograd.Function):
+    """Mean cross-entropy of the answer tokens, without holding all logits at once: some hundred tokens at a time.
+
+    The gradient is computed along with the loss. Idea: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989.
+    """
+
+    CHUNK_TOKENS = 256
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NW: torch.Tensor, head: Matrix, bias_V: torch.Tensor | None, targets_N: torch.Tensor, cap: float | None
+    ) -> Any:
+        count, total = len(targets_N), torch.zeros(())
+        gradient_NW = torch.empty_like(x_NW)
+        for start in range(0, count, AnswerLoss.CHUNK_TOKENS):
+            rows = slice(start, start + AnswerLoss.CHUNK_TOKENS)
+            logits_CV, targets_C1 = head.times(x_NW[rows]).float(), targets_N[rows, None]
+            if bias_V is not None:
+                logits_CV += bias_V
+            if cap is not None:
+                logits_CV = torch.tanh_(logits_CV.div_(cap)).mul_(cap)
+            sums_C1 = logits_CV.logsumexp(1, keepdim=True)
+            total += (sums_C1 - logits_CV.gather(1, targets_C1)).sum()
+            bend_CV = 1 - (logits_CV / cap) ** 2 if cap is not None else None
+            slope_CV = logits_CV.sub_(sums_C1).exp_()
+            slope_CV.scatter_add_(1, targets_C1, torch.full_like(sums_C1, -1.0))
+            if bend_CV is not None:
+                slope_CV *= bend_CV
+            gradient_NW[rows] = head.gradient(slope_CV.div_(count).to(x_NW.dtype))
+        ctx.save_for_backward(gradient_NW)
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (gradient_NW,) = ctx.saved_tensors
+        return gradient_NW * grads[0].to(gradient_NW.dtype), None, None, None, None
+
+
+lora_linear: Callable[..., torch.Tensor] = LoraLinear.apply
+answer_loss: Callable[..., torch.Tensor] = AnswerLoss.apply
+
+
+def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) -> dict[str, torch.nn.Parameter]:
+    """A and B of a new adapter on a layer, by PEFT's names. B is zero: a fresh adapter changes nothing. Initialised as PEFT does."""
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1 / math.sqrt(inputs)  # Kaiming's uniform with a = sqrt(5)
+    a_RI = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+    return {
+        f"{name}.lora_A.weight": torch.nn.Parameter(a_RI),
+        f"{name}.lora_B.weight": torch.nn.Parameter(torch.zeros(outputs, rank)),
+    }
+
+
+def fastest_precision() -> hardware.Detected[Precision]:
     """The number format this CPU multiplies matrices fastest in, measured now (a tenth of a second)."""
     speeds = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -41,103 +171,3 @@ def fastest_precision() -> hardware.Detected[str]:
     if bf16 > 1.3 * f32:
         return hardware.Detected("bfloat16", f"{bf16:.0f} GFLOP/s here, against {f32:.0f} with f32")
     return hardware.Detected("float32", f"{f32:.0f} GFLOP/s here, against {bf16:.0f} with bf16")
-
-
-def load_model(path: Path, *, dtype: torch.dtype) -> Any:
-    """A frozen `transformers` model with the weights of a GGUF file as they will be served: rounded to the engine's int8 layout.
-
-    Raises NotEnoughMemoryError before anything is loaded, UnsupportedError for families that run but cannot be tuned.
-    """
-    file = GGUFFile(path)
-    arch = architectures.find(str(file.require("general.architecture")))
-    if arch.name not in TUNABLE:
-        raise UnsupportedError(
-            f"models of the architecture `{arch.name}` run here, but nomoat cannot tune them yet",
-            hint=f"tune one of these: {', '.join(TUNABLE)}",
-        )
-    sizes = importer.read_sizes(file)
-    need = file.num_values * dtype.itemsize + TRAINING_OVERHEAD_BYTES
-    free = hardware.memory_available_bytes().value
-    if need > free:
-        raise NotEnoughMemoryError(
-            f"tuning `{path.name}` needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-            hint="tune a smaller model (`nomoat models --fits`), or close other programs",
-        )
-    with torch.device("meta"):  # nothing is allocated or initialised: every weight comes from the file
-        model = _empty_model(arch, sizes, tied=len(set(graph.head_tensor(file))) == 1)
-    state = {name: torch.from_numpy(array).to(dtype) for name, array in _tensors(file, arch, sizes)}
-    model.load_state_dict(state, strict=False, assign=True)
-    if "lm_head.weight" not in state:
-        model.tie_weights()
-    _set_rope(model, file, sizes)
-    left_out = [name for name, value in model.named_parameters() if value.is_meta]
-    if left_out:
-        raise RuntimeError(f"no weights were found for {left_out}")
-    return model.requires_grad_(False)
-
-
-def add_lora(model: Any, *, rank: int, seed: int) -> Any:
-    """The model with fresh LoRA layers in f32 on all seven projections; fresh layers change nothing."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
-    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 for an attribute under its old name
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        return get_peft_model(model, settings, autocast_adapter_dtype=True)
-
-
-def _empty_model(arch: Architecture, sizes: Dimensions, *, tied: bool) -> Any:
-    import transformers
-
-    family = TUNABLE[arch.name]
-    config_class, model_class = getattr(transformers, f"{family}Config"), getattr(transformers, f"{family}ForCausalLM")
-    settings = config_class(
-        vocab_size=sizes.vocabulary,
-        hidden_size=sizes.width,
-        intermediate_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
-        max_position_embeddings=sizes.context_tokens,
-        rms_norm_eps=sizes.norm_epsilon,
-        rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_base},
-        tie_word_embeddings=tied,
-        attn_implementation="sdpa",
-    )
-    return model_class(settings).eval()
-
-
-def _tensors(file: GGUFFile, arch: Architecture, sizes: Dimensions) -> Any:
-    """(Hugging Face name, weights) of every tensor."""
-    embedding, output = graph.head_tensor(file)
-    yield "model.embed_tokens.weight", _as_served(file.rows(embedding))
-    if output != embedding:
-        yield "lm_head.weight", _as_served(file.rows(output))
-    yield "model.norm.weight", file.rows("output_norm.weight")
-    for layer in range(sizes.layers):
-        prefix = f"model.layers.{layer}"
-        yield f"{prefix}.input_layernorm.weight", file.rows(f"blk.{layer}.attn_norm.weight")
-        yield f"{prefix}.post_attention_layernorm.weight", file.rows(f"blk.{layer}.ffn_norm.weight")
-        for part, tensor in arch.projections.items():
-            name, source = f"{prefix}.{part}", f"blk.{layer}.{tensor}"
-            order = positions.row_order(arch, sizes, name)
-            yield f"{name}.weight", _as_served(file.rows(f"{source}.weight", order))
-            if f"{source}.bias" in file.tensors:
-                bias = file.rows(f"{source}.bias")
-                yield f"{name}.bias", bias if order is None else bias[order]
-
-
-def _as_served(weights: FloatArray) -> FloatArray:
-    codes, scales = layout.quantise_rows(weights)
-    return np.asarray(codes * scales.astype(np.float32), np.float32)
-
-
-def _set_rope(model: Any, file: GGUFFile, sizes: Dimensions) -> None:
-    """The rotation frequencies: a buffer that is in no file and was left unmade."""
-    inverse = positions.inverse_frequencies(file, sizes)
-    rotary = model.model.rotary_emb
-    rotary.attention_scaling = sizes.rope_magnitude
-    rotary.inv_freq = torch.from_numpy(inverse).float()
-    rotary.original_inv_freq = rotary.inv_freq

@@ -1,11 +1,10 @@
-"""The training loop: sorted batches, a shared prompt beginning computed once a batch, loss and logits on answer tokens only.
+"""The training loop: sorted batches, a shared beginning computed once a batch, loss and logits on answer tokens only.
 
-Shapes: B batch, P tokens every prompt begins with, T tokens after them, V vocabulary, N answer tokens.
+Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import random
 import time
@@ -14,42 +13,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from scipy import stats
 
-from nomoat import config, paths, responder
-from nomoat.engine import importer, tokenizer
-from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import DataError, UsageError
-from nomoat.tune import adapter, data, qlora
+from nomoat import config, hardware, paths
+from nomoat.errors import NotEnoughMemoryError, UsageError
+from nomoat.tune import adapter, prepare, qlora
+from nomoat.tune.network import Network
+from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
 
-BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
-MAX_BATCH_LESSONS = 32
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
+LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
+PATIENCE = 2  # looks without a better loss, and the training ends
 CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
+PYTORCH_BYTES = 600_000_000
+ADAPTER_BYTES_A_WEIGHT = 16  # itself, its gradient, and two means of AdamW, in f32
 
 Stage = Literal["measuring the base", "tuning", "measuring the result"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to train. `minutes` bounds the time of training itself and wins over `epochs` when it is shorter."""
-
-    rank: int = 16
-    learning_rate: float = 8e-4
-    epochs: float = 2.0
-    minutes: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name != "seed" and value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} is {value}", hint="give a number above 0")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}", hint="give a whole number from 0 up to 2**63")
+Settings = prepare.Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,47 +50,33 @@ class Progress:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A lesson in tokens; `answer` ends with the token that ends a turn."""
-
-    prompt: list[int]
-    answer: list[int]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
-
-
-def tune(
-    base: str, data_path: str | Path, *, name: str, input_column: str | None = None, label_column: str | None = None,
-    instruction: str | None = None, data_licence: str = "own", settings: Settings | None = None,
-    resume: bool = False, replace: bool = False,
-    on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
-) -> Path:  # fmt: skip
+def tune(base: str, data_path: str | Path, *, name: str, data_licence: str = "own", resume: bool = False, replace: bool = False,
+         on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
+         **options: Any) -> Path:  # fmt: skip
     """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
 
-    `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it enters the adapter's licence chain.
+    `options` are those of `prepare.prepare`. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
+    enters the adapter's licence chain.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError.
     """
+    adapter.reserve(name, replace=replace, resume=resume)
+    prepared = prepare.prepare(base, data_path, **options)
+    return learn(
+        prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, on_progress=on_progress, on_message=on_message
+    )
+
+
+def learn(
+    prepared: prepare.Prepared, *, name: str, data_licence: str = "own", resume: bool = False, replace: bool = False,
+    on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
+) -> Path:  # fmt: skip
+    """`tune`, with the data prepared already."""
     say = on_message or (lambda text: None)
-    settings = settings or Settings()
     target = adapter.reserve(name, replace=replace, resume=resume)
-    files = responder.find_files(base)
-    if files.adapter is not None:
-        raise UsageError(f"`{base}` is a tuned model already", hint=f"tune its base: `{files.name}`")
-    lessons = data.read_lessons(Path(data_path), input_column=input_column, label_column=label_column, instruction=instruction)
-    file = GGUFFile(files.weights)
-    words = tokenizer.from_metadata(file.metadata)
-    sizes = importer.read_sizes(file)
-    if settings.rank > sizes.width:
-        raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
-    samples = encode(lessons, words, context_tokens=sizes.context_tokens, path=Path(data_path))
-    say(f"data: {len(lessons):,} lessons, {sum(map(len, samples)):,} tokens, the longest {max(map(len, samples)):,}")
     origin = adapter.Origin(
-        base=files.name, weights=files.weights, data=Path(data_path), data_licence=data_licence, num_lessons=len(lessons),
-        settings=asdict(settings),
-        task={"input_column": input_column, "label_column": label_column, "instruction": instruction},
+        base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
+        num_lessons=len(prepared.data.lessons), settings=asdict(prepared.settings), task=prepared.options,
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
     with paths.alone(target, busy=busy):  # they would write into one checkpoint
@@ -112,23 +84,16 @@ def tune(
         saved = checkpoint.load() if resume else None
         torch.set_num_threads(config.threads().value)
         precision = saved["precision"] if saved else _measured_precision(say)
-        run = Run(files.weights, samples, settings, precision=precision, say=say)
+        run = Run(prepared, precision=precision, say=say)
         if saved:
             run.restore(saved)
             say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
         elif run.validation:
-            run.loss_before = run.validation_loss("measuring the base", on_progress)
-        run.train(checkpoint, on_progress)
-        metrics = {
-            "validation_lessons": len(run.validation),
-            "validation_loss_before": run.loss_before,
-            "validation_loss_after": run.validation_loss("measuring the result", on_progress) if run.validation else None,
-            "steps": run.step,
-            "seconds": round(run.seconds, 1),
-            "tokens": run.tokens,
-            "precision": precision,
-        }
-        adapter.save(target, run.model, origin, metrics)
+            run.losses_before = run.validation_losses("measuring the base", on_progress)
+        run.train(checkpoint, on_progress, say)
+        run.use_best()
+        metrics = run.metrics(run.validation_losses("measuring the result", on_progress))
+        adapter.save(target, run.network.parameters, origin, metrics, asdict(prepared.survey))
         checkpoint.remove()
     return target
 
@@ -139,52 +104,64 @@ def _measured_precision(say: Callable[[str], None]) -> str:
     return found.value
 
 
-def encode(lessons: Sequence[data.Lesson], words: tokenizer.Tokenizer, *, context_tokens: int, path: Path) -> list[Sample]:
-    """Lessons in tokens. Raises DataError for the first that does not fit into the context: nothing is cut."""
-    samples = []
-    for lesson in lessons:
-        sample = Sample(
-            prompt=words.encode(words.render(lesson.messages)), answer=[*words.encode(lesson.answer), words.special.eos_id]
-        )
-        if len(sample) > context_tokens:
-            raise DataError(
-                f"`{path}`, line {lesson.line}: {len(sample):,} tokens, and the model's context is {context_tokens:,}",
-                hint="shorten that text or remove it; nomoat cuts nothing",
-            )
-        samples.append(sample)
-    return samples
+def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.Detected[bool]:
+    """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
 
-
-def shared_prefix(samples: Sequence[Sample]) -> int:
-    """How many tokens every prompt begins with; at least one token of each prompt is left to be its own."""
-    first, last = min(s.prompt for s in samples), max(s.prompt for s in samples)
-    shared = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return min(shared, min(len(s.prompt) for s in samples) - 1)
+    Raises NotEnoughMemoryError if neither fits.
+    """
+    sizes, settings = prepared.sizes, prepared.settings
+    free = hardware.memory_available_bytes().value
+    values = prepared.file.num_values
+    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
+    per_layer = sum(rows + columns for rows, columns in shapes)
+    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * sizes.layers * per_layer
+    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
+    state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
+    expanded = PYTORCH_BYTES + values * dtype.itemsize + learned + tokens * sizes.layers * state
+    codes = PYTORCH_BYTES + values + learned + tokens * (sizes.layers * 4 * sizes.width + 3 * state)
+    if expanded < free:
+        return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+    if codes < free:
+        why = f"expanded they need about {expanded / 1e9:.1f} GB, as int8 {codes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        return hardware.Detected(False, why)
+    raise NotEnoughMemoryError(
+        f"tuning `{prepared.weights.name}` needs about {codes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+        hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch, or close other programs",
+    )
 
 
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
-    def __init__(
-        self, weights: Path, samples: Sequence[Sample], settings: Settings, *, precision: str, say: Callable[[str], None]
-    ) -> None:
-        self.settings = settings
-        order = random.Random(settings.seed).sample(range(len(samples)), len(samples))
+    def __init__(self, prepared: prepare.Prepared, *, precision: str, say: Callable[[str], None]) -> None:
+        self.settings = prepared.settings
+        samples = prepared.samples
+        order = random.Random(self.settings.seed).sample(range(len(samples)), len(samples))
         held_out = min(MAX_VALIDATION_LESSONS, int(len(samples) * VALIDATION_PART))
         self.validation = [samples[at] for at in order[:held_out]]
         self.training = [samples[at] for at in order[held_out:]]
         self.prefix = shared_prefix(samples)
         if self.prefix:
-            say(f"shared beginning: {self.prefix} tokens of every prompt are computed once a batch")
+            say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch")
         self.precision = precision
-        self.dtype: torch.dtype = getattr(torch, precision)
-        model = qlora.load_model(weights, dtype=self.dtype)
-        self.model = qlora.add_lora(model, rank=settings.rank, seed=settings.seed)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        say(f"adapter: rank {settings.rank}, {sum(p.numel() for p in self.parameters):,} weights to learn")
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
+        dtype: torch.dtype = getattr(torch, precision)
+        kept = keep_expanded(prepared, dtype)
+        say(f"weights: {'kept expanded' if kept.value else 'expanded layer by layer, activations computed twice'} ({kept.reason})")
+        self.network = Network(
+            prepared.file, prepared.arch, prepared.sizes,
+            rank=self.settings.rank, seed=self.settings.seed, dtype=dtype, keep_expanded=kept.value,
+        )  # fmt: skip
+        self.parameters = list(self.network.parameters.values())
+        say(
+            f"adapter: rank {self.settings.rank}, {sum(p.numel() for p in self.parameters):,} weights to learn; learning rate "
+            f"{self.settings.learning_rate:g}, {self.settings.epochs:g} epochs, {self.settings.batch} lessons a step"
+        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
-        self.loss_before: float | None = None
+        self.losses_before: list[float] = []
+        self.history: list[dict[str, float]] = []  # of each look: fraction, seconds, and the loss a token, learning and held out
+        self.best: dict[str, torch.Tensor] | None = None
+        self.learning_loss = 0.0  # a running mean
 
     # ---------------------------------------------------------------- how far
     @property
@@ -194,28 +171,40 @@ class Run:
         minutes = self.settings.minutes
         return min(1.0, max(by_lessons, self.seconds / (minutes * SECONDS_A_MINUTE) if minutes else 0.0))
 
+    NUMBERS = ("step", "lessons_done", "tokens", "seconds", "losses_before", "history", "best", "learning_loss")
+
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
-        learned = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
-        numbers = {name: getattr(self, name) for name in ("step", "lessons_done", "tokens", "seconds", "loss_before")}
         return {
-            "learned": learned, "optimizer": self.optimizer.state_dict(), "numbers": numbers, "precision": self.precision,
+            "learned": self._learned(), "optimizer": self.optimizer.state_dict(), "precision": self.precision,
+            "numbers": {name: getattr(self, name) for name in self.NUMBERS},
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
-        learned = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in state["learned"].items():
-                learned[name].copy_(value)
+        self._use(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["numbers"].items():
             setattr(self, name, value)
 
+    def use_best(self) -> None:
+        """Go back to the weights with the lowest loss on the lessons held out."""
+        if self.best is not None:
+            self._use(self.best)
+
+    def _learned(self) -> dict[str, torch.Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.network.parameters.items()}
+
+    def _use(self, weights: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in weights.items():
+                self.network.parameters[name].copy_(value)
+
     # ---------------------------------------------------------------- work
-    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[Progress], None] | None) -> None:
+    def train(
+        self, checkpoint: adapter.Checkpoint, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]
+    ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
-        self.model.train()
         started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
         batches: list[list[Sample]] = []
         try:
@@ -235,18 +224,21 @@ class Run:
                 self.step += 1
                 self.lessons_done += len(batch)
                 self.tokens += sum(map(len, batch))
+                self.learning_loss = loss if self.step == 1 else 0.95 * self.learning_loss + 0.05 * loss
                 self.seconds = time.perf_counter() - started
                 if on_progress:
                     on_progress(
                         Progress(
-                            stage="tuning",
-                            step=self.step,
-                            fraction=self.fraction,
-                            loss=loss,
-                            seconds=self.seconds,
+                            stage="tuning", step=self.step, fraction=self.fraction, loss=loss, seconds=self.seconds,
                             tokens_per_second=self.tokens / self.seconds,
                         )
-                    )
+                    )  # fmt: skip
+                if self.validation and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1:
+                    self._look()
+                    started = time.perf_counter() - self.seconds  # looking is not learning
+                    if self._has_stopped_learning():
+                        say(f"stopped early: {PATIENCE} looks at the lessons held out were no better than the best")
+                        break
                 if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                     checkpoint.save(self.state())
                     saved_at = time.perf_counter()
@@ -255,24 +247,63 @@ class Run:
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
 
-    def validation_loss(self, stage: Stage, on_progress: Callable[[Progress], None] | None = None) -> float:
-        """Mean loss an answer token on the lessons held out."""
-        self.model.eval()
-        total, count = 0.0, 0
-        batches = pack(sorted(self.validation, key=len), self.prefix)
+    def _look(self) -> None:
+        loss = self._mean(self.validation_losses())
+        if loss < min((look["held_out"] for look in self.history), default=math.inf):
+            self.best = self._learned()
+        self.history.append(
+            {"fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": loss}
+        )  # fmt: skip
+
+    def _has_stopped_learning(self) -> bool:
+        losses = [look["held_out"] for look in self.history]
+        return len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses[:-PATIENCE])
+
+    def _mean(self, losses: Sequence[float]) -> float:
+        return sum(losses) / sum(sample.num_learned for sample in self.validation)
+
+    def validation_losses(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> list[float]:
+        """Summed loss of each lesson held out, in the order of `self.validation`."""
+        places = {id(sample): at for at, sample in enumerate(self.validation)}
+        losses = [0.0] * len(self.validation)
+        batches = batches_of(self.validation, self.prefix, max_lessons=32)
         with torch.no_grad():
             for done, batch in enumerate(batches):
-                if on_progress:
+                if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
-                loss, num_tokens = self._loss(batch)
-                total, count = total + float(loss) * num_tokens, count + num_tokens
-        return total / count
+                hidden_BTW, targets_BT = self._hidden(batch)
+                for sample, hidden, targets in zip(batch, hidden_BTW, targets_BT, strict=True):
+                    learned = targets != NOT_LEARNED
+                    mean, count = self.network.loss(hidden[learned], targets[learned]), int(learned.sum())
+                    losses[places[id(sample)]] = float(mean) * count
+        return losses
+
+    def metrics(self, losses_after: Sequence[float]) -> dict[str, Any]:
+        """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
+        lengths = [sample.num_learned for sample in self.validation]
+        change = None
+        if len(lengths) > 1:
+            pairs = [(after - before) / n for before, after, n in zip(self.losses_before, losses_after, lengths, strict=True)]
+            mean, error = float(np.mean(pairs)), float(np.std(pairs, ddof=1) / len(pairs) ** 0.5)
+            reach = float(stats.t.ppf(0.975, len(pairs) - 1)) * error
+            change = [round(mean - reach, 4), round(mean + reach, 4)]
+        return {
+            "validation_lessons": len(self.validation),
+            "validation_loss_before": self._mean(self.losses_before) if lengths else None,
+            "validation_loss_after": self._mean(losses_after) if lengths else None,
+            "validation_loss_change_95": change,
+            "history": self.history,
+            "steps": self.step,
+            "seconds": round(self.seconds, 1),
+            "tokens": self.tokens,
+            "precision": self.precision,
+        }
 
     def _batches(self, epoch: int) -> list[list[Sample]]:
         """Batches of lessons of like length, in an order that depends on seed and epoch."""
         shuffled = random.Random(f"{self.settings.seed}/{epoch}")
         lessons = shuffled.sample(self.training, len(self.training))
-        batches = pack(sorted(lessons, key=len), self.prefix)
+        batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
         shuffled.shuffle(batches)
         return batches
 
@@ -282,69 +313,17 @@ class Run:
         rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, _ = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        hidden_BTW, targets_BT = self._hidden(batch)
+        learned = targets_BT != NOT_LEARNED
+        loss = self.network.loss(hidden_BTW[learned], targets_BT[learned])
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())
 
-    def _loss(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, int]:
-        """Mean cross-entropy of the answer tokens, and how many there are."""
-        ids_BT, real_BT, answers_BT = _side_by_side(batch, self.prefix)
-        network = self.model.get_base_model()
-        with torch.autocast("cpu", dtype=self.dtype, enabled=self.dtype is not torch.float32):
-            cache = self._read_prefix(network, batch[0].prompt[: self.prefix], len(batch)) if self.prefix else None
-            mask = torch.cat([torch.ones(len(batch), self.prefix, dtype=torch.long), real_BT], dim=1)
-            hidden_BTW = network.model(
-                input_ids=ids_BT, attention_mask=mask, use_cache=cache is not None,
-                position_ids=torch.arange(self.prefix, self.prefix + ids_BT.shape[1])[None].expand_as(ids_BT),
-                **{_cache_argument(network.model): cache},
-            ).last_hidden_state  # fmt: skip
-            where_BT = answers_BT[:, 1:] >= 0
-            logits_NV = network.lm_head(hidden_BTW[:, :-1][where_BT])
-        targets_N = answers_BT[:, 1:][where_BT]
-        return torch.nn.functional.cross_entropy(logits_NV.float(), targets_N), len(targets_N)
-
-    @staticmethod
-    def _read_prefix(network: Any, prefix: list[int], count: int) -> Any:
-        """Keys and values of the shared beginning, computed once and given to all; gradients of all flow back through it."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        network.model(input_ids=torch.tensor([prefix]), use_cache=True, **{_cache_argument(network.model): cache})
-        shared = DynamicCache()
-        for index, layer in enumerate(cache.layers):
-            shared.update(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), index)
-        return shared
-
-
-def _cache_argument(model: torch.nn.Module) -> str:
-    """What this version of transformers calls the keys and values of earlier tokens (`past_key_values` before 5.24)."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-
-
-def pack(lessons: Sequence[Sample], prefix: int) -> list[list[Sample]]:
-    """Neighbours put into batches of at most BATCH_TOKENS computed tokens (padding included) and MAX_BATCH_LESSONS lessons."""
-    batches: list[list[Sample]] = []
-    width = 0
-    for sample in lessons:
-        width = max(width, len(sample) - prefix)
-        full = batches and (len(batches[-1]) == MAX_BATCH_LESSONS or width * (len(batches[-1]) + 1) > BATCH_TOKENS)
-        if full or not batches:
-            batches.append([])
-            width = len(sample) - prefix
-        batches[-1].append(sample)
-    return batches
-
-
-def _side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids, which of them are real, and the answers' ids (elsewhere -1), of what follows the prefix: all [B, T]."""
-    width = max(map(len, batch)) - prefix
-    ids, real = torch.zeros(len(batch), width, dtype=torch.long), torch.zeros(len(batch), width, dtype=torch.long)
-    answers = torch.full((len(batch), width), -1)
-    for at, sample in enumerate(batch):
-        row = sample.prompt[prefix:] + sample.answer
-        ids[at, : len(row)], real[at, : len(row)] = torch.tensor(row), 1
-        answers[at, len(row) - len(sample.answer) : len(row)] = torch.tensor(sample.answer)
-    return ids, real, answers
+    def _hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the last layer says at each position [B, T, W], and what comes next there [B, T]."""
+        ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, self.prefix))
+        prefix = self.network.read_prefix(batch[0].tokens[: self.prefix]) if self.prefix else None
+        return self.network.hidden(ids_BT, prefix), targets_BT

@@ -1,0 +1,67 @@
+"""`nomoat export`: a tuned model as files other programs run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from nomoat.cli import console
+from nomoat.errors import UsageError
+
+if TYPE_CHECKING:
+    from nomoat.tune.export import Quantisation
+
+
+class Form(StrEnum):
+    """What is written."""
+
+    GGUF = "gguf"
+    LORA = "lora"
+    OLLAMA = "ollama"
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A tuned model: BASE+NAME.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --form ollama, the folder.")],
+    form: Annotated[
+        Form, typer.Option(help="gguf: one merged file; lora: the adapter alone; ollama: merged, and a Modelfile.")
+    ] = Form.GGUF,
+    quantisation: Annotated[str, typer.Option(help="Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, BF16, F16 or F32 (merged files).")] = "Q8_0",
+) -> None:
+    """Write a tuned model for llama.cpp, Ollama, LM Studio and the like.
+
+    \b
+    Examples:
+      nomoat export smollm2-135m+reviews -o reviews.gguf
+      nomoat export smollm2-135m+reviews -o reviews-lora.gguf --form lora     (llama.cpp: --lora)
+      nomoat export smollm2-135m+reviews -o reviews/ --form ollama            (ollama create reviews -f reviews/Modelfile)
+
+    4-bit files are smaller and answer differently: measure with `nomoat eval FILE`.
+    """
+    from typing import get_args
+
+    from nomoat import responder
+    from nomoat.tune import export as exporting
+
+    if quantisation not in get_args(exporting.Quantisation):
+        raise UsageError(f"`{quantisation}` is no quantisation that can be written", hint=", ".join(get_args(exporting.Quantisation)))
+    files = responder.find_files(model)
+    if files.adapter is None:
+        raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
+    if form is Form.LORA:
+        written = exporting.lora_gguf(files.weights, files.adapter, output)
+    else:
+        target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output
+        with console.stage_progress() as bar:
+            task = bar.add_task("writing", total=None, info="")
+            written = exporting.merged_gguf(
+                files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+    console.say(f"wrote {written} ({written.stat().st_size / 1e6:,.0f} MB)")
+    if form is Form.OLLAMA:
+        made = exporting.modelfile(output / "Modelfile", model=written)
+        console.say(f"wrote {made}; next: ollama create {files.adapter.name} -f {made}")

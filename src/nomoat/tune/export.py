@@ -1,0 +1,137 @@
+"""A tuned model for other programs: one merged GGUF, or a LoRA GGUF beside the base, and an Ollama Modelfile.
+
+Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nomoat import paths
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer, positions
+from nomoat.engine.gguf import FloatArray, GGUFFile
+
+Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
+TEMPLATE_NOTE = "# The chat template is in the GGUF file; Ollama reads it there.\n"
+
+
+def merged_gguf(
+    weights: Path,
+    adapter: Path,
+    target: Path,
+    *,
+    quantisation: Quantisation = "Q8_0",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
+
+    Metadata (tokenizer, template) are the base's. Raises BadFileError if the adapter does not fit, NotEnoughDiskError.
+    """
+    import gguf
+
+    file = GGUFFile(weights)
+    arch = architectures.find(str(file.require("general.architecture")))
+    sizes = importer.read_sizes(file)
+    delta = importer.LoraDelta(adapter)
+    layers = _layer_names(arch, sizes)
+    kind = gguf.GGMLQuantizationType[quantisation]
+    with paths.whole_file(target) as part:
+        writer = gguf.GGUFWriter(str(part), arch.name)
+        _copy_metadata(weights, writer)
+        for done, (name, tensor) in enumerate(file.tensors.items()):
+            values = file.rows(name)
+            if name in layers:
+                values = values + _in_file_order(delta, layers[name], tensor.num_rows, arch, sizes)
+            stored = kind if len(tensor.shape) > 1 else gguf.GGMLQuantizationType.F32
+            if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[stored][0]:
+                stored = gguf.GGMLQuantizationType.F16
+            writer.add_tensor(name, gguf.quants.quantize(values, stored), raw_dtype=stored)
+            if progress:
+                progress(done + 1, len(file.tensors))
+        delta.require_all_used()
+        _write(writer)
+    return target
+
+
+def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
+    """The adapter alone, for llama.cpp's `--lora`. Raises BadFileError if it does not fit the base."""
+    import gguf
+
+    file = GGUFFile(weights)
+    arch = architectures.find(str(file.require("general.architecture")))
+    sizes = importer.read_sizes(file)
+    delta = importer.LoraDelta(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    with paths.whole_file(target) as part:
+        writer = gguf.GGUFWriter(str(part), arch.name)
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
+        for tensor, layer in _layer_names(arch, sizes).items():
+            matrices = delta.matrices(layer)
+            if matrices is None:
+                continue
+            a_RI, b_OR = matrices
+            order = positions.row_order(arch, sizes, layer)
+            if order is not None:
+                b_OR = b_OR[np.argsort(order)]
+            writer.add_tensor(f"{tensor}.lora_a", np.ascontiguousarray(a_RI))
+            writer.add_tensor(f"{tensor}.lora_b", np.ascontiguousarray(b_OR))
+        delta.require_all_used()
+        _write(writer)
+    return target
+
+
+def modelfile(target: Path, *, model: Path, system: str | None = None) -> Path:
+    """An Ollama Modelfile beside the exported file: `ollama create NAME -f Modelfile`."""
+    lines = [f"FROM ./{model.name}\n", TEMPLATE_NOTE, "PARAMETER temperature 0\n"]
+    if system:
+        lines.append(f'SYSTEM """{system}"""\n')
+    with paths.whole_file(target) as part:
+        part.write_text("".join(lines), encoding="utf-8")
+    return target
+
+
+def _layer_names(arch: architectures.Architecture, sizes: architectures.Dimensions) -> dict[str, str]:
+    """The layer each tensor belongs to: an adapter speaks of layers, a file of tensors."""
+    return {
+        f"blk.{layer}.{tensor}.weight": f"model.layers.{layer}.{part}"
+        for layer in range(sizes.layers)
+        for part, tensor in arch.projections.items()
+    }
+
+
+def _in_file_order(
+    delta: importer.LoraDelta, layer: str, num_rows: int, arch: architectures.Architecture, sizes: architectures.Dimensions
+) -> FloatArray | float:
+    """What the adapter adds to a tensor, its rows as they lie in the file."""
+    change = delta(layer, np.arange(num_rows))
+    order = positions.row_order(arch, sizes, layer)
+    if change is None:
+        return 0.0
+    return change if order is None else change[np.argsort(order)]
+
+
+def _copy_metadata(weights: Path, writer: Any) -> None:
+    """Every key of the base, as it is; the file's own type is stated anew."""
+    import gguf
+
+    left_out = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version", "split.")
+    for field in gguf.GGUFReader(str(weights)).fields.values():
+        if not field.name.startswith(left_out):
+            inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _write(writer: Any) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

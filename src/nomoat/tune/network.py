@@ -1,0 +1,280 @@
+"""A decoder in PyTorch with frozen weights and a LoRA beside each linear layer, from the same description as the engine's graph.
+
+Shapes: B batch, T tokens of a row, P tokens every row begins with, K = P + T, N = B * T, W width, H heads, D head width, R width of a
+head's turning part. Rows are padded at their end: what is real never sees padding, so no mask is needed for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from nomoat.engine import graph, positions
+from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.gguf import GGUFFile
+from nomoat.tune import qlora
+
+# Layers that read the same input are one matrix here, and stay several in the adapter.
+TOGETHER = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
+}
+SHORT_SCORES = 128 * 256  # of a head in a row
+PrefixCache = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(slots=True)
+class Linear:
+    """One or several linear layers of the same input. `parts`: (name, outputs) of each, in the order of the matrix's rows."""
+
+    matrix: qlora.Matrix
+    bias: torch.Tensor | None
+    parts: list[tuple[str, int]]
+
+
+class Network:
+    """See the module. `parameters` holds the adapter's matrices in f32 by PEFT's names; nothing else learns.
+
+    `keep_expanded`: weights in `dtype` in memory, or as int8 codes (and activations computed twice), for models too large for that.
+    """
+
+    def __init__(
+        self, file: GGUFFile, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype, keep_expanded: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.arch, self.sizes, self.dtype = arch, sizes, dtype
+        self.parameters: dict[str, torch.nn.Parameter] = {}
+        self._file, self._rank, self._seed, self._frugal = file, rank, seed, not keep_expanded
+        self._store: Any = qlora.Expanded if keep_expanded else qlora.Codes
+        embedding, output = graph.head_tensor(file)
+        self._head: qlora.Matrix = self._store([file.rows(output)], dtype)
+        self._embedding = self._head if embedding == output else self._store([file.rows(embedding)], dtype)
+        self._layers = []
+        for layer in range(sizes.layers):
+            self._layers.append(self._read_layer(layer))
+            if progress:
+                progress(layer + 1, sizes.layers)
+        self._vectors = {name: self._vector(name) for name in self._loose_vectors()}
+        self._rope = {local: self._rope_table(local=local) for local in set(arch.windowed)}
+        self._places = torch.from_numpy(file.rows("position_embd.weight")) if arch.positions == "learned" else None
+        self._slopes = positions.alibi_slopes(sizes.heads, sizes.alibi_max_bias) if arch.positions == "alibi" else None
+
+    # ---------------------------------------------------------------- weights
+    def _loose_vectors(self) -> list[str]:
+        """Norms and biases: whatever in the file has one dimension and is no linear layer's."""
+        return [name for name, tensor in self._file.tensors.items() if len(tensor.shape) == 1]
+
+    def _vector(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._file.rows(name).reshape(-1)).float()
+
+    def _read_layer(self, layer: int) -> dict[str, Linear]:
+        """Linear layers by the name of their first part."""
+        names = list(self.arch.projections)
+        groups: list[tuple[str, ...]] = [group for group in TOGETHER if group[0] in names]
+        groups += [(name,) for name in names if not any(name in group for group in groups)]
+        return {group[0]: self._read_linear(layer, group) for group in groups}
+
+    def _read_linear(self, layer: int, group: Sequence[str]) -> Linear:
+        weights, biases, parts = [], [], []
+        for part in group:
+            name, source = f"model.layers.{layer}.{part}", f"blk.{layer}.{self.arch.projections[part]}"
+            order = positions.row_order(self.arch, self.sizes, name)
+            weights.append(self._file.rows(f"{source}.weight", order))
+            if f"{source}.bias" in self._file.tensors:
+                bias = self._vector(f"{source}.bias")
+                biases.append(bias if order is None else bias[order])
+            outputs, inputs = weights[-1].shape
+            parts.append((name, outputs))
+            seed = zlib.crc32(name.encode(), self._seed % 2**32)
+            self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
+        return Linear(self._store(weights, self.dtype), torch.cat(biases).to(self.dtype) if biases else None, parts)
+
+    def _rope_table(self, *, local: bool) -> torch.Tensor | None:
+        if self.arch.positions != "rope":
+            return None
+        sizes = self._positions(local)
+        return torch.from_numpy(positions.inverse_frequencies(self._file, sizes)).float()
+
+    def _positions(self, local: bool) -> Dimensions:
+        """The sizes that say how positions turn: windowed layers do not scale theirs."""
+        if not local or self.sizes.local_rope_base is None:
+            return self.sizes
+        return replace(self.sizes, rope_base=self.sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
+
+    # ---------------------------------------------------------------- the forward pass
+    def read_prefix(self, ids_P: Sequence[int]) -> PrefixCache:
+        """Keys and values of tokens every row begins with, a pair [1, H, P, D] a layer; gradients flow back through them."""
+        cache: PrefixCache = []
+        self._forward(torch.tensor([list(ids_P)]), None, cache)
+        return cache
+
+    def hidden(self, ids_BT: torch.Tensor, prefix: PrefixCache | None = None) -> torch.Tensor:
+        """What the last layer says about each token, before the last norm: [B, T, W], f32."""
+        return self._forward(ids_BT, prefix, None)
+
+    def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of `targets`, each predicted from its row of `hidden`."""
+        x = self._norm(hidden_NW, "output_norm").to(self.dtype)
+        return qlora.answer_loss(x, self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
+
+    def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
+        """Scores of every token of the vocabulary, f32: for tests and small inputs."""
+        logits = self._head.times(self._norm(hidden_NW, "output_norm").to(self.dtype)).float()
+        if "output.bias" in self._vectors:
+            logits = logits + self._vectors["output.bias"]
+        cap = self.sizes.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _forward(self, ids_BT: torch.Tensor, prefix: PrefixCache | None, keep: PrefixCache | None) -> torch.Tensor:
+        past = prefix[0][0].shape[2] if prefix else 0
+        places_T = torch.arange(past, past + ids_BT.shape[1])
+        masks = {local: self._mask(places_T, local) for local in set(self.arch.windowed)}
+        turns = {local: self._turn(places_T, local) for local in self._rope}
+        x = self._embedded(ids_BT, places_T)
+        for layer in range(self.sizes.layers):
+            local = self.arch.windowed[layer % len(self.arch.windowed)]
+            before = prefix[layer] if prefix else None
+            lora = self._lora(layer)
+            if self._frugal and torch.is_grad_enabled() and keep is None:
+                x = checkpoint(self._layer, x, layer, lora, masks[local], turns[local], before, None, use_reentrant=False)
+            else:
+                x = self._layer(x, layer, lora, masks[local], turns[local], before, keep)
+        return x
+
+    def _lora(self, layer: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """A and B of each linear layer in the working precision; those of several parts in one: rows below each other, blocks."""
+        found = {}
+        for first, linear in self._layers[layer].items():
+            a = torch.cat([self.parameters[f"{name}.lora_A.weight"] for name, _ in linear.parts])
+            b = torch.block_diag(*(self.parameters[f"{name}.lora_B.weight"] for name, _ in linear.parts))
+            found[first] = (a.to(self.dtype), b.to(self.dtype))
+        return found
+
+    def _embedded(self, ids_BT: torch.Tensor, places_T: torch.Tensor) -> torch.Tensor:
+        x = self._embedding.rows(ids_BT)
+        if self.arch.embedding_scaled:
+            x = x * self.sizes.width**0.5
+        if self._places is not None:
+            x = x + self._places[places_T]
+        return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
+
+    def _layer(
+        self, x: torch.Tensor, layer: int, lora: Any, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
+    ) -> torch.Tensor:
+        block, arch = f"blk.{layer}", self.arch
+        first = next((name for name in arch.attention_norms if f"{block}.{name}.weight" in self._vectors), arch.attention_norms[-1])
+        normed = self._norm(x, f"{block}.{first}")
+        attended = self._attention(normed, layer, lora, mask, turn, before, keep)
+        if arch.post_norms:
+            attended = self._norm(attended, f"{block}.post_attention_norm")
+        both = x + attended
+        if self.sizes.parallel:
+            normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
+        else:
+            normed = self._norm(both, f"{block}.{arch.mlp_norm}")
+        y = self._mlp(normed, layer, lora)
+        return both + (self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
+
+    def _attention(
+        self, x_BTW: torch.Tensor, layer: int, lora: Any, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
+    ) -> torch.Tensor:
+        sizes = self.sizes
+        counts = [sizes.heads, sizes.kv_heads, sizes.kv_heads]
+        fused = "self_attn.qkv_proj" if "self_attn.qkv_proj" in self.arch.projections else "self_attn.q_proj"
+        y = self._linear(x_BTW, layer, fused, lora)
+        if sizes.clamp_qkv is not None:
+            y = y.clamp(-sizes.clamp_qkv, sizes.clamp_qkv)
+        parts = y.split([count * sizes.head_dim for count in counts], dim=-1)
+        query, key, value = (part.unflatten(-1, (count, sizes.head_dim)) for part, count in zip(parts, counts, strict=True))
+        if self.arch.qk_norm:
+            query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+        if turn is not None:
+            query, key = (_rotate(part, *turn) for part in (query, key))
+        query, key, value = (part.to(self.dtype).transpose(1, 2) for part in (query, key, value))
+        if keep is not None:
+            keep.append((key, value))
+        if before is not None:
+            rows = len(x_BTW)
+            key, value = (torch.cat([old.expand(rows, -1, -1, -1), new], dim=2) for old, new in zip(before, (key, value), strict=True))
+        scale = (sizes.width // sizes.heads if sizes.layers == self.arch.width_scaled_layers else sizes.head_dim) ** -0.5
+        y = _attend(query * scale, key, value, mask, cap=sizes.attention_cap)
+        return self._linear(y.transpose(1, 2).flatten(2), layer, "self_attn.o_proj", lora)
+
+    def _mlp(self, x: torch.Tensor, layer: int, lora: Any) -> torch.Tensor:
+        activate = ACTIVATIONS[self.arch.activation]
+        gated = next((name for name in ("mlp.gate_up_proj", "mlp.gate_proj") if name in self.arch.projections), None)
+        if gated:
+            gate, up = self._linear(x, layer, gated, lora).split(self.sizes.hidden, dim=-1)
+            y = activate(gate) * up
+        else:
+            y = activate(self._linear(x, layer, "mlp.up_proj", lora))
+        return self._linear(y, layer, "mlp.down_proj", lora)
+
+    def _linear(self, x: torch.Tensor, layer: int, first: str, lora: Any) -> torch.Tensor:
+        linear = self._layers[layer][first]
+        y_NO = qlora.lora_linear(x.to(self.dtype).flatten(0, -2), linear.matrix, linear.bias, *lora[first])
+        return y_NO.view(*x.shape[:-1], -1)
+
+    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """In f32, over the last axis."""
+        weight, bias = self._vectors[f"{name}.weight"], self._vectors.get(f"{name}.bias")
+        if self.arch.norm == "layer":
+            return functional.layer_norm(x.float(), weight.shape, weight, bias, self.sizes.norm_epsilon)
+        return functional.rms_norm(x.float(), weight.shape, weight, self.sizes.norm_epsilon)
+
+    def _turn(self, places_T: torch.Tensor, local: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosine and sine of every position's angles, [T, 1, R]."""
+        table, magnitude = self._rope[local], self._positions(local).rope_magnitude
+        if table is None:
+            return None
+        angles = (places_T[:, None].float() * table).repeat(1, 2)[:, None]
+        return angles.cos() * magnitude, angles.sin() * magnitude
+
+    def _mask(self, places_T: torch.Tensor, local: bool) -> torch.Tensor:
+        """What is added to the scores: [T, K], with ALiBi [H, T, K]."""
+        keys_K = torch.arange(int(places_T[-1]) + 1)
+        seen = keys_K <= places_T[:, None]
+        if local and self.sizes.window is not None:
+            seen &= keys_K > places_T[:, None] - self.sizes.window
+        bias = torch.zeros(seen.shape)
+        if self._slopes is not None:
+            bias = torch.from_numpy(self._slopes)[:, None, None] * keys_K
+        return bias.masked_fill(~seen, -torch.inf).to(self.dtype)
+
+
+def _attend(
+    query_BHTD: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, *, cap: float | None = None
+) -> torch.Tensor:
+    """Attention of queries that are scaled already; `key` and `value` are [B, heads of their own, K, D]. Returns [B, H, T, D].
+
+    Short rows: two products, the queries of a key's heads side by side, since PyTorch's kernel takes twice the time (docs/log.md).
+    Long rows: that kernel, which never holds all scores, and cannot cap them.
+    """
+    rows, heads, length, _ = query_BHTD.shape
+    kv_heads, seen = key.shape[1:3]
+    if length * seen > SHORT_SCORES and cap is None:
+        key, value = (part.repeat_interleave(heads // kv_heads, dim=1) for part in (key, value))
+        return functional.scaled_dot_product_attention(query_BHTD, key, value, attn_mask=mask, scale=1.0)
+    scores = query_BHTD.reshape(rows, kv_heads, -1, query_BHTD.shape[-1]) @ key.transpose(2, 3)
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
+    scores = (scores.view(rows, heads, length, seen) + mask).softmax(-1)
+    return (scores.view(rows, kv_heads, -1, seen) @ value).view(rows, heads, length, -1)
+
+
+def _rotate(x_BTHD: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """The first R of D elements turned, first half against second; the rest as they are. In f32."""
+    rotary = cosine.shape[-1]
+    x, rest = x_BTHD[..., :rotary].float(), x_BTHD[..., rotary:]
+    first, second = x.chunk(2, dim=-1)
+    y = x * cosine + torch.cat([-second, first], dim=-1) * sine
+    return torch.cat([y, rest.float()], dim=-1) if rest.shape[-1] else y

@@ -1,0 +1,31 @@
+"""How a training went, as an SVG that every browser shows."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+
+def training_svg(metrics: dict[str, Any]) -> str:
+    """The loss an answer token over the minutes: a running mean of what was learned on, and the lessons held out."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    looks = metrics["history"]
+    minutes = [look["seconds"] / 60 for look in looks]
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(minutes, [look["learning"] for look in looks], color="#d9730d", marker="s", label="learned on (running mean)")
+    held_out = [look["held_out"] for look in looks]
+    if metrics["validation_loss_before"] is not None:
+        minutes, held_out = [0.0, *minutes], [metrics["validation_loss_before"], *held_out]
+    axes.plot(minutes, held_out, color="#2f6fde", marker="o", label="held out")
+    axes.set_yscale("log")
+    axes.set_xlabel("minutes of learning")
+    axes.set_ylabel("loss an answer token")
+    axes.grid(alpha=0.2, which="both")
+    axes.legend(frameon=False)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "training"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return buffer.getvalue()

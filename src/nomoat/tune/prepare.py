@@ -1,0 +1,218 @@
+"""Everything before the training: the file read, put into tokens and looked at. No PyTorch here: a mistake is told at once."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nomoat import responder
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer, tokenizer
+from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import DataError, UsageError
+from nomoat.tune import samples as encoding
+from nomoat.tune.data import Data, Lesson, read
+from nomoat.tune.samples import Sample
+
+SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
+FEW_LESSONS, MANY_LESSONS = 500, 5000
+WIDTH_OF_FULL_RATE, FULL_RATE = 576, 8e-4  # SmolLM2-135M's, where it was found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to train. None is chosen from the data's and the model's size: see `chosen`.
+
+    `minutes` bounds the time of training itself and wins over `epochs` when it is shorter. `batch`: lessons a step, at most.
+    """
+
+    rank: int = 16
+    learning_rate: float | None = None
+    epochs: float | None = None
+    batch: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name != "seed" and value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name} is {value}", hint="give a number above 0")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}", hint="give a whole number from 0 up to 2**63")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Settings without gaps."""
+
+    rank: int
+    learning_rate: float
+    epochs: float
+    batch: int
+    minutes: float | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the data is like. Lengths in tokens: median, 95th percentile, longest.
+
+    `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: texts
+    that stand in the test file, with their places; `dropped` of them were left out. `scripts`: part of the letters, the largest first.
+    """
+
+    format: str
+    num_lessons: int
+    num_tokens: int
+    median_tokens: int
+    p95_tokens: int
+    longest_tokens: int
+    too_long: tuple[str, ...]
+    labels: dict[str, int]
+    duplicates: int
+    contradictions: int
+    shared_with_test: tuple[str, ...]
+    dropped: int
+    scripts: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A training that could start now. `options` are the words the data was read with; they enter the provenance."""
+
+    base: str
+    weights: Path
+    file: GGUFFile
+    arch: Architecture
+    sizes: Dimensions
+    data: Data
+    samples: list[Sample]
+    survey: Survey
+    settings: Chosen
+    options: dict[str, Any]
+
+
+def prepare(
+    base: str, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
+    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False, drop_long: bool = False,
+    settings: Settings | None = None,
+) -> Prepared:  # fmt: skip
+    """Read the data and look at it. `test`: a file whose texts must not be learned from; those found in both are dropped.
+
+    Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
+    Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
+    """
+    settings = settings or Settings()
+    files = responder.find_files(base)
+    if files.adapter is not None:
+        raise UsageError(f"`{base}` is a tuned model already", hint=f"tune its base: `{files.name}`")
+    columns = {"input_column": input_column, "label_column": label_column}
+    data = read(Path(data_path), instruction=instruction, **columns)
+    shared: tuple[str, ...] = ()
+    found = len(data.lessons)
+    if test is not None:
+        tested = read(Path(test), labels=data.labels or None, instruction=instruction, **columns)
+        theirs = {_plain(_text_of(lesson)) for lesson in tested.lessons}
+        both = [lesson for lesson in data.lessons if _plain(_text_of(lesson)) in theirs]
+        shared = tuple(f"{lesson.where}: {_text_of(lesson)}" for lesson in both)
+        if not keep_shared:
+            data = Data(path=data.path, format=data.format, labels=data.labels, lessons=[x for x in data.lessons if x not in both])
+    file = GGUFFile(files.weights)
+    words = tokenizer.from_metadata(file.metadata)
+    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    if settings.rank > sizes.width:
+        raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
+    samples, too_long = _encoded(data, words, sizes.context_tokens, drop_long)
+    survey = _survey(data, samples, too_long=too_long, shared_with_test=shared, dropped=found - len(data.lessons))
+    return Prepared(
+        base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, survey=survey,
+        settings=chosen(settings, num_lessons=len(samples), width=sizes.width),
+        options={**columns, "instruction": instruction, "test": None if test is None else str(test)},
+    )  # fmt: skip
+
+
+def chosen(settings: Settings, *, num_lessons: int, width: int) -> Chosen:
+    """The gaps filled: few lessons are seen more often and in smaller batches, wider models learn at a lower rate.
+
+    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima.
+    """
+    few, many = num_lessons < FEW_LESSONS, num_lessons >= MANY_LESSONS
+    epochs = settings.epochs or (4.0 if few else 2.0 if many else 3.0)
+    batch = settings.batch or min(32, max(4, num_lessons // 50))
+    rate = settings.learning_rate or float(f"{FULL_RATE * min(1.0, (WIDTH_OF_FULL_RATE / width) ** 0.5):.2g}")
+    return Chosen(
+        rank=settings.rank, learning_rate=rate, epochs=epochs, batch=batch, minutes=settings.minutes, seed=settings.seed
+    )  # fmt: skip
+
+
+def _encoded(data: Data, words: tokenizer.Tokenizer, context_tokens: int, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
+    """The samples that fit, and the places of the lessons that do not."""
+    samples, too_long = list[Sample](), list[tuple[str, int]]()
+    for lesson in data.lessons:
+        made = encoding.encode(lesson, words)
+        longest = max(map(len, made))
+        if longest > context_tokens:
+            too_long.append((lesson.where, longest))
+        else:
+            samples += made
+    if too_long and not drop_long:
+        where, longest = too_long[0]
+        others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
+        raise DataError(
+            f"`{data.path}`, {where}: {longest:,} tokens, and the model's context is {context_tokens:,}{others}",
+            hint="shorten them, or leave them out with --drop-long; nomoat cuts nothing",
+        )
+    if not samples:
+        raise DataError(f"`{data.path}`: nothing is left to learn from", hint="every text stands in the test file or is too long")
+    return samples, tuple(where for where, _ in too_long)
+
+
+def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
+    lengths = np.array([len(sample) for sample in samples])
+    seen: dict[str, str | None] = {}
+    duplicates = contradictions = 0
+    for lesson in data.lessons:
+        text = _plain(_text_of(lesson))
+        if text in seen:
+            duplicates += 1
+            contradictions += seen[text] != lesson.label
+        seen.setdefault(text, lesson.label)
+    return Survey(
+        format=data.format,
+        num_lessons=len(data.lessons),
+        num_tokens=int(lengths.sum()),
+        median_tokens=int(np.median(lengths)),
+        p95_tokens=int(np.percentile(lengths, 95)),
+        longest_tokens=int(lengths.max()),
+        labels=dict(Counter(lesson.label for lesson in data.lessons if lesson.label is not None).most_common()),
+        duplicates=duplicates,
+        contradictions=contradictions,
+        scripts=_scripts(data.lessons),
+        **rest,
+    )
+
+
+def _text_of(lesson: Lesson) -> str:
+    """What is compared between lessons: a row's text, or what the user says."""
+    return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages if m.role == "user")
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _scripts(lessons: Sequence[Lesson]) -> dict[str, float]:
+    letters = Counter(letter for lesson in lessons for letter in _text_of(lesson) if letter.isalpha())
+    scripts: Counter[str] = Counter()
+    for letter, count in letters.items():
+        script = unicodedata.name(letter, "?").split()[0]
+        scripts[SCRIPTS.get(script, script.capitalize())] += count
+    total = scripts.total()
+    return {script: round(count / total, 3) for script, count in scripts.most_common(4)}

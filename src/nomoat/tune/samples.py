@@ -1,0 +1,111 @@
+"""Conversations in tokens: what is read, and which of it is learned. Batches of like length.
+
+Shapes: B lessons of a batch, T tokens of the longest after the shared beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine.tokenizer import Tokenizer
+from nomoat.errors import UnsupportedError
+from nomoat.tune.data import Lesson
+
+BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
+NOT_LEARNED = -1
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The tokens of a conversation, and the answers in them: (first token, one past the last), in order. Each ends its turn."""
+
+    tokens: list[int]
+    answers: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_learned(self) -> int:
+        """Tokens with loss."""
+        return sum(stop - start for start, stop in self.answers)
+
+
+def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
+    """A lesson in tokens: one sample, or one for each answer where the chat template writes earlier turns differently later on.
+
+    Raises UnsupportedError for a conversation and a model without chat template.
+    """
+    if words.chat_template is None and lesson.bare_prompt is not None:
+        return [_sample(words.encode(lesson.bare_prompt, add_bos=True), words.encode(lesson.messages[-1].content), words)]
+    if words.chat_template is None:
+        raise UnsupportedError(
+            "this model has no chat template, and these lessons are conversations",
+            hint="tune a chat model, or write the data as Alpaca instructions",
+        )
+    turns = [at for at, message in enumerate(lesson.messages) if message.role == "assistant" and at > 0 and message.content.strip()]
+    prompts = [words.render(lesson.messages[:at]) for at in turns]
+    answers = [lesson.messages[at].content for at in turns]
+    joined = _joined(prompts, answers, words) if len(turns) > 1 else None
+    if joined is not None:
+        return [joined]
+    return [_sample(words.encode(prompt), words.encode(answer), words) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def _sample(prompt: list[int], answer: list[int], words: Tokenizer) -> Sample:
+    tokens = [*prompt, *answer, words.special.eos_id]
+    return Sample(tokens=tokens, answers=((len(prompt), len(tokens)),))
+
+
+def _joined(prompts: Sequence[str], answers: Sequence[str], words: Tokenizer) -> Sample | None:
+    """All turns in one row, if each prompt begins with the one before and its answer."""
+    end = str(words.backend.id_to_token(words.special.eos_id))
+    tokens, spans, before = list[int](), list[tuple[int, int]](), ""
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if not prompt.startswith(before):
+            return None
+        between = prompt[len(before) :]
+        if spans:
+            if not between.startswith(end):
+                return None
+            between = between.removeprefix(end)
+        tokens += words.encode(between)
+        start = len(tokens)
+        tokens += [*words.encode(answer), words.special.eos_id]
+        spans.append((start, len(tokens)))
+        before = prompt + answer
+    return Sample(tokens=tokens, answers=tuple(spans))
+
+
+def shared_prefix(samples: Sequence[Sample]) -> int:
+    """How many tokens every sample begins with; at least one token before each first answer is left to be its own."""
+    first, last = min(s.tokens for s in samples), max(s.tokens for s in samples)
+    shared = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return max(0, min(shared, min(s.answers[0][0] for s in samples) - 1))
+
+
+def batches_of(samples: Sequence[Sample], prefix: int, *, max_lessons: int) -> list[list[Sample]]:
+    """The samples sorted by length, neighbours together: at most `max_lessons`, and BATCH_TOKENS computed tokens with padding."""
+    batches: list[list[Sample]] = []
+    for sample in sorted(samples, key=len):
+        width = len(sample) - prefix  # of the whole batch, since it is the longest so far
+        if not batches or len(batches[-1]) == max_lessons or width * (len(batches[-1]) + 1) > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(sample)
+    return batches
+
+
+def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
+    """Token ids after the prefix, padded at the end, and what each position should predict next, or NOT_LEARNED: both [B, T]."""
+    width = max(map(len, batch)) - prefix
+    ids, targets = np.zeros((len(batch), width), np.int64), np.full((len(batch), width), NOT_LEARNED)
+    for row, sample in enumerate(batch):
+        ids[row, : len(sample) - prefix] = sample.tokens[prefix:]
+        for start, stop in sample.answers:
+            targets[row, start - 1 - prefix : stop - 1 - prefix] = sample.tokens[start:stop]
+    return ids, targets

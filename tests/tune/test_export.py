@@ -1,0 +1,95 @@
+"""What other programs are given: the merged file answers as the tuned model does, and the LoRA file holds the same change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from reference import CASES, make_model, our_logits, write_gguf
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from nomoat.cli import app
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import BadFileError
+from nomoat.tune import export
+
+RANK = 4
+
+
+def make_adapter(folder: Path, weights: Path) -> Path:
+    """Random LoRA matrices on every linear layer."""
+    file = GGUFFile(weights)
+    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    random = np.random.default_rng(3)
+    tensors = {}
+    for layer in range(sizes.layers):
+        for part, tensor in arch.projections.items():
+            rows, columns = file.tensor(f"blk.{layer}.{tensor}.weight").shape
+            name = f"base_model.model.model.layers.{layer}.{part}"
+            tensors[f"{name}.lora_A.weight"] = (random.standard_normal((RANK, columns)) / columns**0.5).astype(np.float32)
+            tensors[f"{name}.lora_B.weight"] = random.standard_normal((rows, RANK)).astype(np.float32) * 0.2
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(f'{{"peft_type": "LORA", "r": {RANK}, "lora_alpha": {2 * RANK}}}')
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "falcon 40b", "gptj"])
+def test_the_merged_file_gives_the_logits_of_the_tuned_model(name: str, tmp_path: Path) -> None:
+    weights = write_gguf(tmp_path / "base.gguf", CASES[name], make_model(CASES[name]))
+    adapter = make_adapter(tmp_path / "adapter", weights)
+    merged = export.merged_gguf(weights, adapter, tmp_path / "merged.gguf", quantisation="F32")
+    rows = [[5, 9, 200, 17, 3, 44]]
+    tuned = our_logits(importer.import_gguf(weights, adapter=adapter), rows)
+    base = our_logits(importer.import_gguf(weights), rows)
+    assert np.abs(tuned - base).max() > 0.5
+    np.testing.assert_allclose(our_logits(importer.import_gguf(merged), rows), tuned, atol=1e-4)
+    keys = [set(GGUFFile(path).metadata) - {"general.quantization_version"} for path in (weights, merged)]
+    assert keys[0] == keys[1]
+
+
+def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Path) -> None:
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    adapter = make_adapter(tmp_path / "adapter", weights)
+    lora = GGUFFile(export.lora_gguf(weights, adapter, tmp_path / "lora.gguf"))
+    merged = GGUFFile(export.merged_gguf(weights, adapter, tmp_path / "merged.gguf", quantisation="F32"))
+    assert lora.metadata["general.type"] == "adapter" and lora.metadata["adapter.lora.alpha"] == 2 * RANK
+    for tensor in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
+        change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
+        np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+def test_an_adapter_of_another_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    other = write_gguf(tmp_path / "other.gguf", CASES["gemma3"], make_model(CASES["gemma3"]))
+    adapter = make_adapter(tmp_path / "adapter", other)
+    with pytest.raises((BadFileError, ValueError)):
+        export.merged_gguf(weights, adapter, tmp_path / "merged.gguf")
+    assert not list(tmp_path.glob("*merged*"))
+
+
+def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path) -> None:
+    from nomoat import paths
+
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    make_adapter(paths.adapters() / "mine", weights)
+    result = CliRunner().invoke(app, ["export", f"{weights}+mine", "-o", str(tmp_path / "out"), "--form", "ollama"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./mine.gguf\n")
+    written = GGUFFile(tmp_path / "out" / "mine.gguf")
+    assert written.tensor("blk.0.attn_q.weight").type_name == gguf.GGMLQuantizationType.Q8_0.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["BASE"], "is not tuned"), (["BASE+mine", "--quantisation", "Q9"], "`Q9` is no quantisation that can be written")],
+)
+def test_what_cannot_be_exported_is_said(tiny_gguf: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    arguments = [argument.replace("BASE", str(tiny_gguf)) for argument in arguments]
+    result = CliRunner().invoke(app, ["export", *arguments, "-o", str(tmp_path / "x.gguf")])
+    assert message in str(result.exception)

@@ -1,0 +1,62 @@
+"""The network that learns against the implementations in `transformers`, on the tiny models the engine is compared on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from reference import CASES, WINDOW, make_model, write_gguf
+
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.tune import qlora
+from nomoat.tune.network import Network
+
+LONG, SHARED = 3 * WINDOW + 5, 30
+
+
+@pytest.mark.parametrize(("name", "keep_expanded"), [*((name, True) for name in CASES), ("llama", False)])
+def test_every_family_gives_the_logits_of_its_reference(name: str, keep_expanded: bool, tmp_path: Path) -> None:
+    case = CASES[name]
+    model = make_model(case)
+    file = GGUFFile(write_gguf(tmp_path / "model.gguf", case, model))
+    arch, sizes = architectures.find(case.arch), importer.read_sizes(file)
+    network = Network(file, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=keep_expanded)
+    ids_BT = torch.randint(3, 250, (2, LONG), generator=torch.Generator().manual_seed(1))
+    ids_BT[1, :SHARED] = ids_BT[0, :SHARED]
+    with torch.no_grad():
+        expected = model(input_ids=ids_BT, use_cache=False).logits
+        whole = network.logits(network.hidden(ids_BT))
+        prefix = network.read_prefix(ids_BT[0, :SHARED].tolist())
+        after = network.logits(network.hidden(ids_BT[:, SHARED:], prefix))
+    torch.testing.assert_close(whole, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after, expected[:, SHARED:], atol=1e-4, rtol=0)
+
+
+def test_long_rows_and_short_ones_are_attended_to_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nomoat.tune import network
+
+    query, key, value = (torch.randn(2, heads, 9, 8, generator=torch.Generator().manual_seed(heads)) for heads in (4, 2, 2))
+    mask = torch.zeros(9, 9).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)
+    short = network._attend(query, key, value, mask)
+    monkeypatch.setattr(network, "SHORT_SCORES", 1)
+    torch.testing.assert_close(network._attend(query, key, value, mask), short)
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlora.AnswerLoss, "CHUNK_TOKENS", 4)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(50, 16, generator=generator).numpy()
+    head, x = qlora.Expanded([weights], torch.float32), torch.randn(10, 16, generator=generator)
+    bias, targets = torch.randn(50, generator=generator), torch.arange(10)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    loss = qlora.answer_loss(ours, head, bias, targets, cap)
+    logits = theirs @ head.weight_OI.t() + bias
+    expected = torch.nn.functional.cross_entropy(logits if cap is None else torch.tanh(logits / cap) * cap, targets)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)

@@ -1,0 +1,102 @@
+"""What is said about the data before any work, and what of it is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nomoat.engine import tokenizer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import DataError
+from nomoat.records import Message
+from nomoat.tune import samples
+from nomoat.tune.data import Lesson
+from nomoat.tune.prepare import Settings, chosen, prepare
+
+COLUMNS = {"input_column": "text", "label_column": "label"}
+
+
+def write(path: Path, *rows: tuple[str, str]) -> Path:
+    path.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows), encoding="utf-8")
+    return path
+
+
+def test_the_survey_counts_labels_repetitions_and_scripts(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", ("좋아요", "good"), ("bad day", "bad"), ("Bad  DAY", "good"), ("좋아요", "good"))
+    survey = prepare(str(tiny_gguf), path, **COLUMNS).survey
+    assert (survey.format, survey.num_lessons) == ("table of texts and labels", 4)
+    assert survey.labels == {"good": 3, "bad": 1}
+    assert (survey.duplicates, survey.contradictions) == (2, 1)
+    assert survey.scripts == {"Latin": 0.667, "Korean": 0.333}
+    assert survey.median_tokens <= survey.p95_tokens <= survey.longest_tokens
+
+
+def test_what_stands_in_the_test_file_is_named_and_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
+    test = write(tmp_path / "test.csv", (" TWO", "b"), ("four", "a"))
+    prepared = prepare(str(tiny_gguf), train, test=test, **COLUMNS)
+    assert prepared.survey.shared_with_test == ("line 3: two",)
+    assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
+    kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
+    assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
+
+
+def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", ("short", "a"), ("long " * 200, "b"), ("long " * 300, "b"))
+    with pytest.raises(DataError) as caught:
+        prepare(str(tiny_gguf), path, **COLUMNS)
+    assert caught.value.message.startswith(f"`{path}`, line 3: 1,0") and caught.value.message.endswith("(1 more do not fit)")
+    assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.too_long == ("line 3", "line 4")
+
+
+def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
+    with pytest.raises(DataError, match="nothing is left to learn from"):
+        prepare(str(tiny_gguf), path, test=path, **COLUMNS)
+
+
+def test_a_conversation_is_one_row_of_tokens_with_every_answer_learned(tiny_gguf: Path) -> None:
+    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
+    messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
+    (sample,) = samples.encode(Lesson(messages=messages, where="line 1"), words)
+    learned = [words.decode(sample.tokens[start:stop]) for start, stop in sample.answers]
+    assert learned == ["hello", "farewell"]
+    assert all(sample.tokens[stop - 1] == words.special.eos_id for _, stop in sample.answers)
+    prompt = words.encode(words.render(messages[:3]))
+    assert sample.tokens[: sample.answers[1][0]] == prompt  # as the model is asked when it is served
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny_gguf: Path) -> None:
+    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    words.chat_template = "{{ messages | length }}:{{ messages[-1].content }}>"
+    turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
+    messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
+    rows = samples.encode(Lesson(messages=messages, where="line 1"), words)
+    assert [words.decode(row.tokens[slice(*row.answers[0])]) for row in rows] == ["hello", "farewell"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [("", "### Instruction:\nAdd.\n\n### Response:\n"), ("1 2", "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n")],
+)
+def test_alpaca_s_two_templates_are_what_a_model_without_a_template_of_its_own_is_asked(
+    tiny_gguf: Path, tmp_path: Path, extra: str, expected: str
+) -> None:
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([{"instruction": "Add.", "input": extra, "output": "3"}, {"instruction": "Say.", "output": "x"}]))
+    (lesson, _) = prepare(str(tiny_gguf), path).data.lessons
+    assert lesson.bare_prompt is not None and lesson.bare_prompt.endswith(expected)
+    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    words.chat_template = None
+    (sample,) = samples.encode(lesson, words)
+    assert words.decode(sample.tokens[: sample.answers[0][0]]) == lesson.bare_prompt
+
+
+def test_settings_follow_the_data_and_the_model() -> None:
+    few, many = chosen(Settings(), num_lessons=100, width=576), chosen(Settings(), num_lessons=10_000, width=1536)
+    assert (few.epochs, few.batch, few.learning_rate) == (4.0, 4, 8e-4)
+    assert (many.epochs, many.batch, many.learning_rate) == (2.0, 32, 4.9e-4)
+    assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9).batch == 7
