@@ -164,7 +164,6 @@ def test_sizes_that_do_not_fit_the_tensors_are_a_bad_file(key: str, value: int, 
         importer.import_gguf(path)
 
 
-<<<<<<< HEAD
 def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path: Path) -> None:
     """The reference takes them for any text longer than the first context; ours for every text, once such a context is asked for."""
     case = CASES["phi3, LongRoPE"]
@@ -178,17 +177,3 @@ def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path:
     short = importer.import_gguf(path, context_tokens=FIRST_CONTEXT)
     assert short == importer.import_gguf(path) != folder
     assert [OpenVINOEngine(folder).context_tokens for folder in (short, folder)] == [FIRST_CONTEXT, CONTEXT]
-
-
-def test_a_family_that_runs_but_cannot_be_tuned_is_refused_with_those_that_can(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "qwen3.gguf", CASES["qwen3"], make_model(CASES["qwen3"]))
-    with pytest.raises(UnsupportedError) as caught:
-        qlora.load_model(path, dtype=torch.float32)
-    assert caught.value.message == "models of the architecture `qwen3` run here, but nomoat cannot tune them yet"
-    assert caught.value.hint == "tune one of these: llama, qwen2"
-=======
-def test_long_rope_is_refused(tmp_path: Path) -> None:
-    case = replace(CASES["phi3"], extra={"rope_factors_long.weight": np.ones(HEAD // 2, np.float32)})
-    with pytest.raises(UnsupportedError, match="LongRoPE"):
-        importer.import_gguf(write_gguf(tmp_path / "long.gguf", case, make_model(case)))
->>>>>>> e2f86f7 (Tune: a network of our own for every family; data formats, survey, best look kept; export)
