@@ -27,6 +27,7 @@ from nomoat.tune import prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, Sample, batches_of
 
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
+COLOURS = ["red", "green", "blue"]
 COLUMNS = {"input_column": "text", "label_column": "label"}
 
 
@@ -50,14 +51,14 @@ def tune(base: Path, table: Path, name: str = "colours", **options: object) -> P
 
 def mean_log_probability_of_the_right_label(ref: str) -> float:
     with responder.load(ref) as model:
-        requests = [Request(messages=label_task_messages(f"{'xyz'[n % 3]} {n}", ["r", "g", "b"])) for n in range(30)]
-        return sum(model.score(request, ["rgb"[n % 3]])[0].log_probability for n, request in enumerate(requests)) / 30
+        requests = [Request(messages=label_task_messages(f"{'xyz'[n % 3]} {n}", COLOURS)) for n in range(30)]
+        return sum(model.score(request, [COLOURS[n % 3]])[0].log_probability for n, request in enumerate(requests)) / 30
 
 
 def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(tiny_gguf: Path, table: Path) -> None:
-    """The base chooses among 264 tokens at random: about -5.6. One of three labels at random would be -1.1."""
+    """The base chooses each of about four tokens among 264 at random: about -22. One of three labels at random would be -1.1."""
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, epochs=40, learning_rate=1e-2, batch=32))
-    assert mean_log_probability_of_the_right_label(str(tiny_gguf)) < -4
+    assert mean_log_probability_of_the_right_label(str(tiny_gguf)) < -15
     assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
