@@ -281,7 +281,7 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     monkeypatch.setattr(train.Run, "validation_losses", losses)
     said: list[str] = []
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
-    assert "stopped early: 2 looks at the lessons held out were no better than the best" in said
+    assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
     saved = load_file(folder / "adapter_model.safetensors")
     assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[0].items())
     history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]

@@ -28,7 +28,7 @@ SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
-PATIENCE = 2  # looks without a better loss, and the training ends
+PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
 PYTORCH_BYTES = 600_000_000
@@ -237,7 +237,7 @@ class Run:
                     self._look()
                     started = time.perf_counter() - self.seconds  # looking is not learning
                     if self._has_stopped_learning():
-                        say(f"stopped early: {PATIENCE} looks at the lessons held out were no better than the best")
+                        say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
                         break
                 if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                     checkpoint.save(self.state())
@@ -257,7 +257,7 @@ class Run:
 
     def _has_stopped_learning(self) -> bool:
         losses = [look["held_out"] for look in self.history]
-        return len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses[:-PATIENCE])
+        return len(losses) > PATIENCE and min(losses[-PATIENCE:]) > CLEARLY_WORSE * min(losses[:-PATIENCE])
 
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
