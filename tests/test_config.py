@@ -14,7 +14,7 @@ from nomoat.errors import UsageError
     ("text", "message", "hint"),
     [
         ("threads = [", "is not TOML: Invalid value (at end of document)", "mend it or remove it"),
-        ("foo = 1", "sets `foo`, which is not a setting", "known: offline, mirror, context_tokens, threads"),
+        ("foo = 1", "sets `foo`, which is not a setting", "known: offline, mirror, context_tokens, threads, quality"),
         ('threads = "abc"', "sets `threads` to 'abc'", "give a whole number of at least 1"),
         ("threads = 0", "sets `threads` to 0", "give a whole number of at least 1"),
         ('offline = "no"', "sets `offline` to 'no'", "give true or false"),

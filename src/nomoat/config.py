@@ -12,11 +12,13 @@ from nomoat.errors import UsageError
 
 SECRETS = frozenset({"HF_TOKEN", "OPENAI_API_KEY", "GOOGLE_API_KEY", "ANTHROPIC_API_KEY", "NOMOAT_API_KEY"})
 WHOLE = "a whole number of at least 1"
+QUALITIES = ("high", "default", "small")  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
     "offline": (bool, "true or false"),
     "mirror": (str, "a folder or a URL, in quotes"),
     "context_tokens": (int, WHOLE),
     "threads": (int, WHOLE),
+    "quality": (str, "high, default or small, in quotes"),
 }
 
 
@@ -82,6 +84,16 @@ def context_tokens() -> int | None:
     return int(text)
 
 
+def quality() -> hardware.Detected[str]:
+    """`NOMOAT_QUALITY`: one of QUALITIES. Raises UsageError for anything else."""
+    text = os.environ.get("NOMOAT_QUALITY")
+    if not text:
+        return hardware.Detected("default", "default")
+    if text not in QUALITIES:
+        raise UsageError(f"the quality is `{text}`", hint=f"give one of: {', '.join(QUALITIES)}")
+    return hardware.Detected(text, "environment")
+
+
 def settings(environment_before_file: dict[str, str] | None = None) -> list[Setting]:
     """Every setting with its origin, for `nomoat config`. `environment_before_file`: the environment as the user gave it."""
     given = os.environ if environment_before_file is None else environment_before_file
@@ -92,6 +104,7 @@ def settings(environment_before_file: dict[str, str] | None = None) -> list[Sett
     rows.append(_setting("context_tokens", "NOMOAT_CONTEXT_TOKENS", "the model's, up to 4096", given, in_file))
     found = hardware.threads()
     rows.append(_setting("threads", "NOMOAT_THREADS", str(found.value), given, in_file, f"detected: {found.reason}"))
+    rows.append(_setting("quality", "NOMOAT_QUALITY", "default", given, in_file))
     memory = hardware.memory_total_bytes()
     rows.append(Setting(name="memory", value=f"{memory.value / 1e9:.1f} GB", origin=f"detected: {memory.reason}"))
     rows.append(Setting(name="cpu", value=hardware.cpu_name(), origin="detected"))

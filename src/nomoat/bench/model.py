@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
+from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.remote import is_remote
 from nomoat.errors import UnsupportedError
@@ -25,7 +26,6 @@ TURNS = 3
 PROMPT_TOKENS = 512
 NEW_TOKENS = 64
 FEWEST_NEW_TOKENS = 16  # of a shorter answer the speed says little
-SCALE_BYTES = 2  # one float16 a row
 WORDS = ("river", "stone", "tower", "market", "winter", "garden", "letter", "window", "bridge", "forest", "paper", "silver")
 
 TurnsProgress = Callable[[int, int], None]  # turns done, turns in all
@@ -33,7 +33,7 @@ TurnsProgress = Callable[[int, int], None]  # turns done, turns in all
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """What a model's weights are to the machine, as the engine keeps them: int8, one scale a row.
+    """What a model's weights are to the machine, as the engine keeps them.
 
     `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not.
     `layer_weights`: weights each token of a prompt is multiplied with; the output matrix is needed for the last token only.
@@ -41,6 +41,7 @@ class Weights:
 
     read_bytes: int
     layer_weights: int
+    stored_as: str
 
     def decode_limit(self, machine: Machine) -> float:
         """New tokens per second if memory did nothing but deliver weights."""
@@ -113,16 +114,18 @@ def fresh_prompt(model: Responder, turn: int) -> str:
 
 
 def weights_of(file: GGUFFile) -> Weights:
-    """What the engine makes of a file's matrices."""
+    """What the engine makes of a file's matrices at the quality that is set."""
     from nomoat.engine.graph import head_tensor
 
+    stored, _ = importer.planned(file)
     _, output = head_tensor(file)
     matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
     layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
     read = [*layers, matrices[output]]
     return Weights(
-        read_bytes=sum(tensor.num_values + SCALE_BYTES * tensor.num_rows for tensor in read),
+        read_bytes=sum(map(stored.tensor_bytes, read)),
         layer_weights=sum(tensor.num_values for tensor in layers),
+        stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",
     )
 
 

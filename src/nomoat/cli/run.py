@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import answering, console
+from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_with_bar
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def run(
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
+    quality: options.Quality = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 from nomoat.cli.loading import load_with_bar
 
 
@@ -21,6 +21,7 @@ def serve(
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
+    quality: options.Quality = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does.
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import torch
 
 from nomoat import hardware
-from nomoat.engine import layout
 from nomoat.engine.gguf import FloatArray
+from nomoat.engine.weights import quantised_rows
 
 LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 Precision = Literal["float32", "bfloat16"]
@@ -43,7 +43,7 @@ class Expanded:
     """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight."""
 
     def __init__(self, weights: Sequence[FloatArray], dtype: torch.dtype) -> None:
-        pairs = [layout.quantise_rows(part) for part in weights]
+        pairs = [quantised_rows(part) for part in weights]
         self.weight_OI = torch.cat([(torch.from_numpy(codes) * torch.from_numpy(scales).float()).to(dtype) for codes, scales in pairs])
 
     def times(self, x_NI: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ class Codes:
     """The int8 codes, 1 byte a weight; expanded for each multiplication and forgotten."""
 
     def __init__(self, weights: Sequence[FloatArray], dtype: torch.dtype) -> None:
-        pairs = [layout.quantise_rows(part) for part in weights]
+        pairs = [quantised_rows(part) for part in weights]
         self._codes_OI = torch.cat([torch.from_numpy(codes) for codes, _ in pairs])
         self._scales_O1 = torch.cat([torch.from_numpy(scales) for _, scales in pairs]).float()
         self._dtype = dtype

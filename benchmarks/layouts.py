@@ -1,0 +1,86 @@
+"""Speed, quality and memory of each quality setting of a model, through PagedAttention, by turns in one run.
+
+    python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--json FILE]
+
+The reference is the same file in float32 (weights, activations, cache), which tests prove against `transformers`. The text is that of
+`speed.py`. Not covered: GenAI's scheduling and sampling around the model; `speed.py` has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+from paged import Logits, PagedModel, closeness
+from speed import real_text
+
+from nomoat import config, hardware, responder
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer, layout, tokenizer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.graph import GraphBuilder
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+PROMPT_TOKENS, STEPS = 660, 16
+
+
+def reference(file: GGUFFile, ids: list[int]) -> Logits:
+    """Log-probabilities of the file's own weights in float32."""
+    sizes = importer.read_sizes(file)
+    builder = GraphBuilder(file, architectures.find(str(file.require("general.architecture"))), sizes, layout.EXACT)
+    with tempfile.TemporaryDirectory() as folder:
+        ov.save_model(builder.build(), str(Path(folder) / "openvino_model.xml"), compress_to_fp16=False)
+        return PagedModel(Path(folder), EXACT, last_only=False).log_probabilities(ids)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    weights = responder.find_files(options.model).weights
+    file = GGUFFile(weights)
+    folders = {quality: importer.import_gguf(weights, quality=quality) for quality in layout.QUALITIES}
+    ids = tokenizer.load(folders["default"]).encode(real_text())[: max(options.tokens, PROMPT_TOKENS)]
+    exact = reference(file, ids[: options.tokens])
+    rows: dict[str, Any] = {}
+    models: dict[str, PagedModel] = {}
+    sizes = importer.read_sizes(file)
+    for quality, folder in folders.items():
+        stored = layout.storage(file, sizes, quality)
+        properties = layout.choose(sizes, stored, threads=config.threads()).properties
+        whole = PagedModel(folder, properties, last_only=False)
+        rows[quality] = {"storage": str(stored), "properties": properties, "weights_MB": round(stored.bytes_of(file) / 1e6)}
+        rows[quality] |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
+        del whole
+        models[quality] = PagedModel(folder, properties, last_only=True)
+    turns: dict[str, list[tuple[float, float]]] = {quality: [] for quality in models}
+    for turn in range(options.rounds + 1):  # the first warms up
+        for quality, model in models.items():
+            speeds = model.speeds(ids[:PROMPT_TOKENS], STEPS)
+            if turn:
+                turns[quality].append(speeds)
+    for quality, found in turns.items():
+        for at, name in enumerate(("prefill", "decode")):
+            values = [speeds[at] for speeds in found]
+            rows[quality][name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    result = {
+        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
+        "tokens": options.tokens, "rounds": options.rounds, "qualities": rows,
+    }  # fmt: skip
+    print(json.dumps(result, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

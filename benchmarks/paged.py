@@ -1,0 +1,109 @@
+"""An imported model run as continuous batching runs it (PagedAttention, keys and values in blocks), with its logits in our hands.
+
+GenAI's pipeline gives away the probability of the token it chose and nothing else; the divergence from another model needs all of
+them. So the same transformation of the graph is made here, and the same inputs are fed, for one sequence at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as op
+from openvino._offline_transformations import paged_attention_transformation
+
+BLOCK_TOKENS = 32
+CHUNK_TOKENS = 256
+Logits = npt.NDArray[np.float32]
+
+
+class PagedModel:
+    """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them."""
+
+    def __init__(self, folder: Path, properties: dict[str, str], *, last_only: bool, max_tokens: int = 2048) -> None:
+        core = ov.Core()
+        model = core.read_model(str(folder / "openvino_model.xml"))
+        paged_attention_transformation(model)
+        if last_only:
+            _gather_before_head(model)
+        self._request = core.compile_model(model, "CPU", properties).create_infer_request()
+        self._last_only = last_only
+        self._past = 0
+        for port in self._request.model_inputs:
+            name = port.get_any_name()
+            if name.startswith(("key_cache", "value_cache")):
+                sizes = [dimension.get_length() for dimension in list(port.get_partial_shape())[1:]]
+                cache = ov.Tensor(port.get_element_type(), ov.Shape([max_tokens // BLOCK_TOKENS + 1, *sizes]))
+                self._request.set_tensor(name, cache)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._past = 0
+
+    def step(self, ids: Sequence[int]) -> Logits:
+        """Read tokens after those read before; a view of their logits [tokens, vocabulary] that holds until the next step."""
+        total = self._past + len(ids)
+        blocks = -(-total // BLOCK_TOKENS)
+        inputs = {
+            "input_ids": np.array(ids, np.int64), "position_ids": np.arange(self._past, total),
+            "past_lens": np.array([self._past], np.int32), "subsequence_begins": np.array([0, len(ids)], np.int32),
+            "block_indices": np.arange(blocks, dtype=np.int32), "block_indices_begins": np.array([0, blocks], np.int32),
+            "max_context_len": np.array(total, np.int32),
+        }  # fmt: skip
+        if self._last_only:
+            inputs["sampled_tokens_indices"] = np.array([len(ids) - 1], np.int64)
+        for name, values in inputs.items():
+            self._request.set_tensor(name, ov.Tensor(np.ascontiguousarray(values).reshape(values.shape)))
+        self._request.infer()
+        self._past = total
+        logits = self._request.get_tensor("logits").data
+        return np.asarray(logits).reshape(-1, logits.shape[-1])
+
+    def log_probabilities(self, ids: Sequence[int]) -> Logits:
+        """Of every next token, [tokens, vocabulary], the text read in chunks."""
+        self.forget()
+        return np.concatenate([log_softmax(self.step(ids[at : at + CHUNK_TOKENS])) for at in range(0, len(ids), CHUNK_TOKENS)])
+
+    def speeds(self, prompt: Sequence[int], steps: int) -> tuple[float, float]:
+        """Tokens per second of reading a prompt, and of the median step after it."""
+        self.forget()
+        started = time.perf_counter()
+        self.step(prompt)
+        prefill = len(prompt) / (time.perf_counter() - started)
+        seconds = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            self.step(prompt[:1])
+            seconds.append(time.perf_counter() - started)
+        return prefill, 1 / float(np.median(seconds))
+
+
+def log_softmax(logits: Logits) -> Logits:
+    """Over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.asarray(shifted, np.float32)
+
+
+def closeness(reference: Logits, ours: Logits, ids: Sequence[int]) -> dict[str, float]:
+    """Mean KL(reference || ours) a token, the text's mean negative log-likelihood under ours, its change, and top-1 agreement."""
+    kl = float(np.mean([np.sum(np.exp(p) * (p - q)) for p, q in zip(reference[:-1], ours[:-1], strict=True)]))
+    at = np.arange(len(ids) - 1), np.array(ids[1:])
+    nll, reference_nll = -float(ours[at].mean()), -float(reference[at].mean())
+    top1 = float(np.mean(reference.argmax(axis=1) == ours.argmax(axis=1)))
+    return {"kl": kl, "nll": nll, "nll_change": nll - reference_nll, "top1_percent": 100 * top1}
+
+
+def _gather_before_head(model: ov.Model) -> None:
+    """What GenAI does too: only tokens whose successor is wanted go through the output matrix."""
+    wanted = op.parameter([-1], np.int64)
+    wanted.output(0).set_names({"sampled_tokens_indices"})
+    head = next(node for node in model.get_ops() if node.get_friendly_name() == "lm_head")
+    chosen = op.gather(head.input_value(0), wanted, op.constant(np.int64(0)))
+    head.input(0).replace_source_output(chosen.output(0))
+    model.add_parameters([wanted])
+    model.validate_nodes_and_infer_types()

@@ -1,0 +1,109 @@
+"""Which form and properties are chosen, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import EXACT
+from tiny import write_tiny_gguf
+
+from nomoat import config, hardware
+from nomoat.engine import hugepages, importer, layout
+from nomoat.engine.gguf import GGUFFile, Tensor
+from nomoat.engine.likelihood import Scorer
+from nomoat.errors import UsageError
+
+
+def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
+    columns = 4096
+    tensor = Tensor("blk.0.ffn_up.weight", type_name, (values // columns, columns), 0, 0)
+    return SimpleNamespace(tensors={tensor.name: tensor}, num_values=values, metadata={"general.architecture": architecture})
+
+
+@pytest.mark.parametrize(
+    ("billions", "type_name", "quality", "form"),
+    [
+        (0.5, "Q4_K", "default", "int8 rows"),
+        (3.1, "Q4_K", "default", "own4 in groups of 32"),
+        (3.1, "Q8_0", "default", "int8 rows"),
+        (0.5, "Q4_1", "small", "own4 in groups of 32"),
+        (0.5, "Q5_0", "small", "uint4 in groups of 64"),
+        (0.5, "Q4_K", "high", "int8 in groups of 64"),
+    ],
+)
+def test_the_form_follows_from_the_files_own_bits_its_size_and_the_quality(
+    tiny_gguf: Path, billions: float, type_name: str, quality: layout.Quality, form: str
+) -> None:
+    file = file_of(values=int(billions * 1e9), type_name=type_name)
+    stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), quality)
+    assert str(stored).startswith(f"layers {form}")
+    assert stored.reason
+
+
+def test_gemma_gets_a_scale_for_every_64_inputs(tiny_gguf: Path) -> None:
+    file = file_of(values=270_000_000, type_name="Q5_0", architecture="gemma3")
+    stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "default")
+    assert str(stored) == "layers int8 in groups of 64"
+
+
+def test_a_4_bit_file_of_3_billion_weights_is_not_doubled(tiny_gguf: Path) -> None:
+    values = 3_200_000_000
+    file = file_of(values=values, type_name="Q4_K")
+    stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "default")
+    assert stored.bytes_of(file) < 1.2 * values * 144 / 256
+
+
+def test_a_matrix_that_an_adapter_changes_is_stored_in_int8_rows(tiny_gguf: Path) -> None:
+    file = file_of(values=4096 * 4096, type_name="Q4_1")
+    stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "small")
+    (tensor,) = file.tensors.values()
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=False) == layout.OWN
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.ROWS
+
+
+def test_layers_in_one_product_compute_what_they_compute_apart(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "qwen2.gguf", arch="qwen2")  # which has biases
+    ids = np.random.default_rng(0).integers(3, 250, 40).tolist()
+    scores = [Scorer(importer.import_gguf(path, fused=fused), EXACT).score(ids[:1], [ids[1:]])[0] for fused in (True, False)]
+    assert scores[0].log_probability == pytest.approx(scores[1].log_probability, abs=1e-3)
+
+
+def test_each_quality_is_imported_by_itself(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = importer.import_gguf(tiny_gguf)
+    monkeypatch.setenv("NOMOAT_QUALITY", "high")
+    assert importer.import_gguf(tiny_gguf) != default
+    assert importer.import_gguf(tiny_gguf, quality="default") == default
+
+
+def test_an_unknown_quality_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_QUALITY", "best")
+    with pytest.raises(UsageError) as caught:
+        config.quality()
+    assert (caught.value.message, caught.value.hint) == ("the quality is `best`", "give one of: high, default, small")
+    assert config.QUALITIES == layout.QUALITIES
+
+
+@pytest.mark.parametrize("quality", layout.QUALITIES)
+def test_every_property_has_a_reason(tiny_gguf: Path, quality: layout.Quality) -> None:
+    file = GGUFFile(tiny_gguf)
+    sizes = importer.read_sizes(file)
+    chosen = layout.choose(sizes, layout.storage(file, sizes, quality), threads=hardware.Detected(2, "2 physical cores"))
+    assert chosen.reasons.keys() == chosen.properties.keys()
+    assert all(chosen.reasons.values())
+    assert chosen.scoring_properties["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+def test_large_pages_are_asked_for_only_where_memory_is_the_process_s_own() -> None:
+    lines = [
+        "7f0000000000-7f0000c00000 rw-p 00000000 00:00 0",
+        "7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    /a/file",
+        "7f2000000000-7f2000c00000 r--p 00000000 00:00 0",
+        "7f3000000000-7f3000c00000 rw-s 00000000 00:00 0",
+        "7f4000001000-7f4000401000 rw-p 00000000 00:00 0",
+        "7ffc00000000-7ffc00c00000 rw-p 00000000 00:00 0     [stack]",
+    ]
+    assert list(hugepages.large_mappings(lines)) == [(0x7F0000000000, 0x7F0000C00000)]
