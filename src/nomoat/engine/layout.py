@@ -25,6 +25,8 @@ ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
 OWN4_FROM_VALUES = 2_500_000_000  # what is called 3B has 2.8 to 3.2 billion weights
+# float32 throughout, for likelihoods with weights as the file has them
+EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights: rows lose three times the bound, groups of 64 keep it
 
 
@@ -85,9 +87,6 @@ def _layer_name(tensor_name: str) -> str:
     name = tensor_name.removesuffix(".weight").rpartition(".")[2]
     layers = {tensor: layer for layer, tensor in (SPLIT_QKV | GATED_MLP).items()} | {"output": "lm_head", "token_embd": "embed_tokens"}
     return layers.get(name, name)
-
-# float32 throughout, for likelihoods with weights as the file has them
-EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
 
 @dataclass(frozen=True, slots=True)
