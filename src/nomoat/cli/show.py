@@ -130,7 +130,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     longest = _whole(said.get(f"{architecture}.context_length"))
     need = memory.memory_need(sizes, context or min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS))
     assert need is not None
-    facts = {
+    facts: dict[str, Any] = {
         "path": str(path),
         "size_bytes": path.stat().st_size,
         "sha256": sha256,
