@@ -147,7 +147,8 @@ def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int
         decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "rounding inputs to 8 bits costs more than the bound of `high` allows")
         decide("KV_CACHE_PRECISION", "f16", "half the memory of f32, and as good")
         return Layout(properties, reasons)
-    hint = _precision()
+    in_groups = stored.forms[""] == GROUPS
+    hint = hardware.Detected("f32", "in bf16 this family breaks the bound") if in_groups else _precision()
     decide("INFERENCE_PRECISION_HINT", hint.value, hint.reason)
     inputs = (sizes.width, sizes.hidden, sizes.heads * sizes.head_dim)
     groups = [size for size in (128, 64, 32) if size <= (stored.smallest_group or 128)]
