@@ -11,6 +11,7 @@ from reference import CASES, WINDOW, make_model, write_gguf
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.weights import Form
 from nomoat.tune import qlora
 from nomoat.tune.network import Network
 
@@ -50,7 +51,7 @@ def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float 
     monkeypatch.setattr(qlora.AnswerLoss, "CHUNK_TOKENS", 4)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(50, 16, generator=generator).numpy()
-    head, x = qlora.Expanded([weights], torch.float32), torch.randn(10, 16, generator=generator)
+    head, x = qlora.Expanded([(weights, Form("float32"))], torch.float32), torch.randn(10, 16, generator=generator)
     bias, targets = torch.randn(50, generator=generator), torch.arange(10)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     loss = qlora.answer_loss(ours, head, bias, targets, cap)

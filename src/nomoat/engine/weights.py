@@ -77,6 +77,14 @@ def quantised_rows(weights_RC: FloatArray) -> tuple[npt.NDArray[np.int8], npt.ND
     return codes[:, 0], scales[:, 0]
 
 
+def restored(arrays: Arrays, form: Form) -> FloatArray:
+    """The weights [R, C] that float32 or int8 arrays stand for."""
+    if form.kind == "float32":
+        return np.asarray(arrays[0], np.float32)
+    codes, scales = arrays
+    return np.asarray((codes * scales.astype(np.float32)).reshape(len(codes), -1), np.float32)
+
+
 def own_codes(raw: npt.NDArray[np.uint8], type_name: str) -> Arrays:
     """The same for `own4`, from the bytes [R, row bytes] of a type in OWN_TYPES."""
     blocks = raw.reshape(len(raw), -1, OWN_TYPES[type_name])
