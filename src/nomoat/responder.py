@@ -37,10 +37,12 @@ ImportProgress = Callable[[int, int], None]
 class Responder:
     """An engine under the name the user gave it. Use as a context manager, or call `close`."""
 
-    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown") -> None:
+    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown", template: str | None = None) -> None:
+        """`template`: the name of the chat template in use, where it is not the model's own."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
+        self.template = template
 
     @property
     def name(self) -> str:
@@ -116,11 +118,14 @@ class Responder:
         self.close()
 
 
-def load(ref: str, *, context_tokens: int | None = None, progress: ImportProgress | None = None) -> Responder:
+def load(
+    ref: str, *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None
+) -> Responder:
     """The responder a reference names. Connects to nothing, but for references that name a server.
 
-    `context_tokens` shortens the model's context (and the memory planned for it). `progress` is told (layers done, layers) while a
-    file is imported, which happens once for each file.
+    `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
+    model, where neither its file nor its card has the right one: see `engine/templates.py`. `progress` is told (layers done, layers)
+    while a file is imported, which happens once for each file.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError.
     """
     if ref == "fake:":
@@ -133,7 +138,7 @@ def load(ref: str, *, context_tokens: int | None = None, progress: ImportProgres
         from nomoat.engine.remote import remote_engine
 
         return Responder(ref, remote_engine(ref))
-    return _load_local(ref, context_tokens, progress)
+    return _load_local(ref, context_tokens, template, progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,15 @@ class LocalFiles:
     name: str
     weights: Path
     adapter: Path | None
+
+    @property
+    def template(self) -> str | None:
+        """The chat template the model's card names, for files that bring none. A card is known by its id, or by its file's name."""
+        from nomoat.catalog import cards
+
+        known = (card for card in cards.cards() if self.weights.name in {source.file_name for source in card.sources})
+        card = cards.find(self.name) or next(known, None)
+        return card.template if card else None
 
 
 def find_files(ref: str) -> LocalFiles:
@@ -191,7 +205,7 @@ def _find_weights(ref: str) -> Path:
     raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
 
 
-def _load_local(ref: str, context_tokens: int | None, progress: ImportProgress | None) -> Responder:
+def _load_local(ref: str, context_tokens: int | None, template: str | None, progress: ImportProgress | None) -> Responder:
     from nomoat.engine import importer
     from nomoat.engine.gguf import GGUFFile
     from nomoat.engine.openvino import OpenVINOEngine
@@ -202,7 +216,11 @@ def _load_local(ref: str, context_tokens: int | None, progress: ImportProgress |
     _require_memory(ref, file, context_tokens)
     folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
-    return Responder(ref, engine, licence=_licence(files))
+    named = template or (None if engine.tokenizer.chat_template else files.template)
+    if named:
+        engine.use_template(named)
+    return Responder(ref, engine, licence=_licence(files), template=named)
+    return Responder(ref, engine, licence=_licence(files), template=named)
 
 
 def _require_memory(ref: str, file: GGUFFile, context_tokens: int | None) -> None:

@@ -71,7 +71,7 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
         (["fake:", "  "], b"\n", "error: the prompt is empty\n" + HINT),
         (["fake:"], b"caf\xe9", "error: what is piped in is not UTF-8 text (byte 3)\nhint: convert it first: `iconv`\n"),
         (["fake:", "a", "--raw", "--system", "b"], b"",
-         "error: `--raw` has no chat template to put `--system` into\nhint: leave one of them out\n"),
+         "error: `--raw` uses no chat template, and `--system` needs one\nhint: leave one of them out\n"),
         (["fake:", "x " * 5000], b"",
          "error: the prompt has 5,000 tokens and the answer may have 512, but the model's context is 4,096 tokens\n"
          "hint: shorten the prompt, ask for fewer new tokens, or choose a model with a longer context\n"),

@@ -170,7 +170,7 @@ def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path:
     model = make_model(case)
     path = write_gguf(tmp_path / "long.gguf", case, model)
     folder = importer.import_gguf(path, context_tokens=FIRST_CONTEXT + 1)
-    rows = random_rows(2, FIRST_CONTEXT + 40)
+    rows = random_rows(2, FIRST_CONTEXT + 24)
     expected = reference_logits(model, rows)
     np.testing.assert_allclose(our_logits(folder, rows), expected, atol=1e-3)
     np.testing.assert_allclose(our_logits(folder, rows, cut_at=100), expected, atol=1e-3)

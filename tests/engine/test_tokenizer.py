@@ -84,6 +84,13 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
         words.render((Message(role="user", content="u"),))
 
 
+@pytest.mark.parametrize("template", ["{{ 'a' * 10**10 }}", "{{ 2 ** 10**9 }}", "{{ 1 / 0 }}", "{{ messages | sort }}", "{% if %}"])
+def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Path, template: str) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    with pytest.raises(UnsupportedError, match="refuses this conversation"):
+        words.render((Message(role="user", content="u"), Message(role="assistant", content="a")))
+
+
 def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="the pre-tokenizer `mystery` is not one that nomoat knows"):
         of(write_tiny_gguf(tmp_path / "t.gguf", pre="mystery"))

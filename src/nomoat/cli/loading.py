@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 
-def load_with_bar(ref: str, *, context_tokens: int | None = None, say_decisions: bool = True) -> Responder:
+def load_with_bar(
+    ref: str, *, context_tokens: int | None = None, template: str | None = None, say_decisions: bool = True
+) -> Responder:
     """The responder of a reference, `auto` included. An import happens once for each file, and takes seconds to minutes.
 
-    `say_decisions`: whether the router says on stderr, for each request, where it goes and why.
+    A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, where the router sends each request
+    and why.
     """
     from nomoat.responder import load
 
@@ -28,4 +31,7 @@ def load_with_bar(ref: str, *, context_tokens: int | None = None, say_decisions:
 
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
             return load_auto(context_tokens=context_tokens, progress=show, on_decision=told)
-        return load(ref, context_tokens=context_tokens, progress=show)
+        responder = load(ref, context_tokens=context_tokens, template=template, progress=show)
+    if responder.template:
+        console.say(f"[chat template: {responder.template}, {'as asked' if template else 'from its card: the file has none'}]")
+    return responder

@@ -27,7 +27,7 @@ def run(
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
-    quality: options.Quality = None,
+    template: options.Template = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,
 ) -> None:
@@ -45,8 +45,9 @@ def run(
     from nomoat.errors import UsageError
     from nomoat.records import Message, Request
 
-    if raw and system is not None:
-        raise UsageError("`--raw` has no chat template to put `--system` into", hint="leave one of them out")
+    for name, value in (("--system", system), ("--template", template)):
+        if raw and value is not None:
+            raise UsageError(f"`--raw` uses no chat template, and `{name}` needs one", hint="leave one of them out")
     talk = prompt is None and sys.stdin.isatty()
     if talk and (raw or as_json):
         raise UsageError(f"`{'--raw' if raw else '--json'}` needs a prompt", hint=f'nomoat run {model} "PROMPT"')
@@ -54,7 +55,7 @@ def run(
     if talk:
         from nomoat.cli.chat import Chat
 
-        with load_with_bar(model, context_tokens=context_tokens) as responder:
+        with load_with_bar(model, context_tokens=context_tokens, template=template) as responder:
             Chat(responder, settings=settings, system=system).talk()
         return
     text = _whole_prompt(prompt)
@@ -63,7 +64,7 @@ def run(
     else:
         turns = [Message(role="system", content=system)] if system else []
         request = Request(messages=(*turns, Message(role="user", content=text)), **settings)  # type: ignore[arg-type]
-    with load_with_bar(model, context_tokens=context_tokens) as responder:
+    with load_with_bar(model, context_tokens=context_tokens, template=template) as responder:
         _ask(responder, request, as_json=as_json)
 
 

@@ -21,7 +21,7 @@ def serve(
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
-    quality: options.Quality = None,
+    template: options.Template = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does.
 
@@ -42,7 +42,10 @@ def serve(
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
     with ExitStack() as stack:
-        loaded = [stack.enter_context(load_with_bar(ref, context_tokens=context_tokens, say_decisions=False)) for ref in models]
+        loaded = [
+            stack.enter_context(load_with_bar(ref, context_tokens=context_tokens, template=template, say_decisions=False))
+            for ref in models
+        ]
         names = [model.name for model in loaded]
         app.serve(loaded, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, names, api_key))
     console.say("stopped")

@@ -37,8 +37,7 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
     Where the end of the prompt and a continuation's beginning are one token (a space at the prompt's end, say), the prompt is taken to
     end before it, for all continuations. Raises ValueError for an empty prompt, and for a continuation that adds nothing.
     """
-    text = tokenizer.render(request.messages) if request.prompt is None else request.prompt
-    add_bos = request.prompt is not None
+    text, add_bos = tokenizer.prompt_text(request)
     prompt = tokenizer.encode(text, add_bos=add_bos)
     if not prompt:
         raise ValueError("a likelihood needs a prompt of at least one token")

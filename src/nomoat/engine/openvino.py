@@ -6,6 +6,7 @@ float32 with the file's own weights where the machine has the memory for it, so 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nomoat import config
-from nomoat.engine import hugepages, importer, layout, likelihood, tokenizer
+from nomoat.engine import importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Batcher, Tokens
 from nomoat.engine.likelihood import Scorer
@@ -33,19 +34,23 @@ class OpenVINOEngine:
         """`weights`, `adapter`: what was imported, for likelihoods that are exact; without them they are those of the folder."""
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
-            self.storage = layout.Storage.from_dict(facts["storage"])
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
+        except (OSError, KeyError, json.JSONDecodeError) as exc:
             raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
         self.digest: str = facts["digest"]
         sizes = Dimensions(**facts["sizes"])
         self.context_tokens: int | None = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = tokenizer.load(folder)
         self._folder, self._weights, self._adapter = folder, weights, adapter
-        self.layout = layout.choose(sizes, self.storage, threads=config.threads())
+        self.layout = layout.choose(sizes, num_threads=config.threads().value)
         self._lock = threading.Lock()
         self._make_batcher = Batcher if sizes.has_paged_attention else Serial
         self._batcher: Batcher | Serial | None = None
         self._scorer: Scorer | None = None
+
+    def use_template(self, name: str) -> None:
+        """Chat with the named template; see `Tokenizer.use_template`."""
+        self.tokenizer.use_template(name)
+        self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         ids = self._checked_ids(request)
@@ -57,7 +62,7 @@ class OpenVINOEngine:
         return self._stream(request, len(ids), tokens, started)
 
     def _stream(self, request: Request, prompt_tokens: int, tokens: Tokens, started: float) -> Iterator[Chunk]:
-        text = _StopWatch(request.stop)
+        text = _StopWatch((*request.stop, *(self.tokenizer.stops if request.messages else ())))
         stream = self.tokenizer.decode_stream()
         first_at: float | None = None
         count = 0
@@ -98,7 +103,7 @@ class OpenVINOEngine:
 
     def _make_scorer(self) -> Scorer:
         if self._weights is None or not importer.fits_exactly(self._weights):
-            return Scorer(self._folder, self.layout.scoring_properties)
+            return Scorer(self._folder, self.layout.properties)
         model = importer.exact_model(self._weights, adapter=self._adapter, context_tokens=self.context_tokens)
         return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
 
@@ -126,7 +131,6 @@ class OpenVINOEngine:
         with self._lock:
             if self._batcher is None:
                 self._batcher = self._make_batcher(self._folder, self.layout.properties)
-                hugepages.use_for_large_mappings()
             return self._batcher
 
 

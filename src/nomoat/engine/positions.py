@@ -19,6 +19,7 @@ from openvino import opset13 as op
 
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import BadFileError
 
 MASKED = np.float32(-65504)
 # What every mask is made of: `likelihood` finds these by name and puts a tree's places and sight in their stead.
@@ -54,7 +55,10 @@ def inverse_frequencies(file: GGUFFile, sizes: Dimensions) -> npt.NDArray[np.flo
     inverse *= _yarn(sizes, len(inverse)) if sizes.yarn_tokens else 1 / sizes.rope_scale
     for name in ("rope_freqs.weight", f"rope_factors_{'long' if sizes.long_factors else 'short'}.weight"):
         if name in file.tensors:
-            return np.asarray(inverse / file.rows(name))
+            factors = file.rows(name)
+            if factors.shape != inverse.shape or not (factors > 0).all():
+                raise BadFileError(f"`{file.path}`: `{name}` has no factor for each of {len(inverse)} pairs", hint="download it again")
+            return np.asarray(inverse / factors)
     return inverse
 
 

@@ -7,12 +7,16 @@ Not covered: vocabularies of other kinds (WordPiece, unigram), which are refused
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nomoat.engine import templates
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -40,6 +44,13 @@ class Tokenizer:
         self.backend = backend
         self.special = special
         self.chat_template = chat_template
+        self.stops: tuple[str, ...] = ()  # texts that end an answer of a conversation
+        self.render_lacks_bos = False  # a file's template writes the token that begins a text itself; the named ones do not
+
+    def use_template(self, name: str) -> None:
+        """Chat with the named template (see `templates`), whatever the file has. Raises UsageError for a name that is not known."""
+        template = templates.named(name)
+        self.chat_template, self.stops, self.render_lacks_bos = template.text, template.stops, True
 
     def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
         """Token ids of a text; `add_bos` puts the token before it that the model expects, if it expects one."""
@@ -57,30 +68,33 @@ class Tokenizer:
 
         Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation.
         """
-        import jinja2
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
         if self.chat_template is None:
-            raise UnsupportedError("this model has no chat template: it completes texts, it does not chat", hint="use `--raw`")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+            raise UnsupportedError(
+                "this model has no chat template: it completes texts, it does not chat",
+                hint=f"use `--raw`, or `--template NAME` for the one it was tuned with: {', '.join(templates.NAMED)}",
+            )
         try:
-            return environment.from_string(self.chat_template).render(
+            template = _environment().from_string(self.chat_template)
+            text = template.render(
                 messages=[{"role": message.role, "content": message.content} for message in messages],
                 add_generation_prompt=True,
                 bos_token=self._token_text(self.special.bos_id),
                 eos_token=self._token_text(self.special.eos_id),
             )
-        except jinja2.TemplateError as exc:
+        except Exception as exc:  # a template is a program out of the file, and fails in any way a program can
             raise UnsupportedError(f"the model's chat template refuses this conversation: {exc}") from exc
+        return str(text)
+
+    def prompt_text(self, request: Request) -> tuple[str, bool]:
+        """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""
+        if request.prompt is not None:
+            return request.prompt, True
+        return self.render(request.messages), self.render_lacks_bos
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""
-        if request.prompt is not None:
-            return self.encode(request.prompt, add_bos=True)
-        return self.encode(self.render(request.messages))
+        text, add_bos = self.prompt_text(request)
+        return self.encode(text, add_bos=add_bos)
 
     def decode_stream(self) -> DecodeStream:
         """Decodes an answer token by token."""
@@ -142,6 +156,7 @@ def load(folder: Path) -> Tokenizer:
 
 def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     """The tokenizer a GGUF's metadata describes. Raises UnsupportedError for kinds not known, BadFileError for damage."""
+    _require_kinds(metadata)
     tokens, eos_id = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.eos_token_id")
     if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
         raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
@@ -161,13 +176,44 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     # a model may end its turn with another token than its text
     ends = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
     stop_ids = {eos_id} | {tokens.index(end) for end in ends if end in tokens}
+    bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     special = SpecialTokens(
-        bos_id=metadata.get("tokenizer.ggml.bos_token_id"),
+        bos_id=bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None,  # some files write 2^32 - 1 for none
         eos_id=eos_id,
         stop_ids=tuple(sorted(stop_ids)),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")),
     )
     return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
+
+
+def _require_kinds(metadata: dict[str, Any]) -> None:
+    """Raises BadFileError for a value of the tokenizer that is of another kind than the format gives it."""
+    checks: dict[str, Callable[[Any], bool]] = {
+        "tokens": _are_texts,
+        "merges": _are_texts,
+        "token_type": _are_numbers,
+        "scores": _are_numbers,
+        "bos_token_id": lambda value: type(value) is int,
+        "eos_token_id": lambda value: type(value) is int,
+        "add_bos_token": lambda value: isinstance(value, bool),
+        "add_space_prefix": lambda value: isinstance(value, bool),
+        "pre": lambda value: isinstance(value, str),
+    }
+    found = {f"tokenizer.ggml.{name}": check for name, check in checks.items()}
+    found["tokenizer.chat_template"] = lambda value: isinstance(value, str)
+    for key, check in found.items():
+        if key in metadata and not check(metadata[key]):
+            raise BadFileError(f"the file's `{key}` is not what it should be", hint="download it again, or try another file")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _are_numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+    return isinstance(value, np.ndarray) and bool(np.isfinite(value.astype(np.float64)).all())
 
 
 def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
@@ -259,6 +305,26 @@ def _add_special_tokens(backend: Any, tokens: list[str], types: list[float]) -> 
             backend.add_special_tokens(added)
         else:
             backend.add_tokens(added)
+
+
+def _environment() -> Any:
+    """Jinja as `transformers` sets it up, without a way to make a text of any size by one multiplication."""
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "**" or not all(isinstance(value, int | float) for value in (left, right)):
+                raise SecurityError(f"it computes `{operator}` of other things than numbers")
+            return super().call_binop(context, operator, left, right)
+
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    return environment
 
 
 def _refuse(message: str) -> None:

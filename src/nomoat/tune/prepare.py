@@ -126,6 +126,8 @@ def prepare(
             data = Data(path=data.path, format=data.format, labels=data.labels, lessons=[x for x in data.lessons if x not in both])
     file = GGUFFile(files.weights)
     words = tokenizer.from_metadata(file.metadata)
+    if words.chat_template is None and files.template:
+        words.use_template(files.template)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     if settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")

@@ -54,7 +54,8 @@ def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
     joined = _joined(prompts, answers, words) if len(turns) > 1 else None
     if joined is not None:
         return [joined]
-    return [_sample(words.encode(prompt), words.encode(answer), words) for prompt, answer in zip(prompts, answers, strict=True)]
+    ids = [words.encode(prompt, add_bos=words.render_lacks_bos) for prompt in prompts]
+    return [_sample(prompt, words.encode(answer), words) for prompt, answer in zip(ids, answers, strict=True)]
 
 
 def _sample(prompt: list[int], answer: list[int], words: Tokenizer) -> Sample:
@@ -74,7 +75,7 @@ def _joined(prompts: Sequence[str], answers: Sequence[str], words: Tokenizer) ->
             if not between.startswith(end):
                 return None
             between = between.removeprefix(end)
-        tokens += words.encode(between)
+        tokens += words.encode(between, add_bos=words.render_lacks_bos and not spans)
         start = len(tokens)
         tokens += [*words.encode(answer), words.special.eos_id]
         spans.append((start, len(tokens)))
