@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from misbehaving import Act, Server
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
@@ -24,6 +26,21 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NOMOAT_HOME", str(home))
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")
     return home
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Makes servers on loopback that do one act a request. They are asked again without pauses."""
+    monkeypatch.setattr("nomoat.engine.pacing.FIRST_WAIT_SECONDS", 0.001)
+    servers: list[Server] = []
+
+    def make(*acts: Act) -> Server:
+        servers.append(Server(*acts))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

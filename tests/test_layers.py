@@ -11,7 +11,7 @@ import nomoat
 
 ROOT = Path(nomoat.__file__).parent
 LAYERS = {
-    **dict.fromkeys(["errors", "records", "paths", "net", "hardware", "config", "textfiles", "tasks"], 1),
+    **dict.fromkeys(["errors", "records", "paths", "net", "hardware", "config", "textfiles", "tasks", "pool"], 1),
     **dict.fromkeys(["catalog", "engine"], 2),
     "responder": 3,
     **dict.fromkeys(["tune", "judge", "route", "serve", "bench"], 4),

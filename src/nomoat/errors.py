@@ -15,10 +15,15 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── OfflineError             a connection outside was refused, because offline or not asked for
 ├── DownloadError            a download did not arrive whole
 │   └── ChecksumError        it arrived, but it is not the file its card names
+├── BudgetReachedError       the next call could cost more than is left of --max-cost
 └── RemoteError              a server answered with an error
 """
 
 from __future__ import annotations
+
+from typing import Literal
+
+Fate = Literal["final", "rejected", "lost"]
 
 
 class NomoatError(Exception):
@@ -105,9 +110,33 @@ class ChecksumError(DownloadError):
     """A download arrived, but it is not the file that was promised."""
 
 
-class RemoteError(NomoatError):
-    """A server answered with an error, or with something that is no answer."""
+class BudgetReachedError(NomoatError):
+    """The next call could cost more than is left of what may be spent; it was not made."""
 
-    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
+    def __init__(self, *, max_usd: float, spent_usd: float, next_usd: float) -> None:
+        super().__init__(
+            f"--max-cost ${max_usd:,.4f} is reached: ${spent_usd:,.4f} is spent, and the next call may cost ${next_usd:,.4f}",
+            hint="what was answered is kept; the same command with a higher --max-cost goes on from there",
+        )
+
+
+class RemoteError(NomoatError):
+    """A server answered with an error, or with something that is no answer.
+
+    `fate`: "rejected" if the server did no work and may do it later, "lost" if it may have worked (and may have billed) and the
+    answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        fate: Fate = "final",
+        wait_seconds: float | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.fate = fate
+        self.wait_seconds = wait_seconds

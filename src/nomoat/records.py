@@ -9,7 +9,7 @@ from typing import Literal
 from nomoat.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 
@@ -230,7 +230,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """What a verdict says of one model: mean score with its interval, and what the answers took."""
+    """What a verdict says of one model: mean score with its interval, and what the answers took.
+
+    `cost_usd` is of all these answers, whenever they were paid for; `price` is how it was reckoned.
+    """
 
     model: str
     score: float
@@ -243,6 +246,7 @@ class Side:
     cost_usd_per_1000: float | None
     cost_usd: float | None = None
     tokens_per_second: float | None = None
+    price: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -275,6 +279,7 @@ class Verdict:
     the scale. `num_planned` examples would have been asked had the answer not been known before; `looks` are those of a duel that
     might stop early. `measures` holds what else was counted; `suite_sha256` and `seed` are what is needed to reproduce it.
     `p_value_corrected` is the p-value where several suites were looked at together.
+    `partial` says why some questions have no answer, if that is so.
     """
 
     suite: str
@@ -297,6 +302,7 @@ class Verdict:
     seed: int = 0
     alpha: float = 0.05
     rope: float | None = None
+    partial: str = ""
     num_planned: int = 0
     looks: tuple[Look, ...] = ()
     p_value_corrected: float | None = None

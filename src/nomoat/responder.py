@@ -13,23 +13,28 @@ fake:                             the deterministic engine of tests and docs
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from nomoat import config, hardware, paths
 from nomoat.engine import Engine
-from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Request
 
 if TYPE_CHECKING:
     from nomoat.engine.gguf import GGUFFile
 
 DEFAULT_CONCURRENCY = 16
+MAX_BROKEN_ANSWERS = 3
 CLOUD_PROVIDERS = ("openai", "google", "anthropic")
+
+Result = TypeVar("Result")
 
 ImportProgress = Callable[[int, int], None]
 
@@ -43,6 +48,11 @@ class Responder:
         self.engine = engine
         self.licence = licence
         self.template = template
+
+    @property
+    def _send_away(self) -> Callable[[], None] | None:
+        """Sends away those who wait to ask a server; None for an engine in this process."""
+        return getattr(self.engine, "give_up_waiting", None)
 
     @property
     def name(self) -> str:
@@ -64,44 +74,43 @@ class Responder:
         """The answer as it is written; see `Engine.generate`."""
         return self.engine.generate(request)
 
-    def complete(self, request: Request) -> Completion:
-        """The whole answer."""
+    def complete(self, request: Request, *, caller_left: threading.Event | None = None) -> Completion:
+        """The whole answer. One that broke off on its way from a server is asked for again.
+
+        An engine in this process stops when `caller_left` is set; what a server writes may be paid for, and is waited for.
+        """
+        for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
+            try:
+                return self._collect(request, caller_left)
+            except RemoteError as error:
+                if error.fate != "lost" or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _collect(self, request: Request, caller_left: threading.Event | None) -> Completion:
         pieces: list[str] = []
-        for chunk in self.engine.generate(request):
-            pieces.append(chunk.text)
-            if chunk.finish_reason is not None and chunk.usage is not None:
-                usage = chunk.usage
-                return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out)
-        raise RuntimeError(f"{self.ref}: the engine ended without a finish reason")
+        with closing(cast("Generator[Chunk]", self.engine.generate(request))) as chunks:
+            for chunk in chunks:
+                pieces.append(chunk.text)
+                if chunk.finish_reason is not None and chunk.usage is not None:
+                    usage = chunk.usage
+                    return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out)
+                if caller_left is not None and caller_left.is_set() and self._send_away is None:
+                    break
+        raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")
 
     def complete_many(
         self, requests: Sequence[Request], *, concurrency: int = DEFAULT_CONCURRENCY
     ) -> Iterator[tuple[int, Completion]]:
-        """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once.
+        """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`."""
+        return self.run_many(lambda request, left: self.complete(request, caller_left=left), requests, concurrency=concurrency)
 
-        The first failure is raised after the answers that had finished before it were yielded.
-        """
-        pool = ThreadPoolExecutor(max_workers=concurrency)
-        running: dict[Future[Completion], int] = {}
-        waiting = iter(enumerate(requests))
-        try:
-            while True:
-                while len(running) < concurrency and (following := next(waiting, None)) is not None:
-                    index, request = following
-                    running[pool.submit(self.complete, request)] = index
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                failed = [future for future in done if future.exception() is not None]
-                for future in done:
-                    if future not in failed:
-                        yield running[future], future.result()
-                for future in failed:
-                    future.result()
-                for future in done:
-                    del running[future]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def run_many(
+        self, work: Callable[[Request, threading.Event], Result], requests: Sequence[Request], *, concurrency: int
+    ) -> Iterator[tuple[int, Result]]:
+        """`pool.run_many`; who only waits for this model's server is sent away when the caller leaves."""
+        on_leaving = self._send_away or (lambda: None)
+        return run_many(work, requests, concurrency=concurrency, on_leaving=on_leaving)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation; see `Engine.score`."""

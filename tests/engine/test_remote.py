@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
+from misbehaving import FINE, Act, Server, events, half, piece, reset, say, stall
 
 from nomoat.engine.remote import BASE_URLS, RemoteEngine, is_remote, remote_engine
 from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
@@ -22,110 +22,13 @@ from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
-Act = Callable[[BaseHTTPRequestHandler], None]
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without keys of whoever runs the tests, and without the SDK's pauses between attempts."""
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys of whoever runs the tests."""
     for name in ("GEMINI_API_KEY", "OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.01)
-
-
-class Server:
-    """Does one act a request, the last one again and again; keeps headers and bodies."""
-
-    def __init__(self, *acts: Act) -> None:
-        self.headers: list[dict[str, str]] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.paths: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
-                outer.bodies.append(json.loads(raw) if raw else {})
-                outer.paths.append(self.path)
-                acts[min(len(outer.bodies), len(acts)) - 1](self)
-
-            do_GET = do_POST
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
-@pytest.fixture
-def serving() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def make(*acts: Act) -> Server:
-        servers.append(Server(*acts))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
-
-
-def say(status: int, body: object, kind: str = "application/json") -> Act:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-
-    def act(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        handler.send_header("content-type", kind)
-        handler.send_header("content-length", str(len(raw)))
-        handler.end_headers()
-        handler.wfile.write(raw)
-
-    return act
-
-
-def events(*rows: object, done: bool = True) -> Act:
-    lines = [f"data: {row if isinstance(row, str) else json.dumps(row)}\n\n" for row in rows] + ["data: [DONE]\n\n"] * done
-    return say(200, "".join(lines).encode(), "text/event-stream")
-
-
-def piece(text: str | None, reason: str | None = None) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
-
-
-FINE = events(
-    piece("hel"), piece("lo 안녕"), piece(None, "stop"),
-    {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}},
-)  # fmt: skip
-
-
-def reset(handler: BaseHTTPRequestHandler) -> None:
-    handler.connection.shutdown(2)
-
-
-def half(handler: BaseHTTPRequestHandler) -> None:
-    """Promises more than it sends, then hangs up."""
-    handler.send_response(200)
-    handler.send_header("content-type", "text/event-stream")
-    handler.send_header("content-length", "100000")
-    handler.end_headers()
-    handler.wfile.write(f"data: {json.dumps(piece('so far'))}\n\n".encode())
-    handler.wfile.flush()
-    handler.connection.shutdown(2)
-
-
-def stall(handler: BaseHTTPRequestHandler) -> None:
-    time.sleep(1.0)
 
 
 def at(server: Server, model: str = "m", **kwargs: float) -> RemoteEngine:
@@ -243,6 +146,86 @@ def test_busy_server_is_asked_again(serving: Callable[..., Server]) -> None:
     with Responder("r", at(server)) as responder:
         assert responder.complete(HELLO).text == "hello 안녕"
     assert len(server.bodies) == 3
+
+
+def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server]) -> None:
+    server = serving(say(429, {"error": {"message": "slow down"}}, headers={"retry-after": "0.3"}), FINE)
+    began = time.monotonic()
+    with Responder("r", at(server)) as responder:
+        responder.complete(HELLO)
+    assert time.monotonic() - began >= 0.3
+
+
+def test_server_that_wants_us_away_for_an_hour_is_an_error_at_once(serving: Callable[..., Server]) -> None:
+    server = serving(say(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "3600"}))
+    assert failure(server).message == "`127.0.0.1` answered 429: daily limit"
+    assert len(server.bodies) == 1
+
+
+def test_used_up_quota_is_no_reason_to_ask_again(serving: Callable[..., Server]) -> None:
+    server = serving(say(429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}))
+    assert failure(server).status == 429
+    assert len(server.bodies) == 1
+
+
+def test_answer_that_broke_off_is_asked_for_again(serving: Callable[..., Server]) -> None:
+    server = serving(half, events(piece("half"), done=False), FINE)
+    with Responder("r", at(server)) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+    assert len(server.bodies) == 3
+
+
+def test_content_filter_is_an_answer_of_its_own(serving: Callable[..., Server]) -> None:
+    refused = say(400, {"error": {"message": "The response was filtered", "code": "content_filter"}})
+    for act, text in ((refused, ""), (events(piece("so f"), piece(None, "content_filter")), "so f")):
+        with Responder("r", at(serving(act))) as responder:
+            completion = responder.complete(HELLO)
+        assert (completion.text, completion.finish_reason) == (text, "filtered")
+
+
+def test_hidden_reasoning_is_counted_where_only_the_total_holds_it(serving: Callable[..., Server]) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 107}
+    with Responder("r", at(serving(events(piece("x", "stop"), {"choices": [], "usage": usage})))) as responder:
+        assert responder.complete(HELLO).usage.completion_tokens == 102
+
+
+REFUSALS = [
+    ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+     "max_tokens", "max_completion_tokens", ()),
+    ("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+     "temperature", None, ("`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words",)),
+    ('Invalid JSON payload received. Unknown name "seed": Cannot find field.', "seed", None,
+     ("`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise",)),
+    ("stream_options: Extra inputs are not permitted", "stream_options", None,
+     ("`m` at `127.0.0.1` does not count tokens: costs are not known",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("refusal", "refused", "instead", "notes"), REFUSALS)
+def test_setting_a_server_refuses_is_left_out_and_said(
+    serving: Callable[..., Server], refusal: str, refused: str, instead: str | None, notes: tuple[str, ...]
+) -> None:
+    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    engine = at(server)
+    with Responder("r", engine) as responder:
+        for _ in range(2):
+            assert responder.complete(Request(messages=HELLO.messages, seed=1)).text == "hello 안녕"
+    assert [refused in body for body in server.bodies] == [True, False, False]
+    assert instead is None or server.bodies[1][instead] == 512
+    assert engine.notes == notes
+
+
+def test_system_message_goes_before_the_question_where_it_has_no_role(serving: Callable[..., Server]) -> None:
+    server = serving(say(400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system'"}}), FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(Request(messages=(Message(role="system", content="짧게"), *HELLO.messages)))
+    assert server.bodies[1]["messages"] == [{"role": "user", "content": "짧게\n\nhello there"}]
+
+
+def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving: Callable[..., Server]) -> None:
+    server = serving(say(400, {"error": {"message": "max_tokens is too large: 512. This model has at most 400."}}))
+    assert failure(server).status == 400
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class CountingEngine(FakeEngine):
 def test_exact_suite_scores_each_written_answer() -> None:
     outcomes = nomoat.evaluate(knowing(2, 3), suite_of(3))
     assert outcomes[0] == Outcome(
-        suite="quiz", example_id="0", model="m", answer="Yes.", score=1.0, prompt_tokens=2, completion_tokens=1
+        suite="quiz", example_id="0", model="m", answer="Yes.", score=1.0, prompt_tokens=2, completion_tokens=1, cost_usd=0.0
     )
     assert [(outcome.example_id, outcome.score) for outcome in outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
 
@@ -249,7 +249,7 @@ def test_side_says_time_bytes_and_licence() -> None:
                     yield dataclasses.replace(chunk, usage=usage)
 
     side = run_suite(Responder("m", Timed(), licence="apache-2.0: yes"), suite_of(5)).side
-    assert (side.seconds_p50, side.bytes_out, side.licence, side.cost_usd_per_1000) == (3.0, 500, "apache-2.0: yes", None)
+    assert (side.seconds_p50, side.bytes_out, side.licence, side.cost_usd_per_1000) == (3.0, 500, "apache-2.0: yes", 0.0)
     assert side.seconds_p95 is not None
     assert math.isclose(side.seconds_p95, 4.8)
     assert run_suite(knowing(1, 1), suite_of(1)).side.seconds_p50 is None

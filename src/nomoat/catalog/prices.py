@@ -1,4 +1,4 @@
-"""List prices of cloud APIs, each with its date and its source."""
+"""List prices of cloud APIs, each with its date and its source; `prices.toml` in NOMOAT_HOME, in the same form, comes first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal
+
+from nomoat import paths
+from nomoat.errors import DataError
+from nomoat.textfiles import read_text
 
 VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
@@ -31,7 +36,15 @@ class Price:
 @cache
 def prices() -> dict[str, Price]:
     """Every price by API reference (`openai:gpt-4o-mini`)."""
-    text = resources.files("nomoat.catalog").joinpath("prices.toml").read_text(encoding="utf-8")
+    return _parse(resources.files("nomoat.catalog").joinpath("prices.toml").read_text(encoding="utf-8"))
+
+
+def own_path() -> Path:
+    """Where the user may write prices: their own contract's, or a server's that the table does not know."""
+    return paths.home() / "prices.toml"
+
+
+def _parse(text: str) -> dict[str, Price]:
     return {
         row["api"]: Price(
             api=row["api"],
@@ -46,5 +59,25 @@ def prices() -> dict[str, Price]:
 
 
 def price(api_ref: str) -> Price | None:
-    """The price of an API reference; a dated version (`openai:gpt-4o-mini-2024-07-18`) has the price of its model."""
-    return prices().get(api_ref) or prices().get(VERSION_DATE.sub("", api_ref))
+    """The price of an API reference; a dated version (`openai:gpt-4o-mini-2024-07-18`) has the price of its model.
+
+    Raises DataError if the user's own table cannot be read.
+    """
+    undated = VERSION_DATE.sub("", api_ref)
+    for table in (_own_prices(), prices()):
+        if (found := table.get(api_ref) or table.get(undated)) is not None:
+            return found
+    return None
+
+
+def _own_prices() -> dict[str, Price]:
+    path = own_path()
+    if not path.exists():
+        return {}
+    try:
+        return _parse(read_text(path))
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as exc:
+        raise DataError(
+            f"`{path}` is not a table of prices: {exc}",
+            hint='a price has the lines: [[price]], api = "openai:NAME", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"',
+        ) from exc

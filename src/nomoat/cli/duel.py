@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nomoat.judge.suites import Suite
-    from nomoat.judge.verdict import Rules
     from nomoat.records import Leaderboard, Verdict
 
 
@@ -36,6 +34,9 @@ def duel(
     ] = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
+    max_cost: options.MaxCost = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -60,34 +61,34 @@ def duel(
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.judge.recorded import RECORDED
+    from nomoat.judge.spending import Spending
     from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 
-    rules = Rules(alpha=alpha, rope=rope)
     judging.require_report_path(report)
+    settings = {
+        "limit": limit,
+        "rules": Rules(alpha=alpha, rope=rope),
+        "seed": seed,
+        "concurrency": concurrency,
+        "spending": Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out),
+    }
     sides = None if table else _two_sides(models)
     loaded = [
         suite if suite in RECORDED else load_suite(suite, input_column=input_column, label_column=label_column)
         for suite in suites or ()
     ]
+    only = loaded[0] if loaded else None
     if len(loaded) > 1:
-        _fight_over_several(sides, loaded, limit, stop_early, rules, seed, concurrency, report, as_json)
+        _fight_over_several(sides, loaded, report, as_json, {**settings, "stop_early": stop_early})
     elif sides is None:
-        _put_in_order(models, loaded[0] if loaded else None, limit, rules, seed, concurrency, report, as_json)
+        _put_in_order(models, only, report, as_json, settings)
     else:
-        _fight(sides, loaded[0] if loaded else None, limit, stop_early, rules, seed, concurrency, report, as_json)
+        _fight(sides, only, report, as_json, {**settings, "stop_early": stop_early})
 
 
 def _fight_over_several(
-    sides: tuple[str, str] | None,
-    suites: list[str | Suite],
-    limit: int | None,
-    stop_early: bool,
-    rules: Rules,
-    seed: int,
-    concurrency: int,
-    report: Path | None,
-    as_json: bool,
+    sides: tuple[str, str] | None, suites: list[str | Suite], report: Path | None, as_json: bool, settings: dict[str, Any]
 ) -> None:
     from nomoat.errors import UsageError
     from nomoat.judge.duel import run_duels
@@ -95,11 +96,11 @@ def _fight_over_several(
     if sides is None or report is not None:
         what = "a leaderboard" if sides is None else "a report"
         raise UsageError(f"{what} is over one suite, and {len(suites)} were named", hint="run the command once for each suite")
-    asking = partial(run_duels, *sides, suites, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency)
     with judging.bars() as progress:
-        fought = asking(progress=progress)
+        fought = run_duels(*sides, suites, progress=progress, **settings)
     verdicts = [duel.verdict for duel in fought]
-    console.print_json(verdicts) if as_json else print_several(verdicts, rules.alpha)
+    console.print_json(verdicts) if as_json else print_several(verdicts, settings["rules"].alpha)
+    judging.end(next((verdict.partial for verdict in verdicts if verdict.partial), ""))
 
 
 def print_several(verdicts: list[Verdict], alpha: float) -> None:
@@ -126,48 +127,30 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         judging.print_words(verdict.sentence, verdict.notes)
 
 
-def _fight(
-    sides: tuple[str, str],
-    suite: str | Suite | None,
-    limit: int | None,
-    stop_early: bool,
-    rules: Rules,
-    seed: int,
-    concurrency: int,
-    report: Path | None,
-    as_json: bool,
-) -> None:
+def _fight(sides: tuple[str, str], suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
     from nomoat.judge.duel import run_duel
     from nomoat.judge.report import write_duel_report
 
-    asking = partial(run_duel, *sides, suite, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency)
     with judging.bars() as progress:
-        fought = asking(progress=progress)
+        fought = run_duel(*sides, suite, progress=progress, **settings)
     console.print_json(fought.verdict) if as_json else print_verdict(fought.verdict)
     if report is not None:
         write_duel_report(fought, report)
         console.say(f"report: {report}")
+    judging.end(fought.verdict.partial)
 
 
-def _put_in_order(
-    models: list[str],
-    suite: str | Suite | None,
-    limit: int | None,
-    rules: Rules,
-    seed: int,
-    concurrency: int,
-    report: Path | None,
-    as_json: bool,
-) -> None:
+def _put_in_order(models: list[str], suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
     from nomoat.judge.report import write_table_report
     from nomoat.judge.table import run_table
 
     with judging.bars() as progress:
-        found = run_table(models, suite, limit=limit, rules=rules, seed=seed, concurrency=concurrency, progress=progress)
+        found = run_table(models, suite, progress=progress, **settings)
     console.print_json(found.leaderboard) if as_json else print_leaderboard(found.leaderboard)
     if report is not None:
         write_table_report(found, report)
         console.say(f"report: {report}")
+    judging.end(next((evaluation.partial for evaluation in found.evaluations if evaluation.partial), ""))
 
 
 def _two_sides(models: list[str]) -> tuple[str, str]:

@@ -20,6 +20,9 @@ def eval_(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
+    max_cost: options.MaxCost = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -30,21 +33,29 @@ def eval_(
       nomoat eval smollm2-135m reviews
       nomoat eval smollm2-135m test.csv --input-column text --label-column label
       nomoat eval smollm2-135m my.jsonl --limit 200 --report report.html
-      nomoat eval smollm2-135m my.toml --json
+      nomoat eval openai:gpt-4o-mini my.toml --max-cost 0.50 --json
 
     Every answer is kept before it is scored: a run that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.judge.run import run_suite
+    from nomoat.judge.spending import Spending
     from nomoat.judge.suites import load_suite
 
     judging.require_report_path(report)
+    spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     loaded = load_suite(suite, input_column=input_column, label_column=label_column)
     with judging.bars() as progress:
-        evaluation = run_suite(model, loaded, limit=limit, seed=seed, concurrency=concurrency, progress=progress)
+        evaluation = run_suite(model, loaded, limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending)
     if as_json:
         suite_facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": loaded.metric, "seed": seed}
         console.print_json(
-            {**suite_facts, "num_examples": len(evaluation.outcomes), "side": evaluation.side, "notes": evaluation.notes}
+            {
+                **suite_facts,
+                "num_examples": len(evaluation.outcomes),
+                "side": evaluation.side,
+                "notes": evaluation.notes,
+                "partial": evaluation.partial,
+            }
         )
     else:
         _print(evaluation)
@@ -53,6 +64,7 @@ def eval_(
 
         write_evaluation_report(evaluation, report)
         console.say(f"report: {report}")
+    judging.end(evaluation.partial)
 
 
 def _print(evaluation: Evaluation) -> None:

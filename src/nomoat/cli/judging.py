@@ -12,6 +12,8 @@ import typer
 
 from nomoat.cli import console
 
+PARTIAL_EXIT = 3
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
@@ -76,6 +78,7 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
         "tokens per second": [wording.render_speed(side) for side in sides],
         "cost per 1,000": [wording.render_cost(side) for side in sides],
         "cost in total": [wording.render_total_cost(side) for side in sides],
+        "price": [side.price for side in sides],
         "licence": [side.licence for side in sides],
         "answers reused": [side.facts.get("reused answers", "") for side in sides],
     }
@@ -83,6 +86,13 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
         if any(cells):
             table.add_row(Text(name), *(Text(cell, overflow="fold") for cell in cells))
     return table
+
+
+def end(partial: str) -> None:
+    """Say on stderr, and by the exit code, that a result is not over all questions."""
+    if partial:
+        console.say(f"partial: {partial}; the same command goes on from there")
+        raise typer.Exit(PARTIAL_EXIT)
 
 
 def print_words(sentence: str, notes: Sequence[str]) -> None:

@@ -17,4 +17,11 @@ Template = Annotated[str | None, typer.Option(help="Chat template of a file that
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
+MaxCost = Annotated[
+    float | None, typer.Option("--max-cost", min=0.0, help="Spend at most this, in USD; earlier tries count.", show_default=False)
+]
+PriceIn = Annotated[
+    float | None, typer.Option("--price-in", min=0.0, help="The server's price of a million tokens in, USD.", show_default=False)
+]
+PriceOut = Annotated[float | None, typer.Option("--price-out", min=0.0, help="The same for a million tokens out.", show_default=False)]
 Report = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)]

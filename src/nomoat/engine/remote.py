@@ -5,27 +5,35 @@ google:NAME                   GOOGLE_API_KEY or GEMINI_API_KEY
 anthropic:NAME                ANTHROPIC_API_KEY
 http://host:port/v1#NAME      NOMOAT_API_KEY if set; without #NAME the only model the server has
 
-Not covered: likelihoods, tools, images. A content filter that ends an answer counts as a stop.
+A server that is busy or cannot be reached is asked again, with waits that grow (`pacing`); an answer that broke off is not, because
+part of it may have been shown: `Responder.complete` asks for it again. Settings a server refuses are left out (`dialect`).
+
+Not covered: likelihoods, tools, images.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from nomoat import net
-from nomoat.errors import NomoatError, RemoteError, UnsupportedError, UsageError
+from nomoat.engine import pacing
+from nomoat.engine.budget import Bill, Meter
+from nomoat.engine.dialect import Dialect
+from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 
 if TYPE_CHECKING:
     import httpx
+    import openai
 
 Provider = Literal["openai", "google", "anthropic", "http"]
 
@@ -42,8 +50,14 @@ KEY_VARIABLES: dict[str, tuple[str, ...]] = {
 }
 # A CPU server may think about a long prompt for minutes before it sends the first byte.
 READ_TIMEOUT_SECONDS = 600.0
-MAX_RETRIES = 2  # the SDK's own, with backoff, for 408, 409, 429, 5xx and lost connections
+MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, about a minute, as long as most limits count
+MAX_CONNECTS = 3
+TOO_MANY_REQUESTS = 429
+REFUSED_FOR_NOW = frozenset({408, 409, 425, TOO_MANY_REQUESTS})
+QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})  # a 429 that no waiting helps
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation"})
 MAX_QUOTED_CHARACTERS = 300
+FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
 NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
@@ -99,7 +113,10 @@ class RemoteEngine:
         self._provider: Provider = provider
         self._key = key
         self._timeout_seconds = read_timeout_seconds
-        self._sent = threading.local()  # bytes of this thread's request; the SDK tries again in the same thread
+        self.meter: Meter | None = None  # set by whoever has a budget to keep
+        self._pace = pacing.Pace()
+        self._dialect = Dialect(self.host, is_cloud=provider != "http")
+        self._sent = threading.local()  # bytes of this thread's request, all its attempts together
         http_client = net.client("ask a model server", hosts=[self.host])
         http_client.event_hooks["request"].append(self._before_each_attempt)
         self._client = openai.OpenAI(
@@ -107,11 +124,16 @@ class RemoteEngine:
             base_url=self.base_url,
             http_client=cast(Any, http_client),  # newer SDKs are typed for httpx2 and take httpx as well
             timeout=cast(Any, httpx.Timeout(read_timeout_seconds, connect=net.CONNECT_TIMEOUT_SECONDS)),
-            max_retries=MAX_RETRIES,
+            max_retries=0,  # asked again here, where each call is metered
         )
 
     def __repr__(self) -> str:
         return f"RemoteEngine({self.base_url}#{self.model})"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the server refused of a request, where it changes what its answers mean."""
+        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in self._dialect.notes)
 
     @property
     def digest(self) -> str:
@@ -119,40 +141,82 @@ class RemoteEngine:
         return "remote-" + hashlib.sha256(f"{self.base_url}#{self.model}".encode()).hexdigest()[:16]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        """See `Engine.generate`. Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API."""
+        """See `Engine.generate`. Asks again, after a wait, where a server refused for now or could not be reached.
+
+        Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter.
+        """
         net.require_allowed("ask a model server", self.host)
+        self._sent.bytes = 0
+        for attempt in itertools.count(1):
+            try:
+                with self._pace.turn():
+                    yield from self._attempt(request)
+                self._pace.went_well()
+                return
+            except RemoteError as error:
+                if error.fate != "rejected" or attempt == self._max_attempts(error):
+                    raise
+                self._wait(error, attempt)
+
+    def give_up_waiting(self) -> None:
+        """Send away the threads that wait to ask (again); those whose answer is being written go on."""
+        self._pace.give_up_waiting()
+
+    def _max_attempts(self, error: RemoteError) -> int:
+        return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
+
+    def _wait(self, error: RemoteError, attempt: int) -> None:
+        """As long as the server asks, or as the number of attempts suggests; with all others, if it was too much for it."""
+        seconds = pacing.wait_before(attempt) if error.wait_seconds is None else error.wait_seconds
+        if seconds > pacing.LONGEST_ASKED_WAIT_SECONDS:
+            raise error
+        if error.status == TOO_MANY_REQUESTS or error.wait_seconds is not None:
+            self._pace.too_fast(seconds)
+        self._pace.pause(seconds)
+
+    def _attempt(self, request: Request) -> Iterator[Chunk]:
+        """One call, billed where there is a meter."""
         started = time.perf_counter()
         first: float | None = None
         finish_reason: FinishReason | None = None
         told: Any = None
-        with self._translate_errors():
-            self._sent.bytes = 0
+        with self._metered(request) as bill, self._translate_errors():
             stream = self._send(request)
             bytes_out = 0 if self.is_local else self._sent.bytes
-            with stream as events:
+            with stream if stream is not None else nullcontext(()) as events:
                 for event in events:
-                    text, ended, usage = self._read(event)
-                    told = usage or told
+                    text, ended, counts = self._read(event)
+                    told = counts or told
                     finish_reason = ended or finish_reason
                     if text:
                         first = first or time.perf_counter()
                         yield Chunk(text=text)
-        if finish_reason is None and first is None:
-            raise self._no_answer()
-        if finish_reason is None:
-            raise RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole", hint="try again")
-        ended_at = time.perf_counter()
-        yield Chunk(
-            text="",
-            finish_reason=finish_reason,
-            usage=Usage(
-                prompt_tokens=getattr(told, "prompt_tokens", None) or 0,
-                completion_tokens=getattr(told, "completion_tokens", None) or 0,
+            if stream is None:
+                finish_reason = "filtered"
+            if finish_reason is None:
+                raise self._no_answer() if first is None else self._cut_off()
+            ended_at = time.perf_counter()
+            usage = Usage(
+                prompt_tokens=_count(told, "prompt_tokens"),
+                completion_tokens=_completion_tokens(told),
                 prefill_seconds=(first or ended_at) - started,
                 decode_seconds=ended_at - (first or ended_at),
                 bytes_out=bytes_out,
-            ),
-        )
+            )
+            if self.meter is not None:
+                bill.usd = 0.0 if stream is None else self.meter.rates.cost_usd(usage) or bill.usd
+        yield Chunk(text="", finish_reason=finish_reason, usage=usage)
+
+    @contextmanager
+    def _metered(self, request: Request) -> Iterator[Bill]:
+        """A server that refused did no work, and takes no money."""
+        with self.meter.call(request) if self.meter is not None else nullcontext(Bill(0.0)) as bill:
+            try:
+                yield bill
+            except RemoteError as error:
+                if error.fate != "lost":
+                    bill.usd = 0.0
+                raise
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Always raises UnsupportedError."""
@@ -177,25 +241,18 @@ class RemoteEngine:
         self._client.close()
 
     def _send(self, request: Request) -> Any:
-        """The SDK's stream of events, still to be read."""
-        settings: dict[str, Any] = {"temperature": request.temperature}
-        at_openai = self.host == "api.openai.com" and request.prompt is None  # where newer models refuse `max_tokens`
-        settings["max_completion_tokens" if at_openai else "max_tokens"] = request.max_new_tokens
-        if request.top_p != 1.0:  # some models take temperature or top_p, not both
-            settings["top_p"] = request.top_p
-        if request.seed is not None:
-            settings["seed"] = request.seed
-        if request.stop:
-            settings["stop"] = list(request.stop)
-        if request.top_k:
-            if self._provider != "http":
-                raise UnsupportedError(f"`{self.host}` has no top_k", hint="leave it out, or use top_p")
-            settings["extra_body"] = {"top_k": request.top_k}
-        settings |= {"model": self.model, "stream": True, "stream_options": {"include_usage": True}}
-        if request.prompt is not None:
-            return self._client.completions.create(prompt=request.prompt, **settings)
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        return self._client.chat.completions.create(messages=cast(Any, messages), **settings)
+        """The SDK's stream of events, still to be read; None if the provider's content filter refused the question."""
+        import openai
+
+        while True:
+            body = self._dialect.body(self.model, request)
+            try:
+                return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+                if exc.code in FILTER_CODES:
+                    return None
+                if not self._dialect.learn(self._said(exc.body, exc.response.text), body):
+                    raise
 
     def _read(self, event: Any) -> tuple[str, FinishReason | None, Any]:
         """Text, finish reason and usage of one event; the SDK does not check that a server sends what it should."""
@@ -210,7 +267,7 @@ class RemoteEngine:
         if text is not None and not isinstance(text, str):
             raise self._no_answer()
         told = getattr(choice, "finish_reason", None)
-        reason: FinishReason | None = ("length" if told == "length" else "stop") if told else None
+        reason: FinishReason | None = FINISH_REASONS.get(told, "stop") if told else None
         return text or "", reason, usage
 
     @contextmanager
@@ -221,17 +278,20 @@ class RemoteEngine:
         try:
             yield
         except openai.APITimeoutError as exc:
+            fate: Fate = "rejected" if isinstance(exc.__cause__, httpx.ConnectTimeout) else "final"
             raise RemoteError(
-                f"`{self.host}` did not answer within {self._timeout_seconds:,.0f} s", hint="try again, or ask for less"
+                f"`{self.host}` did not answer within {self._timeout_seconds:,.0f} s", hint="try again, or ask for less", fate=fate
             ) from exc
         except openai.APIConnectionError as exc:
             if isinstance(exc.__cause__, NomoatError):
                 raise exc.__cause__ from exc
             raise self._lost(exc.__cause__ or exc) from exc
         except openai.APIStatusError as exc:
-            raise self._status_error(exc.status_code, exc.body, exc.response.text) from exc
+            raise self._status_error(exc) from exc
         except openai.APIError as exc:  # an error event within the stream
-            raise RemoteError(f"`{self.host}` failed while it answered: {self._quote(exc.message)}", hint="try again") from exc
+            raise RemoteError(
+                f"`{self.host}` failed while it answered: {self._quote(exc.message)}", hint="try again", fate="lost"
+            ) from exc
         except httpx.HTTPError as exc:
             raise self._lost(exc) from exc
         except (json.JSONDecodeError, UnicodeDecodeError) as exc:
@@ -241,19 +301,23 @@ class RemoteEngine:
         return RemoteError(
             f"`{self.host}` sent something that is no answer of an OpenAI-compatible server",
             hint=f"check the address: is `{self.base_url}` the server's base, ending in /v1?",
+            fate="lost",
         )
 
+    def _cut_off(self) -> RemoteError:
+        return RemoteError(f"`{self.host}` ended the answer of `{self.model}` before it was whole", hint="try again", fate="lost")
+
     def _lost(self, cause: BaseException) -> RemoteError:
+        import httpx
+
         return RemoteError(
             f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
             hint="is the server running, and the port right?" if self.is_local else "check the network, then try again",
+            fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
 
-    def _status_error(self, status: int, body: object, text: str) -> RemoteError:
-        said = body[0] if isinstance(body, list) and body else body
-        if isinstance(said, dict):
-            said = said.get("error", said)
-        message = said.get("message") if isinstance(said, dict) else None
+    def _status_error(self, error: openai.APIStatusError) -> RemoteError:
+        status = error.status_code
         variable = " or ".join(KEY_VARIABLES[self._provider])
         hints = {
             401: f"check the key in {variable}",
@@ -261,11 +325,22 @@ class RemoteEngine:
             404: f"does the server have a model `{self.model}`, and is the address right?",
             429: "too many requests, or the account's quota is used up: wait, or look at the account",
         }
+        for_now = (status in REFUSED_FOR_NOW or status >= 500) and error.code not in QUOTA_CODES
         return RemoteError(
-            f"`{self.host}` answered {status}: {self._quote(str(message or said or text)) or 'nothing more'}",
+            f"`{self.host}` answered {status}: {self._said(error.body, error.response.text) or 'nothing more'}",
             status=status,
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
+            fate="rejected" if for_now else "final",
+            wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
         )
+
+    def _said(self, body: object, text: str) -> str:
+        """The words of an error answer, in any of the forms servers give it."""
+        said = body[0] if isinstance(body, list) and body else body
+        if isinstance(said, dict):
+            said = said.get("error", said)
+        message = said.get("message") if isinstance(said, dict) else None
+        return self._quote(str(message or said or text))
 
     def _quote(self, text: str) -> str:
         """What a server said: in one line, not too long, and without our key, which some servers repeat."""
@@ -322,6 +397,16 @@ def _key(ref: str, provider: Provider) -> str:
         return NO_KEY
     names = " or ".join(KEY_VARIABLES[provider])
     raise UsageError(f"`{ref}` needs a key, and {names} is not set", hint=f"export {KEY_VARIABLES[provider][0]}=…, then try again")
+
+
+def _count(told: Any, name: str) -> int:
+    value = getattr(told, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _completion_tokens(told: Any) -> int:
+    """What was written, hidden reasoning included: Gemini counts it in the total only."""
+    return max(_count(told, "completion_tokens"), _count(told, "total_tokens") - _count(told, "prompt_tokens"))
 
 
 def _only_model(ref: str, names: Sequence[str]) -> str:

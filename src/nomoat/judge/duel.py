@@ -8,17 +8,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
+from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.recorded import RECORDED, recorded_evaluation, recorded_suite
-from nomoat.judge.run import STORED, Asking, Progress, drawn, opened, opened_store, quiet, require_context, require_scorable, run_suite
+from nomoat.judge.run import Asking, Progress, drawn, opened, opened_store, quiet, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
+from nomoat.judge.spending import STORED, Spending
 from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_scale, range_of_differences, side_of
-from nomoat.records import Outcome, Request, Verdict
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, in_scale, range_of_differences, side_of
+from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
 
@@ -36,12 +38,13 @@ def duel(
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
+    spending: Spending | None = None,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
     With `stop_early` the examples are asked in a random order, and no more of them than it takes to name the winner. `alpha` is how
     often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. The two columns are
-    for a suite that is a table (CSV, TSV).
+    for a suite that is a table (CSV, TSV). `spending` holds a budget for both sides, and prices that no table knows.
 
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
@@ -49,7 +52,16 @@ def duel(
         suite = load_suite(suite, input_column=input_column, label_column=label_column)
     rules = Rules(alpha=alpha, rope=rope)
     return run_duel(
-        left, right, suite, limit=limit, stop_early=stop_early, rules=rules, seed=seed, concurrency=concurrency, progress=progress
+        left,
+        right,
+        suite,
+        limit=limit,
+        stop_early=stop_early,
+        rules=rules,
+        seed=seed,
+        concurrency=concurrency,
+        progress=progress,
+        spending=spending,
     ).verdict
 
 
@@ -65,6 +77,7 @@ def run_duel(
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
+    spending: Spending | None = None,
 ) -> Duel:
     """As `duel`, with everything a report needs.
 
@@ -81,20 +94,22 @@ def run_duel(
         return _judged(one, other, rules=rules)
     both_stored = all(_ref(side).startswith(STORED) for side in (left, right))
     with opened_store(store) as answers, ExitStack() as stack:
-        ask_all = partial(run_suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
+        common: dict[str, Any] = {"concurrency": concurrency, "progress": progress, "store": answers}
+        common["spending"] = Spending() if spending is None else spending
+        ask_all = partial(_ask_all, left, right, asked, rules=rules, limit=limit, seed=seed, **common)
         if not stop_early or both_stored:
-            return _judged(ask_all(left, asked), ask_all(right, asked), rules=rules)
+            return ask_all()
         require_scorable(asked)
         planned, notes = drawn(asked, limit, seed)
         both = None if _has_groups(planned) else _loaded_together(left, right, stack)
         if both is None:
             why = "examples belong together in groups" if _has_groups(planned) else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
-            return _judged(ask_all(left, asked), ask_all(right, asked), rules=rules, notes=(note,))
+            return ask_all(notes=(note,))
         planned = replace(planned, examples=tuple(random.Random(seed).sample(planned.examples, len(planned.examples))))
-        asking = [Asking(model=model, suite=planned, store=answers, concurrency=concurrency, progress=progress) for model in both]
+        asking = [Asking(model=model, suite=planned, **common) for model in both]
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=concurrency)
-        evaluations = [side.evaluation(notes=notes, seed=seed) for side in asking]
+        evaluations = in_common([side.evaluation(notes=notes, seed=seed) for side in asking])
     return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, concurrency, seed),))
 
 
@@ -110,6 +125,7 @@ def run_duels(
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
+    spending: Spending | None = None,
 ) -> list[Duel]:
     """A duel over each of several suites, in which all winners named are right together with a probability of 1 - alpha.
 
@@ -128,6 +144,7 @@ def run_duels(
             concurrency=concurrency,
             progress=progress,
             store=store,
+            spending=spending,
         )
         for suite in suites
     ]
@@ -136,6 +153,23 @@ def run_duels(
         replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value))
         for duel, p_value in zip(fought, corrected, strict=True)
     ]
+
+
+def _ask_all(
+    left: str | Responder,
+    right: str | Responder,
+    suite: Suite,
+    *,
+    rules: Rules,
+    limit: int | None,
+    notes: Sequence[str] = (),
+    **common: Any,
+) -> Duel:
+    one = run_suite(left, suite, limit=limit, **common)
+    if one.partial:  # no answer of the other side is worth its money where this side has none
+        suite, limit = one.suite, None
+    one, other = in_common([one, run_suite(right, suite, limit=limit, **common)])
+    return _judged(one, other, rules=rules, notes=notes)
 
 
 def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
@@ -169,11 +203,23 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
     rope = None if rules.rope is None else in_scale(metric, rules.rope)
     watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(examples))
     for start in range(0, len(examples), round_size):
-        for side in (one, other):
-            side.ask(examples[start : start + round_size])
-        if watch.add([a.score - b.score for a, b in zip(one.outcomes[start:], other.outcomes[start:], strict=True)]):
+        differences = _differences(one, other, examples[start : start + round_size])
+        if (differences and watch.add(differences)) or _is_out_of_money(one, other):
             break
     return watch
+
+
+def _differences(one: Asking, other: Asking, examples: Sequence[Example]) -> list[float]:
+    """Scores of one side minus the other's, of the examples that both answer."""
+    before, other_before = len(one.outcomes), len(other.outcomes)
+    one.ask(examples)
+    answered = {outcome.example_id: outcome.score for outcome in one.outcomes[before:]}
+    other.ask([example for example in examples if example.id in answered])
+    return [answered[outcome.example_id] - outcome.score for outcome in other.outcomes[other_before:]]
+
+
+def _is_out_of_money(*sides: Asking) -> bool:
+    return any(isinstance(side.failure, BudgetReachedError) for side in sides)
 
 
 def _order_note(watch: Watch, round_size: int, seed: int) -> str:

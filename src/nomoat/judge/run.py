@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import responder as responders
-from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.errors import BudgetReachedError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
+from nomoat.judge.answers import collect
+from nomoat.judge.spending import STORED, Spending
 from nomoat.judge.store import AnswerStore, ChoiceScores
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
-from nomoat.records import Completion, Example, Message, Outcome, Request
+from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
 from nomoat.responder import CLOUD_PROVIDERS, DEFAULT_CONCURRENCY, Responder
 
-STORED = "stored:"
+NO_TOKENS = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
 
@@ -42,16 +44,21 @@ def evaluate(
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
+    spending: Spending | None = None,
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
-    The two columns are for a suite that is a table (CSV, TSV).
+    The two columns are for a suite that is a table (CSV, TSV). `spending` holds a budget, and prices that no table knows. Where it
+    is used up, or a question failed for good, the outcomes are fewer than the examples.
 
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
     suite = load_suite(suite, input_column=input_column, label_column=label_column)
-    return list(run_suite(responder, suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress).outcomes)
+    evaluation = run_suite(
+        responder, suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending
+    )  # fmt: skip
+    return list(evaluation.outcomes)
 
 
 def run_suite(
@@ -63,12 +70,20 @@ def run_suite(
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
+    spending: Spending | None = None,
 ) -> Evaluation:
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
     suite, notes = drawn(load_suite(suite), limit, seed)
     require_scorable(suite)
     with opened(responder) as model, opened_store(store) as answers:
-        asking = Asking(model=model, suite=suite, store=answers, concurrency=concurrency, progress=progress)
+        asking = Asking(
+            model=model,
+            suite=suite,
+            store=answers,
+            concurrency=concurrency,
+            progress=progress,
+            spending=Spending() if spending is None else spending,
+        )
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes, seed=seed)
 
@@ -91,39 +106,69 @@ class Asking:
     store: AnswerStore
     concurrency: int
     progress: Progress
+    spending: Spending
     examples: list[Example] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     num_reused: int = 0
     num_cut: int = 0
+    num_filtered: int = 0
+    num_failed: int = 0
+    failure: NomoatError | None = None
     writes_choices: bool = False
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
 
     def ask(self, examples: Sequence[Example]) -> None:
-        """Ask these, and keep what they are worth: here, and in the store, where `route` finds it."""
+        """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
+
+        Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
+        """
         outcomes = (
             _by_choice(self, examples) if self.suite.metric == "choice" and not self.writes_choices else _by_text(self, examples)
         )
-        self.examples += examples
+        answered = {outcome.example_id for outcome in outcomes}
+        self.examples += [example for example in examples if example.id in answered]
         self.outcomes += outcomes
         self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
 
     def evaluation(self, *, notes: Sequence[str] = (), seed: int = 0) -> Evaluation:
-        """What the answers so far come to."""
+        """What the answers so far come to. Raises the failure if there is not one answer."""
+        if not self.outcomes and self.failure is not None:
+            raise self.failure
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
-        side = side_of(self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, seed=seed)
+        price = self.spending.pricing(self.model).note
+        side = side_of(self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price, seed=seed)
         return Evaluation(
             suite=replace(self.suite, examples=tuple(self.examples)),
             side=side,
             outcomes=tuple(self.outcomes),
             notes=(*notes, *self._notes()),
             seed=seed,
+            partial=self._missing(),
         )
+
+    def _missing(self) -> str:
+        """Why some questions have no answer; empty if all have one."""
+        if self.failure is None or isinstance(self.failure, BudgetReachedError):
+            return self.failure.message if self.failure else ""
+        return f"{self.num_failed:,} question{'s' if self.num_failed > 1 else ''} got no answer: {self.failure.message}"
 
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
         self.progress(self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
 
     def _notes(self) -> Iterator[str]:
+        if missing := self._missing():
+            total = len(self.suite.examples)
+            yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
+        yield from getattr(self.model.engine, "notes", ())
+        if self.num_filtered:
+            yield (
+                f"{self.num_filtered:,} of {len(self.examples):,} questions were stopped by the content filter of `{self.model.ref}`: "
+                "what it wrote, or nothing, counts as its answer"
+            )
+        unpriced = sum(outcome.cost_usd is None for outcome in self.outcomes)
+        if 0 < unpriced < len(self.outcomes):
+            yield f"{unpriced:,} answers of `{self.model.ref}` came without a count of tokens: what they cost is not known"
         if self.num_cut:
             yield (
                 f"{self.num_cut:,} of {len(self.examples):,} answers of `{self.model.ref}` ended at the limit of "
@@ -161,6 +206,7 @@ class Asking:
             category=example.category,
             group=example.group,
             seconds=seconds,
+            cost_usd=self.spending.pricing(self.model).cost_usd(NO_TOKENS),
         )
 
 
@@ -196,17 +242,21 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
 
 def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     answered: dict[str, Completion] = {}
-    while remaining := [example for example in examples if example.id not in answered]:
+    tried: set[str] = set()
+    while remaining := [example for example in examples if example.id not in tried]:
         # An example that follows another one is asked once that one is answered.
         ready = [example for example in remaining if not example.follows or example.follows in run.histories]
+        if not ready and run.failure is not None:  # what they follow got no answer
+            break
         if not ready:
             raise UsageError(f"example `{remaining[0].id}` follows `{remaining[0].follows}`, which is not asked")
+        tried |= {example.id for example in ready}
         for example, completion in _written(run, ready, len(answered)):
             answered[example.id] = completion
             run.histories[example.id] = (*run.request(example).messages, Message(role="assistant", content=completion.text))
-    pairs = [(example, answered[example.id].text) for example in examples]
+    pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
-        _with_usage(run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
+        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
         for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
     ]
 
@@ -222,35 +272,35 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
 
 
 def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Iterator[tuple[Example, Completion]]:
-    """Every example with its answer, in order, once all are there. Equal questions are asked once."""
+    """Every example that got an answer with it, in order, once all are there."""
     requests = {example.id: run.request(example) for example in examples}
-    found: dict[Request, Completion] = {}
-    for request in requests.values():
-        if request not in found and (stored := run.store.answer(run.model.digest, request)) is not None:
-            found[request] = stored
-    num_reused = sum(request in found for request in requests.values())
-    missing = [example for example in examples if requests[example.id] not in found]
+    missing = [example for example in examples if run.store.answer(run.model.digest, requests[example.id]) is None]
     require_context(run, missing, new_tokens=run.suite.max_new_tokens)
-    pending = list(dict.fromkeys(requests[example.id] for example in missing))
-    num_open = len(pending)
-    run.show(num_before + len(examples) - num_open)
-    for index, completion in run.model.complete_many(pending, concurrency=run.concurrency):
-        run.store.save_answer(run.model.digest, pending[index], completion)
-        found[pending[index]] = completion
-        num_open -= 1
-        run.show(num_before + len(examples) - num_open)
-    run.num_reused += num_reused
-    run.num_cut += sum(found[request].finish_reason == "length" for request in requests.values())
-    return ((example, found[requests[example.id]]) for example in examples)
+    collected = collect(
+        run.model,
+        list(requests.values()),
+        store=run.store,
+        spending=run.spending,
+        concurrency=run.concurrency,
+        show=lambda num_open: run.show(num_before + len(examples) - num_open),
+    )
+    found = collected.answers
+    run.num_reused += collected.num_reused
+    run.num_failed += collected.num_failed
+    run.failure = run.failure or collected.failure
+    run.num_cut += sum(request in found and found[request].finish_reason == "length" for request in requests.values())
+    run.num_filtered += sum(request in found and found[request].finish_reason == "filtered" for request in requests.values())
+    return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 
-def _with_usage(outcome: Outcome, completion: Completion) -> Outcome:
+def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcome:
     return replace(
         outcome,
         seconds=completion.usage.seconds,
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
         bytes_out=completion.bytes_out,
+        cost_usd=run.spending.pricing(run.model).cost_usd(completion.usage),
     )
 
 

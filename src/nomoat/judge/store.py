@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def default_path() -> Path:
 
 
 class AnswerStore:
-    """The answers of one file. Each is on the disk when its `save_` returns. Use from one thread, as a context manager.
+    """The answers of one file. Each is on the disk when its `save_` returns. A context manager; several threads may use it.
 
     Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
     """
@@ -62,9 +63,10 @@ class AnswerStore:
         self.path = path if path is not None else default_path()
         with paths.translate_disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
         with self._translated():
             # Every statement commits by itself.
-            self._db = sqlite3.connect(self.path, timeout=LOCK_WAIT_SECONDS, isolation_level=None)
+            self._db = sqlite3.connect(self.path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._open()
             except BaseException:
@@ -169,9 +171,10 @@ class AnswerStore:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
+        """The turn of one thread, and SQLite's errors as ours."""
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.DatabaseError as exc:
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_FULL:

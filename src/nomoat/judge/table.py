@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.recorded import RECORDED, recorded_evaluation
 from nomoat.judge.run import Progress, drawn, opened_store, quiet, run_suite
+from nomoat.judge.spending import Spending
 from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common
 from nomoat.records import Leaderboard, Side, Standing, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -44,6 +45,7 @@ def run_table(
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     store: AnswerStore | None = None,
+    spending: Spending | None = None,
 ) -> Table:
     """Ask every model everything, one model after another, and put them in order.
 
@@ -61,8 +63,8 @@ def run_table(
         evaluations = [recorded_evaluation(name, planned, notes=notes, seed=seed) for name in names]
     else:
         with opened_store(store) as answers:
-            ask = partial(run_suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, store=answers)
-            evaluations = [ask(model, asked) for model in models]
+            common: dict[str, Any] = {"concurrency": concurrency, "progress": progress, "store": answers, "spending": spending}
+            evaluations = in_common([run_suite(model, asked, limit=limit, seed=seed, **common) for model in models])
     duels = {
         (one, other): Duel(
             verdict=compare(evaluations[one], evaluations[other], rules=rules), left=evaluations[one], right=evaluations[other]

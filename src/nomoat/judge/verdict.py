@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nomoat.errors import UsageError
+from nomoat.errors import DataError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
@@ -35,13 +35,17 @@ DEFAULT_RULES = Rules()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One model's answers to a suite. `outcomes` are in the order of `suite.examples`, which are the ones that were asked."""
+    """One model's answers to a suite. `outcomes` are in the order of `suite.examples`, which are the ones that were answered.
+
+    `partial` says why some of the questions are not among them; it is empty if all are.
+    """
 
     suite: Suite
     side: Side
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...] = ()
     seed: int = 0
+    partial: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,9 @@ def score_interval(
     return _mean_interval(scores, wording.scale_of(metric), alpha, seed)
 
 
-def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], seed: int = 0) -> Side:
+def side_of(
+    model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "", seed: int = 0
+) -> Side:
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price."""
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, seed=seed)
@@ -97,10 +103,29 @@ def side_of(model: str, licence: str, metric: str, outcomes: Sequence[Outcome], 
         seconds_p95=float(np.percentile(seconds, 95)) if seconds else None,
         bytes_out=sum(outcome.bytes_out for outcome in outcomes),
         cost_usd_per_1000=1000 * sum(costs) / len(costs) if costs else None,
-        cost_usd=sum(costs) if costs else None,
+        cost_usd=sum(costs) if len(costs) == len(outcomes) else None,
+        price=price,
         tokens_per_second=num_tokens / sum(seconds) if num_tokens and seconds else None,
         facts=dict(facts),
     )
+
+
+def in_common(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """All of them, cut down to the examples that all answered. Raises DataError if there is none."""
+    shared = set.intersection(*({outcome.example_id for outcome in evaluation.outcomes} for evaluation in evaluations))
+    if not shared:
+        raise DataError("no question was answered by all sides", hint="run the same command again: what was answered is kept")
+    return [_only(evaluation, shared) for evaluation in evaluations]
+
+
+def _only(evaluation: Evaluation, ids: set[str]) -> Evaluation:
+    if len(ids) == len(evaluation.outcomes):
+        return evaluation
+    suite = replace(evaluation.suite, examples=tuple(example for example in evaluation.suite.examples if example.id in ids))
+    outcomes = tuple(outcome for outcome in evaluation.outcomes if outcome.example_id in ids)
+    old = evaluation.side
+    side = side_of(old.model, old.licence, suite.metric, outcomes, facts=old.facts, price=old.price, seed=evaluation.seed)
+    return replace(evaluation, suite=suite, outcomes=outcomes, side=side)
 
 
 def compare(
@@ -151,6 +176,7 @@ def compare(
         seed=seed,
         alpha=rules.alpha,
         rope=rules.rope,
+        partial=left.partial or right.partial,
         num_planned=len(one) if watch is None else watch.num_planned,
         looks=() if watch is None else tuple(watch.looks),
     )

@@ -290,7 +290,7 @@ def error_body(
 
 
 def _finish(reason: FinishReason) -> str:
-    return "length" if reason == "length" else "stop"
+    return {"length": "length", "filtered": "content_filter"}.get(reason, "stop")
 
 
 def _sse(value: dict[str, Any]) -> bytes:

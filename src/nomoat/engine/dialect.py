@@ -1,0 +1,117 @@
+"""Where OpenAI-compatible servers differ: what a request is called there, and what a server turns out to refuse.
+
+Providers change what their models take faster than a table of them could be kept right, so a refused setting is learned from the
+refusal: it names the setting, the request is sent again without it, and `notes` says what that means for the answers.
+
+What this does not cover: a server that ignores a setting without a word.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+from nomoat.errors import UnsupportedError
+from nomoat.records import Request
+
+# What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
+DISPENSABLE = {
+    "top_p": "refuses `top_p`: it samples from all words",
+    "temperature": "refuses `temperature`: its answers are its own sampling, not the likeliest words",
+    "seed": "refuses `seed`: asked again it may answer otherwise",
+    "stream_options": "does not count tokens: costs are not known",
+}
+REFUSED = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot",
+    re.IGNORECASE,
+)
+OPENAI_HOST = "api.openai.com"
+
+
+class Dialect:
+    """How one model of one server wants to be asked. Learns from refusals; safe to use from several threads."""
+
+    def __init__(self, host: str, *, is_cloud: bool) -> None:
+        self._host = host
+        self._is_cloud = is_cloud
+        self._lock = threading.Lock()
+        self._left_out: set[str] = set()
+        # At OpenAI newer models refuse `max_tokens`; elsewhere older servers do not know the newer name.
+        self._newer_limit = host == OPENAI_HOST
+        self._limit_renamed = False
+        self._system_role = True
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the server refused, in words, where it changes what its answers mean."""
+        said = [DISPENSABLE[name] for name in DISPENSABLE if name in self._left_out]
+        return (*said, *([] if self._system_role else ["takes no system message: it was put before the first question"]))
+
+    def body(self, model: str, request: Request) -> dict[str, Any]:
+        """The request in this server's words. Raises UnsupportedError for top_k at a cloud API."""
+        if request.top_k and self._is_cloud:
+            raise UnsupportedError(f"`{self._host}` has no top_k", hint="leave it out, or use top_p")
+        newer = self._newer_limit and request.prompt is None
+        settings: dict[str, Any] = {
+            "model": model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
+            "temperature": request.temperature,
+        }
+        if request.top_p != 1.0:  # some models take temperature or top_p, not both
+            settings["top_p"] = request.top_p
+        if request.seed is not None:
+            settings["seed"] = request.seed
+        if request.stop:
+            settings["stop"] = list(request.stop)
+        if request.top_k:
+            settings["extra_body"] = {"top_k": request.top_k}
+        if request.prompt is not None:
+            settings["prompt"] = request.prompt
+        else:
+            settings["messages"] = self._messages(request)
+        return {name: value for name, value in settings.items() if name not in self._left_out}
+
+    def learn(self, refusal: str, body: dict[str, Any]) -> bool:
+        """Whether a refusal (status 400 or 422) says what to ask otherwise than `body` did; it is asked otherwise from now on."""
+        if not REFUSED.search(refusal):
+            return False
+        with self._lock:
+            for name in DISPENSABLE:
+                if name in body and _names(refusal, name):
+                    self._left_out.add(name)
+                    return True
+            sent = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
+            if _names(refusal, sent):
+                return self._rename_limit(sent)
+            if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
+                self._system_role = False
+                return True
+        return False
+
+    def _rename_limit(self, sent: str) -> bool:
+        """Try the other name, once; another thread may have done so already."""
+        now = "max_completion_tokens" if self._newer_limit else "max_tokens"
+        if sent != now:
+            return True
+        if self._limit_renamed:
+            return False
+        self._newer_limit, self._limit_renamed = not self._newer_limit, True
+        return True
+
+    @staticmethod
+    def _sends_system(body: dict[str, Any]) -> bool:
+        return any(message["role"] == "system" for message in body.get("messages", []))
+
+    def _messages(self, request: Request) -> list[dict[str, str]]:
+        rows = [{"role": message.role, "content": message.content} for message in request.messages]
+        if self._system_role or rows[0]["role"] != "system" or len(rows) == 1:
+            return rows
+        first = {"role": rows[1]["role"], "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}
+        return [first, *rows[2:]]
+
+
+def _names(refusal: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", refusal, re.IGNORECASE) is not None

@@ -1,0 +1,114 @@
+"""How fast a server is asked: waits that grow, with chance in them, and fewer requests at once after it said it was too much."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 60.0
+LONGEST_ASKED_WAIT_SECONDS = 300.0  # a server that wants us away for longer is better answered with an error
+
+
+def wait_before(attempt: int) -> float:
+    """Seconds to wait before the `attempt`-th time of asking again (1 is the first): doubling, half of it by chance.
+
+    Without chance, all who were refused together would come back together.
+    """
+    return min(LONGEST_WAIT_SECONDS, math.ldexp(FIRST_WAIT_SECONDS, attempt - 1)) * random.uniform(0.5, 1.0)
+
+
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server's answer asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date. None if it does not."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        try:
+            return max(0.0, float(value) * scale)
+        except ValueError:
+            pass
+    try:
+        when = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    if when.tzinfo is None:  # "-0000" in a date means UTC of which nothing more is known
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+class GaveUpWaitingError(Exception):
+    """Whoever waited for this turn has left."""
+
+
+class Pace:
+    """The turns of the threads that ask one server. A refusal halves how many ask at once; each round that goes well adds one."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._running = 0
+        self._limit: int | None = None  # None: as many as come
+        self._num_well = 0
+        self._not_before = 0.0
+        self._halved_until = 0.0
+        self._num_given_up = 0  # how often all who waited were sent away
+
+    @property
+    def limit(self) -> int | None:
+        """How many may ask at once now; None if the server never complained."""
+        return self._limit
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until it is this thread's turn to ask, and keep the place until the block ends. Raises GaveUpWaitingError."""
+        with self._condition:
+            self._wait_while(lambda: self._limit is not None and self._running >= self._limit, until=lambda: self._not_before)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._running -= 1
+                self._condition.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """Let this thread wait before it asks again. Raises GaveUpWaitingError."""
+        end = time.monotonic() + seconds
+        with self._condition:
+            self._wait_while(lambda: False, until=lambda: end)
+
+    def too_fast(self, wait_seconds: float) -> None:
+        """The server refused a request as one too many: nobody asks for a while. Refusals of one moment count once."""
+        with self._condition:
+            now = time.monotonic()
+            if now >= self._halved_until:
+                self._limit = max(1, (self._running + 1) // 2)
+                self._num_well = 0
+            self._halved_until = max(self._halved_until, now + wait_seconds)
+            self._not_before = max(self._not_before, now + wait_seconds)
+
+    def went_well(self) -> None:
+        """An answer came: after as many as may run at once, one more may."""
+        with self._condition:
+            self._num_well += 1
+            if self._limit is not None and self._num_well >= self._limit:
+                self._limit += 1
+                self._num_well = 0
+                self._condition.notify_all()
+
+    def give_up_waiting(self) -> None:
+        """Send away all who wait now; whoever is answered already is not disturbed."""
+        with self._condition:
+            self._num_given_up += 1
+            self._condition.notify_all()
+
+    def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float]) -> None:
+        came_at = self._num_given_up
+        while (wait := until() - time.monotonic()) > 0 or crowded():
+            self._condition.wait(wait if wait > 0 else None)
+            if self._num_given_up != came_at:
+                raise GaveUpWaitingError

@@ -1,0 +1,125 @@
+"""Answers to questions: from the store where they were given before, from the model where not.
+
+Each answer is stored in the thread that received it, before anything else is done with it: neither Ctrl-C nor a later failure
+loses it. A question that fails leaves the others alone, and is asked again by the next run.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from nomoat.errors import BudgetReachedError, NomoatError, RemoteError
+from nomoat.judge.spending import Spending
+from nomoat.judge.store import AnswerStore
+from nomoat.records import Completion, Request
+from nomoat.responder import Responder
+
+HOPELESS = (401, 402, 403, 404)  # no key, no money, no permission, no such model: no other question will fare better
+MAX_FAILURES_IN_A_ROW = 5
+
+
+@dataclass(slots=True, kw_only=True)
+class Collected:
+    """Answers by request. `failure` is why some requests have none (the first reason, or the end of the budget), `num_failed` how many
+    failed of themselves.
+    """
+
+    answers: dict[Request, Completion] = field(default_factory=dict)
+    num_reused: int = 0
+    num_failed: int = 0
+    failure: NomoatError | None = None
+
+
+def collect(
+    model: Responder,
+    requests: Sequence[Request],
+    *,
+    store: AnswerStore,
+    spending: Spending,
+    concurrency: int,
+    show: Callable[[int], None] = lambda _num_open: None,
+) -> Collected:
+    """Every request's answer, as far as there is one. Equal requests are asked once; `show` is told how many are still open.
+
+    With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample.
+    Raises what no other question would fare better with.
+    """
+    collected = Collected()
+    different = list(dict.fromkeys(requests))
+    for request in different:
+        if (stored := store.answer(model.digest, request)) is not None:
+            collected.answers[request] = stored
+    collected.num_reused = sum(request in collected.answers for request in requests)
+    pending = [request for request in different if request not in collected.answers]
+    show(len(pending))
+    _count_earlier(model, spending, collected)
+    if pending:
+        spending.watch(model)
+        _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+    return collected
+
+
+def _count_earlier(model: Responder, spending: Spending, collected: Collected) -> None:
+    """A budget is for the questions, not for one try at them: what stored answers cost counts."""
+    rates = spending.pricing(model).rates
+    if spending.budget is not None and rates is not None:
+        for request, completion in collected.answers.items():
+            cost_usd = rates.cost_usd(completion.usage)
+            spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
+
+
+def _ask(
+    model: Responder,
+    pending: list[Request],
+    collected: Collected,
+    *,
+    store: AnswerStore,
+    spending: Spending,
+    concurrency: int,
+    show: Callable[[int], None],
+) -> None:
+    if spending.budget is not None:
+        random.Random(0).shuffle(pending)
+    in_a_row = _InARow()
+
+    def work(request: Request, caller_left: threading.Event) -> Completion | RemoteError:
+        try:
+            completion = model.complete(request, caller_left=caller_left)
+        except RemoteError as error:
+            if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
+                raise
+            return error
+        store.save_answer(model.digest, request, completion)
+        in_a_row.went_well()
+        return completion
+
+    try:
+        for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
+            if isinstance(result, RemoteError):
+                collected.num_failed += 1
+                collected.failure = collected.failure or result
+            else:
+                collected.answers[pending[index]] = result
+            show(len(pending) - done)
+    except BudgetReachedError as error:
+        collected.failure = error
+
+
+class _InARow:
+    """Failures since the last success, counted by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num = 0
+
+    def failed(self) -> int:
+        with self._lock:
+            self._num += 1
+            return self._num
+
+    def went_well(self) -> None:
+        with self._lock:
+            self._num = 0

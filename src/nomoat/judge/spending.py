@@ -1,0 +1,97 @@
+"""What answers cost, and what may be spent on them. A price is the user's, or one of the table with its date; it is never guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.catalog import prices
+from nomoat.engine.budget import Budget, Meter, Rates
+from nomoat.engine.remote import RemoteEngine, is_remote
+from nomoat.errors import UsageError
+from nomoat.records import Usage
+from nomoat.responder import Responder
+
+STORED = "stored:"
+FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pricing:
+    """What a model's answers cost. `rates` is None where that is not known; `note` says where the rates are from."""
+
+    rates: Rates | None
+    note: str
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        """The cost of one answer; None if it is not known."""
+        if self.rates is None:
+            return None
+        return 0.0 if self.rates == FREE else self.rates.cost_usd(usage)
+
+
+class Spending:
+    """The prices and the budget of one run: both sides of a duel, and its judge.
+
+    `input_usd_per_million` and `output_usd_per_million` stand in for the table's price of a server, this machine's included.
+    Raises UsageError if only one of them is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_cost_usd: float | None = None,
+        input_usd_per_million: float | None = None,
+        output_usd_per_million: float | None = None,
+    ) -> None:
+        if (input_usd_per_million is None) != (output_usd_per_million is None):
+            raise UsageError("a price has two parts", hint="give --price-in and --price-out, both in USD per million tokens")
+        self.budget = None if max_cost_usd is None else Budget(max_cost_usd)
+        self._given: Rates | None = None
+        self._given_to: str | None = None
+        self._found: dict[str, Pricing] = {}
+        if input_usd_per_million is not None and output_usd_per_million is not None:
+            self._given = Rates(input_usd_per_million=input_usd_per_million, output_usd_per_million=output_usd_per_million)
+
+    def pricing(self, model: Responder) -> Pricing:
+        """What this model's answers cost. Raises UsageError if the price given would have to be two servers'."""
+        if model.ref not in self._found:
+            self._found[model.ref] = self._price(model)
+        return self._found[model.ref]
+
+    def _price(self, model: Responder) -> Pricing:
+        if model.ref.startswith(STORED):
+            return Pricing(rates=None, note="answered before")
+        if self._given is not None and is_remote(model.ref):
+            if self._given_to not in (None, model.ref):
+                raise UsageError(
+                    f"--price-in and --price-out are one price, and `{self._given_to}` and `{model.ref}` are two servers",
+                    hint=f"write the prices into `{prices.own_path()}` instead; docs/duel.md shows how",
+                )
+            self._given_to = model.ref
+            return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
+        found = prices.price(model.ref) if is_remote(model.ref) else None
+        if found is None and model.is_local:
+            return Pricing(rates=FREE, note="runs here: electricity is not counted")
+        if found is None or found.unit != "tokens":
+            return Pricing(rates=None, note="no price is known")
+        rates = Rates(
+            input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million
+        )  # fmt: skip
+        return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
+
+    def watch(self, model: Responder) -> None:
+        """Let no call to this model's server exceed the budget. Raises UsageError where there is a budget and no price is known."""
+        if self.budget is None or not isinstance(model.engine, RemoteEngine):
+            return
+        rates = self.pricing(model).rates
+        if rates is None:
+            raise UsageError(
+                f"the price of `{model.ref}` is not known, and --max-cost cannot be kept without it",
+                hint="give --price-in and --price-out, in USD per million tokens",
+            )
+        if rates != FREE:
+            model.engine.meter = Meter(rates=rates, budget=self.budget)
+
+
+def _per_million(rates: Rates) -> str:
+    return f"${rates.input_usd_per_million:g} in, ${rates.output_usd_per_million:g} out per million tokens"

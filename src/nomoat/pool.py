@@ -1,0 +1,81 @@
+"""Many pieces of work at once, in threads: what was begun is finished, even when one piece fails or the person presses Ctrl-C."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+GRACE_SECONDS = 30.0  # how long a person who pressed Ctrl-C waits at most for answers that are paid for already
+
+
+def run_many(
+    work: Callable[[Item, threading.Event], Result],
+    items: Sequence[Item],
+    *,
+    concurrency: int,
+    on_leaving: Callable[[], None] = lambda: None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index, result) as pieces of work finish; up to `concurrency` at once, begun in their order.
+
+    The first exception lets nothing new begin; it is raised when what was begun has finished and its results were yielded.
+    If the caller leaves early (Ctrl-C), the event given to `work` is set and `on_leaving` is called, so that work nobody paid for
+    may end, and the rest gets `grace_seconds` to finish. Its results are not yielded then: what must not be lost is kept by `work`.
+    """
+    crew = _Crew(work, items)
+    threads = [threading.Thread(target=crew.run, name="answer", daemon=True) for _ in range(min(concurrency, len(items)))]
+    failure: BaseException | None = None
+    num_running = len(threads)
+    for thread in threads:
+        thread.start()
+    try:
+        while num_running:
+            finished = crew.finished.get()
+            if finished is None:
+                num_running -= 1
+            elif isinstance(finished, BaseException):
+                failure = failure or finished
+            else:
+                yield finished
+        if failure is not None:
+            raise failure
+    finally:
+        crew.stop.set()
+        if num_running:
+            crew.caller_left.set()
+            on_leaving()
+        deadline = time.monotonic() + grace_seconds
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Crew(Generic[Item, Result]):
+    """What the threads share. `finished` holds results, failures, and None from each thread that ends."""
+
+    def __init__(self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item]) -> None:
+        self.stop = threading.Event()
+        self.caller_left = threading.Event()
+        self.finished: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
+        self._work = work
+        self._todo = iter(enumerate(items))
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            with self._lock:
+                following = next(self._todo, None)
+            if following is None:
+                break
+            index, item = following
+            try:
+                self.finished.put((index, self._work(item, self.caller_left)))
+            except BaseException as exc:  # noqa: BLE001 - raised again where the caller is
+                self.stop.set()
+                self.finished.put(exc)
+        self.finished.put(None)

@@ -1,0 +1,61 @@
+"""A bound on what is spent that holds before each call."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from nomoat.engine.budget import Budget, Meter, Rates
+from nomoat.errors import BudgetReachedError
+from nomoat.records import Message, Request, Usage
+
+RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
+ASKED = Request(messages=(Message(role="user", content="안녕"),), max_new_tokens=50)
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, prefill_seconds=0.0, decode_seconds=0.0)
+
+
+def test_most_a_request_can_cost_counts_a_token_a_byte_and_the_longest_answer() -> None:
+    """6 bytes, 16 for the message, 32 for the template; 50 tokens out."""
+    assert RATES.most_usd(ASKED) == pytest.approx((54 * 10 + 50 * 100) / 1e6)
+    assert RATES.cost_usd(usage(9, 2)) == pytest.approx((9 * 10 + 2 * 100) / 1e6)
+
+
+def test_answer_without_counts_has_no_known_cost() -> None:
+    assert RATES.cost_usd(usage(0, 0)) is None
+
+
+def test_call_that_could_exceed_the_budget_is_not_made() -> None:
+    most = RATES.most_usd(ASKED)
+    budget = Budget(1.5 * most)
+    meter = Meter(rates=RATES, budget=budget)
+    with meter.call(ASKED) as bill:
+        bill.usd = most / 2
+    with meter.call(ASKED):  # whose end nobody knows: it counts in full
+        pass
+    assert budget.spent_usd == pytest.approx(1.5 * most)
+    with pytest.raises(BudgetReachedError) as caught, meter.call(ASKED):
+        raise AssertionError("never called")
+    assert caught.value.message == "--max-cost $0.0083 is reached: $0.0083 is spent, and the next call may cost $0.0055"
+
+
+def test_call_waits_for_what_calls_under_way_leave_over() -> None:
+    budget = Budget(1.0)
+    budget.reserve(0.6)
+    reserved = threading.Event()
+
+    def reserve() -> None:
+        budget.reserve(0.6)
+        reserved.set()
+
+    thread = threading.Thread(target=reserve)
+    thread.start()
+    assert not reserved.wait(0.05)
+    budget.settle(0.6, 0.1)
+    assert reserved.wait(5)
+    thread.join()
+    with pytest.raises(BudgetReachedError):
+        budget.reserve(0.95)

@@ -1,0 +1,76 @@
+"""Waits between attempts, and fewer requests at once for a server that complains."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from nomoat.engine.pacing import GaveUpWaitingError, Pace, asked_wait, wait_before
+
+
+def test_waits_double_up_to_a_minute_and_half_of_each_is_chance() -> None:
+    """The chance that 50 draws lie within a tenth of each other is below 1e-30."""
+    for attempt, longest in ((1, 0.5), (2, 1.0), (4, 4.0), (7, 32.0), (8, 60.0), (1000, 60.0)):
+        drawn = [wait_before(attempt) for _ in range(50)]
+        assert longest / 2 <= min(drawn) < max(drawn) <= longest
+        assert max(drawn) - min(drawn) > longest / 20
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_wait_a_server_asks_for_is_read_in_each_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert asked_wait(headers) == seconds
+
+
+def test_wait_until_a_date_is_counted_from_now() -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    seconds = asked_wait({"retry-after": when})
+    assert seconds is not None
+    assert 25 < seconds <= 30
+
+
+def test_storm_of_refusals_halves_once_and_answers_bring_the_pace_back() -> None:
+    pace = Pace()
+    turns = [pace.turn() for _ in range(8)]
+    for turn in turns:
+        turn.__enter__()
+    for _ in range(5):
+        pace.too_fast(0.2)
+    assert pace.limit == 4
+    for turn in turns:
+        turn.__exit__(None, None, None)
+    for _ in range(4):
+        pace.went_well()
+    assert pace.limit == 5
+
+
+def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:
+    pace = Pace()
+    left = threading.Event()
+
+    def wait() -> None:
+        try:
+            pace.pause(60)
+        except GaveUpWaitingError:
+            left.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not left.wait(0.01):
+        pace.give_up_waiting()
+    thread.join()
+    with pace.turn():  # who comes later is not disturbed
+        assert left.is_set()

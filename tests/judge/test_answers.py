@@ -1,0 +1,262 @@
+"""Answers that cost money: counted, bounded, never lost, never paid for twice. The servers are real ones on loopback."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from misbehaving import Act, Server, counted, half, reset, say
+
+import nomoat
+from nomoat.errors import BudgetReachedError, RemoteError, UsageError
+from nomoat.judge.duel import run_duel
+from nomoat.judge.run import run_suite
+from nomoat.judge.spending import Spending
+from nomoat.judge.store import AnswerStore
+from nomoat.judge.suites import Suite
+from nomoat.records import Example, Message
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+Serving = Callable[..., Server]
+
+
+def suite_of(num_examples: int) -> Suite:
+    examples = tuple(
+        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="yes") for at in range(num_examples)
+    )
+    return Suite(name="quiz", metric="exact", examples=examples, sha256=f"quiz{num_examples}", max_new_tokens=10)
+
+
+def spending(max_cost_usd: float | None = None) -> Spending:
+    """A dollar for a thousand tokens in, two for a thousand out."""
+    return Spending(max_cost_usd=max_cost_usd, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
+
+
+# `question 7` is 10 bytes, with 16 and 32 more at most 58 tokens in, and 10 out: at most $0.078, and really $0.012.
+REAL_USD = 0.012
+FINE = counted("yes", 10, 1)
+
+
+def by_question(acts: dict[str, Act], otherwise: Act) -> Act:
+    """An act for each question."""
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        question = handler.body["messages"][-1]["content"]  # type: ignore[attr-defined]
+        acts.get(question, otherwise)(handler)
+
+    return act
+
+
+def test_cost_is_of_the_tokens_the_server_counted_at_the_price_given(serving: Serving) -> None:
+    evaluation = run_suite(f"{serving(FINE).url}#m", suite_of(4), spending=spending())
+    assert [outcome.cost_usd for outcome in evaluation.outcomes] == pytest.approx([REAL_USD] * 4)
+    side = evaluation.side
+    assert (side.cost_usd_per_1000, side.cost_usd) == (pytest.approx(1000 * REAL_USD), pytest.approx(4 * REAL_USD))
+    assert side.price == "$1000 in, $2000 out per million tokens, as given"
+
+
+def test_what_runs_here_costs_nothing_but_electricity_and_stored_answers_have_no_cost(serving: Serving) -> None:
+    for model in ("fake:", f"{serving(FINE).url}#m"):
+        side = run_suite(model, suite_of(2)).side
+        assert (side.cost_usd, side.price) == (0.0, "runs here: electricity is not counted")
+
+
+def test_answers_without_counts_have_no_known_cost(serving: Serving) -> None:
+    evaluation = run_suite(f"{serving(counted('yes', 0, 0), FINE).url}#m", suite_of(2), spending=spending(), concurrency=1)
+    assert sorted(outcome.cost_usd is None for outcome in evaluation.outcomes) == [False, True]
+    assert evaluation.side.cost_usd is None
+    assert any(note.startswith("1 answers of ") and note.endswith("what they cost is not known") for note in evaluation.notes)
+
+
+def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -> None:
+    ref = f"{serving(FINE).url}#m"
+    empty_home.mkdir()
+    row = f'[[price]]\napi = "{ref}"\ninput = 3.0\noutput = 4.0\nas_of = "2026-11"\nsource = "contract"\n'
+    (empty_home / "prices.toml").write_text(row)
+    assert run_suite(ref, suite_of(1)).side.price == "$3 in, $4 out per million tokens, list price as of 2026-11"
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving, concurrency: int) -> None:
+    """$0.2 allow one call after another until the next could exceed it: 11 answers of $0.012 leave less than $0.078."""
+    server = serving(FINE)
+    evaluation = run_suite(f"{server.url}#m", suite_of(30), spending=spending(0.2), concurrency=concurrency)
+    assert len(server.bodies) == len(evaluation.outcomes) == 11
+    assert evaluation.partial.startswith("--max-cost $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
+    assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: --max-cost")
+    again = run_suite(f"{server.url}#m", suite_of(30), spending=spending(0.2), concurrency=concurrency)
+    assert len(server.bodies) == 11
+    assert again.outcomes == evaluation.outcomes
+    whole = run_suite(f"{server.url}#m", suite_of(30), spending=spending(1.0), concurrency=concurrency)
+    assert (len(whole.outcomes), whole.partial) == (30, "")
+    assert len(server.bodies) == 30
+
+
+def test_calls_under_way_count_in_full(serving: Serving) -> None:
+    """Four at once, each held by the server: $0.16 has room for two of at most $0.078."""
+    most, running, lock = 0, 0, threading.Lock()
+
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal most, running
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.1)
+        with lock:
+            running -= 1
+        FINE(handler)
+
+    run_suite(f"{serving(held).url}#m", suite_of(6), spending=spending(0.16), concurrency=4)
+    assert most == 2
+
+
+def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:
+    """The first answer breaks off: $0.078 are gone, and $0.15 has no room for another try."""
+    server = serving(half)
+    with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
+        run_suite(f"{server.url}#m", suite_of(5), spending=spending(0.15), concurrency=1)
+    assert len(server.bodies) == 1
+
+
+def test_refusals_cost_nothing(serving: Serving) -> None:
+    server = serving(*[say(429, {"error": {"message": "slow down"}})] * 5, FINE)
+    evaluation = run_suite(f"{server.url}#m", suite_of(3), spending=spending(0.12), concurrency=1)
+    assert (len(evaluation.outcomes), evaluation.partial) == (3, "")
+
+
+def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    with pytest.raises(UsageError) as caught:
+        run_suite("openai:gpt-99", suite_of(3), spending=Spending(max_cost_usd=1.0))
+    assert caught.value.message == "the price of `openai:gpt-99` is not known, and --max-cost cannot be kept without it"
+    assert caught.value.hint == "give --price-in and --price-out, in USD per million tokens"
+
+
+def test_one_price_is_not_two_servers(serving: Serving) -> None:
+    one, other = (f"{serving(FINE).url}#m" for _ in range(2))
+    with pytest.raises(UsageError, match="are one price, and"):
+        run_duel(one, other, suite_of(2), spending=spending())
+    with pytest.raises(UsageError, match="a price has two parts"):
+        Spending(input_usd_per_million=1.0)
+
+
+def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> None:
+    server = serving(FINE)
+    duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), spending=spending(0.2))
+    assert duel.verdict.num_examples == len(duel.left.outcomes) == len(duel.right.outcomes) == 11
+    assert duel.verdict.partial.startswith("--max-cost $0.2000 is reached")
+    mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), spending=spending(0.2))
+    assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
+    assert len(server.bodies) == 11
+
+
+def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
+    for act in (half, reset, say(500, {"error": {"message": "oops"}}), say(400, {"error": {"message": "too long"}})):
+        server = serving(by_question({"question 3": act}, FINE))
+        evaluation = run_suite(f"{server.url}#m", suite_of(8), concurrency=4)
+        assert [outcome.example_id for outcome in evaluation.outcomes] == list("0124567")
+        assert evaluation.partial.startswith("1 question got no answer: ")
+        asked = len(server.bodies)
+        assert len(run_suite(f"{server.url}#m", suite_of(8), concurrency=4).outcomes) == 7
+        assert {body["messages"][-1]["content"] for body in server.bodies[asked:]} == {"question 3"}
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_wrong_key_and_unknown_model_end_the_run_at_once(serving: Serving, status: int) -> None:
+    server = serving(say(status, {"error": {"message": "no"}}))
+    with pytest.raises(RemoteError, match=f"answered {status}: no"):
+        run_suite(f"{server.url}#m", suite_of(50), concurrency=2)
+    assert len(server.bodies) <= 4
+
+
+def test_server_that_only_fails_is_given_up(serving: Serving) -> None:
+    server = serving(say(400, {"error": {"message": "never"}}))
+    with pytest.raises(RemoteError, match="answered 400: never"):
+        run_suite(f"{server.url}#m", suite_of(50), concurrency=1)
+    assert len(server.bodies) == 5
+
+
+def test_question_the_content_filter_stops_counts_as_answered(serving: Serving) -> None:
+    refused = say(400, {"error": {"message": "filtered", "code": "content_filter"}})
+    server = serving(by_question({"question 1": refused}, FINE))
+    evaluation = run_suite(f"{server.url}#m", suite_of(3))
+    assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 1.0]
+    assert any(note.startswith("1 of 3 questions were stopped by the content filter") for note in evaluation.notes)
+
+
+# ---------------------------------------------------------------- the process ends
+def command(server: Server, suite: Path, *more: str) -> list[str]:
+    return [NOMOAT, "eval", f"{server.url}#m", str(suite), "--concurrency", "4", "--json", *more]
+
+
+def written_suite(folder: Path, num_examples: int) -> Path:
+    path = folder / "quiz.jsonl"
+    path.write_text("".join(f'{{"input": "question {at}", "target": "yes"}}\n' for at in range(num_examples)))
+    return path
+
+
+def slowly(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(0.05)
+    FINE(handler)
+
+
+def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving: Serving, tmp_path: Path) -> None:
+    server = serving(slowly)
+    suite = written_suite(tmp_path, 60)
+    killed = 0
+    for at in (10, 30):  # killed twice, at different moments
+        process = subprocess.Popen(command(server, suite), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(server.bodies) < at:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+        killed += 1
+    done = subprocess.run(command(server, suite), capture_output=True, text=True, timeout=120, check=True)
+    said = json.loads(done.stdout)
+    assert said["num_examples"] == 60
+    assert int(said["side"]["facts"]["reused answers"]) >= 30 - 4 * killed
+    asked = [body["messages"][-1]["content"] for body in server.bodies]
+    assert len(set(asked)) == 60
+    assert len(asked) <= 60 + 4 * killed
+
+
+def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp_path: Path) -> None:
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.5)
+        FINE(handler)
+
+    server = serving(*[FINE] * 4, held)
+    process = subprocess.Popen(command(server, written_suite(tmp_path, 60)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(server.bodies) < 8:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("stopped: the answers so far are kept in ")
+    asked = len(server.bodies)
+    with AnswerStore() as store:
+        (kept,) = store._db.execute("SELECT count(*) FROM answers").fetchone()
+    assert kept == asked
+
+
+def test_partial_result_says_so_on_stderr_and_by_its_exit_code(serving: Serving, tmp_path: Path) -> None:
+    suite = written_suite(tmp_path, 30)
+    price = ("--max-cost", "0.2", "--price-in", "1000", "--price-out", "2000")
+    done = subprocess.run(command(serving(FINE), suite, *price), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("partial: --max-cost $0.2000 is reached: ")
+    said = json.loads(done.stdout)
+    assert (said["num_examples"] < 30, said["partial"] != "") == (True, True)
+
+
+def test_python_gets_the_outcomes_there_are(serving: Serving) -> None:
+    assert len(nomoat.evaluate(f"{serving(FINE).url}#m", suite_of(30), spending=spending(0.2))) == 11

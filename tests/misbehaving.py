@@ -1,0 +1,107 @@
+"""A real HTTP server on loopback that answers as it is told: well, or in every bad way we know."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Act = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """Does one act a request, the last one again and again; keeps headers and bodies."""
+
+    def __init__(self, *acts: Act) -> None:
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        outer = self
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            body: dict[str, Any]
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+                with lock:
+                    outer.headers.append({name.lower(): value for name, value in self.headers.items()})
+                    outer.bodies.append(json.loads(raw) if raw else {})
+                    outer.paths.append(self.path)
+                    act = acts[min(len(outer.bodies), len(acts)) - 1]
+                self.body = json.loads(raw) if raw else {}
+                act(self)
+
+            do_GET = do_POST
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+def say(status: int, body: object, kind: str = "application/json", headers: Mapping[str, str] | None = None) -> Act:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("content-type", kind)
+        handler.send_header("content-length", str(len(raw)))
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(raw)
+
+    return act
+
+
+def events(*rows: object, done: bool = True) -> Act:
+    lines = [f"data: {row if isinstance(row, str) else json.dumps(row)}\n\n" for row in rows] + ["data: [DONE]\n\n"] * done
+    return say(200, "".join(lines).encode(), "text/event-stream")
+
+
+def piece(text: str | None, reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
+
+
+FINE = events(
+    piece("hel"), piece("lo 안녕"), piece(None, "stop"),
+    {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}},
+)  # fmt: skip
+
+
+def counted(text: str, prompt_tokens: int, completion_tokens: int) -> Act:
+    """A whole answer, with these token counts."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    return events(piece(text, "stop"), {"choices": [], "usage": usage})
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.shutdown(2)
+
+
+def half(handler: BaseHTTPRequestHandler) -> None:
+    """Promises more than it sends, then hangs up."""
+    handler.send_response(200)
+    handler.send_header("content-type", "text/event-stream")
+    handler.send_header("content-length", "100000")
+    handler.end_headers()
+    handler.wfile.write(f"data: {json.dumps(piece('so far'))}\n\n".encode())
+    handler.wfile.flush()
+    handler.connection.shutdown(2)
+
+
+def stall(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(1.0)

@@ -1,0 +1,81 @@
+"""Work in threads: what was begun is finished."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from nomoat.pool import run_many
+
+
+def test_results_carry_their_index_and_no_more_run_at_once_than_asked() -> None:
+    running: list[int] = []
+    most = 0
+    lock = threading.Lock()
+
+    def work(item: int, _left: threading.Event) -> int:
+        nonlocal most
+        with lock:
+            running.append(item)
+            most = max(most, len(running))
+        time.sleep(0.002)
+        with lock:
+            running.remove(item)
+        return item * item
+
+    assert sorted(run_many(work, range(20), concurrency=3)) == [(at, at * at) for at in range(20)]
+    assert most <= 3
+    assert list(run_many(work, [], concurrency=3)) == []
+
+
+def test_failure_is_raised_after_what_was_begun_has_finished() -> None:
+    begun: list[int] = []
+    both = threading.Barrier(2)
+
+    def work(item: int, _left: threading.Event) -> int:
+        begun.append(item)
+        if item < 2:
+            both.wait(5)
+        if item == 0:
+            raise ValueError("no")
+        time.sleep(0.05)
+        return item
+
+    finished = []
+    with pytest.raises(ValueError, match="no"):
+        for index, _ in run_many(work, range(100), concurrency=2):
+            finished.append(index)
+    assert finished == [1]
+    assert sorted(begun) == [0, 1]
+
+
+def test_caller_who_leaves_waits_for_what_was_begun_and_no_longer_than_the_grace() -> None:
+    kept: list[int] = []
+    began = threading.Event()
+
+    def work(item: int, left: threading.Event) -> int:
+        if item == 0:
+            return item
+        began.set()
+        left.wait(5)
+        kept.append(item)
+        return item
+
+    results = run_many(work, range(100), concurrency=2)
+    assert next(results) == (0, 0)
+    began.wait(5)
+    results.close()  # type: ignore[attr-defined]
+    assert 1 <= len(kept) <= 2
+
+
+def test_caller_who_leaves_waits_no_longer_than_the_grace() -> None:
+    def work(item: int, _left: threading.Event) -> None:
+        time.sleep(0.0 if item == 0 else 2.0)
+
+    results = run_many(work, range(2), concurrency=2, grace_seconds=0.05)
+    next(results)
+    began = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 1.0
