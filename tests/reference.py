@@ -19,8 +19,9 @@ from tiny import add_tokenizer, vocabulary
 from transformers.pytorch_utils import Conv1D
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import graph, importer, layout, positions
+from nomoat.engine import graph, importer, positions
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.weights import Form, quantised, quantised_rows
 
 # Dynamic quantisation rounds activations, which this comparison must not see.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
@@ -262,6 +263,7 @@ def make_model(case: Case) -> Any:
     name = case.model if case.model.endswith("LMHead") else f"{case.model}ForCausalLM"
     model = getattr(transformers, name + "Model" if case.model.endswith("LMHead") else name)(settings).eval().float()
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+    form = Form("int8", 64 if case.arch.startswith("gemma") else 0)  # what `layout.storage` gives the family
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
@@ -271,8 +273,8 @@ def make_model(case: Case) -> Any:
                 weight.normal_(0, 0.1)
             else:
                 matrix = weight.T if name in rows_last else weight
-                codes, scales = layout.quantise_rows((torch.randn(matrix.shape) / matrix.shape[1] ** 0.5).numpy())
-                matrix.copy_(torch.from_numpy(codes * scales.astype(np.float32)))
+                codes, scales = quantised((torch.randn(matrix.shape) / matrix.shape[1] ** 0.5).numpy(), form)
+                matrix.copy_(torch.from_numpy((codes * scales.astype(np.float32)).reshape(matrix.shape)))
     return model
 
 
@@ -358,7 +360,7 @@ def model_of_gguf(path: Path) -> Any:
         for name, parameter in model.named_parameters():
             rows = file.rows(names[name])
             if rows.ndim == 2:
-                codes, scales = layout.quantise_rows(rows)
+                codes, scales = quantised_rows(rows)
                 rows = codes * scales.astype(np.float32)
             order = positions.row_order(arch, sizes, name.rpartition(".")[0])
             parameter.copy_(torch.from_numpy(rows if order is None else rows[order]))

@@ -50,5 +50,5 @@ def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(
 
 
 def test_a_training_stopped_before_it_learned_says_so(until: Callable[..., tuple[int, list[str]]]) -> None:
-    code, said = until(needle="data:")
+    code, said = until(needle="precision:")
     assert (code, said[-1]) == (130, "stopped before anything was learned")

@@ -75,6 +75,7 @@ def _print_model(speed: ModelSpeed, machine: Machine) -> None:
     print(f"{reading:<25} {_speed(speed.prefill_tokens_per_second)}{_share(facts['prefill_share'], 'of float32 arithmetic')}")
     print(f"{writing:<25} {_speed(speed.decode_tokens_per_second)}{_share(facts['decode_share'], 'of what memory allows')}")
     if speed.weights is not None:
+        print(f"stored as                 {speed.weights.stored_as}")
         print(f"weights read a token      {speed.weights.read_bytes / 1e6:8.1f} MB")
         print(f"float32 arithmetic gives  {_speed(facts['prefill_float32_tokens_per_second'])}")
         print(f"memory allows             {_speed(facts['decode_limit_tokens_per_second'])}")
@@ -96,6 +97,7 @@ def _facts(speed: ModelSpeed, machine: Machine) -> dict[str, Any]:
         "decode_tokens_per_second": speed.decode_tokens_per_second,
         "decode_limit_tokens_per_second": decode_limit,
         "decode_share": _ratio(speed.decode_tokens_per_second, decode_limit),
+        "stored_as": None if speed.weights is None else speed.weights.stored_as,
         "weights_read_bytes": None if speed.weights is None else speed.weights.read_bytes,
     }
 

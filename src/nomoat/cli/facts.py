@@ -105,3 +105,24 @@ def adapter_folder(ref: str) -> Path | None:
 
 def _who(link: licences.Link) -> str:
     return f"{link.role} {link.name}" if link.role != "weights" else f"{link.name} itself"
+
+
+def layout_facts(path: Path) -> dict[str, Any]:
+    """How the engine stores a file's weights at the quality that is set, and computes with them."""
+    from dataclasses import asdict
+
+    from nomoat.engine import importer
+    from nomoat.engine.gguf import GGUFFile
+
+    file = GGUFFile(path)
+    stored, chosen = importer.planned(file)
+    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(file), **asdict(chosen)}
+
+
+def layout_lines(facts: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    computed = ", ".join(f"{name.lower()} {value} ({facts['reasons'][name]})" for name, value in facts["properties"].items())
+    return [
+        f"layout: {facts['is']}, {facts['bytes'] / 1e6:,.0f} MB (quality {facts['quality']}: {facts['reason']})",
+        f"computed with: {computed}",
+    ]

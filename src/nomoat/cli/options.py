@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from nomoat import config
+
+
+def _use_quality(value: str | None) -> str | None:
+    """A flag stands above the environment: it is put there, for whatever is loaded later in this process."""
+    if value is not None:
+        os.environ["NOMOAT_QUALITY"] = value
+        config.quality()  # raises for what is none
+    return value
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 ContextToPlan = Annotated[
@@ -13,6 +25,12 @@ ContextToPlan = Annotated[
 ]
 InputColumn = Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)]
 LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
+Quality = Annotated[
+    str | None,
+    typer.Option(
+        callback=_use_quality, metavar="high|default|small", show_default=False, help="What of a file's quality to give up for speed."
+    ),
+]
 Template = Annotated[str | None, typer.Option(help="Chat template of a file that has none or a wrong one.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]

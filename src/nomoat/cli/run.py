@@ -27,6 +27,7 @@ def run(
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
+    quality: options.Quality = None,
     template: options.Template = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,

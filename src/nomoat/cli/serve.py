@@ -21,6 +21,7 @@ def serve(
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
+    quality: options.Quality = None,
     template: options.Template = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does.

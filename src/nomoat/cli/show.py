@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def show(
     model: Annotated[str, typer.Argument(help="A card's id, BASE+ADAPTER, a .gguf file, or a cloud reference.")],
     context: options.ContextToPlan = None,
+    quality: options.Quality = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show a model: what it was made from, under which terms it may be used, and what it needs.
@@ -95,6 +96,9 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
         lines.append(f"memory: {words.memory_line(need)}")
         if not facts["runs_here"]:
             lines.append(f"engine: cannot run {card.architecture} yet")
+    if facts["pulled"] and facts["runs_here"]:
+        facts["layout"] = words.layout_facts(Path(facts["pulled"]))
+        lines += words.layout_lines(facts["layout"])
     if card.sources:
         lines.append(f"here: {facts['pulled']}" if facts["pulled"] else f"here: no; `nomoat pull {card.id}`")
     elif card.api:
@@ -126,7 +130,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     longest = _whole(said.get(f"{architecture}.context_length"))
     need = memory.memory_need(sizes, context or min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS))
     assert need is not None
-    facts = {
+    facts: dict[str, Any] = {
         "path": str(path),
         "size_bytes": path.stat().st_size,
         "sha256": sha256,
@@ -147,7 +151,10 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     if card is None and "general.license" in said:
         lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
     lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}"]
-    if not facts["runs_here"]:
+    if facts["runs_here"]:
+        facts["layout"] = words.layout_facts(path)
+        lines += words.layout_lines(facts["layout"])
+    else:
         lines.append(f"engine: cannot run {architecture} yet")
     return facts, lines
 

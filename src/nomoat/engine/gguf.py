@@ -179,15 +179,20 @@ class GGUFFile:
             raise BadFileError(f"`{self.path}` has no tensor `{name}`", hint="the file is not complete for its architecture")
         return self.tensors[name]
 
+    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+        """Rows of a tensor as their bytes: [rows, row bytes]."""
+        tensor = self.tensor(name)
+        end = tensor.offset + tensor.row_bytes * tensor.num_rows
+        raw = self._bytes[tensor.offset : end].reshape(tensor.num_rows, tensor.row_bytes)
+        return raw if rows is None else raw[rows]
+
     def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
         """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
         import gguf
 
         tensor = self.tensor(name)
-        end = tensor.offset + tensor.row_bytes * tensor.num_rows
-        raw = self._bytes[tensor.offset : end].reshape(tensor.num_rows, tensor.row_bytes)
+        raw = self.raw_rows(name, rows)
         kind = gguf.GGMLQuantizationType[tensor.type_name]
-        raw = raw if rows is None else raw[rows]
         plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(tensor.type_name)
         values = raw.copy().view(plain) if plain else gguf.quants.dequantize(raw, kind)
         values = values.astype(np.float32, copy=False)

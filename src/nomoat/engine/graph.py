@@ -10,20 +10,22 @@ Shapes: B batch, T new tokens, P tokens in the cache, V vocabulary, H heads, D h
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
-from nomoat.engine import layout, positions
+from nomoat.engine import positions, weights
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
+from nomoat.engine.weights import Form
 
 CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
@@ -49,21 +51,33 @@ def head_tensor(file: GGUFFile) -> tuple[str, str]:
     return ("output.weight", "output.weight") if same else ("token_embd.weight", "output.weight")
 
 
+class Source(NamedTuple):
+    """Where a layer's weights come from."""
+
+    tensor: str
+    layer: str
+
+    @property
+    def bias(self) -> str:
+        return self.tensor.removesuffix("weight") + "bias"
+
+
 class GraphBuilder:
     """Builds one model. The builder must outlive the model: constants share the arrays it keeps."""
 
     def __init__(
-        self, file: GGUFFile, arch: Architecture, sizes: Dimensions, *, delta: Delta | None = None,
-        progress: Callable[[int, int], None] | None = None, exact: bool = False,
+        self, file: GGUFFile, arch: Architecture, sizes: Dimensions, stored: Storage, *, delta: Delta | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
-        """`exact` keeps every weight as the file has it, in float32."""
-        self.file, self.arch, self.sizes, self.exact = file, arch, sizes, exact
+        self.file, self.arch, self.sizes = file, arch, sizes
+        self.storage = stored
         self._delta = delta
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive
         self._sinks: list[Node] = []
         self._masks: positions.Masks | None = None
         self._made: dict[bool, Node] = {}  # one mask for all layers of a kind
+        self._sums: tuple[Node, Node] = (None, None)  # (inputs, sums of their groups), of the latest layer that needed them
         self._pool = ThreadPoolExecutor(2)
 
     def build(self) -> ov.Model:
@@ -78,50 +92,92 @@ class GraphBuilder:
         self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
         self._rope = {local: self._rope_tables(local=local) for local in set(self.arch.windowed)}
         embedding, output = head_tensor(self.file)
-        table = self._matrix(embedding, "model.embed_tokens")
+        table = self._table(embedding, "lm_head" if output == embedding else "model.embed_tokens")
         x = self._embedded(table)
         for layer in range(self.sizes.layers):
             x = self._layer(x, layer)
             if self._progress:
                 self._progress(layer + 1, self.sizes.layers)
         x = self._norm(x, "output_norm")
-        logits = self._logits(x, table if output == embedding else self._matrix(output, "lm_head"))
+        logits = self._logits(x, table if output == embedding else self._table(output, "lm_head"))
         logits.output(0).set_names({"logits"})
         self._pool.shutdown()
         return ov.Model([op.result(logits)], self._sinks, list(self._inputs.values()), self.arch.name)
 
     # ---------------------------------------------------------------- weights
-    def _matrix(self, tensor_name: str, layer_name: str) -> Node:
-        """A tensor as int8 codes times a scale per row (or exact), in float32 for whoever reads it: [rows, columns]."""
-        tensor = self.file.tensor(tensor_name)
-        order = positions.row_order(self.arch, self.sizes, layer_name)
-        indices = np.arange(tensor.num_rows) if order is None else order
-        step = max(1, CHUNK_VALUES // tensor.shape[-1])
+    def _matrix(self, parts: Sequence[Source], form: Form) -> tuple[Node, Node | None]:
+        """Tensors, one under the other, in float32 for whoever reads them [rows, columns], and the remainder of `own4`."""
+        pieces = []
+        for part in parts:
+            tensor = self.file.tensor(part.tensor)
+            order = positions.row_order(self.arch, self.sizes, part.layer)
+            indices = np.arange(tensor.num_rows) if order is None else order
+            step = max(1, CHUNK_VALUES // tensor.shape[-1])
+            pieces += [(part, start, indices[start : start + step]) for start in range(0, tensor.num_rows, step)]
 
-        def read(start: int) -> FloatArray:
-            weights = self.file.rows(tensor_name, indices[start : start + step])
-            rows = np.arange(start, start + len(weights))
-            change = self._delta(layer_name, rows) if self._delta else None
-            return weights if change is None else weights + change
+        def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> weights.Arrays:
+            part, start, indices = piece
+            if form.kind == "own4":
+                return weights.own_codes(self.file.raw_rows(part.tensor, indices), self.file.tensor(part.tensor).type_name)
+            values = self.file.rows(part.tensor, indices)
+            change = self._delta(part.layer, np.arange(start, start + len(values))) if self._delta else None
+            return weights.quantised(values if change is None else values + change, form)
 
-        starts = range(0, tensor.num_rows, step)
-        if self.exact:
-            return op.constant(np.concatenate(list(self._pool.map(read, starts))))
-        parts = list(self._pool.map(lambda start: layout.quantise_rows(read(start)), starts))
-        codes, scales = (np.ascontiguousarray(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
-        self._arrays += [codes, scales]
-        node = op.convert(op.constant(codes, shared_memory=True), "f16")
-        return op.convert(op.multiply(node, op.constant(scales, shared_memory=True)), "f32")
+        made = list(self._pool.map(stored, pieces))
+        arrays = [np.ascontiguousarray(np.concatenate(same)) for same in zip(*made, strict=True)]
+        self._arrays += arrays if form.kind != "float32" else []
+        return weights.expanded(arrays, form)
+
+    def _form(self, part: Source) -> Form:
+        """As the storage has it; a matrix that an adapter changes has codes of its own no more."""
+        changed = self._delta is not None and self._delta(part.layer, np.arange(0)) is not None
+        return self.storage.form(part.layer, self.file.tensor(part.tensor), changed=changed)
+
+    def _table(self, tensor_name: str, layer_name: str) -> Node:
+        """The embedding, or the output matrix."""
+        part = Source(tensor_name, layer_name)
+        return self._matrix([part], self._form(part))[0]
 
     def _linear(self, x: Node, layer: int, part: str) -> Node:
-        name = f"model.layers.{layer}.{part}"
-        source = f"blk.{layer}.{self.arch.projections[part]}"
-        y = _named(op.matmul(x, self._matrix(f"{source}.weight", name), False, True), name)
-        if f"{source}.bias" in self.file.tensors:
-            bias = self.file.rows(f"{source}.bias")
-            order = positions.row_order(self.arch, self.sizes, name)
-            y = op.add(y, op.constant((bias if order is None else bias[order]).reshape(1, 1, -1)))
-        return y
+        return self._linears(x, layer, (part,))[0]
+
+    def _linears(self, x: Node, layer: int, names: Sequence[str]) -> list[Node]:
+        """Layers that read the same input: those of the same form in one product, split afterwards, where the storage fuses."""
+        parts = [Source(f"blk.{layer}.{self.arch.projections[name]}.weight", f"model.layers.{layer}.{name}") for name in names]
+        forms = [(self._form(part), "" if self.storage.fused else part.layer) for part in parts]
+        outputs: dict[Source, Node] = {}
+        for kind in dict.fromkeys(forms):
+            together = [part for part, form in zip(parts, forms, strict=True) if form == kind]
+            outputs |= zip(together, self._product(x, together, kind[0]), strict=True)
+        return [outputs[part] for part in parts]
+
+    def _product(self, x: Node, parts: Sequence[Source], form: Form) -> list[Node]:
+        """Layers of one form as one product."""
+        matrix, rest = self._matrix(parts, form)
+        y = _named(op.matmul(x, matrix, False, True), "+".join(part.layer for part in parts))
+        if rest is not None:
+            y = op.add(y, op.matmul(self._group_sums(x, form.group), rest, False, True))
+        if any(part.bias in self.file.tensors for part in parts):
+            y = op.add(y, op.constant(np.concatenate([self._bias(part) for part in parts]).reshape(1, 1, -1)))
+        if len(parts) == 1:
+            return [y]
+        return list(op.variadic_split(y, i64(2), i64(*(self.file.tensor(part.tensor).num_rows for part in parts))).outputs())
+
+    def _group_sums(self, x: Node, group: int) -> Node:
+        """The sum of each group of inputs, made once for all layers that read them."""
+        known, sums = self._sums
+        if known is not x:
+            sums = op.reduce_sum(op.reshape(x, i64(0, 0, -1, group), True), i64(3), False)
+            self._sums = (x, sums)
+        return sums
+
+    def _bias(self, part: Source) -> FloatArray:
+        """A layer's bias in the order of its rows; zeros where the file has none."""
+        if part.bias not in self.file.tensors:
+            return np.zeros(self.file.tensor(part.tensor).num_rows, np.float32)
+        bias = self.file.rows(part.bias)
+        order = positions.row_order(self.arch, self.sizes, part.layer)
+        return bias if order is None else bias[order]
 
     def _norm(self, x: Node, tensor_name: str) -> Node:
         """A norm over the last axis."""
@@ -208,7 +264,7 @@ class GraphBuilder:
             lengths = i64(*(count * self.sizes.head_dim for count in counts))
             parts = op.variadic_split(self._linear(x, layer, "self_attn.qkv_proj"), i64(2), lengths).outputs()
         else:
-            parts = [self._linear(x, layer, f"self_attn.{part}_proj") for part in "qkv"]
+            parts = self._linears(x, layer, [f"self_attn.{part}_proj" for part in "qkv"])
         if (limit := self.sizes.clamp_qkv) is not None:
             parts = [op.clamp(part, -limit, limit) for part in parts]
         return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))
@@ -254,7 +310,8 @@ class GraphBuilder:
             gate, up = op.variadic_split(self._linear(x, layer, "mlp.gate_up_proj"), i64(2), halves).outputs()
             y = op.multiply(activate(gate), up)
         elif "mlp.gate_proj" in self.arch.projections:
-            y = op.multiply(activate(self._linear(x, layer, "mlp.gate_proj")), self._linear(x, layer, "mlp.up_proj"))
+            gate, up = self._linears(x, layer, ("mlp.gate_proj", "mlp.up_proj"))
+            y = op.multiply(activate(gate), up)
         else:
             y = activate(self._linear(x, layer, "mlp.up_proj"))
         return self._linear(y, layer, "mlp.down_proj")

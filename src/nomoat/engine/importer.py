@@ -12,16 +12,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import hardware, paths
+from nomoat import config, hardware, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, tokenizer
 from nomoat.engine.gguf import FloatArray, GGUFFile
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError
+
+if TYPE_CHECKING:
+    from nomoat.engine.graph import GraphBuilder
 
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
@@ -102,21 +105,33 @@ def read_sizes(file: GGUFFile, *, context_tokens: int | None = None) -> architec
     )
 
 
+def planned(file: GGUFFile) -> tuple[layout.Storage, layout.Layout]:
+    """How a file's weights are stored here at the quality that is set, and computed with."""
+    sizes = read_sizes(file)
+    stored = layout.storage(file, sizes, layout.as_quality(config.quality().value))
+    return stored, layout.choose(sizes, stored, threads=config.threads())
+
+
 def import_gguf(
-    path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, progress: Progress | None = None
-) -> Path:
+    path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: layout.Quality | None = None,
+    fused: bool = True, progress: Progress | None = None,
+) -> Path:  # fmt: skip
     """The cache folder of this file's imported model, made now if it is not there whole. `progress`: (layers done, layers).
 
     `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
+    `quality`: None for the setting. `fused`: see `layout.Storage`; False for a model that adapters shall be attached to.
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError.
     """
+    from nomoat.engine.graph import GraphBuilder
+
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
     delta = None if adapter is None else LoraDelta(adapter)
     sizes = read_sizes(file, context_tokens=context_tokens)
     source_sha256 = remembered_sha256(path)
-    parts = [layout.VERSION, source_sha256, paths.sha256_of(delta.weights_path) if delta else ""]
+    stored = layout.storage(file, sizes, quality or layout.as_quality(config.quality().value), fused=fused)
+    parts = [stored.key(), source_sha256, paths.sha256_of(delta.weights_path) if delta else ""]
     parts += ["long"] if sizes.long_factors else []
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = paths.cache() / "imported" / digest[:24]
@@ -126,14 +141,17 @@ def import_gguf(
     with paths.alone(folder):
         if _is_whole(folder):  # another process has made it meanwhile
             return folder
-        paths.require_free_disk(folder, file.num_values + SPARE_DISK_BYTES)  # a byte a weight
+        paths.require_free_disk(folder, stored.bytes_of(file) + SPARE_DISK_BYTES)
         with paths.whole_folder(folder) as part:
-            _write_model(part, file, arch, sizes, delta, progress)
+            _write_model(part, GraphBuilder(file, arch, sizes, stored, delta=delta, progress=progress), delta)
             words.save(part)
             files = {written.name: written.stat().st_size for written in part.iterdir()}
-            facts = {"digest": digest, "source": path.name, "source_sha256": source_sha256, "sizes": asdict(sizes), "files": files}
-            config: dict[str, Any] = {"model_type": arch.name, "eos_token_id": words.special.eos_id, "nomoat": facts}
-            (part / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8")
+            facts = {
+                "digest": digest, "source": path.name, "source_sha256": source_sha256, "sizes": asdict(sizes),
+                "storage": stored.as_dict(), "files": files,
+            }  # fmt: skip
+            written_config: dict[str, Any] = {"model_type": arch.name, "eos_token_id": words.special.eos_id, "nomoat": facts}
+            (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
     return folder
 
 
@@ -152,7 +170,7 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
     file = GGUFFile(path)
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = read_sizes(file, context_tokens=context_tokens)
-    return GraphBuilder(file, arch, sizes, delta=LoraDelta(adapter) if adapter else None, exact=True).build()
+    return GraphBuilder(file, arch, sizes, layout.EXACT, delta=LoraDelta(adapter) if adapter else None).build()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -164,20 +182,14 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _write_model(
-    folder: Path, file: GGUFFile, arch: architectures.Architecture, sizes: architectures.Dimensions,
-    delta: LoraDelta | None, progress: Progress | None,
-) -> None:  # fmt: skip
+def _write_model(folder: Path, builder: GraphBuilder, delta: LoraDelta | None) -> None:
     import openvino as ov
 
-    from nomoat.engine.graph import GraphBuilder
-
-    builder = GraphBuilder(file, arch, sizes, delta=delta, progress=progress)
     try:
         model = builder.build()
     except (RuntimeError, IndexError, ValueError) as exc:  # OpenVINO's and numpy's word for shapes that do not go together
         raise BadFileError(
-            f"`{file.path}` states sizes that its tensors do not have: {str(exc).strip().splitlines()[-1]}",
+            f"`{builder.file.path}` states sizes that its tensors do not have: {str(exc).strip().splitlines()[-1]}",
             hint="download it again, and compare its size",
         ) from exc
     if delta:

@@ -1,27 +1,92 @@
-"""How weights are stored and computed with on this CPU: int8, one scale per output row, and the properties that go with it.
+"""Which form weights are stored in, and which of OpenVINO's properties they are computed with: the fastest within a bound of quality.
 
-Measured on the reference machine (benchmarks/): 8-bit rows keep the quality of the file (KL to fp32 around 0.01) and are the fastest
-prompt reading; 4-bit re-quantisation in OpenVINO's integer-zero-point form costs quality (KL around 0.27).
+The bound is on the mean KL divergence a token from the same file in float32, through continuous batching: 0.004 for `high`, 0.012 for
+`default`, 0.08 for `small`. The rules below are those that held it and were fastest in benchmarks/results/2026-11-24_layouts.md.
+
+What this does not cover: families and sizes that were not measured follow the rules of those that were.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Literal, cast, get_args
 
 from nomoat import hardware
-from nomoat.engine.arch import Dimensions
-from nomoat.engine.gguf import FloatArray
+from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
+from nomoat.engine.gguf import GGUFFile, Tensor
+from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "i8-2"  # part of the cache's key: change it when what is written changes
-LARGEST_CODE = 127
-# float16 cannot hold the scale of an all-zero row
-SMALLEST_ROW_MAXIMUM = 1e-4
+VERSION = "2"  # part of the cache's key: change it when what is written changes
+Quality = Literal["high", "default", "small"]
+QUALITIES = get_args(Quality)
 
+ROWS = Form("int8")
+GROUPS = Form("int8", 64)
+OWN = Form("own4", OWN_GROUP)
+OWN4_FROM_VALUES = 2_500_000_000  # what is called 3B has 2.8 to 3.2 billion weights
 # float32 throughout, for likelihoods with weights as the file has them
 EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+OUTLIERS = ("gemma",)  # families whose rows hold single large weights: rows lose three times the bound, groups of 64 keep it
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a model's matrices are stored. `forms`: by the end of a layer's name, the longest that fits; "" fits all.
+
+    `fused`: layers that read the same input are one product. Faster, but adapters cannot be attached while the model runs.
+    """
+
+    quality: Quality
+    forms: Mapping[str, Form]
+    fused: bool
+    reason: str
+
+    def form(self, layer_name: str, tensor: Tensor, *, changed: bool) -> Form:
+        """The form of one matrix. `changed`: its weights are not the file's any more, so the file's codes are none for it."""
+        form = self.forms[max((end for end in self.forms if layer_name.endswith(end)), key=len)]
+        if form.kind == "own4" and (changed or tensor.type_name not in OWN_TYPES):
+            return ROWS
+        return form if form.group == 0 or tensor.shape[-1] % form.group == 0 else ROWS
+
+    @property
+    def smallest_group(self) -> int:
+        """0 if no matrix has groups."""
+        return min((form.group for form in self.forms.values() if form.group), default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `config.json`; `from_dict` reads it."""
+        forms = {end: [form.kind, form.group] for end, form in self.forms.items()}
+        return {"quality": self.quality, "forms": forms, "fused": self.fused, "reason": self.reason}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Storage:
+        """Raises KeyError or TypeError for what `as_dict` did not write."""
+        forms = {end: Form(*form) for end, form in found["forms"].items()}
+        return cls(found["quality"], forms, found["fused"], found["reason"])
+
+    def key(self) -> str:
+        """Equal for equal storage, whatever the reason."""
+        return "; ".join([VERSION, *(f"{end}={form}" for end, form in self.forms.items()), "fused" if self.fused else "apart"])
+
+    def bytes_of(self, file: GGUFFile) -> int:
+        """What the matrices take, in memory and on disk."""
+        return sum(self.tensor_bytes(tensor) for tensor in file.tensors.values() if len(tensor.shape) > 1)
+
+    def tensor_bytes(self, tensor: Tensor) -> int:
+        """What one matrix takes."""
+        return self.form(_layer_name(tensor.name), tensor, changed=False).bytes_of(tensor.num_rows, tensor.shape[-1])
+
+    def __str__(self) -> str:
+        names = {"": "layers", "lm_head": "output", "embed_tokens": "embedding"}
+        return ", ".join(f"{names.get(end, end)} {form}" for end, form in self.forms.items())
+
+
+def _layer_name(tensor_name: str) -> str:
+    """What ends the name of the layer that a tensor becomes."""
+    name = tensor_name.removesuffix(".weight").rpartition(".")[2]
+    layers = {tensor: layer for layer, tensor in (SPLIT_QKV | GATED_MLP).items()} | {"output": "lm_head", "token_embd": "embed_tokens"}
+    return layers.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +96,73 @@ class Layout:
     properties: dict[str, str]
     reasons: dict[str, str]
 
+    @property
+    def scoring_properties(self) -> dict[str, str]:
+        """For likelihoods, which are compared with one another: in f32 always."""
+        return self.properties | {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
 
-def quantise_rows(weights: FloatArray) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """Codes [rows, columns] and scales [rows, 1], so that codes * scales is close to `weights` [rows, columns]."""
-    largest = np.abs(weights).max(axis=1, keepdims=True)
-    scales = (np.maximum(largest, SMALLEST_ROW_MAXIMUM) / LARGEST_CODE).astype(np.float16)
-    codes = np.rint(weights / scales.astype(np.float32))
-    return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int8), scales
+    def __str__(self) -> str:
+        """Every property with its reason, a line each."""
+        return "\n".join(f"{name.lower()}: {value} ({self.reasons[name]})" for name, value in self.properties.items())
 
 
-def choose(sizes: Dimensions, *, num_threads: int) -> Layout:
-    """The properties that are fastest for these sizes on this CPU within the quality bound."""
+EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight as the file has it")
+
+
+def as_quality(text: str) -> Quality:
+    """Raises ValueError for what is none."""
+    if text not in QUALITIES:
+        raise ValueError(f"`{text}` is not one of {', '.join(QUALITIES)}")
+    return cast(Quality, text)
+
+
+def storage(file: GGUFFile, sizes: Dimensions, quality: Quality, *, fused: bool = True) -> Storage:
+    """How to store this file's matrices."""
+    own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
+    is_4_bit = own > file.num_values / 2
+    if is_4_bit and (quality == "small" or file.num_values >= OWN4_FROM_VALUES):
+        large = "int8 would double the memory of a 4-bit file this large"
+        why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
+        return Storage(quality, {"": OWN, "lm_head": ROWS, "embed_tokens": ROWS}, fused, why)
+    if quality == "small":
+        forms = {"": Form("uint4", 64)} | dict.fromkeys(("lm_head", "embed_tokens", "down_proj", "v_proj"), ROWS)
+        return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
+    if quality == "high":
+        return Storage(quality, {"": GROUPS}, fused, "int8 with a scale for every 64 inputs")
+    if str(file.metadata.get("general.architecture", "")).startswith(OUTLIERS):
+        return Storage(quality, {"": GROUPS}, fused, "rows of this family hold outliers: a scale a row would break the bound")
+    return Storage(quality, {"": ROWS}, fused, "int8 with a scale a row is the fastest form within the bound")
+
+
+def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int]) -> Layout:
+    """The properties that are fastest for this model on this CPU within the bound of quality."""
     properties, reasons = {}, {}
 
     def decide(name: str, value: str, reason: str) -> None:
         properties[name], reasons[name] = value, reason
 
-    decide("INFERENCE_NUM_THREADS", str(num_threads), "set by NOMOAT_THREADS or one a physical core")
-    if not any(flag.startswith("amx") for flag in hardware.cpu_flags()):
-        decide("INFERENCE_PRECISION_HINT", "f32", "without AMX, bf16 is slower than f32 on the CPU")
+    decide("INFERENCE_NUM_THREADS", str(threads.value), threads.reason)
+    if stored.quality == "high":
+        decide("INFERENCE_PRECISION_HINT", "f32", "bf16 rounds more than the bound of `high` allows")
+        decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "rounding inputs to 8 bits costs more than the bound of `high` allows")
+        decide("KV_CACHE_PRECISION", "f16", "half the memory of f32, and as good")
+        return Layout(properties, reasons)
+    in_groups = stored.forms[""] == GROUPS
+    hint = hardware.Detected("f32", "in bf16 this family breaks the bound") if in_groups else _precision()
+    decide("INFERENCE_PRECISION_HINT", hint.value, hint.reason)
     inputs = (sizes.width, sizes.hidden, sizes.heads * sizes.head_dim)
-    group = next((size for size in (128, 64, 32) if all(k % size == 0 for k in inputs)), 0)
-    decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group), "the largest group that divides every layer's input")
-    decide("KV_CACHE_PRECISION", "f16", "the 8-bit cache is the main loss of quality on Qwen2")
+    groups = [size for size in (128, 64, 32) if size <= (stored.smallest_group or 128)]
+    group = next((size for size in groups if all(columns % size == 0 for columns in inputs)), 0)
+    decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group), "the largest group that divides every layer's input and a scale's group")
+    decide("KV_CACHE_PRECISION", "bf16" if hint.value == "bf16" else "f16", "16 bits, as the rest is computed")
     return Layout(properties, reasons)
+
+
+def _precision() -> hardware.Detected[str]:
+    """The number format of everything but the products of codes. A rule, not a measurement: a busy machine measures wrongly."""
+    flags = hardware.cpu_flags()
+    if any(flag.startswith("amx") for flag in flags):
+        return hardware.Detected("bf16", "the CPU has AMX, which computes in it")
+    if "avx512_bf16" in flags and "AMD" in hardware.cpu_name():
+        return hardware.Detected("bf16", "measured on Zen 4: a prompt is read 12 to 23 % faster than in f32")
+    return hardware.Detected("f32", "without AMX, f32 was 16 % faster than bf16 on an Intel Xeon; other CPUs have no bf16")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nomoat import config
-from nomoat.engine import importer, layout, likelihood, tokenizer
+from nomoat.engine import hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Batcher, Tokens
 from nomoat.engine.likelihood import Scorer
@@ -34,14 +34,15 @@ class OpenVINOEngine:
         """`weights`, `adapter`: what was imported, for likelihoods that are exact; without them they are those of the folder."""
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
-        except (OSError, KeyError, json.JSONDecodeError) as exc:
+            self.storage = layout.Storage.from_dict(facts["storage"])
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
             raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
         self.digest: str = facts["digest"]
         sizes = Dimensions(**facts["sizes"])
         self.context_tokens: int | None = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = tokenizer.load(folder)
         self._folder, self._weights, self._adapter = folder, weights, adapter
-        self.layout = layout.choose(sizes, num_threads=config.threads().value)
+        self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._lock = threading.Lock()
         self._make_batcher = Batcher if sizes.has_paged_attention else Serial
         self._batcher: Batcher | Serial | None = None
@@ -103,7 +104,7 @@ class OpenVINOEngine:
 
     def _make_scorer(self) -> Scorer:
         if self._weights is None or not importer.fits_exactly(self._weights):
-            return Scorer(self._folder, self.layout.properties)
+            return Scorer(self._folder, self.layout.scoring_properties)
         model = importer.exact_model(self._weights, adapter=self._adapter, context_tokens=self.context_tokens)
         return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
 
@@ -131,6 +132,7 @@ class OpenVINOEngine:
         with self._lock:
             if self._batcher is None:
                 self._batcher = self._make_batcher(self._folder, self.layout.properties)
+                hugepages.use_for_large_mappings()
             return self._batcher
 
 

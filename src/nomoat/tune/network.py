@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from nomoat.engine import graph, positions
+from nomoat.engine import graph, layout, positions
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.weights import Form
 from nomoat.tune import qlora
 
 # Layers that read the same input are one matrix here, and stay several in the adapter.
@@ -29,6 +32,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
 }
 SHORT_SCORES = 128 * 256  # of a head in a row
+Order = npt.NDArray[np.intp] | None
 PrefixCache = list[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -56,8 +60,9 @@ class Network:
         self._file, self._rank, self._seed, self._frugal = file, rank, seed, not keep_expanded
         self._store: Any = qlora.Expanded if keep_expanded else qlora.Codes
         embedding, output = graph.head_tensor(file)
-        self._head: qlora.Matrix = self._store([file.rows(output)], dtype)
-        self._embedding = self._head if embedding == output else self._store([file.rows(embedding)], dtype)
+        self._storage = layout.storage(file, sizes, "default")
+        self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")], dtype)
+        self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")], dtype)
         self._layers = []
         for layer in range(sizes.layers):
             self._layers.append(self._read_layer(layer))
@@ -83,16 +88,21 @@ class Network:
         groups += [(name,) for name in names if not any(name in group for group in groups)]
         return {group[0]: self._read_linear(layer, group) for group in groups}
 
+    def _weights(self, tensor: str, layer: str, order: Order = None) -> tuple[FloatArray, Form]:
+        """A matrix, and the form it is served in; a file's own 4-bit codes are what its rows are already."""
+        form = self._storage.form(layer, self._file.tensor(tensor), changed=False)
+        return self._file.rows(tensor, order), form if form.kind == "int8" else Form("float32")
+
     def _read_linear(self, layer: int, group: Sequence[str]) -> Linear:
         weights, biases, parts = [], [], []
         for part in group:
             name, source = f"model.layers.{layer}.{part}", f"blk.{layer}.{self.arch.projections[part]}"
             order = positions.row_order(self.arch, self.sizes, name)
-            weights.append(self._file.rows(f"{source}.weight", order))
+            weights.append(self._weights(f"{source}.weight", name, order))
             if f"{source}.bias" in self._file.tensors:
                 bias = self._vector(f"{source}.bias")
                 biases.append(bias if order is None else bias[order])
-            outputs, inputs = weights[-1].shape
+            outputs, inputs = weights[-1][0].shape
             parts.append((name, outputs))
             seed = zlib.crc32(name.encode(), self._seed % 2**32)
             self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)

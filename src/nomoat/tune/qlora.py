@@ -3,7 +3,7 @@
 A matrix holds the very int8 codes and row scales that the engine serves. How it multiplies is measured on this machine at the start:
 expanded into bf16 or f32 once, or with the codes themselves, activations rounded to int8 token by token (as the engine does).
 
-Shapes: N tokens, I inputs, O outputs, R rank.
+Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any, Literal, Protocol
 import torch
 
 from nomoat import hardware
-from nomoat.engine import layout
 from nomoat.engine.gguf import FloatArray
+from nomoat.engine.weights import Form, quantised, restored
 
 LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
+INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -40,11 +41,11 @@ class Matrix(Protocol):
 
 
 class Expanded:
-    """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight."""
+    """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight. `weights`: parts, each with its form."""
 
-    def __init__(self, weights: Sequence[FloatArray], dtype: torch.dtype) -> None:
-        pairs = [layout.quantise_rows(part) for part in weights]
-        self.weight_OI = torch.cat([(torch.from_numpy(codes) * torch.from_numpy(scales).float()).to(dtype) for codes, scales in pairs])
+    def __init__(self, weights: Sequence[tuple[FloatArray, Form]], dtype: torch.dtype) -> None:
+        parts = [restored(quantised(part, form), form) for part, form in weights]
+        self.weight_OI = torch.cat([torch.from_numpy(part).to(dtype) for part in parts])
 
     def times(self, x_NI: torch.Tensor) -> torch.Tensor:
         return x_NI @ self.weight_OI.t()
@@ -57,12 +58,14 @@ class Expanded:
 
 
 class Codes:
-    """The int8 codes, 1 byte a weight; expanded for each multiplication and forgotten."""
+    """The int8 codes, 1 byte a weight; expanded for each multiplication and forgotten. Forms without int8 codes are taken in rows."""
 
-    def __init__(self, weights: Sequence[FloatArray], dtype: torch.dtype) -> None:
-        pairs = [layout.quantise_rows(part) for part in weights]
-        self._codes_OI = torch.cat([torch.from_numpy(codes) for codes, _ in pairs])
-        self._scales_O1 = torch.cat([torch.from_numpy(scales) for _, scales in pairs]).float()
+    def __init__(self, weights: Sequence[tuple[FloatArray, Form]], dtype: torch.dtype) -> None:
+        form = weights[0][1]
+        self._form = form if form.kind == "int8" and all(other == form for _, other in weights) else INT8_ROWS
+        pairs = [quantised(part, self._form) for part, _ in weights]
+        self._codes_OGS = torch.cat([torch.from_numpy(codes) for codes, _ in pairs])
+        self._scales_OG1 = torch.cat([torch.from_numpy(scales) for _, scales in pairs]).float()
         self._dtype = dtype
 
     def times(self, x_NI: torch.Tensor) -> torch.Tensor:
@@ -72,10 +75,10 @@ class Codes:
         return dy_NO @ self._expanded()
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
-        return self._codes_OI[indices] * self._scales_O1[indices]
+        return (self._codes_OGS[indices] * self._scales_OG1[indices]).flatten(-2)
 
     def _expanded(self) -> torch.Tensor:
-        return (self._codes_OI * self._scales_O1).to(self._dtype)
+        return (self._codes_OGS * self._scales_OG1).flatten(1).to(self._dtype)
 
 
 class LoraLinear(torch.autograd.Function):

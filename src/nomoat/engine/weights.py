@@ -1,0 +1,160 @@
+"""Forms in which a matrix is stored, and the graph nodes that expand it: int8 or 4-bit codes times scales.
+
+OpenVINO computes on the codes themselves where it finds `Convert(codes) [- Convert(zero)] * scale` before a product; it never holds
+the expanded matrix. Zero points have to be whole numbers: with others it falls to a third of its speed.
+
+`own4` keeps a file's own 4-bit codes and scales (Q4_0, Q4_1, Q4_K: w = scale * code + offset in groups of 32). The offset is split
+into a whole zero point and a remainder, and the remainder is added as a small product: remainder [rows, groups] times the sum of
+the inputs of each group. So no weight is rounded a second time.
+
+Shapes: R rows (outputs), C columns (inputs), G groups of a row, S columns of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine.gguf import FloatArray
+
+LARGEST_CODE = 127
+# float16 cannot hold the scale of an all-zero row
+SMALLEST_MAXIMUM = 1e-4
+SMALLEST_SCALE = 6e-8
+OWN_GROUP = 32
+OWN_TYPES = {"Q4_0": 18, "Q4_1": 20, "Q4_K": 144}  # bytes of a block
+Q4_K_GROUPS = 8  # of 32, in a block
+
+Arrays = tuple[npt.NDArray[Any], ...]
+Node = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a matrix is stored. `group`: inputs that share a scale; 0 is the whole row."""
+
+    kind: Literal["float32", "int8", "uint4", "own4"]
+    group: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} in groups of {self.group}" if self.group else self.kind if self.kind == "float32" else f"{self.kind} rows"
+
+    def bytes_of(self, rows: int, columns: int) -> int:
+        """What a matrix takes."""
+        groups = rows * (columns // self.group if self.group else 1)
+        per_weight = {"float32": 4.0, "int8": 1.0, "uint4": 0.5, "own4": 0.5}[self.kind]
+        per_group = {"float32": 0.0, "int8": 2.0, "uint4": 2.5, "own4": 3.5}[self.kind]
+        return int(rows * columns * per_weight + groups * per_group)
+
+
+def quantised(weights_RC: FloatArray, form: Form) -> Arrays:
+    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for `own4`."""
+    if form.kind == "float32":
+        return (weights_RC,)
+    rows, columns = weights_RC.shape
+    lanes = weights_RC.reshape(rows, -1, form.group or columns)
+    if form.kind == "int8":
+        largest = np.abs(lanes).max(axis=2, keepdims=True)
+        scales = (np.maximum(largest, SMALLEST_MAXIMUM) / LARGEST_CODE).astype(np.float16)
+        codes = np.rint(lanes * (1 / scales.astype(np.float32)))
+        return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int8), scales
+    low = np.minimum(lanes.min(axis=2, keepdims=True), 0)  # the zero point is one of the codes, so the range has to hold 0
+    high = np.maximum(lanes.max(axis=2, keepdims=True), 0)
+    scales = (np.maximum(high - low, SMALLEST_MAXIMUM) / 15).astype(np.float16)
+    inverse = 1 / scales.astype(np.float32)
+    zeros = np.clip(np.rint(-low * inverse), 0, 15)
+    codes = np.clip(np.rint(lanes * inverse + zeros), 0, 15).astype(np.uint8)
+    return _packed(codes), scales, zeros.astype(np.uint8)
+
+
+def quantised_rows(weights_RC: FloatArray) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """int8 codes [R, C] and scales [R, 1], as they are served by default."""
+    codes, scales = quantised(weights_RC, Form("int8"))
+    return codes[:, 0], scales[:, 0]
+
+
+def restored(arrays: Arrays, form: Form) -> FloatArray:
+    """The weights [R, C] that float32 or int8 arrays stand for."""
+    if form.kind == "float32":
+        return np.asarray(arrays[0], np.float32)
+    codes, scales = arrays
+    return np.asarray((codes * scales.astype(np.float32)).reshape(len(codes), -1), np.float32)
+
+
+def own_codes(raw: npt.NDArray[np.uint8], type_name: str) -> Arrays:
+    """The same for `own4`, from the bytes [R, row bytes] of a type in OWN_TYPES."""
+    blocks = raw.reshape(len(raw), -1, OWN_TYPES[type_name])
+    codes, scales, offsets = _q4_k(blocks) if type_name == "Q4_K" else _q4_0_or_1(blocks, type_name)
+    scales16 = np.where(np.abs(scales) < SMALLEST_SCALE, np.float32(SMALLEST_SCALE), scales).astype(np.float16)
+    kept = scales16.astype(np.float32)
+    zeros = np.clip(np.rint(-offsets / kept), 0, 15)
+    rest_RG = (offsets + kept * zeros)[:, :, 0]
+    rest_scales = np.maximum(np.abs(rest_RG).max(axis=1, keepdims=True) / LARGEST_CODE, SMALLEST_SCALE).astype(np.float16)
+    rest = np.rint(rest_RG / rest_scales.astype(np.float32))
+    return _packed(codes), scales16, zeros.astype(np.uint8), np.clip(rest, -127, 127).astype(np.int8), rest_scales
+
+
+def expanded(arrays: Sequence[npt.NDArray[Any]], form: Form) -> tuple[Node, Node | None]:
+    """A matrix [R, C] in float32, and the remainder [R, G] of `own4`. The nodes of codes share the memory of `arrays`: keep them."""
+    from openvino import opset13 as op
+
+    if form.kind == "float32":
+        return op.constant(arrays[0]), None  # a copy: this model may outlive whoever built it
+    codes, scales = arrays[:2]
+    rows, groups = scales.shape[:2]
+    lane = [rows, groups, 1] if groups > 1 else [rows, 1]
+    if form.kind == "int8":
+        node = op.convert(op.constant(codes.reshape(*lane[:-1], -1), shared_memory=True), "f16")
+    else:
+        node = op.convert(_uint4(codes, [*lane[:-1], codes.shape[-1] * 2]), "f16")
+        flat = arrays[2].reshape(-1)
+        zeros = _packed(np.append(flat, flat[:1]) if flat.size % 2 else flat)
+        node = op.subtract(node, op.convert(_uint4(zeros, lane, shared=False), "f16"))
+    node = op.multiply(node, op.constant(scales.reshape(lane), shared_memory=True))
+    if groups > 1:
+        node = op.reshape(node, np.array([rows, -1], np.int64), False)
+    rest = None
+    if form.kind == "own4" and np.any(arrays[3]):
+        rest = op.multiply(op.convert(op.constant(arrays[3], shared_memory=True), "f16"), op.constant(arrays[4], shared_memory=True))
+    return op.convert(node, "f32"), None if rest is None else op.convert(rest, "f32")
+
+
+def _uint4(packed: npt.NDArray[np.uint8], shape: list[int], *, shared: bool = True) -> Node:
+    import openvino as ov
+
+    return ov.op.Constant(ov.Tensor(packed, ov.Shape(shape), ov.Type.u4), shared_memory=shared)
+
+
+def _packed(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Two a byte, the first in the low half."""
+    return np.ascontiguousarray(codes[..., 0::2] | (codes[..., 1::2] << 4))
+
+
+def _halves(quarter_bytes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Codes of a group of 32: the low halves of 16 bytes, then the high ones."""
+    return np.concatenate([quarter_bytes & 15, quarter_bytes >> 4], axis=-1)
+
+
+def _float16(two_bytes: npt.NDArray[np.uint8]) -> FloatArray:
+    return np.ascontiguousarray(two_bytes).view(np.float16).astype(np.float32)
+
+
+def _q4_0_or_1(blocks: npt.NDArray[np.uint8], type_name: str) -> Arrays:
+    scales = _float16(blocks[..., 0:2])
+    if type_name == "Q4_0":
+        return _halves(blocks[..., 2:]), scales, -8 * scales
+    return _halves(blocks[..., 4:]), scales, _float16(blocks[..., 2:4])
+
+
+def _q4_k(blocks: npt.NDArray[np.uint8]) -> Arrays:
+    """Blocks of 8 groups: two float16, 8 scales and 8 minima of 6 bits in 12 bytes, 256 codes. Source: ggml's get_scale_min_k4."""
+    rows, num_blocks = blocks.shape[:2]
+    low, high, mixed = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
+    scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=-1) * _float16(blocks[..., 0:2])
+    minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=-1) * _float16(blocks[..., 2:4])
+    codes = _halves(blocks[..., 16:].reshape(rows, num_blocks, Q4_K_GROUPS // 2, 32)).reshape(rows, -1, OWN_GROUP)
+    return codes, scales.reshape(rows, -1, 1).astype(np.float32), -minima.reshape(rows, -1, 1).astype(np.float32)
