@@ -52,7 +52,7 @@ def serve_nomoat(ref: str) -> None:
             question = json.loads(line)
             requests = [Request(prompt=text, max_new_tokens=question["new_tokens"]) for text in question["texts"]]
             started = time.perf_counter()
-            usages = [answer.usage for _, answer in model.complete_many(requests, workers=len(requests))]
+            usages = [answer.usage for _, answer in model.complete_many(requests, concurrency=len(requests))]
             seconds = time.perf_counter() - started
             _say({
                 "prompt_tokens": sum(usage.prompt_tokens for usage in usages),
