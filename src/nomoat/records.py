@@ -28,23 +28,33 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches.
+    """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches, or its token ids.
 
-    Exactly one of the two is given. `temperature` 0 is greedy. `top_k` 0 is off. `stop` strings end the answer and are not
-    part of it.
+    Exactly one of the three is given. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out tokens that are less likely
+    than this share of the likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and
+    frequency penalties are OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the
+    log-probability of each token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON,
+    that the answer follows.
     """
 
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
     max_new_tokens: int = 512
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+    json_schema: str | None = None
 
     def __post_init__(self) -> None:
-        if bool(self.messages) == (self.prompt is not None):
+        if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise ValueError("a request has either messages or a prompt")
         _require_whole_characters(self.prompt or "")
 
@@ -79,12 +89,30 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLikelihood:
+    """How likely a token was where it stands: natural log, the model's own, before temperature and all else.
+
+    `content` is its part of the text in UTF-8, which may be part of a character. `top` are the likeliest tokens there, the likeliest
+    first, as many as were asked for. `log_probability` is None for the first token of a text, which follows nothing.
+    """
+
+    token_id: int
+    content: bytes
+    log_probability: float | None
+    top: tuple[TokenLikelihood, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`."""
+    """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`.
+
+    `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    likelihoods: tuple[TokenLikelihood, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

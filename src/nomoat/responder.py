@@ -22,12 +22,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from nomoat import config, hardware, paths
-from nomoat.engine import Engine
+from nomoat.engine import Engine, Reader
 from nomoat.errors import NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Request
+from nomoat.records import Chunk, Completion, ContinuationScore, Request, TokenLikelihood
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from nomoat.engine.gguf import GGUFFile
 
 DEFAULT_CONCURRENCY = 16
@@ -115,6 +118,19 @@ class Responder:
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation; see `Engine.score`."""
         return self.engine.score(request, continuations)
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The mean of each text's last hidden states, [N, D]. Raises UnsupportedError where the weights are elsewhere."""
+        return self._reader("embeddings").embed(texts)
+
+    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+        """How likely each token of the prompt is; see `Reader`. Raises UnsupportedError where the weights are elsewhere."""
+        return self._reader("likelihoods").prompt_likelihoods(request)
+
+    def _reader(self, what: str) -> Reader:
+        if not isinstance(self.engine, Reader):
+            raise UnsupportedError(f"`{self.ref}` gives no {what}", hint="use a model on this machine")
+        return self.engine
 
     def close(self) -> None:
         """Free the engine's memory."""

@@ -139,3 +139,21 @@ def test_help_needs_no_engine_and_begins_with_examples() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert done.stdout.index("Examples:") < done.stdout.index("Options:")
     assert done.stdout.endswith("False\n")
+
+
+def test_json_tells_how_likely_each_token_was_if_asked() -> None:
+    said = json.loads(run("fake:", "둘 one", "--json", "--logprobs", "1").stdout)
+    assert [token["token"] for token in said["tokens"]] == ["one", " 둘"]
+    assert said["tokens"][1]["bytes"] == list(" 둘".encode()) and said["tokens"][0]["log_probability"] == pytest.approx(
+        -0.6931, abs=1e-4
+    )
+    assert len(said["tokens"][0]["top"]) == 1 and "tokens" not in json.loads(run("fake:", "x", "--json").stdout)
+
+
+def test_what_the_sampling_options_cannot_mean_is_refused(tmp_path: Path) -> None:
+    assert run("fake:", "x", "--logprobs", "1").stderr.decode() == (
+        "error: `--logprobs` prints numbers for machines\nhint: add `--json`\n"
+    )
+    missing = str(tmp_path / "none.json")
+    done = run("fake:", "x", "--json-schema", missing)
+    assert done.returncode == 1 and done.stderr.decode().startswith(f"error: cannot read the JSON schema `{missing}`: ")

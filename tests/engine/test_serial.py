@@ -11,9 +11,8 @@ import pytest
 import torch
 from reference import CASES, EXACT, WINDOW, make_model, write_gguf
 
-from nomoat.engine import importer
+from nomoat.engine import importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.engine.serial import Serial
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
@@ -32,16 +31,17 @@ def engine(gemma2: tuple[Any, Path]) -> Iterator[OpenVINOEngine]:
     made.close()
 
 
-def test_a_greedy_answer_is_the_reference_s_past_the_window(gemma2: tuple[Any, Path]) -> None:
-    made = OpenVINOEngine(importer.import_gguf(gemma2[1]))
-    serial = Serial(made._folder, EXACT)
-    request = Request(prompt="", max_new_tokens=WINDOW)
-    ids = list(range(3, 3 + 2 * WINDOW))
-    answer = list(serial.submit(ids, request, WINDOW, replace(made.tokenizer.special, eos_id=1, stop_ids=(1,))))
-    serial.close()
+def test_a_greedy_answer_is_the_reference_s_past_the_window(
+    gemma2: tuple[Any, Path], engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))
+    engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=(1,))
+    ids = tuple(range(3, 3 + 2 * WINDOW))
+    chunks = engine.generate(Request(prompt_ids=ids, max_new_tokens=WINDOW, top_logprobs=0))
+    answer = [one.token_id for chunk in chunks for one in chunk.likelihoods]
     assert len(answer) == WINDOW
     with torch.no_grad():
-        logits = gemma2[0](input_ids=torch.tensor([ids + answer])).logits[0]
+        logits = gemma2[0](input_ids=torch.tensor([[*ids, *answer]])).logits[0]
     for at, token in enumerate(answer):
         row = logits[len(ids) - 1 + at]
         assert float(row.max() - row[token]) < 1e-3
@@ -49,8 +49,8 @@ def test_a_greedy_answer_is_the_reference_s_past_the_window(gemma2: tuple[Any, P
 
 def test_the_engine_answers_and_says_why_it_ended(engine: OpenVINOEngine) -> None:
     responder = Responder("tiny", engine)
-    request = Request(prompt="hello the", max_new_tokens=9)
-    whole = list(engine._started_batcher().submit(engine.tokenizer.prompt_ids(request), request, 9, engine.tokenizer.special))
+    request = Request(prompt="hello the", max_new_tokens=9, top_logprobs=0)
+    whole = [one.token_id for chunk in engine.generate(request) for one in chunk.likelihoods]
     completion = responder.complete(request)
     assert (completion.usage.completion_tokens, completion.finish_reason) == (9, "length")
     engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=(whole[4],))
@@ -75,20 +75,24 @@ def test_a_closed_stream_frees_its_place(engine: OpenVINOEngine) -> None:
 
 
 def test_closing_the_engine_ends_answers_under_way_and_waiting_with_an_error(engine: OpenVINOEngine) -> None:
-    batcher = engine._started_batcher()
-    request = Request(prompt="the hello", max_new_tokens=200)
-    special = replace(engine.tokenizer.special, eos_id=1, stop_ids=(1,))
-    both = [batcher.submit([5, 6, 7], request, 200, special) for _ in range(2)]
+    engine.tokenizer.special = replace(engine.tokenizer.special, stop_ids=(1,))
+    both = [engine.generate(Request(prompt_ids=(5, 6, 7), max_new_tokens=200)) for _ in range(2)]
     next(iter(both[0]))
     engine.close()
-    for tokens in both:
+    for chunks in both:
         with pytest.raises(RuntimeError, match="closed while it was answering"):
-            list(tokens)
+            list(chunks)
 
 
-def test_settings_genai_refuses_are_an_error_and_the_next_request_is_answered(engine: OpenVINOEngine) -> None:
-    batcher = engine._started_batcher()
-    request = Request(prompt="the", max_new_tokens=3)
-    with pytest.raises(RuntimeError):
-        list(batcher.submit([5], request, 0, engine.tokenizer.special))
-    assert list(batcher.submit([5], request, 3, engine.tokenizer.special))
+def test_likelihoods_and_embeddings_are_those_of_the_reference(
+    gemma2: tuple[Any, Path], engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))
+    ids = engine.tokenizer.encode("the hello world", add_bos=True)
+    with torch.no_grad():
+        told = gemma2[0](input_ids=torch.tensor([ids]), output_hidden_states=True)
+    expected = told.logits[0].log_softmax(-1)
+    for at, one in enumerate(engine.prompt_likelihoods(Request(prompt_ids=tuple(ids)))[1:]):
+        assert one.log_probability == pytest.approx(float(expected[at, ids[at + 1]]), abs=1e-2)
+    ours, theirs = engine.embed(["the hello world"])[0], told.hidden_states[-1][0].mean(0).numpy()
+    assert float(ours @ theirs / (ours @ ours) ** 0.5 / (theirs @ theirs) ** 0.5) > 0.999

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nomoat.errors import BadRequestError, NomoatError, OfflineError, RemoteError, UnsupportedError
-from nomoat.records import Chunk, Completion, Message, Usage
+from nomoat.records import Chunk, Message, TokenLikelihood, Usage
 from nomoat.serve import wire
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -50,8 +50,7 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]), ("response_format", {"type": "json_object"}), ("logprobs", True), ("n", 2),
-        ("logit_bias", {"50256": -100}), ("presence_penalty", 0.5), ("modalities", ["audio"]), ("min_p", 0.1),
+        ("tools", [{"type": "function"}]), ("logit_bias", {"50256": -100}), ("modalities", ["audio"]), ("grammar", "root ::= x"),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
@@ -86,22 +85,64 @@ def test_lone_surrogate_is_refused_because_it_is_no_text() -> None:
         wire.parse_chat(b'{"messages": [{"role": "user", "content": "\\ud800"}]}')
 
 
-def test_text_completion_takes_one_prompt_and_sixteen_tokens_by_default() -> None:
+def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_default() -> None:
     call = wire.parse_text(b'{"prompt": ["once"]}')
-    assert (call.request.prompt, call.max_new_tokens) == ("once", 16)
-    with pytest.raises(BadRequestError, match="`prompt` holds 2 prompts; send one that is not empty"):
-        wire.parse_text(b'{"prompt": ["a", "b"]}')
-    with pytest.raises(BadRequestError, match="`logprobs` is not supported"):
-        wire.parse_text(b'{"prompt": "a", "logprobs": 0}')
-    with pytest.raises(BadRequestError, match="`echo` is not supported"):
-        wire.parse_text(b'{"prompt": "a", "echo": true}')
+    assert (call.request.prompt, call.max_new_tokens, call.echo) == ("once", 16, False)
+    assert [asked.prompt for asked in wire.parse_text(b'{"prompt": ["a", "b"]}').requests] == ["a", "b"]
+    assert [asked.prompt_ids for asked in wire.parse_text(b'{"prompt": [[1, 2], [3]]}').requests] == [(1, 2), (3,)]
+    assert [asked.prompt_ids for asked in wire.parse_text(b'{"prompt": [1, 2]}').requests] == [(1, 2)]
+    for body in (b'{"prompt": []}', b'{"prompt": ["a", ""]}', b'{"prompt": [[]]}'):
+        with pytest.raises(BadRequestError, match="`prompt` is empty, or one of its prompts is"):
+            wire.parse_text(body)
+    with pytest.raises(BadRequestError, match="`max_tokens`: 0 goes with `echo` only"):
+        wire.parse_text(b'{"prompt": "a", "max_tokens": 0}')
+
+
+def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:
+    assert parse().request.top_logprobs is None
+    assert parse(logprobs=False, top_logprobs=3).request.top_logprobs is None
+    assert parse(logprobs=True).request.top_logprobs == 0
+    assert parse(logprobs=True, top_logprobs=3).request.top_logprobs == 3
+    assert wire.parse_text(b'{"prompt": "a", "logprobs": 0}').request.top_logprobs == 0
+    assert wire.parse_text(b'{"prompt": "a", "logprobs": false}').request.top_logprobs is None
+
+
+def test_several_answers_get_seeds_of_their_own() -> None:
+    assert [asked.seed for asked in parse(n=3, seed=7).requests] == [7, 8, 9]
+    assert [asked.seed for asked in parse(n=2).requests] == [None, None]
+    with pytest.raises(BadRequestError, match="`n`: Input should be less than or equal to 1024"):
+        parse(n=2000)
+
+
+def test_response_format_becomes_a_schema() -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    assert parse(response_format={"type": "json_object"}).request.json_schema == '{"type": "object"}'
+    asked = parse(response_format={"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}})
+    assert json.loads(asked.request.json_schema or "") == schema
+    assert parse(response_format={"type": "text"}).request.json_schema is None
+    with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):
+        parse(response_format={"type": "json_schema"})
 
 
 def test_cancelled_answers_end_with_a_reason_clients_know() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
-    body = wire.Reply(parse(), "m").whole(Completion(text="x", finish_reason="cancelled", usage=usage))
+    body = wire.Reply(parse(), "m").whole([wire.Whole(text="x", finish_reason="cancelled", usage=usage)])
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def test_answers_to_one_prompt_count_it_once() -> None:
+    usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
+    assert wire.render_usage(usage, usage, usage, usage, each=2) == {
+        "prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18,
+    }  # fmt: skip
+
+
+def test_half_a_character_is_told_as_bytes() -> None:
+    half = TokenLikelihood(token_id=1, content="한".encode()[:2], log_probability=-1.0)
+    event = wire.Reply(parse(stream=True), "m").event(Chunk(text="", likelihoods=(half,)))
+    (content,) = json.loads(event.removeprefix(b"data: "))["choices"][0]["logprobs"]["content"]
+    assert content == {"token": "bytes:\\xed\\x95", "logprob": -1.0, "bytes": [0xED, 0x95], "top_logprobs": []}
 
 
 def test_event_is_one_data_line_whatever_the_text_holds() -> None:

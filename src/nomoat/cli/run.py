@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +14,24 @@ from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_with_bar
 
 if TYPE_CHECKING:
-    from nomoat.records import Request
+    from nomoat.records import Request, TokenLikelihood
     from nomoat.responder import Responder
+
+
+TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample from so many likeliest tokens; 0: from all.")]
+MinP = Annotated[
+    float, typer.Option("--min-p", min=0.0, max=1.0, help="Leave out what is less likely than this share of the likeliest.")
+]
+RepetitionPenalty = Annotated[
+    float, typer.Option("--repeat-penalty", min=0.01, max=10.0, help="Above 1: avoid what prompt or answer said already.")
+]
+JsonSchema = Annotated[
+    Path | None, typer.Option("--json-schema", show_default=False, help="A file with a JSON schema that the answer follows.")
+]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(min=0, max=20, show_default=False, help="With --json: how likely each token was, and so many likeliest ones."),
+]
 
 
 def run(
@@ -23,7 +41,12 @@ def run(
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, help="Longest answer, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.0,
     top_p: Annotated[float, typer.Option("--top-p", min=0.001, max=1.0, help="Sample from this share of likelihood.")] = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
     seed: Annotated[int | None, typer.Option(min=0, show_default=False, help="Makes sampling repeatable.")] = None,
+    json_schema: JsonSchema = None,
+    logprobs: Logprobs = None,
     context_tokens: Annotated[
         int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
     ] = None,
@@ -38,6 +61,7 @@ def run(
     Examples:
       nomoat run smollm2-135m "What is a moat?"
       nomoat run smollm2-135m "Summarise this:" < letter.txt
+      nomoat run smollm2-135m "Who wrote this?" --json-schema author.json < letter.txt
       nomoat run smollm2-135m                            talk; /help lists the commands
       nomoat run http://127.0.0.1:11434/v1#llama3 hello  any OpenAI-compatible server
 
@@ -52,7 +76,13 @@ def run(
     talk = prompt is None and sys.stdin.isatty()
     if talk and (raw or as_json):
         raise UsageError(f"`{'--raw' if raw else '--json'}` needs a prompt", hint=f'nomoat run {model} "PROMPT"')
-    settings = {"max_new_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    if logprobs is not None and not as_json:
+        raise UsageError("`--logprobs` prints numbers for machines", hint="add `--json`")
+    settings = {
+        "max_new_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "seed": seed, "top_logprobs": logprobs,
+        "json_schema": None if json_schema is None else _schema_text(json_schema),
+    }  # fmt: skip
     if talk:
         from nomoat.cli.chat import Chat
 
@@ -60,24 +90,49 @@ def run(
             Chat(responder, settings=settings, system=system).talk()
         return
     text = _whole_prompt(prompt)
-    if raw:
-        request = Request(prompt=text, **settings)  # type: ignore[arg-type]
-    else:
-        turns = [Message(role="system", content=system)] if system else []
-        request = Request(messages=(*turns, Message(role="user", content=text)), **settings)  # type: ignore[arg-type]
+    turns = [Message(role="system", content=system)] if system else []
+    asked = {"prompt": text} if raw else {"messages": (*turns, Message(role="user", content=text))}
+    request = Request(**asked, **settings)  # type: ignore[arg-type]
     with load_with_bar(model, context_tokens=context_tokens, template=template) as responder:
         _ask(responder, request, as_json=as_json)
 
 
 def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
     if as_json:
-        completion = responder.complete(request)
-        console.print_json({"model": responder.ref, **dataclasses.asdict(completion)})
+        console.print_json(_as_object(responder, request))
         return
     shown = answering.show(responder.stream(request))
     answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
     if shown.finish_reason == "cancelled":
         raise typer.Exit(130)
+
+
+def _as_object(responder: Responder, request: Request) -> dict[str, Any]:
+    chunks = list(responder.stream(request))
+    usage = chunks[-1].usage
+    found: dict[str, Any] = {
+        "model": responder.ref, "text": "".join(chunk.text for chunk in chunks), "finish_reason": chunks[-1].finish_reason,
+        "usage": None if usage is None else dataclasses.asdict(usage), "bytes_out": 0 if usage is None else usage.bytes_out,
+    }  # fmt: skip
+    if request.top_logprobs is not None:
+        found["tokens"] = [_likelihood(one) for chunk in chunks for one in chunk.likelihoods]
+    return found
+
+
+def _likelihood(one: TokenLikelihood) -> dict[str, Any]:
+    row = {"token": one.content.decode("utf-8", "replace"), "bytes": list(one.content), "log_probability": one.log_probability}
+    return row | ({"top": [_likelihood(other) for other in one.top]} if one.top else {})
+
+
+def _schema_text(path: Path) -> str:
+    from nomoat.errors import UsageError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+        return text
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"cannot read the JSON schema `{path}`: {exc}", hint="name a file with a JSON schema") from exc
 
 
 def _whole_prompt(prompt: str | None) -> str:

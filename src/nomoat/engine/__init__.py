@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from nomoat import net
-from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood
 
 # Here, because every module that imports OpenVINO or PyTorch imports something of this package first.
 net.silence_telemetry()
@@ -31,7 +34,7 @@ class Engine(Protocol):
         ...
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        """Yield the answer as it is written; the last chunk carries `finish_reason` and `usage`.
+        """Yield the answer as it is written; the last chunk carries `finish_reason` and `usage`. A chunk may be empty.
 
         Closing the iterator stops the work. Raises ContextExceededError before the first chunk; never cuts a prompt.
         """
@@ -50,4 +53,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the memory. Calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What engines can do beside that if they have the weights at hand."""
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The mean of each text's last hidden states, [N, D]."""
+        ...
+
+    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+        """How likely each token of the prompt was after those before it, with `top_logprobs` alternatives; the first has none."""
         ...

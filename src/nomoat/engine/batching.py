@@ -1,33 +1,57 @@
-"""Writing answers: GenAI's continuous batching, stepped by one thread. Requests made at the same time share each step."""
+"""Answers, embeddings and likelihoods of many texts at once: one thread, one model, a pass at a time over whatever is waiting.
+
+A pass holds the next token of each answer under way (with a guess of what may follow, see `lookup`) and as much of the prompts that
+are waiting as fits. A text may join at any pass and leave at any pass. When the cache is full, the latest to come gives its blocks
+back and begins again later; nothing is lost but time.
+"""
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
-import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from nomoat.engine.tokenizer import SpecialTokens
-from nomoat.records import Request
+from nomoat import hardware
+from nomoat.engine.blocks import BlockPool
+from nomoat.engine.lookup import Lookup
+from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
+from nomoat.engine.sampling import Pick, Sampler, with_log_probability
+from nomoat.engine.serial import SerialModel
+from nomoat.errors import NotEnoughMemoryError
 
-BATCH_TOKENS = 2048  # prompt tokens a step may read, over all requests
+PASS_TOKENS = 2048  # tokens a pass may read, over all texts
+PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: bounds how long they wait for their next token
+LIKELIHOOD_TOKENS = 256  # of one text in a pass, where logits of all are wanted: bounds their memory
+MAX_TEXTS = 256  # under way at once
+GUESSED_TOKENS = 16  # in a pass, over all answers: beside many answers a guess no longer comes nearly for free
+HEARTBEAT_SECONDS = 0.5
+CACHE_SHARE, CACHE_BYTES = 0.25, 2 << 30  # of free memory, and at most; but always enough for one whole context
+
+Floats = npt.NDArray[np.float32]
 
 
 class Tokens:
-    """The tokens of one answer as they are made. `cancel` stops the work; calling it after the end is fine."""
+    """The tokens of one answer as they are chosen. `cancel` stops the work; calling it after the end is fine."""
 
     def __init__(self) -> None:
-        self.ready: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        self.ready: queue.SimpleQueue[Pick | BaseException | None] = queue.SimpleQueue()
         self.cancelled = False
 
-    def __iter__(self) -> Iterator[int]:
-        while (item := self.ready.get()) is not None:
+    def __iter__(self) -> Iterator[Pick | None]:
+        """None where nothing has come for a while, so that whoever reads may see to something else, such as a client that has gone."""
+        while True:
+            try:
+                item = self.ready.get(timeout=HEARTBEAT_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if item is None:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -36,116 +60,267 @@ class Tokens:
         self.cancelled = True
 
 
-def generation_settings(request: Request, max_new_tokens: int, special: SpecialTokens) -> Any:
-    """A request in GenAI's words."""
-    import openvino_genai
+class _Text:
+    """Something that is read, and perhaps continued. `done` of its `ids` have their keys and values in `blocks`."""
 
-    settings = openvino_genai.GenerationConfig()
-    settings.max_new_tokens = max_new_tokens
-    settings.eos_token_id = special.eos_id
-    settings.stop_token_ids = set(special.stop_ids)
-    settings.apply_chat_template = False
-    settings.do_sample = request.temperature > 0
-    if settings.do_sample:
-        settings.temperature, settings.top_p = request.temperature, request.top_p
-        if request.top_k:
-            settings.top_k = request.top_k
-        settings.rng_seed = (time.time_ns() if request.seed is None else request.seed) % 2**32  # a seed may be any whole number
-    return settings
+    may_reuse = True
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self.salt = b""
+        self.done = 0
+        self.blocks: list[int] = []
+        self.digests: list[bytes] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return False
+
+    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
+        """The tokens of its next pass, at most `room`, and of how many of the last logits are wanted."""
+        raise NotImplementedError
+
+    def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
+        """What the pass made of them; whether this text has ended. Counts them as done."""
+        raise NotImplementedError
+
+    def begin_again(self) -> None:
+        """Its blocks were taken away."""
+        self.done = 0
+        self.digests = []
+
+    def fail(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+
+class Answer(_Text):
+    """A prompt and its continuation."""
+
+    def __init__(
+        self, ids: Sequence[int], sampler: Sampler, *, max_new_tokens: int, stop_ids: Sequence[int], lookup: Lookup | None
+    ) -> None:
+        super().__init__(ids)
+        self.tokens = Tokens()
+        self._sampler = sampler
+        self._end = len(ids) + max_new_tokens
+        self._stop_ids = frozenset(stop_ids)
+        self._lookup = lookup
+        self._guess: list[int] = []
+        self._reading = 0
+
+    @property
+    def cancelled(self) -> bool:
+        return self.tokens.cancelled
+
+    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
+        ids = self.ids[self.done : self.done + room]
+        self._reading = len(ids)
+        self._guess = []
+        if self.done + len(ids) < len(self.ids):
+            return ids, 0
+        if self._lookup is not None and len(ids) == 1:
+            self._guess = self._lookup.guess(min(guess, room - 1, self._end - len(self.ids) - 1))
+        return ids + self._guess, 1 + len(self._guess)
+
+    def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
+        self.done += self._reading
+        chosen: list[int] = []
+        right = 0
+        for at, logits_V in enumerate(logits_WV):
+            pick = self._sampler.pick(logits_V)
+            chosen.append(pick.token)
+            self.tokens.ready.put(pick)
+            if pick.token in self._stop_ids or len(self.ids) + len(chosen) >= self._end:
+                self.tokens.ready.put(None)
+                return True
+            if at == len(self._guess) or pick.token != self._guess[at]:
+                break
+            right += 1
+        self.ids += chosen
+        self.done += right
+        if self._lookup is not None and chosen:
+            self._lookup.extend(chosen)
+            if self._guess:
+                self._lookup.learn(len(self._guess), right)
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        self.tokens.ready.put(error)
+
+
+class Reading(_Text):
+    """A text that is read from its beginning and not continued: for its embedding, or for the likelihoods of its tokens.
+
+    `result` gives the mean of its last hidden states [D], and for each token after the first a Pick if `top_logprobs` is not None.
+    """
+
+    may_reuse = False
+
+    def __init__(self, ids: Sequence[int], *, top_logprobs: int | None = None) -> None:
+        super().__init__(ids)
+        self.result: Future[tuple[Floats, list[Pick]]] = Future()
+        self._top = top_logprobs
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        super().begin_again()
+        self._sum_D: npt.NDArray[np.float64] | float = 0.0
+        self._picks: list[Pick] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self.result.cancelled()
+
+    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
+        room = room if self._top is None else min(room, LIKELIHOOD_TOKENS)
+        ids = self.ids[self.done : self.done + room]
+        return ids, 1 if self._top is None else len(ids)
+
+    def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
+        self._sum_D = self._sum_D + hidden_TD.sum(axis=0, dtype=np.float64)
+        if self._top is not None:
+            following = self.ids[self.done + 1 : self.done + 1 + len(logits_WV)]
+            self._picks += [with_log_probability(row, token, self._top) for row, token in zip(logits_WV, following, strict=False)]
+        self.done += len(hidden_TD)
+        if self.done < len(self.ids):
+            return False
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_result(((self._sum_D / len(self.ids)).astype(np.float32), self._picks))  # type: ignore[union-attr]
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_exception(error)
 
 
 class Batcher:
-    """GenAI's continuous batching, and the one thread that touches it, from its making to its end.
+    """The one thread that touches the model, from its making to its end."""
 
-    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers and unmaps it in the thread that unloads it. If
-    those were two threads, the next Ctrl-C of the first would be a segmentation fault.
-    """
-
-    def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        self._incoming: queue.SimpleQueue[tuple[list[int], Any, Tokens] | None] = queue.SimpleQueue()
+    def __init__(self, make: Callable[[], PagedModel | SerialModel], *, context_tokens: int) -> None:
+        """`make` compiles the model; it is called in the thread."""
+        self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
+        self._waiting: deque[_Text] = deque()
+        self._running: list[_Text] = []  # in the order in which they came
         made: Future[None] = Future()
-        self._thread = threading.Thread(target=self._work, args=(folder, properties, made), name="nomoat-engine", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(make, context_tokens, made), name="nomoat-engine", daemon=True)
         self._thread.start()
         made.result()
 
-    def submit(self, ids: list[int], request: Request, max_new_tokens: int, special: SpecialTokens) -> Tokens:
-        tokens = Tokens()
-        self._incoming.put((ids, generation_settings(request, max_new_tokens, special), tokens))
-        return tokens
+    def submit(self, text: _Text) -> None:
+        """Begin with this text at the next pass."""
+        self._incoming.put(text)
 
     def close(self) -> None:
+        """End the thread and free the memory. What is under way ends with an error."""
         self._incoming.put(None)
         self._thread.join()
 
-    def _work(self, folder: Path, properties: dict[str, str], made: Future[None]) -> None:
+    def _work(self, make: Callable[[], PagedModel | SerialModel], context_tokens: int, made: Future[None]) -> None:
         try:
-            self._make(folder, properties)
+            self._model = make()
+            self._pool = BlockPool(_num_blocks(self._model.block_bytes, context_tokens))
+            self._model.allocate(self._pool.num_blocks)
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it was waited for
             made.set_exception(exc)
             return
         made.set_result(None)
-        self._answer()  # in a method of its own: GenAI's handles point into the pipeline, and have to be gone before it goes
-        while self._pipeline.has_non_finished_requests():  # a cancelled request gives its memory back in the next step
-            self._pipeline.step()
-        del self._pipeline
+        while self._receive():
+            self._drop_cancelled()
+            self._pass()
+        for text in [*self._running, *self._waiting]:
+            text.fail(RuntimeError("the model was closed while it was answering"))
+        del self._model
 
-    def _make(self, folder: Path, properties: dict[str, str]) -> None:
-        import openvino_genai
+    def _receive(self) -> bool:
+        """Take in what has come; with nothing to do, wait for it. False when the end has come."""
+        while not (self._running or self._waiting) or not self._incoming.empty():
+            text = self._incoming.get()
+            if text is None:
+                return False
+            self._waiting.append(text)
+        return True
 
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.max_num_batched_tokens = BATCH_TOKENS
-        scheduler.enable_prefix_caching = True
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
+    def _drop_cancelled(self) -> None:
+        for text in [text for text in self._running if text.cancelled]:
+            self._leave(text)
+        self._waiting = deque(text for text in self._waiting if not text.cancelled)
 
-    def _answer(self) -> None:
-        numbers = itertools.count()
-        running: dict[int, tuple[Any, Tokens]] = {}
-        while True:
-            # with nothing to do, wait for a request; with work under way, take what has come and go on
-            while not self._pipeline.has_non_finished_requests() or not self._incoming.empty():
-                item = self._incoming.get()
-                if item is None:
-                    for handle, tokens in running.values():
-                        handle.cancel()
-                        tokens.ready.put(RuntimeError("the model was closed while it was answering"))
-                    return
-                self._add(next(numbers), item, running)
-            try:
-                self._pipeline.step()
-            except RuntimeError as exc:
-                for _, tokens in running.values():
-                    tokens.ready.put(exc)
-                running.clear()
-                continue
-            for number, (handle, tokens) in list(running.items()):
-                if self._hand_out(handle, tokens):
-                    del running[number]
-
-    def _add(self, number: int, item: tuple[list[int], Any, Tokens], running: dict[int, tuple[Any, Tokens]]) -> None:
-        import openvino as ov
-
-        ids, settings, tokens = item
-        try:
-            handle = self._pipeline.add_request(number, ov.Tensor(np.array([ids], np.int64)), settings)
-        except RuntimeError as exc:  # settings GenAI refuses concern this request only
-            tokens.ready.put(exc)
+    def _pass(self) -> None:
+        self._admit()
+        planned = self._plan()
+        if not planned:
             return
-        running[number] = (handle, tokens)
+        rows = [row for _, row in planned]
+        try:
+            logits_WV, hidden_TD = self._model.run(rows)
+        except RuntimeError as exc:
+            for text, _ in planned:
+                self._fail(text, exc)
+            return
+        w = t = 0
+        for text, row in planned:
+            try:
+                ended = text.take(logits_WV[w : w + row.wanted], hidden_TD[t : t + len(row.ids)])
+            except Exception as exc:  # noqa: BLE001 - one request's failure is nobody else's
+                self._fail(text, exc)
+            else:
+                self._pool.keep(text.blocks, text.digests, text.ids, text.done, text.salt)
+                if ended:
+                    self._leave(text)
+            w, t = w + row.wanted, t + len(row.ids)
 
-    @staticmethod
-    def _hand_out(handle: Any, tokens: Tokens) -> bool:
-        """Pass on what was made in this step; True if this answer has ended."""
-        import openvino_genai
+    def _admit(self) -> None:
+        """Let texts in while there are blocks for their prompts; the first one always, as the cache holds a whole context."""
+        while self._waiting and len(self._running) < (MAX_TEXTS if self._model.takes_many else 1):
+            text = self._waiting[0]
+            if self._running and len(text.ids) // BLOCK_TOKENS + 1 > self._pool.num_free:
+                return
+            self._waiting.popleft()
+            if text.may_reuse and self._model.takes_many:
+                text.blocks, text.digests = self._pool.beginning(text.ids, text.salt)
+                text.done = len(text.blocks) * BLOCK_TOKENS
+            self._running.append(text)
 
-        while handle.can_read():
-            for output in handle.read().values():
-                for token in output.generated_ids:
-                    tokens.ready.put(int(token))
-        if tokens.cancelled:
-            handle.cancel()
-            tokens.ready.put(None)
-            return True
-        if handle.get_status() != openvino_genai.GenerationStatus.RUNNING:
-            tokens.ready.put(None)
-            return True
-        return False
+    def _plan(self) -> list[tuple[_Text, Row]]:
+        """Who takes part in the next pass, and with what."""
+        writing = [text for text in self._running if len(text.ids) - text.done == 1]
+        reading = [text for text in self._running if len(text.ids) - text.done > 1]
+        guess = GUESSED_TOKENS // len(writing) if writing and self._model.takes_many else 0
+        room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else PASS_TOKENS
+        planned: list[tuple[_Text, Row]] = []
+        for text in [*writing, *reading]:
+            if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
+                continue
+            ids, wanted = text.next_tokens(room if len(text.ids) - text.done > 1 else 1 + guess, guess)
+            if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
+                continue
+            planned.append((text, Row(ids, text.done, text.blocks, wanted)))
+            room -= len(ids)
+        return planned
+
+    def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:
+        """Blocks for so many tokens, if need be those of the latest to come. False: this text itself has to wait."""
+        while not self._pool.extend(text.blocks, num_tokens):
+            latest = next((other for other in reversed(self._running) if other is not text and other not in planned), None)
+            if latest is None:
+                if not planned:
+                    self._fail(text, NotEnoughMemoryError("the cache is too small for this text", hint="shorten it"))
+                return False
+            self._leave(latest)
+            latest.begin_again()
+            self._waiting.appendleft(latest)
+        return True
+
+    def _leave(self, text: _Text) -> None:
+        self._running.remove(text)
+        self._pool.release(text.blocks)
+
+    def _fail(self, text: _Text, error: BaseException) -> None:
+        self._leave(text)
+        text.fail(error)
+
+
+def _num_blocks(block_bytes: int, context_tokens: int) -> int:
+    """How many blocks the cache has: see CACHE_BYTES."""
+    allowed = min(CACHE_BYTES, int(hardware.memory_available_bytes().value * CACHE_SHARE))
+    return max(-(-context_tokens // BLOCK_TOKENS) + 1, allowed // block_bytes if block_bytes else 0)

@@ -8,6 +8,7 @@ What this does not cover: a server that ignores a setting without a word.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from typing import Any
@@ -49,9 +50,12 @@ class Dialect:
         return (*said, *([] if self._system_role else ["takes no system message: it was put before the first question"]))
 
     def body(self, model: str, request: Request) -> dict[str, Any]:
-        """The request in this server's words. Raises UnsupportedError for top_k at a cloud API."""
-        if request.top_k and self._is_cloud:
-            raise UnsupportedError(f"`{self._host}` has no top_k", hint="leave it out, or use top_p")
+        """The request in this server's words. Raises UnsupportedError for what cannot be asked there."""
+        if request.prompt_ids is not None or request.top_logprobs is not None:
+            raise UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
+        beside_openais = _beside_openais(request)
+        if beside_openais and self._is_cloud:
+            raise UnsupportedError(f"`{self._host}` has no {next(iter(beside_openais))}", hint="leave it out, or use top_p")
         newer = self._newer_limit and request.prompt is None
         settings: dict[str, Any] = {
             "model": model,
@@ -66,8 +70,15 @@ class Dialect:
             settings["seed"] = request.seed
         if request.stop:
             settings["stop"] = list(request.stop)
-        if request.top_k:
-            settings["extra_body"] = {"top_k": request.top_k}
+        if request.presence_penalty:
+            settings["presence_penalty"] = request.presence_penalty
+        if request.frequency_penalty:
+            settings["frequency_penalty"] = request.frequency_penalty
+        if request.json_schema is not None:
+            schema = {"name": "answer", "schema": json.loads(request.json_schema)}
+            settings["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if beside_openais:
+            settings["extra_body"] = beside_openais
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
@@ -111,6 +122,18 @@ class Dialect:
             return rows
         first = {"role": rows[1]["role"], "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}
         return [first, *rows[2:]]
+
+
+def _beside_openais(request: Request) -> dict[str, Any]:
+    """Settings that OpenAI's API does not have and other servers take."""
+    extra: dict[str, Any] = {}
+    if request.top_k:
+        extra["top_k"] = request.top_k
+    if request.min_p:
+        extra["min_p"] = request.min_p
+    if request.repetition_penalty != 1:
+        extra["repetition_penalty"] = request.repetition_penalty
+    return extra
 
 
 def _names(refusal: str, word: str) -> bool:

@@ -6,11 +6,16 @@ words with the prompt. `answers` overrides the answer to a given last message.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from nomoat.errors import ContextExceededError
-from nomoat.records import Chunk, ContinuationScore, Request, Usage
+from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood, Usage
 
 FAKE_CONTEXT_TOKENS = 4096
 
@@ -32,16 +37,26 @@ class FakeEngine:
             raise ContextExceededError(
                 prompt_tokens=prompt_tokens, max_new_tokens=request.max_new_tokens, context_tokens=self.context_tokens
             )
-        last = request.prompt if request.prompt is not None else request.messages[-1].content
+        last = request.messages[-1].content if request.messages else self._text(request)
         words = self._answers.get(last, " ".join(reversed(last.split()))).split(" ")
         kept = words[: request.max_new_tokens]
         for at, word in enumerate(kept):
-            yield Chunk(text=word if at == 0 else f" {word}")
+            text = word if at == 0 else f" {word}"
+            yield Chunk(text=text, likelihoods=() if request.top_logprobs is None else (_likelihood(text, request),))
         yield Chunk(
             text="",
             finish_reason="stop" if len(kept) == len(words) else "length",
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(kept), prefill_seconds=0.0, decode_seconds=0.0),
         )
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """How often each of eight kinds of words occurs, and 1."""
+        return np.array([[1.0, *(sum(len(word) % 8 == k for word in text.split()) for k in range(8))] for text in texts], np.float32)
+
+    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+        words = self._text(request).split()
+        found = [_likelihood(word if at == 0 else f" {word}", request) for at, word in enumerate(words)]
+        return [dataclasses.replace(found[0], log_probability=None, top=()), *found[1:]]
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         known = set(self._text(request).lower().split())
@@ -60,4 +75,16 @@ class FakeEngine:
 
     @staticmethod
     def _text(request: Request) -> str:
+        if request.prompt_ids is not None:
+            return " ".join(map(str, request.prompt_ids))
         return request.prompt if request.prompt is not None else "\n".join(m.content for m in request.messages)
+
+
+def _likelihood(text: str, request: Request) -> TokenLikelihood:
+    """Every word is certain by half; the others that were asked for are a quarter as likely as the one before."""
+    content = text.encode()
+    top = [
+        TokenLikelihood(token_id=at, content=content if at == 0 else b"?" * at, log_probability=-math.log(2 * 4**at))
+        for at in range(request.top_logprobs or 0)
+    ]
+    return TokenLikelihood(token_id=0, content=content, log_probability=-math.log(2), top=tuple(top))

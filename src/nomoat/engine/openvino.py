@@ -13,14 +13,21 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from nomoat import config
 from nomoat.engine import hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
-from nomoat.engine.batching import Batcher, Tokens
+from nomoat.engine.batching import Answer, Batcher, Reading, Tokens
+from nomoat.engine.grammar import Grammars
 from nomoat.engine.likelihood import Scorer
-from nomoat.engine.serial import Serial
-from nomoat.errors import BadFileError, ContextExceededError
-from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
+from nomoat.engine.lookup import Lookup
+from nomoat.engine.paged import PagedModel
+from nomoat.engine.sampling import Pick, Sampler
+from nomoat.engine.serial import SerialModel
+from nomoat.errors import BadFileError, ContextExceededError, UsageError
+from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
 class OpenVINOEngine:
@@ -38,14 +45,14 @@ class OpenVINOEngine:
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
             raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
         self.digest: str = facts["digest"]
-        sizes = Dimensions(**facts["sizes"])
+        sizes = self._sizes = Dimensions(**facts["sizes"])
         self.context_tokens: int | None = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = tokenizer.load(folder)
+        self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._lock = threading.Lock()
-        self._make_batcher = Batcher if sizes.has_paged_attention else Serial
-        self._batcher: Batcher | Serial | None = None
+        self._batcher: Batcher | None = None
         self._scorer: Scorer | None = None
 
     def use_template(self, name: str) -> None:
@@ -54,13 +61,20 @@ class OpenVINOEngine:
         self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        ids = self._checked_ids(request)
+        ids = self._prompt_ids(request)
+        self._require_room(len(ids), 1, request.max_new_tokens)
+        assert self.context_tokens is not None
+        answer = Answer(
+            ids,
+            Sampler(request, ids, self._grammars.of_schema(request.json_schema) if request.json_schema is not None else None),
+            max_new_tokens=min(request.max_new_tokens, self.context_tokens - len(ids)),
+            stop_ids=self.tokenizer.special.stop_ids,
+            lookup=Lookup(ids),
+        )
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
-        assert self.context_tokens is not None
-        room = self.context_tokens - len(ids)
-        tokens = batcher.submit(ids, request, min(request.max_new_tokens, room), self.tokenizer.special)
-        return self._stream(request, len(ids), tokens, started)
+        batcher.submit(answer)
+        return self._stream(request, len(ids), answer.tokens, started)
 
     def _stream(self, request: Request, prompt_tokens: int, tokens: Tokens, started: float) -> Iterator[Chunk]:
         text = _StopWatch((*request.stop, *(self.tokenizer.stops if request.messages else ())))
@@ -69,14 +83,19 @@ class OpenVINOEngine:
         count = 0
         reason: FinishReason = "length"
         try:
-            for token in tokens:
+            for pick in tokens:
+                if pick is None:
+                    yield Chunk(text="")
+                    continue
                 first_at = first_at or time.perf_counter()
                 count += 1
-                if token in self.tokenizer.special.stop_ids:
+                if pick.token in self.tokenizer.special.stop_ids:
                     reason = "stop"
                     break
-                if piece := text.push(stream.push(token)):
-                    yield Chunk(text=piece)
+                piece = text.push(stream.push(pick.token))
+                likelihoods = () if request.top_logprobs is None else (self._likelihood(pick),)
+                if piece or likelihoods:
+                    yield Chunk(text=piece, likelihoods=likelihoods)
                 if text.stopped:
                     reason = "stop"
                     break
@@ -91,6 +110,30 @@ class OpenVINOEngine:
             decode_seconds=ended - (first_at or ended),
         )
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return np.stack([reading.result.result()[0] for reading in self._read([self._text_ids(text) for text in texts])])
+
+    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+        ids = self._prompt_ids(request)
+        (reading,) = self._read([ids], top_logprobs=request.top_logprobs or 0)
+        return [self._likelihood(pick) for pick in [Pick(ids[0]), *reading.result.result()[1]]]
+
+    def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
+        for row in rows:
+            if not row:
+                raise UsageError("the text has no tokens", hint="write something into it")
+            self._require_room(len(row), 0)
+        readings = [Reading(row, top_logprobs=top_logprobs) for row in rows]
+        batcher = self._started_batcher()
+        for reading in readings:
+            batcher.submit(reading)
+        return readings
+
+    def _likelihood(self, pick: Pick) -> TokenLikelihood:
+        top = tuple(self._likelihood(Pick(token, log_probability)) for token, log_probability in pick.top)
+        content = bytes(self._grammars.words().decode_bytes([pick.token]))
+        return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         if not continuations:
@@ -109,7 +152,7 @@ class OpenVINOEngine:
         return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
 
     def count_tokens(self, request: Request) -> int:
-        return len(self.tokenizer.prompt_ids(request))
+        return len(self._prompt_ids(request))
 
     def close(self) -> None:
         with self._lock:
@@ -117,10 +160,22 @@ class OpenVINOEngine:
                 self._batcher.close()
             self._batcher = self._scorer = None
 
-    def _checked_ids(self, request: Request) -> list[int]:
-        ids = self.tokenizer.prompt_ids(request)
-        self._require_room(len(ids), 1, request.max_new_tokens)
+    def _prompt_ids(self, request: Request) -> list[int]:
+        if request.prompt_ids is None:
+            ids = self.tokenizer.prompt_ids(request)
+        else:
+            ids = list(request.prompt_ids)
+            if strange := [token for token in ids if not 0 <= token < self._sizes.vocabulary]:
+                raise UsageError(
+                    f"token {strange[0]} is not one of this model's {self._sizes.vocabulary:,}",
+                    hint="send text, or this model's own tokens",
+                )
+        if not ids:
+            raise UsageError("the prompt has no tokens", hint="write something into it")
         return ids
+
+    def _text_ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_bos=True)
 
     def _require_room(self, prompt_tokens: int, needed: int, wanted: int | None = None) -> None:
         if self.context_tokens is not None and prompt_tokens + needed > self.context_tokens:
@@ -128,11 +183,17 @@ class OpenVINOEngine:
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens
             )
 
-    def _started_batcher(self) -> Batcher | Serial:
+    def _make_model(self) -> PagedModel | SerialModel:
+        model = PagedModel if self._sizes.has_paged_attention else SerialModel
+        made = model(self._folder, self.layout.properties)
+        hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used
+        return made
+
+    def _started_batcher(self) -> Batcher:
         with self._lock:
             if self._batcher is None:
-                self._batcher = self._make_batcher(self._folder, self.layout.properties)
-                hugepages.use_for_large_mappings()
+                assert self.context_tokens is not None
+                self._batcher = Batcher(self._make_model, context_tokens=self.context_tokens)
             return self._batcher
 
 

@@ -1,82 +1,53 @@
-"""Writing answers one after another: for models whose attention OpenVINO cannot page, which continuous batching would answer wrongly.
+"""An imported model run over one text at a time: for models whose attention OpenVINO cannot page.
 
-What this does not have: requests at the same time wait for each other, and no prompt's beginning is kept for the next.
+What this does not have: texts at the same time wait for each other, no prompt's beginning is kept for the next, no guesses are made.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from nomoat.engine.batching import Tokens, generation_settings
-from nomoat.engine.tokenizer import SpecialTokens
-from nomoat.records import Request
+from nomoat.engine.paged import Row, ask_for_what_is_wanted, core
 
 
-class Serial:
-    """GenAI's pipeline over a stateful model, and the one thread that touches it: see `batching.Batcher` for why it is one."""
+class SerialModel:
+    """What `paged.PagedModel` is, for one row in a pass, which goes on where the last pass ended or begins anew."""
+
+    takes_many = False
+    block_bytes = 0
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        self._incoming: queue.SimpleQueue[tuple[list[int], Any, Tokens] | None] = queue.SimpleQueue()
-        self._closing = False
-        made: Future[None] = Future()
-        self._thread = threading.Thread(target=self._work, args=(folder, properties, made), name="nomoat-engine", daemon=True)
-        self._thread.start()
-        made.result()
+        model = core().read_model(folder / "openvino_model.xml")
+        ask_for_what_is_wanted(model, folder, token_axis=1)
+        compiled = core().compile_model(model, "CPU", properties)
+        self._request = compiled.create_infer_request()
+        self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
-    def submit(self, ids: list[int], request: Request, max_new_tokens: int, special: SpecialTokens) -> Tokens:
-        tokens = Tokens()
-        self._incoming.put((ids, generation_settings(request, max_new_tokens, special), tokens))
-        return tokens
+    def allocate(self, num_blocks: int) -> None:
+        """Nothing: the model holds its cache itself."""
 
-    def close(self) -> None:
-        self._closing = True
-        self._incoming.put(None)
-        self._thread.join()
-
-    def _work(self, folder: Path, properties: dict[str, str], made: Future[None]) -> None:
-        import openvino_genai
-
-        try:
-            pipeline = openvino_genai.LLMPipeline(str(folder), "CPU", ATTENTION_BACKEND="SDPA", **properties)
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it was waited for
-            made.set_exception(exc)
-            return
-        made.set_result(None)
-        while (item := self._incoming.get()) is not None:
-            ids, settings, tokens = item
-            try:
-                self._answer(pipeline, ids, settings, tokens)
-            except RuntimeError as exc:
-                tokens.ready.put(exc)
-
-    def _answer(self, pipeline: Any, ids: list[int], settings: Any, tokens: Tokens) -> None:
+    def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
         import openvino as ov
 
-        if not (self._closing or tokens.cancelled):
-            pipeline.generate(ov.Tensor(np.array([ids], np.int64)), settings, _handing_out(tokens, lambda: self._closing))
-        tokens.ready.put(RuntimeError("the model was closed while it was answering") if self._closing else None)
-
-
-def _handing_out(tokens: Tokens, is_closing: Any) -> Any:
-    """What GenAI calls with each new token."""
-    import openvino_genai
-
-    class Streamer(openvino_genai.StreamerBase):  # type: ignore[misc]
-        def write(self, new: int | Sequence[int]) -> Any:
-            for token in [new] if isinstance(new, int) else new:
-                tokens.ready.put(int(token))
-            if tokens.cancelled or is_closing():
-                return openvino_genai.StreamingStatus.CANCEL
-            return openvino_genai.StreamingStatus.RUNNING
-
-        def end(self) -> None:
-            """Nothing is held back."""
-
-    return Streamer()
+        (row,) = rows
+        if row.past == 0:
+            self._request.reset_state()
+        end = row.past + len(row.ids)
+        inputs = {
+            "input_ids": np.array([row.ids], np.int64),
+            "attention_mask": np.ones((1, end), np.int64),
+            "position_ids": np.arange(row.past, end, dtype=np.int64)[None],
+            "beam_idx": np.zeros(1, np.int32),
+            "wanted": np.arange(len(row.ids) - row.wanted, len(row.ids), dtype=np.int64),
+        }
+        for name, value in inputs.items():
+            self._request.set_tensor(name, ov.Tensor(value))
+        self._request.start_async()
+        self._request.wait()
+        logits, hidden = (self._request.get_output_tensor(at).data for at in (0, 1))
+        return logits.reshape(-1, self.vocabulary), hidden.reshape(-1, hidden.shape[-1])

@@ -6,70 +6,78 @@ import asyncio
 import logging
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from nomoat.errors import NomoatError
 from nomoat.records import Chunk
 
 MAX_ANSWERS = 64  # at once; more wait
 
+T = TypeVar("T")
+Make = Callable[[], Iterator[Chunk]]
+
 log = logging.getLogger("nomoat.serve")
 
 
 class Answer:
-    """The chunks of one answer, read from the event loop. `stop` ends the engine's work after the chunk it is at."""
+    """What a request is answered with: one or several texts, written at the same time and read from the event loop.
 
-    def __init__(self, make: Callable[[], Iterator[Chunk]]) -> None:
-        self._make = make
+    `stop` ends the engine's work after the chunks it is at.
+    """
+
+    def __init__(self, makes: Sequence[Make]) -> None:
+        self._makes = makes
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Chunk | NomoatError] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[int, Chunk | NomoatError]] = asyncio.Queue()
         self._stopped = threading.Event()
 
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        """Raises NomoatError where the engine did."""
-        while True:
-            item = await self._queue.get()
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Chunk]]:
+        """Each chunk with the number of its text. Raises NomoatError where an engine did."""
+        left = len(self._makes)
+        while left:
+            at, item = await self._queue.get()
             if isinstance(item, NomoatError):
                 raise item
-            yield item
-            if item.finish_reason is not None:
-                return
+            yield at, item
+            left -= item.finish_reason is not None
 
     def stop(self) -> None:
-        """Ask the thread to close the engine's iterator. Calling it after the end is fine."""
+        """Ask the threads to close the engine's iterators. Calling it after the end is fine."""
         self._stopped.set()
 
-    def run(self) -> None:
-        """Runs in the thread."""
+    def run(self, at: int) -> None:
+        """Writes one text; runs in a thread."""
         try:
-            self._write()
+            self._write(at)
         except NomoatError as exc:
-            self._put(exc)
+            self._put(at, exc)
         except Exception as exc:  # noqa: BLE001  an engine's bug must end this request, not the thread without a word
             # Only places and the kind: the exception's own words may quote the prompt.
             log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
-            self._put(NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where"))
+            problem = NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
+            self._put(at, problem)
 
-    def _write(self) -> None:
+    def _write(self, at: int) -> None:
         if self._stopped.is_set():
             return
-        chunks = self._make()
+        chunks = self._makes[at]()
         try:
             for chunk in chunks:
-                self._put(chunk)
+                self._put(at, chunk)
                 if chunk.finish_reason is not None:
                     return
                 if self._stopped.is_set():
-                    self._put(NomoatError("the answer was stopped", hint="the server is shutting down"))
+                    self._put(at, NomoatError("the answer was stopped", hint="the server is shutting down"))
                     return
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
         raise RuntimeError("the engine ended without a finish reason")
 
-    def _put(self, item: Chunk | NomoatError) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+    def _put(self, at: int, item: Chunk | NomoatError) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, (at, item))
 
 
 class Answers:
@@ -77,21 +85,35 @@ class Answers:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=MAX_ANSWERS, thread_name_prefix="answer")
-        self._running: set[Answer] = set()
+        self._running: dict[Future[None], Answer] = {}
 
-    def start(self, make: Callable[[], Iterator[Chunk]]) -> Answer:
-        """Begin an answer; `make` is called in its thread."""
-        answer = Answer(make)
-        self._running.add(answer)
-        self._pool.submit(answer.run).add_done_callback(lambda _: self._running.discard(answer))
+    @property
+    def num_texts(self) -> int:
+        """Texts being written or waiting for their turn."""
+        return len(self._running)
+
+    def start(self, makes: Sequence[Make]) -> Answer:
+        """Begin an answer; each of `makes` is called in a thread of its own."""
+        answer = Answer(makes)
+        for at in range(len(makes)):
+            future = self._pool.submit(answer.run, at)
+            self._running[future] = answer
+            future.add_done_callback(self._ended)
         return answer
+
+    async def work(self, function: Callable[[], T]) -> T:
+        """The result of something that takes time, done in a thread beside the answers."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def stop(self) -> None:
         """Stop all of them."""
-        for answer in list(self._running):
+        for answer in list(self._running.values()):
             answer.stop()
 
     def close(self) -> None:
         """Stop all of them and wait for their threads, so that an engine may be closed after it."""
         self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ended(self, future: Future[None]) -> None:
+        self._running.pop(future, None)

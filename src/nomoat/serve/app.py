@@ -6,12 +6,15 @@ No prompt and no answer is logged.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
+import functools
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,29 +25,33 @@ from starlette.types import Receive, Scope, Send
 
 from nomoat import __version__, net
 from nomoat import responder as responders
-from nomoat.errors import BadRequestError, NomoatError, UnknownModelError, UsageError
-from nomoat.records import Chunk, Completion
+from nomoat.errors import BadRequestError, NomoatError, UsageError
+from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import wire
 from nomoat.serve.answers import Answer, Answers
 from nomoat.serve.auth import Guard
+from nomoat.serve.metrics import Metrics
+from nomoat.serve.models import Models
 
 # For a model whose context is not known (another server) when a client sets no limit.
 MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT = 4096
 SHUTDOWN_SECONDS = 5
-MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens; while more is tokenised, everyone else would wait
+MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
+T = TypeVar("T")
 
-def create_app(responder: Responder | Mapping[str, Responder], *, api_key: str | None = None) -> FastAPI:
-    """An OpenAI-compatible application for one responder, or for several under the names clients ask for.
 
-    The caller closes the responders, after the application has ended. `api_key`: what clients must send; None asks for none.
+def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None) -> FastAPI:
+    """An OpenAI-compatible application for one responder, for several under the names clients ask for, or for models loaded as needed.
+
+    The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none.
     """
-    served = dict(responder) if isinstance(responder, Mapping) else {responder.name: responder}
-    if not served:
-        raise UsageError("there is no model to serve")
+    models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
+    metrics = Metrics(num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()))
+    served = Served(models, answers, metrics)
     created = int(time.time())
 
     @asynccontextmanager
@@ -60,21 +67,33 @@ def create_app(responder: Responder | Mapping[str, Responder], *, api_key: str |
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await _answer(request, wire.parse_chat(await _body(request)), served, answers)
+        return await served.answer(request, wire.parse_chat(await _body(request)))
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await _answer(request, wire.parse_text(await _body(request)), served, answers)
+        return await served.answer(request, wire.parse_text(await _body(request)))
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: HttpRequest) -> Response:
+        return JSONResponse(await served.embed(wire.parse_embeddings(await _body(request))))
 
     @app.get("/v1/models")
-    async def models() -> Response:
-        return JSONResponse(wire.render_models(list(served), created=created))
+    async def list_models() -> Response:
+        return JSONResponse(wire.render_models(models.names, models.loaded(), created=created))
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/health")
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
     return app
+
+
+def _given(responder: Responder | Mapping[str, Responder]) -> Models:
+    return Models(dict(responder) if isinstance(responder, Mapping) else {responder.name: responder})
 
 
 def serve(
@@ -165,68 +184,148 @@ async def _body(request: HttpRequest) -> bytes:
     return bytes(body)
 
 
-async def _answer(request: HttpRequest, call: wire.Call, served: Mapping[str, Responder], answers: Answers) -> Response:
-    name, responder = _find(call.model, served)
-    answer = answers.start(lambda: _chunks(responder, call))
-    reply = wire.Reply(call, name)
-    chunks = aiter(answer)
-    try:
-        first = await anext(chunks)  # what is wrong with a request shows here, while there is a status to say it with
-    except BaseException:
+class Served:
+    """How requests are answered: by which model, in which thread, counted where."""
+
+    def __init__(self, models: Models, answers: Answers, metrics: Metrics) -> None:
+        self._models = models
+        self._answers = answers
+        self._metrics = metrics
+
+    async def answer(self, request: HttpRequest, call: wire.Call) -> Response:
+        """The response to a call, whole or as it is written."""
+        name = self._models.find(call.model)
+        answer = self._answers.start([functools.partial(self._chunks, name, call, asked) for asked in call.requests])
+        reply = wire.Reply(call, name)
+        prompts = len({asked.prompt if asked.prompt_ids is None else asked.prompt_ids for asked in call.requests})
+        chunks = aiter(answer)
+        try:
+            if call.stream:
+                # what is wrong with a request shows here, while there is a status to say it with
+                first = await _unless_gone(request, anext(chunks))
+                if first is not None:
+                    return _EventStream(self._events(name, reply, first, chunks, prompts), answer)
+            else:
+                wholes = await _unless_gone(request, self._wholes(name, chunks, len(call.requests)))
+                if wholes is not None:
+                    self._metrics.count_request(name, "ok")
+                    return JSONResponse(reply.whole(wholes, prompts=prompts))
+        except BaseException:
+            answer.stop()
+            self._metrics.count_request(name, "error")
+            raise
         answer.stop()
-        raise
-    if call.stream:
-        return _EventStream(_events(reply, first, chunks), answer)
-    pieces = [first.text]
-    last = first
-    try:
-        while last.finish_reason is None:
-            if await request.is_disconnected():
-                return Response(status_code=CLIENT_CLOSED_REQUEST)
-            last = await anext(chunks)
-            pieces.append(last.text)
-    finally:
-        answer.stop()
-    if last.usage is None:
-        raise NomoatError(f"`{name}` ended without its usage")
-    whole = Completion(text="".join(pieces), finish_reason=last.finish_reason, usage=last.usage)
-    return JSONResponse(reply.whole(whole))
+        self._metrics.count_request(name, "gone")
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    async def embed(self, call: wire.EmbeddingCall) -> dict[str, Any]:
+        """The body of the answer to a wish for embeddings."""
+        name = self._models.find(call.model)
+
+        def work() -> tuple[Any, int]:
+            with self._models.use(name) as responder:
+                tokens = sum(responder.engine.count_tokens(Request(prompt=text)) for text in call.texts)
+                return responder.embed(call.texts), tokens
+
+        try:
+            vectors, num_tokens = await self._answers.work(work)
+            body = wire.render_embeddings(call, name, vectors, num_tokens)
+        except BaseException:
+            self._metrics.count_request(name, "error")
+            raise
+        self._metrics.count_request(name, "ok")
+        return body
+
+    async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], count: int) -> list[wire.Whole]:
+        pieces: list[list[Chunk]] = [[] for _ in range(count)]
+        async for at, chunk in chunks:
+            pieces[at].append(chunk)
+            if chunk.usage is not None:
+                self._metrics.count_answer(name, chunk.usage)
+        return [_whole(name, parts) for parts in pieces]
+
+    async def _events(
+        self, name: str, reply: wire.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]], prompts: int
+    ) -> AsyncIterator[bytes]:
+        usages: list[Usage] = []
+        outcome = "gone"
+        yield reply.opening()
+        try:
+            async for at, chunk in _first_and_rest(first, rest):
+                if chunk.usage is not None:
+                    usages.append(chunk.usage)
+                    self._metrics.count_answer(name, chunk.usage)
+                yield reply.event(chunk, at)
+            outcome = "ok"
+            yield reply.closing(usages, prompts=prompts)
+        except NomoatError as error:
+            outcome = "error"
+            yield wire.render_error_event(error)
+        finally:
+            self._metrics.count_request(name, outcome)
+
+    def _chunks(self, name: str, call: wire.Call, request: Request) -> Iterator[Chunk]:
+        """One text of an answer, in its thread."""
+        with self._models.use(name) as responder:
+            if call.echo:
+                yield from _prompt_chunks(responder, request)
+            if call.max_new_tokens == 0:
+                tokens = responder.engine.count_tokens(request)
+                usage = Usage(prompt_tokens=tokens, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
+                yield Chunk(text="", finish_reason="length", usage=usage)
+            else:
+                limit = call.max_new_tokens or _room(responder, request)
+                yield from responder.stream(dataclasses.replace(request, max_new_tokens=limit))
 
 
-async def _events(reply: wire.Reply, first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
-    yield reply.opening() + reply.event(first)
-    try:
-        if first.finish_reason is None:
-            async for chunk in rest:
-                yield reply.event(chunk)
-    except NomoatError as error:
-        yield wire.render_error_event(error)
+def _prompt_chunks(responder: Responder, request: Request) -> Iterator[Chunk]:
+    """The prompt as part of the answer, with its likelihoods if they were asked for."""
+    if request.top_logprobs is None and request.prompt is not None:
+        yield Chunk(text=request.prompt)
         return
-    yield wire.DONE
+    likelihoods = responder.prompt_likelihoods(request)
+    text = request.prompt or b"".join(one.content for one in likelihoods).decode("utf-8", "replace")
+    yield Chunk(text=text, likelihoods=() if request.top_logprobs is None else tuple(likelihoods))
 
 
-def _chunks(responder: Responder, call: wire.Call) -> Iterator[Chunk]:
-    limit = call.max_new_tokens or _room(responder, call)
-    yield from responder.stream(dataclasses.replace(call.request, max_new_tokens=limit))
+def _whole(name: str, chunks: Sequence[Chunk]) -> wire.Whole:
+    last = chunks[-1]
+    if last.finish_reason is None or last.usage is None:
+        raise NomoatError(f"`{name}` ended without its usage")
+    text = "".join(chunk.text for chunk in chunks)
+    likelihoods = tuple(one for chunk in chunks for one in chunk.likelihoods)
+    return wire.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods)
 
 
-def _room(responder: Responder, call: wire.Call) -> int:
+async def _first_and_rest(first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
+    yield first
+    async for item in rest:
+        yield item
+
+
+async def _unless_gone(request: HttpRequest, work: Awaitable[T]) -> T | None:
+    """The result of `work`, or None as soon as the client has gone away."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, gone):
+            task.cancel()
+
+
+async def _gone(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _room(responder: Responder, request: Request) -> int:
     """How many tokens the context leaves for an answer; at least 1, so that the engine itself says that a prompt is too long."""
     context = responder.engine.context_tokens
     if context is None:
         return MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT
-    return max(1, context - responder.engine.count_tokens(call.request))
-
-
-def _find(name: str | None, served: Mapping[str, Responder]) -> tuple[str, Responder]:
-    if name is None and len(served) == 1:
-        return next(iter(served.items()))
-    known = f"known: {', '.join(served)}"
-    if name is None:
-        raise UnknownModelError("the request names no model", hint=known)
-    if name not in served:
-        raise UnknownModelError(f"there is no model `{name}` here", hint=known)
-    return name, served[name]
+    return max(1, context - responder.engine.count_tokens(request))
 
 
 async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:

@@ -1,19 +1,23 @@
 """OpenAI's JSON and our records. The only place that knows the wire format.
 
 What a client sends and we do not know is ignored, as clients send many things; but what would change the answer and is not
-supported (tools, JSON schemas, likelihoods, several answers) is refused by name.
+supported (tools, images, a bias on tokens) is refused by name.
 
 Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nomoat.errors import (
@@ -27,8 +31,11 @@ from nomoat.errors import (
     UnsupportedError,
     UsageError,
 )
-from nomoat.records import Chunk, Completion, FinishReason, Message, Request, Role, Usage
+from nomoat.records import Chunk, FinishReason, Message, Request, Role, TokenLikelihood, Usage
+from nomoat.responder import Responder
 
+MAX_TOP_LOGPROBS = 20
+MAX_CHOICES = 1024  # prompts times answers to each, in one request
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
 DONE = b"data: [DONE]\n\n"
 
@@ -36,23 +43,15 @@ DONE = b"data: [DONE]\n\n"
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "audio": (),
     "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "grammar": ("",),
     "logit_bias": ({},),
-    "min_p": (0,),
     "modalities": (["text"], []),
-    "n": (1,),
-    "presence_penalty": (0,),
     "repeat_penalty": (1,),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
 }
 STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (ContextExceededError, 400, "invalid_request_error", "context_length_exceeded"),
@@ -85,6 +84,17 @@ class _StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+class _Schema(BaseModel):
+    model_config = ConfigDict(strict=True)
+    schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+
+
+class _Format(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _Schema | None = None
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
@@ -93,54 +103,131 @@ class _Settings(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    response_format: _Format | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
 
 
 class _Chat(_Settings):
     messages: Annotated[list[_Turn], Field(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class _Text(_Settings):
-    prompt: str | list[str]
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, Field(ge=0)] | None = None  # 0 with `echo`: only what the prompt's tokens are worth
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
+        None  # not strictly OpenAI's; llama.cpp's clients send false
+    )
 
 
-_Asked = TypeVar("_Asked", bound=_Settings)
+class _Embed(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    model: str | None = None
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+
+_Asked = TypeVar("_Asked", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What a client asked. `model` None: the only one served. `max_new_tokens` None: as many as the context has room for."""
+    """What a client asked: one answer to each request. `model` None: the only one served.
+
+    `max_new_tokens` None: as many as the context has room for. `echo`: the prompt is part of the answer.
+    """
 
     kind: Kind
     model: str | None
-    request: Request
+    requests: tuple[Request, ...]
     max_new_tokens: int | None
     stream: bool
     include_usage: bool
+    echo: bool = False
+
+    @property
+    def request(self) -> Request:
+        """The first, and mostly only one."""
+        return self.requests[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingCall:
+    """What a client wants embedded. `dimensions` None: as many as the model has."""
+
+    model: str | None
+    texts: tuple[str, ...]
+    as_base64: bool
+    dimensions: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A whole answer."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    likelihoods: tuple[TokenLikelihood, ...] = ()
 
 
 def parse_chat(body: bytes) -> Call:
     """A body of /v1/chat/completions. Raises BadRequestError."""
     asked = _parse(_Chat, body)
-    if (asked.model_extra or {}).get("logprobs") not in (None, False):
-        raise BadRequestError("`logprobs` is not supported", param="logprobs", code="unsupported")
     messages = tuple(_message(turn, f"messages.{at}") for at, turn in enumerate(asked.messages))
-    return _call("chat", asked, Request(messages=messages, **_sampling(asked)), asked.max_completion_tokens or asked.max_tokens)
+    top = (asked.top_logprobs or 0) if asked.logprobs else None
+    request = Request(messages=messages, top_logprobs=top, **_sampling(asked))
+    return _call("chat", asked, [request], asked.max_completion_tokens or asked.max_tokens)
 
 
 def parse_text(body: bytes) -> Call:
-    """A body of /v1/completions: one prompt that no chat template touches. Raises BadRequestError."""
+    """A body of /v1/completions: prompts that no chat template touches, as text or as token ids. Raises BadRequestError."""
     asked = _parse(_Text, body)
-    logprobs = (asked.model_extra or {}).get("logprobs")
-    if logprobs is not None and logprobs is not False:  # 0 asks for the chosen token's
-        raise BadRequestError("`logprobs` is not supported", param="logprobs", code="unsupported")
-    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-    if len(prompts) != 1 or not prompts[0]:
-        raise BadRequestError(f"`prompt` holds {len(prompts)} prompts; send one that is not empty", param="prompt")
-    return _call("text", asked, Request(prompt=prompts[0], **_sampling(asked)), asked.max_tokens or COMPLETION_MAX_TOKENS)
+    top = None if asked.logprobs is None or asked.logprobs is False else int(asked.logprobs)
+    prompts = _prompts(asked.prompt)
+    if not prompts or not all(prompts):
+        raise BadRequestError("`prompt` is empty, or one of its prompts is", param="prompt")
+    settings = {"top_logprobs": top, **_sampling(asked)}
+    requests = [
+        Request(prompt=prompt, **settings) if isinstance(prompt, str) else Request(prompt_ids=tuple(prompt), **settings)
+        for prompt in prompts
+    ]
+    max_new_tokens = COMPLETION_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens
+    if max_new_tokens == 0 and not asked.echo:
+        raise BadRequestError("`max_tokens`: 0 goes with `echo` only", param="max_tokens")
+    return replace(_call("text", asked, requests, max_new_tokens), echo=bool(asked.echo))
+
+
+def parse_embeddings(body: bytes) -> EmbeddingCall:
+    """A body of /v1/embeddings. Raises BadRequestError."""
+    asked = _parse(_Embed, body)
+    texts = (asked.input,) if isinstance(asked.input, str) else tuple(asked.input)
+    if not texts or not all(texts):
+        raise BadRequestError("`input` is empty, or one of its texts is", param="input")
+    if len(texts) > MAX_CHOICES:
+        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {MAX_CHOICES:,}", param="input")
+    return EmbeddingCall(
+        model=asked.model, texts=texts, as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions
+    )  # fmt: skip
+
+
+def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if all(isinstance(part, int) for part in prompt):
+        return [cast(list[int], prompt)]
+    return cast(list[str | list[int]], prompt)
 
 
 def _parse(shape: type[_Asked], body: bytes) -> _Asked:
@@ -160,11 +247,14 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
     return asked
 
 
-def _call(kind: Kind, asked: _Settings, request: Request, max_new_tokens: int | None) -> Call:
+def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tokens: int | None) -> Call:
+    n = asked.n or 1
+    if n * len(requests) > MAX_CHOICES:
+        raise BadRequestError(f"{n * len(requests):,} answers are asked for; ask for at most {MAX_CHOICES:,}", param="n")
     return Call(
         kind=kind,
         model=asked.model,
-        request=request,
+        requests=tuple(_numbered(request, at) for request in requests for at in range(n)),
         max_new_tokens=max_new_tokens,
         stream=bool(asked.stream),
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
@@ -187,6 +277,21 @@ def _message(turn: _Turn, where: str) -> Message:
     return Message(role=cast(Role, role), content="".join(part.text or "" for part in turn.content))
 
 
+def _numbered(request: Request, at: int) -> Request:
+    """The answers to one prompt differ, and with a seed are the same ones again."""
+    return request if request.seed is None else replace(request, seed=request.seed + at)
+
+
+def _schema(asked: _Format | None) -> str | None:
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return '{"type": "object"}'
+    if asked.json_schema is None or asked.json_schema.schema_ is None:
+        raise BadRequestError("`response_format.json_schema.schema` is missing", param="response_format")
+    return json.dumps(asked.json_schema.schema_)
+
+
 def _sampling(asked: _Settings) -> dict[str, Any]:
     """OpenAI's defaults where a client says nothing: temperature 1, so that the same client behaves the same here."""
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
@@ -194,6 +299,11 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
         "top_k": asked.top_k or 0,
+        "min_p": asked.min_p or 0.0,
+        "repetition_penalty": 1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
+        "presence_penalty": asked.presence_penalty or 0.0,
+        "frequency_penalty": asked.frequency_penalty or 0.0,
+        "json_schema": _schema(asked.response_format),
         "seed": None if asked.seed is None else asked.seed % 2**63,
         "stop": tuple(text for text in stop if text),
     }
@@ -201,46 +311,60 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- what we answer
 class Reply:
-    """One answer's envelope: the same id, time and model on every event."""
+    """The envelope of a call's answers: the same id, time and model on every event. Choices are numbered from 0."""
 
     def __init__(self, call: Call, model: str) -> None:
         self._chat = call.kind == "chat"
         self._include_usage = call.stream and call.include_usage
+        self._offsets = [0] * len(call.requests)  # where each choice's text has come to
         self._envelope = {
             "id": ("chatcmpl-" if self._chat else "cmpl-") + uuid.uuid4().hex,
             "created": int(time.time()),
             "model": model,
         }
 
-    def whole(self, completion: Completion) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": _finish(completion.finish_reason)}
-        if self._chat:
-            choice["message"] = {"role": "assistant", "content": completion.text, "refusal": None}
-        else:
-            choice["text"] = completion.text
+    def whole(self, answers: Sequence[Whole], *, prompts: int = 1) -> dict[str, Any]:
+        """The body of answers that are not streamed. `prompts`: how many the answers were to; each counts once."""
+        choices = []
+        for at, answer in enumerate(answers):
+            choice = self._choice(at, _finish(answer.finish_reason), answer.likelihoods)
+            if self._chat:
+                choice["message"] = {"role": "assistant", "content": answer.text, "refusal": None}
+            else:
+                choice["text"] = answer.text
+            choices.append(choice)
         kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._envelope, "object": kind, "choices": [choice], "usage": render_usage(completion.usage)}
+        usage = render_usage(*(answer.usage for answer in answers), each=len(answers) // prompts)
+        return {**self._envelope, "object": kind, "choices": choices, "usage": usage}
 
     def opening(self) -> bytes:
-        """The first event of a chat: the role. A text completion has none."""
-        return self._event({"role": "assistant", "content": ""}, None) if self._chat else b""
+        """The first events of a chat: the role. A text completion has none."""
+        if not self._chat:
+            return b""
+        return b"".join(self._event(at, {"role": "assistant", "content": ""}, None, ()) for at in range(len(self._offsets)))
 
-    def event(self, chunk: Chunk) -> bytes:
-        """The events of one chunk: its text, and at the end the reason and, if asked for, the usage."""
-        events = self._event({"content": chunk.text}, None) if chunk.text else b""
+    def event(self, chunk: Chunk, at: int = 0) -> bytes:
+        """The events of one chunk of choice `at`: its text, and at the end the reason."""
+        events = b""
+        if chunk.text or chunk.likelihoods:
+            events += self._event(at, {"content": chunk.text}, None, chunk.likelihoods)
         if chunk.finish_reason is not None:
-            events += self._event({}, _finish(chunk.finish_reason))
-            if self._include_usage and chunk.usage is not None:
-                events += _sse({**self._envelope, "object": self._object, "choices": [], "usage": render_usage(chunk.usage)})
+            events += self._event(at, {}, _finish(chunk.finish_reason), ())
         return events
+
+    def closing(self, usages: Sequence[Usage], *, prompts: int = 1) -> bytes:
+        """The last events: the usage, if it was asked for, and the end."""
+        if not self._include_usage:
+            return DONE
+        usage = render_usage(*usages, each=len(usages) // prompts)
+        return _sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
 
     @property
     def _object(self) -> str:
         return "chat.completion.chunk" if self._chat else "text_completion"
 
-    def _event(self, delta: dict[str, str], finish_reason: str | None) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": finish_reason}
+    def _event(self, at: int, delta: dict[str, str], finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> bytes:
+        choice = self._choice(at, finish_reason, likelihoods)
         if self._chat:
             choice["delta"] = delta
         else:
@@ -250,19 +374,81 @@ class Reply:
             event["usage"] = None
         return _sse(event)
 
+    def _choice(self, at: int, finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
+        logprobs: dict[str, Any] | None = None
+        if likelihoods and self._chat:
+            logprobs = {"content": [_chat_likelihood(one) for one in likelihoods], "refusal": None}
+        elif likelihoods:
+            logprobs = self._text_likelihoods(at, likelihoods)
+        return {"index": at, "logprobs": logprobs, "finish_reason": finish_reason}
 
-def render_usage(usage: Usage) -> dict[str, int]:
-    """Tokens in OpenAI's words."""
+    def _text_likelihoods(self, at: int, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
+        offsets = []
+        for one in likelihoods:
+            offsets.append(self._offsets[at])
+            self._offsets[at] += len(one.content.decode("utf-8", "ignore"))
+        return {
+            "tokens": [_token(one) for one in likelihoods],
+            "token_logprobs": [one.log_probability for one in likelihoods],
+            "top_logprobs": [_top_of_text(one) for one in likelihoods],
+            "text_offset": offsets,
+        }
+
+
+def _token(one: TokenLikelihood) -> str:
+    """A token's text; as OpenAI writes it where it is no whole character, so that two tokens never look the same."""
+    try:
+        return one.content.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in one.content)
+
+
+def _chat_likelihood(one: TokenLikelihood) -> dict[str, Any]:
+    top = [{"token": _token(other), "logprob": other.log_probability, "bytes": list(other.content)} for other in one.top]
+    return {"token": _token(one), "logprob": one.log_probability, "bytes": list(one.content), "top_logprobs": top}
+
+
+def _top_of_text(one: TokenLikelihood) -> dict[str, float | None] | None:
+    """The likeliest tokens, and the token itself. None where nothing was asked for, and for the first token of a text."""
+    if not one.top:
+        return None
+    return {_token(other): other.log_probability for other in (one, *one.top)}
+
+
+def render_embeddings(call: EmbeddingCall, model: str, vectors_ND: npt.NDArray[np.float32], num_tokens: int) -> dict[str, Any]:
+    """The body of /v1/embeddings; vectors have length 1, as OpenAI's have. Raises BadRequestError for other dimensions."""
+    if call.dimensions not in (None, vectors_ND.shape[1]):
+        raise BadRequestError(f"`dimensions` can only be {vectors_ND.shape[1]:,} for this model", param="dimensions")
+    unit_ND = (vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)).astype("<f4")
+    rows = [base64.b64encode(row.tobytes()).decode() if call.as_base64 else row.tolist() for row in unit_ND]
+    data = [{"object": "embedding", "index": at, "embedding": row} for at, row in enumerate(rows)]
+    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens}}
+
+
+def render_usage(*usages: Usage, each: int = 1) -> dict[str, int]:
+    """Tokens in OpenAI's words, of all answers together; of `each` answers in a row to one prompt, the prompt counts once."""
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages[::each])
+    completion_tokens = sum(usage.completion_tokens for usage in usages)
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
     }
 
 
-def render_models(names: list[str], *, created: int) -> dict[str, Any]:
-    """The body of /v1/models."""
-    rows = [{"id": name, "object": "model", "created": created, "owned_by": "nomoat"} for name in names]
+def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, created: int) -> dict[str, Any]:
+    """The body of /v1/models. What is known of a model only while it is in memory is null before."""
+    rows = []
+    for name in names:
+        responder = loaded.get(name)
+        row = {"id": name, "object": "model", "created": created, "owned_by": "nomoat", "loaded": responder is not None}
+        row |= {
+            "context_tokens": responder.engine.context_tokens if responder else None,
+            "licence": responder.licence if responder else None,
+            "local": responder.is_local if responder else None,
+            "digest": responder.digest if responder else None,
+        }
+        rows.append(row)
     return {"object": "list", "data": rows}
 
 

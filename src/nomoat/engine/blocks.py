@@ -1,0 +1,103 @@
+"""Which text's keys and values lie in which block of the cache, and which texts share one.
+
+A full block is kept under the digest of all tokens up to its end, so that the next text that begins the same way need not read them
+again. Blocks nobody uses are given away again in this order: those whose content is of no use, those never used, the longest unused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from nomoat.engine.paged import BLOCK_TOKENS
+
+
+class BlockPool:
+    """The blocks of one model's cache. Not thread-safe."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._untouched = 0  # from here on no block has been used: memory the operating system has not given yet
+        self._free: list[int] = []
+        self._idle: OrderedDict[int, None] = OrderedDict()  # kept, and used by nobody; the longest unused first
+        self._users = [0] * num_blocks
+        self._kept: dict[bytes, int] = {}
+        self._digests: dict[int, bytes] = {}
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that could be had now."""
+        return len(self._free) + self.num_blocks - self._untouched + len(self._idle)
+
+    def beginning(self, ids: Sequence[int], salt: bytes) -> tuple[list[int], list[bytes]]:
+        """The kept blocks that hold the beginning of these tokens, now used once more, and their digests.
+
+        The last token is never among them: its logits are what is asked for. `salt` tells apart what the same tokens mean to different
+        adapters.
+        """
+        blocks, digests = [], []
+        for digest in _chain(ids[: (len(ids) - 1) // BLOCK_TOKENS * BLOCK_TOKENS], salt):
+            block = self._kept.get(digest)
+            if block is None:
+                break
+            self._idle.pop(block, None)
+            self._users[block] += 1
+            blocks.append(block)
+            digests.append(digest)
+        return blocks, digests
+
+    def extend(self, blocks: list[int], num_tokens: int) -> bool:
+        """Give a text the blocks it needs for `num_tokens` tokens in all. False, and nothing given, if there are not that many."""
+        missing = -(-num_tokens // BLOCK_TOKENS) - len(blocks)
+        if missing > self.num_free:
+            return False
+        for _ in range(missing):
+            block = self._take()
+            self._users[block] = 1
+            blocks.append(block)
+        return True
+
+    def keep(self, blocks: Sequence[int], digests: list[bytes], ids: Sequence[int], done: int, salt: bytes) -> None:
+        """Note the content of the blocks that are full now. `digests` are those noted before, and grow."""
+        while (start := len(digests) * BLOCK_TOKENS) + BLOCK_TOKENS <= done:
+            digest = _next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS])
+            block = blocks[len(digests)]
+            digests.append(digest)
+            if digest not in self._kept:  # else two texts have read the same at the same time
+                self._kept[digest] = block
+                self._digests[block] = digest
+
+    def release(self, blocks: list[int]) -> None:
+        """A text has ended: its blocks are free, or kept for the next one; the last is given away first: it builds on the rest."""
+        for block in reversed(blocks):
+            self._users[block] -= 1
+            if self._users[block] == 0:
+                if block in self._digests:
+                    self._idle[block] = None
+                else:
+                    self._free.append(block)
+        blocks.clear()
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self._untouched < self.num_blocks:
+            self._untouched += 1
+            return self._untouched - 1
+        block, _ = self._idle.popitem(last=False)
+        del self._kept[self._digests.pop(block)]
+        return block
+
+
+def _chain(ids: Sequence[int], salt: bytes) -> list[bytes]:
+    digests: list[bytes] = []
+    for start in range(0, len(ids), BLOCK_TOKENS):
+        digests.append(_next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS]))
+    return digests
+
+
+def _next_digest(before: bytes, ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(before + np.asarray(ids, np.int64).tobytes(), digest_size=16).digest()

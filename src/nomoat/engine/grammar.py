@@ -1,0 +1,75 @@
+"""Answers that follow a JSON schema: at each token, which ones may come next. The work is done by llguidance."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine.tokenizer import Tokenizer
+from nomoat.errors import UsageError
+
+
+class Grammar:
+    """One answer's place in its schema."""
+
+    def __init__(self, matcher: Any, vocabulary: int) -> None:
+        from llguidance.numpy import allocate_token_bitmask
+
+        self._matcher = matcher
+        self._mask = allocate_token_bitmask(1, vocabulary)
+
+    def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
+        """Set the logits of the tokens that may not come next to minus infinity, in place."""
+        from llguidance.numpy import apply_token_bitmask_inplace, fill_next_token_bitmask
+
+        fill_next_token_bitmask(self._matcher, self._mask, 0)
+        apply_token_bitmask_inplace(logits_V[None], self._mask)
+
+    def accept(self, token: int) -> None:
+        """This token has been chosen."""
+        self._matcher.consume_token(token)
+
+
+class Grammars:
+    """Makes grammars for one model's vocabulary. Safe to call from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._lock = threading.Lock()
+        self._words: Any = None
+
+    def of_schema(self, schema: str) -> Grammar:
+        """A grammar for a JSON schema, given as JSON. Raises UsageError for what is no schema, or none that can be followed."""
+        from llguidance import LLMatcher
+
+        try:
+            asked = json.loads(schema)
+        except json.JSONDecodeError as exc:
+            raise UsageError(f"the JSON schema is not JSON: {exc}", hint="see https://json-schema.org") from exc
+        if not isinstance(asked, dict | bool):
+            raise UsageError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="see https://json-schema.org")
+        try:
+            # without spaces of the model's choice: a small model may go on with them for ever
+            grammar = LLMatcher.grammar_from_json_schema(asked, defaults={"whitespace_flexible": False})
+            matcher = LLMatcher(self.words(), grammar, log_level=0)
+            problem = matcher.get_error()
+        except ValueError as exc:
+            problem = str(exc)
+        if problem:
+            raise UsageError(f"this JSON schema cannot be followed: {problem.strip().splitlines()[0]}", hint="use a simpler one")
+        return Grammar(matcher, self._vocabulary)
+
+    def words(self) -> Any:
+        """The vocabulary as llguidance knows it, made when it is first asked for."""
+        from llguidance import LLTokenizer
+
+        with self._lock:
+            if self._words is None:
+                special = self._tokenizer.special
+                self._words = LLTokenizer(self._tokenizer.backend.to_str(), n_vocab=self._vocabulary, eos_token=special.eos_id)
+            return self._words

@@ -1,0 +1,132 @@
+"""An imported model compiled for paged attention: many texts in one pass, their keys and values in blocks that texts may share.
+
+OpenVINO turns the stateful model into this one itself; nomoat adds an input that says of which tokens logits are wanted, and the last
+hidden states as a second output, so that one compiled model writes answers, embeds texts and tells likelihoods.
+
+Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.errors import BadFileError
+
+BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
+CACHES = ("key_cache.", "value_cache.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text's part in a pass: its new tokens, how many tokens lie before them, and the blocks with those and with room for these.
+
+    `wanted`: of how many of the last new tokens logits are wanted.
+    """
+
+    ids: Sequence[int]
+    past: int
+    blocks: Sequence[int]
+    wanted: int
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's core, kept for as long as the process lives.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers and unmaps that in the thread that unloads it. If those
+    were two threads, the next Ctrl-C of the first would be a segmentation fault.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
+class PagedModel:
+    """See the module. One thread at a time. `vocabulary` is V; a block holds the keys and values of `BLOCK_TOKENS` tokens."""
+
+    takes_many = True
+
+    def __init__(self, folder: Path, properties: dict[str, str]) -> None:
+        from openvino._offline_transformations import paged_attention_transformation
+
+        model = core().read_model(folder / "openvino_model.xml")
+        paged_attention_transformation(model)
+        ask_for_what_is_wanted(model, folder, token_axis=0)
+        compiled = core().compile_model(model, "CPU", properties)
+        self._request = compiled.create_infer_request()
+        self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
+        self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
+        self.block_bytes = sum(_block_bytes(port) for port in self._caches.values())
+        self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
+
+    def allocate(self, num_blocks: int) -> None:
+        """Room for so many blocks. The operating system gives the memory when a block is first written."""
+        import openvino as ov
+
+        for name, port in self._caches.items():
+            shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
+            self._request.set_input_tensor(self._places[name], ov.Tensor(port.element_type, shape))
+
+    def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
+        lengths = [len(row.ids) for row in rows]
+        ends = np.cumsum(lengths)
+        blocks = [row.blocks[: -(-(row.past + len(row.ids)) // BLOCK_TOKENS)] for row in rows]
+        inputs: dict[str, npt.NDArray[Any]] = {
+            "input_ids": np.concatenate([row.ids for row in rows]).astype(np.int64),
+            "position_ids": np.concatenate([np.arange(row.past, row.past + len(row.ids)) for row in rows]).astype(np.int64),
+            "past_lens": np.array([row.past for row in rows], np.int32),
+            "subsequence_begins": np.array([0, *ends], np.int32),
+            "block_indices": np.concatenate(blocks).astype(np.int32),
+            "block_indices_begins": np.cumsum([0, *map(len, blocks)]).astype(np.int32),
+            "max_context_len": np.array(max(row.past + len(row.ids) for row in rows), np.int32),
+            "wanted": np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)]).astype(np.int64),
+        }
+        self._set(inputs)
+        self._request.start_async()  # `infer` would copy the outputs
+        self._request.wait()
+        logits, hidden = (self._request.get_output_tensor(at).data for at in (0, 1))
+        return logits.reshape(-1, self.vocabulary), hidden.reshape(-1, hidden.shape[-1])
+
+    def _set(self, inputs: dict[str, npt.NDArray[Any]]) -> None:
+        import openvino as ov
+
+        for name, value in inputs.items():
+            if name in self._places:  # a model without rotary positions does not ask for them
+                self._request.set_input_tensor(self._places[name], ov.Tensor(value))
+
+
+def ask_for_what_is_wanted(model: Any, folder: Path, *, token_axis: int) -> None:
+    """Add the input `wanted`, the places of the tokens whose logits are computed, and the last hidden states as a second output."""
+    from openvino import opset13 as op
+
+    head = _head(model, folder)
+    hidden = head.input(0).get_source_output()
+    wanted = op.parameter([-1], np.int64, name="wanted")
+    wanted.output(0).set_names({"wanted"})
+    head.input(0).replace_source_output(op.gather(hidden, wanted, op.constant(np.int64(token_axis))).output(0))
+    model.add_parameters([wanted])
+    model.add_results([op.result(hidden)])
+    model.validate_nodes_and_infer_types()
+
+
+def _head(model: Any, folder: Path) -> Any:
+    """The multiplication that makes logits; a bias or a cap may follow it."""
+    node = model.output("logits").get_node().input(0).get_source_output().get_node()
+    while node.get_type_name() != "MatMul":
+        if not node.inputs():
+            raise BadFileError(f"`{folder}` has no output layer", hint="remove that folder and try again")
+        node = node.input(0).get_source_output().get_node()
+    return node
+
+
+def _block_bytes(port: Any) -> int:
+    values = int(np.prod([axis.get_length() for axis in list(port.partial_shape)[1:]]))
+    return -(-values * int(port.element_type.bitwidth) // 8)

@@ -1,0 +1,115 @@
+"""Choosing the next token from its logits, as the request asks.
+
+In this order: penalties, the schema's grammar, temperature, top-k, top-p, min-p, then a draw. Log-probabilities are the model's own,
+from before all of that. Shapes: V vocabulary, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine.grammar import Grammar
+from nomoat.records import Request
+
+Logits = npt.NDArray[np.float32]
+CANDIDATES = 1024  # sorted first where a share of likelihood is asked for; nearly always enough
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A chosen token; where it was asked for with its log-probability, natural log, and the likeliest tokens with theirs."""
+
+    token: int
+    log_probability: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """The choices of one answer. With a seed they depend on the logits alone, whatever else is answered at the same time."""
+
+    def __init__(self, request: Request, prompt: Sequence[int], grammar: Grammar | None = None) -> None:
+        self._request = request
+        self._grammar = grammar
+        self._seen = set(prompt) if request.repetition_penalty != 1 else set()
+        self._counts: Counter[int] = Counter()
+        self._penalised = request.repetition_penalty != 1 or request.presence_penalty != 0 or request.frequency_penalty != 0
+        self._random = np.random.default_rng(None if request.seed is None else request.seed % 2**64)
+
+    def pick(self, logits_V: Logits) -> Pick:
+        """The next token. `logits_V` is not changed."""
+        asked = self._request
+        changed_V = logits_V
+        if self._penalised or self._grammar is not None:
+            changed_V = logits_V.copy()
+            self._penalise(changed_V)
+            if self._grammar is not None:
+                self._grammar.forbid(changed_V)
+        token = int(changed_V.argmax()) if asked.temperature == 0 else self._draw(changed_V)
+        if self._grammar is not None:
+            self._grammar.accept(token)
+        if self._penalised:
+            self._counts[token] += 1
+            self._seen.add(token)
+        if asked.top_logprobs is None:
+            return Pick(token)
+        return with_log_probability(logits_V, token, asked.top_logprobs)
+
+    def _penalise(self, logits_V: Logits) -> None:
+        """Repetition, over prompt and answer: Keskar et al. 2019, arXiv:1909.05858. The rest, over the answer: OpenAI's reference."""
+        asked = self._request
+        if asked.repetition_penalty != 1:
+            seen = np.fromiter(self._seen, np.int64)
+            values = logits_V[seen]
+            logits_V[seen] = np.where(values > 0, values / asked.repetition_penalty, values * asked.repetition_penalty)
+        if self._counts and (asked.presence_penalty or asked.frequency_penalty):
+            tokens = np.fromiter(self._counts, np.int64)
+            counts = np.fromiter(self._counts.values(), np.float32)
+            logits_V[tokens] -= np.float32(asked.presence_penalty) + np.float32(asked.frequency_penalty) * counts
+
+    def _draw(self, logits_V: Logits) -> int:
+        asked = self._request
+        scaled_V = logits_V / np.float32(asked.temperature)
+        tokens_C: npt.NDArray[np.intp] | None = None
+        if asked.top_k and asked.top_k < len(scaled_V):
+            tokens_C = np.argpartition(scaled_V, -asked.top_k)[-asked.top_k :]
+            scaled_V = scaled_V[tokens_C]
+        weights_C = np.exp(scaled_V - scaled_V.max())
+        if asked.top_p < 1:
+            kept = _likeliest_share(weights_C, asked.top_p)
+            tokens_C = kept if tokens_C is None else tokens_C[kept]
+            weights_C = weights_C[kept]
+        if asked.min_p > 0:
+            weights_C = np.where(weights_C < np.float32(asked.min_p) * weights_C.max(), np.float32(0), weights_C)
+        sums_C = np.cumsum(weights_C, dtype=np.float64)
+        place = int(np.searchsorted(sums_C, self._random.random() * sums_C[-1], side="right"))
+        return place if tokens_C is None else int(tokens_C[place])
+
+
+def with_log_probability(logits_V: Logits, token: int, num_top: int) -> Pick:
+    """A token that is given, with its log-probability and the `num_top` likeliest ones."""
+    largest = logits_V.max()
+    log_sum = float(largest) + float(np.log(np.exp(logits_V - largest).sum(dtype=np.float64)))
+    top = np.argpartition(logits_V, -num_top)[-num_top:] if num_top else np.zeros(0, np.intp)
+    top = top[np.argsort(-logits_V[top], kind="stable")]
+    return Pick(token, float(logits_V[token]) - log_sum, tuple((int(at), float(logits_V[at]) - log_sum) for at in top))
+
+
+def _likeliest_share(weights_C: Logits, share: float) -> npt.NDArray[np.intp]:
+    """The fewest candidates that hold this share of the likelihood, the likeliest first.
+
+    Source: Holtzman et al. 2020, arXiv:1904.09751.
+    """
+    total = float(weights_C.sum(dtype=np.float64)) * share
+    size = min(CANDIDATES, len(weights_C))
+    while True:
+        some = np.argpartition(weights_C, -size)[-size:]
+        order = some[np.argsort(-weights_C[some], kind="stable")]
+        sums = np.cumsum(weights_C[order], dtype=np.float64)
+        if sums[-1] >= total or size == len(weights_C):
+            return order[: int(np.searchsorted(sums, total)) + 1]
+        size = min(len(weights_C), size * 8)

@@ -1,0 +1,49 @@
+"""What the server has done, in the text format of Prometheus. Counts and times only: no prompt, no answer, no address of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from nomoat.records import Usage
+
+SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
+
+
+class Metrics:
+    """One server's numbers. Safe to call from several threads."""
+
+    def __init__(self, *, num_texts: Callable[[], int], num_loaded: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "nomoat_requests", "Requests by what became of them: ok, error, or gone (the client went away).", ["model", "outcome"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._prompt = Counter("nomoat_prompt_tokens", "Tokens of prompts read.", ["model"], registry=self._registry)
+        self._new = Counter("nomoat_completion_tokens", "Tokens written.", ["model"], registry=self._registry)
+        self._first = Histogram(
+            "nomoat_first_token_seconds", "From a request to its first token.", ["model"], buckets=SECONDS, registry=self._registry
+        )
+        self._whole = Histogram(
+            "nomoat_answer_seconds", "From a request to its last token.", ["model"], buckets=SECONDS, registry=self._registry
+        )
+        texts = Gauge("nomoat_answers_under_way", "Texts being written or waiting for their turn.", registry=self._registry)
+        texts.set_function(num_texts)
+        loaded = Gauge("nomoat_models_loaded", "Models in memory.", registry=self._registry)
+        loaded.set_function(num_loaded)
+
+    def count_request(self, model: str, outcome: str) -> None:
+        """A request has ended: `ok`, `error` or `gone`."""
+        self._requests.labels(model, outcome).inc()
+
+    def count_answer(self, model: str, usage: Usage) -> None:
+        """A text is whole."""
+        self._prompt.labels(model).inc(usage.prompt_tokens)
+        self._new.labels(model).inc(usage.completion_tokens)
+        self._first.labels(model).observe(usage.prefill_seconds)
+        self._whole.labels(model).observe(usage.seconds)
+
+    def render(self) -> bytes:
+        """The body of /metrics."""
+        return generate_latest(self._registry)

@@ -1,0 +1,237 @@
+"""Many texts at once on a tiny model: what they share, what they must not, and what happens when room is short."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+
+from nomoat.engine import batching, importer, layout
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.errors import UsageError
+from nomoat.records import Message, Request
+from nomoat.responder import Responder
+from nomoat.tune import qlora
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "파랑"]}, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def engine(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenVINOEngine]:
+    """Computed in float32, so that the same tokens give the same logits in every pass."""
+    exact = layout.Layout(dict(EXACT), {})
+    monkeypatch.setattr(layout, "choose", lambda *args, **kwargs: exact)
+    made = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    yield made
+    made.close()
+
+
+def answer(engine: OpenVINOEngine, request: Request) -> str:
+    return Responder("tiny", engine).complete(request).text
+
+
+def test_guesses_change_nothing_but_the_number_of_passes(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model soon repeats itself, so that guesses come and many are right."""
+    requests = [Request(prompt=f"the hello {text}", max_new_tokens=120, **settings) for text in ("he", "world the", "x y z")
+                for settings in ({}, {"repetition_penalty": 1.1}, {"temperature": 0.4, "seed": 3})]  # type: ignore[arg-type]  # fmt: skip
+    passes = []
+    answers = []
+    for guessed in (0, 16):
+        monkeypatch.setattr(batching, "GUESSED_TOKENS", guessed)
+        batcher = engine._started_batcher()
+        run, count = batcher._model.run, 0
+
+        def counted(rows: object, run: object = run) -> object:
+            nonlocal count
+            count += 1
+            return run(rows)  # type: ignore[operator]
+
+        monkeypatch.setattr(batcher._model, "run", counted)
+        answers.append([answer(engine, request) for request in requests])
+        monkeypatch.setattr(batcher._model, "run", run)
+        passes.append(count)
+    assert answers[0] == answers[1]
+    assert passes[1] < 0.9 * passes[0]
+
+
+def test_a_seed_gives_the_same_answer_alone_and_among_others(engine: OpenVINOEngine) -> None:
+    requests = [Request(prompt=f"the {seed}", max_new_tokens=20, temperature=1.3, top_p=0.9, seed=seed) for seed in range(9)]
+    alone = [answer(engine, request) for request in requests]
+    together = dict(Responder("tiny", engine).complete_many(requests, concurrency=9))
+    assert [together[at].text for at in range(9)] == alone
+    assert len(set(alone)) == 9
+
+
+def test_when_the_cache_is_full_texts_wait_and_lose_nothing(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [Request(prompt=f"{n} the hello world", max_new_tokens=100) for n in range(12)]
+    alone = [answer(engine, request) for request in requests]
+    engine.close()
+    monkeypatch.setattr(batching, "_num_blocks", lambda block_bytes, context_tokens: 9)
+    together = dict(Responder("tiny", engine).complete_many(requests, concurrency=12))
+    assert [together[at].text for at in range(12)] == alone
+    assert engine._started_batcher()._pool.num_free == 9
+
+
+def test_blocks_of_ended_and_cancelled_answers_come_back(engine: OpenVINOEngine) -> None:
+    batcher = engine._started_batcher()
+    for _ in range(3):
+        stream = engine.generate(Request(prompt="the hello" * 12, max_new_tokens=100))
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        answer(engine, Request(prompt="hello", max_new_tokens=5))
+    assert batcher._pool.num_free == batcher._pool.num_blocks
+
+
+def test_one_requests_failure_is_nobody_elses(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = (
+        Request(prompt="the hello", max_new_tokens=40),
+        Request(prompt="the hello", max_new_tokens=40, temperature=0.5, seed=13),
+    )
+    expected = answer(engine, good)
+    draw = batching.Sampler._draw
+
+    def fails(self: batching.Sampler, logits: object) -> int:
+        if self._request.seed == 13 and self._random.random() < 2:
+            raise ArithmeticError("meant")
+        return draw(self, logits)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batching.Sampler, "_draw", fails)
+    stream = engine.generate(good)
+    next(stream)
+    with pytest.raises(ArithmeticError, match="meant"):
+        answer(engine, bad)
+    assert "".join(chunk.text for chunk in engine.generate(good)) == expected
+
+
+def test_every_answer_follows_its_schema(engine: OpenVINOEngine) -> None:
+    """Of a model of random weights, at a high temperature: nothing but the grammar makes this JSON."""
+    schema = json.dumps(SCHEMA)
+    requests = [
+        Request(prompt=f"hello {seed}", max_new_tokens=200, temperature=1.5, seed=seed, json_schema=schema) for seed in range(50)
+    ]
+    for _, completion in Responder("tiny", engine).complete_many(requests):
+        assert completion.finish_reason == "stop"
+        jsonschema.validate(json.loads(completion.text), SCHEMA)
+
+
+def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEngine) -> None:
+    settings = {"json_schema": json.dumps(SCHEMA), "repetition_penalty": 1.3, "top_logprobs": 1, "max_new_tokens": 200}
+    chunks = list(engine.generate(Request(prompt='{"name": "the", "age": 3, "tags": ["red"]} {"name":', **settings)))  # type: ignore[arg-type]
+    jsonschema.validate(json.loads("".join(chunk.text for chunk in chunks)), SCHEMA)
+    told = [one for chunk in chunks for one in chunk.likelihoods]
+    assert b"".join(one.content for one in told).decode() == "".join(chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [("{", "the JSON schema is not JSON: "), ("[]", "the JSON schema is a list, not an object"),
+     ('{"type": "nothing"}', "this JSON schema cannot be followed: ")],
+)  # fmt: skip
+def test_what_is_no_schema_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        engine.generate(Request(prompt="x", json_schema=schema))
+    assert caught.value.message.startswith(message)
+
+
+def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
+    """Within 0.01: the weights are the same, in 8 bits a row and in the file's own floats."""
+    request = Request(prompt="the hello he", max_new_tokens=9, top_logprobs=3)
+    told = [one for chunk in engine.generate(request) for one in chunk.likelihoods]
+    prompt = engine.prompt_likelihoods(request)
+    ids = [one.token_id for one in [*prompt, *told]]
+    with torch.no_grad():
+        expected = qlora.load_model(tiny_gguf, dtype=torch.float32)(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
+    assert prompt[0].log_probability is None and prompt[0].top == ()
+    for at, one in enumerate([*prompt, *told][1:]):
+        assert one.log_probability == pytest.approx(float(expected[at, one.token_id]), abs=0.05)
+        best = np.sort(expected[at])[-3:][::-1]
+        assert [other.log_probability for other in one.top] == pytest.approx(best.tolist(), abs=0.05)
+        assert len(one.top) == 3
+    again = engine.prompt_likelihoods(Request(prompt_ids=tuple(ids)))
+    assert [one.log_probability for one in again[1:]] == pytest.approx([one.log_probability for one in [*prompt, *told][1:]], abs=1e-3)
+
+
+def test_a_long_prompts_likelihoods_are_told_in_parts_with_the_same_result(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request(prompt="the hello he " * 14, top_logprobs=0)
+    whole = [one.log_probability for one in engine.prompt_likelihoods(request)[1:]]
+    monkeypatch.setattr(batching, "LIKELIHOOD_TOKENS", 7)
+    assert [one.log_probability for one in engine.prompt_likelihoods(request)[1:]] == pytest.approx(whole, abs=1e-3)
+
+
+def test_embeddings_are_the_mean_of_the_references_last_hidden_states(
+    engine: OpenVINOEngine, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["the hello", "world", "안녕 the hello " * 9]
+    model = qlora.load_model(tiny_gguf, dtype=torch.float32)
+    expected = []
+    for text in texts:
+        with torch.no_grad():
+            states = model(input_ids=torch.tensor([engine.tokenizer.encode(text, add_bos=True)]), output_hidden_states=True)
+        expected.append(states.hidden_states[-1][0].mean(0).numpy())
+    for room in (2048, 16):  # whole, and in parts
+        monkeypatch.setattr(batching, "PASS_TOKENS", room)
+        for ours, theirs in zip(engine.embed(texts), expected, strict=True):
+            assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.9999
+
+
+def test_token_ids_may_be_the_prompt_and_strange_ones_are_refused(engine: OpenVINOEngine) -> None:
+    text = Request(prompt="the hello", max_new_tokens=8)
+    ids = tuple(engine.tokenizer.prompt_ids(text))
+    assert answer(engine, Request(prompt_ids=ids, max_new_tokens=8)) == answer(engine, text)
+    assert engine.count_tokens(Request(prompt_ids=ids)) == len(ids)
+    with pytest.raises(UsageError, match="token 9999 is not one of this model's 264"):
+        engine.generate(Request(prompt_ids=(1, 9999)))
+    with pytest.raises(UsageError, match="the prompt has no tokens"):
+        engine.generate(Request(prompt_ids=()))
+
+
+def test_a_prompt_that_takes_long_gives_signs_of_life(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "HEARTBEAT_SECONDS", 0.01)
+    batcher = engine._started_batcher()
+    run = batcher._model.run
+
+    def slow(rows: object) -> object:
+        time.sleep(0.1)
+        return run(rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batcher._model, "run", slow)
+    chunks = list(engine.generate(Request(messages=(Message(role="user", content="hello"),), max_new_tokens=2)))
+    assert chunks[0].text == "" and chunks[0].finish_reason is None and chunks[-1].finish_reason is not None
+
+
+@pytest.mark.data
+def test_embeddings_of_a_real_model_are_those_of_transformers(smollm2_gguf: Path) -> None:
+    """Of the float32 model made from the same file; ours is the served one, in 8 bits."""
+    engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))
+    texts = ["The capital of France is Paris.", "def add(a, b):\n    return a + b", "대한민국의 수도는 서울이다.", "I love this film!"]
+    model = qlora.load_model(smollm2_gguf, dtype=torch.float32)
+    for text, ours in zip(texts, engine.embed(texts), strict=True):
+        with torch.no_grad():
+            states = model(input_ids=torch.tensor([engine.tokenizer.encode(text)]), output_hidden_states=True)
+        theirs = states.hidden_states[-1][0].mean(0).numpy()
+        assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.999
+    engine.close()
+
+
+def test_settings_that_are_off_change_no_record() -> None:
+    """Stored answers are found again by what was asked: a request says the same with a default written out."""
+    plain = Request(prompt="x")
+    assert dataclasses.replace(plain, min_p=0.0, repetition_penalty=1.0, top_logprobs=None) == plain

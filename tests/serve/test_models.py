@@ -1,0 +1,132 @@
+"""Models that come and go within a memory budget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.responder import Responder
+from nomoat.serve.models import Loader, Models
+
+
+class Shelf:
+    """Fake models, and what happened to them."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.fails = False
+
+    def loader(self, *names: str, size: int = 1) -> Loader:
+        def load() -> Sequence[Responder]:
+            if self.fails:
+                raise UsageError("meant")
+            self.events.append(f"+{names[0]}")
+            return [self._responder(name) for name in names]
+
+        return Loader(names=names, planned_bytes=size, load=load)
+
+    def _responder(self, name: str) -> Responder:
+        responder = Responder(name, FakeEngine())
+        responder.close = lambda: self.events.append(f"-{name}")  # type: ignore[method-assign]
+        return responder
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+def use(models: Models, name: str) -> None:
+    with models.use(name) as responder:
+        assert responder.ref == name
+
+
+def test_models_are_loaded_when_first_asked_for_and_the_longest_idle_goes_first(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b"), shelf.loader("c")], memory_bytes=2)
+    assert (models.names, models.loaded()) == (["a", "b", "c"], {})
+    for name in ("a", "b", "a", "c", "a"):
+        use(models, name)
+    assert shelf.events == ["+a", "+b", "-b", "+c"]
+    assert list(models.loaded()) == ["a", "c"]
+    models.close()
+    assert shelf.events[4:] == ["-a", "-c"]
+
+
+def test_a_model_that_is_answering_is_never_unloaded_and_the_next_waits_for_it(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    with ThreadPoolExecutor(1) as pool:
+        with models.use("a"):
+            waiting = pool.submit(use, models, "b")
+            time.sleep(0.1)
+            assert not waiting.done() and shelf.events == ["+a"]
+        waiting.result(timeout=5)
+    assert shelf.events == ["+a", "-a", "+b"]
+
+
+def test_many_who_ask_at_once_load_it_once(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a")], memory_bytes=1)
+    barrier = threading.Barrier(8, timeout=5)
+
+    def ask() -> None:
+        barrier.wait()
+        use(models, "a")
+
+    with ThreadPoolExecutor(8) as pool:
+        for asked in [pool.submit(ask) for _ in range(8)]:
+            asked.result(timeout=5)
+    assert shelf.events == ["+a"]
+
+
+def test_a_model_that_could_not_be_loaded_is_tried_again(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    shelf.fails = True
+    for _ in range(2):
+        with pytest.raises(UsageError, match="meant"):
+            use(models, "a")
+    shelf.fails = False
+    use(models, "b")
+    use(models, "a")
+    assert shelf.events == ["+b", "-b", "+a"]
+
+
+def test_models_that_share_weights_come_and_go_together(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a", "a+x"), shelf.loader("b")], memory_bytes=1)
+    use(models, "a+x")
+    use(models, "a")
+    assert shelf.events == ["+a"]
+    use(models, "b")
+    assert shelf.events == ["+a", "-a", "-a+x", "+b"]
+
+
+def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
+    given = Responder("mine", FakeEngine())
+    given.close = lambda: shelf.events.append("-mine")  # type: ignore[method-assign]
+    models = Models({"mine": given}, [shelf.loader("a")], memory_bytes=1)
+    use(models, "mine")
+    use(models, "a")
+    models.close()
+    assert shelf.events == ["+a", "-a"]
+
+
+def test_a_model_larger_than_the_budget_is_refused_at_the_start(shelf: Shelf) -> None:
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        Models(loaders=[shelf.loader("a", size=5_000_000_000)], memory_bytes=2_000_000_000)
+    assert caught.value.message == "`a` needs about 5.0 GB, and the budget is 2.0 GB"
+
+
+def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
+    assert Models(loaders=[shelf.loader("a")]).find(None) == "a"
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")])
+    assert models.find("b") == "b"
+    for name, message in ((None, "the request names no model"), ("c", "there is no model `c` here")):
+        with pytest.raises(UnknownModelError, match=message) as caught:
+            models.find(name)
+        assert caught.value.hint == "known: a, b"
+    with pytest.raises(UsageError, match="there is no model to serve"):
+        Models()

@@ -1,0 +1,202 @@
+"""What OpenAI's own SDK can ask beside a plain answer: likelihoods, several answers, schemas, embeddings, echoes, metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import jsonschema
+import numpy as np
+import openai
+import pytest
+
+from nomoat.engine import importer
+from nomoat.engine.fake import FakeEngine
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.responder import Responder
+
+Start = Callable[..., str]
+Sdk = Callable[..., openai.OpenAI]
+HALF = -math.log(2)
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 6}, "old": {"type": "boolean"}},
+          "required": ["name", "old"], "additionalProperties": False}  # fmt: skip
+
+
+@pytest.fixture
+def fake(start: Start, sdk: Sdk) -> openai.OpenAI:
+    return sdk(start(Responder("fake", FakeEngine())))
+
+
+@pytest.fixture
+def tiny(tiny_gguf: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
+    """A real engine of random weights."""
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    yield sdk(start(Responder("tiny", engine)))
+    engine.close()
+
+
+def chat(client: openai.OpenAI, text: str, **kwargs: object) -> object:
+    model = client.models.list().data[0].id
+    return client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **kwargs)  # type: ignore[call-overload]
+
+
+def test_chat_logprobs_name_each_token_and_its_rivals(fake: openai.OpenAI) -> None:
+    (choice,) = chat(fake, "둘 one", logprobs=True, top_logprobs=2).choices
+    first, second = choice.logprobs.content
+    assert (first.token, first.logprob, bytes(first.bytes)) == ("one", HALF, b"one")
+    assert (second.token, bytes(second.bytes).decode()) == (" 둘", " 둘")
+    assert [(other.token, round(math.exp(other.logprob), 3)) for other in first.top_logprobs] == [("one", 0.5), ("?", 0.125)]
+    assert chat(fake, "one").choices[0].logprobs is None
+
+
+def test_chat_logprobs_are_streamed_with_their_tokens(fake: openai.OpenAI) -> None:
+    events = list(chat(fake, "two one", logprobs=True, stream=True))
+    told = [token.token for event in events if event.choices[0].logprobs for token in event.choices[0].logprobs.content]
+    assert told == ["one", " two"]
+
+
+def test_several_answers_to_one_question_whole_and_streamed(tiny: openai.OpenAI) -> None:
+    """Three answers of ten tokens, each one of 264 at a high temperature: two agree by chance less than once in a million."""
+    settings = {"n": 3, "seed": 1, "temperature": 1.8, "max_tokens": 10}
+    reply = chat(tiny, "hello", **settings)
+    texts = [choice.message.content for choice in reply.choices]
+    assert [choice.index for choice in reply.choices] == [0, 1, 2] and len(set(texts)) == 3
+    assert reply.usage.completion_tokens > reply.usage.prompt_tokens / 3
+    pieces = ["", "", ""]
+    reasons = []
+    for event in chat(tiny, "hello", stream=True, stream_options={"include_usage": True}, **settings):
+        for choice in event.choices:
+            pieces[choice.index] += choice.delta.content or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+    assert pieces == texts and len(reasons) == 3 and event.usage.prompt_tokens == reply.usage.prompt_tokens
+
+
+def test_a_schema_is_followed_whole_and_streamed(tiny: openai.OpenAI) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
+    text = chat(tiny, "who?", response_format=wanted, max_tokens=100, seed=1).choices[0].message.content
+    jsonschema.validate(json.loads(text), SCHEMA)
+    streamed = "".join(event.choices[0].delta.content or "" for event in
+                       chat(tiny, "who?", response_format=wanted, max_tokens=100, seed=1, stream=True))  # fmt: skip
+    assert streamed == text
+    assert chat(tiny, "who?", response_format={"type": "json_object"}, max_tokens=40).choices[0].message.content.startswith("{")
+
+
+def test_a_schema_that_cannot_be_followed_is_a_400(tiny: openai.OpenAI) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
+    with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed"):
+        chat(tiny, "who?", response_format=wanted)
+
+
+def test_settings_of_other_servers_are_taken_from_the_extra_body(tiny: openai.OpenAI) -> None:
+    plain = chat(tiny, "hello", max_tokens=20, temperature=0).choices[0].message.content
+    other = chat(tiny, "hello", max_tokens=20, temperature=0, extra_body={"repetition_penalty": 5.0}).choices[0].message.content
+    same = chat(tiny, "hello", max_tokens=20, temperature=1.5, seed=2, extra_body={"min_p": 1.0}).choices[0].message.content
+    assert plain == same != other
+
+
+def test_echo_tells_what_the_prompts_tokens_are_worth(fake: openai.OpenAI) -> None:
+    (choice,) = fake.completions.create(model="fake", prompt="c b a", echo=True, logprobs=1, max_tokens=1).choices
+    assert choice.text == "c b aa"
+    assert choice.logprobs.tokens == ["c", " b", " a", "a"]
+    assert choice.logprobs.token_logprobs == [None, HALF, HALF, HALF]
+    assert choice.logprobs.top_logprobs[0] is None and choice.logprobs.top_logprobs[1] == {" b": HALF}
+    assert choice.logprobs.text_offset == [0, 1, 3, 5]
+    (choice,) = fake.completions.create(model="fake", prompt="c b a", echo=True, max_tokens=0).choices
+    assert (choice.text, choice.logprobs) == ("c b a", None)
+
+
+def test_likelihoods_as_an_evaluation_harness_asks_for_them(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
+    """Token ids in, `echo`, one token more, the likeliest rival of each: what lm-evaluation-harness sends and reads."""
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    texts = ["the hello he", "hello the world"]
+    rows = [engine.tokenizer.encode(text) for text in texts]
+    reply = tiny.completions.create(model="tiny", prompt=rows, echo=True, logprobs=1, max_tokens=1, temperature=0, seed=1234)
+    for text, row, choice in zip(texts, rows, sorted(reply.choices, key=lambda one: one.index), strict=True):
+        told = choice.logprobs
+        assert len(told.token_logprobs) == len(row) + 1 and choice.text.startswith(text)
+        assert told.token_logprobs[-1] == max(told.top_logprobs[-1].values())  # what greedy takes is the likeliest
+        assert all(value <= max(top.values()) for value, top in zip(told.token_logprobs[1:], told.top_logprobs[1:], strict=True))
+    engine.close()
+
+
+def test_embeddings_come_in_both_encodings_with_length_one(tiny: openai.OpenAI) -> None:
+    """The SDK asks for base64 by itself and decodes it."""
+    texts = ["the hello", "world", "안녕"]
+    by_default = [row.embedding for row in tiny.embeddings.create(model="tiny", input=texts).data]
+    as_floats = tiny.embeddings.create(model="tiny", input=texts, encoding_format="float")
+    np.testing.assert_allclose(by_default, [row.embedding for row in as_floats.data], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(by_default, axis=1), 1, atol=1e-5)
+    assert [row.index for row in as_floats.data] == [0, 1, 2] and len(by_default[0]) == 64
+    assert as_floats.usage.prompt_tokens == as_floats.usage.total_tokens > 3
+    (alone,) = tiny.embeddings.create(model="tiny", input="world").data
+    np.testing.assert_allclose(alone.embedding, by_default[1], atol=1e-3)
+
+
+def test_embeddings_that_cannot_be_had_are_refused(fake: openai.OpenAI, start: Start, sdk: Sdk) -> None:
+    with pytest.raises(openai.BadRequestError, match="`dimensions` can only be 9 for this model"):
+        fake.embeddings.create(model="fake", input="a", dimensions=8)
+    with pytest.raises(openai.BadRequestError, match="`input` is empty, or one of its texts is"):
+        fake.embeddings.create(model="fake", input=["a", ""])
+    far = Responder("far", _without_weights())
+    with pytest.raises(openai.BadRequestError, match="`far` gives no embeddings"):
+        sdk(start({"far": far})).embeddings.create(model="far", input="a")
+
+
+def _without_weights() -> FakeEngine:
+    class Far:
+        is_local, context_tokens, digest = False, None, "far"
+
+        def count_tokens(self, request: object) -> int:
+            return 1
+
+    return Far()  # type: ignore[return-value]
+
+
+def test_models_are_told_with_their_context_and_licence(fake: openai.OpenAI) -> None:
+    (row,) = httpx.get(f"{fake.base_url}models").json()["data"]
+    assert (row["id"], row["context_tokens"], row["licence"], row["local"], row["loaded"]) == ("fake", 4096, "unknown", True, True)
+
+
+def test_metrics_count_requests_tokens_and_seconds_and_no_words(fake: openai.OpenAI) -> None:
+    chat(fake, "xyzzy two three")
+    list(chat(fake, "one two", stream=True))
+    fake.embeddings.create(model="fake", input="plugh")
+    with pytest.raises(openai.BadRequestError):
+        chat(fake, "word " * 5000)
+    body = httpx.get(str(fake.base_url).replace("/v1/", "/metrics")).text
+    found = dict(re.findall(r"^(nomoat_\w+(?:{[^}]*})?) (\S+)$", body, re.M))
+    assert found['nomoat_requests_total{model="fake",outcome="ok"}'] == "3.0"
+    assert found['nomoat_requests_total{model="fake",outcome="error"}'] == "1.0"
+    assert (found['nomoat_prompt_tokens_total{model="fake"}'], found['nomoat_completion_tokens_total{model="fake"}']) == ("5.0", "5.0")
+    assert found['nomoat_answer_seconds_count{model="fake"}'] == "2.0"
+    assert (found["nomoat_answers_under_way"], found["nomoat_models_loaded"]) == ("0.0", "1.0")
+    assert "xyzzy" not in body and "plugh" not in body
+
+
+def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI) -> None:
+    """400,000 tokens are split in a thread that lets the event loop run."""
+    slowest = 0.0
+    done = threading.Event()
+
+    def huge() -> None:
+        with pytest.raises(openai.BadRequestError, match="but the model's context is 256 tokens"):
+            chat(tiny, "the hello world " * 120_000)
+        done.set()
+
+    health = str(tiny.base_url).replace("/v1/", "/health")
+    thread = threading.Thread(target=huge)
+    thread.start()
+    with httpx.Client(trust_env=False) as client:
+        while not done.is_set():
+            began = time.perf_counter()
+            client.get(health)
+            slowest = max(slowest, time.perf_counter() - began)
+            time.sleep(0.005)
+    thread.join()
+    assert slowest < 1.0
