@@ -12,13 +12,13 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from reference import model_of_gguf
 
 from nomoat.engine import batching, importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
-from nomoat.tune import qlora
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 SCHEMA = {
@@ -156,7 +156,7 @@ def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: OpenVINOEn
     prompt = engine.prompt_likelihoods(request)
     ids = [one.token_id for one in [*prompt, *told]]
     with torch.no_grad():
-        expected = qlora.load_model(tiny_gguf, dtype=torch.float32)(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
+        expected = model_of_gguf(tiny_gguf)(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
     assert prompt[0].log_probability is None and prompt[0].top == ()
     for at, one in enumerate([*prompt, *told][1:]):
         assert one.log_probability == pytest.approx(float(expected[at, one.token_id]), abs=0.05)
@@ -180,7 +180,7 @@ def test_embeddings_are_the_mean_of_the_references_last_hidden_states(
     engine: OpenVINOEngine, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["the hello", "world", "안녕 the hello " * 9]
-    model = qlora.load_model(tiny_gguf, dtype=torch.float32)
+    model = model_of_gguf(tiny_gguf)
     expected = []
     for text in texts:
         with torch.no_grad():
@@ -222,7 +222,7 @@ def test_embeddings_of_a_real_model_are_those_of_transformers(smollm2_gguf: Path
     """Of the float32 model made from the same file; ours is the served one, in 8 bits."""
     engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))
     texts = ["The capital of France is Paris.", "def add(a, b):\n    return a + b", "대한민국의 수도는 서울이다.", "I love this film!"]
-    model = qlora.load_model(smollm2_gguf, dtype=torch.float32)
+    model = model_of_gguf(smollm2_gguf)
     for text, ours in zip(texts, engine.embed(texts), strict=True):
         with torch.no_grad():
             states = model(input_ids=torch.tensor([engine.tokenizer.encode(text)]), output_hidden_states=True)
