@@ -216,7 +216,7 @@ class _StopWatch:
         return out
 
     def finish(self) -> str:
-        return self._held
+        return "" if self.stopped else self._held
 
     def _overlap(self, stop: str) -> int:
         """How many of the last characters could be the beginning of `stop`."""
