@@ -24,6 +24,7 @@ VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 MAX_DIMENSIONS = 4
+LARGEST_WEIGHT = 1e6  # no weight is as large; the scales of what it becomes are float16
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -194,8 +195,9 @@ class GGUFFile:
         raw = self.raw_rows(name, rows)
         kind = gguf.GGMLQuantizationType[tensor.type_name]
         plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(tensor.type_name)
-        values = raw.copy().view(plain) if plain else gguf.quants.dequantize(raw, kind)
-        values = values.astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
-            raise self._broken(f"tensor `{name}` holds values that are no numbers")
+        with np.errstate(all="ignore"):  # what comes of damage is looked for below
+            values = raw.copy().view(plain) if plain else gguf.quants.dequantize(raw, kind)
+            values = values.astype(np.float32, copy=False)
+        if not (values.size == 0 or (values.min() > -LARGEST_WEIGHT and values.max() < LARGEST_WEIGHT)):  # so refuses NaN, too
+            raise self._broken(f"tensor `{name}` holds values that are no weights")
         return values.reshape(-1) if len(tensor.shape) == 1 else values

@@ -82,6 +82,10 @@ class GraphBuilder:
 
     def build(self) -> ov.Model:
         """The whole model. Takes seconds to minutes; `progress` is told (layers done, layers)."""
+        with self._pool:
+            return self._build()
+
+    def _build(self) -> ov.Model:
         inputs = {
             "input_ids": ([-1, -1], np.int64),
             "attention_mask": ([-1, -1], np.int64),
@@ -101,7 +105,6 @@ class GraphBuilder:
         x = self._norm(x, "output_norm")
         logits = self._logits(x, table if output == embedding else self._table(output, "lm_head"))
         logits.output(0).set_names({"logits"})
-        self._pool.shutdown()
         return ov.Model([op.result(logits)], self._sinks, list(self._inputs.values()), self.arch.name)
 
     # ---------------------------------------------------------------- weights
@@ -118,7 +121,11 @@ class GraphBuilder:
         def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> weights.Arrays:
             part, start, indices = piece
             if form.kind == "own4":
-                return weights.own_codes(self.file.raw_rows(part.tensor, indices), self.file.tensor(part.tensor).type_name)
+                with np.errstate(all="ignore"):  # what comes of damage is looked for below
+                    own = weights.own_codes(self.file.raw_rows(part.tensor, indices), self.file.tensor(part.tensor).type_name)
+                if not all(np.isfinite(array).all() for array in own if array.dtype == np.float16):
+                    raise ValueError(f"`{part.tensor}` has scales that are no numbers")
+                return own
             values = self.file.rows(part.tensor, indices)
             change = self._delta(part.layer, np.arange(start, start + len(values))) if self._delta else None
             return weights.quantised(values if change is None else values + change, form)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from nomoat import config, hardware, paths
 from nomoat.engine import arch as architectures
-from nomoat.engine import layout, tokenizer
+from nomoat.engine import layout, shapes, tokenizer
 from nomoat.engine.gguf import FloatArray, GGUFFile
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError
 
@@ -95,14 +95,16 @@ def remembered_sha256(path: Path) -> str:
 
 
 def read_sizes(file: GGUFFile, *, context_tokens: int | None = None) -> architectures.Dimensions:
-    """The model's dimensions. `context_tokens`: the context asked for, which matters to a model of LongRoPE."""
-    file.require("general.architecture")
-    return architectures.dimensions(
+    """The model's dimensions, which its tensors have. `context_tokens`: the context asked for; it matters to a model of LongRoPE."""
+    arch = architectures.find(str(file.require("general.architecture")))
+    sizes = architectures.dimensions(
         file.metadata,
         vocabulary=file.tensor("token_embd.weight").shape[0],
         has_long_factors="rope_factors_long.weight" in file.tensors,
         context_tokens=context_tokens,
     )
+    shapes.require_fitting(file, arch, sizes)
+    return sizes
 
 
 def planned(file: GGUFFile) -> tuple[layout.Storage, layout.Layout]:

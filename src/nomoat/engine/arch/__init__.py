@@ -6,7 +6,7 @@ To add one: write `arch/<family>.py` with an `Architecture`, and name it in `kno
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ FUSED_QKV = {"self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output"
 GATED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 FUSED_GATED_MLP = {"mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # rows of the gate, then of up
 PLAIN_MLP = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+
+
+MAX_NUMBER = 2**31  # no size of a model is as large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,23 +135,24 @@ def dimensions(
 
     def number(key: str, default: float | None = None) -> Any:
         value = metadata.get(f"{name}.{key}", default)
-        if not isinstance(value, int | float) or value <= 0:
+        if not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
             raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
         return value
 
     def whole(key: str, default: int | None = None) -> int:
-        if not isinstance(value := number(key, default), int):
+        if type(value := number(key, default)) is not int:
             raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a whole number is needed; try another file")
         return value
 
-    def optional(key: str) -> Any:
-        """A number, or None where the file says nothing or 0, which means the same."""
-        return number(key) if metadata.get(f"{name}.{key}") else None
+    def optional(key: str, read: Callable[[str], Any] = number) -> Any:
+        """None where the file says nothing or 0, which means the same."""
+        value = metadata.get(f"{name}.{key}")
+        return None if value is None or (isinstance(value, int | float) and value == 0) else read(key)
 
     scaling = metadata.get(f"{name}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear", "yarn", "longrope"):
+    if not isinstance(scaling, str) or scaling not in ("none", "linear", "yarn", "longrope"):
         raise UnsupportedError(f"this model scales its positions (`{scaling}`), which nomoat cannot do yet")
-    if metadata.get(f"{name}.rope.scaling.yarn_log_multiplier") or metadata.get(f"{name}.rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+    if optional("rope.scaling.yarn_log_multiplier") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise UnsupportedError("this model scales its positions by a variant of `yarn` that nomoat cannot do yet")
     factor = float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling in ("linear", "yarn") else 1.0
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
@@ -160,9 +164,13 @@ def dimensions(
     if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
         raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{name}` has")
     width, heads = whole("embedding_length"), whole("attention.head_count")
-    head_dim, rotary_dim = whole("attention.key_length", width // heads), optional("rope.dimension_count")
+    head_dim, rotary_dim = whole("attention.key_length", width // heads), optional("rope.dimension_count", whole)
+    if whole("attention.value_length", head_dim) != head_dim:
+        raise UnsupportedError("this model's values are of another width than its keys, which nomoat cannot do yet")
     if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
         raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
+    if number("rope.freq_base", 10000.0) <= 1:
+        raise BadFileError(f"the file's positions turn by the base {metadata[f'{name}.rope.freq_base']}", hint="try another file")
     epsilon = "attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"
     return Dimensions(
         layers=whole("block_count"),
@@ -182,7 +190,7 @@ def dimensions(
         rope_magnitude=magnitude * (1 + 0.1 * math.log(max(factor, 1.0)) if scaling == "yarn" else 1.0),
         long_factors=long_factors,
         local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
-        window=optional("attention.sliding_window") if any(arch.windowed) else None,
+        window=optional("attention.sliding_window", whole) if any(arch.windowed) else None,
         alibi_max_bias=float(number("attention.max_alibi_bias", 8.0)),
         clamp_qkv=optional("attention.clamp_kqv"),
         logit_cap=optional("final_logit_softcapping"),

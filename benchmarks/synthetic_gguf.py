@@ -1,0 +1,164 @@
+"""Writes a GGUF file of a model's true size with random weights: for memory, speed and import time, where no real file is at hand.
+
+    python benchmarks/synthetic_gguf.py FOLDER [--layers 32]
+
+The model: Llama-2-7B's shape in the mix of types llama.cpp calls Q4_K_M, 4.08 GB. Blocks are random with scales such that each layer
+keeps the size of its input, as in a trained model; the vocabulary is made up. It answers, and its answers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+CHUNK_ROWS = 1024  # rows written at a time
+SCALES = 16, 48  # the range that the 6-bit scales of the sub-blocks are drawn from
+Q4, Q6, F32 = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q6_K, gguf.GGMLQuantizationType.F32
+BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The sizes of a Llama."""
+
+    width: int = 4096
+    hidden: int = 11008
+    layers: int = 32
+    heads: int = 32
+    vocabulary: int = 32000
+    context_tokens: int = 4096
+
+
+def q4_k_blocks(count: int, deviation: float, chance: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Blocks of 256 weights of mean 0 and about that standard deviation, [count, 144].
+
+    A weight is d * scale * code - dmin * offset. The offset's code is the scale's and dmin is 7.5 d, so that codes 0..15 lie around 0.
+    """
+    blocks = np.empty((count, 144), np.uint8)
+    scales = chance.integers(*SCALES, (count, 8), np.uint8)
+    low, high = scales[:, :4], scales[:, 4:]
+    first = low | (high >> 4) << 6
+    blocks[:, 4:16] = np.concatenate([first, first, (high & 15) | (high & 15) << 4], axis=1)
+    blocks[:, 16:] = np.frombuffer(chance.bytes(count * 128), np.uint8).reshape(count, 128)
+    scale = deviation / (np.sqrt(np.mean(np.arange(*SCALES) ** 2.0)) * np.arange(16).std())
+    blocks[:, :4] = np.array([scale, 7.5 * scale], np.float16).view(np.uint8)
+    return blocks
+
+
+def q6_k_blocks(count: int, deviation: float, chance: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """The same in Q6_K, [count, 210]: a weight is d * scale * (code - 32)."""
+    blocks = np.empty((count, 210), np.uint8)
+    blocks[:, :192] = np.frombuffer(chance.bytes(count * 192), np.uint8).reshape(count, 192)
+    blocks[:, 192:208] = chance.integers(*SCALES, (count, 16), np.uint8)
+    scale = deviation / (np.sqrt(np.mean(np.arange(*SCALES) ** 2.0)) * np.arange(64).std())
+    blocks[:, 208:] = np.array([scale], np.float16).view(np.uint8)
+    return blocks
+
+
+def tensors_of(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], gguf.GGMLQuantizationType]]:
+    """(name, rows first, type), as llama.cpp's Q4_K_M mixes them."""
+    width, hidden, count = shape.width, shape.hidden, shape.layers
+    yield "token_embd.weight", (shape.vocabulary, width), Q4
+    for layer in range(count):
+        finer = Q6 if layer < count // 8 or layer >= 7 * count // 8 or (layer - count // 8) % 3 == 2 else Q4
+        name = f"blk.{layer}"
+        for norm in ("attn_norm", "ffn_norm"):
+            yield f"{name}.{norm}.weight", (width,), F32
+        for part, kind in (("q", Q4), ("k", Q4), ("v", finer), ("output", Q4)):
+            yield f"{name}.attn_{part}.weight", (width, width), kind
+        yield f"{name}.ffn_gate.weight", (hidden, width), Q4
+        yield f"{name}.ffn_up.weight", (hidden, width), Q4
+        yield f"{name}.ffn_down.weight", (width, hidden), finer
+    yield "output_norm.weight", (width,), F32
+    yield "output.weight", (shape.vocabulary, width), Q6
+
+
+def vocabulary(count: int, chance: np.random.Generator) -> tuple[list[str], list[float], list[int]]:
+    """Pieces, scores and types of a SentencePiece vocabulary: three control pieces, 256 bytes, letters, and made-up words."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
+    kinds = [gguf.TokenType.UNKNOWN, *[gguf.TokenType.CONTROL] * 2, *[gguf.TokenType.BYTE] * 256]
+    words = {"▁" + letter for letter in letters}
+    while len(pieces) + len(words) < count:
+        words.add("▁" + "".join(chance.choice(list(letters), chance.integers(2, 9))))
+    pieces += sorted(words, key=len)[: count - len(pieces)]
+    kinds += [gguf.TokenType.NORMAL] * (len(pieces) - len(kinds))
+    return pieces, [-float(at) for at in range(len(pieces))], [int(kind) for kind in kinds]
+
+
+def write(path: Path, shape: Shape, *, seed: int = 0) -> Path:
+    """Write the file, a few rows at a time. Same arguments, same bytes."""
+    chance = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_name("synthetic")
+    writer.add_block_count(shape.layers)
+    writer.add_context_length(shape.context_tokens)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.hidden)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.heads)
+    writer.add_rope_dimension_count(shape.width // shape.heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
+    pieces, scores, kinds = vocabulary(shape.vocabulary, chance)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(pieces)
+    writer.add_token_scores(scores)
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    tensors = list(tensors_of(shape))
+    for name, sizes, kind in tensors:
+        block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        stored = (*sizes[:-1], sizes[-1] // block * block_bytes)
+        shape_given, dtype = (sizes, np.dtype(np.float32)) if kind == F32 else (stored, np.dtype(np.uint8))
+        writer.add_tensor_info(name, shape_given, dtype, int(np.prod(stored)), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    file = writer.fout[0]
+    file.write(bytes(-file.tell() % 32))
+    for name, sizes, kind in tensors:
+        written = 0
+        for part in _parts(name, sizes, kind, chance):
+            file.write(part)
+            written += len(part)
+        file.write(bytes(-written % 32))
+    writer.close()
+    return path
+
+
+def _parts(name: str, sizes: tuple[int, ...], kind: gguf.GGMLQuantizationType, chance: np.random.Generator) -> Iterator[bytes]:
+    """A tensor's bytes."""
+    if kind == F32:
+        yield struct.pack(f"<{sizes[0]}f", *[1.0] * sizes[0])
+        return
+    make = {Q4: q4_k_blocks, Q6: q6_k_blocks}[kind]
+    rows, columns = sizes
+    deviation = 1.0 if name.startswith("token_embd") else columns**-0.5
+    for start in range(0, rows, CHUNK_ROWS):
+        yield make(min(CHUNK_ROWS, rows - start) * columns // BLOCK, deviation, chance).tobytes()
+
+
+def main() -> int:
+    """Write the file and say where it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, default=32)
+    arguments = parser.parse_args()
+    path = write(arguments.folder / f"synthetic-llama2-7b-{arguments.layers}layers.Q4_K_M.gguf", Shape(layers=arguments.layers))
+    print(f"{path}: {path.stat().st_size:,} bytes", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
