@@ -5,9 +5,9 @@
 Whole files of five small models are truncated, get bits flipped, sizes that lie, tensors that are moved, renamed, reshaped or
 retyped, and metadata that is missing, of another type, out of range, or nonsense (vocabulary, merges, scores and template included).
 A case is made from its number and the seed alone. The process that tries it may not grow by more than 512 MB in a case. What Python
-and numpy allocate for a file is traced, and may be four times the file and 2 MB where it is refused. A finding is anything but an error
-of nomoat's own or a model: another exception, a crash, more than a second of CPU until it is refused, more than 20 s, or more memory.
-Exit code 1 if there are findings.
+and numpy allocate for a file is traced, and may be four times the file and 2 MB where it is refused. A finding is anything but an
+error of nomoat's own or a model: another exception, a crash, more than a second of CPU until it is refused, more than 20 s, or more
+memory. Exit code 1 if there are findings.
 
 Not covered: weights whose values are changed and stay numbers, which no reader can know; templates that compute for ever.
 """

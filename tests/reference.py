@@ -243,7 +243,7 @@ CASES = {
             "d_model": WIDTH, "n_heads": HEADS, "n_layers": 2, "expansion_ratio": 2, "max_seq_len": CONTEXT,
             "attn_config": {"clip_qkv": 0.8, "alibi": True},
         },
-        keys={"attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.8},
+        keys={"attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.8, "feed_forward_length": 4 * WIDTH},
     ),
     "gptj": Case(
         arch="gptj",
