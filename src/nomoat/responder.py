@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from nomoat.engine.gguf import GGUFFile
+    from nomoat.catalog.memory import MemoryNeed
+    from nomoat.engine.openvino import OpenVINOEngine
 
 DEFAULT_CONCURRENCY = 16
 MAX_BROKEN_ANSWERS = 3
@@ -60,8 +61,7 @@ class Responder:
     @property
     def name(self) -> str:
         """The reference without folders of this machine, to be shown to others: a file is known by its name."""
-        base = self.ref.rpartition("+")[0] or self.ref
-        return Path(self.ref).name if Path(base).expanduser().exists() else self.ref
+        return shown_name(self.ref)
 
     @property
     def digest(self) -> str:
@@ -143,6 +143,12 @@ class Responder:
         self.close()
 
 
+def shown_name(ref: str) -> str:
+    """See `Responder.name`."""
+    base = ref.rpartition("+")[0] or ref
+    return Path(ref).name if Path(base).expanduser().exists() else ref
+
+
 def load(
     ref: str, *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None
 ) -> Responder:
@@ -164,6 +170,58 @@ def load(
 
         return Responder(ref, remote_engine(ref))
     return _load_local(ref, context_tokens, template, progress)
+
+
+def load_sharing(
+    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None
+) -> list[Responder]:  # fmt: skip
+    """The responders of a base and its adapters, or of several of its adapters, on one copy of the base's weights.
+
+    An adapter answers more slowly beside the weights than baked into them, which `load` does. Raises what `load` raises.
+    """
+    from nomoat.engine import importer
+    from nomoat.engine.openvino import OpenVINOEngine
+
+    files = [find_files(ref) for ref in refs]
+    adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
+    context_tokens = context_tokens or config.context_tokens()
+    _require_memory(refs[0], context_tokens)
+    folder = importer.import_gguf(files[0].weights, context_tokens=context_tokens, fused=False, progress=progress)
+    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files[0].weights, beside=adapters)
+    named = _use_template(engine, files[0], template)
+    views = [engine if found.adapter is None else engine.adapted(adapters.index(found.adapter)) for found in files]
+    return [Responder(ref, view, licence=_licence(found), template=named) for ref, view, found in zip(refs, views, files, strict=True)]
+
+
+def groups(refs: Sequence[str]) -> list[list[str]]:
+    """References that can share one copy of their weights, together; all others by themselves.
+
+    Raises what `load` raises for what is not there.
+    """
+    from nomoat.engine import importer
+    from nomoat.engine.gguf import GGUFFile
+
+    found: dict[object, list[str]] = {}
+    for ref in dict.fromkeys(refs):
+        key: object = ref
+        if names_weights(ref):
+            weights = find_files(ref).weights
+            if importer.read_sizes(GGUFFile(weights)).has_paged_attention:
+                key = weights.resolve()
+        found.setdefault(key, []).append(ref)
+    return list(found.values())
+
+
+def names_weights(ref: str) -> bool:
+    """Whether a reference means a file on this disk, rather than a server, stored answers or the router."""
+    return not (
+        ref in ("fake:", "auto") or ref.startswith(("stored:", "http://", "https://")) or ref.partition(":")[0] in CLOUD_PROVIDERS
+    )
+
+
+def planned_bytes(ref: str, context_tokens: int | None) -> int:
+    """About how much memory a reference's weights will take; 0 for what is not on this disk."""
+    return _memory_need(ref, context_tokens or config.context_tokens()).total_bytes if names_weights(ref) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,36 +290,46 @@ def _find_weights(ref: str) -> Path:
 
 def _load_local(ref: str, context_tokens: int | None, template: str | None, progress: ImportProgress | None) -> Responder:
     from nomoat.engine import importer
-    from nomoat.engine.gguf import GGUFFile
     from nomoat.engine.openvino import OpenVINOEngine
 
     files = find_files(ref)
-    file = GGUFFile(files.weights)
     context_tokens = context_tokens or config.context_tokens()
-    _require_memory(ref, file, context_tokens)
+    _require_memory(ref, context_tokens)
     folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
-    named = template or (None if engine.tokenizer.chat_template else files.template)
+    return Responder(ref, engine, licence=_licence(files), template=_use_template(engine, files, template))
+
+
+def _use_template(engine: OpenVINOEngine, files: LocalFiles, asked: str | None) -> str | None:
+    """Have the engine chat with the template that was asked for, or with the card's where the file has none; the name of that."""
+    named = asked or (None if engine.tokenizer.chat_template else files.template)
     if named:
         engine.use_template(named)
-    return Responder(ref, engine, licence=_licence(files), template=named)
-    return Responder(ref, engine, licence=_licence(files), template=named)
+    return named
 
 
-def _require_memory(ref: str, file: GGUFFile, context_tokens: int | None) -> None:
+def _memory_need(ref: str, context_tokens: int | None) -> MemoryNeed:
     from nomoat.catalog import memory
     from nomoat.engine import importer
+    from nomoat.engine.gguf import GGUFFile
 
+    file = GGUFFile(find_files(ref).weights)
     sizes = importer.read_sizes(file, context_tokens=context_tokens)
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
         parameters=file.num_values, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim
     )  # fmt: skip
     need = memory.memory_need(shape, planned)
+    assert need is not None  # only closed models have none
+    return need
+
+
+def _require_memory(ref: str, context_tokens: int | None) -> None:
+    need = _memory_need(ref, context_tokens)
     free = hardware.memory_available_bytes().value
-    if need is not None and need.total_bytes > free:
+    if need.total_bytes > free:
         raise NotEnoughMemoryError(
-            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {planned:,} tokens, "
+            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
             f"and {free / 1e9:.1f} GB are free",
             hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
         )

@@ -13,6 +13,7 @@ import uvicorn
 from nomoat import net
 from nomoat.responder import Responder
 from nomoat.serve.app import bind, create_app
+from nomoat.serve.models import Models
 
 Start = Callable[..., str]
 
@@ -28,7 +29,7 @@ def start() -> Iterator[Start]:
     """Start a server; the answer is its base URL. It is stopped, and its threads have ended, when the test is over."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start_one(responder: Responder | Mapping[str, Responder], *, api_key: str | None = None) -> str:
+    def start_one(responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None) -> str:
         listener = bind("127.0.0.1", 0)
         app = create_app(responder, api_key=api_key)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,11 +16,16 @@ import jsonschema
 import numpy as np
 import openai
 import pytest
+from safetensors.numpy import save_file
+from tiny import HIDDEN, WIDTH
 
+from nomoat.catalog import licences
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.errors import BadFileError
 from nomoat.responder import Responder
+from nomoat.serve.models import Loader, Models, from_references
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
@@ -200,3 +206,56 @@ def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI) 
             time.sleep(0.005)
     thread.join()
     assert slowest < 1.0
+
+
+def test_adapters_of_one_base_are_served_on_one_copy_of_its_weights(tiny_gguf: Path, empty_home: Path, start: Start, sdk: Sdk) -> None:
+    for seed, name in enumerate(("spam", "후기")):
+        write_adapter(empty_home / "adapters" / name, seed=seed, rank=4)
+    refs = [str(tiny_gguf), f"{tiny_gguf}+spam", f"{tiny_gguf}+후기"]
+    models = from_references(refs)
+    client = sdk(start(models))
+    names = [model.id for model in client.models.list()]
+    assert names == ["tiny.gguf", "tiny.gguf+spam", "tiny.gguf+후기"] and models.loaded() == {}
+
+    def ask(name: str) -> str:
+        reply = client.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": "hello"}], temperature=0, max_tokens=12
+        )  # fmt: skip
+        assert reply.model == name
+        return reply.choices[0].message.content or ""
+
+    alone = [ask(name) for name in names]
+    assert len(set(alone)) == 3
+    engines = {id(getattr(one.engine, "_engine", one.engine)) for one in models.loaded().values()}
+    assert len(engines) == 1
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, names * 2)) == alone * 2
+    models.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests(start: Start, sdk: Sdk) -> None:
+    def broken() -> list[Responder]:
+        raise BadFileError("`x.gguf` is damaged", hint="download it again")
+
+    models = Models({"fine": Responder("fine", FakeEngine())}, [Loader(names=("broken",), planned_bytes=1, load=broken)])
+    client = sdk(start(models))
+    for _ in range(2):
+        with pytest.raises(openai.InternalServerError, match=r"`x\.gguf` is damaged; download it again"):
+            client.chat.completions.create(model="broken", messages=[{"role": "user", "content": "a b"}])
+        reply = client.chat.completions.create(model="fine", messages=[{"role": "user", "content": "a b"}])
+        assert reply.choices[0].message.content == "b a"
+
+
+def write_adapter(folder: Path, *, seed: int, rank: int) -> None:
+    """A PEFT folder of random matrices, with the provenance that a tuned one has."""
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(seed)
+    layer = "base_model.model.model.layers.1.mlp.down_proj"
+    tensors = {
+        f"{layer}.lora_A.weight": chance.normal(size=(rank, HIDDEN)).astype(np.float32),
+        f"{layer}.lora_B.weight": chance.normal(size=(WIDTH, rank)).astype(np.float32),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": rank}))
+    facts = {"licence": licences.as_dict(licences.chain(None))}
+    (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nomoat.cli import console
@@ -20,18 +22,38 @@ def load_with_bar(
     """
     from nomoat.responder import load
 
-    with console.item_progress() as bar:
-        task = bar.add_task(f"importing {ref} (once)", total=None, info="layers", visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
+    with _import_bar(ref) as show:
         if ref == "auto":
             from nomoat.route.router import load_auto
 
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
             return load_auto(context_tokens=context_tokens, progress=show, on_decision=told)
         responder = load(ref, context_tokens=context_tokens, template=template, progress=show)
-    if responder.template:
-        console.say(f"[chat template: {responder.template}, {'as asked' if template else 'from its card: the file has none'}]")
+    _say_template(responder, asked=template is not None)
     return responder
+
+
+def load_sharing_with_bar(
+    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None
+) -> Sequence[Responder]:  # fmt: skip
+    """The responders of references that share their weights; of one reference, `load_with_bar`'s."""
+    from nomoat.responder import load_sharing
+
+    if len(refs) == 1:
+        return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, say_decisions=False)]
+    with _import_bar(refs[0]) as show:
+        found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show)
+    _say_template(found[0], asked=template is not None)
+    return found
+
+
+@contextmanager
+def _import_bar(ref: str) -> Iterator[Callable[[int, int], None]]:
+    with console.item_progress() as bar:
+        task = bar.add_task(f"importing {ref} (once)", total=None, info="layers", visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def _say_template(responder: Responder, *, asked: bool) -> None:
+    if responder.template:
+        console.say(f"[chat template: {responder.template}, {'as asked' if asked else 'from its card: the file has none'}]")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import functools
 from typing import Annotated
 
 import typer
 
 from nomoat.cli import console, options
-from nomoat.cli.loading import load_with_bar
+from nomoat.cli.loading import load_sharing_with_bar
 
 
 def serve(
@@ -23,6 +23,10 @@ def serve(
     ] = None,
     quality: options.Quality = None,
     template: options.Template = None,
+    memory_gigabytes: Annotated[
+        float | None,
+        typer.Option("--memory", min=0.1, show_default=False, help="GB for models loaded at once; without it 80 % of what is free."),
+    ] = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does.
 
@@ -32,23 +36,25 @@ def serve(
       nomoat serve smollm2-135m smollm2-135m+spam --port 9000
       nomoat serve smollm2-135m --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
 
-    Ctrl-C stops it. No prompt and no answer is logged.
+    The first model is loaded at once, the others when they are first asked for. What has been idle the longest is unloaded when the
+    memory is needed. Several adapters of one base share its weights. Ctrl-C stops it. No prompt and no answer is logged.
     """
     from nomoat.errors import MissingExtraError
 
     try:
         from nomoat.serve import app
+        from nomoat.serve.models import from_references
     except ModuleNotFoundError as exc:
-        if exc.name not in ("fastapi", "starlette", "uvicorn"):
+        if exc.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
-    with ExitStack() as stack:
-        loaded = [
-            stack.enter_context(load_with_bar(ref, context_tokens=context_tokens, template=template, say_decisions=False))
-            for ref in models
-        ]
-        names = [model.name for model in loaded]
-        app.serve(loaded, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, names, api_key))
+    served = from_references(
+        models,
+        memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
+        context_tokens=context_tokens,
+        load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template),
+    )
+    app.serve(served, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, served.names, api_key))
     console.say("stopped")
 
 

@@ -65,9 +65,9 @@ class _Text:
 
     may_reuse = True
 
-    def __init__(self, ids: Sequence[int]) -> None:
+    def __init__(self, ids: Sequence[int], *, adapter: int | None) -> None:
         self.ids = list(ids)
-        self.salt = b""
+        self.adapter = adapter
         self.done = 0
         self.blocks: list[int] = []
         self.digests: list[bytes] = []
@@ -97,9 +97,16 @@ class Answer(_Text):
     """A prompt and its continuation."""
 
     def __init__(
-        self, ids: Sequence[int], sampler: Sampler, *, max_new_tokens: int, stop_ids: Sequence[int], lookup: Lookup | None
+        self,
+        ids: Sequence[int],
+        sampler: Sampler,
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        lookup: Lookup,
+        adapter: int | None = None,
     ) -> None:
-        super().__init__(ids)
+        super().__init__(ids, adapter=adapter)
         self.tokens = Tokens()
         self._sampler = sampler
         self._end = len(ids) + max_new_tokens
@@ -118,7 +125,7 @@ class Answer(_Text):
         self._guess = []
         if self.done + len(ids) < len(self.ids):
             return ids, 0
-        if self._lookup is not None and len(ids) == 1:
+        if len(ids) == 1:
             self._guess = self._lookup.guess(min(guess, room - 1, self._end - len(self.ids) - 1))
         return ids + self._guess, 1 + len(self._guess)
 
@@ -138,10 +145,9 @@ class Answer(_Text):
             right += 1
         self.ids += chosen
         self.done += right
-        if self._lookup is not None and chosen:
-            self._lookup.extend(chosen)
-            if self._guess:
-                self._lookup.learn(len(self._guess), right)
+        self._lookup.extend(chosen)
+        if self._guess:
+            self._lookup.learn(len(self._guess), right)
         return False
 
     def fail(self, error: BaseException) -> None:
@@ -156,8 +162,8 @@ class Reading(_Text):
 
     may_reuse = False
 
-    def __init__(self, ids: Sequence[int], *, top_logprobs: int | None = None) -> None:
-        super().__init__(ids)
+    def __init__(self, ids: Sequence[int], *, top_logprobs: int | None = None, adapter: int | None = None) -> None:
+        super().__init__(ids, adapter=adapter)
         self.result: Future[tuple[Floats, list[Pick]]] = Future()
         self._top = top_logprobs
         self.begin_again()
@@ -264,7 +270,7 @@ class Batcher:
             except Exception as exc:  # noqa: BLE001 - one request's failure is nobody else's
                 self._fail(text, exc)
             else:
-                self._pool.keep(text.blocks, text.digests, text.ids, text.done, text.salt)
+                self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))
                 if ended:
                     self._leave(text)
             w, t = w + row.wanted, t + len(row.ids)
@@ -277,7 +283,7 @@ class Batcher:
                 return
             self._waiting.popleft()
             if text.may_reuse and self._model.takes_many:
-                text.blocks, text.digests = self._pool.beginning(text.ids, text.salt)
+                text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text))
                 text.done = len(text.blocks) * BLOCK_TOKENS
             self._running.append(text)
 
@@ -294,7 +300,7 @@ class Batcher:
             ids, wanted = text.next_tokens(room if len(text.ids) - text.done > 1 else 1 + guess, guess)
             if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter)))
             room -= len(ids)
         return planned
 
@@ -318,6 +324,11 @@ class Batcher:
     def _fail(self, text: _Text, error: BaseException) -> None:
         self._leave(text)
         text.fail(error)
+
+
+def _salt(text: _Text) -> bytes:
+    """Keys and values of the same tokens differ from adapter to adapter."""
+    return str(text.adapter).encode()
 
 
 def _num_blocks(block_bytes: int, context_tokens: int) -> int:

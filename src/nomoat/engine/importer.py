@@ -72,6 +72,11 @@ class LoraDelta:
         a_RI, b_OR = found
         return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
 
+    @property
+    def layers(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """A_RI and scale * B_OR of each layer that is changed."""
+        return {layer: (a_RI, b_OR * np.float32(self._scale)) for layer, (a_RI, b_OR) in self._pairs.items()}
+
     def require_all_used(self) -> None:
         """Raises BadFileError if the model that was built has no layer for some of these matrices."""
         if self._unused:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import config
-from nomoat.engine import hugepages, importer, layout, likelihood, tokenizer
+from nomoat import config, paths
+from nomoat.engine import Engine, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Answer, Batcher, Reading, Tokens
 from nomoat.engine.grammar import Grammars
@@ -26,7 +26,7 @@ from nomoat.engine.lookup import Lookup
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import BadFileError, ContextExceededError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -36,9 +36,13 @@ class OpenVINOEngine:
     is_local = True
 
     def __init__(
-        self, folder: Path, *, context_tokens: int | None = None, weights: Path | None = None, adapter: Path | None = None
+        self, folder: Path, *, context_tokens: int | None = None, weights: Path | None = None, adapter: Path | None = None,
+        beside: Sequence[Path] = (),
     ) -> None:  # fmt: skip
-        """`weights`, `adapter`: what was imported, for likelihoods that are exact; without them they are those of the folder."""
+        """`weights`, `adapter`: what was imported, for likelihoods that are exact; without them they are those of the folder.
+
+        `beside`: folders of adapters that are not baked into the weights; `adapted` gives the engine of each.
+        """
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
             self.storage = layout.Storage.from_dict(facts["storage"])
@@ -50,6 +54,7 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
+        self._beside = [importer.LoraDelta(one) for one in beside]
         self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._lock = threading.Lock()
         self._batcher: Batcher | None = None
@@ -60,7 +65,11 @@ class OpenVINOEngine:
         self.tokenizer.use_template(name)
         self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
 
-    def generate(self, request: Request) -> Iterator[Chunk]:
+    def adapted(self, at: int) -> Engine:
+        """This engine with one of the adapters beside it. Closing either closes both."""
+        return _Adapted(self, at, paths.sha256_of(self._beside[at].weights_path))
+
+    def generate(self, request: Request, *, adapter: int | None = None) -> Iterator[Chunk]:
         ids = self._prompt_ids(request)
         self._require_room(len(ids), 1, request.max_new_tokens)
         assert self.context_tokens is not None
@@ -70,6 +79,7 @@ class OpenVINOEngine:
             max_new_tokens=min(request.max_new_tokens, self.context_tokens - len(ids)),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
+            adapter=adapter,
         )
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
@@ -111,20 +121,21 @@ class OpenVINOEngine:
         )
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return np.stack([reading.result.result()[0] for reading in self._read([self._text_ids(text) for text in texts])])
+    def embed(self, texts: Sequence[str], *, adapter: int | None = None) -> npt.NDArray[np.float32]:
+        rows = [self.tokenizer.encode(text, add_bos=True) for text in texts]
+        return np.stack([reading.result.result()[0] for reading in self._read(rows, adapter=adapter)])
 
-    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+    def prompt_likelihoods(self, request: Request, *, adapter: int | None = None) -> list[TokenLikelihood]:
         ids = self._prompt_ids(request)
-        (reading,) = self._read([ids], top_logprobs=request.top_logprobs or 0)
+        (reading,) = self._read([ids], top_logprobs=request.top_logprobs or 0, adapter=adapter)
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *reading.result.result()[1]]]
 
-    def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
+    def _read(self, rows: Sequence[list[int]], *, adapter: int | None, top_logprobs: int | None = None) -> list[Reading]:
         for row in rows:
             if not row:
                 raise UsageError("the text has no tokens", hint="write something into it")
             self._require_room(len(row), 0)
-        readings = [Reading(row, top_logprobs=top_logprobs) for row in rows]
+        readings = [Reading(row, top_logprobs=top_logprobs, adapter=adapter) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)
@@ -138,6 +149,8 @@ class OpenVINOEngine:
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         if not continuations:
             return []
+        if request.prompt_ids is not None:
+            raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         prompt, rows = likelihood.split(self.tokenizer, request, continuations)
         self._require_room(len(prompt), max(map(len, rows)))
         with self._lock:
@@ -174,9 +187,6 @@ class OpenVINOEngine:
             raise UsageError("the prompt has no tokens", hint="write something into it")
         return ids
 
-    def _text_ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_bos=True)
-
     def _require_room(self, prompt_tokens: int, needed: int, wanted: int | None = None) -> None:
         if self.context_tokens is not None and prompt_tokens + needed > self.context_tokens:
             raise ContextExceededError(
@@ -184,8 +194,12 @@ class OpenVINOEngine:
             )
 
     def _make_model(self) -> PagedModel | SerialModel:
-        model = PagedModel if self._sizes.has_paged_attention else SerialModel
-        made = model(self._folder, self.layout.properties)
+        if self._sizes.has_paged_attention:
+            made: PagedModel | SerialModel = PagedModel(self._folder, self.layout.properties, self._beside)
+        elif self._beside:
+            raise UnsupportedError("adapters beside the weights need paged attention, which this model cannot have")
+        else:
+            made = SerialModel(self._folder, self.layout.properties)
         hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used
         return made
 
@@ -195,6 +209,36 @@ class OpenVINOEngine:
                 assert self.context_tokens is not None
                 self._batcher = Batcher(self._make_model, context_tokens=self.context_tokens)
             return self._batcher
+
+
+class _Adapted:
+    """An engine with one of its adapters; see `Engine` and `Reader` for what the methods promise."""
+
+    is_local = True
+
+    def __init__(self, engine: OpenVINOEngine, adapter: int, adapter_sha256: str) -> None:
+        self._engine = engine
+        self._adapter = adapter
+        self.context_tokens = engine.context_tokens
+        self.digest = hashlib.sha256(f"{engine.digest}\n{adapter_sha256}".encode()).hexdigest()
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return self._engine.generate(request, adapter=self._adapter)
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return self._engine.embed(texts, adapter=self._adapter)
+
+    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+        return self._engine.prompt_likelihoods(request, adapter=self._adapter)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError("an adapter beside the weights gives no likelihoods of continuations", hint="load BASE+ADAPTER alone")
+
+    def count_tokens(self, request: Request) -> int:
+        return self._engine.count_tokens(request)
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 class _StopWatch:

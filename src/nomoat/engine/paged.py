@@ -9,6 +9,7 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 from __future__ import annotations
 
 import functools
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine.adapters import attach
+from nomoat.engine.importer import LoraDelta
 from nomoat.errors import BadFileError
 
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
@@ -27,13 +30,14 @@ CACHES = ("key_cache.", "value_cache.")
 class Row:
     """A text's part in a pass: its new tokens, how many tokens lie before them, and the blocks with those and with room for these.
 
-    `wanted`: of how many of the last new tokens logits are wanted.
+    `wanted`: of how many of the last new tokens logits are wanted. `adapter`: which of the model's adapters they are read with.
     """
 
     ids: Sequence[int]
     past: int
     blocks: Sequence[int]
     wanted: int
+    adapter: int | None = None
 
 
 @functools.cache
@@ -53,12 +57,15 @@ class PagedModel:
 
     takes_many = True
 
-    def __init__(self, folder: Path, properties: dict[str, str]) -> None:
+    def __init__(self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = ()) -> None:
         from openvino._offline_transformations import paged_attention_transformation
 
         model = core().read_model(folder / "openvino_model.xml")
         paged_attention_transformation(model)
         ask_for_what_is_wanted(model, folder, token_axis=0)
+        if adapters:
+            attach(model, adapters)
+        self._num_adapters = len(adapters)
         compiled = core().compile_model(model, "CPU", properties)
         self._request = compiled.create_infer_request()
         self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
@@ -67,12 +74,17 @@ class PagedModel:
         self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
-        """Room for so many blocks. The operating system gives the memory when a block is first written."""
+        """Room for so many blocks. The operating system gives the memory when a block is first written.
+
+        It is mapped as shared, though nobody shares it, so that `hugepages` tells it from weights: it would make all of it real.
+        """
         import openvino as ov
 
+        self._memory = {name: mmap.mmap(-1, num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
         for name, port in self._caches.items():
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
-            self._request.set_input_tensor(self._places[name], ov.Tensor(port.element_type, shape))
+            tensor = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
+            self._request.set_input_tensor(self._places[name], tensor)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
@@ -89,11 +101,22 @@ class PagedModel:
             "max_context_len": np.array(max(row.past + len(row.ids) for row in rows), np.int32),
             "wanted": np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)]).astype(np.int64),
         }
+        if self._num_adapters:
+            inputs["adapter"] = self._chosen_adapters(rows)
         self._set(inputs)
         self._request.start_async()  # `infer` would copy the outputs
         self._request.wait()
         logits, hidden = (self._request.get_output_tensor(at).data for at in (0, 1))
         return logits.reshape(-1, self.vocabulary), hidden.reshape(-1, hidden.shape[-1])
+
+    def _chosen_adapters(self, rows: Sequence[Row]) -> npt.NDArray[np.float32]:
+        chosen = np.zeros((sum(len(row.ids) for row in rows), self._num_adapters), np.float32)
+        start = 0
+        for row in rows:
+            if row.adapter is not None:
+                chosen[start : start + len(row.ids), row.adapter] = 1
+            start += len(row.ids)
+        return chosen
 
     def _set(self, inputs: dict[str, npt.NDArray[Any]]) -> None:
         import openvino as ov

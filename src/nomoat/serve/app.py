@@ -13,7 +13,7 @@ import functools
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import uvicorn
@@ -24,7 +24,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from nomoat import __version__, net
-from nomoat import responder as responders
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
@@ -32,7 +31,7 @@ from nomoat.serve import wire
 from nomoat.serve.answers import Answer, Answers
 from nomoat.serve.auth import Guard
 from nomoat.serve.metrics import Metrics
-from nomoat.serve.models import Models
+from nomoat.serve.models import Models, from_references
 
 # For a model whose context is not known (another server) when a client sets no limit.
 MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT = 4096
@@ -97,14 +96,15 @@ def _given(responder: Responder | Mapping[str, Responder]) -> Models:
 
 
 def serve(
-    model: str | Responder | Sequence[str | Responder],
+    model: str | Responder | Sequence[str] | Models,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
     api_key: str | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve models until Ctrl-C. References are loaded and closed here; a Responder stays the caller's.
+    """Serve models until Ctrl-C. Of references the first is loaded now and the others when they are asked for; a Responder stays the
+    caller's.
 
     `port` 0 takes a free one. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests are accepted.
     Raises UsageError for a host that others can reach without a key, and for a port that cannot be had; what
@@ -115,20 +115,38 @@ def serve(
             f"`{host}` can be reached from other machines, and there is no API key",
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
-    models = [model] if isinstance(model, str | Responder) else model
-    with bind(host, port) as listener, ExitStack() as stack:
-        loaded = [stack.enter_context(responders.load(one)) if isinstance(one, str) else one for one in models]
-        app = create_app({one.name: one for one in loaded}, api_key=api_key or None)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
-        )
-        if on_ready is not None:
-            bound_port = listener.getsockname()[1]
-            on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
+    with bind(host, port) as listener:
+        models = _models(model)
         try:
-            _Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            return  # uvicorn has shut down in order, and raises the signal again
+            _run(models, listener, host, api_key, on_ready)
+        finally:
+            models.close()
+
+
+def _models(model: str | Responder | Sequence[str] | Models) -> Models:
+    if isinstance(model, Models):
+        return model
+    if isinstance(model, Responder):
+        return _given(model)
+    return from_references([model] if isinstance(model, str) else model)
+
+
+def _run(
+    models: Models, listener: socket.socket, host: str, api_key: str | None, on_ready: Callable[[str], None] | None
+) -> None:  # fmt: skip
+    with models.use(models.names[0]):
+        pass  # what cannot be loaded is said before anything is served
+    app = create_app(models, api_key=api_key or None)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
+    )
+    if on_ready is not None:
+        bound_port = listener.getsockname()[1]
+        on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
+    try:
+        _Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        return  # uvicorn has shut down in order, and raises the signal again
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -5,13 +5,19 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from nomoat import hardware
+from nomoat import responder as responders
 from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
+
+MEMORY_SHARE = 0.8  # of what is free when the server starts
+Load = Callable[[Sequence[str]], Sequence[Responder]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +27,28 @@ class Loader:
     names: tuple[str, ...]
     planned_bytes: int
     load: Callable[[], Sequence[Responder]]
+
+
+def from_references(
+    refs: Sequence[str], *, memory_bytes: int | None = None, context_tokens: int | None = None, load: Load | None = None
+) -> Models:  # fmt: skip
+    """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
+
+    `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several.
+    Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded.
+    """
+    if memory_bytes is None:
+        memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
+    loaders = []
+    for group in responders.groups(refs):
+        names = tuple(responders.shown_name(ref) for ref in group)
+        planned = responders.planned_bytes(group[0], context_tokens)
+        loaders.append(Loader(names=names, planned_bytes=planned, load=functools.partial(load or _load, group)))
+    return Models(loaders=loaders, memory_bytes=memory_bytes)
+
+
+def _load(refs: Sequence[str]) -> Sequence[Responder]:
+    return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0])]
 
 
 @dataclass(slots=True)

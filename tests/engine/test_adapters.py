@@ -1,0 +1,122 @@
+"""Adapters beside the weights: each text is read with its own, and with no other's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import model_of_gguf
+from safetensors.numpy import save_file
+from tiny import HIDDEN, LAYERS, WIDTH
+
+from nomoat.engine import Engine, Reader, importer, layout
+from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.records import Request
+from nomoat.responder import Responder
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
+ALL = {"self_attn.q_proj": (WIDTH, WIDTH), "mlp.gate_proj": (HIDDEN, WIDTH), "mlp.down_proj": (WIDTH, HIDDEN)}
+
+
+def write_adapter(folder: Path, *, seed: int, rank: int, parts: dict[str, tuple[int, int]]) -> Path:
+    """A PEFT folder of random matrices that change the model visibly."""
+    folder.mkdir()
+    chance = np.random.default_rng(seed)
+    tensors = {}
+    for layer in range(LAYERS):
+        for part, (rows, columns) in parts.items():
+            name = f"base_model.model.model.layers.{layer}.{part}"
+            tensors[f"{name}.lora_A.weight"] = chance.normal(0, 0.3, (rank, columns)).astype(np.float32)
+            tensors[f"{name}.lora_B.weight"] = chance.normal(0, 0.3, (rows, rank)).astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}))
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Two adapters of different ranks, the second on some of the first one's layers."""
+    return [
+        write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL),
+        write_adapter(tmp_path / "b", seed=2, rank=3, parts={"mlp.down_proj": ALL["mlp.down_proj"]}),
+    ]
+
+
+@pytest.fixture
+def engine(tiny_gguf: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenVINOEngine]:
+    monkeypatch.setattr(layout, "choose", lambda *args, **kwargs: layout.Layout(dict(EXACT), {}))
+    made = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=folders)
+    yield made
+    made.close()
+
+
+def expected(path: Path, adapter: Path | None, ids: list[int]) -> list[float]:
+    """Log-probabilities of tokens after those before them, of the reference with the adapter added to its weights."""
+    model = model_of_gguf(path)
+    if adapter is not None:
+        weights = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, (a_RI, b_OR) in importer.LoraDelta(adapter).layers.items():
+                weights[f"{name}.weight"] += torch.tensor(b_OR @ a_RI)
+    with torch.no_grad():
+        rows = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    return [float(rows[at, token]) for at, token in enumerate(ids[1:])]
+
+
+def told(engine: Engine, ids: list[int]) -> list[float | None]:
+    assert isinstance(engine, Reader)
+    return [one.log_probability for one in engine.prompt_likelihoods(Request(prompt_ids=tuple(ids)))[1:]]
+
+
+def test_each_adapter_and_none_give_what_the_reference_gives(engine: OpenVINOEngine, tiny_gguf: Path, folders: list[Path]) -> None:
+    ids = engine.tokenizer.encode("the hello world, and hello the he")
+    alone = told(engine, ids)
+    assert alone == pytest.approx(expected(tiny_gguf, None, ids), abs=1e-3)
+    for at, folder in enumerate(folders):
+        found = told(engine.adapted(at), ids)
+        assert found == pytest.approx(expected(tiny_gguf, folder, ids), abs=1e-3)
+        assert np.abs(np.subtract(found, alone)).max() > 0.3  # type: ignore[arg-type]
+
+
+def test_texts_with_different_adapters_share_passes_and_no_keys(engine: OpenVINOEngine) -> None:
+    """The same prompt, longer than a block of the cache, to all three at once and again."""
+    engines = [engine, engine.adapted(0), engine.adapted(1)]
+    request = Request(prompt="the hello world " * 9, max_new_tokens=20)
+    alone = [Responder("x", one).complete(request).text for one in engines]
+    streams = [one.generate(request) for one in engines * 2]
+    texts = [""] * len(streams)
+    for _ in range(30):
+        for at, stream in enumerate(streams):
+            texts[at] += "".join(chunk.text for chunk in [next(stream, None)] if chunk is not None)
+    assert texts == alone * 2
+    assert len(set(alone)) == 3
+
+
+def test_the_digests_differ(engine: OpenVINOEngine) -> None:
+    assert len({engine.digest, engine.adapted(0).digest, engine.adapted(1).digest}) == 3
+
+
+def test_embeddings_differ_and_likelihoods_of_continuations_are_refused(engine: OpenVINOEngine) -> None:
+    adapted = engine.adapted(0)
+    assert isinstance(adapted, Reader)
+    assert np.abs(adapted.embed(["the hello"]) - engine.embed(["the hello"])).max() > 0.05
+    with pytest.raises(UnsupportedError, match="gives no likelihoods of continuations"):
+        adapted.score(Request(prompt="x"), [" he"])
+
+
+def test_an_adapter_that_does_not_fit_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    base = importer.import_gguf(tiny_gguf, fused=False)
+    strange = write_adapter(tmp_path / "strange", seed=1, rank=2, parts={"mlp.no_proj": (WIDTH, WIDTH)})
+    large = write_adapter(tmp_path / "large", seed=1, rank=2, parts={"mlp.down_proj": (WIDTH, WIDTH)})
+    for folder, message in (
+        (strange, "an adapter changes the layer `model.layers.0.mlp.no_proj`, which this model does not have"),
+        (large, "an adapter's `model.layers.0.mlp.down_proj` is [64, 64], the model's is [64,128]"),
+    ):
+        with pytest.raises(BadFileError) as caught:
+            OpenVINOEngine(base, beside=[folder]).generate(Request(prompt="x"))
+        assert caught.value.message == message
