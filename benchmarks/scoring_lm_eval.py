@@ -1,6 +1,6 @@
 """The peer of scoring.py, run in lm-eval-harness's own environment: reads {"folder", "batch_size", "pairs"} from stdin, prints JSON.
 
-    pip install "lm-eval[hf]"
+pip install "lm-eval[hf]"
 """
 
 from __future__ import annotations
