@@ -16,13 +16,13 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from nomoat import hardware, responder
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.records import Request
 
 
 def real_text() -> str:
@@ -54,22 +54,8 @@ def scored_nll(engine: OpenVINOEngine, ids: list[int]) -> float:
 
 def batched_nll(engine: OpenVINOEngine, ids: list[int]) -> float:
     """The same through continuous batching: the log-probabilities it gives to its prompt."""
-    import openvino as ov
-    import openvino_genai
-
-    scheduler = openvino_genai.SchedulerConfig()
-    scheduler.max_num_batched_tokens = 2048
-    pipeline = openvino_genai.ContinuousBatchingPipeline(str(engine._folder), scheduler, "CPU", engine.layout.properties)
-    settings = openvino_genai.GenerationConfig()
-    settings.max_new_tokens, settings.echo, settings.logprobs, settings.apply_chat_template = 1, True, 1, False
-    handle = pipeline.add_request(0, ov.Tensor(np.array([ids], np.int64)), settings)
-    given: list[float] = []
-    while pipeline.has_non_finished_requests():
-        pipeline.step()
-        while handle.can_read():
-            for output in handle.read().values():
-                given += list(output.generated_log_probs)
-    return -sum(given[1 : len(ids)]) / (len(ids) - 1)  # the first token has no probability, the last is the new one
+    told = engine.prompt_likelihoods(Request(prompt_ids=tuple(ids)))[1:]  # the first token has no probability
+    return -sum(one.log_probability or 0.0 for one in told) / len(told)
 
 
 def main() -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
-import openvino_genai
 import pytest
 import torch
 from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, WINDOW, make_model, our_logits, write_gguf
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, positions
+from nomoat.engine import batching, importer, positions
+from nomoat.engine.batching import Answer, Batcher, Reading
+from nomoat.engine.lookup import Lookup
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.paged import PagedModel
+from nomoat.engine.sampling import Sampler
 from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.records import Request
 
 LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
 PAGED = [name for name in CASES if name != "gemma2"]  # see test_serial.py
@@ -77,27 +82,22 @@ def test_rows_of_a_batch_with_padding_equal_the_reference_within_a_thousandth(ma
     np.testing.assert_allclose(request.infer(inputs)[0][real], reference_logits(model, rows, mask)[real], atol=1e-3)
 
 
-def batched(pipeline: Any, prompts: list[list[int]], *, echo: bool) -> list[tuple[list[int], list[float]]]:
-    """Twelve greedy tokens after each prompt, made at the same time, and the log-probabilities given; with `echo` the prompt's too."""
-    settings = openvino_genai.GenerationConfig()
-    settings.max_new_tokens, settings.logprobs, settings.echo = 12, 1, echo
-    settings.apply_chat_template, settings.ignore_eos = False, True
-    handles = [pipeline.add_request(n, ov.Tensor(np.array([ids], np.int64)), settings) for n, ids in enumerate(prompts)]
-    made: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
-    while pipeline.has_non_finished_requests():
-        pipeline.step()
-        for handle, (ids, given) in zip(handles, made, strict=True):
-            while handle.can_read():
-                for output in handle.read().values():
-                    ids.extend(output.generated_ids)
-                    given.extend(output.generated_log_probs)
-    return [(ids[-12:], given) for ids, given in made]
+def answered(batcher: Batcher, prompts: list[list[int]]) -> list[tuple[list[int], list[float | None]]]:
+    """Twelve greedy tokens after each prompt, made at the same time, and the log-probabilities given."""
+    asked = Request(prompt="x", top_logprobs=0)
+    answers = [Answer(ids, Sampler(asked, ids), max_new_tokens=12, stop_ids=(), lookup=Lookup(ids)) for ids in prompts]
+    for answer in answers:
+        batcher.submit(answer)
+    picks = [[pick for pick in answer.tokens if pick is not None] for answer in answers]
+    return [([pick.token for pick in row], [pick.log_probability for pick in row]) for row in picks]
 
 
-def make_pipeline(folder: Path, *, batched_tokens: int) -> Any:
-    scheduler = openvino_genai.SchedulerConfig()
-    scheduler.max_num_batched_tokens, scheduler.cache_size, scheduler.enable_prefix_caching = batched_tokens, 1, True
-    return openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", EXACT)
+@pytest.fixture
+def batcher(made: tuple[Any, Path]) -> Iterator[Batcher]:
+    _, folder = made
+    batcher = Batcher(lambda: PagedModel(folder, EXACT), context_tokens=CONTEXT)
+    yield batcher
+    batcher.close()
 
 
 def reference_log_probabilities(model: Any, ids: list[int]) -> Any:
@@ -107,23 +107,28 @@ def reference_log_probabilities(model: Any, ids: list[int]) -> Any:
 
 
 @pytest.mark.parametrize("made", PAGED, indirect=True)
-def test_continuous_batching_gives_the_reference_s_log_probabilities(made: tuple[Any, Path]) -> None:
+def test_continuous_batching_gives_the_reference_s_log_probabilities(made: tuple[Any, Path], batcher: Batcher) -> None:
     """PagedAttention drops a mask it does not know without a word: this is the path that answers."""
-    model, folder = made
     (prompt,) = random_rows(1, LONG)
-    ((answer, given),) = batched(make_pipeline(folder, batched_tokens=CONTEXT), [prompt], echo=True)
-    np.testing.assert_allclose(given[1:], reference_log_probabilities(model, prompt + answer), atol=1e-3)
+    ((answer, given),) = answered(batcher, [prompt])
+    expected = reference_log_probabilities(made[0], prompt + answer)
+    np.testing.assert_allclose(given, expected[-12:], atol=1e-3)
+    reading = Reading(prompt + answer, top_logprobs=0)
+    batcher.submit(reading)
+    np.testing.assert_allclose([pick.log_probability for pick in reading.result.result()[1]], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("made", PAGED, indirect=True)
-def test_prompts_read_in_parts_beside_others_and_on_a_cached_prefix_are_answered_as_by_the_reference(made: tuple[Any, Path]) -> None:
-    model, folder = made
+def test_prompts_read_in_parts_beside_others_and_on_a_cached_prefix_are_answered_as_by_the_reference(
+    made: tuple[Any, Path], batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "PASS_TOKENS", 32)
+    monkeypatch.setattr(batching, "PASS_TOKENS_BESIDE_ANSWERS", 32)
     (first,) = random_rows(1, LONG)
     second, third = first[: 2 * WINDOW] + random_rows(1, 33)[0], [*first, 9, 8, 7]
-    pipeline = make_pipeline(folder, batched_tokens=32)
     for prompts in ([first, second], [third]):
-        for prompt, (answer, given) in zip(prompts, batched(pipeline, prompts, echo=False), strict=True):
-            expected = reference_log_probabilities(model, prompt + answer)[-12:]
+        for prompt, (answer, given) in zip(prompts, answered(batcher, prompts), strict=True):
+            expected = reference_log_probabilities(made[0], prompt + answer)[-12:]
             np.testing.assert_allclose(given, expected, atol=1e-3)
 
 
