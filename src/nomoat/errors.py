@@ -113,9 +113,10 @@ class ChecksumError(DownloadError):
 class BudgetReachedError(NomoatError):
     """The next call could cost more than is left of what may be spent; it was not made."""
 
-    def __init__(self, *, max_usd: float, spent_usd: float, next_usd: float) -> None:
+    def __init__(self, *, max_usd: float, spent_usd: float, next_usd: float, kept_usd: float = 0.0) -> None:
+        kept = f", ${kept_usd:,.4f} is kept for who is asked next" if kept_usd else ""
         super().__init__(
-            f"--max-cost ${max_usd:,.4f} is reached: ${spent_usd:,.4f} is spent, and the next call may cost ${next_usd:,.4f}",
+            f"--max-cost ${max_usd:,.4f} is reached: ${spent_usd:,.4f} is spent{kept}, and the next call may cost ${next_usd:,.4f}",
             hint="what was answered is kept; the same command with a higher --max-cost goes on from there",
         )
 

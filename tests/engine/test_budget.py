@@ -14,6 +14,11 @@ RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
 ASKED = Request(messages=(Message(role="user", content="안녕"),), max_new_tokens=50)
 
 
+def refused(budget: Budget, usd: float) -> None:
+    with pytest.raises(BudgetReachedError):
+        budget.reserve(usd)
+
+
 def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, prefill_seconds=0.0, decode_seconds=0.0)
 
@@ -59,3 +64,27 @@ def test_call_waits_for_what_calls_under_way_leave_over() -> None:
     thread.join()
     with pytest.raises(BudgetReachedError):
         budget.reserve(0.95)
+
+
+def test_short_request_does_not_overtake_a_long_one() -> None:
+    budget = Budget(1.0)
+    budget.reserve(0.9)
+    waiting = threading.Thread(target=refused, args=(budget, 0.5))
+    waiting.start()
+    budget.settle(0.9, 0.9)
+    waiting.join()
+    with pytest.raises(BudgetReachedError):
+        budget.reserve(0.05)
+    budget.begin_stage(1)
+    budget.reserve(0.05)
+
+
+def test_each_who_spends_after_the_other_has_a_share_and_the_last_one_all() -> None:
+    budget = Budget(1.0)
+    budget.begin_stage(2)
+    budget.reserve(0.4)
+    budget.settle(0.4, 0.1)
+    with pytest.raises(BudgetReachedError, match=r"\$0.5000 is kept for who is asked next"):
+        budget.reserve(0.45)
+    budget.begin_stage(1)
+    budget.reserve(0.9)

@@ -159,6 +159,19 @@ def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> Non
     assert len(server.bodies) == 11
 
 
+def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> None:
+    """$0.4 for 30 questions: the left side may spend half, which is 11 answers; the right side gets no more than these."""
+    servers = [serving(FINE), serving(FINE)]
+    empty_home.mkdir()
+    row = '[[price]]\napi = "{}#m"\ninput = 1000.0\noutput = 2000.0\nas_of = "2026-11"\nsource = "contract"\n'
+    (empty_home / "prices.toml").write_text("".join(row.format(server.url) for server in servers))
+    refs = [f"{server.url}#m" for server in servers]
+    duel = run_duel(*refs, suite_of(30), stop_early=False, spending=Spending(max_cost_usd=0.4))
+    assert [len(server.bodies) for server in servers] == [11, 11]
+    assert duel.verdict.num_examples == 11
+    assert "$0.2000 is kept for who is asked next" in duel.verdict.partial
+
+
 def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
     for act in (half, reset, say(500, {"error": {"message": "oops"}}), say(400, {"error": {"message": "too long"}})):
         server = serving(by_question({"question 3": act}, FINE))

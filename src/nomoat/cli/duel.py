@@ -6,37 +6,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, judging, options
+from nomoat.cli import console, judging, options, sending
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nomoat.judge.suites import Suite
+    from nomoat.judge.verdict import Duel
     from nomoat.records import Leaderboard, Verdict
+
+Suites = Annotated[
+    list[str] | None,
+    typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV; several are allowed.", show_default=False),
+]
+StopEarly = Annotated[bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")]
+Rope = Annotated[
+    float | None, typer.Option(help="Points (per cent of the scale) that still count as equal.", show_default=False)
+]  # fmt: skip
 
 
 def duel(
     models: Annotated[list[str], typer.Argument(metavar="LEFT RIGHT", help="Two model references, or more with --table.")],
-    suites: Annotated[
-        list[str] | None,
-        typer.Option("--suite", "-s", help="A name, a .toml, .jsonl or folder, or a CSV; several are allowed.", show_default=False),
-    ] = None,
+    suites: Suites = None,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     limit: options.Limit = None,
     table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
-    stop_early: Annotated[
-        bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")
-    ] = True,
+    stop_early: StopEarly = True,
     alpha: Annotated[float, typer.Option(help="How often a winner may be named between equals.")] = 0.05,
-    rope: Annotated[
-        float | None, typer.Option(help="Points (per cent of the scale) that still count as equal.", show_default=False)
-    ] = None,
+    rope: Rope = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
+    judge: options.JudgeModel = None,
+    judge_check: options.JudgeCheck = None,
+    yes: options.Yes = False,
     report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -50,6 +56,7 @@ def duel(
       nomoat duel LEFT RIGHT --suite my.jsonl --rope 2
       nomoat duel LEFT RIGHT --suite sms_spam --suite banking77
       nomoat duel --table A B C --suite my.jsonl --report report.html
+      nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
@@ -66,25 +73,39 @@ def duel(
     from nomoat.judge.verdict import Rules
 
     judging.require_report_path(report)
-    settings = {
-        "limit": limit,
-        "rules": Rules(alpha=alpha, rope=rope),
-        "seed": seed,
-        "concurrency": concurrency,
-        "spending": Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out),
-    }
+    judging.require_judge(judge, judge_check)
+    spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = None if table else _two_sides(models)
     loaded = [
         suite if suite in RECORDED else load_suite(suite, input_column=input_column, label_column=label_column)
         for suite in suites or ()
     ]
+    files = [suite for suite in loaded if not isinstance(suite, str)]
+    sending.require_consent(models, files, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
+    settings = {"limit": limit, "rules": Rules(alpha=alpha, rope=rope), "seed": seed, "concurrency": concurrency, "spending": spending}
     only = loaded[0] if loaded else None
-    if len(loaded) > 1:
+    if judge is not None:
+        _let_judge(sides if len(loaded) < 2 else None, only, report, as_json, {**settings, "judge": judge, "check": judge_check})
+    elif len(loaded) > 1:
         _fight_over_several(sides, loaded, report, as_json, {**settings, "stop_early": stop_early})
     elif sides is None:
         _put_in_order(models, only, report, as_json, settings)
     else:
         _fight(sides, only, report, as_json, {**settings, "stop_early": stop_early})
+
+
+def _let_judge(
+    sides: tuple[str, str] | None, suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]
+) -> None:
+    from nomoat.errors import UsageError
+    from nomoat.judge.duel import suite_of
+    from nomoat.judge.judged import run_judged_duel
+
+    if sides is None:
+        raise UsageError("a judge compares two models on one suite", hint="run the command once for each pair and suite")
+    with judging.bars() as progress:
+        fought = run_judged_duel(*sides, suite_of(*sides, suite=suite), progress=progress, **settings)
+    _show(fought, report, as_json)
 
 
 def _fight_over_several(
@@ -129,10 +150,15 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
 
 def _fight(sides: tuple[str, str], suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
     from nomoat.judge.duel import run_duel
-    from nomoat.judge.report import write_duel_report
 
     with judging.bars() as progress:
         fought = run_duel(*sides, suite, progress=progress, **settings)
+    _show(fought, report, as_json)
+
+
+def _show(fought: Duel, report: Path | None, as_json: bool) -> None:
+    from nomoat.judge.report import write_duel_report
+
     console.print_json(fought.verdict) if as_json else print_verdict(fought.verdict)
     if report is not None:
         write_duel_report(fought, report)

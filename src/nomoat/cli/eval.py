@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console, judging, options
+from nomoat.cli import console, judging, options, sending
 
 if TYPE_CHECKING:
     from nomoat.judge.verdict import Evaluation
@@ -23,6 +23,9 @@ def eval_(
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
+    judge: options.JudgeModel = None,
+    judge_check: options.JudgeCheck = None,
+    yes: options.Yes = False,
     report: options.Report = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -34,9 +37,11 @@ def eval_(
       nomoat eval smollm2-135m test.csv --input-column text --label-column label
       nomoat eval smollm2-135m my.jsonl --limit 200 --report report.html
       nomoat eval openai:gpt-4o-mini my.toml --max-cost 0.50 --json
+      nomoat eval smollm2-135m vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
 
     Every answer is kept before it is scored: a run that was stopped goes on where it was, and no answer is asked for twice.
     """
+    from nomoat.judge.judged import run_graded
     from nomoat.judge.run import run_suite
     from nomoat.judge.spending import Spending
     from nomoat.judge.suites import load_suite
@@ -44,10 +49,16 @@ def eval_(
     judging.require_report_path(report)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     loaded = load_suite(suite, input_column=input_column, label_column=label_column)
+    judging.require_judge(judge, judge_check)
+    sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
+    settings: dict[str, Any] = {"limit": limit, "seed": seed, "concurrency": concurrency, "spending": spending}
     with judging.bars() as progress:
-        evaluation = run_suite(model, loaded, limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending)
+        if judge is None:
+            evaluation = run_suite(model, loaded, progress=progress, **settings)
+        else:
+            evaluation = run_graded(model, loaded, judge, check=judge_check, progress=progress, **settings)
     if as_json:
-        suite_facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": loaded.metric, "seed": seed}
+        suite_facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed}
         console.print_json(
             {
                 **suite_facts,

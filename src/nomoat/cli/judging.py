@@ -88,6 +88,14 @@ def side_table(metric: str, sides: Sequence[Side]) -> Table:
     return table
 
 
+def require_judge(judge: str | None, check: str | None) -> None:
+    """Refuse a check of nobody."""
+    if judge is None and check is not None:
+        from nomoat.errors import UsageError
+
+        raise UsageError("--judge-check measures a judge, and none is named", hint="add --judge MODEL")
+
+
 def end(partial: str) -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions."""
     if partial:

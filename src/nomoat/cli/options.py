@@ -42,4 +42,12 @@ PriceIn = Annotated[
     float | None, typer.Option("--price-in", min=0.0, help="The server's price of a million tokens in, USD.", show_default=False)
 ]
 PriceOut = Annotated[float | None, typer.Option("--price-out", min=0.0, help="The same for a million tokens out.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Send to servers outside without asking.")]
+JudgeModel = Annotated[
+    str | None, typer.Option("--judge", metavar="MODEL", help="A model that judges the answers.", show_default=False)
+]
+JudgeCheck = Annotated[
+    str | None,
+    typer.Option("--judge-check", metavar="LABELS", help="Measure the judge first: vicuna80, or a JSONL file.", show_default=False),
+]
 Report = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,13 +44,20 @@ class Rates:
 
 
 class Budget:
-    """What may be spent, shared by all who spend it. Safe to use from several threads."""
+    """What may be spent, shared by all who spend it. Safe to use from several threads.
+
+    Whoever comes first is served first: a short request that would fit does not overtake a long one that has to wait, or does not
+    fit any more. Otherwise the questions answered would be the short ones.
+    """
 
     def __init__(self, max_usd: float) -> None:
         self.max_usd = max_usd
         self._spent_usd = 0.0
         self._reserved_usd = 0.0
         self._num_under_way = 0
+        self._kept_usd = 0.0
+        self._is_reached = False
+        self._queue: deque[object] = deque()
         self._condition = threading.Condition()
 
     @property
@@ -57,23 +65,47 @@ class Budget:
         """What was spent for certain, or may have been: a call whose answer was lost counts with the most it can have cost."""
         return self._spent_usd
 
+    @property
+    def _limit_usd(self) -> float:
+        return self.max_usd - self._kept_usd
+
+    def _is_decided(self, usd: float) -> bool:
+        """Whether a call fits now, or will not fit whatever the calls under way leave over."""
+        fits = self._spent_usd + self._reserved_usd + usd <= self._limit_usd
+        return fits or self._spent_usd + usd > self._limit_usd or not self._num_under_way
+
+    def begin_stage(self, num_stages_left: int) -> None:
+        """Begin the next of several who spend one after the other: it may spend its share of what is left, and the last one all."""
+        with self._condition:
+            left_usd = max(0.0, self.max_usd - self._spent_usd)
+            self._kept_usd = left_usd * (num_stages_left - 1) / num_stages_left
+            self._is_reached = False
+
     def count(self, usd: float) -> None:
         """Count what was spent before."""
         with self._condition:
             self._spent_usd += usd
 
     def reserve(self, usd: float) -> None:
-        """Set `usd` aside for a call; waits for calls under way if what they leave over may be enough.
+        """Set `usd` aside for a call; waits for its turn, and for calls under way if what they leave over may be enough.
 
-        Raises BudgetReachedError if it is not.
+        Raises BudgetReachedError if it is not, and from then on until the next stage.
         """
+        place = object()
         with self._condition:
-            while self._spent_usd + self._reserved_usd + usd > self.max_usd:
-                if self._spent_usd + usd > self.max_usd or not self._num_under_way:
-                    raise BudgetReachedError(max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd)
-                self._condition.wait()
-            self._reserved_usd += usd
-            self._num_under_way += 1
+            self._queue.append(place)
+            try:
+                self._condition.wait_for(lambda: self._is_reached or (self._queue[0] is place and self._is_decided(usd)))
+                if self._is_reached or self._spent_usd + self._reserved_usd + usd > self._limit_usd:
+                    self._is_reached = True
+                    raise BudgetReachedError(
+                        max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd, kept_usd=self._kept_usd
+                    )  # fmt: skip
+                self._reserved_usd += usd
+                self._num_under_way += 1
+            finally:
+                self._queue.remove(place)
+                self._condition.notify_all()
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         """A call has ended: what was set aside for it is free again, but for what it cost."""

@@ -41,14 +41,16 @@ def collect(
     spending: Spending,
     concurrency: int,
     show: Callable[[int], None] = lambda _num_open: None,
+    together: int = 1,
 ) -> Collected:
     """Every request's answer, as far as there is one. Equal requests are asked once; `show` is told how many are still open.
 
-    With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample.
+    With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
+    requests that stand in a row stay so, because one is worth nothing without the others.
     Raises what no other question would fare better with.
     """
     collected = Collected()
-    different = list(dict.fromkeys(requests))
+    different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
     for request in different:
         if (stored := store.answer(model.digest, request)) is not None:
             collected.answers[request] = stored
@@ -81,8 +83,6 @@ def _ask(
     concurrency: int,
     show: Callable[[int], None],
 ) -> None:
-    if spending.budget is not None:
-        random.Random(0).shuffle(pending)
     in_a_row = _InARow()
 
     def work(request: Request, caller_left: threading.Event) -> Completion | RemoteError:
@@ -106,6 +106,12 @@ def _ask(
             show(len(pending) - done)
     except BudgetReachedError as error:
         collected.failure = error
+
+
+def _in_random_order(requests: Sequence[Request], together: int) -> list[Request]:
+    blocks = [requests[start : start + together] for start in range(0, len(requests), together)]
+    random.Random(0).shuffle(blocks)
+    return [request for block in blocks for request in block]
 
 
 class _InARow:

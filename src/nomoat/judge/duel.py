@@ -165,7 +165,10 @@ def _ask_all(
     notes: Sequence[str] = (),
     **common: Any,
 ) -> Duel:
+    spending: Spending = common["spending"]
+    spending.begin_stage(_ref(left), _ref(right))
     one = run_suite(left, suite, limit=limit, **common)
+    spending.begin_stage(_ref(right))
     if one.partial:  # no answer of the other side is worth its money where this side has none
         suite, limit = one.suite, None
     one, other = in_common([one, run_suite(right, suite, limit=limit, **common)])

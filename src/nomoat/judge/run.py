@@ -128,7 +128,8 @@ class Asking:
         answered = {outcome.example_id for outcome in outcomes}
         self.examples += [example for example in examples if example.id in answered]
         self.outcomes += outcomes
-        self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
+        if self.suite.metric != "judge":  # whose scores are still to come
+            self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
 
     def evaluation(self, *, notes: Sequence[str] = (), seed: int = 0) -> Evaluation:
         """What the answers so far come to. Raises the failure if there is not one answer."""
@@ -266,6 +267,8 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     suite = run.suite
     if run.writes_choices:
         return [choices.is_right(example, choices.written_choice(suite, example, answer)) for example, answer in pairs]
+    if suite.metric == "judge":
+        return [0.0] * len(pairs)
     if suite.metric == "code":
         return code.score_code(pairs, chat=suite.chat)
     return [scorers.score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]

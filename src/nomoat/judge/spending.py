@@ -79,6 +79,11 @@ class Spending:
         )  # fmt: skip
         return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
 
+    def begin_stage(self, *refs: str) -> None:
+        """Those named spend from now on, one after the other: the first may have its share, and leaves something for the others."""
+        if self.budget is not None:
+            self.budget.begin_stage(max(1, sum(is_remote(ref) for ref in refs)))
+
     def watch(self, model: Responder) -> None:
         """Let no call to this model's server exceed the budget. Raises UsageError where there is a budget and no price is known."""
         if self.budget is None or not isinstance(model.engine, RemoteEngine):

@@ -28,7 +28,7 @@ from nomoat.textfiles import read_text
 
 Metric = Literal[
     "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
-    "review", "recorded", "published",
+    "judged", "grade", "review", "recorded", "published",
 ]  # fmt: skip
 STORED_ONLY = ("review", "recorded", "published")  # scored by others: see recorded.py
 WRITABLE = tuple(metric for metric in get_args(Metric) if metric not in STORED_ONLY)  # what a suite's file may say

@@ -62,9 +62,14 @@ def run_table(
         planned, notes = drawn(asked, limit, seed)
         evaluations = [recorded_evaluation(name, planned, notes=notes, seed=seed) for name in names]
     else:
+        spending = Spending() if spending is None else spending
         with opened_store(store) as answers:
             common: dict[str, Any] = {"concurrency": concurrency, "progress": progress, "store": answers, "spending": spending}
-            evaluations = in_common([run_suite(model, asked, limit=limit, seed=seed, **common) for model in models])
+            every = []
+            for at, model in enumerate(models):
+                spending.begin_stage(*names[at:])
+                every.append(run_suite(model, asked, limit=limit, seed=seed, **common))
+            evaluations = in_common(every)
     duels = {
         (one, other): Duel(
             verdict=compare(evaluations[one], evaluations[other], rules=rules), left=evaluations[one], right=evaluations[other]

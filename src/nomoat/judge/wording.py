@@ -22,11 +22,14 @@ METRICS = {
     "recorded": "accuracy, as it was published",
     "published": "score, as it was published",
     "review": "score by a judge's stored reviews, 1 to 10",
+    "judge": "not judged yet",
+    "judged": "share of wins by a judge who saw both orders, ties half",
+    "grade": "grade by a judge, 1 to 10",
 }
 
 
 RIGHT_OR_WRONG = frozenset({"exact", "choice", "numeric", "regex", "code", "recorded"})
-ON_A_SCALE = frozenset({"review"})
+ON_A_SCALE = frozenset({"review", "grade"})
 
 
 def is_accuracy(metric: str) -> bool:

@@ -1,0 +1,88 @@
+"""Before anything leaves this machine: say what, show one text, and ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from nomoat.cli import console
+
+if TYPE_CHECKING:
+    from nomoat.judge.preview import Preview
+    from nomoat.judge.spending import Spending
+    from nomoat.judge.suites import Suite
+
+SHOWN_CHARACTERS = 300
+
+
+def require_consent(
+    models: Sequence[str],
+    suites: Sequence[Suite],
+    *,
+    limit: int | None,
+    seed: int,
+    spending: Spending,
+    yes: bool,
+    judge: str | None = None,
+) -> None:
+    """Say what a run would send to servers outside, and go on only if the person agrees, or agreed with --yes.
+
+    A judge is sent the questions with both sides' answers, which are not known yet: that is said without a number of bytes.
+    Servers on this machine are not asked about. Raises UsageError where nobody can be asked; ends the command if the answer is no.
+    """
+    from nomoat.engine.remote import is_remote
+
+    if not any(is_remote(model) for model in (*models, judge or "")):
+        return
+    from nomoat.errors import UsageError
+    from nomoat.judge.preview import previews
+
+    found = [preview for suite in suites for preview in previews(models, suite, limit=limit, seed=seed, spending=spending)]
+    lines = [_line(preview) for preview in found]
+    if judge is not None and (host := _outside_host(judge)) is not None:
+        lines.append(f"each question with its answers, twice, would go to {host}, for the judge `{judge}`")
+    if not lines:
+        return
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("; ".join(lines), hint="if that is meant, add --yes")
+    for line in lines:
+        console.say(line)
+    if found:
+        _say_contents(found)
+    if not yes and not typer.confirm("Send them?", err=True):
+        console.say("nothing was sent")
+        raise typer.Exit(1)
+
+
+def _line(preview: Preview) -> str:
+    count = len(preview.texts)
+    cost = "cost not known" if preview.most_usd is None else f"at most ${preview.most_usd:,.4f}"
+    texts = f"{count:,} text{'s' if count != 1 else ''}"
+    return f"{texts} ({preview.num_bytes:,} bytes) would go to {preview.host}, for `{preview.model}`; {cost}"
+
+
+def _say_contents(found: Sequence[Preview]) -> None:
+    """One of the texts, and how many look private."""
+    from nomoat.route import pii
+
+    texts = list(dict.fromkeys(text for preview in found for text in preview.texts))
+    first = " ".join(texts[0].split())
+    console.say(f"one of them: {first if len(first) <= SHOWN_CHARACTERS else first[:SHOWN_CHARACTERS] + '…'}")
+    private = [findings for text in texts if (findings := pii.find(text))]
+    if private:
+        kinds = dict.fromkeys(pii.KIND_TITLES[finding.kind] for findings in private for finding in findings)
+        console.say(f"{len(private):,} of {len(texts):,} hold what looks like personal data: {', '.join(kinds)}")
+
+
+def _outside_host(ref: str) -> str | None:
+    """The host of a server that is not this machine."""
+    from nomoat.engine.remote import RemoteEngine, is_remote
+    from nomoat.responder import load
+
+    if not is_remote(ref):
+        return None
+    with load(ref) as responder:
+        return None if responder.is_local or not isinstance(responder.engine, RemoteEngine) else responder.engine.host

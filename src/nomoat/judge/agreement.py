@@ -1,0 +1,191 @@
+"""How far a judge agrees with labels that people, or another judge, gave before: measured first, printed with every verdict.
+
+Labels: `vicuna80` (GPT-4's stored reviews of 2023: which of two answers scored higher), or a JSONL file of yours, one pair a line:
+{"question": "…", "answer_a": "…", "answer_b": "…", "winner": "a"}, winner being a, b or tie.
+
+What this does not cover: the labels' own noise. Two people agree on 81 % of MT-bench's pairs that neither calls a tie (Zheng et al.
+2023), and GPT-4's reviews were written in one order only.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat import paths
+from nomoat.errors import BadFileError, DataError, UsageError
+from nomoat.judge import stats
+from nomoat.judge.judges import load_reviews
+from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
+from nomoat.records import Message
+from nomoat.textfiles import read_jsonl
+
+NUM_PAIRS = 100
+VICUNA = "vicuna80"
+VICUNA_PAIRS = tuple(("vicuna-13b", other) for other in ("gpt35", "bard", "alpaca-13b", "llama-13b"))
+WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Pairs, and for each who won by the labels: 1 for the first, 0 for the second, 0.5 for neither. `whose` says whose labels."""
+
+    pairs: tuple[Pair, ...]
+    labels: tuple[float, ...]
+    whose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Counts over labelled pairs. `both_decided`: neither the label nor the judge says tie; `agreed` are those of them where both
+    name the same winner. `same` counts ties too. `commonest` is what one would reach who always said the commonest label.
+    """
+
+    whose: str
+    num_pairs: int
+    same: int
+    commonest: int
+    both_decided: int
+    agreed: int
+    consistent: int
+    first_wins: int
+    second_wins: int
+
+    @property
+    def sentence(self) -> str:
+        """The agreement in words, with intervals, and what chance would reach."""
+        if not self.both_decided:
+            decided = "it never named a winner where the labels did"
+        else:
+            decided = f"where both name a winner, the same one in {_share(self.agreed, self.both_decided)} (chance: 50 %)"
+        orders = order_words(self.consistent, self.num_pairs, self.first_wins, self.second_wins)
+        return (
+            f"agreement with {self.whose}, {self.num_pairs:,} pairs: {decided}; ties included, {_share(self.same, self.num_pairs)} "
+            f"(always the commonest label: {100 * self.commonest / self.num_pairs:.0f} %); {orders}"
+        )
+
+
+def order_words(consistent: int, num_pairs: int, first_wins: int, second_wins: int) -> str:
+    """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all."""
+    decided = first_wins + second_wins
+    shown = f"; the answer shown first won {_share(first_wins, decided)} of the decided showings" if decided else ""
+    return f"both orders gave the same verdict in {_share(consistent, num_pairs)}{shown}"
+
+
+def count_orders(verdicts: Sequence[PairVerdict]) -> tuple[int, int, int]:
+    """(pairs whose two verdicts agree, showings won by the answer shown first, by the one shown second)."""
+    shown = Counter(side for verdict in verdicts for side in (verdict.first, verdict.second))
+    return sum(verdict.is_consistent for verdict in verdicts), shown["A"], shown["B"]
+
+
+def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> Labelled:
+    """The labelled pairs of `vicuna80` or of a JSONL file; at most `num_pairs` of them, drawn with `seed`.
+
+    Raises DataError with file and line, UsageError for what is neither, and what `pull_dataset` raises.
+    """
+    if source == VICUNA:
+        rows, whose = _vicuna_rows(), "GPT-4's stored reviews (vicuna80)"
+    elif Path(source).exists():
+        rows, whose = _file_rows(Path(source)), f"the labels of {Path(source).name}"
+    else:
+        raise UsageError(f"`{source}` holds no labels to check a judge with", hint=f"name `{VICUNA}`, or a JSONL file: docs/duel.md")
+    chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
+    return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
+
+
+def measure(judge: Judge, labelled: Labelled) -> Agreement | None:
+    """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any. A tie is half an opinion:
+    it agrees with a tie only.
+    """
+    rows = [
+        (verdict, label) for verdict, label in zip(judge.pairs(labelled.pairs), labelled.labels, strict=True) if verdict is not None
+    ]
+    if not rows:
+        return None
+    decided = [(verdict.score, label) for verdict, label in rows if TIE not in (verdict.score, label)]
+    consistent, first_wins, second_wins = count_orders([verdict for verdict, _ in rows])
+    return Agreement(
+        whose=labelled.whose,
+        num_pairs=len(rows),
+        same=sum(verdict.score == label for verdict, label in rows),
+        commonest=Counter(label for _, label in rows).most_common(1)[0][1],
+        both_decided=len(decided),
+        agreed=sum(score == label for score, label in decided),
+        consistent=consistent,
+        first_wins=first_wins,
+        second_wins=second_wins,
+    )
+
+
+def remember(judge_digest: str, agreement: Agreement) -> None:
+    """Keep what was measured of a judge, to be printed with its later verdicts."""
+    kept = {**_kept(), judge_digest: agreement.sentence}
+    with paths.whole_file(_path()) as part:
+        part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def remembered(judge_digest: str) -> str | None:
+    """What was measured of a judge the last time; None if nothing was."""
+    return _kept().get(judge_digest)
+
+
+def _path() -> Path:
+    return paths.runs() / "judges.json"
+
+
+def _kept() -> dict[str, str]:
+    try:
+        return dict(json.loads(_path().read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as exc:
+        raise BadFileError(f"`{_path()}` cannot be read: {exc}", hint="remove it; judges are then to be checked again") from exc
+
+
+def _vicuna_rows() -> list[tuple[Pair, float]]:
+    from nomoat.catalog.datasets import pull_dataset
+
+    folder = pull_dataset(VICUNA)
+    questions = {str(row["question_id"]): str(row["text"]) for _, row in read_jsonl(folder / "question.jsonl")}
+    rows = []
+    for left, right in VICUNA_PAIRS:
+        reviews = load_reviews(VICUNA, folder, left, right)
+        answers = [
+            {str(row["question_id"]): str(row["text"]) for _, row in read_jsonl(folder / "answer" / f"answer_{name}.jsonl")}
+            for name in (reviews.left, reviews.right)
+        ]
+        for number, (one, other) in reviews.scores.items():
+            label = WIN if one > other else LOSS if one < other else TIE
+            rows.append((_pair(questions[number], answers[0][number], answers[1][number]), label))
+    return rows
+
+
+def _file_rows(path: Path) -> list[tuple[Pair, float]]:
+    rows = []
+    for line, row in read_jsonl(path):
+        texts = [row.get(name) for name in ("question", "answer_a", "answer_b")]
+        if not all(isinstance(text, str) and text for text in texts) or row.get("winner") not in WINNERS:
+            raise DataError(
+                f"`{path}`, line {line}: a labelled pair has `question`, `answer_a`, `answer_b`, and a `winner`: a, b or tie"
+            )
+        rows.append((_pair(*map(str, texts)), WINNERS[row["winner"]]))
+    if not rows:
+        raise DataError(f"`{path}` holds no labelled pairs")
+    return rows
+
+
+def _pair(question: str, one: str, other: str) -> Pair:
+    asked = Message(role="user", content=question)
+    return Pair(
+        one=(asked, Message(role="assistant", content=one)),
+        other=(asked, Message(role="assistant", content=other)),
+    )  # fmt: skip
+
+
+def _share(count: int, n: int) -> str:
+    low, high = stats.wilson_interval(count, n)
+    return f"{count:,} of {n:,} = {100 * count / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"

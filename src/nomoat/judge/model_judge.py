@@ -1,0 +1,157 @@
+"""A model as a judge: of pairs of answers, shown in both orders, or of single ones.
+
+A pair is won by the answer that wins in both orders; if the order decides, or a verdict cannot be read, it is a tie. Verdicts are
+stored like any answer, and cost like any answer.
+
+What this does not cover: a judge prefers longer answers, its own style, and often its own family. How far it agrees with labels of
+people or of another judge is measured by `agreement.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, UnsupportedError
+from nomoat.judge import judge_prompts, scorers
+from nomoat.judge.answers import collect
+from nomoat.judge.spending import Spending
+from nomoat.judge.store import AnswerStore, ChoiceScores
+from nomoat.records import Message, Request
+from nomoat.responder import Responder
+
+Conversation = tuple[Message, ...]
+
+WIN, TIE, LOSS = 1.0, 0.5, 0.0
+UNREADABLE = ""  # no verdict: the question and its answers are longer than the judge's context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two conversations that begin with the same question and end with an answer each."""
+
+    one: Conversation
+    other: Conversation
+    reference: str = ""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both sides said the same throughout."""
+        return self.one[:-1] == self.other[:-1] and self.one[-1].content.strip() == self.other[-1].content.strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairVerdict:
+    """The verdicts with `one` shown first, and with `other` shown first; each A, B or C, or None if it could not be read."""
+
+    first: str | None
+    second: str | None
+
+    @property
+    def score(self) -> float:
+        """1 if `one` won in both orders, 0 if it lost in both, else 0.5."""
+        return {("A", "B"): WIN, ("B", "A"): LOSS}.get((self.first or "", self.second or ""), TIE)
+
+    @property
+    def is_readable(self) -> bool:
+        return self.first is not None and self.second is not None
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether both orders said the same."""
+        return (self.first, self.second) in (("A", "B"), ("B", "A"), ("C", "C"))
+
+
+@dataclass(slots=True, kw_only=True)
+class Judge:
+    """A model that judges, and what it is asked with."""
+
+    model: Responder
+    store: AnswerStore
+    spending: Spending
+    concurrency: int
+    show: Callable[[int, int], None] = lambda _done, _total: None
+    writes: bool | None = None  # not known before it is asked
+    failure: NomoatError | None = None
+    cost_usd: float | None = 0.0
+    num_bytes_out: int = 0
+
+    def pairs(self, pairs: Sequence[Pair]) -> list[PairVerdict | None]:
+        """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked."""
+        asked = [pair for pair in pairs if not pair.is_same]
+
+        def requests(writes: bool) -> list[Request]:
+            both = [((pair.one, pair.other), (pair.other, pair.one)) for pair in asked]
+            return [
+                judge_prompts.pair_request(*order, reference=pair.reference, writes=writes)
+                for pair, orders in zip(asked, both, strict=True)
+                for order in orders
+            ]
+
+        found = self._texts(requests, judge_prompts.VERDICTS, together=2)
+        verdicts = iter(
+            None
+            if first is None or second is None
+            else PairVerdict(first=judge_prompts.parse_verdict(first), second=judge_prompts.parse_verdict(second))
+            for first, second in zip(found[::2], found[1::2], strict=True)
+        )
+        return [PairVerdict(first="C", second="C") if pair.is_same else next(verdicts) for pair in pairs]
+
+    def grades(self, conversations: Sequence[tuple[Conversation, str]]) -> list[float | None]:
+        """The grade of each conversation (with its reference answer, or ""): 1 to 10; None where there is none to be read."""
+
+        def requests(writes: bool) -> list[Request]:
+            return [
+                judge_prompts.grade_request(conversation, reference=reference, writes=writes)
+                for conversation, reference in conversations
+            ]
+
+        found = self._texts(requests, judge_prompts.GRADES, together=1)
+        return [None if text is None else judge_prompts.parse_grade(text) for text in found]
+
+    def _texts(self, requests: Callable[[bool], list[Request]], verdicts: Sequence[str], *, together: int) -> list[str | None]:
+        """What the judge said to each request: written, or, where its likelihoods can be had, the likeliest verdict."""
+        if self.writes is not True:
+            try:
+                chosen: list[str | None] = [*self._likeliest(requests(False), verdicts)]
+                self.writes = False
+                return chosen
+            except UnsupportedError:
+                self.writes = True
+        return self._written(requests(True), together)
+
+    def _likeliest(self, requests: Sequence[Request], verdicts: Sequence[str]) -> list[str]:
+        chosen = []
+        for done, request in enumerate(requests):
+            self.show(done, len(requests))
+            scored = self.store.choice_scores(self.model.digest, request, verdicts)
+            if scored is None:
+                try:
+                    scored = ChoiceScores(scores=tuple(self.model.score(request, verdicts)), seconds=0.0)
+                except ContextExceededError:
+                    chosen.append(UNREADABLE)
+                    continue
+                self.store.save_choice_scores(self.model.digest, request, verdicts, scored)
+            chosen.append(verdicts[scorers.likeliest(scored.scores)])
+        self.show(len(requests), len(requests))
+        return chosen
+
+    def _written(self, requests: Sequence[Request], together: int) -> list[str | None]:
+        collected = collect(
+            self.model,
+            requests,
+            store=self.store,
+            spending=self.spending,
+            concurrency=self.concurrency,
+            show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
+            together=together,
+        )
+        self.failure = self.failure or collected.failure
+        if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
+            raise self.failure
+        pricing = self.spending.pricing(self.model)
+        for completion in collected.answers.values():
+            cost = pricing.cost_usd(completion.usage)
+            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+            self.num_bytes_out += completion.bytes_out
+        return [collected.answers[request].text if request in collected.answers else None for request in requests]

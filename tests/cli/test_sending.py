@@ -1,0 +1,92 @@
+"""Nothing leaves before it was said what, and agreed to."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from misbehaving import Server, counted
+
+from nomoat.cli import sending
+from nomoat.judge.run import run_suite
+from nomoat.judge.spending import Spending
+from nomoat.judge.suites import Suite, load_suite
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    path = tmp_path / "quiz.jsonl"
+    path.write_text('{"input": "Call 010-1234-5678", "target": "yes"}\n{"input": "왜?", "target": "yes"}\n', encoding="utf-8")
+    return load_suite(path)
+
+
+@pytest.fixture
+def elsewhere(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that nomoat takes for one outside."""
+    monkeypatch.setattr("nomoat.net.is_loopback", lambda _host: False)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    return serving(counted("yes", 1, 1))
+
+
+def consent(server: Server, suite: Suite, *, yes: bool) -> None:
+    sending.require_consent([f"{server.url}#m", "fake:"], [suite], limit=None, seed=0, spending=Spending(), yes=yes)
+
+
+SAID = "2 texts (22 bytes) would go to 127.0.0.1, for `{url}#m`; cost not known\n"
+
+
+def test_preview_says_how_much_goes_where_and_shows_one_text(
+    elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consent(elsewhere, suite, yes=True)
+    assert capsys.readouterr().err == SAID.format(url=elsewhere.url) + (
+        "one of them: Call 010-1234-5678\n1 of 2 hold what looks like personal data: a phone number\n"
+    )
+    assert elsewhere.bodies == []
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_person_at_a_terminal_is_asked(elsewhere: Server, suite: Suite, monkeypatch: pytest.MonkeyPatch, agreed: bool) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda _text, **_kwargs: agreed)
+    if agreed:
+        consent(elsewhere, suite, yes=False)
+    else:
+        with pytest.raises(typer.Exit) as caught:
+            consent(elsewhere, suite, yes=False)
+        assert caught.value.exit_code == 1
+
+
+def test_what_is_answered_already_is_not_sent_again(elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
+    run_suite(f"{elsewhere.url}#m", suite)
+    consent(elsewhere, suite, yes=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_script_without_yes_is_told_what_would_go(
+    nomoat: Callable[..., subprocess.CompletedProcess[str]], suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("NOMOAT_OFFLINE", "0")
+    done = nomoat("eval", "openai:gpt-4o-mini", str(tmp_path / "quiz.jsonl"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: 2 texts (22 bytes) would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.0001\n"
+        "hint: if that is meant, add --yes\n"
+    )
+
+
+def test_script_that_would_let_a_judge_outside_see_answers_is_told_so(
+    nomoat: Callable[..., subprocess.CompletedProcess[str]], suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("NOMOAT_OFFLINE", "0")
+    done = nomoat("duel", "fake:", "fake:", "-s", str(tmp_path / "quiz.jsonl"), "--judge", "openai:gpt-4o")
+    assert done.stderr.startswith("error: each question with its answers, twice, would go to api.openai.com, for the judge")
+
+
+def test_servers_on_this_machine_are_not_asked_about(serving: Callable[..., Server], suite: Suite) -> None:
+    consent(serving(counted("yes", 1, 1)), suite, yes=False)

@@ -1,0 +1,252 @@
+"""Models as judges: of pairs in both orders, of single answers, and measured against labels first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from misbehaving import Server, counted
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.judge import agreement, judge_prompts
+from nomoat.judge.judged import run_graded, run_judged_duel
+from nomoat.judge.model_judge import Judge, Pair, PairVerdict
+from nomoat.judge.spending import Spending
+from nomoat.judge.store import AnswerStore
+from nomoat.judge.suites import Suite
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
+from nomoat.responder import Responder
+
+
+class Scripted(FakeEngine):
+    """A judge that writes what `verdict` makes of the prompt, and gives no likelihoods."""
+
+    def __init__(self, verdict: Callable[[str], str]) -> None:
+        super().__init__(context_tokens=100_000)
+        self.verdict = verdict
+        self.asked: list[str] = []
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        prompt = request.messages[-1].content
+        self.asked.append(prompt)
+        usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+        yield Chunk(text=self.verdict(prompt), finish_reason="stop", usage=usage)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError("writes only")
+
+
+def section(prompt: str, title: str) -> str:
+    return prompt.partition(f"<<< {title} >>>")[2].partition(f"<<< End: {title} >>>")[0].strip()
+
+
+def likes_good(prompt: str) -> str:
+    """Prefers the answer that says good; ties where both or neither do."""
+    one, other = ("good" in section(prompt, f"Assistant {name}") for name in "AB")
+    return "I looked at both. " + ("[[C]]" if one == other else "[[A]]" if one else "[[B]]")
+
+
+def suite_of(num_examples: int) -> Suite:
+    examples = tuple(
+        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="") for at in range(num_examples)
+    )
+    return Suite(name="open", metric="judge", examples=examples, sha256=f"open{num_examples}", max_new_tokens=64)
+
+
+def side(name: str, good: Sequence[int], num_examples: int) -> Responder:
+    answers = {f"question {at}": f"a good answer {name}" if at in good else f"an answer {name}" for at in range(num_examples)}
+    return Responder(name, FakeEngine(answers=answers))
+
+
+def asked_message(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content="Why?"), Message(role="assistant", content=text))
+
+
+# ---------------------------------------------------------------- prompts and verdicts
+def test_prompt_shows_the_question_once_and_each_answer_in_its_place() -> None:
+    request = judge_prompts.pair_request(asked_message("because"), asked_message("그냥"), writes=True)
+    prompt = request.messages[0].content
+    assert (section(prompt, "The task"), section(prompt, "Assistant A"), section(prompt, "Assistant B")) == ("Why?", "because", "그냥")
+    assert prompt.count("[[C]] if they are equally good") == 2
+
+
+def test_prompt_of_a_conversation_shows_each_sides_own_and_asks_for_the_last_answer() -> None:
+    first = asked_message("one"), asked_message("two")
+    last = (Message(role="user", content="And?"), Message(role="assistant", content="so"))
+    prompt = judge_prompts.pair_request((*first[0], *last), (*first[1], *last), reference="42", writes=True).messages[0].content
+    assert section(prompt, "The task") == "Why?"
+    assert section(prompt, "Assistant B") == "(assistant) two\n\n(user) And?\n\n(assistant) so"
+    assert section(prompt, "Reference answer") == "42"
+    assert judge_prompts.LAST_TURN.strip() in prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [("Both are fine. [[C]]", "C"), ("[[A]] is tempting, but [[B]]", "B"), ("A wins", None), ("[[D]]", None), ("", None)],
+)
+def test_last_verdict_counts(text: str, verdict: str | None) -> None:
+    assert judge_prompts.parse_verdict(text) == verdict
+
+
+@pytest.mark.parametrize(("text", "grade"), [("Rating: [[7]]", 7.0), ("[[5]] no, [[8.5]]", 8.5), ("[[11]]", None), ("7", None)])
+def test_last_grade_counts(text: str, grade: float | None) -> None:
+    assert judge_prompts.parse_grade(text) == grade
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "score"),
+    [("A", "B", 1.0), ("B", "A", 0.0), ("A", "A", 0.5), ("B", "B", 0.5), ("C", "C", 0.5), ("A", "C", 0.5), (None, "B", 0.5)],
+)
+def test_pair_is_won_in_both_orders_or_not_at_all(first: str | None, second: str | None, score: float) -> None:
+    assert PairVerdict(first=first, second=second).score == score
+
+
+# ---------------------------------------------------------------- duels and grades
+def test_judged_duel_counts_wins_in_both_orders_and_names_the_judge() -> None:
+    """12 of 20 good against none: 12 wins, 8 ties; a sign test of 12 to 0 gives p = 0.0005."""
+    judge = Responder("judge", Scripted(likes_good))
+    duel = run_judged_duel(side("left", range(12), 20), side("right", [], 20), suite_of(20), judge)
+    verdict = duel.verdict
+    assert (verdict.metric, verdict.wins, verdict.ties, verdict.losses, verdict.winner) == ("judged", 12, 8, 0, "left")
+    assert (verdict.left.score, verdict.right.score) == (0.8, 0.2)
+    assert verdict.notes[0] == (
+        "judged by `judge`, by what it wrote; at a cost of $0.0000. A judge is a model: it has tastes of its own"
+    )
+    assert "both orders gave the same verdict in 20 of 20 = 100 % [84, 100]" in verdict.notes[1]
+    assert "this judge's agreement with labels was never measured: `--judge-check vicuna80` does" in verdict.notes
+
+
+def test_judge_that_looks_at_the_order_only_decides_nothing() -> None:
+    judge = Responder("judge", Scripted(lambda _prompt: "[[A]]"))
+    verdict = run_judged_duel(side("left", [0], 10), side("right", [1], 10), suite_of(10), judge).verdict
+    assert (verdict.wins, verdict.ties, verdict.losses, verdict.winner) == (0, 10, 0, "undecided")
+    assert (
+        "both orders gave the same verdict in 0 of 10 = 0 % [0, 28]; "
+        "the answer shown first won 20 of 20 = 100 % [84, 100] of the decided showings" in verdict.notes
+    )
+
+
+def test_verdicts_that_cannot_be_read_are_ties_and_counted() -> None:
+    judge = Responder("judge", Scripted(lambda _prompt: "hard to say"))
+    verdict = run_judged_duel(side("left", [0], 3), side("right", [], 3), suite_of(3), judge).verdict
+    assert verdict.ties == 3
+    assert "3 of 3 pairs got a verdict that could not be read in at least one order: they count as ties" in verdict.notes
+
+
+def test_equal_answers_are_a_tie_without_asking_and_verdicts_are_asked_for_once() -> None:
+    engine = Scripted(likes_good)
+    both = side("same", [0, 1], 4), side("same", [0, 1], 4)
+    assert run_judged_duel(*both, suite_of(4), Responder("judge", engine)).verdict.ties == 4
+    assert engine.asked == []
+    for _ in range(2):
+        run_judged_duel(side("left", [0], 4), side("right", [], 4), suite_of(4), Responder("judge", engine))
+    assert len(engine.asked) == 8
+
+
+def test_judge_with_likelihoods_takes_the_likeliest_verdict() -> None:
+    class Likes(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            wanted = likes_good(request.messages[-1].content)[-5:]
+            return [ContinuationScore(log_probability=-float(text != wanted), num_tokens=3) for text in continuations]
+
+    verdict = run_judged_duel(
+        side("left", range(6), 10), side("right", [9], 10), suite_of(10), Responder("judge", Likes())
+    ).verdict  # fmt: skip
+    assert (verdict.wins, verdict.ties, verdict.losses) == (6, 3, 1)
+    assert verdict.notes[0].startswith("judged by `judge`, by the likeliest verdict, without an explanation")
+
+
+def test_second_turn_is_judged_within_its_conversation() -> None:
+    first = Example(id="1", messages=(Message(role="user", content="question 0"),), target="", group="1")
+    then = Example(id="2", messages=(Message(role="user", content="and then?"),), target="", follows="1", group="1")
+    engine = Scripted(likes_good)
+    suite = Suite(name="two", metric="judge", examples=(first, then), sha256="two", max_new_tokens=64)
+    run_judged_duel(side("left", [0], 1), side("right", [], 1), suite, Responder("judge", engine))
+    assert any("(assistant) a good answer left\n\n(user) and then?" in section(prompt, "Assistant A") for prompt in engine.asked)
+
+
+def test_graded_evaluation_has_the_mean_grade_and_leaves_out_what_cannot_be_read() -> None:
+    def grade(prompt: str) -> str:
+        answer = section(prompt, "The answer")
+        return "[[9]]" if "good" in answer else "[[3]]" if "left" in answer and "question 3" not in prompt else "none"
+
+    evaluation = run_graded(side("left", [0, 1], 4), suite_of(4), Responder("judge", Scripted(grade)))
+    assert [outcome.score for outcome in evaluation.outcomes] == [9.0, 9.0, 3.0]
+    assert (evaluation.suite.metric, evaluation.side.score) == ("grade", 7.0)
+    assert "1 of 4 grades could not be read: those answers are left out" in evaluation.notes
+
+
+def test_judge_that_grades_nothing_is_an_error() -> None:
+    with pytest.raises(DataError, match="wrote nothing that could be read as a verdict"):
+        run_graded(side("left", [], 2), suite_of(2), Responder("judge", Scripted(lambda _prompt: "fine")))
+
+
+def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., Server]) -> None:
+    server = serving(counted("[[A]]", 100, 10))
+    spending = Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
+    duel = run_judged_duel(side("left", [0], 20), side("right", [], 20), suite_of(20), f"{server.url}#judge", spending=spending)
+    assert duel.verdict.partial.startswith("the judge did not judge all: --max-cost $5.0000 is reached")
+    assert 0 < duel.verdict.num_examples < 20
+    assert spending.budget is not None
+    assert spending.budget.spent_usd == pytest.approx(len(server.bodies) * 0.12)
+    assert spending.budget.spent_usd <= 5.0
+    assert 2 * duel.verdict.num_examples >= len(server.bodies) - 1
+
+
+# ---------------------------------------------------------------- agreement with labels
+def labelled_file(folder: Path) -> Path:
+    rows = [("good", "poor", "a"), ("poor", "good", "b"), ("good", "poor", "b"), ("poor", "poor too", "tie"), ("good", "poor", "tie")]
+    path = folder / "labels.jsonl"
+    lines = [{"question": "Why?", "answer_a": one, "answer_b": other, "winner": winner} for one, other, winner in rows]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def test_agreement_is_counted_with_and_without_ties_and_kept_for_later_verdicts(tmp_path: Path) -> None:
+    judge = Responder("judge", Scripted(likes_good))
+    sides = side("left", [0], 2), side("right", [], 2)
+    checked = run_judged_duel(*sides, suite_of(2), judge, check=str(labelled_file(tmp_path))).verdict
+    expected = (
+        "agreement with the labels of labels.jsonl, 5 pairs: where both name a winner, the same one in 2 of 3 = 67 % [21, 94] "
+        "(chance: 50 %); ties included, 3 of 5 = 60 % [23, 88] (always the commonest label: 40 %); "
+        "both orders gave the same verdict in 5 of 5 = 100 % [57, 100]; "
+        "the answer shown first won 4 of 8 = 50 % [22, 78] of the decided showings"
+    )
+    assert checked.notes[-1] == expected
+    assert run_judged_duel(*sides, suite_of(2), judge).verdict.notes[-1] == expected
+
+
+def test_labels_that_are_none_are_named_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"question": "q", "answer_a": "a", "answer_b": "b", "winner": "c"}\n')
+    with pytest.raises(DataError, match="line 1: a labelled pair has"):
+        agreement.load_labels(str(path))
+    with pytest.raises(UsageError, match="`nosuch` holds no labels"):
+        agreement.load_labels("nosuch")
+
+
+@pytest.mark.data
+def test_reviews_of_vicuna80_are_labels(vicuna_folder: Path) -> None:
+    """GPT-4 against itself: a judge that prefers whoever GPT-4 scored higher agrees throughout."""
+    labelled = agreement.load_labels("vicuna80", num_pairs=50)
+    known = dict(zip(labelled.pairs, labelled.labels, strict=True))
+    texts = {(pair.one[-1].content, pair.other[-1].content): label for pair, label in known.items()}
+
+    def verdict(prompt: str) -> str:
+        shown = section(prompt, "Assistant A"), section(prompt, "Assistant B")
+        label = texts[shown] if shown in texts else 1 - texts[shown[1], shown[0]]
+        return {1.0: "[[A]]", 0.0: "[[B]]", 0.5: "[[C]]"}[label]
+
+    with AnswerStore() as store:
+        judge = Judge(model=Responder("judge", Scripted(verdict)), store=store, spending=Spending(), concurrency=4)
+        found = agreement.measure(judge, labelled)
+    assert found is not None
+    assert (found.num_pairs, found.same) == (50, 50)
+    assert found.agreed == found.both_decided > 20
+
+
+def test_pairs_are_known_by_their_last_answers() -> None:
+    assert Pair(one=asked_message("x "), other=asked_message("x")).is_same
