@@ -292,7 +292,7 @@ class Batcher:
         writing = [text for text in self._running if len(text.ids) - text.done == 1]
         reading = [text for text in self._running if len(text.ids) - text.done > 1]
         guess = GUESSED_TOKENS // len(writing) if writing and self._model.takes_many else 0
-        room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else PASS_TOKENS
+        room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else min(PASS_TOKENS, self._model.largest_pass)
         planned: list[tuple[_Text, Row]] = []
         for text in [*writing, *reading]:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out

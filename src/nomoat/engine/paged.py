@@ -56,6 +56,7 @@ class PagedModel:
     """See the module. One thread at a time. `vocabulary` is V; a block holds the keys and values of `BLOCK_TOKENS` tokens."""
 
     takes_many = True
+    largest_pass = 1 << 31  # tokens: without a bound of its own
 
     def __init__(self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = ()) -> None:
         from openvino._offline_transformations import paged_attention_transformation

@@ -18,6 +18,7 @@ class SerialModel:
     """What `paged.PagedModel` is, for one row in a pass, which goes on where the last pass ended or begins anew."""
 
     takes_many = False
+    largest_pass = 256  # tokens: all their scores are held at once, heads x tokens x tokens seen x 4 bytes
     block_bytes = 0
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:

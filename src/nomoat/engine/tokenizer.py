@@ -201,6 +201,7 @@ def _require_kinds(metadata: dict[str, Any]) -> None:
         "eos_token_id": lambda value: type(value) is int,
         "add_bos_token": lambda value: isinstance(value, bool),
         "add_space_prefix": lambda value: isinstance(value, bool),
+        "model": lambda value: isinstance(value, str),
         "pre": lambda value: isinstance(value, str),
     }
     found = {f"tokenizer.ggml.{name}": check for name, check in checks.items()}

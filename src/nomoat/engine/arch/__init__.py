@@ -195,5 +195,5 @@ def dimensions(
         clamp_qkv=optional("attention.clamp_kqv"),
         logit_cap=optional("final_logit_softcapping"),
         attention_cap=optional("attn_logit_softcapping"),
-        parallel=bool(metadata.get(f"{name}.use_parallel_residual", arch.parallel)),
+        parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
     )
