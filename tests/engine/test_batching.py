@@ -16,7 +16,7 @@ from reference import model_of_gguf
 
 from nomoat.engine import batching, importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import UsageError
+from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -235,3 +235,33 @@ def test_settings_that_are_off_change_no_record() -> None:
     """Stored answers are found again by what was asked: a request says the same with a default written out."""
     plain = Request(prompt="x")
     assert dataclasses.replace(plain, min_p=0.0, repetition_penalty=1.0, top_logprobs=None) == plain
+
+
+def test_a_text_longer_than_the_cache_is_refused_with_the_numbers_and_others_go_on(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_num_blocks", lambda block_bytes, context_tokens: 3)
+    with pytest.raises(NotEnoughMemoryError, match=r"a text of 118 tokens needs 0\.0 GB .* there is room for 96 tokens"):
+        answer(engine, Request(prompt="x" * 118, max_new_tokens=5))
+    with pytest.raises(NotEnoughMemoryError, match="a text of 97 tokens"):
+        answer(engine, Request(prompt="x" * 90, max_new_tokens=50, seed=1))
+    assert len(answer(engine, Request(prompt="x" * 30, max_new_tokens=5))) > 0
+
+
+def test_a_mistake_of_ours_leaves_nobody_waiting(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = engine._started_batcher()
+    with monkeypatch.context() as patch:
+        patch.setattr(batcher, "_plan", lambda: int("meant"))
+        with pytest.raises(ValueError, match="meant"):
+            answer(engine, Request(prompt="x", max_new_tokens=5))
+    assert len(answer(engine, Request(prompt="x", max_new_tokens=5))) > 0
+    assert batcher._pool.num_free == batcher._pool.num_blocks
+
+
+def test_who_comes_after_the_end_is_told(engine: OpenVINOEngine) -> None:
+    batcher = engine._started_batcher()
+    engine.close()
+    reading = batching.Reading([1, 2, 3])
+    batcher.submit(reading)
+    with pytest.raises(RuntimeError, match="the model was closed"):
+        reading.result.result(timeout=1)

@@ -30,7 +30,9 @@ LIKELIHOOD_TOKENS = 256  # of one text in a pass, where logits of all are wanted
 MAX_TEXTS = 256  # under way at once
 GUESSED_TOKENS = 16  # in a pass, over all answers: beside many answers a guess no longer comes nearly for free
 HEARTBEAT_SECONDS = 0.5
-CACHE_SHARE, CACHE_BYTES = 0.25, 2 << 30  # of free memory, and at most; but always enough for one whole context
+CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
+CACHE_BYTES = 2 << 30
+USUAL_TOKENS = 4096  # the context that memory is planned for, see `catalog.memory`
 
 Floats = npt.NDArray[np.float32]
 
@@ -207,6 +209,7 @@ class Batcher:
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._waiting: deque[_Text] = deque()
         self._running: list[_Text] = []  # in the order in which they came
+        self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(make, context_tokens, made), name="nomoat-engine", daemon=True)
         self._thread.start()
@@ -214,11 +217,17 @@ class Batcher:
 
     def submit(self, text: _Text) -> None:
         """Begin with this text at the next pass."""
-        self._incoming.put(text)
+        with self._closing:
+            if not self._is_closed:
+                self._incoming.put(text)
+                return
+        text.fail(_closed())
 
     def close(self) -> None:
         """End the thread and free the memory. What is under way ends with an error."""
-        self._incoming.put(None)
+        with self._closing:
+            self._is_closed = True
+            self._incoming.put(None)
         self._thread.join()
 
     def _work(self, make: Callable[[], PagedModel | SerialModel], context_tokens: int, made: Future[None]) -> None:
@@ -231,11 +240,19 @@ class Batcher:
             return
         made.set_result(None)
         while self._receive():
-            self._drop_cancelled()
-            self._pass()
-        for text in [*self._running, *self._waiting]:
-            text.fail(RuntimeError("the model was closed while it was answering"))
+            try:
+                self._drop_cancelled()
+                self._pass()
+            except Exception as exc:  # noqa: BLE001 - a mistake of ours must not leave anyone waiting for ever
+                self._fail_all(exc)
+        self._fail_all(_closed())
         del self._model
+
+    def _fail_all(self, error: BaseException) -> None:
+        for text in list(self._running):
+            self._fail(text, error)
+        while self._waiting:
+            self._waiting.popleft().fail(error)
 
     def _receive(self) -> bool:
         """Take in what has come; with nothing to do, wait for it. False when the end has come."""
@@ -276,7 +293,7 @@ class Batcher:
             w, t = w + row.wanted, t + len(row.ids)
 
     def _admit(self) -> None:
-        """Let texts in while there are blocks for their prompts; the first one always, as the cache holds a whole context."""
+        """Let texts in while there are blocks for their prompts; the first one always, as nothing else is in its way."""
         while self._waiting and len(self._running) < (MAX_TEXTS if self._model.takes_many else 1):
             text = self._waiting[0]
             if self._running and len(text.ids) // BLOCK_TOKENS + 1 > self._pool.num_free:
@@ -310,12 +327,20 @@ class Batcher:
             latest = next((other for other in reversed(self._running) if other is not text and other not in planned), None)
             if latest is None:
                 if not planned:
-                    self._fail(text, NotEnoughMemoryError("the cache is too small for this text", hint="shorten it"))
+                    self._fail(text, self._too_long(num_tokens))
                 return False
             self._leave(latest)
             latest.begin_again()
             self._waiting.appendleft(latest)
         return True
+
+    def _too_long(self, num_tokens: int) -> NotEnoughMemoryError:
+        room = self._pool.num_blocks * BLOCK_TOKENS
+        needed = num_tokens * self._model.block_bytes / BLOCK_TOKENS / 1e9
+        return NotEnoughMemoryError(
+            f"a text of {num_tokens:,} tokens needs {needed:.1f} GB of memory beside the model, and there is room for {room:,} tokens",
+            hint="shorten it, or close other programs and start again",
+        )
 
     def _leave(self, text: _Text) -> None:
         self._running.remove(text)
@@ -326,12 +351,20 @@ class Batcher:
         text.fail(error)
 
 
+def _closed() -> RuntimeError:
+    return RuntimeError("the model was closed while it was answering")
+
+
 def _salt(text: _Text) -> bytes:
     """Keys and values of the same tokens differ from adapter to adapter."""
     return str(text.adapter).encode()
 
 
 def _num_blocks(block_bytes: int, context_tokens: int) -> int:
-    """How many blocks the cache has: see CACHE_BYTES."""
-    allowed = min(CACHE_BYTES, int(hardware.memory_available_bytes().value * CACHE_SHARE))
-    return max(-(-context_tokens // BLOCK_TOKENS) + 1, allowed // block_bytes if block_bytes else 0)
+    """How many blocks the cache has: CACHE_BYTES or a whole context, as far as memory goes, but a context of usual length always."""
+    whole = -(-context_tokens // BLOCK_TOKENS) + 1
+    if block_bytes == 0:
+        return whole
+    wanted = max(whole, CACHE_BYTES // block_bytes)
+    allowed = int(hardware.memory_available_bytes().value * CACHE_SHARE) // block_bytes
+    return max(min(wanted, allowed), min(whole, USUAL_TOKENS // BLOCK_TOKENS + 1))
