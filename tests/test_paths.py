@@ -10,6 +10,11 @@ from nomoat import paths
 from nomoat.errors import NotWritableError
 
 
+@pytest.mark.parametrize("name", ["m.gguf", "m-00003-of-00002.gguf", "m-00000-of-00000.gguf", "m-1-of-2.gguf"])
+def test_a_name_that_is_no_part_s_is_that_of_a_whole(name: str) -> None:
+    assert paths.split_names(name) == [name]
+
+
 def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(NotWritableError) as caught, paths.whole_file(tmp_path / "a" / "b" / "report.html"):

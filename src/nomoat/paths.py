@@ -6,6 +6,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError
 
 READ_BLOCK_BYTES = 1 << 20
+SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
@@ -49,6 +51,15 @@ def cache() -> Path:
 def runs() -> Path:
     """Answers and reports."""
     return home() / "runs"
+
+
+def split_names(name: str) -> list[str]:
+    """The names of all the files of a split GGUF model, from that of any: `m-00001-of-00002.gguf`. Of another name, itself."""
+    match = SPLIT_NAME.fullmatch(name)
+    if match is None or not 1 <= int(match[2]) <= int(match[3]):
+        return [name]
+    stem, _, count = match.groups()
+    return [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
 
 
 def sha256_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 smollm2-135m                      a card of the catalogue, pulled before
 path/to/file.gguf                 weights on disk
+path/to/folder                    the same as the Hugging Face hub has them: config.json and safetensors
 hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
 BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
 openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nomoat.catalog.memory import MemoryNeed
+    from nomoat.engine.arch import Dimensions
     from nomoat.engine.openvino import OpenVINOEngine
 
 DEFAULT_CONCURRENCY = 16
@@ -185,8 +187,8 @@ def load_sharing(
     files = [find_files(ref) for ref in refs]
     adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
     context_tokens = context_tokens or config.context_tokens()
-    _require_memory(refs[0], context_tokens)
-    folder = importer.import_gguf(files[0].weights, context_tokens=context_tokens, fused=False, progress=progress)
+    check = _memory_check(refs[0], context_tokens)
+    folder = importer.import_gguf(files[0].weights, context_tokens=context_tokens, fused=False, progress=progress, check=check)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files[0].weights, beside=adapters)
     named = _use_template(engine, files[0], template)
     views = [engine if found.adapter is None else engine.adapted(adapters.index(found.adapter)) for found in files]
@@ -199,14 +201,14 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
     Raises what `load` raises for what is not there.
     """
     from nomoat.engine import importer
-    from nomoat.engine.gguf import GGUFFile
+    from nomoat.engine.source import open_source
 
     found: dict[object, list[str]] = {}
     for ref in dict.fromkeys(refs):
         key: object = ref
         if names_weights(ref):
             weights = find_files(ref).weights
-            if importer.read_sizes(GGUFFile(weights)).has_paged_attention:
+            if importer.read_sizes(open_source(weights)).has_paged_attention:
                 key = weights.resolve()
         found.setdefault(key, []).append(ref)
     return list(found.values())
@@ -221,7 +223,14 @@ def names_weights(ref: str) -> bool:
 
 def planned_bytes(ref: str, context_tokens: int | None) -> int:
     """About how much memory a reference's weights will take; 0 for what is not on this disk."""
-    return _memory_need(ref, context_tokens or config.context_tokens()).total_bytes if names_weights(ref) else 0
+    if not names_weights(ref):
+        return 0
+    from nomoat.engine import importer
+    from nomoat.engine.source import open_source
+
+    context_tokens = context_tokens or config.context_tokens()
+    source = open_source(find_files(ref).weights)
+    return _memory_need(importer.read_sizes(source, context_tokens=context_tokens), source.num_values, context_tokens).total_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,8 +274,6 @@ def find_files(ref: str) -> LocalFiles:
 
 def _find_weights(ref: str) -> Path:
     path = Path(ref).expanduser()
-    if path.is_dir():
-        raise UnsupportedError(f"`{ref}` is a folder, and nomoat runs GGUF files", hint="name a .gguf file")
     if path.exists():
         return path
     if ref.endswith(".gguf") and not ref.startswith("hf:"):
@@ -294,8 +301,8 @@ def _load_local(ref: str, context_tokens: int | None, template: str | None, prog
 
     files = find_files(ref)
     context_tokens = context_tokens or config.context_tokens()
-    _require_memory(ref, context_tokens)
-    folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress)
+    check = _memory_check(ref, context_tokens)
+    folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress, check=check)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
     return Responder(ref, engine, licence=_licence(files), template=_use_template(engine, files, template))
 
@@ -308,31 +315,30 @@ def _use_template(engine: OpenVINOEngine, files: LocalFiles, asked: str | None) 
     return named
 
 
-def _memory_need(ref: str, context_tokens: int | None) -> MemoryNeed:
+def _memory_need(sizes: Dimensions, num_values: int, context_tokens: int | None) -> MemoryNeed:
     from nomoat.catalog import memory
-    from nomoat.engine import importer
-    from nomoat.engine.gguf import GGUFFile
 
-    file = GGUFFile(find_files(ref).weights)
-    sizes = importer.read_sizes(file, context_tokens=context_tokens)
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
-    shape = memory.ModelSizes(
-        parameters=file.num_values, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim
-    )  # fmt: skip
+    shape = memory.ModelSizes(parameters=num_values, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim)
     need = memory.memory_need(shape, planned)
     assert need is not None  # only closed models have none
     return need
 
 
-def _require_memory(ref: str, context_tokens: int | None) -> None:
-    need = _memory_need(ref, context_tokens)
-    free = hardware.memory_available_bytes().value
-    if need.total_bytes > free:
-        raise NotEnoughMemoryError(
-            f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
-            f"and {free / 1e9:.1f} GB are free",
-            hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
-        )
+def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions, int], None]:
+    """What raises NotEnoughMemoryError, told the sizes of a model and its number of weights, if it would not fit."""
+
+    def check(sizes: Dimensions, num_values: int) -> None:
+        need = _memory_need(sizes, num_values, context_tokens)
+        free = hardware.memory_available_bytes().value
+        if need.total_bytes > free:
+            raise NotEnoughMemoryError(
+                f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "
+                f"and {free / 1e9:.1f} GB are free",
+                hint="choose a smaller model (`nomoat models --fits`) or a shorter context (`-c 1024`), or close other programs",
+            )
+
+    return check
 
 
 def _licence(files: LocalFiles) -> str:

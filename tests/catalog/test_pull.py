@@ -34,6 +34,15 @@ def test_a_file_of_the_hub_is_pulled_once_found_listed_and_removed(hub: Any, emp
     assert pull.find_installed(HUB) is None
 
 
+def test_all_parts_of_a_split_model_are_pulled_and_removed_whichever_is_named(hub: Any, empty_home: Path) -> None:
+    for number in (1, 2):
+        hub.files[f"/owner/repo/resolve/main/m-0000{number}-of-00002.gguf"] = b"GGUF part"
+    path = pull.pull_model("hf:owner/repo/m-00002-of-00002.gguf")
+    assert sorted(part.name for part in path.parent.iterdir()) == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert pull.remove("hf:owner/repo/m-00001-of-00002.gguf") == 18
+    assert list(empty_home.rglob("*")) == []
+
+
 def test_force_pulls_again(hub: Any) -> None:
     pull.pull_model(HUB)
     hub.files["/owner/repo/resolve/main/sub/m.gguf"] = b"GGUF two"

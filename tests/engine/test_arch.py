@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, WINDOW, make_model, our_logits, write_gguf
+from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, FOLDER_CASES, WINDOW, make_model, our_logits, write_gguf
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
@@ -54,7 +54,7 @@ def random_rows(count: int, length: int) -> list[list[int]]:
 
 
 def test_every_known_architecture_has_a_case() -> None:
-    assert {case.arch for case in CASES.values()} == set(architectures.known())
+    assert {case.arch for case in (CASES | FOLDER_CASES).values()} == set(architectures.known())
 
 
 @pytest.mark.parametrize("length", [1, 7, LONG])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+from tiny import add_tokenizer, vocabulary
 
-from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import BadFileError, NomoatError
+from nomoat.engine import importer
+from nomoat.engine.gguf import READABLE_TYPES, GGUFFile
+from nomoat.errors import BadFileError, NomoatError, UnsupportedError
 
 
 def test_every_value_and_tensor_is_what_the_gguf_package_reads(tiny_gguf: Path) -> None:
@@ -25,21 +28,147 @@ def test_every_value_and_tensor_is_what_the_gguf_package_reads(tiny_gguf: Path) 
             assert list(ours.metadata[name]) == expected if isinstance(expected, list) else ours.metadata[name] == expected, name
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q8_0"])
-def test_some_rows_of_a_quantised_tensor_are_those_of_the_whole(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "one.gguf"
-    weights = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+QUANTISABLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4")
+WIDTH = 256  # the largest block
+
+
+def random_rows(kind: str, rows: int, chance: np.random.Generator) -> tuple[Any, Any]:
+    """Weights of a type [rows, WIDTH], as bytes and as numbers: quantised where `gguf` can, else random codes with usable scales."""
+    if kind == "F64":
+        weights = chance.normal(0, 0.1, (rows, WIDTH))
+        return weights, weights.astype(np.float32)
+    code = gguf.GGMLQuantizationType[kind]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[code]
+    if kind in QUANTISABLE:
+        raw = gguf.quants.quantize(chance.normal(0, 0.1, (rows, WIDTH)).astype(np.float32), code)
+    else:
+        made = chance.integers(0, 256, (4000, block_bytes), np.uint8)
+        with np.errstate(all="ignore"):
+            largest = np.abs(gguf.quants.dequantize(made, code)).max(1)
+        usable = made[(largest > 0.01) & (largest < 10)]
+        raw = usable[chance.integers(0, len(usable), rows * WIDTH // block)].reshape(rows, -1)
+    return raw, gguf.quants.dequantize(raw, code)
+
+
+def write_model(path: Path, kind: str, *, dequantised: bool) -> Path:
+    """One layer whose matrices are of that type, or hold the numbers that type's bytes mean in float32."""
+    chance = np.random.default_rng(1)
     writer = gguf.GGUFWriter(str(path), "llama")
-    quantised = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[kind])
-    writer.add_tensor("w", quantised, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(WIDTH)
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    add_tokenizer(writer, pre="smollm")
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+    matrices = [f"blk.0.{name}" for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")]
+    for name in ("token_embd", *matrices):
+        raw, values = random_rows(kind, len(vocabulary()) if name == "token_embd" else WIDTH, chance)
+        if dequantised:
+            writer.add_tensor(f"{name}.weight", values)
+        else:
+            writer.add_tensor(f"{name}.weight", raw, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    file = GGUFFile(path)
-    whole = file.rows("w")
-    assert whole.shape == (8, 64) and np.abs(whole - weights).max() < 0.5
-    np.testing.assert_array_equal(file.rows("w", np.array([5, 2])), whole[[5, 2]])
+    return path
+
+
+@pytest.mark.parametrize("kind", READABLE_TYPES)
+def test_a_model_of_each_type_is_imported_as_the_numbers_it_means(tmp_path: Path, kind: str) -> None:
+    """The same weights as from a float32 file, byte for byte, so the same logits; those of float32 are compared in test_arch."""
+    folder = importer.import_gguf(write_model(tmp_path / "quantised.gguf", kind, dequantised=False))
+    numbers = importer.import_gguf(write_model(tmp_path / "numbers.gguf", kind, dequantised=True))
+    assert folder != numbers or kind == "F32"
+    ours = (folder / "openvino_model.bin").read_bytes()
+    assert ours == (numbers / "openvino_model.bin").read_bytes() and len(set(ours)) > 100
+
+
+def test_every_type_that_gguf_can_dequantise_is_read() -> None:
+    def can(kind: gguf.GGMLQuantizationType) -> bool:
+        try:
+            gguf.quants.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+        except NotImplementedError:
+            return False
+        return True
+
+    assert {kind.name for kind in gguf.GGMLQuantizationType if can(kind)} <= set(READABLE_TYPES)
+
+
+def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_tensor("w", np.zeros((2, 292), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_K)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"tensor `w` of `{path}` has the type Q8_K, which nomoat cannot read"
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q6_K"])
+def test_some_rows_of_a_quantised_tensor_are_those_of_the_whole(tmp_path: Path, kind: str) -> None:
+    file = GGUFFile(write_model(tmp_path / "one.gguf", kind, dequantised=False))
+    whole = file.rows("blk.0.attn_q.weight")
+    np.testing.assert_array_equal(file.rows("blk.0.attn_q.weight", np.array([5, 2])), whole[[5, 2]])
+
+
+# ---------------------------------------------------------------- split files
+def split(whole: Path, folder: Path, count: int) -> list[Path]:
+    """The file as `llama-gguf-split` cuts it: all metadata in the first part, tensors dealt out in order."""
+    source = gguf.GGUFReader(whole)
+    file = GGUFFile(whole)
+    parts = [folder / f"big-{at + 1:05}-of-{count:05}.gguf" for at in range(count)]
+    for at, path in enumerate(parts):
+        writer = gguf.GGUFWriter(str(path), "llama")
+        if at == 0:
+            for name, field in source.fields.items():
+                if not name.startswith("GGUF.") and name != "general.architecture":
+                    is_array = field.types[0] == gguf.GGUFValueType.ARRAY
+                    writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if is_array else None)
+        writer.add_uint16("split.no", at)
+        writer.add_uint16("split.count", count)
+        writer.add_int32("split.tensors.count", len(source.tensors))
+        for tensor in source.tensors[at::count]:
+            writer.add_tensor(tensor.name, file.rows(tensor.name))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return parts
+
+
+def test_any_part_of_a_split_model_opens_the_whole(tiny_gguf: Path, tmp_path: Path) -> None:
+    parts, whole = split(tiny_gguf, tmp_path, 3), GGUFFile(tiny_gguf)
+    for part in parts:
+        file = GGUFFile(part)
+        assert file.metadata["general.architecture"] == "llama" and file.num_values == whole.num_values
+        for name in whole.tensors:
+            np.testing.assert_array_equal(file.rows(name), whole.rows(name))
+    folder, other = importer.import_gguf(parts[0]), importer.import_gguf(parts[2])
+    assert folder == other
+    assert (folder / "openvino_model.bin").read_bytes() == (importer.import_gguf(tiny_gguf) / "openvino_model.bin").read_bytes()
+
+
+def test_a_missing_part_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
+    parts = split(tiny_gguf, tmp_path, 3)
+    parts[1].unlink()
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(parts[0])
+    assert caught.value.message == f"`{parts[0]}` is one of 3 parts, and beside it is no big-00002-of-00003.gguf"
+
+
+def test_a_part_under_another_name_says_what_to_call_it(tiny_gguf: Path, tmp_path: Path) -> None:
+    renamed = split(tiny_gguf, tmp_path, 2)[0].rename(tmp_path / "renamed.gguf")
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(renamed)
+    assert caught.value.message == f"`{renamed}` says that it is one of 2 parts"
+    assert caught.value.hint == "give the parts their names: `NAME-00001-of-00002.gguf` and so on"
 
 
 def test_an_empty_file_is_named_with_its_size(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) 
         importer.import_gguf(path)
     assert caught.value.message == "the architecture `rwkv6` is not one that nomoat can import"
     assert caught.value.hint == (
-        "known: bloom, falcon, gemma, gemma2, gemma3, gpt2, gptj, gptneox, llama, mpt, phi3, qwen2, qwen3; "
-        "choose another model with `nomoat models`"
+        "known: bloom, falcon, gemma, gemma2, gemma3, gpt2, gptj, gptneox, llama, mpt, opt, phi3, qwen2, qwen3; "
+        "others may run from their Hugging Face folder with `pip install 'nomoat[convert]'`"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,39 @@ def test_falcon_and_bloom_split_texts_where_their_own_tokenizers_do(tmp_path: Pa
 
     assert pieces("falcon") == ["Hi", ",", "ĠI", "'", "m", "Ġ", "123", "45", "Ġ", "(", "ok", ")!"]
     assert pieces("bloom") == ["Hi", ",", "ĠI'm", "Ġ12345", "Ġ(", "ok", ")!"]
+
+
+@pytest.mark.parametrize(
+    ("pre", "pieces"),
+    [
+        ("gpt-2", ["I", "'ll", "Ġpay", "Ġ12345", "Ġfor", "ĠmyTEXT", "!)", "ĊĊĠ", "Ġx"]),
+        ("smollm", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "ĠmyTEXT", "!)", "ĊĊĠ", "Ġx"]),
+        ("llama-bpe", ["I", "'ll", "Ġpay", "Ġ", "123", "45", "Ġfor", "ĠmyTEXT", "!)ĊĊ", "Ġ", "Ġx"]),
+        ("qwen2", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "ĠmyTEXT", "!)ĊĊ", "Ġ", "Ġx"]),
+        ("tekken", ["I", "'ll", "Ġpay", "Ġ", "1", "2", "3", "4", "5", "Ġfor", "Ġmy", "TEXT", "!)ĊĊ", "Ġ", "Ġx"]),
+        ("gpt-4o", ["I'll", "Ġpay", "Ġ", "123", "45", "Ġfor", "Ġmy", "TEXT", "!)ĊĊ", "Ġ", "Ġx"]),
+    ],
+)
+def test_texts_are_split_as_each_family_was_trained(tmp_path: Path, pre: str, pieces: list[str]) -> None:
+    backend = of(write_tiny_gguf(tmp_path / "t.gguf", pre=pre)).backend
+    assert [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("I'll pay 12345 for myTEXT!)\n\n  x")] == pieces
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("fixture", "card"), [("smollm2_gguf", "smollm2-135m"), ("qwen_coder_gguf", "qwen2.5-coder-0.5b"), ("gemma_gguf", "gemma3-270m")]
+)
+def test_ids_of_real_models_equal_llama_cpps(fixture: str, card: str, request: pytest.FixtureRequest) -> None:
+    """On a text of many scripts, emoji, code, numbers, spaces and control tokens.
+
+    Left out: accents written apart, which Qwen2's own tokenizer composes and llama.cpp does not, and `</s>` in models that have it as
+    an ordinary token, which llama.cpp takes for a control token.
+    """
+    words = of(request.getfixturevalue(fixture))
+    known = json.loads((Path(__file__).parent / "llama_cpp_ids.json").read_text())
+    for text, ids in zip(known["texts"], known["ids"][card], strict=True):
+        assert words.encode(text) == ids, text
+        assert words.decode(ids) == text or any(mark in text for mark in ("<|", "<bos>")), text
 
 
 def test_text_comes_in_whole_characters_while_it_is_decoded(tmp_path: Path) -> None:

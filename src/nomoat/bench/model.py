@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
 from nomoat.engine import importer
-from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.remote import is_remote
+from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request, Usage
 from nomoat.responder import ImportProgress, Responder
@@ -113,7 +113,7 @@ def fresh_prompt(model: Responder, turn: int) -> str:
         text = longer
 
 
-def weights_of(file: GGUFFile) -> Weights:
+def weights_of(file: ModelSource) -> Weights:
     """What the engine makes of a file's matrices at the quality that is set."""
     from nomoat.engine.graph import head_tensor
 
@@ -131,4 +131,4 @@ def weights_of(file: GGUFFile) -> Weights:
 
 def _weights(ref: str) -> Weights | None:
     """None for the fake engine, which has none."""
-    return None if ref == "fake:" else weights_of(GGUFFile(responders.find_files(ref).weights))
+    return None if ref == "fake:" else weights_of(open_source(responders.find_files(ref).weights))

@@ -39,10 +39,23 @@ class _Place:
 def pull_model(card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet) -> Path:
     """Fetch a model's file and return its path; what is here already is fetched again only with `force`.
 
+    Of a split model, all parts are fetched, whichever is named.
+
     A reference is a card's id, `hf:owner/repo/file.gguf` or `https://host/file.gguf`. Raises UnknownModelError, UsageError
     (a closed model), UnsupportedError (no file known) and what `fetch` raises.
     """
-    place = _place(card_or_ref if isinstance(card_or_ref, str) else card_or_ref.id)
+    ref = card_or_ref if isinstance(card_or_ref, str) else card_or_ref.id
+    pulled = {part: _pull_file(_place(part), force=force, progress=progress) for part in _parts(ref)}
+    return pulled[ref]
+
+
+def _parts(ref: str) -> list[str]:
+    """The references of all files of a split model; else the reference itself."""
+    folder, slash, name = ref.rpartition("/")
+    return [f"{folder}{slash}{part}" for part in paths.split_names(name)]
+
+
+def _pull_file(place: _Place, *, force: bool, progress: Progress) -> Path:
     here = place.file()
     if here is not None and not force:
         return here
@@ -82,11 +95,12 @@ def remove(ref: str) -> int:
     Raises UnknownModelError if nothing of that name is here.
     """
     try:
-        place = _place(ref)
+        places = [_place(part) for part in _parts(ref)]
     except NomoatError:
-        place = _Place(paths.models() / "nothing", ())
+        places = []
     doomed = [
         path
+        for place in places
         for source in place.sources
         for path in (place.folder / source.file_name, *place.folder.glob(f".{source.file_name}.part*"))
         if path.is_file()

@@ -112,11 +112,11 @@ def layout_facts(path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
     from nomoat.engine import importer
-    from nomoat.engine.gguf import GGUFFile
+    from nomoat.engine.source import open_source
 
-    file = GGUFFile(path)
-    stored, chosen = importer.planned(file)
-    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(file), **asdict(chosen)}
+    source = open_source(path)
+    stored, chosen = importer.planned(source)
+    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **asdict(chosen)}
 
 
 def layout_lines(facts: dict[str, Any]) -> list[str]:

@@ -42,7 +42,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     from nomoat.catalog import cards, pull
     from nomoat.cli.facts import adapter_folder
 
-    if Path(ref).is_file():
+    if Path(ref).is_file() or (Path(ref) / "config.json").is_file():
         return _file(Path(ref), context)
     card = cards.find(ref) or next((card for card in cards.cards() if card.api == ref), None)
     if card is not None:
@@ -107,22 +107,22 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
 
 
 def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
-    """What a file says of itself, and the card it is the file of, found by its sha256."""
-    from nomoat import paths
+    """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
     from nomoat.catalog import cards, licences, memory
     from nomoat.cli import facts as words
-    from nomoat.engine.gguf import GGUFFile
+    from nomoat.engine import importer
+    from nomoat.engine.source import files_of, open_source
 
-    file = GGUFFile(path)
-    said = file.metadata
+    source = open_source(path)
+    said, size_bytes = source.metadata, sum(file.stat().st_size for file in files_of(path))
     architecture = str(said.get("general.architecture", "unknown"))
-    sha256 = paths.sha256_of(path)
+    sha256 = importer.sha256_of_model(path)
     card = next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
     found = licences.verdict(card) if card is not None else licences.chain(None)
     heads = said.get(f"{architecture}.attention.head_count")
     width = said.get(f"{architecture}.embedding_length")
     sizes = memory.ModelSizes(
-        parameters=sum(tensor.num_values for tensor in file.tensors.values()),
+        parameters=source.num_values,
         layers=_whole(said.get(f"{architecture}.block_count")),
         kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
         head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
@@ -132,7 +132,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     assert need is not None
     facts: dict[str, Any] = {
         "path": str(path),
-        "size_bytes": path.stat().st_size,
+        "size_bytes": size_bytes,
         "sha256": sha256,
         "card": card.id if card is not None else None,
         "says": {name: said[name] for name in sorted(said) if name.startswith("general.") and isinstance(said[name], str | int)},
@@ -144,7 +144,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     }
     lines = [
         f"{path}",
-        f"{path.stat().st_size / 1e6:,.0f} MB, sha256 {sha256}",
+        f"{size_bytes / 1e6:,.0f} MB, sha256 {sha256}",
         f"card: {card.id if card is not None else 'none has this sha256'}",
     ]
     lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(sizes.parameters)}; {architecture}")

@@ -3,6 +3,8 @@
 The `gguf` package knows the quantisation types; its own reader makes an array for every string of the vocabulary, which takes it
 2 to 8 seconds. This one takes a tenth of a second, checks every size against the file, and never allocates on a file's word.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+A large model may be split: `name-00001-of-00003.gguf` and so on, its metadata in the first part. Any part names the whole.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.errors import BadFileError
+from nomoat import paths
+from nomoat.errors import BadFileError, UnsupportedError
+
+if TYPE_CHECKING:
+    from nomoat.engine.tokenizer import Tokenizer
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -25,6 +31,12 @@ STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 MAX_DIMENSIONS = 4
 LARGEST_WEIGHT = 1e6  # no weight is as large; the scales of what it becomes are float16
+PLAIN_TYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+# What the `gguf` package can turn into numbers.
+READABLE_TYPES = (
+    *PLAIN_TYPES, "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0", "MXFP4",
+    "NVFP4", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M", "IQ4_NL", "IQ4_XS",
+)  # fmt: skip
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -38,6 +50,7 @@ class Tensor:
     shape: tuple[int, ...]
     offset: int
     row_bytes: int
+    file_number: int = 0  # of a model that is split over several files
 
     @property
     def num_values(self) -> int:
@@ -50,11 +63,128 @@ class Tensor:
         return math.prod(self.shape[:-1])
 
 
-class GGUFFile:
-    """A GGUF file opened for reading. `metadata` holds every key; `tensors` every tensor by name.
+def parts_of(path: Path) -> list[Path]:
+    """The files a GGUF model is split over, in order; of one that is not split, itself. Raises BadFileError if a part is missing."""
+    parts = [path.with_name(name) for name in paths.split_names(path.name)]
+    missing = [part.name for part in parts if not part.exists()]
+    if missing and len(parts) > 1:
+        raise BadFileError(
+            f"`{path}` is one of {len(parts)} parts, and beside it is no {', '.join(missing[:3])}",
+            hint="put all the parts into one folder",
+        )
+    return parts
 
-    Raises BadFileError if the file is truncated, is not GGUF, or states sizes it does not have.
+
+class GGUFFile:
+    """A GGUF model opened for reading. `metadata` holds every key; `tensors` every tensor by name.
+
+    Raises BadFileError if a file is truncated, is not GGUF, states sizes it does not have, or is a part whose others are missing;
+    UnsupportedError for a type of tensor the `gguf` package cannot read.
     """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        names = parts_of(path)
+        self._parts = [_Part(name) for name in names]
+        self.metadata = self._parts[0].metadata
+        count = self.metadata.get("split.count", 1)
+        if count > 1 and count != len(names):
+            raise BadFileError(
+                f"`{path}` says that it is one of {count} parts",
+                hint=f"give the parts their names: `NAME-00001-of-{count:05}.gguf` and so on",
+            )
+        self.tensors = {
+            name: replace(tensor, file_number=number)
+            for number, part in enumerate(self._parts)
+            for name, tensor in part.tensors.items()
+        }
+        expected = self.metadata.get("split.tensors.count", len(self.tensors))
+        if count > 1 and expected != len(self.tensors):
+            raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
+
+    @property
+    def num_values(self) -> int:
+        """Weights of all tensors."""
+        return sum(tensor.num_values for tensor in self.tensors.values())
+
+    def require(self, key: str) -> Any:
+        """A metadata value that must be there."""
+        if key not in self.metadata:
+            raise BadFileError(f"`{self.path}` does not say `{key}`", hint="the file was made by a tool that left it out; try another")
+        return self.metadata[key]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor that must be there."""
+        if name not in self.tensors:
+            raise BadFileError(f"`{self.path}` has no tensor `{name}`", hint="the file is not complete for its architecture")
+        return self.tensors[name]
+
+    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+        """Rows of a tensor as their bytes: [rows, row bytes]."""
+        tensor = self.tensor(name)
+        raw = self._parts[tensor.file_number].raw_rows(tensor)
+        return raw if rows is None else raw[rows]
+
+    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+        """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
+        tensor = self.tensor(name)
+        values = dequantise(self.raw_rows(name, rows), tensor.type_name)
+        self._parts[tensor.file_number].give_back(tensor)
+        if not (values.size == 0 or (values.min() > -LARGEST_WEIGHT and values.max() < LARGEST_WEIGHT)):  # so refuses NaN, too
+            raise BadFileError(
+                f"`{self.path}` is not a whole GGUF file: tensor `{name}` holds values that are no weights",
+                hint="download it again, and compare its size",
+            )
+        return values.reshape(-1) if len(tensor.shape) == 1 else values
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Its tokenizer. Raises UnsupportedError, BadFileError."""
+        from nomoat.engine import tokenizer
+
+        return tokenizer.from_metadata(self.metadata)
+
+
+def dequantise(raw: npt.NDArray[np.uint8], type_name: str) -> FloatArray:
+    """Bytes of rows [rows, bytes] -> their values [rows, columns] in float32."""
+    import gguf
+
+    with np.errstate(all="ignore"):  # what damage does to scales is found afterwards
+        if type_name in PLAIN_TYPES:
+            values = raw.copy().view(PLAIN_TYPES[type_name])
+        elif type_name in FASTER:
+            values = FASTER[type_name](raw)
+        else:
+            values = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[type_name])
+        return np.asarray(values.astype(np.float32, copy=False))
+
+
+def _q5_0(raw: npt.NDArray[np.uint8]) -> FloatArray:
+    """As `gguf` does it, in 1.7 ns a weight instead of 4.8: most of a small model's Q4_K_M is of this type."""
+    blocks = raw.reshape(-1, 22)  # a scale, the fifth bits, the first four of weights 0 to 15 and 16 to 31
+    codes = np.empty((len(blocks), 32), np.uint8)
+    np.bitwise_and(blocks[:, 6:], 15, out=codes[:, :16])
+    np.right_shift(blocks[:, 6:], 4, out=codes[:, 16:])
+    codes |= np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little") << 4
+    codes -= 16
+    return _scaled(codes.view(np.int8), blocks, len(raw))
+
+
+def _q8_0(raw: npt.NDArray[np.uint8]) -> FloatArray:
+    """As `gguf` does it, in 0.7 ns a weight instead of 1.4."""
+    blocks = raw.reshape(-1, 34)
+    return _scaled(blocks[:, 2:].view(np.int8), blocks, len(raw))
+
+
+def _scaled(codes: npt.NDArray[np.int8], blocks: npt.NDArray[np.uint8], num_rows: int) -> FloatArray:
+    scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    return np.multiply(codes, scales, dtype=np.float32).reshape(num_rows, -1)
+
+
+FASTER = {"Q5_0": _q5_0, "Q8_0": _q8_0}
+
+
+class _Part:
+    """One file: its own metadata and tensors."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,6 +203,17 @@ class GGUFFile:
             self._read_header()
         except (struct.error, IndexError, UnicodeDecodeError, OverflowError, MemoryError) as exc:
             raise self._broken(f"its header ends too early or is damaged ({exc})") from exc
+
+    def raw_rows(self, tensor: Tensor) -> npt.NDArray[np.uint8]:
+        """A tensor's bytes where they lie: [rows, bytes]."""
+        end = tensor.offset + tensor.row_bytes * tensor.num_rows
+        return self._bytes[tensor.offset : end].reshape(tensor.num_rows, tensor.row_bytes)
+
+    def give_back(self, tensor: Tensor) -> None:
+        """Let go of a tensor's pages, which count as this process's memory while they are mapped. Read again, they come back."""
+        if hasattr(self._map, "madvise"):  # not on Windows
+            start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.row_bytes * tensor.num_rows - start)
 
     def _broken(self, why: str) -> BadFileError:
         return BadFileError(f"`{self.path}` is not a whole GGUF file: {why}", hint="download it again, and compare its size")
@@ -119,6 +260,11 @@ class GGUFFile:
             kind = gguf.GGMLQuantizationType(type_code)
         except ValueError as exc:
             raise self._broken(f"tensor `{name}` has the unknown type {type_code}") from exc
+        if kind.name not in READABLE_TYPES:
+            raise UnsupportedError(
+                f"tensor `{name}` of `{self.path}` has the type {kind.name}, which nomoat cannot read",
+                hint=f"it reads {', '.join(READABLE_TYPES)}; try another file of this model",
+            )
         block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
         columns = shape[-1]
         if 0 in shape or columns % block:
@@ -161,43 +307,3 @@ class GGUFFile:
             raise self._broken(f"an array of {count:,} numbers is claimed at byte {self._at:,}")
         self._at += size
         return np.frombuffer(self._map[self._at - size : self._at], "<" + NUMBERS[kind])
-
-    # ---------------------------------------------------------------- use
-    @property
-    def num_values(self) -> int:
-        """Weights of all tensors."""
-        return sum(tensor.num_values for tensor in self.tensors.values())
-
-    def require(self, key: str) -> Any:
-        """A metadata value that must be there."""
-        if key not in self.metadata:
-            raise BadFileError(f"`{self.path}` does not say `{key}`", hint="the file was made by a tool that left it out; try another")
-        return self.metadata[key]
-
-    def tensor(self, name: str) -> Tensor:
-        """A tensor that must be there."""
-        if name not in self.tensors:
-            raise BadFileError(f"`{self.path}` has no tensor `{name}`", hint="the file is not complete for its architecture")
-        return self.tensors[name]
-
-    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
-        """Rows of a tensor as their bytes: [rows, row bytes]."""
-        tensor = self.tensor(name)
-        end = tensor.offset + tensor.row_bytes * tensor.num_rows
-        raw = self._bytes[tensor.offset : end].reshape(tensor.num_rows, tensor.row_bytes)
-        return raw if rows is None else raw[rows]
-
-    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
-        """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
-        import gguf
-
-        tensor = self.tensor(name)
-        raw = self.raw_rows(name, rows)
-        kind = gguf.GGMLQuantizationType[tensor.type_name]
-        plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(tensor.type_name)
-        with np.errstate(all="ignore"):  # what comes of damage is looked for below
-            values = raw.copy().view(plain) if plain else gguf.quants.dequantize(raw, kind)
-            values = values.astype(np.float32, copy=False)
-        if not (values.size == 0 or (values.min() > -LARGEST_WEIGHT and values.max() < LARGEST_WEIGHT)):  # so refuses NaN, too
-            raise self._broken(f"tensor `{name}` holds values that are no weights")
-        return values.reshape(-1) if len(tensor.shape) == 1 else values

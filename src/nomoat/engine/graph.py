@@ -22,9 +22,10 @@ from openvino import opset13 as op
 
 from nomoat.engine import positions, weights
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.gguf import FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
+from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
 CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
@@ -37,10 +38,11 @@ ACTIVATIONS = {
     "silu": op.swish,
     "gelu": functools.partial(op.gelu, approximation_mode="ERF"),
     "gelu_tanh": functools.partial(op.gelu, approximation_mode="TANH"),
+    "relu": op.relu,
 }
 
 
-def head_tensor(file: GGUFFile) -> tuple[str, str]:
+def head_tensor(file: ModelSource) -> tuple[str, str]:
     """The tensors to read the embedding and the output matrix from; the same name twice where they are one matrix."""
     if "output.weight" not in file.tensors:
         return "token_embd.weight", "token_embd.weight"
@@ -66,7 +68,7 @@ class GraphBuilder:
     """Builds one model. The builder must outlive the model: constants share the arrays it keeps."""
 
     def __init__(
-        self, file: GGUFFile, arch: Architecture, sizes: Dimensions, stored: Storage, *, delta: Delta | None = None,
+        self, file: ModelSource, arch: Architecture, sizes: Dimensions, stored: Storage, *, delta: Delta | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
@@ -102,7 +104,7 @@ class GraphBuilder:
             x = self._layer(x, layer)
             if self._progress:
                 self._progress(layer + 1, self.sizes.layers)
-        x = self._norm(x, "output_norm")
+        x = x if self.sizes.norms_last else self._norm(x, "output_norm")
         logits = self._logits(x, table if output == embedding else self._table(output, "lm_head"))
         logits.output(0).set_names({"logits"})
         return ov.Model([op.result(logits)], self._sinks, list(self._inputs.values()), self.arch.name)
@@ -141,7 +143,7 @@ class GraphBuilder:
         return self.storage.form(part.layer, self.file.tensor(part.tensor), changed=changed)
 
     def _table(self, tensor_name: str, layer_name: str) -> Node:
-        """The embedding, or the output matrix."""
+        """The embedding, the output matrix, or what lies between one of them and the layers."""
         part = Source(tensor_name, layer_name)
         return self._matrix([part], self._form(part))[0]
 
@@ -212,6 +214,8 @@ class GraphBuilder:
 
     def _embedded(self, table: Node) -> Node:
         x = op.gather(table, op.convert(self._inputs["input_ids"], "i32"), op.constant(np.int32(0)))
+        if "token_embd_project.weight" in self.file.tensors:
+            x = op.matmul(x, self._table("token_embd_project.weight", "model.project_in"), False, True)
         if self.arch.embedding_scaled:
             x = op.multiply(x, np.float32(self.sizes.width**0.5))
         if self.arch.positions == "learned":
@@ -220,6 +224,8 @@ class GraphBuilder:
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
     def _logits(self, x: Node, head: Node) -> Node:
+        if "output_project.weight" in self.file.tensors:
+            x = op.matmul(x, self._table("output_project.weight", "model.project_out"), False, True)
         y = _named(op.matmul(x, head, False, True), "lm_head")
         if "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias"))
@@ -227,6 +233,9 @@ class GraphBuilder:
 
     def _layer(self, x: Node, layer: int) -> Node:
         block, arch = f"blk.{layer}", self.arch
+        if self.sizes.norms_last:
+            x = self._norm(op.add(x, self._attention(x, layer)), f"{block}.attn_norm")
+            return self._norm(op.add(x, self._mlp(x, layer)), f"{block}.ffn_norm")
         first = next(
             (name for name in arch.attention_norms if f"{block}.{name}.weight" in self.file.tensors), arch.attention_norms[-1]
         )

@@ -1,4 +1,4 @@
-"""GGUF file (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
+"""Weights (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
 
 The folder: `openvino_model.xml/.bin`, `tokenizer.json`, `tokenizer_config.json`, `config.json`. It appears whole or not at all.
 An adapter is added to the weights before they are quantised ("baked"): the tuned model runs at the base's full speed.
@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import config, hardware, paths
+from nomoat import __version__, config, hardware, paths
 from nomoat.engine import arch as architectures
-from nomoat.engine import layout, shapes, tokenizer
-from nomoat.engine.gguf import FloatArray, GGUFFile
-from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError
+from nomoat.engine import layout, shapes
+from nomoat.engine.convert import ForeignFolder
+from nomoat.engine.gguf import FloatArray
+from nomoat.engine.source import ModelSource, files_of, open_source
+from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
+Check = Callable[[architectures.Dimensions, int], None]
 
 
 class LoraDelta:
@@ -88,115 +91,177 @@ class LoraDelta:
 
 def remembered_sha256(path: Path) -> str:
     """The file's sha256, computed once: remembered under its path, size and time of change."""
+    return _read_note(_note_of(path)) or _write_note(_note_of(path), paths.sha256_of(path))
+
+
+def sha256_of_model(path: Path) -> str:
+    """Of a model in one file that file's; of several, that of their names and digests."""
+    files = files_of(path)
+    return remembered_sha256(path) if files == [path] else _digest(*(f"{file.name} {remembered_sha256(file)}" for file in files))
+
+
+def _note_of(path: Path) -> Path:
     stat = path.stat()
     key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    note = paths.cache() / "sha256" / hashlib.sha256(key.encode()).hexdigest()
-    if note.exists() and len(text := note.read_text()) == 64:
-        return text
-    digest = paths.sha256_of(path)
+    return paths.cache() / "sha256" / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _read_note(note: Path) -> str | None:
+    return text if note.exists() and len(text := note.read_text()) == 64 else None
+
+
+def _write_note(note: Path, digest: str) -> str:
     with suppress(NotEnoughDiskError, NotWritableError), paths.whole_file(note) as part:  # a note saves time, nothing else
         part.write_text(digest)
     return digest
 
 
-def read_sizes(file: GGUFFile, *, context_tokens: int | None = None) -> architectures.Dimensions:
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> architectures.Dimensions:
     """The model's dimensions, which its tensors have. `context_tokens`: the context asked for; it matters to a model of LongRoPE."""
-    arch = architectures.find(str(file.require("general.architecture")))
+    if isinstance(source, ForeignFolder):
+        return source.sizes
+    arch = architectures.find(str(source.require("general.architecture")))
     sizes = architectures.dimensions(
-        file.metadata,
-        vocabulary=file.tensor("token_embd.weight").shape[0],
-        has_long_factors="rope_factors_long.weight" in file.tensors,
+        source.metadata,
+        vocabulary=source.tensor("token_embd.weight").shape[0],
+        has_long_factors="rope_factors_long.weight" in source.tensors,
         context_tokens=context_tokens,
     )
-    shapes.require_fitting(file, arch, sizes)
+    shapes.require_fitting(source, arch, sizes)
     return sizes
 
 
-def planned(file: GGUFFile) -> tuple[layout.Storage, layout.Layout]:
-    """How a file's weights are stored here at the quality that is set, and computed with."""
-    sizes = read_sizes(file)
-    stored = layout.storage(file, sizes, layout.as_quality(config.quality().value))
+def planned(source: ModelSource) -> tuple[layout.Storage, layout.Layout]:
+    """How a model's weights are stored here at the quality that is set, and computed with."""
+    sizes = read_sizes(source)
+    stored = layout.storage(source, sizes, layout.as_quality(config.quality().value))
     return stored, layout.choose(sizes, stored, threads=config.threads())
 
 
 def import_gguf(
     path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: layout.Quality | None = None,
-    fused: bool = True, progress: Progress | None = None,
+    fused: bool = True, progress: Progress | None = None, check: Check | None = None,
 ) -> Path:  # fmt: skip
-    """The cache folder of this file's imported model, made now if it is not there whole. `progress`: (layers done, layers).
+    """The cache folder of this model as imported, made now if it is not there whole. `progress`: (layers done, layers).
 
+    `path` is a GGUF file or a Hugging Face folder. What was imported in the same way before is found without opening it.
     `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
     `quality`: None for the setting. `fused`: see `layout.Storage`; False for a model that adapters shall be attached to.
+    `check` is told (dimensions, number of weights) before anything large is made, and may raise.
 
-    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError.
+    Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
     """
-    from nomoat.engine.graph import GraphBuilder
-
-    file = GGUFFile(path)
-    arch = architectures.find(str(file.require("general.architecture")))
     delta = None if adapter is None else LoraDelta(adapter)
-    sizes = read_sizes(file, context_tokens=context_tokens)
-    source_sha256 = remembered_sha256(path)
-    stored = layout.storage(file, sizes, quality or layout.as_quality(config.quality().value), fused=fused)
-    parts = [stored.key(), source_sha256, paths.sha256_of(delta.weights_path) if delta else ""]
-    parts += ["long"] if sizes.long_factors else []
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    folder = paths.cache() / "imported" / digest[:24]
-    if _is_whole(folder):
-        return folder
-    words = tokenizer.from_metadata(file.metadata)
+    if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
+        read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
+    quality = quality or layout.as_quality(config.quality().value)
+    origin = [sha256_of_model(path), paths.sha256_of(delta.weights_path) if delta else ""]
+    asked = paths.cache() / "asked" / _digest(__version__, layout.VERSION, *origin, quality, str(fused), str(context_tokens))
+    known = _read_note(asked)
+    facts = None if known is None else _facts_if_whole(_folder_of(known))
+    if known is None or facts is None:
+        source = open_source(path)
+        sizes = read_sizes(source, context_tokens=context_tokens)
+        if check:
+            check(sizes, source.num_values)
+        stored = layout.storage(source, sizes, quality, fused=fused)
+        digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
+        _make(digest, source, sizes, stored, delta, progress, {"source": path.name, "source_sha256": origin[0]})
+        return _folder_of(_write_note(asked, digest))
+    if check:
+        check(architectures.Dimensions(**facts["sizes"]), facts["num_values"])
+    return _folder_of(known)
+
+
+def _folder_of(digest: str) -> Path:
+    return paths.cache() / "imported" / digest[:24]
+
+
+def _make(
+    digest: str, source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None,
+    progress: Progress | None, origin: dict[str, str],
+) -> None:  # fmt: skip
+    """Write the folder of that digest, if it is not there whole."""
+    folder = _folder_of(digest)
+    if _facts_if_whole(folder) is not None:
+        return
+    words = source.read_tokenizer()
     with paths.alone(folder):
-        if _is_whole(folder):  # another process has made it meanwhile
-            return folder
-        paths.require_free_disk(folder, stored.bytes_of(file) + SPARE_DISK_BYTES)
+        if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
+            return
+        paths.require_free_disk(folder, stored.bytes_of(source) + SPARE_DISK_BYTES)
         with paths.whole_folder(folder) as part:
-            _write_model(part, GraphBuilder(file, arch, sizes, stored, delta=delta, progress=progress), delta)
+            _write_model(part, source, sizes, stored, delta, progress)
             words.save(part)
-            files = {written.name: written.stat().st_size for written in part.iterdir()}
             facts = {
-                "digest": digest, "source": path.name, "source_sha256": source_sha256, "sizes": asdict(sizes),
-                "storage": stored.as_dict(), "files": files,
+                "digest": digest, **origin, "sizes": asdict(sizes), "num_values": source.num_values, "storage": stored.as_dict(),
+                "files": {written.name: written.stat().st_size for written in part.iterdir()},
             }  # fmt: skip
-            written_config: dict[str, Any] = {"model_type": arch.name, "eos_token_id": words.special.eos_id, "nomoat": facts}
+            name = source.metadata["general.architecture"]
+            written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
-    return folder
 
 
 def fits_exactly(path: Path) -> bool:
-    """Whether the file's weights in float32, once in the model and once as compiled, take no more than half of all memory.
+    """Whether the weights in float32, once in the model and once as compiled, take no more than half of all memory.
 
-    Of all, not of what is free: the same machine is to give the same likelihoods every day.
+    Of all, not of what is free: the same machine is to give the same likelihoods every day. Never for what optimum-intel converts.
     """
-    return 2 * 4 * GGUFFile(path).num_values <= hardware.memory_total_bytes().value / 2
+    source = open_source(path)
+    return not isinstance(source, ForeignFolder) and 2 * 4 * source.num_values <= hardware.memory_total_bytes().value / 2
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
     """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
+    source = open_source(path)
+    sizes = read_sizes(source, context_tokens=context_tokens)
+    return _builder(source, sizes, layout.EXACT, LoraDelta(adapter) if adapter else None, None).build()
+
+
+def _builder(
+    source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None, progress: Progress | None
+) -> GraphBuilder:
     from nomoat.engine.graph import GraphBuilder
 
-    file = GGUFFile(path)
-    arch = architectures.find(str(file.require("general.architecture")))
-    sizes = read_sizes(file, context_tokens=context_tokens)
-    return GraphBuilder(file, arch, sizes, layout.EXACT, delta=LoraDelta(adapter) if adapter else None).build()
+    arch = architectures.find(source.metadata["general.architecture"])
+    return GraphBuilder(source, arch, sizes, stored, delta=delta, progress=progress)
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether every file of an imported model is there with the size it was written with: a cache may lose files or their ends."""
+def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
+    """What an imported model says of itself, if each file is there as long as it was written: a cache may lose files or their ends.
+
+    None as well for what another version of nomoat wrote with other dimensions.
+    """
     try:
-        files = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
+        facts: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
+        whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
+        architectures.Dimensions(**facts["sizes"])
+        return facts if whole and isinstance(facts["num_values"], int) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        return None
 
 
-def _write_model(folder: Path, builder: GraphBuilder, delta: LoraDelta | None) -> None:
+def _write_model(
+    folder: Path, source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None,
+    progress: Progress | None,
+) -> None:  # fmt: skip
+    if isinstance(source, ForeignFolder):
+        if delta:
+            raise UnsupportedError(f"`{source.path}` is converted by optimum-intel, and adapters cannot be baked into that")
+        source.export(folder)
+        return
     import openvino as ov
 
+    builder = _builder(source, sizes, stored, delta, progress)
     try:
         model = builder.build()
     except (RuntimeError, IndexError, ValueError) as exc:  # OpenVINO's and numpy's word for shapes that do not go together
         raise BadFileError(
-            f"`{builder.file.path}` states sizes that its tensors do not have: {str(exc).strip().splitlines()[-1]}",
+            f"`{source.path}` states sizes that its tensors do not have: {str(exc).strip().splitlines()[-1]}",
             hint="download it again, and compare its size",
         ) from exc
     if delta:

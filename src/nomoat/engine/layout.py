@@ -14,10 +14,11 @@ from typing import Any, Literal, cast, get_args
 
 from nomoat import hardware
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
-from nomoat.engine.gguf import GGUFFile, Tensor
+from nomoat.engine.gguf import Tensor
+from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "2"  # part of the cache's key: change it when what is written changes
+VERSION = "2"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
 QUALITIES = get_args(Quality)
 
@@ -69,7 +70,7 @@ class Storage:
         """Equal for equal storage, whatever the reason."""
         return "; ".join([VERSION, *(f"{end}={form}" for end, form in self.forms.items()), "fused" if self.fused else "apart"])
 
-    def bytes_of(self, file: GGUFFile) -> int:
+    def bytes_of(self, file: ModelSource) -> int:
         """What the matrices take, in memory and on disk."""
         return sum(self.tensor_bytes(tensor) for tensor in file.tensors.values() if len(tensor.shape) > 1)
 
@@ -116,7 +117,7 @@ def as_quality(text: str) -> Quality:
     return cast(Quality, text)
 
 
-def storage(file: GGUFFile, sizes: Dimensions, quality: Quality, *, fused: bool = True) -> Storage:
+def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bool = True) -> Storage:
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from openvino import opset13 as op
 
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError
 
 MASKED = np.float32(-65504)
@@ -48,7 +48,7 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[
     return np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
 
 
-def inverse_frequencies(file: GGUFFile, sizes: Dimensions) -> npt.NDArray[np.float64]:
+def inverse_frequencies(file: ModelSource, sizes: Dimensions) -> npt.NDArray[np.float64]:
     """Radians a token for each pair of a head's turning part, [R / 2]."""
     rotary = sizes.rotary_dim or sizes.head_dim
     inverse = 1 / sizes.rope_base ** (np.arange(0, rotary, 2, dtype=np.float64) / rotary)

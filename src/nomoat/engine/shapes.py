@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError
 
 Shape = tuple[int, ...]
 
 
-def require_fitting(file: GGUFFile, arch: Architecture, sizes: Dimensions) -> None:
+def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) -> None:
     """Raises BadFileError for the first tensor that is missing or of another shape than the sizes ask for.
 
     What only some files have (biases, norms of some variants) may be missing.
@@ -33,7 +33,7 @@ def require_fitting(file: GGUFFile, arch: Architecture, sizes: Dimensions) -> No
         raise BadFileError(f"`{file.path}` has {rows:,} positions for a context of {sizes.context_tokens:,}", hint="download it again")
 
 
-def _require(file: GGUFFile, name: str, shape: Shape) -> None:
+def _require(file: ModelSource, name: str, shape: Shape) -> None:
     found = file.tensor(name).shape
     if found != shape:
         raise BadFileError(

@@ -23,9 +23,32 @@ from nomoat.records import Message, Request
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
 LONG_TEXT = 50_000  # characters; takes some 50 ms
 SPACE = "▁"  # how SentencePiece writes a space
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
+
+ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + REST
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN_SPLIT = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|" + REST
+)
+GPT4O_SPLIT = TEKKEN_SPLIT.replace(f"{LOWER}+|", f"{LOWER}+{ENGLISH}?|").replace(
+    rf"{LOWER}*|\p{{N}}|", rf"{LOWER}*{ENGLISH}?|\p{{N}}{{1,3}}|"
+)
+BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
+# `tokenizer.ggml.pre` -> how texts are split before they are merged; families that share a way share a line
+PRE_TOKENIZERS = {
+    **dict.fromkeys(("default", "gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe"), "words"),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), "digits and words"),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), LLAMA3_SPLIT),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), QWEN2_SPLIT),
+    "tekken": TEKKEN_SPLIT,
+    "gpt-4o": GPT4O_SPLIT,
+    "bloom": BLOOM_SPLIT,
+    "falcon": "punctuation and words",
+}
+WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,21 +193,19 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
         backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), str(metadata.get("tokenizer.ggml.pre", "default")))
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
-        backend = _sentencepiece_bpe(tokens, scores, types, bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))
+        backend = _sentencepiece_bpe(tokens, scores, types)
+        _set_sentencepiece_spaces(backend, metadata)
     else:
         raise UnsupportedError(
             f"the tokenizer of this file is of the kind `{kind}`, which nomoat cannot read yet",
             hint="byte-level BPE (SmolLM2, Qwen2.5, Llama 3) and SentencePiece BPE (Llama 1 and 2, OpenLLaMA) work",
         )
     _add_special_tokens(backend, tokens, types)
-    # a model may end its turn with another token than its text
-    ends = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
-    stop_ids = {eos_id} | {tokens.index(end) for end in ends if end in tokens}
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     special = SpecialTokens(
         bos_id=bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None,  # some files write 2^32 - 1 for none
         eos_id=eos_id,
-        stop_ids=tuple(sorted(stop_ids)),
+        stop_ids=stop_ids([eos_id], backend.token_to_id),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")),
     )
     return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
@@ -221,6 +242,12 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, np.ndarray) and bool(np.isfinite(value.astype(np.float64)).all())
 
 
+def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tuple[int, ...]:
+    """Tokens after which an answer is over: a model may end its turn with another token than its text."""
+    ends = {found for end in TURN_ENDS if (found := id_of(end)) is not None}
+    return tuple(sorted(ends.union(eos_ids)))
+
+
 def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
     """A list with a number for each token."""
     values = metadata.get(f"tokenizer.ggml.{name}")
@@ -232,8 +259,8 @@ def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
 
 
 def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
-    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers
 
     if not isinstance(merges, list):
         raise BadFileError("the file holds no whole tokenizer (merges)", hint="try another file of this model")
@@ -241,45 +268,43 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     vocabulary = {token: at for at, token in enumerate(tokens)}
     try:
-        backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe"))
+        backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
     except Exception as exc:
         raise BadFileError(f"the file's vocabulary and merges do not fit together: {exc}", hint="download it again") from exc
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    known = {
-        "default": words,
-        "gpt-2": words,
-        "mpt": words,
-        "olmo": words,
-        "bloom": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(BLOOM_SPLIT), "isolated"), raw_bytes]),
-        "falcon": pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Punctuation("contiguous"),
-                words,
-                pre_tokenizers.Digits(individual_digits=False),
-                pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated"),
-            ]
-        ),
-        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
-        "qwen2": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"), raw_bytes]),
-        "llama-bpe": pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), raw_bytes]),
-    }
-    if pre not in known:
-        raise UnsupportedError(f"the pre-tokenizer `{pre}` is not one that nomoat knows", hint=f"known: {', '.join(known)}")
-    backend.pre_tokenizer = known[pre]
+    backend.pre_tokenizer = _pre_tokenizer(pre)
     backend.decoder = decoders.ByteLevel()
     if pre == "qwen2":
         backend.normalizer = normalizers.NFC()
     return backend
 
 
-def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float], space_prefix: bool) -> Any:
+def _pre_tokenizer(pre: str) -> Any:
+    """What splits a text before its parts are merged. Raises UnsupportedError for a name that is not known."""
+    from tokenizers import Regex, pre_tokenizers
+
+    if pre not in PRE_TOKENIZERS:
+        raise UnsupportedError(f"the pre-tokenizer `{pre}` is not one that nomoat knows", hint=f"known: {', '.join(PRE_TOKENIZERS)}")
+    way = PRE_TOKENIZERS[pre]
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if way == "words":
+        return words
+    if way == "digits and words":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    if way == "punctuation and words":  # as Falcon's own: digits are looked for among bytes, of which some look like digits
+        threes = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
+        steps = [pre_tokenizers.Punctuation("contiguous"), words, pre_tokenizers.Digits(individual_digits=False), threes]
+        return pre_tokenizers.Sequence(steps)
+    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(way), "isolated"), raw_bytes])
+
+
+def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float]) -> Any:
     """SentencePiece's BPE as `tokenizers` can do it: every way to put a piece together is a merge, the best-scored pieces first.
 
     The same construction as `transformers` makes for Llama (convert_slow_tokenizer.py, generate_merges).
     """
     from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, normalizers
+    from tokenizers import models
 
     vocabulary = {token: at for at, token in enumerate(tokens)}
     pieces = {token for token, kind in zip(tokens, types, strict=True) if kind in (NORMAL, USER_DEFINED)}
@@ -289,16 +314,28 @@ def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float
             pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
             merges += [(-score, vocabulary[a], vocabulary[b], (a, b)) for a, b in pairs if a in pieces and b in pieces]
     unknown = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
-    backend = Backend(
+    return Backend(
         models.BPE(
             vocab=vocabulary, merges=[pair for *_, pair in sorted(merges)], unk_token=unknown, fuse_unk=True, byte_fallback=True
         )
     )
-    spaces = [normalizers.Replace(" ", SPACE)]
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), *spaces] if space_prefix else spaces)
+
+
+def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any]) -> None:
+    """What becomes of a text before it is cut into pieces, and of pieces when they become a text again."""
+    from tokenizers import Regex, decoders, normalizers
+
+    prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    steps: list[Any] = []
+    if charsmap := metadata.get("tokenizer.ggml.precompiled_charsmap"):
+        steps.append(normalizers.Precompiled(bytes(charsmap)))
+    if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     undo = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if space_prefix else undo)
-    return backend
+    backend.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if prefix else undo)
 
 
 def _add_special_tokens(backend: Any, tokens: list[str], types: list[float]) -> None:

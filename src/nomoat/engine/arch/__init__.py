@@ -54,7 +54,7 @@ class Architecture:
     local_rope_base: float | None = None
     windowed: tuple[bool, ...] = (False,)
     width_scaled_layers: int | None = None
-    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
     parallel: bool = False
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
 
@@ -86,6 +86,7 @@ class Dimensions:
     logit_cap: float | None = None
     attention_cap: float | None = None  # scores are kept within plus and minus this, smoothly
     parallel: bool = False
+    norms_last: bool = False  # after attention and MLP are added, not before them
 
     @property
     def has_paged_attention(self) -> bool:
@@ -103,11 +104,12 @@ def known() -> dict[str, Architecture]:
     from nomoat.engine.arch.gptneox import GPTNEOX
     from nomoat.engine.arch.llama import LLAMA
     from nomoat.engine.arch.mpt import MPT
+    from nomoat.engine.arch.opt import OPT
     from nomoat.engine.arch.phi3 import PHI3
     from nomoat.engine.arch.qwen2 import QWEN2
     from nomoat.engine.arch.qwen3 import QWEN3
 
-    families = (BLOOM, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, PHI3, QWEN2, QWEN3)
+    families = (BLOOM, FALCON, GEMMA, GEMMA2, GEMMA3, GPT2, GPTJ, GPTNEOX, LLAMA, MPT, OPT, PHI3, QWEN2, QWEN3)
     return {arch.name: arch for arch in families}
 
 
@@ -115,11 +117,31 @@ def find(name: str) -> Architecture:
     """The description of a family. Raises UnsupportedError with the list of those that are known."""
     families = known()
     if name not in families:
-        raise UnsupportedError(
-            f"the architecture `{name}` is not one that nomoat can import",
-            hint=f"known: {', '.join(sorted(families))}; choose another model with `nomoat models`",
-        )
+        raise unknown(name)
     return families[name]
+
+
+def unknown(name: str) -> UnsupportedError:
+    """The error for an architecture that nomoat does not know."""
+    families = ", ".join(sorted(known()))
+    return UnsupportedError(
+        f"the architecture `{name}` is not one that nomoat can import",
+        hint=f"known: {families}; others may run from their Hugging Face folder with `pip install 'nomoat[convert]'`",
+    )
+
+
+def _known_scaling(kind: Any) -> str:
+    """How positions are stretched. Raises UnsupportedError for what is not known."""
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn", "longrope"):
+        raise UnsupportedError(f"this model scales its positions (`{kind}`), which nomoat cannot do yet")
+    return kind
+
+
+def _require_known_windows(arch: Architecture, metadata: Mapping[str, Any]) -> None:
+    """Raises UnsupportedError if other layers see windows than those of the family."""
+    period = metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
+    if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
+        raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
 
 
 def dimensions(
@@ -130,8 +152,7 @@ def dimensions(
     A model of LongRoPE has one set of factors up to its first context and one beyond it. A key is turned once, so a model has to
     have one set for all: the one for the `context_tokens` asked for, which is the first context where none are.
     """
-    name = metadata["general.architecture"]
-    arch = find(name)
+    arch = find(name := metadata["general.architecture"])
 
     def number(key: str, default: float | None = None) -> Any:
         value = metadata.get(f"{name}.{key}", default)
@@ -149,9 +170,7 @@ def dimensions(
         value = metadata.get(f"{name}.{key}")
         return None if value is None or (isinstance(value, int | float) and value == 0) else read(key)
 
-    scaling = metadata.get(f"{name}.rope.scaling.type", "none")
-    if not isinstance(scaling, str) or scaling not in ("none", "linear", "yarn", "longrope"):
-        raise UnsupportedError(f"this model scales its positions (`{scaling}`), which nomoat cannot do yet")
+    scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "none"))
     if optional("rope.scaling.yarn_log_multiplier") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise UnsupportedError("this model scales its positions by a variant of `yarn` that nomoat cannot do yet")
     factor = float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling in ("linear", "yarn") else 1.0
@@ -160,9 +179,7 @@ def dimensions(
     first = whole("rope.scaling.original_context_length", longest)
     has_two = has_long_factors and first < longest
     long_factors = has_two and context_tokens is not None and context_tokens > first
-    period = metadata.get(f"{name}.attention.sliding_window_pattern", len(arch.windowed))
-    if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
-        raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{name}` has")
+    _require_known_windows(arch, metadata)
     width, heads = whole("embedding_length"), whole("attention.head_count")
     head_dim, rotary_dim = whole("attention.key_length", width // heads), optional("rope.dimension_count", whole)
     if whole("attention.value_length", head_dim) != head_dim:
@@ -171,7 +188,6 @@ def dimensions(
         raise BadFileError(f"the file turns {rotary_dim} of the {head_dim} elements of a head", hint="try another file")
     if number("rope.freq_base", 10000.0) <= 1:
         raise BadFileError(f"the file's positions turn by the base {metadata[f'{name}.rope.freq_base']}", hint="try another file")
-    epsilon = "attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"
     return Dimensions(
         layers=whole("block_count"),
         width=width,
@@ -181,7 +197,7 @@ def dimensions(
         hidden=whole("feed_forward_length"),
         vocabulary=vocabulary,
         context_tokens=first if has_two and not long_factors else longest,
-        norm_epsilon=float(number(epsilon)),
+        norm_epsilon=float(number(f"attention.layer_norm{'_rms' if arch.norm == 'rms' else ''}_epsilon")),
         rope_base=float(number("rope.freq_base", 10000.0)),
         rotary_dim=rotary_dim,
         rope_scale=factor,
@@ -196,4 +212,5 @@ def dimensions(
         logit_cap=optional("final_logit_softcapping"),
         attention_cap=optional("attn_logit_softcapping"),
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
+        norms_last=metadata.get(f"{name}.norms_last", False) is True,
     )

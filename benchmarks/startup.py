@@ -1,0 +1,112 @@
+"""From nothing to the first token: importing a file once, and starting on what was imported, each in a process of its own.
+
+    python benchmarks/startup.py smollm2-135m [--runs 5] [--json FILE]
+
+The import writes into a temporary home, with the file's pages in the system's cache. Peak memory is that of the process: Python and
+OpenVINO, the arrays of weights, and those pages of the file it still had mapped. A start is the whole command
+`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from nomoat import hardware, responder
+
+IMPORT = """
+import resource, sys, time
+from pathlib import Path
+started = time.perf_counter()
+from nomoat.engine import importer
+folder = importer.import_gguf(Path(sys.argv[1]))
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, folder)
+"""
+PARTS = """
+import json, sys, time
+times = {}
+last = time.perf_counter()
+def mark(name):
+    global last
+    times[name], last = time.perf_counter() - last, time.perf_counter()
+from nomoat.cli import app
+mark("command line")
+from nomoat.responder import load
+from nomoat.records import Message, Request
+model = load(sys.argv[1])
+mark("find, check and describe the model")
+import openvino_genai
+mark("import OpenVINO GenAI")
+model.complete(Request(messages=(Message(role="user", content="hi"),), max_new_tokens=1))
+mark("compile the model, read the prompt")
+model.close()
+mark("end")
+print(json.dumps(times))
+"""
+
+
+def run_python(code: str, *arguments: str, home: str | None = None) -> str:
+    environment = os.environ if home is None else {**os.environ, "NOMOAT_HOME": home}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout  # fmt: skip
+
+
+def measure_import(weights: Path, runs: int) -> dict[str, Any]:
+    """Median seconds and largest memory of imports into an empty home."""
+    seconds, peaks = [], []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as home:
+            took, peak, folder = run_python(IMPORT, str(weights), home=home).split()
+            seconds.append(float(took))
+            peaks.append(int(peak))
+            ir_bytes = sum(path.stat().st_size for path in Path(folder).glob("openvino_model.*"))
+    return {
+        "import_seconds": statistics.median(seconds), "import_seconds_all": seconds, "import_peak_bytes": max(peaks),
+        "ir_bytes": ir_bytes, "allowed_peak_bytes": round(1.5 * ir_bytes + 300e6),
+    }  # fmt: skip
+
+
+def measure_start(ref: str, runs: int) -> dict[str, Any]:
+    """Median seconds of the whole command, and of its parts."""
+    command = [sys.executable, "-m", "nomoat", "run", ref, "hi", "-n", "1"]
+    seconds = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - started)
+    parts = [json.loads(run_python(PARTS, ref)) for _ in range(runs)]
+    return {
+        "start_seconds": statistics.median(seconds), "start_seconds_all": seconds,
+        "parts_seconds": {name: statistics.median(each[name] for each in parts) for name in parts[0]},
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    weights = responder.find_files(options.model).weights
+    responder.load(options.model).close()  # imported for sure
+    row = {
+        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
+        **measure_start(options.model, options.runs), **measure_import(weights, min(options.runs, 3)),
+    }  # fmt: skip
+    print(json.dumps(row, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(row, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""What a Hugging Face `config.json` says, under GGUF's keys, and how a family's tensors differ from those of its GGUF files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine import arch as architectures
+from nomoat.engine.gguf import FloatArray
+from nomoat.errors import BadFileError, UnsupportedError
+
+ACTIVATIONS = {
+    "silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu",
+    "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+}  # fmt: skip
+
+Config = Mapping[str, Any]
+# (config, GGUF name of a tensor without its suffix, rows it has) -> where each row lies in the folder's tensor; None: in order
+RowOrder = Callable[[Config, str, int], npt.NDArray[np.intp] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a `model_type` differs from its architecture's GGUF files. `keys`: what only it says, under GGUF's keys."""
+
+    arch: str
+    keys: Callable[[Config], dict[str, Any]] = lambda config: {}
+    row_order: RowOrder = lambda config, name, count: None
+    transposed: tuple[str, ...] = ()  # tensors whose rows are columns
+    norm_offset: float = 0.0  # what the GGUF file adds to the weights of norms
+
+
+def _first(config: Config, *names: str) -> Any:
+    return next((config[name] for name in names if config.get(name) is not None), None)
+
+
+def _heads(config: Config) -> int:
+    return int(_first(config, "num_attention_heads", "n_head", "n_heads") or 1)
+
+
+def _width(config: Config) -> int:
+    return int(_first(config, "hidden_size", "n_embd", "d_model") or 0)
+
+
+def _head_dim(config: Config) -> int:
+    return int(config.get("head_dim") or _width(config) // _heads(config))
+
+
+def _halves_to_neighbours(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
+    """q and k in GGUF's order of neighbours: LLaMA."""
+    if name.rpartition(".")[2] not in ("attn_q", "attn_k"):
+        return None
+    head_dim = _head_dim(config)
+    return np.arange(count).reshape(-1, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)
+
+
+def _heads_to_parts(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
+    """(q, k, v of a head) x heads -> all q, all k, all v: GPT-NeoX, BLOOM."""
+    if not name.endswith("attn_qkv"):
+        return None
+    return np.arange(count).reshape(_heads(config), 3, -1).swapaxes(0, 1).reshape(-1)
+
+
+def _groups_to_parts(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
+    """(the q of a group, its k, its v) x groups -> all q, all k, all v: Falcon."""
+    if not name.endswith("attn_qkv"):
+        return None
+    groups = np.arange(count).reshape(_falcon_kv_heads(config), -1, _head_dim(config))
+    return np.concatenate([part.reshape(-1) for part in (groups[:, :-2], groups[:, -2], groups[:, -1])])
+
+
+def _falcon_kv_heads(config: Config) -> int:
+    if config.get("new_decoder_architecture"):
+        return int(config.get("num_kv_heads") or _heads(config))
+    return 1 if config.get("multi_query", True) else _heads(config)
+
+
+def _falcon(config: Config) -> dict[str, Any]:
+    if config.get("alibi") or not config.get("parallel_attn", True):
+        raise UnsupportedError("this Falcon has ALiBi or attends before its MLP (RefinedWeb-1B), which nomoat cannot do yet")
+    return {"attention.head_count_kv": _falcon_kv_heads(config)}
+
+
+def _mpt(config: Config) -> dict[str, Any]:
+    attention = config.get("attn_config") or {}
+    odd = [name for name in ("qk_ln", "prefix_lm", "softmax_scale", "kv_n_heads") if attention.get(name)]
+    if odd or not attention.get("alibi", True):
+        raise UnsupportedError(f"this MPT is of a variant nomoat cannot do yet ({', '.join(odd) or 'no ALiBi'})")
+    return {
+        "attention.max_alibi_bias": float(attention.get("alibi_bias_max") or 8),
+        "attention.clamp_kqv": float(attention.get("clip_qkv") or 0),
+        "feed_forward_length": int(config.get("expansion_ratio", 4) * _width(config)),
+    }
+
+
+def _gemma_caps(config: Config) -> dict[str, Any]:
+    scalar, head_dim = config.get("query_pre_attn_scalar") or _head_dim(config), _head_dim(config)
+    if scalar not in (head_dim, _width(config) // _heads(config)):
+        raise UnsupportedError(f"this Gemma divides its scores by the root of {scalar}, and its heads are {head_dim} wide")
+    return {
+        "attn_logit_softcapping": float(config.get("attn_logit_softcapping") or 0),
+        "final_logit_softcapping": float(config.get("final_logit_softcapping") or 0),
+    }
+
+
+def _neox(config: Config) -> dict[str, Any]:
+    return {"use_parallel_residual": bool(config.get("use_parallel_residual", True)), "attention.head_count_kv": _heads(config)}
+
+
+def _opt(config: Config) -> dict[str, Any]:
+    if config.get("_remove_final_layer_norm") and config.get("do_layer_norm_before", True):
+        raise UnsupportedError("this OPT lacks its last norm: its checkpoint is older than its architecture")
+    return {"norms_last": not config.get("do_layer_norm_before", True)}
+
+
+def _without_offset(config: Config, name: str, count: int) -> npt.NDArray[np.intp] | None:
+    """OPT's table of positions has two rows before the first."""
+    return np.arange(2, count) if name == "position_embd" else None
+
+
+OPT_NAMES = {
+    "embed_tokens": "token_embd", "embed_positions": "position_embd", "project_in": "token_embd_project",
+    "project_out": "output_project", "final_layer_norm": "output_norm", "lm_head": "output",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output",
+    "self_attn_layer_norm": "attn_norm", "fc1": "ffn_up", "fc2": "ffn_down",
+}  # fmt: skip
+GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
+FAMILIES = {
+    "bloom": Family("bloom", row_order=_heads_to_parts),
+    "falcon": Family("falcon", keys=_falcon, row_order=_groups_to_parts),
+    "gemma": Family("gemma", norm_offset=1),
+    "gemma2": Family("gemma2", keys=_gemma_caps, norm_offset=1),
+    "gemma3": Family("gemma3", keys=_gemma_caps, norm_offset=1),
+    "gemma3_text": Family("gemma3", keys=_gemma_caps, norm_offset=1),
+    "gpt2": Family("gpt2", transposed=GPT2_TRANSPOSED),
+    "gpt_neox": Family("gptneox", keys=_neox, row_order=_heads_to_parts),
+    "gptj": Family("gptj"),
+    "llama": Family("llama", row_order=_halves_to_neighbours),
+    "mistral": Family("llama", row_order=_halves_to_neighbours),
+    "mpt": Family("mpt", keys=_mpt),
+    "opt": Family("opt", keys=_opt, row_order=_without_offset),
+    "phi3": Family("phi3"),
+    "qwen2": Family("qwen2"),
+    "qwen3": Family("qwen3"),
+}
+
+
+# ---------------------------------------------------------------- config.json -> metadata
+def read_metadata(config: Config, family: Family) -> dict[str, Any]:
+    """The metadata a GGUF file of this model would hold. Raises UnsupportedError for variants that would be answered wrongly."""
+    arch = architectures.find(family.arch)
+    act = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation")
+    if act is not None and ACTIVATIONS.get(act) != arch.activation and not family.arch.startswith("gemma"):  # Gemma 1 named another
+        raise UnsupportedError(f"this model's activation is `{act}`, and that of the architecture `{arch.name}` is {arch.activation}")
+    width, rope = _width(config), _rope(config)
+    keys = {
+        "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
+        "embedding_length": width,
+        "attention.head_count": _heads(config),
+        "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
+        "attention.key_length": _head_dim(config),
+        "feed_forward_length": _first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width,
+        "context_length": _context_tokens(config, arch),
+        "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
+        "attention.sliding_window": config.get("sliding_window") if any(arch.windowed) else None,
+    }
+    epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps") or 1e-5
+    keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
+    share = _first(rope, "partial_rotary_factor") or _first(config, "partial_rotary_factor", "rotary_pct")
+    keys["rope.dimension_count"] = config.get("rotary_dim") or (int(_head_dim(config) * share) if share else None)
+    keys |= _scaling_keys(config, rope)
+    if arch.local_rope_base:
+        local = (config.get("rope_parameters") or {}).get("sliding_attention", {}).get("rope_theta")
+        keys["rope.freq_base_swa"] = float(local or config.get("rope_local_base_freq") or arch.local_rope_base)
+    if len(arch.windowed) > 1:
+        layers = config.get("layer_types") or []
+        period = layers.index("full_attention") + 1 if "full_attention" in layers else config.get("sliding_window_pattern")
+        keys["attention.sliding_window_pattern"] = period
+    named = {f"{family.arch}.{key}": value for key, value in (keys | family.keys(config)).items() if value is not None}
+    return {"general.architecture": family.arch, **named}
+
+
+def plain_sizes(config: Config) -> architectures.Dimensions:
+    """The sizes that most `config.json` state in the same words, for what is not built by us. Raises BadFileError."""
+    layers, vocabulary = _first(config, "num_hidden_layers", "n_layer", "n_layers"), config.get("vocab_size")
+    if not (_width(config) and isinstance(layers, int) and isinstance(vocabulary, int)):
+        raise BadFileError("config.json does not state layers, width and vocabulary", hint="download it again")
+    return architectures.Dimensions(
+        layers=layers,
+        width=_width(config),
+        heads=_heads(config),
+        kv_heads=int(_first(config, "num_key_value_heads") or _heads(config)),
+        head_dim=_head_dim(config),
+        hidden=int(_first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * _width(config)),
+        vocabulary=vocabulary,
+        context_tokens=_longest(config),
+        norm_epsilon=1e-5,
+        rope_base=10000.0,
+    )
+
+
+def _rope(config: Config) -> dict[str, Any]:
+    """How positions turn, whether `transformers` 4 or 5 wrote it."""
+    new = config.get("rope_parameters") or {}
+    return new.get("full_attention") or {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {}), **new}
+
+
+def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
+    """How positions are stretched, where that is not said by a tensor: see `scaling_tensors`."""
+    kind = _scaling(rope)
+    keys = {"rope.scaling.original_context_length": _first_context(config, rope), "rope.scaling.type": kind}
+    if kind in ("default", "llama3"):
+        return {}
+    if kind == "linear":
+        return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
+    if kind in ("longrope", "su"):
+        first, longest = _first_context(config, rope), _longest(config)
+        stretched = (1 + math.log(max(longest / first, 1.0)) / math.log(first)) ** 0.5
+        return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
+    odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
+    if kind != "yarn" or odd or rope.get("truncate") is False:
+        raise UnsupportedError(f"this model scales its positions (`{' '.join([kind, *odd])}`), which nomoat cannot do yet")
+    turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
+    return {**keys, "rope.scaling.factor": float(rope["factor"]), **turns}
+
+
+def _scaling(rope: Config) -> str:
+    return str(rope.get("rope_type") or rope.get("type") or "default")
+
+
+def _first_context(config: Config, rope: Config) -> int:
+    """The context before positions were stretched."""
+    return int(
+        _first(rope, "original_max_position_embeddings") or _first(config, "original_max_position_embeddings") or _longest(config)
+    )
+
+
+def scaling_tensors(config: Config) -> dict[str, FloatArray]:
+    """What each pair's turning is divided by, where GGUF files keep it as tensors."""
+    rope = _rope(config)
+    if _scaling(rope) == "llama3":
+        return {"rope_freqs.weight": _llama3_factors(rope, _head_dim(config))}
+    if _scaling(rope) in ("longrope", "su"):
+        return {f"rope_factors_{name}.weight": np.asarray(rope[f"{name}_factor"], np.float32) for name in ("short", "long")}
+    return {}
+
+
+def _longest(config: Config) -> int:
+    """The longest text. BLOOM and the first Falcons do not say; both were trained on 2,048 tokens."""
+    return int(_first(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx") or 2048)
+
+
+def _context_tokens(config: Config, arch: architectures.Architecture) -> int:
+    """The longest text; where a window is not one of our layers', no longer than the window, within which it changes nothing."""
+    window = config.get("sliding_window")
+    if window and not any(arch.windowed) and config.get("use_sliding_window", True):
+        return min(_longest(config), int(window))
+    return _longest(config)
+
+
+def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> FloatArray:
+    """What each pair's frequency is divided by, [D / 2]. Source: transformers' modeling_rope_utils.py."""
+    context, low, high = (float(rope[key]) for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
+    inverse = 1 / float(rope["rope_theta"]) ** (np.arange(0, head_dim, 2) / head_dim)
+    turns = context * inverse / (2 * np.pi)
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return np.asarray(1 / ((1 - smooth) / float(rope["factor"]) + smooth), np.float32)
+
+
+def opt_name(name: str) -> str | None:
+    """What the `gguf` package has no names for."""
+    base, _, suffix = name.removeprefix("model.").removeprefix("decoder.").rpartition(".")
+    block = ""
+    if base.startswith("layers."):
+        _, number, base = base.split(".", 2)
+        block, base = f"blk.{number}.", "ffn_norm" if base == "final_layer_norm" else base
+    part = OPT_NAMES.get(base, base if base == "ffn_norm" else None)
+    return part and f"{block}{part}.{suffix}"

@@ -1,0 +1,236 @@
+"""Reading a Hugging Face folder (`config.json`, `*.safetensors`, a tokenizer) as if it were the GGUF file made of it.
+
+What differs from family to family stands in `families.py`. Format of the weights: https://huggingface.co/docs/safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine import arch as architectures
+from nomoat.engine.families import FAMILIES, opt_name, read_metadata, scaling_tensors
+from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, Tensor
+from nomoat.errors import BadFileError, UnsupportedError
+
+if TYPE_CHECKING:
+    from nomoat.engine.tokenizer import Tokenizer
+
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# what old checkpoints keep beside their weights: masks and rotation tables
+NOT_WEIGHTS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor as it lies in its file: `values` in the file's own type, BF16 as its 16 bits."""
+
+    values: npt.NDArray[Any]
+    type_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Translated:
+    """A tensor under its GGUF name: rows picked by `order`, after transposing if `transposed`, plus `offset`."""
+
+    stored: _Stored
+    order: npt.NDArray[np.intp] | None
+    transposed: bool
+    offset: float
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights. Raises BadFileError if there are none, or if one that the index names is missing."""
+    index = folder / INDEX
+    if index.exists():
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise BadFileError(
+                f"`{folder}` lacks {len(missing)} of its {len(names)} files of weights: {', '.join(missing[:3])}",
+                hint="download them into that folder",
+            )
+        return [folder / name for name in names]
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        other = next((path.name for path in sorted(folder.glob("*.bin"))), None)
+        raise BadFileError(
+            f"`{folder}` holds no `model.safetensors`" + (f", only `{other}`" if other else ""),
+            hint="nomoat reads safetensors folders of the Hugging Face hub, and GGUF files",
+        )
+    return files
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` says, of the part that writes text. Raises BadFileError."""
+    whole = _read_json(folder / "config.json")
+    return {**whole, **(whole.get("text_config") or {}), "model_type": whole.get("model_type")}
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Every file that the imported model depends on. Raises BadFileError for what is no such folder."""
+    read_config(folder)
+    facts = [folder / name for name in (*CONFIG_FILES, *TOKENIZER_FILES)]
+    return [*(path for path in facts if path.is_file()), *weight_files(folder)]
+
+
+class SafetensorsFolder:
+    """A folder opened for reading; see `source.ModelSource`.
+
+    Raises BadFileError for what is not whole, UnsupportedError for architectures and variants nomoat does not know.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        self.config = read_config(folder)
+        kind = str(self.config.get("model_type"))
+        if kind not in FAMILIES:
+            raise architectures.unknown(kind)
+        self.family = FAMILIES[kind]
+        self.metadata = read_metadata(self.config, self.family)
+        self._tensors: dict[str, _Translated] = {}
+        for name, stored in (pair for file in weight_files(folder) for pair in read_tensors(file)):
+            if not name.endswith(NOT_WEIGHTS):
+                self._add(name, stored)
+        if self.config.get("tie_word_embeddings"):
+            self._tensors.pop("output.weight", None)
+        for name, factors in scaling_tensors(self.config).items():
+            self._tensors[name] = _Translated(_Stored(factors, "F32"), None, False, 0.0)
+        self.tensors = {name: _described(name, tensor) for name, tensor in self._tensors.items()}
+
+    def _add(self, name: str, stored: _Stored) -> None:
+        target = self._gguf_name(name)
+        if target is None:
+            raise UnsupportedError(
+                f"`{self.path}` holds the tensor `{name}`, which the architecture `{self.family.arch}` does not have",
+                hint="it is a variant that nomoat would answer wrongly; try a GGUF file of it",
+            )
+        base, _, suffix = target.rpartition(".")
+        part = base.rpartition(".")[2]
+        transposed = part in self.family.transposed and suffix == "weight"
+        count = stored.values.shape[-1 if transposed else 0]
+        try:
+            order = self.family.row_order(self.config, base, count)
+        except ValueError as exc:
+            raise BadFileError(f"`{self.path}` says sizes that its tensor `{name}` does not have", hint="download it again") from exc
+        offset = self.family.norm_offset if suffix == "weight" and "norm" in part else 0.0
+        self._tensors[target] = _Translated(stored, order, transposed, offset)
+
+    def _gguf_name(self, name: str) -> str | None:
+        import gguf
+
+        if self.family.arch == "opt":
+            return opt_name(name)
+        kind = next(kind for kind, known in gguf.MODEL_ARCH_NAMES.items() if known == self.family.arch)
+        names = gguf.get_tensor_name_map(kind, self.metadata[f"{self.family.arch}.block_count"])
+        bare = name.removeprefix("language_model.").removeprefix("transformer.")
+        candidates = (name, bare, f"transformer.{bare}", f"model.{bare}")
+        found = (names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
+        return next((str(target) for target in found if target), None)
+
+    @property
+    def num_values(self) -> int:
+        """Weights of all tensors."""
+        return sum(tensor.num_values for tensor in self.tensors.values())
+
+    def require(self, key: str) -> Any:
+        """A metadata value that must be there."""
+        if key not in self.metadata:
+            raise BadFileError(f"`{self.path / 'config.json'}` does not say what GGUF calls `{key}`", hint="download it again")
+        return self.metadata[key]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor that must be there."""
+        if name not in self.tensors:
+            raise BadFileError(f"`{self.path}` has no tensor that GGUF would call `{name}`", hint="the folder is not complete")
+        return self.tensors[name]
+
+    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+        """Not for these: their types have no codes."""
+        raise UnsupportedError(f"tensor `{name}` of `{self.path}` is of the type {self.tensor(name).type_name}, which has no codes")
+
+    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+        """Rows of a tensor in GGUF's order: [rows, columns], or [columns] for a vector."""
+        self.tensor(name)
+        found = self._tensors[name]
+        values = found.stored.values.T if found.transposed else found.stored.values
+        if found.order is not None:
+            values = values[found.order if rows is None else found.order[rows]]
+        elif rows is not None:
+            values = values[rows]
+        numbers = (values.astype(np.uint32) << 16).view(np.float32) if found.stored.type_name == "BF16" else values.astype(np.float32)
+        if not (numbers.min() > -LARGEST_WEIGHT and numbers.max() < LARGEST_WEIGHT):  # so refuses NaN, too
+            raise BadFileError(f"tensor `{name}` of `{self.path}` holds values that are no weights", hint="download it again")
+        return np.asarray(np.ascontiguousarray(numbers) + np.float32(found.offset))
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Its tokenizer. Raises UnsupportedError, BadFileError."""
+        from nomoat.engine import folder_tokenizer
+
+        return folder_tokenizer.read(self.path)
+
+
+def _described(name: str, tensor: _Translated) -> Tensor:
+    values = tensor.stored.values
+    shape = values.shape[::-1] if tensor.transposed else values.shape
+    if tensor.order is not None:
+        shape = (len(tensor.order), *shape[1:])
+    return Tensor(name, tensor.stored.type_name, shape, 0, shape[-1] * values.itemsize)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise BadFileError(
+            f"`{path.parent}` is no model: it has no `{path.name}`",
+            hint="name a GGUF file, or a folder as the Hugging Face hub has it",
+        ) from exc
+    except (OSError, ValueError) as exc:
+        raise BadFileError(f"`{path}` cannot be read: {exc}", hint="download it again") from exc
+    if not isinstance(content, dict):
+        raise BadFileError(f"`{path}` holds no JSON object", hint="download it again")
+    return content
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, _Stored]]:
+    """Each tensor where it lies; nothing is copied. Raises BadFileError for sizes the file does not have."""
+
+    def broken(why: str) -> BadFileError:
+        return BadFileError(f"`{path}` is not a whole safetensors file: {why}", hint="download it again, and compare its size")
+
+    size = path.stat().st_size
+    if size < 10:
+        raise broken(f"it has {size} bytes")
+    with path.open("rb") as file:
+        content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    header_bytes = int.from_bytes(content[:8].tobytes(), "little")
+    if header_bytes > min(size - 8, MAX_HEADER_BYTES):
+        raise broken(f"its header claims {header_bytes:,} bytes")
+    start = 8 + header_bytes
+    try:
+        header = json.loads(content[8:start].tobytes())
+        header.pop("__metadata__", None)
+        for name, facts in header.items():
+            kind, shape, (begin, end) = facts["dtype"], facts["shape"], facts["data_offsets"]
+            if kind not in TYPES:
+                raise UnsupportedError(
+                    f"tensor `{name}` of `{path}` has the type {kind}, which nomoat cannot read",
+                    hint=f"it reads {', '.join(TYPES)}; try another copy of this model",
+                )
+            if not 0 <= begin <= end <= size - start:
+                raise broken(f"tensor `{name}` ends at byte {start + end:,}, and the file has {size:,}")
+            yield name, _Stored(content[start + begin : start + end].view(TYPES[kind]).reshape(shape), kind)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
+        raise broken(f"its header is damaged ({exc})") from exc

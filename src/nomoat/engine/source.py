@@ -1,0 +1,85 @@
+"""Weights on this disk, whatever their format: metadata under GGUF's keys, tensors under GGUF's names, rows in GGUF's order.
+
+GGUF names and orders are the lingua franca of the engine: what reads another format translates into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor
+from nomoat.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from nomoat.engine.tokenizer import Tokenizer
+
+
+class ModelSource(Protocol):
+    """An opened model. `path` is what the user named."""
+
+    path: Path
+    metadata: dict[str, Any]
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Every tensor by name."""
+        ...
+
+    @property
+    def num_values(self) -> int:
+        """Weights of all tensors."""
+        ...
+
+    def require(self, key: str) -> Any:
+        """A metadata value that must be there. Raises BadFileError."""
+        ...
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor that must be there. Raises BadFileError."""
+        ...
+
+    def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
+        """Rows of a tensor as their bytes, where its type has codes of its own. Raises UnsupportedError where it has none."""
+        ...
+
+    def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
+        """Rows of a tensor in float32: [rows, columns], or [columns] for a vector."""
+        ...
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Its tokenizer. Raises UnsupportedError, BadFileError."""
+        ...
+
+
+def open_source(path: Path) -> ModelSource:
+    """Open a GGUF file (any part of a split one), or a folder as the Hugging Face hub has it.
+
+    What we cannot build from a folder is left to the `convert` extra, if it is installed.
+
+    Raises BadFileError, UnsupportedError.
+    """
+    if path.is_dir():
+        from nomoat.engine.convert import open_foreign
+        from nomoat.engine.safetensors import SafetensorsFolder
+
+        try:
+            return SafetensorsFolder(path)
+        except UnsupportedError as refused:
+            return open_foreign(path, refused)
+    return GGUFFile(path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files whose bytes make the model, in a fixed order."""
+    if path.is_dir():
+        from nomoat.engine.safetensors import model_files
+
+        return model_files(path)
+    from nomoat.engine.gguf import parts_of
+
+    return parts_of(path)

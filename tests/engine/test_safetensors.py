@@ -1,0 +1,237 @@
+"""Hugging Face folders: every family's weights against `transformers`, their tokenizers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+import transformers
+from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, our_logits
+from safetensors.torch import load_file, save_file
+from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_tiny_gguf
+
+import nomoat
+from nomoat.engine import folder_tokenizer, importer, tokenizer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.safetensors import SafetensorsFolder
+from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.records import Message, Request
+
+LENGTH = 3 * WINDOW + 5
+
+
+def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
+    """A reference and its folder, with the tiny vocabulary's tokenizer."""
+    model = make_model((CASES | FOLDER_CASES)[name])
+    model.to(dtype).save_pretrained(folder, **saving)
+    tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
+    (folder / "tiny.gguf").unlink()
+    return model.float(), folder
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def assert_logits_equal(model: Any, folder: Path) -> None:
+    rows = np.random.default_rng(5).integers(3, 250, (2, LENGTH)).tolist()
+    with torch.no_grad():
+        expected = model(torch.tensor(rows), use_cache=False).logits.numpy()
+    np.testing.assert_allclose(our_logits(importer.import_gguf(folder), rows, cut_at=9), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES | FOLDER_CASES)
+def test_logits_of_a_folder_equal_the_reference_within_a_thousandth(name: str, tmp_path: Path) -> None:
+    assert_logits_equal(*write_folder(tmp_path / "model", name))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_and_several_files_are_read_exactly(tmp_path: Path, dtype: torch.dtype) -> None:
+    model, folder = write_folder(tmp_path / "model", "qwen2", dtype=dtype, max_shard_size="100KB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    source = SafetensorsFolder(folder)
+    weights = model.model.layers[1].mlp.down_proj.weight.detach().numpy()
+    np.testing.assert_array_equal(source.rows("blk.1.ffn_down.weight", np.array([5, 2])), weights[[5, 2]])
+
+
+def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -> None:
+    """Written as `transformers` 4 did: `rope_theta` and `rope_scaling`."""
+    scaling = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32
+    }  # fmt: skip
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, rope_parameters=None, rope_theta=500.0, rope_scaling=scaling)
+    config = {**LLAMA_LIKE, "rope_parameters": {**scaling, "rope_theta": 500.0}}
+    assert_logits_equal(make_model(replace(CASES["llama"], config=config)), folder)
+
+
+def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    edit(folder, use_sliding_window=True, sliding_window=100)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 100
+
+
+def test_a_folder_answers_under_its_path(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    with nomoat.load(str(folder)) as model:
+        assert model.complete(Request(prompt="the hello", max_new_tokens=5)).usage.completion_tokens > 0
+
+
+def test_other_weights_in_the_same_folder_are_imported_anew(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    first = importer.import_gguf(folder)
+    assert importer.import_gguf(folder) == first
+    edit(folder, rms_norm_eps=0.5)
+    assert importer.import_gguf(folder) != first
+
+
+# ---------------------------------------------------------------- what is refused
+def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, model_type="rwkv")
+    with pytest.raises(UnsupportedError, match="the architecture `rwkv` is not one that nomoat can import"):
+        importer.import_gguf(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("llama", {"hidden_act": "gelu"}, "this model's activation is `gelu`, and that of the architecture `llama` is silu"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, r"this model scales its positions \(`dynamic`\)"),
+        ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
+        ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
+        ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of a variant nomoat cannot do yet \(no ALiBi\)"),
+        ("gemma3", {"query_pre_attn_scalar": 7}, "this Gemma divides its scores by the root of 7, and its heads are 32 wide"),
+    ],
+)
+def test_a_variant_that_would_be_answered_wrongly_is_refused(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", name)
+    edit(folder, **changes)
+    with pytest.raises(UnsupportedError, match=message):
+        importer.import_gguf(folder)
+
+
+def test_a_tensor_the_architecture_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), "model.layers.0.self_attn.sinks": torch.ones(4)}, path)
+    with pytest.raises(UnsupportedError, match=r"the tensor `model\.layers\.0\.self_attn\.sinks`, which the architecture `llama`"):
+        importer.import_gguf(folder)
+
+
+def test_weights_in_a_type_nomoat_cannot_read_are_refused_by_name(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama", dtype=torch.float16)
+    save_file({"model.norm.weight": torch.ones(64, dtype=torch.int8)}, folder / "model.safetensors")
+    with pytest.raises(UnsupportedError, match=r"tensor `model\.norm\.weight` of .* has the type I8"):
+        importer.import_gguf(folder)
+
+
+def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama", max_shard_size="100KB")
+    lost = sorted(folder.glob("*.safetensors"))[1]
+    lost.unlink()
+    with pytest.raises(BadFileError, match=f"lacks 1 of its .* files of weights: {lost.name}"):
+        importer.import_gguf(folder)
+
+
+def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(tmp_path)
+    assert caught.value.message == f"`{tmp_path}` is no model: it has no `config.json`"
+
+
+def test_cut_weights_are_refused(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadFileError, match=r"is not a whole safetensors file: tensor `.*` ends at byte"):
+        importer.import_gguf(folder)
+
+
+# ---------------------------------------------------------------- tokenizers
+TEXTS = [
+    "", "the hello", " 두 칸  띄움", "Hello  world\n\n\tdef f(a):  # 주석", "<|im_start|>user\n안녕?<|im_end|>",
+    "12345 🙂👨‍👩‍👧 ＡＢＣ ﬁ",
+]  # fmt: skip
+
+
+def base(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    return folder
+
+
+def test_a_tokenizer_json_gives_the_ids_of_transformers(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    ours, theirs = folder_tokenizer.read(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
+    messages = (Message(role="user", content="안녕?"),)
+    assert ours.render(messages) == theirs.apply_chat_template(
+        [{"role": "user", "content": "안녕?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert ours.chat_template == TEMPLATE and ours.special.eos_id == 2 and not ours.special.add_bos
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
+        {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True},
+        {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "add_dummy_prefix": False},
+    ],
+    ids=["llama", "open llama", "gemma"],
+)
+def test_a_sentencepiece_model_gives_sentencepieces_ids(tmp_path: Path, rules: dict[str, Any]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join([Path(tokenizer.__file__).read_text(), "안녕하세요 대한민국 " * 20, *TEXTS]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "tokenizer"), vocab_size=900, model_type="bpe", byte_fallback=True,
+        minloglevel=2, character_coverage=0.99, **rules,
+    )  # fmt: skip
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[PAD]": 900}))  # as Vicuna's
+    ours = folder_tokenizer.read(base(tmp_path, bos_token_id=1, eos_token_id=2))
+    for line in TEXTS:
+        assert ours.encode(line) == theirs.encode(line), line
+    assert (ours.special.bos_id, ours.special.eos_id, ours.special.add_bos) == (1, 2, True)
+    assert ours.encode("[PAD]") == [900]
+
+
+def test_the_files_of_gpt_2_give_the_ids_of_transformers(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]))
+    ends = dict.fromkeys(("eos_token", "bos_token", "unk_token"), SPECIAL[0])
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(ends))
+    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
+    ours = folder_tokenizer.read(base(tmp_path, eos_token_id=[0, 2]))
+    for text in ["the hello", "안녕  12", f"the{SPECIAL[0]}hello"]:
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
+    assert ours.special.eos_id == 0 and ours.special.stop_ids == (0, 2)
+
+
+def test_a_folder_without_a_tokenizer_says_which_files_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError) as caught:
+        folder_tokenizer.read(base(tmp_path))
+    assert caught.value.message == f"`{tmp_path}` holds no tokenizer"
+
+
+def test_half_a_sentencepiece_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x7fcut")
+    with pytest.raises(BadFileError, match="is not a whole SentencePiece model: a field of 127 bytes at byte 2"):
+        folder_tokenizer.read(base(tmp_path))
+
+
+def test_a_folder_must_say_what_ends_a_text(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    edit(folder, eos_token_id=None)
+    with pytest.raises(BadFileError, match="does not say which token ends a text"):
+        folder_tokenizer.read(folder)
