@@ -94,7 +94,6 @@ def _mpt(config: Config) -> dict[str, Any]:
     return {
         "attention.max_alibi_bias": float(attention.get("alibi_bias_max") or 8),
         "attention.clamp_kqv": float(attention.get("clip_qkv") or 0),
-        "feed_forward_length": int(config.get("expansion_ratio", 4) * _width(config)),
     }
 
 
