@@ -50,7 +50,7 @@ def test_bench_of_a_model_is_a_table_for_people(tiny_gguf: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()[5:]
     assert lines[0] == f"{tiny_gguf}, best of 3, one request at a time"
-    assert [line[:8].strip() for line in lines[1:]] == ["load to", "prefill,", "decode,", "weights", "float32", "memory a"]
+    assert [line[:8].strip() for line in lines[1:]] == ["load to", "prefill,", "decode,", "stored a", "weights", "float32", "memory a"]
 
 
 def test_bench_of_an_unknown_file_names_it() -> None:
