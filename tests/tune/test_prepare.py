@@ -80,7 +80,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny
 
 @pytest.mark.parametrize(
     ("extra", "expected"),
-    [("", "### Instruction:\nAdd.\n\n### Response:\n"), ("1 2", "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n")],
+    [("", "### Instruction:\nAdd.\n\n### Response:"), ("1 2", "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:")],
 )
 def test_alpaca_s_two_templates_are_what_a_model_without_a_template_of_its_own_is_asked(
     tiny_gguf: Path, tmp_path: Path, extra: str, expected: str
