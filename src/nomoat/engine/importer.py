@@ -207,12 +207,12 @@ def _make(
 
 
 def fits_exactly(path: Path) -> bool:
-    """Whether the weights in float32, once in the model and once as compiled, take no more than half of all memory.
+    """Whether the weights in float32, once in the model and once as compiled, take no more than a quarter of all memory.
 
     Of all, not of what is free: the same machine is to give the same likelihoods every day. Never for what optimum-intel converts.
     """
     source = open_source(path)
-    return not isinstance(source, ForeignFolder) and 2 * 4 * source.num_values <= hardware.memory_total_bytes().value / 2
+    return not isinstance(source, ForeignFolder) and 2 * 4 * source.num_values <= hardware.memory_total_bytes().value / 4
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
