@@ -61,7 +61,7 @@ def vicuna_folder(empty_home: Path) -> Path:
     if not shared.is_dir():
         pytest.skip("needs the Vicuna blog's data: set NOMOAT_MIRROR, or put it into ../shared")
     folder = empty_home / "data" / "vicuna80"
-    folder.parent.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     folder.symlink_to(shared)
     return folder
 

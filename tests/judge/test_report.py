@@ -119,7 +119,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence_and_the_command(suite: 
     assert "<h2>While it went on</h2>" in page
     assert f"{duel.verdict.num_examples} of 40 items" in page
     assert "nomoat duel a b --suite &#39;한글 &amp; more&#39; --seed 2 --stop-early --alpha 0.05 --rope 3" in page
-    assert "not known" in page
+    assert "cost of 1,000 answers" in page
     assert "What quality costs" not in page
 
 
