@@ -164,7 +164,8 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
         scaled = [(scale * one, scale * other) for one, other in pairs]
         plot = plots.scatter_svg(scaled, low=scale * lowest, high=scale * highest, title=words)
         shown.append(("Item by item", plot, words))
-    if verdict.left.cost_usd_per_1000 is not None and verdict.right.cost_usd_per_1000 is not None:
+    costs = [side.cost_usd_per_1000 for side in (verdict.left, verdict.right)]
+    if None not in costs and any(costs):
         words = "Score against US dollars for 1,000 answers: up and to the left is better."
         sides = [
             (side.cost_usd_per_1000 or 0.0, scale * side.score, (scale * side.score_low, scale * side.score_high))
