@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,9 +206,7 @@ class GraphBuilder:
     def _rope_tables(self, *, local: bool) -> tuple[Node, Node] | None:
         if self.arch.positions != "rope":
             return None
-        sizes = self.sizes
-        if local and sizes.local_rope_base is not None:
-            sizes = replace(sizes, rope_base=sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
+        sizes = positions.sizes_of_windowed(self.sizes) if local else self.sizes
         return positions.rope_tables(positions.inverse_frequencies(self.file, sizes), self._inputs["position_ids"], sizes)
 
     def _embedded(self, table: Node) -> Node:

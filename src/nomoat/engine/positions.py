@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,13 @@ def row_order(arch: Architecture, sizes: Dimensions, layer: str) -> npt.NDArray[
     rotary = sizes.rotary_dim or sizes.head_dim
     head = np.concatenate([np.arange(0, rotary, 2), np.arange(1, rotary, 2), np.arange(rotary, sizes.head_dim)])
     return np.asarray(np.arange(heads)[:, None] * sizes.head_dim + head, np.intp).reshape(-1)
+
+
+def sizes_of_windowed(sizes: Dimensions) -> Dimensions:
+    """As windowed layers turn their positions: with a base of their own, where the family has one, and then without scaling."""
+    if sizes.local_rope_base is None:
+        return sizes
+    return replace(sizes, rope_base=sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
 
 
 def inverse_frequencies(file: ModelSource, sizes: Dimensions) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ Not covered: vocabularies of other kinds (WordPiece, unigram), which are refused
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -101,8 +102,7 @@ class Tokenizer:
                 hint=f"use `--raw`, or `--template NAME` for the one it was tuned with: {', '.join(templates.NAMED)}",
             )
         try:
-            template = _environment().from_string(self.chat_template)
-            text = template.render(
+            text = _compiled(self.chat_template).render(
                 messages=[{"role": message.role, "content": message.content} for message in messages],
                 add_generation_prompt=True,
                 bos_token=self._token_text(self.special.bos_id),
@@ -347,6 +347,12 @@ def _add_special_tokens(backend: Any, tokens: list[str], types: list[float]) -> 
             backend.add_special_tokens(added)
         else:
             backend.add_tokens(added)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str) -> Any:
+    """A template ready to use: compiling takes longer than rendering, and every prompt and lesson is rendered."""
+    return _environment().from_string(template)
 
 
 def _environment() -> Any:

@@ -47,7 +47,8 @@ def merged_gguf(
         for done, (name, tensor) in enumerate(file.tensors.items()):
             values = file.rows(name)
             if name in layers:
-                values = values + _in_file_order(delta, layers[name], tensor.num_rows, arch, sizes)
+                change = delta(layers[name], np.arange(tensor.num_rows))
+                values = values if change is None else values + _in_file_order(change, layers[name], arch, sizes)
             stored = kind if len(tensor.shape) > 1 else gguf.GGMLQuantizationType.F32
             if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[stored][0]:
                 stored = gguf.GGMLQuantizationType.F16
@@ -78,23 +79,17 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
             if matrices is None:
                 continue
             a_RI, b_OR = matrices
-            order = positions.row_order(arch, sizes, layer)
-            if order is not None:
-                b_OR = b_OR[np.argsort(order)]
             writer.add_tensor(f"{tensor}.lora_a", np.ascontiguousarray(a_RI))
-            writer.add_tensor(f"{tensor}.lora_b", np.ascontiguousarray(b_OR))
+            writer.add_tensor(f"{tensor}.lora_b", np.ascontiguousarray(_in_file_order(b_OR, layer, arch, sizes)))
         delta.require_all_used()
         _write(writer)
     return target
 
 
-def modelfile(target: Path, *, model: Path, system: str | None = None) -> Path:
+def modelfile(target: Path, *, model: Path) -> Path:
     """An Ollama Modelfile beside the exported file: `ollama create NAME -f Modelfile`."""
-    lines = [f"FROM ./{model.name}\n", TEMPLATE_NOTE, "PARAMETER temperature 0\n"]
-    if system:
-        lines.append(f'SYSTEM """{system}"""\n')
     with paths.whole_file(target) as part:
-        part.write_text("".join(lines), encoding="utf-8")
+        part.write_text(f"FROM ./{model.name}\n{TEMPLATE_NOTE}PARAMETER temperature 0\n", encoding="utf-8")
     return target
 
 
@@ -107,15 +102,10 @@ def _layer_names(arch: architectures.Architecture, sizes: architectures.Dimensio
     }
 
 
-def _in_file_order(
-    delta: importer.LoraDelta, layer: str, num_rows: int, arch: architectures.Architecture, sizes: architectures.Dimensions
-) -> FloatArray | float:
-    """What the adapter adds to a tensor, its rows as they lie in the file."""
-    change = delta(layer, np.arange(num_rows))
+def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architecture, sizes: architectures.Dimensions) -> FloatArray:
+    """Rows of a layer as they lie in the file."""
     order = positions.row_order(arch, sizes, layer)
-    if change is None:
-        return 0.0
-    return change if order is None else change[np.argsort(order)]
+    return rows if order is None else rows[np.argsort(order)]
 
 
 def _copy_metadata(weights: Path, writer: Any) -> None:

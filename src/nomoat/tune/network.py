@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,14 +111,8 @@ class Network:
     def _rope_table(self, *, local: bool) -> torch.Tensor | None:
         if self.arch.positions != "rope":
             return None
-        sizes = self._positions(local)
+        sizes = positions.sizes_of_windowed(self.sizes) if local else self.sizes
         return torch.from_numpy(positions.inverse_frequencies(self._file, sizes)).float()
-
-    def _positions(self, local: bool) -> Dimensions:
-        """The sizes that say how positions turn: windowed layers do not scale theirs."""
-        if not local or self.sizes.local_rope_base is None:
-            return self.sizes
-        return replace(self.sizes, rope_base=self.sizes.local_rope_base, rope_scale=1.0, yarn_tokens=None, rope_magnitude=1.0)
 
     # ---------------------------------------------------------------- the forward pass
     def read_prefix(self, ids_P: Sequence[int]) -> PrefixCache:
@@ -243,7 +237,8 @@ class Network:
 
     def _turn(self, places_T: torch.Tensor, local: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Cosine and sine of every position's angles, [T, 1, R]."""
-        table, magnitude = self._rope[local], self._positions(local).rope_magnitude
+        table = self._rope[local]
+        magnitude = (positions.sizes_of_windowed(self.sizes) if local else self.sizes).rope_magnitude
         if table is None:
             return None
         angles = (places_T[:, None].float() * table).repeat(1, 2)[:, None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,11 @@ def prepare(
     if test is not None:
         tested = read(Path(test), labels=data.labels or None, instruction=instruction, **columns)
         theirs = {_plain(_text_of(lesson)) for lesson in tested.lessons}
-        both = [lesson for lesson in data.lessons if _plain(_text_of(lesson)) in theirs]
-        shared = tuple(f"{lesson.where}: {_text_of(lesson)}" for lesson in both)
+        is_shared = [_plain(_text_of(lesson)) in theirs for lesson in data.lessons]
+        shared = tuple(f"{lesson.where}: {_text_of(lesson)}" for lesson in compress(data.lessons, is_shared))
         if not keep_shared:
-            data = Data(path=data.path, format=data.format, labels=data.labels, lessons=[x for x in data.lessons if x not in both])
+            own = [lesson for lesson, both in zip(data.lessons, is_shared, strict=True) if not both]
+            data = replace(data, lessons=own)
     file = GGUFFile(files.weights)
     words = tokenizer.from_metadata(file.metadata)
     if words.chat_template is None and files.template:
