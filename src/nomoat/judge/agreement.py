@@ -25,6 +25,7 @@ from nomoat.records import Message
 from nomoat.textfiles import read_jsonl
 
 NUM_PAIRS = 100
+LOCAL_PAIRS = 40  # a judge of 1.5 billion parameters takes up to half a minute a pair on two cores
 VICUNA = "vicuna80"
 VICUNA_PAIRS = tuple(("vicuna-13b", other) for other in ("gpt35", "bard", "alpaca-13b", "llama-13b"))
 WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
@@ -41,39 +42,89 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Counts over labelled pairs. `both_decided`: neither the label nor the judge says tie; `agreed` are those of them where both
-    name the same winner. `same` counts ties too. `commonest` is what one would reach who always said the commonest label.
+    """What a judge said of labelled pairs: 1, 0.5 or 0 for each, beside the label, the question it is about (pairs on one question
+    are not independent), and who won by the length of its answer alone.
     """
 
     whose: str
-    num_pairs: int
-    same: int
-    commonest: int
-    both_decided: int
-    agreed: int
-    consistent: int
-    first_wins: int
-    second_wins: int
+    verdicts: tuple[PairVerdict, ...]
+    labels: tuple[float, ...]
+    questions: tuple[str, ...]
+    longer: tuple[float, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        return [verdict.score for verdict in self.verdicts]
+
+    @property
+    def num_pairs(self) -> int:
+        return len(self.labels)
+
+    @property
+    def same(self) -> int:
+        """Pairs of which the judge says what the label says; a tie agrees with a tie only."""
+        return sum(score == label for score, label in zip(self.scores, self.labels, strict=True))
+
+    @property
+    def commonest(self) -> int:
+        """What one would reach who always said the commonest label."""
+        return Counter(self.labels).most_common(1)[0][1]
+
+    @property
+    def both_decided(self) -> int:
+        """Pairs of which neither the label nor the judge says tie."""
+        return sum(TIE not in pair for pair in zip(self.scores, self.labels, strict=True))
+
+    @property
+    def agreed(self) -> int:
+        """Those of them where both name the same winner."""
+        return sum(score == label != TIE for score, label in zip(self.scores, self.labels, strict=True))
+
+    @property
+    def longer_is_right(self) -> tuple[int, int]:
+        """How often the longer answer won, and of how many pairs: those whose label names a winner, and whose lengths differ."""
+        rows = [(one, label) for one, label in zip(self.longer, self.labels, strict=True) if TIE not in (one, label)]
+        return sum(one == label for one, label in rows), len(rows)
+
+    @property
+    def kappa(self) -> float:
+        """Agreement beyond chance, ties included: see `stats.cohens_kappa`."""
+        return stats.cohens_kappa(self.scores, self.labels)
+
+    @property
+    def kappa_interval(self) -> stats.Interval:
+        """Drawn by question; pair by pair, where all pairs share one."""
+        groups = self.questions if len(set(self.questions)) > 1 else [str(at) for at in range(self.num_pairs)]
+        return stats.cohens_kappa_interval(self.scores, self.labels, groups)
+
+    @property
+    def is_beyond_chance(self) -> bool:
+        """Whether this many pairs tell the judge from one that looks at nothing."""
+        return self.kappa_interval[0] > 0
 
     @property
     def sentence(self) -> str:
         """The agreement in words, with intervals, and what chance would reach."""
-        if not self.both_decided:
-            decided = "it never named a winner where the labels did"
-        else:
-            decided = f"where both name a winner, the same one in {_share(self.agreed, self.both_decided)} (chance: 50 %)"
-        orders = order_words(self.consistent, self.num_pairs, self.first_wins, self.second_wins)
+        decided = "it never named a winner where the labels did"
+        if self.both_decided:
+            decided = f"where both name a winner, the same one in {share(self.agreed, self.both_decided)} (chance: 50 %"
+            right, n = self.longer_is_right
+            decided += f"; always the longer answer: {100 * right / n:.0f} %)" if n else ")"
+        low, high = self.kappa_interval
+        beyond = "" if self.is_beyond_chance else ", which is not known to be better than chance"
         return (
-            f"agreement with {self.whose}, {self.num_pairs:,} pairs: {decided}; ties included, {_share(self.same, self.num_pairs)} "
-            f"(always the commonest label: {100 * self.commonest / self.num_pairs:.0f} %); {orders}"
+            f"agreement with {self.whose}, {self.num_pairs:,} pairs: {decided}; ties included, {share(self.same, self.num_pairs)} "
+            f"(always the commonest label: {100 * self.commonest / self.num_pairs:.0f} %), "
+            f"kappa {self.kappa:.2f} [{low:.2f}, {high:.2f}]{beyond}; {order_words(self.verdicts)}"
         )
 
 
-def order_words(consistent: int, num_pairs: int, first_wins: int, second_wins: int) -> str:
+def order_words(verdicts: Sequence[PairVerdict]) -> str:
     """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all."""
+    consistent, first_wins, second_wins = count_orders(verdicts)
     decided = first_wins + second_wins
-    shown = f"; the answer shown first won {_share(first_wins, decided)} of the decided showings" if decided else ""
-    return f"both orders gave the same verdict in {_share(consistent, num_pairs)}{shown}"
+    shown = f"; the answer shown first won {share(first_wins, decided)} of the decided showings" if decided else ""
+    return f"both orders gave the same verdict in {share(consistent, len(verdicts))}{shown}"
 
 
 def count_orders(verdicts: Sequence[PairVerdict]) -> tuple[int, int, int]:
@@ -98,27 +149,33 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
 
 
 def measure(judge: Judge, labelled: Labelled) -> Agreement | None:
-    """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any. A tie is half an opinion:
-    it agrees with a tie only.
-    """
+    """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any."""
+    return compare(judge.pairs(labelled.pairs), labelled)
+
+
+def compare(verdicts: Sequence[PairVerdict | None], labelled: Labelled) -> Agreement | None:
+    """Verdicts on labelled pairs beside their labels; None if there is not one verdict."""
     rows = [
-        (verdict, label) for verdict, label in zip(judge.pairs(labelled.pairs), labelled.labels, strict=True) if verdict is not None
+        (verdict, label, pair)
+        for verdict, label, pair in zip(verdicts, labelled.labels, labelled.pairs, strict=True)
+        if verdict is not None
     ]
     if not rows:
         return None
-    decided = [(verdict.score, label) for verdict, label in rows if TIE not in (verdict.score, label)]
-    consistent, first_wins, second_wins = count_orders([verdict for verdict, _ in rows])
     return Agreement(
         whose=labelled.whose,
-        num_pairs=len(rows),
-        same=sum(verdict.score == label for verdict, label in rows),
-        commonest=Counter(label for _, label in rows).most_common(1)[0][1],
-        both_decided=len(decided),
-        agreed=sum(score == label for score, label in decided),
-        consistent=consistent,
-        first_wins=first_wins,
-        second_wins=second_wins,
+        verdicts=tuple(verdict for verdict, _, _ in rows),
+        labels=tuple(label for _, label, _ in rows),
+        questions=tuple(pair.one[0].content for _, _, pair in rows),
+        longer=tuple(by_length(pair).score for _, _, pair in rows),
     )
+
+
+def by_length(pair: Pair) -> PairVerdict:
+    """What a judge would say that only counts characters."""
+    one, other = len(pair.one[-1].content), len(pair.other[-1].content)
+    first, second = ("C", "C") if one == other else ("A", "B") if one > other else ("B", "A")
+    return PairVerdict(first=first, second=second)
 
 
 def remember(judge_digest: str, agreement: Agreement) -> None:
@@ -186,6 +243,7 @@ def _pair(question: str, one: str, other: str) -> Pair:
     )  # fmt: skip
 
 
-def _share(count: int, n: int) -> str:
+def share(count: int, n: int) -> str:
+    """A count as a share with its interval: "12 of 20 = 60 % [39, 78]"."""
     low, high = stats.wilson_interval(count, n)
     return f"{count:,} of {n:,} = {100 * count / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"

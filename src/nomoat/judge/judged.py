@@ -14,7 +14,7 @@ from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, side_of
 from nomoat.records import Message
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder, names_weights
 
 PAIRS: Metric = "judged"
 GRADE: Metric = "grade"
@@ -140,7 +140,8 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     if check is None:
         known = agreement.remembered(judging.model.digest)
         return (known or "this judge's agreement with labels was never measured: `--judge-check vicuna80` does",)
-    found = agreement.measure(judging, agreement.load_labels(check, seed=seed))
+    num_pairs = agreement.LOCAL_PAIRS if names_weights(judging.model.ref) else agreement.NUM_PAIRS
+    found = agreement.measure(judging, agreement.load_labels(check, num_pairs=num_pairs, seed=seed))
     if found is None:
         raise judging.failure or DataError(f"the judge answered none of the labelled pairs of `{check}`")
     agreement.remember(judging.model.digest, found)
@@ -174,8 +175,7 @@ def _scored(
 
 
 def _pair_notes(judging: Judge, read: Sequence[PairVerdict]) -> tuple[str, ...]:
-    consistent, first_wins, second_wins = agreement.count_orders(read)
-    notes = [_judge_note(judging, "judged"), agreement.order_words(consistent, len(read), first_wins, second_wins)]
+    notes = [_judge_note(judging, "judged"), agreement.order_words(read)]
     unread = sum(not verdict.is_readable for verdict in read)
     if unread:
         notes.append(

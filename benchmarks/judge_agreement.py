@@ -1,0 +1,152 @@
+"""How far judges on this machine agree with GPT-4's stored reviews of the Vicuna blog, and how far GPT-4 agrees with itself there.
+
+    python benchmarks/judge_agreement.py [JUDGE ...] [--pairs 40] [--json FILE]
+
+Pairs are drawn from the 320 that compare Vicuna-13B with ChatGPT, Bard, Alpaca and LLaMA on 80 questions; each is shown to a judge in
+both orders. Intervals of kappa are by drawing questions again. "The longer answer" is what a judge reaches that counts characters.
+
+The labels are no truth: GPT-4 saw each pair in one order only. How steady it is shows where its reviews score the very same answer
+more than once, each time beside another answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from nomoat import hardware, responder
+from nomoat.catalog.datasets import pull_dataset
+from nomoat.judge import agreement, stats
+from nomoat.judge.agreement import Agreement, Labelled
+from nomoat.judge.judges import load_reviews
+from nomoat.judge.model_judge import Judge
+from nomoat.judge.spending import Spending
+from nomoat.judge.store import AnswerStore
+
+JUDGES = ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
+SEED = 0  # the one a duel has, which then finds these verdicts stored
+SYSTEMS = ("gpt35", "bard", "alpaca-13b", "llama-13b")  # whose answers several Vicunas were compared with
+VICUNAS = ("vicuna-13b", "vicuna-13b-20230322-new-hp-fp16", "vicuna-7b-20230322-fp16")
+
+
+def row_of(name: str, found: Agreement, seconds: float) -> dict[str, Any]:
+    """One judge's figures."""
+    consistent, first_wins, second_wins = agreement.count_orders(found.verdicts)
+    shown = Counter((verdict.first or "unreadable") + (verdict.second or "unreadable") for verdict in found.verdicts)
+    return {
+        "judge": name,
+        "num_pairs": found.num_pairs,
+        "same": found.same,
+        "both_decided": found.both_decided,
+        "agreed": found.agreed,
+        "kappa": found.kappa,
+        "kappa_interval": found.kappa_interval,
+        "ties": found.scores.count(0.5),
+        "consistent": consistent,
+        "first_wins": first_wins,
+        "second_wins": second_wins,
+        "verdicts": dict(shown),
+        "seconds_per_pair": seconds / found.num_pairs,
+    }
+
+
+def asked(name: str, labelled: Labelled) -> dict[str, Any]:
+    """Ask one judge on this machine."""
+    with responder.load(name) as model, AnswerStore() as store:
+        judge = Judge(model=model, store=store, spending=Spending(), concurrency=1)
+        began = time.perf_counter()
+        found = agreement.measure(judge, labelled)
+        if found is None:
+            raise SystemExit(f"{name} gave no verdict")
+        return row_of(name, found, time.perf_counter() - began)
+
+
+def by_length(labelled: Labelled) -> dict[str, Any]:
+    found = agreement.compare([agreement.by_length(pair) for pair in labelled.pairs], labelled)
+    if found is None:
+        raise SystemExit("there are no pairs")
+    return row_of("the longer answer", found, 0.0)
+
+
+def steadiness() -> dict[str, Any]:
+    """How differently GPT-4 scored the same answer, read beside the answers of two Vicunas."""
+    folder = pull_dataset(agreement.VICUNA)
+    gaps: list[float] = []
+    for system in SYSTEMS:
+        scored = [load_reviews(agreement.VICUNA, folder, vicuna, system).scores for vicuna in VICUNAS]
+        gaps += [abs(one[key][1] - other[key][1]) for one, other in combinations(scored, 2) for key in one]
+    return {
+        "num": len(gaps),
+        "equal": sum(gap == 0 for gap in gaps),
+        "more_than_1": sum(gap > 1 for gap in gaps),
+        "mean_gap": sum(gaps) / len(gaps),
+    }
+
+
+def render(rows: Sequence[dict[str, Any]], steady: dict[str, Any]) -> str:
+    lines = [
+        "| judge | pairs | same winner, both decided | same verdict, ties included | kappa | its ties | both orders agree | "
+        "first shown wins | s a pair |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        decided = agreement.share(row["agreed"], row["both_decided"]) if row["both_decided"] else "never"
+        showings = row["first_wins"] + row["second_wins"]
+        cells = [
+            row["judge"],
+            str(row["num_pairs"]),
+            decided,
+            agreement.share(row["same"], row["num_pairs"]),
+            "{:.2f} [{:.2f}, {:.2f}]".format(row["kappa"], *row["kappa_interval"]),
+            str(row["ties"]),
+            agreement.share(row["consistent"], row["num_pairs"]),
+            agreement.share(row["first_wins"], showings) if showings else "-",
+            f"{row['seconds_per_pair']:.1f}" if row["seconds_per_pair"] else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    low, high = stats.wilson_interval(steady["equal"], steady["num"])
+    lines += [
+        "",
+        f"GPT-4's own score of one and the same answer, read twice ({steady['num']:,} times): equal in "
+        f"{100 * steady['equal'] / steady['num']:.0f} % [{100 * low:.0f}, {100 * high:.0f}], more than a point apart in "
+        f"{100 * steady['more_than_1'] / steady['num']:.0f} %, {steady['mean_gap']:.2f} points on average.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("judges", nargs="*", default=JUDGES, metavar="JUDGE")
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    labelled = agreement.load_labels(agreement.VICUNA, num_pairs=args.pairs, seed=SEED)
+    everything = agreement.load_labels(agreement.VICUNA, num_pairs=1_000, seed=SEED)
+    rows = [by_length(everything), by_length(labelled)]
+    for name in args.judges:
+        rows.append(asked(name, labelled))
+        print(render(rows[-1:], steadiness()), flush=True)
+    labels = {str(label): count for label, count in Counter(labelled.labels).items()}
+    steady = steadiness()
+    print(f"labels of the {len(labelled.pairs)} pairs: {labels}\n\n{render(rows, steady)}")
+    if args.json is not None:
+        found = {
+            "date": date.today().isoformat(),
+            "machine": hardware.summary(),
+            "seed": SEED,
+            "labels": labels,
+            "rows": rows,
+            "gpt4": steady,
+        }
+        args.json.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
