@@ -258,7 +258,7 @@ def _kappas(tables_PRR: NDArray[np.float64]) -> NDArray[np.float64]:
     shares_PRR = tables_PRR / tables_PRR.sum(axis=(1, 2), keepdims=True)
     agreed_P = np.trace(shares_PRR, axis1=1, axis2=2)
     chance_P = np.sum(shares_PRR.sum(axis=1) * shares_PRR.sum(axis=2), axis=1)
-    return np.divide(agreed_P - chance_P, 1 - chance_P, out=np.zeros_like(agreed_P), where=chance_P < 1)
+    return np.where(chance_P < 1, (agreed_P - chance_P) / np.where(chance_P < 1, 1 - chance_P, 1.0), 0.0)
 
 
 def _corrected_phi(both: int, left_only: int, right_only: int, neither: int) -> float:
