@@ -1,4 +1,4 @@
-"""Who may import whom, as the design draws it: a module imports from lower layers only, and siblings of layer 4 never meet."""
+"""Who may import whom, as the design draws it: a module imports from lower layers only, and siblings of layer 5 never meet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import nomoat
 
 ROOT = Path(nomoat.__file__).parent
 LAYERS = {
-    **dict.fromkeys(["errors", "records", "paths", "net", "hardware", "config", "textfiles", "tasks", "pool"], 1),
+    **dict.fromkeys(["errors", "records", "paths", "net", "hardware", "config", "textfiles", "tasks", "pool", "matching", "rouge"], 1),
     **dict.fromkeys(["catalog", "engine"], 2),
     "responder": 3,
-    **dict.fromkeys(["tune", "judge", "route", "serve", "bench"], 4),
-    "cli": 5,
-    "__main__": 6,
+    "asking": 4,
+    **dict.fromkeys(["tune", "judge", "route", "serve", "bench"], 5),
+    "cli": 6,
+    "__main__": 7,
 }
 # A package's name for itself: the list of public functions, imported when they are asked for.
 PUBLIC_SURFACE = "__init__"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.judge.store import AnswerStore
+from nomoat.asking.store import AnswerStore
 from nomoat.judge.suites import load_suite
 from nomoat.records import Outcome
 from nomoat.route import learned

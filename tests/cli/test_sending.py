@@ -10,9 +10,9 @@ import pytest
 import typer
 from misbehaving import Server, counted
 
+from nomoat.asking.spending import Spending
 from nomoat.cli import sending
 from nomoat.judge.run import run_suite
-from nomoat.judge.spending import Spending
 from nomoat.judge.suites import Suite, load_suite
 
 

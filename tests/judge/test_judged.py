@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from misbehaving import Server, counted
 
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
 from nomoat.judge.judged import run_graded, run_judged_duel
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder

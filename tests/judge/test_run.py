@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import nomoat
+from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder

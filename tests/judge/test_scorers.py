@@ -15,14 +15,12 @@ from nomoat.judge.scorers import (
     exact,
     f1,
     json_score,
-    likeliest,
     matches,
-    matching_choice,
-    normalise_answer,
     numeric,
     rouge,
     score_text,
 )
+from nomoat.matching import likeliest, matching_choice, normalise_answer
 from nomoat.records import ContinuationScore, Example
 
 

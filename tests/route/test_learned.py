@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nomoat import paths
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BadFileError, DataError
-from nomoat.judge.store import AnswerStore
 from nomoat.records import Outcome
 from nomoat.route import learned
 from nomoat.route.outcomes import Pair, Pairs, read_pairs

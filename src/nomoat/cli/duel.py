@@ -67,8 +67,8 @@ def duel(
     The last two replay published comparisons from their stored answers and scores: see docs/replays.md.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
+    from nomoat.asking.spending import Spending
     from nomoat.judge.recorded import RECORDED
-    from nomoat.judge.spending import Spending
     from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 

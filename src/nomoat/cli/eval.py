@@ -41,9 +41,9 @@ def eval_(
 
     Every answer is kept before it is scored: a run that was stopped goes on where it was, and no answer is asked for twice.
     """
+    from nomoat.asking.spending import Spending
     from nomoat.judge.judged import run_graded
     from nomoat.judge.run import run_suite
-    from nomoat.judge.spending import Spending
     from nomoat.judge.suites import load_suite
 
     judging.require_report_path(report)

@@ -40,7 +40,7 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
             yield show
     except KeyboardInterrupt as exc:
-        from nomoat.judge.store import default_path
+        from nomoat.asking.store import default_path
 
         console.say(f"stopped: the answers so far are kept in {default_path()}; the same command goes on from there")
         raise typer.Exit(130) from exc

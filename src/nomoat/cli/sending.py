@@ -11,8 +11,8 @@ import typer
 from nomoat.cli import console
 
 if TYPE_CHECKING:
-    from nomoat.judge.preview import Preview
-    from nomoat.judge.spending import Spending
+    from nomoat.asking.preview import Preview
+    from nomoat.asking.spending import Spending
     from nomoat.judge.suites import Suite
 
 SHOWN_CHARACTERS = 300
@@ -37,13 +37,20 @@ def require_consent(
 
     if not any(is_remote(model) for model in (*models, judge or "")):
         return
-    from nomoat.errors import UsageError
     from nomoat.judge.preview import previews
 
     found = [preview for suite in suites for preview in previews(models, suite, limit=limit, seed=seed, spending=spending)]
-    lines = [_line(preview) for preview in found]
+    further = []
     if judge is not None and (host := _outside_host(judge)) is not None:
-        lines.append(f"each question with its answers, twice, would go to {host}, for the judge `{judge}`")
+        further.append(f"each question with its answers, twice, would go to {host}, for the judge `{judge}`")
+    agree(found, further=further, yes=yes)
+
+
+def agree(found: Sequence[Preview], *, further: Sequence[str] = (), yes: bool) -> None:
+    """Show what would be sent, and in `further` lines what cannot be counted, and go on only if the person agrees; see above."""
+    from nomoat.errors import UsageError
+
+    lines = [*(_line(preview) for preview in found), *further]
     if not lines:
         return
     if not yes and not sys.stdin.isatty():

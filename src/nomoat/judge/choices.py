@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from nomoat import matching
 from nomoat.judge import scorers
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
@@ -34,7 +35,7 @@ def written_question(suite: Suite, example: Example) -> tuple[Message, ...]:
 
 def written_choice(suite: Suite, example: Example, answer: str) -> str | None:
     """The choice that an answer is; None if it is none of them. An answer that is a choice, word for word, counts as one."""
-    index = scorers.matching_choice(answer, example.choices)
+    index = matching.matching_choice(answer, example.choices)
     if index is None and by_letter(suite):
         letter = scorers.chosen_letter(answer, len(example.choices))
         index = None if letter is None else _order(example)[letter]

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nomoat.asking.spending import STORED, Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.recorded import RECORDED, recorded_evaluation, recorded_suite
 from nomoat.judge.run import Asking, Progress, drawn, opened, opened_store, quiet, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
-from nomoat.judge.spending import STORED, Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, in_scale, range_of_differences, side_of
 from nomoat.records import Example, Outcome, Request, Verdict

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, Progress, drawn, opened, opened_store, quiet
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, side_of
 from nomoat.records import Message

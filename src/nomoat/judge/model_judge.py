@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nomoat import matching
+from nomoat.asking.answers import collect
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, UnsupportedError
-from nomoat.judge import judge_prompts, scorers
-from nomoat.judge.answers import collect
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore, ChoiceScores
+from nomoat.judge import judge_prompts
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -132,7 +133,7 @@ class Judge:
                     chosen.append(UNREADABLE)
                     continue
                 self.store.save_choice_scores(self.model.digest, request, verdicts, scored)
-            chosen.append(verdicts[scorers.likeliest(scored.scores)])
+            chosen.append(verdicts[matching.likeliest(scored.scores)])
         self.show(len(requests), len(requests))
         return chosen
 

@@ -1,29 +1,16 @@
-"""What would leave this machine, before it does: how many texts, how many bytes, to whom, at what cost."""
+"""What the questions of a suite would send to servers outside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from nomoat.engine.remote import RemoteEngine, is_remote
+from nomoat.asking.preview import Preview, preview_requests
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
+from nomoat.engine.remote import is_remote
 from nomoat.judge.run import Asking, drawn, opened, quiet
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """The questions a server outside would be sent by one run. `most_usd` is None where no price is known.
-
-    `num_bytes` is UTF-8 text; where questions follow each other, earlier ones and their answers are sent once more with the next.
-    """
-
-    model: str
-    host: str
-    texts: tuple[str, ...]
-    num_bytes: int
-    most_usd: float | None
 
 
 def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spending: Spending, store: AnswerStore) -> Preview | None:
@@ -32,24 +19,10 @@ def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spendi
         return None
     asked, _ = drawn(suite, limit, seed)
     with opened(model) as responder:
-        if responder.is_local or not isinstance(responder.engine, RemoteEngine):
-            return None
         asking = Asking(model=responder, suite=asked, store=store, concurrency=1, progress=quiet, spending=spending)
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
-        requests = {example: asking.request(replace(example, follows="")) for example in asked.examples}
-        pending = [request for request in dict.fromkeys(requests.values()) if store.answer(responder.digest, request) is None]
-        rates = spending.pricing(responder).rates
-        host = responder.engine.host
-    texts = tuple("\n\n".join(message.content for message in request.messages) for request in pending)
-    if not texts:
-        return None
-    return Preview(
-        model=model,
-        host=host,
-        texts=texts,
-        num_bytes=sum(len(text.encode()) for text in texts),
-        most_usd=None if rates is None else sum(rates.most_usd(request) for request in pending),
-    )
+        requests = [asking.request(replace(example, follows="")) for example in asked.examples]
+        return preview_requests(responder, requests, spending=spending, store=store)
 
 
 def previews(models: Sequence[str], suite: Suite, *, limit: int | None, seed: int, spending: Spending) -> list[Preview]:

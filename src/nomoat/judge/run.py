@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nomoat import matching
 from nomoat import responder as responders
+from nomoat.asking.answers import collect
+from nomoat.asking.spending import STORED, Spending
+from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
-from nomoat.judge.answers import collect
-from nomoat.judge.spending import STORED, Spending
-from nomoat.judge.store import AnswerStore, ChoiceScores
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
 from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
@@ -236,7 +237,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     outcomes = []
     for example in examples:
         scored = found[example.id]
-        answer = example.choices[scorers.likeliest(scored.scores, per_token=run.suite.per_token)]
+        answer = example.choices[matching.likeliest(scored.scores, per_token=run.suite.per_token)]
         outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
     return outcomes
 

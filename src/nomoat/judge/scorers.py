@@ -5,7 +5,6 @@ Where an example has several targets, the best score counts. Code is run, and sc
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import string
@@ -16,22 +15,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from nomoat.errors import DataError
-from nomoat.records import ContinuationScore, Example
-
-
-def normalise_answer(text: str) -> str:
-    """The text as `exact` compares it: NFKC, case folded, runs of space as one, without punctuation or space around it.
-
-    Signs inside stay ("u.s.", "don't"), and so do currency and mathematical signs and a minus ("-5" is not "5").
-    """
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    start, end = 0, len(folded)
-    while start < end and _is_padding(folded[start]) and not _is_minus(folded, start):
-        start += 1
-    while end > start and _is_padding(folded[end - 1]):
-        end -= 1
-    # NFKC once more: case folding can undo it ("ẞ", "ǰ").
-    return unicodedata.normalize("NFKC", folded[start:end])
+from nomoat.matching import normalise_answer
+from nomoat.records import Example
+from nomoat.rouge import rouge_l, words
 
 
 def exact(answer: str, target: str) -> float:
@@ -55,26 +41,6 @@ def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[st
 
 
 # ---------------------------------------------------------------- choices
-def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -> int:
-    """Index of the likeliest choice; the first of several equal ones.
-
-    By default log-probabilities are summed over a choice's tokens: the probability that the model would write just that choice.
-    With `per_token` they are averaged, which does not put long choices at a disadvantage, and is no probability any more.
-    Raises ValueError if there are no scores.
-    """
-    if not scores:
-        raise ValueError("nothing to choose from")
-    values = [score.log_probability / max(1, score.num_tokens) if per_token else score.log_probability for score in scores]
-    return values.index(max(values))
-
-
-def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
-    """Index of the choice that a written answer is, once both are normalised; None if it is none of them, or several."""
-    given = normalise_answer(answer)
-    found = [index for index, choice in enumerate(choices) if normalise_answer(choice) == given]
-    return found[0] if len(found) == 1 and given else None
-
-
 LETTERS = string.ascii_uppercase
 ANSWER_WORDS = r"(?:the\s+)?(?:correct\s+|right\s+)?(?:answer(?:\s+is)?|option|choice|정답은?|답은?)?"
 LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Za-z])(?![A-Za-z])", re.IGNORECASE)
@@ -149,25 +115,8 @@ def _f1(given: Sequence[object], wanted: Sequence[object]) -> float:
 
 
 def rouge(answer: str, target: str) -> float:
-    """ROUGE-L (F1 over the longest common subsequence of words), without stemming. Source: Google's rouge-score.
-
-    Its own tokenizer knows ASCII only; ours splits any language at what is neither letter nor digit, and ASCII the same way.
-    """
-    return float(_rouge_scorer().score(target, answer)["rougeL"].fmeasure)
-
-
-class _Words:
-    """rouge-score's tokenizer for every script."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"[^\W_]+", text.lower())
-
-
-@functools.cache
-def _rouge_scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return RougeScorer(["rougeL"], tokenizer=_Words())
+    """ROUGE-L (F1 over the longest common subsequence of words), without stemming; any language is split at signs and space."""
+    return rouge_l(words(answer), words(target))
 
 
 def chrf(answer: str, target: str) -> float:
@@ -296,12 +245,3 @@ TEXT_SCORERS: dict[str, Callable[[str, str], float]] = {
     "bleu": bleu,
     "regex": matches,
 }
-
-
-# ---------------------------------------------------------------- signs
-def _is_padding(char: str) -> bool:
-    return char == " " or unicodedata.category(char).startswith("P")
-
-
-def _is_minus(text: str, at: int) -> bool:
-    return text[at] in "-−–" and text[at + 1 : at + 2].isdigit()

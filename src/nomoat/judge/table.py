@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.recorded import RECORDED, recorded_evaluation
 from nomoat.judge.run import Progress, drawn, opened_store, quiet, run_suite
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common
 from nomoat.records import Leaderboard, Side, Standing, Verdict

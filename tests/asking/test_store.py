@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nomoat import paths
+from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
 from nomoat.errors import BadFileError, NotEnoughDiskError
-from nomoat.judge.store import AnswerStore, ChoiceScores, default_path
 from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, Usage
 
 
@@ -85,7 +85,7 @@ def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
 
 WRITER = """
 import sys, time
-from nomoat.judge.store import AnswerStore
+from nomoat.asking.store import AnswerStore
 from nomoat.records import Completion, Message, Request, Usage
 usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
 with AnswerStore() as store:
@@ -122,7 +122,7 @@ def test_processes_that_write_at_the_same_time_all_write() -> None:
 OPENER = """
 import sys, time
 from pathlib import Path
-from nomoat.judge.store import AnswerStore
+from nomoat.asking.store import AnswerStore
 for round in range(20):
     while time.time() < float(sys.argv[1]) + 0.04 * round:
         pass

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, NomoatError, RemoteError
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 

@@ -16,11 +16,11 @@ import pytest
 from misbehaving import Act, Server, counted, half, reset, say
 
 import nomoat
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
 
@@ -237,7 +237,7 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
     said = json.loads(done.stdout)
     assert said["num_examples"] == 60
     assert int(said["side"]["facts"]["reused answers"]) >= 30 - 4 * killed
-    asked = [body["messages"][-1]["content"] for body in server.bodies]
+    asked = [body["messages"][-1]["content"] for body in server.bodies if body]  # a killed process may have sent half a request
     assert len(set(asked)) == 60
     assert len(asked) <= 60 + 4 * killed
 

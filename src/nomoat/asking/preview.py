@@ -1,0 +1,44 @@
+"""What would leave this machine, before it does: how many texts, how many bytes, to whom, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
+from nomoat.engine.remote import RemoteEngine
+from nomoat.records import Request
+from nomoat.responder import Responder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The questions a server outside would be sent by one run. `most_usd` is None where no price is known.
+
+    `num_bytes` is UTF-8 text; where questions follow each other, earlier ones and their answers are sent once more with the next.
+    """
+
+    model: str
+    host: str
+    texts: tuple[str, ...]
+    num_bytes: int
+    most_usd: float | None
+
+
+def preview_requests(model: Responder, requests: Sequence[Request], *, spending: Spending, store: AnswerStore) -> Preview | None:
+    """What these requests would send; None if the model is on this machine, or all are answered already. Sends nothing."""
+    if model.is_local or not isinstance(model.engine, RemoteEngine):
+        return None
+    pending = [request for request in dict.fromkeys(requests) if store.answer(model.digest, request) is None]
+    texts = tuple("\n\n".join(message.content for message in request.messages) for request in pending)
+    if not texts:
+        return None
+    rates = spending.pricing(model).rates
+    return Preview(
+        model=model.ref,
+        host=model.engine.host,
+        texts=texts,
+        num_bytes=sum(len(text.encode()) for text in texts),
+        most_usd=None if rates is None else sum(rates.most_usd(request) for request in pending),
+    )

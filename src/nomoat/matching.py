@@ -1,0 +1,51 @@
+"""When two texts count as the same, and which choice an answer is."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from nomoat.records import ContinuationScore
+
+
+def normalise_answer(text: str) -> str:
+    """The text as `exact` compares it: NFKC, case folded, runs of space as one, without punctuation or space around it.
+
+    Signs inside stay ("u.s.", "don't"), and so do currency and mathematical signs and a minus ("-5" is not "5").
+    """
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    start, end = 0, len(folded)
+    while start < end and _is_padding(folded[start]) and not _is_minus(folded, start):
+        start += 1
+    while end > start and _is_padding(folded[end - 1]):
+        end -= 1
+    # NFKC once more: case folding can undo it ("ẞ", "ǰ").
+    return unicodedata.normalize("NFKC", folded[start:end])
+
+
+def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -> int:
+    """Index of the likeliest choice; the first of several equal ones.
+
+    By default log-probabilities are summed over a choice's tokens: the probability that the model would write just that choice.
+    With `per_token` they are averaged, which does not put long choices at a disadvantage, and is no probability any more.
+    Raises ValueError if there are no scores.
+    """
+    if not scores:
+        raise ValueError("nothing to choose from")
+    values = [score.log_probability / max(1, score.num_tokens) if per_token else score.log_probability for score in scores]
+    return values.index(max(values))
+
+
+def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
+    """Index of the choice that a written answer is, once both are normalised; None if it is none of them, or several."""
+    given = normalise_answer(answer)
+    found = [index for index, choice in enumerate(choices) if normalise_answer(choice) == given]
+    return found[0] if len(found) == 1 and given else None
+
+
+def _is_padding(char: str) -> bool:
+    return char == " " or unicodedata.category(char).startswith("P")
+
+
+def _is_minus(text: str, at: int) -> bool:
+    return text[at] in "-−–" and text[at + 1 : at + 2].isdigit()

@@ -1,0 +1,32 @@
+"""ROUGE-L, for every script."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def words(text: str) -> list[str]:
+    """Letters and digits that stand together, in lower case. rouge-score's own tokenizer does so for ASCII only."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def rouge_l(given: Sequence[str], wanted: Sequence[str]) -> float:
+    """F1 over the longest common subsequence of two lists of words, without stemming. Source: Google's rouge-score."""
+    return float(_scorer().score(wanted, given)["rougeL"].fmeasure)
+
+
+class _AsGiven:
+    """A tokenizer for what is in words already."""
+
+    def tokenize(self, found: Sequence[str]) -> Sequence[str]:
+        return found
+
+
+@functools.cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_AsGiven())
