@@ -31,6 +31,7 @@ AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 CAPABILITY_VERSION_3 = 0x20080522
 SYSTEM_PATHS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+WORK = "/nomoat-work"  # a name that no path to a Python begins with
 FIRST_FREE_UID = 1_000_000_000  # root becomes one of these: a user that owns nothing and runs nothing else
 NOBODY = 65534
 NETWORK_EVENTS = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
@@ -100,10 +101,17 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
     check(libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]), f"mount {target}")
 
 
+def make_read_only(place: Path, flags: int = 0) -> None:
+    """This mount, and those below it if it is AT_RECURSIVE."""
+    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY_NOSUID_NODEV, 0, 0, 0)
+    result = libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, str(place).encode(), flags, attributes, len(attributes))
+    check(result, f"make {place} read-only")
+
+
 def build_root(root: Path, needed: list[str], disk_bytes: int) -> None:
     """A root in memory, at `root`, and go there."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
-    mount("tmpfs", str(root), "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk_bytes},nr_inodes=4096,mode=755")
+    mount("tmpfs", str(root), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     for path in needed:
         origin, place = Path(path), root / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -116,14 +124,15 @@ def build_root(root: Path, needed: list[str], disk_bytes: int) -> None:
             place.touch()
         mount(path, str(place), None, MS_BIND | MS_REC)
         if path not in DEVICES:
-            attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY_NOSUID_NODEV, 0, 0, 0)
-            result = libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, str(place).encode(), AT_RECURSIVE, attributes, len(attributes))
-            check(result, f"make {path} read-only")
-    for folder in ("work", "tmp"):
-        (root / folder).mkdir(exist_ok=True)
-        (root / folder).chmod(0o777)
+            make_read_only(place, AT_RECURSIVE)
+    work = root / WORK.lstrip("/")
+    work.mkdir()
+    mount("tmpfs", str(work), "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk_bytes},nr_inodes=4096,mode=777")
+    if not (root / "tmp").exists():  # there is one where Python itself lies under /tmp
+        (root / "tmp").symlink_to(WORK)
+    make_read_only(root)  # in a user namespace the root belongs to the user who runs the program
     os.chroot(root)  # who has no capabilities cannot leave it, nor make a user namespace in it
-    os.chdir("/work")
+    os.chdir(WORK)
 
 
 def become_nobody(number: int) -> None:
