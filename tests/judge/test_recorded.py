@@ -13,9 +13,12 @@ import pytest
 import nomoat
 from nomoat.engine.recorded import read_recorded
 from nomoat.engine.stored import stored_engine, stored_names
-from nomoat.errors import DataError, UnknownModelError, UnsupportedError
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.duel import run_duel
-from nomoat.judge.recorded import RECORDED, recorded_suite
+from nomoat.judge.recorded import NOTES
+from nomoat.judge.run import run_suite
+from nomoat.judge.suites import load_suite, write_suite
 from nomoat.records import Message, Request, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +32,7 @@ def pulled(empty_home: Path) -> None:
         return
     if not (SHARED / "routellm_stored").is_dir():
         pytest.skip("needs RouteLLM's and LoRA Land's tables: set NOMOAT_MIRROR, or put them into ../shared")
-    for name in RECORDED:
+    for name in NOTES:
         (empty_home / "data" / name).mkdir(parents=True)
     data = empty_home / "data"
     with gzip.open(SHARED / "routellm_stored/gsm8k_responses.csv.gz") as file:
@@ -73,6 +76,16 @@ def test_lora_land_replay_says_what_31_tasks_can_show() -> None:
     verdict = nomoat.duel("stored:lora-land/phi-2", "stored:lora-land/gpt-4")
     assert (measured(verdict, "wins"), verdict.ties, verdict.winner) == ("20 of 31", 1, "undecided")
     assert nomoat.duel("stored:lora-land/gemma-2b", "stored:lora-land/gpt-4").wins == 18
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled")
+@pytest.mark.parametrize("name", NOTES)
+def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, tmp_path: Path) -> None:
+    suite = load_suite(name)
+    assert len(suite.examples) == BUILT_IN[name].num_examples == len({example.id for example in suite.examples})
+    with pytest.raises(UsageError, match="scores that were stored before"):
+        write_suite(suite, tmp_path)
 
 
 @pytest.mark.data
@@ -121,9 +134,17 @@ def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
 
 def test_recorded_suite_compares_its_own_systems_only(small: Path) -> None:
     with pytest.raises(UnsupportedError, match="has recorded scores only, and `fake:` is not one of them"):
-        nomoat.duel("stored:routellm-mmlu/gpt", "fake:", recorded_suite("routellm-mmlu"))
+        nomoat.duel("stored:routellm-mmlu/gpt", "fake:", "routellm-mmlu")
     with pytest.raises(UnknownModelError, match="is not among the stored answers"):
         nomoat.duel("stored:routellm-mmlu/gpt", "stored:routellm-mmlu/llama")
+
+
+def test_evaluation_of_a_recorded_system_is_its_recorded_scores(small: Path) -> None:
+    evaluation = run_suite("stored:routellm-mmlu/gpt", "routellm-mmlu")
+    assert [outcome.score for outcome in evaluation.outcomes] == [0.0, 1.0, 1.0]
+    with pytest.raises(UnsupportedError) as caught:
+        run_suite("fake:", "routellm-mmlu")
+    assert caught.value.hint == "recorded are: stored:routellm-mmlu/Mix, stored:routellm-mmlu/gpt"
 
 
 @pytest.mark.parametrize(

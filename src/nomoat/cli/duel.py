@@ -68,7 +68,7 @@ def duel(
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
-    from nomoat.judge.recorded import RECORDED
+    from nomoat.judge.recorded import is_recorded
     from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 
@@ -76,12 +76,9 @@ def duel(
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = None if table else _two_sides(models)
-    loaded = [
-        suite if suite in RECORDED else load_suite(suite, input_column=input_column, label_column=label_column)
-        for suite in suites or ()
-    ]
-    files = [suite for suite in loaded if not isinstance(suite, str)]
-    sending.require_consent(models, files, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
+    loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites or ()]
+    asked = [suite for suite in loaded if not is_recorded(suite)]
+    sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
     settings = {"limit": limit, "rules": Rules(alpha=alpha, rope=rope), "seed": seed, "concurrency": concurrency, "spending": spending}
     only = loaded[0] if loaded else None
     if judge is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nomoat.engine.recorded import read_recorded
 from nomoat.judge.examples import asked, code_target
 from nomoat.records import Example
 from nomoat.tasks import label_task_messages
@@ -262,6 +263,11 @@ def _vicuna80(folder: Path) -> Iterator[Example]:
         yield Example(id=str(row["question_id"]), messages=asked(row["text"]), target="", category=row["category"])
 
 
+def _recorded(folder: Path) -> Iterator[Example]:
+    for row in read_recorded(folder):
+        yield Example(id=row.id, messages=asked(row.question), target="", category=row.category)
+
+
 # ---------------------------------------------------------------- the table
 def _kobest(task: str, title: str, num_examples: int, read: Callable[[Path], Iterator[Example]], **settings: Any) -> BuiltIn:
     return BuiltIn(
@@ -372,6 +378,16 @@ BUILT_IN = {
         _kobest("sentineg", "Korean: sentiment of negated sentences", 397, _kobest_sentineg),
         _kobest("wic", "Korean: the same sense of a word or not", 1260, _kobest_wic),
         BuiltIn(
+            name="lora-land",
+            title="Scores of 8 systems on 31 tasks, as published; nothing is asked",
+            dataset="lora-land",
+            metric="published",
+            language="en",
+            num_examples=31,
+            prompt_source="none: a table of scores",
+            read=_recorded,
+        ),
+        BuiltIn(
             name="mbpp",
             title="Short Python tasks with three asserts each",
             dataset="mbpp",
@@ -404,6 +420,26 @@ BUILT_IN = {
             num_examples=3414,
             prompt_source="ours, as `nomoat tune` trains on it",
             read=_nsmc,
+        ),
+        BuiltIn(
+            name="routellm-gsm8k",
+            title="GSM8K as two models answered it, with scores; nothing is asked",
+            dataset="routellm-gsm8k",
+            metric="recorded",
+            language="en",
+            num_examples=1319,
+            prompt_source="RouteLLM",
+            read=_recorded,
+        ),
+        BuiltIn(
+            name="routellm-mmlu",
+            title="MMLU as two models were scored on it; nothing is asked",
+            dataset="routellm-mmlu",
+            metric="recorded",
+            language="en",
+            num_examples=14042,
+            prompt_source="RouteLLM",
+            read=_recorded,
         ),
         BuiltIn(
             name="self-instruct-252",

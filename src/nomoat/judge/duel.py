@@ -15,7 +15,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
-from nomoat.judge.recorded import RECORDED, recorded_evaluation, recorded_suite
+from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import Asking, Progress, drawn, opened, opened_store, quiet, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.suites import Suite, load_suite
@@ -88,7 +88,7 @@ def run_duel(
     asked = suite_of(left, right, suite=suite)
     if asked.metric == "review":
         return _replay(left, right, asked, limit, seed, rules)
-    if asked.name in RECORDED:
+    if is_recorded(asked):
         planned, notes = drawn(asked, limit, seed)
         one, other = (recorded_evaluation(_ref(side), planned, notes=notes, seed=seed) for side in (left, right))
         return _judged(one, other, rules=rules)
@@ -237,8 +237,7 @@ def _ref(side: str | Responder) -> str:
 
 def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite:
     """The suite that was named, or the one that stored sides have answered. Raises what `load_suite` and `implied_suite` raise."""
-    ref = implied_suite(*sides) if suite is None else suite
-    return recorded_suite(ref) if isinstance(ref, str) and ref in RECORDED else load_suite(ref)
+    return load_suite(implied_suite(*sides) if suite is None else suite)
 
 
 def implied_suite(*sides: str | Responder) -> str:

@@ -21,6 +21,7 @@ from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
+from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
 from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
@@ -75,6 +76,8 @@ def run_suite(
 ) -> Evaluation:
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
     suite, notes = drawn(load_suite(suite), limit, seed)
+    if is_recorded(suite):
+        return recorded_evaluation(responder if isinstance(responder, str) else responder.ref, suite, notes=notes, seed=seed)
     require_scorable(suite)
     with opened(responder) as model, opened_store(store) as answers:
         asking = Asking(
@@ -94,7 +97,8 @@ def require_scorable(suite: Suite) -> None:
     if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
-            hint=f"try `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
+            hint="let a judge do it, with --judge MODEL; "
+            f"or compare stored reviews: `nomoat duel {STORED}vicuna80/vicuna-13b {STORED}vicuna80/gpt35`",
         )
 
 

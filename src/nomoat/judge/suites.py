@@ -148,10 +148,10 @@ def suite_from_csv(
 def write_suite(suite: Suite, folder: Path) -> Path:
     """Write FOLDER/NAME.jsonl, with each prompt as the models will see it, and FOLDER/NAME.toml; return the latter's path.
 
-    Raises UsageError for a name that is no file name, or a suite that only stored reviews can score.
+    Raises UsageError for a name that is no file name, or a suite whose scores are stored with it.
     """
-    if suite.metric == "review":
-        raise UsageError(f"`{suite.name}` is scored by stored reviews, which a suite file cannot hold")
+    if suite.metric in STORED_ONLY:
+        raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
     if not suite.name or any(not (char.isalnum() or char in "-_.") for char in suite.name) or suite.name.startswith("."):
         raise UsageError(f"`{suite.name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
     jsonl, toml, schema = (folder / f"{suite.name}{suffix}" for suffix in (".jsonl", ".toml", ".schema.json"))
@@ -364,6 +364,6 @@ def _built_in(suite: BuiltIn) -> Suite:
         source=facts.citation,
         language=suite.language,
         prompt_source=suite.prompt_source,
-        folder=folder if suite.metric == "review" else None,
+        folder=folder if suite.metric in STORED_ONLY else None,
         **suite.settings,
     )

@@ -16,7 +16,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
-from nomoat.judge.recorded import RECORDED, recorded_evaluation
+from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import Progress, drawn, opened_store, quiet, run_suite
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common
@@ -58,7 +58,7 @@ def run_table(
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
         return _reviewed_table(models, asked, limit, rules, seed)
-    if asked.name in RECORDED:
+    if is_recorded(asked):
         planned, notes = drawn(asked, limit, seed)
         evaluations = [recorded_evaluation(name, planned, notes=notes, seed=seed) for name in names]
     else:
