@@ -92,7 +92,7 @@ def duel(
 
 
 def _let_judge(
-    sides: tuple[str, str] | None, suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]
+    sides: tuple[str, str] | None, suite: Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]
 ) -> None:
     from nomoat.errors import UsageError
     from nomoat.judge.duel import suite_of
@@ -106,7 +106,7 @@ def _let_judge(
 
 
 def _fight_over_several(
-    sides: tuple[str, str] | None, suites: list[str | Suite], report: Path | None, as_json: bool, settings: dict[str, Any]
+    sides: tuple[str, str] | None, suites: list[Suite], report: Path | None, as_json: bool, settings: dict[str, Any]
 ) -> None:
     from nomoat.errors import UsageError
     from nomoat.judge.duel import run_duels
@@ -145,7 +145,7 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         judging.print_words(verdict.sentence, verdict.notes)
 
 
-def _fight(sides: tuple[str, str], suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
+def _fight(sides: tuple[str, str], suite: Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
     from nomoat.judge.duel import run_duel
 
     with judging.bars() as progress:
@@ -163,7 +163,7 @@ def _show(fought: Duel, report: Path | None, as_json: bool) -> None:
     judging.end(fought.verdict.partial)
 
 
-def _put_in_order(models: list[str], suite: str | Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
+def _put_in_order(models: list[str], suite: Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
     from nomoat.judge.report import write_table_report
     from nomoat.judge.table import run_table
 

@@ -5,8 +5,8 @@ no environment, and no file but Python's, the system's libraries and an empty fo
 memory, processes and files are limited; whatever it started ends with it.
 
 What this does not protect from: a hole in the kernel (this is no virtual machine); a program that reads what every user may read
-under /usr or where Python is; one that uses up its limits many times over (each of `processes` may take `memory_bytes`), or learns by timing; and an
-answer that cheats its tests by looking for the token in its own process.
+under /usr or where Python is; one that uses up its limits many times over (each of `processes` may take `memory_bytes`), or learns by
+timing; and an answer that cheats its tests by looking for the token in its own process.
 """
 
 from __future__ import annotations
