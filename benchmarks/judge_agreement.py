@@ -21,14 +21,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from nomoat.judge.spending import Spending
+from nomoat.judge.store import AnswerStore
+
 from nomoat import hardware, responder
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.judge import agreement, stats
 from nomoat.judge.agreement import Agreement, Labelled
 from nomoat.judge.judges import load_reviews
 from nomoat.judge.model_judge import Judge
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
 
 JUDGES = ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 SEED = 0  # the one a duel has, which then finds these verdicts stored

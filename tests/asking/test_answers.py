@@ -21,6 +21,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
 
@@ -56,7 +57,7 @@ def by_question(acts: dict[str, Act], otherwise: Act) -> Act:
 
 
 def test_cost_is_of_the_tokens_the_server_counted_at_the_price_given(serving: Serving) -> None:
-    evaluation = run_suite(f"{serving(FINE).url}#m", suite_of(4), spending=spending())
+    evaluation = run_suite(f"{serving(FINE).url}#m", suite_of(4), RunSettings(spending=spending()))
     assert [outcome.cost_usd for outcome in evaluation.outcomes] == pytest.approx([REAL_USD] * 4)
     side = evaluation.side
     assert (side.cost_usd_per_1000, side.cost_usd) == (pytest.approx(1000 * REAL_USD), pytest.approx(4 * REAL_USD))
@@ -70,7 +71,9 @@ def test_what_runs_here_costs_nothing_but_electricity_and_stored_answers_have_no
 
 
 def test_answers_without_counts_have_no_known_cost(serving: Serving) -> None:
-    evaluation = run_suite(f"{serving(counted('yes', 0, 0), FINE).url}#m", suite_of(2), spending=spending(), concurrency=1)
+    evaluation = run_suite(
+        f"{serving(counted('yes', 0, 0), FINE).url}#m", suite_of(2), RunSettings(spending=spending(), concurrency=1)
+    )
     assert sorted(outcome.cost_usd is None for outcome in evaluation.outcomes) == [False, True]
     assert evaluation.side.cost_usd is None
     assert any(note.startswith("1 answers of ") and note.endswith("what they cost is not known") for note in evaluation.notes)
@@ -88,14 +91,14 @@ def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -
 def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving, concurrency: int) -> None:
     """$0.2 allow one call after another until the next could exceed it: 11 answers of $0.012 leave less than $0.078."""
     server = serving(FINE)
-    evaluation = run_suite(f"{server.url}#m", suite_of(30), spending=spending(0.2), concurrency=concurrency)
+    evaluation = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == len(evaluation.outcomes) == 11
     assert evaluation.partial.startswith("--max-cost $0.2000 is reached: $0.1320 is spent, and the next call may cost $0.07")
     assert evaluation.notes[0].startswith(f"PARTIAL: 11 of 30 questions were answered by `{server.url}#m`: --max-cost")
-    again = run_suite(f"{server.url}#m", suite_of(30), spending=spending(0.2), concurrency=concurrency)
+    again = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2), concurrency=concurrency))
     assert len(server.bodies) == 11
     assert again.outcomes == evaluation.outcomes
-    whole = run_suite(f"{server.url}#m", suite_of(30), spending=spending(1.0), concurrency=concurrency)
+    whole = run_suite(f"{server.url}#m", suite_of(30), RunSettings(spending=spending(1.0), concurrency=concurrency))
     assert (len(whole.outcomes), whole.partial) == (30, "")
     assert len(server.bodies) == 30
 
@@ -114,7 +117,7 @@ def test_calls_under_way_count_in_full(serving: Serving) -> None:
             running -= 1
         FINE(handler)
 
-    run_suite(f"{serving(held).url}#m", suite_of(6), spending=spending(0.16), concurrency=4)
+    run_suite(f"{serving(held).url}#m", suite_of(6), RunSettings(spending=spending(0.16), concurrency=4))
     assert most == 2
 
 
@@ -122,13 +125,13 @@ def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:
     """The first answer breaks off: $0.078 are gone, and $0.15 has no room for another try."""
     server = serving(half)
     with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
-        run_suite(f"{server.url}#m", suite_of(5), spending=spending(0.15), concurrency=1)
+        run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
     assert len(server.bodies) == 1
 
 
 def test_refusals_cost_nothing(serving: Serving) -> None:
     server = serving(*[say(429, {"error": {"message": "slow down"}})] * 5, FINE)
-    evaluation = run_suite(f"{server.url}#m", suite_of(3), spending=spending(0.12), concurrency=1)
+    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=spending(0.12), concurrency=1))
     assert (len(evaluation.outcomes), evaluation.partial) == (3, "")
 
 
@@ -136,7 +139,7 @@ def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.delenv("NOMOAT_OFFLINE")
     with pytest.raises(UsageError) as caught:
-        run_suite("openai:gpt-99", suite_of(3), spending=Spending(max_cost_usd=1.0))
+        run_suite("openai:gpt-99", suite_of(3), RunSettings(spending=Spending(max_cost_usd=1.0)))
     assert caught.value.message == "the price of `openai:gpt-99` is not known, and --max-cost cannot be kept without it"
     assert caught.value.hint == "give --price-in and --price-out, in USD per million tokens"
 
@@ -144,17 +147,17 @@ def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest
 def test_one_price_is_not_two_servers(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
     with pytest.raises(UsageError, match="are one price, and"):
-        run_duel(one, other, suite_of(2), spending=spending())
+        run_duel(one, other, suite_of(2), RunSettings(spending=spending()))
     with pytest.raises(UsageError, match="a price has two parts"):
         Spending(input_usd_per_million=1.0)
 
 
 def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> None:
     server = serving(FINE)
-    duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), spending=spending(0.2))
+    duel = run_duel(f"{server.url}#m", "fake:", suite_of(30), RunSettings(spending=spending(0.2)))
     assert duel.verdict.num_examples == len(duel.left.outcomes) == len(duel.right.outcomes) == 11
     assert duel.verdict.partial.startswith("--max-cost $0.2000 is reached")
-    mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), spending=spending(0.2))
+    mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2)))
     assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
     assert len(server.bodies) == 11
 
@@ -166,7 +169,7 @@ def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> Non
     row = '[[price]]\napi = "{}#m"\ninput = 1000.0\noutput = 2000.0\nas_of = "2026-11"\nsource = "contract"\n'
     (empty_home / "prices.toml").write_text("".join(row.format(server.url) for server in servers))
     refs = [f"{server.url}#m" for server in servers]
-    duel = run_duel(*refs, suite_of(30), stop_early=False, spending=Spending(max_cost_usd=0.4))
+    duel = run_duel(*refs, suite_of(30), RunSettings(spending=Spending(max_cost_usd=0.4)), stop_early=False)
     assert [len(server.bodies) for server in servers] == [11, 11]
     assert duel.verdict.num_examples == 11
     assert "$0.2000 is kept for who is asked next" in duel.verdict.partial
@@ -175,11 +178,11 @@ def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> Non
 def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
     for act in (half, reset, say(500, {"error": {"message": "oops"}}), say(400, {"error": {"message": "too long"}})):
         server = serving(by_question({"question 3": act}, FINE))
-        evaluation = run_suite(f"{server.url}#m", suite_of(8), concurrency=4)
+        evaluation = run_suite(f"{server.url}#m", suite_of(8), RunSettings(concurrency=4))
         assert [outcome.example_id for outcome in evaluation.outcomes] == list("0124567")
         assert evaluation.partial.startswith("1 question got no answer: ")
         asked = len(server.bodies)
-        assert len(run_suite(f"{server.url}#m", suite_of(8), concurrency=4).outcomes) == 7
+        assert len(run_suite(f"{server.url}#m", suite_of(8), RunSettings(concurrency=4)).outcomes) == 7
         assert {body["messages"][-1]["content"] for body in server.bodies[asked:]} == {"question 3"}
 
 
@@ -187,14 +190,14 @@ def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
 def test_wrong_key_and_unknown_model_end_the_run_at_once(serving: Serving, status: int) -> None:
     server = serving(say(status, {"error": {"message": "no"}}))
     with pytest.raises(RemoteError, match=f"answered {status}: no"):
-        run_suite(f"{server.url}#m", suite_of(50), concurrency=2)
+        run_suite(f"{server.url}#m", suite_of(50), RunSettings(concurrency=2))
     assert len(server.bodies) <= 4
 
 
 def test_server_that_only_fails_is_given_up(serving: Serving) -> None:
     server = serving(say(400, {"error": {"message": "never"}}))
     with pytest.raises(RemoteError, match="answered 400: never"):
-        run_suite(f"{server.url}#m", suite_of(50), concurrency=1)
+        run_suite(f"{server.url}#m", suite_of(50), RunSettings(concurrency=1))
     assert len(server.bodies) == 5
 
 

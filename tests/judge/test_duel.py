@@ -13,6 +13,7 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import duel as duels
 from nomoat.judge.duel import run_duel, run_duels
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Rules
 from nomoat.records import Chunk, Example, Message, Request
@@ -45,7 +46,7 @@ def sides(right_one: set[int], right_other: set[int], n: int) -> tuple[Responder
 
 def test_duel_stops_when_the_winner_is_known_and_says_how_many_it_asked() -> None:
     left, right, one, other = sides(set(range(180)), set(range(60)), 200)
-    duel = run_duel(left, right, quiz(200), concurrency=8)
+    duel = run_duel(left, right, quiz(200), RunSettings(concurrency=8))
     verdict = duel.verdict
     assert verdict.winner == "left"
     assert (verdict.num_examples, verdict.num_planned) == (16, 200)
@@ -64,7 +65,7 @@ def test_duel_stops_when_the_winner_is_known_and_says_how_many_it_asked() -> Non
 
 def test_both_sides_are_asked_the_same_in_the_order_of_the_seed() -> None:
     left, right, one, other = sides(set(range(30)), set(range(29)), 40)
-    run_duel(left, right, quiz(40), concurrency=1, seed=3)
+    run_duel(left, right, quiz(40), RunSettings(concurrency=1, seed=3))
     drawn = random.Random(3).sample(range(40), 40)
     assert one.asked == other.asked == [f"question {at}" for at in drawn]
 
@@ -184,7 +185,7 @@ def test_stopped_duel_asks_nothing_when_it_is_fought_again() -> None:
 def test_progress_of_a_stopped_duel_counts_of_all_planned() -> None:
     seen: list[tuple[str, int, int]] = []
     left, right, *_ = sides(set(range(180)), set(range(60)), 200)
-    run_duel(left, right, quiz(200), concurrency=8, progress=lambda *row: seen.append(row))
+    run_duel(left, right, quiz(200), RunSettings(concurrency=8, progress=lambda *row: seen.append(row)))
     assert seen[0] == ("tuned", 0, 200)
     assert [row for row in seen if row[0] == "base"][-1] == ("base", 16, 200)
     assert duels.STORED == "stored:"

@@ -16,6 +16,7 @@ from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
 from nomoat.judge.judged import run_graded, run_judged_duel
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder
@@ -187,7 +188,9 @@ def test_judge_that_grades_nothing_is_an_error() -> None:
 def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., Server]) -> None:
     server = serving(counted("[[A]]", 100, 10))
     spending = Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
-    duel = run_judged_duel(side("left", [0], 20), side("right", [], 20), suite_of(20), f"{server.url}#judge", spending=spending)
+    duel = run_judged_duel(
+        side("left", [0], 20), side("right", [], 20), suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)
+    )
     assert duel.verdict.partial.startswith("the judge did not judge all: --max-cost $5.0000 is reached")
     assert 0 < duel.verdict.num_examples < 20
     assert spending.budget is not None

@@ -18,6 +18,7 @@ from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.duel import run_duel
 from nomoat.judge.recorded import NOTES
 from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import load_suite, write_suite
 from nomoat.records import Message, Request, Verdict
 
@@ -129,7 +130,7 @@ def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
     assert (duel.verdict.wins, duel.verdict.ties, duel.verdict.losses) == (1, 1, 1)
     assert [outcome.answer for outcome in duel.right.outcomes] == ["아니오", "yes", "ok"]
     assert duel.verdict.notes[0].startswith("recorded answers: Ong et al. 2024")
-    assert run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt", limit=2).verdict.num_examples == 2
+    assert run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt", settings=RunSettings(limit=2)).verdict.num_examples == 2
 
 
 def test_recorded_suite_compares_its_own_systems_only(small: Path) -> None:

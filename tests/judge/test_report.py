@@ -14,6 +14,7 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.plots import Point, difference_svg, forest_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Duel, Rules
@@ -44,7 +45,9 @@ def suite() -> Suite:
 @pytest.fixture
 def duel_page(suite: Suite, tmp_path: Path) -> str:
     path = tmp_path / "new" / "report.html"
-    write_duel_report(run_duel(responder("조정된 모델", 30), responder("base", 10), suite, seed=5, stop_early=False), path)
+    write_duel_report(
+        run_duel(responder("조정된 모델", 30), responder("base", 10), suite, RunSettings(seed=5), stop_early=False), path
+    )
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
@@ -112,7 +115,7 @@ def test_rows_are_categories_lengths_and_languages_with_what_each_side_won(suite
 
 
 def test_duel_that_stopped_shows_its_confidence_sequence_and_the_command(suite: Suite, tmp_path: Path) -> None:
-    duel = run_duel(responder("a", 38), responder("b", 1), suite, concurrency=4, rules=Rules(rope=3), seed=2)
+    duel = run_duel(responder("a", 38), responder("b", 1), suite, RunSettings(concurrency=4, seed=2), rules=Rules(rope=3))
     assert duel.verdict.num_examples < 40
     write_duel_report(duel, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
@@ -115,9 +116,9 @@ def test_stopped_run_goes_on_where_it_was(metric: Metric) -> None:
     suite = suite_of(6, metric, choices=("yes", "no"))
     stopped = CountingEngine(fail_at=4)
     with pytest.raises(KeyboardInterrupt):
-        run_suite(Responder("m", stopped), suite, concurrency=1)
+        run_suite(Responder("m", stopped), suite, RunSettings(concurrency=1))
     engine = CountingEngine()
-    evaluation = run_suite(Responder("m", engine), suite, concurrency=1)
+    evaluation = run_suite(Responder("m", engine), suite, RunSettings(concurrency=1))
     assert engine.calls == 3
     assert evaluation.side.facts["reused answers"] == "3"
 
@@ -137,9 +138,9 @@ def test_outcomes_are_kept_for_the_router() -> None:
 
 
 def test_limit_draws_with_the_seed_and_says_so() -> None:
-    evaluation = run_suite(knowing(5, 50), suite_of(50), limit=10, seed=3)
-    again = run_suite(knowing(5, 50), suite_of(50), limit=10, seed=3)
-    other = run_suite(knowing(5, 50), suite_of(50), limit=10, seed=4)
+    evaluation = run_suite(knowing(5, 50), suite_of(50), RunSettings(limit=10, seed=3))
+    again = run_suite(knowing(5, 50), suite_of(50), RunSettings(limit=10, seed=3))
+    other = run_suite(knowing(5, 50), suite_of(50), RunSettings(limit=10, seed=4))
     ids = [int(outcome.example_id) for outcome in evaluation.outcomes]
     assert len(ids) == 10
     assert ids == sorted(ids)
@@ -148,12 +149,12 @@ def test_limit_draws_with_the_seed_and_says_so() -> None:
     assert ids != [int(outcome.example_id) for outcome in other.outcomes]
     assert evaluation.notes == ("10 of 50 examples, drawn with seed 3",)
     with pytest.raises(UsageError, match="the limit is 0"):
-        run_suite(knowing(1, 1), suite_of(1), limit=0)
+        run_suite(knowing(1, 1), suite_of(1), RunSettings(limit=0))
 
 
 def test_progress_counts_every_answer() -> None:
     seen: list[tuple[str, int, int]] = []
-    run_suite(knowing(1, 3), suite_of(3), concurrency=1, progress=lambda *row: seen.append(row))
+    run_suite(knowing(1, 3), suite_of(3), RunSettings(concurrency=1, progress=lambda *row: seen.append(row)))
     assert seen == [("m", 0, 3), ("m", 1, 3), ("m", 2, 3), ("m", 3, 3)]
 
 

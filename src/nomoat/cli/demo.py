@@ -142,9 +142,10 @@ def _duel(suite: Suite, report: Path) -> None:
     from nomoat.cli.duel import print_verdict
     from nomoat.judge.duel import run_duel
     from nomoat.judge.report import write_duel_report
+    from nomoat.judge.settings import RunSettings
 
-    with judging.bars() as progress:
+    with judging.bars(RunSettings()) as settings:
         # Everything is asked: the demo shows how good the tuned model is, not only that it is better.
-        fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, stop_early=False, progress=progress)
+        fought = run_duel(f"{BASE}+{ADAPTER}", BASE, suite, settings, stop_early=False)
     print_verdict(fought.verdict)
     write_duel_report(fought, report)

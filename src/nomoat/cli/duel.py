@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,10 @@ from nomoat.cli import console, judging, options, sending
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import Suite
-    from nomoat.judge.verdict import Duel
+    from nomoat.judge.table import Table as Ordered
+    from nomoat.judge.verdict import Duel, Rules
     from nomoat.records import Leaderboard, Verdict
 
 Suites = Annotated[
@@ -69,6 +71,7 @@ def duel(
     """
     from nomoat.asking.spending import Spending
     from nomoat.judge.recorded import is_recorded
+    from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 
@@ -79,45 +82,68 @@ def duel(
     loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
-    settings = {"limit": limit, "rules": Rules(alpha=alpha, rope=rope), "seed": seed, "concurrency": concurrency, "spending": spending}
+    settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending)
+    rules = Rules(alpha=alpha, rope=rope)
     only = loaded[0] if loaded else None
     if judge is not None:
-        _let_judge(sides if len(loaded) < 2 else None, only, report, as_json, {**settings, "judge": judge, "check": judge_check})
+        _show(_let_judge(sides, loaded, judge, judge_check, settings, rules), report, as_json)
     elif len(loaded) > 1:
-        _fight_over_several(sides, loaded, report, as_json, {**settings, "stop_early": stop_early})
+        _show_several(_fight_over_several(sides, loaded, report, settings, rules, stop_early), alpha, as_json)
     elif sides is None:
-        _put_in_order(models, only, report, as_json, settings)
+        _show_table(_put_in_order(models, only, settings, rules), report, as_json)
     else:
-        _fight(sides, only, report, as_json, {**settings, "stop_early": stop_early})
+        _show(_fight(sides, only, settings, rules, stop_early), report, as_json)
 
 
 def _let_judge(
-    sides: tuple[str, str] | None, suite: Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]
-) -> None:
+    sides: tuple[str, str] | None, suites: list[Suite], judge: str, check: str | None, settings: RunSettings, rules: Rules
+) -> Duel:
     from nomoat.errors import UsageError
     from nomoat.judge.duel import suite_of
     from nomoat.judge.judged import run_judged_duel
 
-    if sides is None:
+    if sides is None or len(suites) > 1:
         raise UsageError("a judge compares two models on one suite", hint="run the command once for each pair and suite")
-    with judging.bars() as progress:
-        fought = run_judged_duel(*sides, suite_of(*sides, suite=suite), progress=progress, **settings)
-    _show(fought, report, as_json)
+    suite = suite_of(*sides, suite=suites[0] if suites else None)
+    with judging.bars(settings) as with_bars:
+        return run_judged_duel(*sides, suite, judge, with_bars, check=check, rules=rules)
 
 
 def _fight_over_several(
-    sides: tuple[str, str] | None, suites: list[Suite], report: Path | None, as_json: bool, settings: dict[str, Any]
-) -> None:
+    sides: tuple[str, str] | None,
+    suites: list[Suite],
+    report: Path | None,
+    settings: RunSettings,
+    rules: Rules,
+    stop_early: bool,
+) -> list[Duel]:
     from nomoat.errors import UsageError
     from nomoat.judge.duel import run_duels
 
     if sides is None or report is not None:
         what = "a leaderboard" if sides is None else "a report"
         raise UsageError(f"{what} is over one suite, and {len(suites)} were named", hint="run the command once for each suite")
-    with judging.bars() as progress:
-        fought = run_duels(*sides, suites, progress=progress, **settings)
+    with judging.bars(settings) as with_bars:
+        return run_duels(*sides, suites, with_bars, stop_early=stop_early, rules=rules)
+
+
+def _put_in_order(models: list[str], suite: Suite | None, settings: RunSettings, rules: Rules) -> Ordered:
+    from nomoat.judge.table import run_table
+
+    with judging.bars(settings) as with_bars:
+        return run_table(models, suite, with_bars, rules=rules)
+
+
+def _fight(sides: tuple[str, str], suite: Suite | None, settings: RunSettings, rules: Rules, stop_early: bool) -> Duel:
+    from nomoat.judge.duel import run_duel
+
+    with judging.bars(settings) as with_bars:
+        return run_duel(*sides, suite, with_bars, stop_early=stop_early, rules=rules)
+
+
+def _show_several(fought: list[Duel], alpha: float, as_json: bool) -> None:
     verdicts = [duel.verdict for duel in fought]
-    console.print_json(verdicts) if as_json else print_several(verdicts, settings["rules"].alpha)
+    console.print_json(verdicts) if as_json else print_several(verdicts, alpha)
     judging.end(next((verdict.partial for verdict in verdicts if verdict.partial), ""))
 
 
@@ -145,14 +171,6 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         judging.print_words(verdict.sentence, verdict.notes)
 
 
-def _fight(sides: tuple[str, str], suite: Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
-    from nomoat.judge.duel import run_duel
-
-    with judging.bars() as progress:
-        fought = run_duel(*sides, suite, progress=progress, **settings)
-    _show(fought, report, as_json)
-
-
 def _show(fought: Duel, report: Path | None, as_json: bool) -> None:
     from nomoat.judge.report import write_duel_report
 
@@ -163,12 +181,9 @@ def _show(fought: Duel, report: Path | None, as_json: bool) -> None:
     judging.end(fought.verdict.partial)
 
 
-def _put_in_order(models: list[str], suite: Suite | None, report: Path | None, as_json: bool, settings: dict[str, Any]) -> None:
+def _show_table(found: Ordered, report: Path | None, as_json: bool) -> None:
     from nomoat.judge.report import write_table_report
-    from nomoat.judge.table import run_table
 
-    with judging.bars() as progress:
-        found = run_table(models, suite, progress=progress, **settings)
     console.print_json(found.leaderboard) if as_json else print_leaderboard(found.leaderboard)
     if report is not None:
         write_table_report(found, report)

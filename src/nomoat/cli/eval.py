@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,6 +44,7 @@ def eval_(
     from nomoat.asking.spending import Spending
     from nomoat.judge.judged import run_graded
     from nomoat.judge.run import run_suite
+    from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
 
     judging.require_report_path(report)
@@ -51,12 +52,12 @@ def eval_(
     loaded = load_suite(suite, input_column=input_column, label_column=label_column)
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
-    settings: dict[str, Any] = {"limit": limit, "seed": seed, "concurrency": concurrency, "spending": spending}
-    with judging.bars() as progress:
+    settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending)
+    with judging.bars(settings) as settings:
         if judge is None:
-            evaluation = run_suite(model, loaded, progress=progress, **settings)
+            evaluation = run_suite(model, loaded, settings)
         else:
-            evaluation = run_graded(model, loaded, judge, check=judge_check, progress=progress, **settings)
+            evaluation = run_graded(model, loaded, judge, settings, check=judge_check)
     if as_json:
         suite_facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed}
         console.print_json(

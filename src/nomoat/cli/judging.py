@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,16 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
+    from nomoat.judge.settings import RunSettings
     from nomoat.records import Side
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each model on stderr, if that is a terminal. Ctrl-C ends the command, and says that what was answered is kept."""
+def bars(settings: RunSettings) -> Iterator[RunSettings]:
+    """The settings with a progress that shows a bar for each model on stderr, if that is a terminal.
+
+    Ctrl-C ends the command, and says that what was answered is kept.
+    """
     try:
         # rich ends a bar that nobody can see with an empty line.
         with console.item_progress() if sys.stderr.isatty() else nullcontext() as progress:
@@ -38,7 +43,7 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
                 tasks[model] = (task, done)
                 progress.update(task, completed=done, total=total)
 
-            yield show
+            yield replace(settings, progress=show)
     except KeyboardInterrupt as exc:
         from nomoat.asking.store import default_path
 

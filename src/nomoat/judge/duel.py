@@ -8,16 +8,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nomoat.asking.spending import STORED, Spending
-from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
-from nomoat.judge.run import Asking, Progress, drawn, opened, opened_store, quiet, require_context, require_scorable, run_suite
+from nomoat.judge.run import Asking, drawn, opened, opened_store, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
+from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, in_scale, range_of_differences, side_of
 from nomoat.records import Example, Outcome, Request, Verdict
@@ -50,34 +49,20 @@ def duel(
     """
     if suite is not None:
         suite = load_suite(suite, input_column=input_column, label_column=label_column)
-    rules = Rules(alpha=alpha, rope=rope)
-    return run_duel(
-        left,
-        right,
-        suite,
-        limit=limit,
-        stop_early=stop_early,
-        rules=rules,
-        seed=seed,
-        concurrency=concurrency,
-        progress=progress,
-        spending=spending,
-    ).verdict
+    settings = RunSettings(
+        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending()
+    )  # fmt: skip
+    return run_duel(left, right, suite, settings, stop_early=stop_early, rules=Rules(alpha=alpha, rope=rope)).verdict
 
 
 def run_duel(
     left: str | Responder,
     right: str | Responder,
     suite: str | Path | Suite | None = None,
+    settings: RunSettings | None = None,
     *,
-    limit: int | None = None,
     stop_early: bool = True,
     rules: Rules = DEFAULT_RULES,
-    seed: int = 0,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
-    store: AnswerStore | None = None,
-    spending: Spending | None = None,
 ) -> Duel:
     """As `duel`, with everything a report needs.
 
@@ -85,69 +70,48 @@ def run_duel(
     given by reference is loaded when its turn comes, and closed after it. Two sides that are stored cost nothing to ask, and are
     asked everything; so is a suite whose examples belong together in groups.
     """
+    settings = settings or RunSettings()
     asked = suite_of(left, right, suite=suite)
     if asked.metric == "review":
-        return _replay(left, right, asked, limit, seed, rules)
+        return _replay(left, right, asked, settings, rules)
+    planned, notes = drawn(asked, settings.limit, settings.seed)
     if is_recorded(asked):
-        planned, notes = drawn(asked, limit, seed)
-        one, other = (recorded_evaluation(_ref(side), planned, notes=notes, seed=seed) for side in (left, right))
+        one, other = (recorded_evaluation(_ref(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
         return _judged(one, other, rules=rules)
     both_stored = all(_ref(side).startswith(STORED) for side in (left, right))
-    with opened_store(store) as answers, ExitStack() as stack:
-        common: dict[str, Any] = {"concurrency": concurrency, "progress": progress, "store": answers}
-        common["spending"] = Spending() if spending is None else spending
-        ask_all = partial(_ask_all, left, right, asked, rules=rules, limit=limit, seed=seed, **common)
+    with opened_store(settings.store) as store, ExitStack() as stack:
+        ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules)
         if not stop_early or both_stored:
             return ask_all()
         require_scorable(asked)
-        planned, notes = drawn(asked, limit, seed)
         both = None if _has_groups(planned) else _loaded_together(left, right, stack)
         if both is None:
             why = "examples belong together in groups" if _has_groups(planned) else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
             return ask_all(notes=(note,))
-        planned = replace(planned, examples=tuple(random.Random(seed).sample(planned.examples, len(planned.examples))))
-        asking = [Asking(model=model, suite=planned, **common) for model in both]
-        watch = _ask_until_known(asking[0], asking[1], rules, round_size=concurrency)
-        evaluations = in_common([side.evaluation(notes=notes, seed=seed) for side in asking])
-    return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, concurrency, seed),))
+        planned = replace(planned, examples=tuple(random.Random(settings.seed).sample(planned.examples, len(planned.examples))))
+        asking = [Asking(model=model, suite=planned, store=store, settings=settings) for model in both]
+        watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
+        evaluations = in_common([side.evaluation(notes=notes) for side in asking])
+    return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed),))
 
 
 def run_duels(
     left: str | Responder,
     right: str | Responder,
     suites: Sequence[str | Suite],
+    settings: RunSettings | None = None,
     *,
-    limit: int | None = None,
     stop_early: bool = True,
     rules: Rules = DEFAULT_RULES,
-    seed: int = 0,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
-    store: AnswerStore | None = None,
-    spending: Spending | None = None,
 ) -> list[Duel]:
     """A duel over each of several suites, in which all winners named are right together with a probability of 1 - alpha.
 
     Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm).
     """
     shared = replace(rules, alpha=rules.alpha / len(suites))
-    fought = [
-        run_duel(
-            left,
-            right,
-            suite,
-            limit=limit,
-            stop_early=stop_early,
-            rules=shared,
-            seed=seed,
-            concurrency=concurrency,
-            progress=progress,
-            store=store,
-            spending=spending,
-        )
-        for suite in suites
-    ]
+    settings = settings or RunSettings()  # one budget for all
+    fought = [run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared) for suite in suites]
     corrected = stats.holm([duel.verdict.p_value for duel in fought])
     return [
         replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value))
@@ -159,19 +123,17 @@ def _ask_all(
     left: str | Responder,
     right: str | Responder,
     suite: Suite,
+    settings: RunSettings,
     *,
     rules: Rules,
-    limit: int | None,
     notes: Sequence[str] = (),
-    **common: Any,
 ) -> Duel:
-    spending: Spending = common["spending"]
-    spending.begin_stage(_ref(left), _ref(right))
-    one = run_suite(left, suite, limit=limit, **common)
-    spending.begin_stage(_ref(right))
+    settings.spending.begin_stage(_ref(left), _ref(right))
+    one = run_suite(left, suite, settings)
+    settings.spending.begin_stage(_ref(right))
     if one.partial:  # no answer of the other side is worth its money where this side has none
-        suite, limit = one.suite, None
-    one, other = in_common([one, run_suite(right, suite, limit=limit, **common)])
+        suite, settings = one.suite, replace(settings, limit=None)
+    one, other = in_common([one, run_suite(right, suite, settings)])
     return _judged(one, other, rules=rules, notes=notes)
 
 
@@ -250,7 +212,7 @@ def implied_suite(*sides: str | Responder) -> str:
 
 
 # ---------------------------------------------------------------- stored answers, stored reviews
-def _replay(left: str | Responder, right: str | Responder, suite: Suite, limit: int | None, seed: int, rules: Rules) -> Duel:
+def _replay(left: str | Responder, right: str | Responder, suite: Suite, settings: RunSettings, rules: Rules) -> Duel:
     """A duel that was fought before: stored answers, and what a judge wrote about them."""
     prefix = f"{STORED}{suite.name}/"
     for side in (left, right):
@@ -261,13 +223,13 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, limit: 
             )
     if suite.folder is None:
         raise ValueError("a suite of reviews has a folder")
-    asked, notes = drawn(suite, limit, seed)
+    asked, notes = drawn(suite, settings.limit, settings.seed)
     reviews = load_reviews(suite.name, suite.folder, _ref(left).removeprefix(prefix), _ref(right).removeprefix(prefix))
     missing = [example.id for example in asked.examples if example.id not in reviews.scores]
     if missing:
         raise DataError(f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`")
-    one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, seed)
-    other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, seed)
+    one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, settings.seed)
+    other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, settings.seed)
     return _judged(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
-from nomoat.judge.run import Asking, Progress, drawn, opened, opened_store, quiet
+from nomoat.judge.run import Asking, drawn, opened, opened_store
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, side_of
 from nomoat.records import Message
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder, names_weights
+from nomoat.responder import Responder, names_weights
 
 PAIRS: Metric = "judged"
 GRADE: Metric = "grade"
@@ -26,24 +26,20 @@ def run_judged_duel(
     right: str | Responder,
     suite: Suite,
     judge: str | Responder,
+    settings: RunSettings | None = None,
     *,
     check: str | None = None,
-    limit: int | None = None,
     rules: Rules = DEFAULT_RULES,
-    seed: int = 0,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
-    store: AnswerStore | None = None,
-    spending: Spending | None = None,
 ) -> Duel:
     """Ask both sides everything, and a judge, in both orders, whose answer is better. A side's score is its share of wins, ties half.
 
     `check` names labelled pairs (`vicuna80`, or a JSONL file) that the judge's agreement is measured on first.
     Raises what `run_suite` raises for either side, and what asking the judge raises.
     """
-    spending = Spending() if spending is None else spending
-    with opened_store(store) as answers:
-        ask = _asker(suite, limit, seed, answers, concurrency, progress, spending)
+    settings = settings or RunSettings()
+    spending = settings.spending
+    with opened_store(settings.store) as store:
+        ask = _asker(suite, store, settings)
         refs = [side if isinstance(side, str) else side.ref for side in (left, right, judge)]
         spending.begin_stage(*refs)
         first = ask(left)
@@ -51,8 +47,8 @@ def run_judged_duel(
         one, other = in_common([first, ask(right)])
         spending.begin_stage(refs[2])
         with opened(judge) as model:
-            judging = _judge(model, answers, spending, concurrency, progress)
-            notes = _checked(judging, check, seed)
+            judging = _judge(model, store, settings)
+            notes = _checked(judging, check, settings.seed)
             conversations = _conversations(one), _conversations(other)
             pairs = [
                 Pair(one=conversations[0][example.id], other=conversations[1][example.id], reference=example.target)
@@ -66,7 +62,7 @@ def run_judged_duel(
         one = _scored(one, PAIRS, known, scores, judging.failure)
         other = _scored(other, PAIRS, known, [1 - score for score in scores], judging.failure)
         for side in (one, other):
-            answers.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
+            store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
     notes = (*_pair_notes(judging, read), *notes)
     verdict = compare(one, other, rules=rules, notes=notes)
     return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
@@ -76,63 +72,58 @@ def run_graded(
     responder: str | Responder,
     suite: Suite,
     judge: str | Responder,
+    settings: RunSettings | None = None,
     *,
     check: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
-    store: AnswerStore | None = None,
-    spending: Spending | None = None,
 ) -> Evaluation:
     """Ask a model everything, and a judge for a grade from 1 to 10 of each answer. See `run_judged_duel`.
 
     Answers whose grade cannot be read are left out, and counted.
     """
-    spending = Spending() if spending is None else spending
-    with opened_store(store) as answers:
+    settings = settings or RunSettings()
+    spending = settings.spending
+    with opened_store(settings.store) as store:
         refs = [side if isinstance(side, str) else side.ref for side in (responder, judge)]
         spending.begin_stage(*refs)
-        graded = _asker(suite, limit, seed, answers, concurrency, progress, spending)(responder)
+        graded = _asker(suite, store, settings)(responder)
         spending.begin_stage(refs[1])
         with opened(judge) as model:
-            judging = _judge(model, answers, spending, concurrency, progress)
-            notes = _checked(judging, check, seed)
+            judging = _judge(model, store, settings)
+            notes = _checked(judging, check, settings.seed)
             conversations = _conversations(graded)
             grades = judging.grades([(conversations[example.id], example.target) for example in graded.suite.examples])
         known = [at for at, grade in enumerate(grades) if grade is not None]
         _require_some(known, judging.failure)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging.failure)
-        answers.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
+        store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
     return replace(result, notes=(*result.notes, _judge_note(judging, "graded"), *notes))
 
 
-def _asker(
-    suite: Suite, limit: int | None, seed: int, store: AnswerStore, concurrency: int, progress: Progress, spending: Spending
-) -> Callable[[str | Responder], Evaluation]:
+def _asker(suite: Suite, store: AnswerStore, settings: RunSettings) -> Callable[[str | Responder], Evaluation]:
     """Gets one side's written answers, not yet scored."""
     tokens = suite.max_new_tokens if suite.metric == "judge" else max(suite.max_new_tokens, ANSWER_TOKENS)
-    asked, notes = drawn(replace(suite, metric="judge", max_new_tokens=tokens), limit, seed)
+    asked, notes = drawn(replace(suite, metric="judge", max_new_tokens=tokens), settings.limit, settings.seed)
 
     def ask(side: str | Responder) -> Evaluation:
         with opened(side) as model:
-            asking = Asking(
-                model=model, suite=asked, store=store, concurrency=concurrency, progress=progress, spending=spending
-            )  # fmt: skip
+            asking = Asking(model=model, suite=asked, store=store, settings=settings)
             asking.ask(asked.examples)
-            return asking.evaluation(notes=notes, seed=seed)
+            return asking.evaluation(notes=notes)
 
     return ask
 
 
-def _judge(model: Responder, store: AnswerStore, spending: Spending, concurrency: int, progress: Progress) -> Judge:
-    name = f"judge {model.ref}"
+def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge:
     return Judge(
-        model=model, store=store, spending=spending, concurrency=concurrency, show=lambda done, total: progress(name, done, total)
-    )  # fmt: skip
+        model=model,
+        store=store,
+        spending=settings.spending,
+        concurrency=settings.concurrency,
+        show=lambda done, total: settings.progress(f"judge {model.ref}", done, total),
+    )
 
 
 def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:

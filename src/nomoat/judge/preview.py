@@ -9,7 +9,8 @@ from nomoat.asking.preview import Preview, preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import is_remote
-from nomoat.judge.run import Asking, drawn, opened, quiet
+from nomoat.judge.run import Asking, drawn, opened
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 
 
@@ -19,7 +20,7 @@ def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spendi
         return None
     asked, _ = drawn(suite, limit, seed)
     with opened(model) as responder:
-        asking = Asking(model=responder, suite=asked, store=store, concurrency=1, progress=quiet, spending=spending)
+        asking = Asking(model=responder, suite=asked, store=store, settings=RunSettings(spending=spending))
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
         requests = [asking.request(replace(example, follows="")) for example in asked.examples]
         return preview_requests(responder, requests, spending=spending, store=store)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,18 +22,13 @@ from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
+from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
 from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
 from nomoat.responder import CLOUD_PROVIDERS, DEFAULT_CONCURRENCY, Responder
 
 NO_TOKENS = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
-
-Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
-
-
-def quiet(_model: str, _done: int, _total: int) -> None:
-    """A progress that shows nothing."""
 
 
 def evaluate(
@@ -57,39 +52,24 @@ def evaluate(
     anything is asked), UnsupportedError for a suite that only compares.
     """
     suite = load_suite(suite, input_column=input_column, label_column=label_column)
-    evaluation = run_suite(
-        responder, suite, limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending
+    settings = RunSettings(
+        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending()
     )  # fmt: skip
-    return list(evaluation.outcomes)
+    return list(run_suite(responder, suite, settings).outcomes)
 
 
-def run_suite(
-    responder: str | Responder,
-    suite: str | Path | Suite,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
-    store: AnswerStore | None = None,
-    spending: Spending | None = None,
-) -> Evaluation:
+def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: RunSettings | None = None) -> Evaluation:
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
-    suite, notes = drawn(load_suite(suite), limit, seed)
+    settings = settings or RunSettings()
+    suite, notes = drawn(load_suite(suite), settings.limit, settings.seed)
     if is_recorded(suite):
-        return recorded_evaluation(responder if isinstance(responder, str) else responder.ref, suite, notes=notes, seed=seed)
+        ref = responder if isinstance(responder, str) else responder.ref
+        return recorded_evaluation(ref, suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
-    with opened(responder) as model, opened_store(store) as answers:
-        asking = Asking(
-            model=model,
-            suite=suite,
-            store=answers,
-            concurrency=concurrency,
-            progress=progress,
-            spending=Spending() if spending is None else spending,
-        )
+    with opened(responder) as model, opened_store(settings.store) as store:
+        asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
-        return asking.evaluation(notes=notes, seed=seed)
+        return asking.evaluation(notes=notes)
 
 
 def require_scorable(suite: Suite) -> None:
@@ -109,9 +89,7 @@ class Asking:
     model: Responder
     suite: Suite
     store: AnswerStore
-    concurrency: int
-    progress: Progress
-    spending: Spending
+    settings: RunSettings
     examples: list[Example] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     num_reused: int = 0
@@ -136,12 +114,12 @@ class Asking:
         if self.suite.metric != "judge":  # whose scores are still to come
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
 
-    def evaluation(self, *, notes: Sequence[str] = (), seed: int = 0) -> Evaluation:
+    def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
         """What the answers so far come to. Raises the failure if there is not one answer."""
         if not self.outcomes and self.failure is not None:
             raise self.failure
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
-        price = self.spending.pricing(self.model).note
+        price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price, seed=seed)
         return Evaluation(
             suite=replace(self.suite, examples=tuple(self.examples)),
@@ -160,7 +138,7 @@ class Asking:
 
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
-        self.progress(self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
+        self.settings.progress(self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
 
     def _notes(self) -> Iterator[str]:
         if missing := self._missing():
@@ -212,7 +190,7 @@ class Asking:
             category=example.category,
             group=example.group,
             seconds=seconds,
-            cost_usd=self.spending.pricing(self.model).cost_usd(NO_TOKENS),
+            cost_usd=self.settings.spending.pricing(self.model).cost_usd(NO_TOKENS),
         )
 
 
@@ -288,8 +266,8 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
         run.model,
         list(requests.values()),
         store=run.store,
-        spending=run.spending,
-        concurrency=run.concurrency,
+        spending=run.settings.spending,
+        concurrency=run.settings.concurrency,
         show=lambda num_open: run.show(num_before + len(examples) - num_open),
     )
     found = collected.answers
@@ -308,7 +286,7 @@ def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcom
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
         bytes_out=completion.bytes_out,
-        cost_usd=run.spending.pricing(run.model).cost_usd(completion.usage),
+        cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion.usage),
     )
 
 

@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nomoat.asking.spending import Spending
-from nomoat.asking.store import AnswerStore
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
-from nomoat.judge.run import Progress, drawn, opened_store, quiet, run_suite
+from nomoat.judge.run import drawn, opened_store, run_suite
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common
 from nomoat.records import Leaderboard, Side, Standing, Verdict
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.responder import Responder
 
 AVERAGE_RATING = 1000.0
 RATING_PER_LOG_ODDS = 400 / math.log(10)  # Elo: ten to one is 400 points
@@ -38,37 +36,31 @@ class Table:
 def run_table(
     models: Sequence[str | Responder],
     suite: str | Path | Suite | None = None,
+    settings: RunSettings | None = None,
     *,
-    limit: int | None = None,
     rules: Rules = DEFAULT_RULES,
-    seed: int = 0,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
-    store: AnswerStore | None = None,
-    spending: Spending | None = None,
 ) -> Table:
     """Ask every model everything, one model after another, and put them in order.
 
     Over stored reviews, models are ordered by the pairs that were reviewed. Raises what `run_duel` raises, UsageError for fewer than
     2 models or one named twice, UnsupportedError if two halves of the models were never compared.
     """
+    settings = settings or RunSettings()
     names = [model if isinstance(model, str) else model.ref for model in models]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
-        return _reviewed_table(models, asked, limit, rules, seed)
+        return _reviewed_table(models, asked, settings, rules)
     if is_recorded(asked):
-        planned, notes = drawn(asked, limit, seed)
-        evaluations = [recorded_evaluation(name, planned, notes=notes, seed=seed) for name in names]
+        planned, notes = drawn(asked, settings.limit, settings.seed)
+        evaluations = [recorded_evaluation(name, planned, notes=notes, seed=settings.seed) for name in names]
     else:
-        spending = Spending() if spending is None else spending
-        with opened_store(store) as answers:
-            common: dict[str, Any] = {"concurrency": concurrency, "progress": progress, "store": answers, "spending": spending}
+        with opened_store(settings.store) as store:
             every = []
             for at, model in enumerate(models):
-                spending.begin_stage(*names[at:])
-                every.append(run_suite(model, asked, limit=limit, seed=seed, **common))
+                settings.spending.begin_stage(*names[at:])
+                every.append(run_suite(model, asked, replace(settings, store=store)))
             evaluations = in_common(every)
     duels = {
         (one, other): Duel(
@@ -79,11 +71,11 @@ def run_table(
     return _ordered(evaluations, duels, rules)
 
 
-def _reviewed_table(models: Sequence[str | Responder], suite: Suite, limit: int | None, rules: Rules, seed: int) -> Table:
+def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: RunSettings, rules: Rules) -> Table:
     duels: dict[tuple[int, int], Duel] = {}
     for one, other in combinations(range(len(models)), 2):
         try:
-            duels[one, other] = run_duel(models[one], models[other], suite, limit=limit, rules=rules, seed=seed)
+            duels[one, other] = run_duel(models[one], models[other], suite, settings, rules=rules)
         except UnsupportedError:
             continue  # these two were never shown to the judge together
     _require_connected(len(models), list(duels), suite.name)
@@ -93,7 +85,7 @@ def _reviewed_table(models: Sequence[str | Responder], suite: Suite, limit: int 
         outcomes = own[0].outcomes
         means = [float(np.mean([side.outcomes[item].score for side in own])) for item in range(len(outcomes))]
         scored = tuple(replace(outcome, score=score) for outcome, score in zip(outcomes, means, strict=True))
-        low, high = stats.mean_interval(means, confidence=1 - rules.alpha, seed=seed)
+        low, high = stats.mean_interval(means, confidence=1 - rules.alpha, seed=settings.seed)
         side = replace(own[0].side, score=float(np.mean(means)), score_low=low, score_high=high)
         evaluations.append(replace(own[0], outcomes=scored, side=side))
     note = f"{len(duels)} of {len(models) * (len(models) - 1) // 2} pairs were reviewed; a score is the mean over a model's pairs"

@@ -1,0 +1,31 @@
+"""How a run asks, whatever it asks and whomever: what `eval`, `duel`, tables and judges have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
+from nomoat.responder import DEFAULT_CONCURRENCY
+
+Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
+
+
+def quiet(_model: str, _done: int, _total: int) -> None:
+    """A progress that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """`limit` examples are drawn with `seed`, None asks all; up to `concurrency` answers are in the making at once.
+
+    `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows.
+    """
+
+    limit: int | None = None
+    seed: int = 0
+    concurrency: int = DEFAULT_CONCURRENCY
+    progress: Progress = quiet
+    store: AnswerStore | None = None
+    spending: Spending = field(default_factory=Spending)
