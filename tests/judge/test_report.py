@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from nomoat.engine.fake import FakeEngine
-from nomoat.judge.duel import run_duel
+from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.plots import Point, difference_svg, forest_svg
-from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_evaluation_report, write_table_report
+from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -81,6 +81,26 @@ def test_examples_shown_are_those_where_the_sides_differ(duel_page: str) -> None
     shown = re.findall(r'<p class="about">(\d+) · ', duel_page)
     assert len(shown) == MAX_EXAMPLES_SHOWN
     assert all(10 <= int(example_id) < 30 for example_id in shown)
+
+
+def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: Suite, tmp_path: Path) -> None:
+    """20 to 0 and 5 to 0, exact McNemar: p = 2 / 2**20 and 2 / 2**5 = 0.0625; the larger of two stays as it is."""
+    easy = dataclasses.replace(suite, name="easy", sha256="def", examples=suite.examples[:15])
+    duels = run_duels(responder("left & co", 30), responder("right", 10), [suite, easy], stop_early=False)
+    path = tmp_path / "report.html"
+    write_duels_report(duels, path)
+    page = path.read_text(encoding="utf-8")
+    for text in (
+        "<code>left &amp; co</code> is ahead on 1 of 2 suites, <code>right</code> on 0; too close to call on 1.",
+        "p = 0.0625",
+        "corrected for the number of suites (Holm)",
+        "95 % intervals, all together",
+        "suite 2</th><td>easy, sha256 def",
+        "nomoat duel &#39;left &amp; co&#39; right --suite &#39;한글 &amp; more&#39; --suite easy --seed 0 --all --alpha 0.05",
+    ):
+        assert text in page, text
+    assert page.count('<article class="example">') == 8
+    assert "<script" not in page
 
 
 def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: Suite, tmp_path: Path) -> None:

@@ -42,8 +42,13 @@ class Point:
 
 
 def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit: str, title: str, is_narrow: bool = False) -> str:
-    """A row for each entry of `rows`, with a point and an interval for each side (left first) on an axis from `low` to `high`."""
+    """A row for each entry of `rows`, with a point and an interval for each side (left first) on an axis from `low` to `high`.
+
+    An axis that reaches below 0 is one of differences, and has a line there.
+    """
     figure, axes = _figure(len(rows), low, high, unit, is_narrow=is_narrow)
+    if low < 0:
+        axes.axvline(0.0, color=INK, linewidth=1.2)
     middle = 0.18 if is_narrow else 0.0
     for at, points in enumerate(rows):
         offsets = (middle,) if len(points) == 1 else (middle - 0.14, middle + 0.14)

@@ -19,6 +19,7 @@ from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
 
 MAX_EXAMPLES_SHOWN = 10
+MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
 MIN_FOR_INTERVAL = 5  # a category with fewer examples gets no interval: a bootstrap of three numbers promises too much
 
 
@@ -47,7 +48,7 @@ def write_duel_report(duel: Duel, path: Path) -> None:
         path,
         "report.html.j2",
         _common((duel.left, duel.right), alpha=verdict.alpha),
-        items=wording.render_items(verdict),
+        about=_about(wording.render_items(verdict), metric),
         sentence=verdict.sentence,
         notes=verdict.notes,
         verdict=verdict,
@@ -58,9 +59,43 @@ def write_duel_report(duel: Duel, path: Path) -> None:
         square=square if wording.is_right_or_wrong(metric) else None,
         plots_shown=_plots_of(verdict, pairs),
         shown=_where_they_differ(duel),
-        command=_command(verdict),
+        command=_duel_command([verdict]),
         settings=_settings(duel.left, verdict),
     )
+
+
+def write_duels_report(duels: Sequence[Duel], path: Path) -> None:
+    """Write one report of duels of the same two models over several suites to `path`, whole or not at all.
+
+    Raises NotEnoughDiskError.
+    """
+    verdicts = [duel.verdict for duel in duels]
+    first = duels[0]
+    points = [_difference_in_per_cent(verdict) for verdict in verdicts]
+    reach = 1.1 * max(abs(number) for point in points for number in (point.value, *(point.interval or ()))) or 1.0
+    alpha = first.verdict.alpha * len(duels)
+    settings = [(f"suite {number}", f"{v.suite}, sha256 {v.suite_sha256}") for number, v in enumerate(verdicts, start=1)]
+    _write(
+        path,
+        "several.html.j2",
+        {"name": wording.counted(len(duels), "suite"), "evaluations": (first.left, first.right), "duels": duels, "verdicts": verdicts},
+        about=f"[{wording.render_confidence(alpha)} intervals, all together]",
+        confidence=wording.render_confidence(alpha),
+        sentence=wording.several_sentence(verdicts),
+        notes=(),
+        forest=_forest([[point] for point in points], low=-reach, high=reach, unit="", title="differences with their intervals"),
+        shown=[_where_they_differ(duel, MAX_EXAMPLES_OF_SEVERAL) for duel in duels],
+        command=_duel_command(verdicts),
+        settings=[*settings, ("seed", str(first.verdict.seed)), ("alpha, all together", f"{alpha:g}")],
+    )
+
+
+def _difference_in_per_cent(verdict: Verdict) -> plots.Point:
+    lowest, highest = wording.scale_of(verdict.metric)
+    value, low, high = (
+        100 * number / (highest - lowest) for number in (verdict.difference, verdict.difference_low, verdict.difference_high)
+    )
+    return plots.Point(value=value, interval=(low, high))
 
 
 def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
@@ -75,12 +110,12 @@ def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
         path,
         "report.html.j2",
         _common((evaluation,)),
-        items=wording.counted(len(evaluation.outcomes), "item"),
+        about=_about(wording.counted(len(evaluation.outcomes), "item"), suite.metric),
         sentence=wording.score_sentence(suite.name, suite.metric, side, len(evaluation.outcomes)),
         notes=evaluation.notes,
         verdict=None,
         shown=_spread(wrong, MAX_EXAMPLES_SHOWN),
-        command=shlex.join(("nomoat", "eval", side.model, "--suite", suite.name, "--seed", str(evaluation.seed))),
+        command=shlex.join(("nomoat", "eval", side.model, suite.name, "--seed", str(evaluation.seed), *_judge_flag(side))),
         settings=_settings(evaluation, None),
     )
 
@@ -95,13 +130,20 @@ def write_table_report(table: Table, path: Path) -> None:
     _write(
         path,
         "table.html.j2",
-        {"suite": first.suite, "evaluations": table.evaluations, "confidence": wording.render_confidence(board.alpha)},
+        {
+            "name": board.suite,
+            "suite": first.suite,
+            "evaluations": table.evaluations,
+            "confidence": wording.render_confidence(board.alpha),
+        },
         board=board,
-        items=wording.counted(board.num_examples, "item"),
+        about=_about(wording.counted(board.num_examples, "item"), board.metric),
         sentence=board.sentence,
         notes=board.notes,
         forest=_forest(points, low=low - margin, high=high + margin, unit="", title="ratings with their intervals"),
-        command=shlex.join(("nomoat", "duel", "--table", *names, "--suite", board.suite, "--seed", str(board.seed))),
+        command=shlex.join(
+            ("nomoat", "duel", "--table", *names, "--suite", board.suite, "--seed", str(board.seed), *_judge_flag(first.side))
+        ),
         settings=_settings(first, None),
     )
 
@@ -113,6 +155,7 @@ def _common(evaluations: tuple[Evaluation, ...], *, alpha: float = DEFAULT_RULES
     labels, points = _forest_rows(evaluations, rows, alpha)
     high, unit = (100, "%") if wording.is_accuracy(metric) else (10, "")
     return {
+        "name": evaluations[0].suite.name,
         "suite": evaluations[0].suite,
         "evaluations": evaluations,
         "confidence": wording.render_confidence(alpha),
@@ -175,13 +218,27 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
     return shown
 
 
-def _command(verdict: Verdict) -> str:
-    """The command that comes to this verdict again; answers that are stored are not asked for twice."""
-    words = ["nomoat", "duel", verdict.left.model, verdict.right.model, "--suite", verdict.suite, "--seed", str(verdict.seed)]
-    words += ["--stop-early" if verdict.looks else "--all", "--alpha", f"{verdict.alpha:g}"]
-    words += [] if verdict.rope is None else ["--rope", f"{verdict.rope:g}"]
-    words += ["--limit", str(verdict.num_planned)] if any("drawn with seed" in note for note in verdict.notes) else []
+def _duel_command(verdicts: Sequence[Verdict]) -> str:
+    """The command that comes to these verdicts again; answers that are stored are not asked for twice."""
+    first = verdicts[0]
+    words = ["nomoat", "duel", first.left.model, first.right.model]
+    words += [word for verdict in verdicts for word in ("--suite", verdict.suite)]
+    words += ["--seed", str(first.seed)]
+    judged_by = _judge_flag(first.left)
+    words += judged_by or ["--stop-early" if any(verdict.looks for verdict in verdicts) else "--all"]
+    words += ["--alpha", f"{first.alpha * len(verdicts):g}"]
+    words += [] if first.rope is None else ["--rope", f"{first.rope:g}"]
+    drawn = [verdict.num_planned for verdict in verdicts if any("drawn with seed" in note for note in verdict.notes)]
+    words += ["--limit", str(max(drawn))] if drawn else []
     return shlex.join(words)
+
+
+def _judge_flag(side: Side) -> list[str]:
+    return ["--judge", side.facts["judge"]] if "judge" in side.facts else []
+
+
+def _about(items: str, metric: str) -> str:
+    return f"{items} · {wording.METRICS[metric]}"
 
 
 def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str, str]]:
@@ -261,14 +318,14 @@ def _point(metric: str, outcomes: Sequence[Outcome], seed: int, alpha: float) ->
     return plots.Point(value=value, interval=(scale * low, scale * high))
 
 
-def _where_they_differ(duel: Duel) -> list[Shown]:
-    """Up to ten examples with different scores: the widest gaps first, half of them won by each side where there are enough."""
+def _where_they_differ(duel: Duel, count: int = MAX_EXAMPLES_SHOWN) -> list[Shown]:
+    """Up to `count` examples with different scores: the widest gaps first, half of them won by each side where there are enough."""
     rows = zip(duel.left.suite.examples, duel.left.outcomes, duel.right.outcomes, strict=True)
     apart = [(one.score - other.score, Shown(example=example, answers=(one, other))) for example, one, other in rows]
     won = [shown for gap, shown in sorted(apart, key=lambda row: -row[0]) if gap > 0]
     lost = [shown for gap, shown in sorted(apart, key=lambda row: row[0]) if gap < 0]
-    half = MAX_EXAMPLES_SHOWN // 2
-    return won[: max(half, MAX_EXAMPLES_SHOWN - len(lost))] + lost[: max(half, MAX_EXAMPLES_SHOWN - len(won))]
+    half = count // 2
+    return won[: max(half, count - len(lost))] + lost[: max(half, count - len(won))]
 
 
 def _spread(rows: Sequence[Shown], count: int) -> list[Shown]:

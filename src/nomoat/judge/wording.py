@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from nomoat.judge.judges import SCALE
@@ -138,6 +139,22 @@ def summary_of(verdict: Verdict) -> str:
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))
     lead = _points(verdict.metric, abs(verdict.difference), low, high)
     return f"{ahead} is ahead of {behind} on `{verdict.suite}`{reviewed}, {items}: by {lead}, {render_p_value(verdict.p_value)}."
+
+
+def render_ahead(verdict: Verdict) -> str:
+    """Who is ahead, in a cell of a table."""
+    names = {"left": verdict.left.model, "right": verdict.right.model, "equal": "practically equal", "undecided": "too close to call"}
+    return names[verdict.winner]
+
+
+def several_sentence(verdicts: Sequence[Verdict]) -> str:
+    """How many of several suites each side is ahead on."""
+    counts = Counter(verdict.winner for verdict in verdicts)
+    left, right = verdicts[0].left.model, verdicts[0].right.model
+    parts = [f"`{left}` is ahead on {counts['left']} of {counted(len(verdicts), 'suite')}, `{right}` on {counts['right']}"]
+    parts += [f"practically equal on {counts['equal']}"] if counts["equal"] else []
+    parts += [f"too close to call on {counts['undecided']}"] if counts["undecided"] else []
+    return f"{'; '.join(parts)}."
 
 
 def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
