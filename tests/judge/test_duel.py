@@ -182,6 +182,16 @@ def test_stopped_duel_asks_nothing_when_it_is_fought_again() -> None:
     assert again.left.side.facts["reused answers"] == str(asked)
 
 
+def test_model_against_itself_shows_the_progress_of_each_side() -> None:
+    seen: list[tuple[str, int, int]] = []
+    one, other = (Responder("same", FakeEngine(answers={f"question {at}": "yes" for at in range(20)})) for _ in range(2))
+    run_duel(one, other, quiz(20), RunSettings(concurrency=8, progress=lambda *row: seen.append(row)))
+    assert {name: max(done for shown, done, _ in seen if shown == name) for name, _, _ in seen} == {
+        "same (left)": 20,
+        "same (right)": 20,
+    }
+
+
 def test_progress_of_a_stopped_duel_counts_of_all_planned() -> None:
     seen: list[tuple[str, int, int]] = []
     left, right, *_ = sides(set(range(180)), set(range(60)), 200)

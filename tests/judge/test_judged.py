@@ -14,7 +14,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
-from nomoat.judge.judged import run_graded, run_judged_duel
+from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_duels, run_judged_table
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -118,6 +118,43 @@ def test_judged_duel_counts_wins_in_both_orders_and_names_the_judge() -> None:
     )
     assert "both orders gave the same verdict in 20 of 20 = 100 % [84, 100]" in verdict.notes[1]
     assert "this judge's agreement with labels was never measured: `--judge-check vicuna80` does" in verdict.notes
+
+
+def test_judged_table_rates_each_model_by_the_pairs_it_won() -> None:
+    """Good in 18, 12 and 0 of 20: each better one wins where it alone is good, and all else is a tie."""
+    engine = Scripted(likes_good)
+    models = [side("none", [], 20), side("most", range(18), 20), side("some", range(12), 20)]
+    table = run_judged_table(models, suite_of(20), Responder("judge", engine))
+    board = table.leaderboard
+    assert [row.side.model for row in board.standings] == ["most", "some", "none"]
+    most, some, none = board.standings
+    assert [row.side.score for row in board.standings] == pytest.approx([0.5 * (0.65 + 0.95), 0.5 * (0.35 + 0.8), 0.5 * (0.05 + 0.2)])
+    assert most.rating > some.rating > none.rating
+    assert (some.difference, none.difference) == (pytest.approx(0.35 - 0.65), pytest.approx(0.05 - 0.95))
+    assert none.p_value is not None and none.p_value < 1e-3
+    assert (board.metric, board.num_examples, most.side.facts["judge"]) == ("judged", 20, "judge")
+    assert "both orders gave the same verdict in 60 of 60 = 100 % [94, 100]" in board.notes[1]
+    assert len(engine.asked) == 3 * 20 * 2
+    with pytest.raises(UsageError, match="at least two different models"):
+        run_judged_table(models[:1], suite_of(20), Responder("judge", engine))
+
+
+def test_judged_duels_over_several_suites_share_alpha_and_correct_their_p_values() -> None:
+    suites = [suite_of(20), suite_of(30)]
+    duels = run_judged_duels(side("left", range(12), 30), side("right", [], 30), suites, Responder("judge", Scripted(likes_good)))
+    verdicts = [duel.verdict for duel in duels]
+    assert [verdict.alpha for verdict in verdicts] == [0.025, 0.025]
+    assert [verdict.wins for verdict in verdicts] == [12, 12]
+    assert all(verdict.p_value_corrected == pytest.approx(2 * verdicts[0].p_value, rel=0.5) for verdict in verdicts)
+
+
+def test_judge_of_a_table_out_of_money_has_judged_whole_examples(serving: Callable[..., Server]) -> None:
+    server = serving(counted("[[A]]", 100, 10))
+    spending = Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
+    models = [side(name, [], 20) for name in ("one", "two", "three")]
+    board = run_judged_table(models, suite_of(20), f"{server.url}#judge", RunSettings(spending=spending)).leaderboard
+    assert 0 < board.num_examples < 20
+    assert len(server.bodies) - 6 * board.num_examples < 6  # of the example it broke off in
 
 
 def test_judge_that_looks_at_the_order_only_decides_nothing() -> None:

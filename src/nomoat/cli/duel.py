@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +60,7 @@ def duel(
       nomoat duel LEFT RIGHT --suite sms_spam --suite banking77
       nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
+      nomoat duel --table A B C -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
@@ -84,66 +86,75 @@ def duel(
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
     settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending)
     rules = Rules(alpha=alpha, rope=rope)
+    how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
     only = loaded[0] if loaded else None
-    if judge is not None:
-        _show(_let_judge(sides, loaded, judge, judge_check, settings, rules), report, as_json)
+    if sides is None:
+        _show_table(_put_in_order(models, loaded, how), report, as_json)
     elif len(loaded) > 1:
-        _show_several(_fight_over_several(sides, loaded, report, settings, rules, stop_early), alpha, as_json)
-    elif sides is None:
-        _show_table(_put_in_order(models, only, settings, rules), report, as_json)
+        _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json)
     else:
-        _show(_fight(sides, only, settings, rules, stop_early), report, as_json)
+        _show(_fight(sides, only, how), report, as_json)
 
 
-def _let_judge(
-    sides: tuple[str, str] | None, suites: list[Suite], judge: str, check: str | None, settings: RunSettings, rules: Rules
-) -> Duel:
-    from nomoat.errors import UsageError
-    from nomoat.judge.duel import suite_of
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    """What the options say of a duel, whomever and whatever it is between and over."""
+
+    settings: RunSettings
+    rules: Rules
+    stop_early: bool
+    judge: str | None
+    check: str | None
+
+
+def _fight(sides: tuple[str, str], suite: Suite | None, how: _How) -> Duel:
+    from nomoat.judge.duel import run_duel, suite_of
     from nomoat.judge.judged import run_judged_duel
 
-    if sides is None or len(suites) > 1:
-        raise UsageError("a judge compares two models on one suite", hint="run the command once for each pair and suite")
-    suite = suite_of(*sides, suite=suites[0] if suites else None)
-    with judging.bars(settings) as with_bars:
-        return run_judged_duel(*sides, suite, judge, with_bars, check=check, rules=rules)
+    with judging.bars(how.settings) as settings:
+        if how.judge is None:
+            return run_duel(*sides, suite, settings, stop_early=how.stop_early, rules=how.rules)
+        asked = suite_of(*sides, suite=suite)
+        return run_judged_duel(*sides, asked, how.judge, settings, check=how.check, rules=how.rules)
 
 
-def _fight_over_several(
-    sides: tuple[str, str] | None,
-    suites: list[Suite],
-    report: Path | None,
-    settings: RunSettings,
-    rules: Rules,
-    stop_early: bool,
-) -> list[Duel]:
-    from nomoat.errors import UsageError
+def _fight_over_several(sides: tuple[str, str], suites: list[Suite], how: _How) -> list[Duel]:
     from nomoat.judge.duel import run_duels
+    from nomoat.judge.judged import run_judged_duels
 
-    if sides is None or report is not None:
-        what = "a leaderboard" if sides is None else "a report"
-        raise UsageError(f"{what} is over one suite, and {len(suites)} were named", hint="run the command once for each suite")
-    with judging.bars(settings) as with_bars:
-        return run_duels(*sides, suites, with_bars, stop_early=stop_early, rules=rules)
+    with judging.bars(how.settings) as settings:
+        if how.judge is None:
+            return run_duels(*sides, suites, settings, stop_early=how.stop_early, rules=how.rules)
+        return run_judged_duels(*sides, suites, how.judge, settings, check=how.check, rules=how.rules)
 
 
-def _put_in_order(models: list[str], suite: Suite | None, settings: RunSettings, rules: Rules) -> Ordered:
+def _put_in_order(models: list[str], suites: list[Suite], how: _How) -> Ordered:
+    from nomoat.errors import UsageError
+    from nomoat.judge.duel import suite_of
+    from nomoat.judge.judged import run_judged_table
     from nomoat.judge.table import run_table
 
-    with judging.bars(settings) as with_bars:
-        return run_table(models, suite, with_bars, rules=rules)
+    if len(suites) > 1:
+        raise UsageError(
+            f"a leaderboard is over one suite, and {len(suites)} were named", hint="run the command once for each suite"
+        )  # fmt: skip
+    suite = suites[0] if suites else None
+    with judging.bars(how.settings) as settings:
+        if how.judge is None:
+            return run_table(models, suite, settings, rules=how.rules)
+        return run_judged_table(
+            models, suite_of(*models, suite=suite), how.judge, settings, check=how.check, rules=how.rules
+        )  # fmt: skip
 
 
-def _fight(sides: tuple[str, str], suite: Suite | None, settings: RunSettings, rules: Rules, stop_early: bool) -> Duel:
-    from nomoat.judge.duel import run_duel
+def _show_several(fought: list[Duel], alpha: float, report: Path | None, as_json: bool) -> None:
+    from nomoat.judge.report import write_duels_report
 
-    with judging.bars(settings) as with_bars:
-        return run_duel(*sides, suite, with_bars, stop_early=stop_early, rules=rules)
-
-
-def _show_several(fought: list[Duel], alpha: float, as_json: bool) -> None:
     verdicts = [duel.verdict for duel in fought]
     console.print_json(verdicts) if as_json else print_several(verdicts, alpha)
+    if report is not None:
+        write_duels_report(fought, report)
+        console.say(f"report: {report}")
     judging.end(next((verdict.partial for verdict in verdicts if verdict.partial), ""))
 
 
@@ -162,11 +173,11 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
     for title in ("suite", "items", "difference", "corrected p", "ahead"):
         rows.add_column(title, overflow="fold")
     for verdict in verdicts:
-        ahead = {"left": left, "right": right, "equal": "practically equal", "undecided": "too close to call"}[verdict.winner]
         cells = (wording.render_items(verdict), wording.render_difference(verdict))
         p_value = wording.render_p_value(verdict.p_value_corrected if verdict.p_value_corrected is not None else verdict.p_value)
-        rows.add_row(*(Text(cell) for cell in (verdict.suite, *cells, p_value, ahead)))
+        rows.add_row(*(Text(cell) for cell in (verdict.suite, *cells, p_value, wording.render_ahead(verdict))))
     out.print(rows)
+    judging.print_words(wording.several_sentence(verdicts), ())
     for verdict in verdicts:
         judging.print_words(verdict.sentence, verdict.notes)
 

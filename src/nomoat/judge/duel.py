@@ -90,7 +90,12 @@ def run_duel(
             note = f"{why}: each side answered everything, and the duel could not stop early"
             return ask_all(notes=(note,))
         planned = replace(planned, examples=tuple(random.Random(settings.seed).sample(planned.examples, len(planned.examples))))
-        asking = [Asking(model=model, suite=planned, store=store, settings=settings) for model in both]
+        is_same = both[0].ref == both[1].ref  # a model against itself has two bars
+        labels = (f"{both[0].ref} (left)", f"{both[1].ref} (right)") if is_same else ("", "")
+        asking = [
+            Asking(model=model, label=label, suite=planned, store=store, settings=settings)
+            for model, label in zip(both, labels, strict=True)
+        ]
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
         evaluations = in_common([side.evaluation(notes=notes) for side in asking])
     return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed),))
@@ -109,13 +114,21 @@ def run_duels(
 
     Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm).
     """
-    shared = replace(rules, alpha=rules.alpha / len(suites))
+    shared = share_of(rules, len(suites))
     settings = settings or RunSettings()  # one budget for all
-    fought = [run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared) for suite in suites]
-    corrected = stats.holm([duel.verdict.p_value for duel in fought])
+    return corrected([run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared) for suite in suites])
+
+
+def share_of(rules: Rules, num_suites: int) -> Rules:
+    """The rules of each of several duels that are looked at together."""
+    return replace(rules, alpha=rules.alpha / num_suites)
+
+
+def corrected(fought: Sequence[Duel]) -> list[Duel]:
+    """The duels, with p-values corrected for their number (Holm)."""
+    p_values = stats.holm([duel.verdict.p_value for duel in fought])
     return [
-        replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value))
-        for duel, p_value in zip(fought, corrected, strict=True)
+        replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value)) for duel, p_value in zip(fought, p_values, strict=True)
     ]
 
 

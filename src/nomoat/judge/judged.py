@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement
+from nomoat.judge.duel import corrected, share_of
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, drawn, opened, opened_store
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, side_of
 from nomoat.records import Message
 from nomoat.responder import Responder, names_weights
@@ -36,36 +39,111 @@ def run_judged_duel(
     `check` names labelled pairs (`vicuna80`, or a JSONL file) that the judge's agreement is measured on first.
     Raises what `run_suite` raises for either side, and what asking the judge raises.
     """
-    settings = settings or RunSettings()
-    spending = settings.spending
+    return _judged((left, right), suite, judge, settings or RunSettings(), check=check, rules=rules).duels[0, 1]
+
+
+def run_judged_duels(
+    left: str | Responder,
+    right: str | Responder,
+    suites: Sequence[Suite],
+    judge: str | Responder,
+    settings: RunSettings | None = None,
+    *,
+    check: str | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> list[Duel]:
+    """`run_judged_duel` over each of several suites, corrected for their number as `run_duels` does it."""
+    shared = share_of(rules, len(suites))
+    settings = settings or RunSettings()  # one budget for all
+    return corrected([run_judged_duel(left, right, suite, judge, settings, check=check, rules=shared) for suite in suites])
+
+
+def run_judged_table(
+    models: Sequence[str | Responder],
+    suite: Suite,
+    judge: str | Responder,
+    settings: RunSettings | None = None,
+    *,
+    check: str | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> Table:
+    """Ask every model everything, and a judge about each two of them; put them in order of the pairs they won.
+
+    A model's score is its share of wins over all its pairs. Raises what `run_judged_duel` raises, UsageError as `run_table` does.
+    """
+    require_different(models)
+    judged = _judged(models, suite, judge, settings or RunSettings(), check=check, rules=rules)
+    return ordered(mean_sides(judged.duels, len(models), rules), judged.duels, rules, judged.notes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What a judge made of each two models, by their positions. `notes` are about the judge, over all pairs."""
+
+    duels: dict[tuple[int, int], Duel]
+    notes: tuple[str, ...]
+
+
+def _judged(
+    models: Sequence[str | Responder],
+    suite: Suite,
+    judge: str | Responder,
+    settings: RunSettings,
+    *,
+    check: str | None,
+    rules: Rules,
+) -> _Judged:
+    """Let all models answer, one after another, and the judge compare each two of them on each example."""
+    meetings = list(combinations(range(len(models)), 2))
     with opened_store(settings.store) as store:
-        ask = _asker(suite, store, settings)
-        refs = [side if isinstance(side, str) else side.ref for side in (left, right, judge)]
-        spending.begin_stage(*refs)
-        first = ask(left)
-        spending.begin_stage(*refs[1:])
-        one, other = in_common([first, ask(right)])
-        spending.begin_stage(refs[2])
+        sides = _answered(models, suite, judge, store, settings)
         with opened(judge) as model:
             judging = _judge(model, store, settings)
-            notes = _checked(judging, check, settings.seed)
-            conversations = _conversations(one), _conversations(other)
-            pairs = [
-                Pair(one=conversations[0][example.id], other=conversations[1][example.id], reference=example.target)
-                for example in one.suite.examples
-            ]
-            verdicts = judging.pairs(pairs)
-        known = [at for at, verdict in enumerate(verdicts) if verdict is not None]
-        read = [verdict for verdict in verdicts if verdict is not None]
+            checked = _checked(judging, check, settings.seed)
+            verdicts = judging.pairs(_pairs(sides, meetings), together=len(meetings))
+        rows = [verdicts[start : start + len(meetings)] for start in range(0, len(verdicts), len(meetings))]
+        known = [at for at, row in enumerate(rows) if None not in row]
+        read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        scores = [verdict.score for verdict in read]
-        one = _scored(one, PAIRS, known, scores, judging.failure)
-        other = _scored(other, PAIRS, known, [1 - score for score in scores], judging.failure)
-        for side in (one, other):
+        notes = (*_pair_notes(judging, read), *checked)
+        duels = {}
+        for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
+            left = _scored(sides[one], PAIRS, known, scores, judging)
+            right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
+            verdict = compare(left, right, rules=rules, notes=notes)
+            duels[one, other] = Duel(verdict=verdict, left=replace(left, side=verdict.left), right=replace(right, side=verdict.right))
+        for side in mean_sides(duels, len(models), rules):
             store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
-    notes = (*_pair_notes(judging, read), *notes)
-    verdict = compare(one, other, rules=rules, notes=notes)
-    return Duel(verdict=verdict, left=replace(one, side=verdict.left), right=replace(other, side=verdict.right))
+    return _Judged(duels=duels, notes=notes)
+
+
+def _scores_in(read: Sequence[PairVerdict], num_meetings: int) -> list[list[float]]:
+    """The score of each meeting, example by example."""
+    return [[verdict.score for verdict in read[start : start + num_meetings]] for start in range(0, len(read), num_meetings)]
+
+
+def _answered(
+    models: Sequence[str | Responder], suite: Suite, judge: str | Responder, store: AnswerStore, settings: RunSettings
+) -> list[Evaluation]:
+    """Every model's answers, to the examples that all answered. A budget keeps a share for each model to come, and for the judge."""
+    ask = _asker(suite, store, settings)
+    refs = [side if isinstance(side, str) else side.ref for side in (*models, judge)]
+    evaluations = []
+    for at, model in enumerate(models):
+        settings.spending.begin_stage(*refs[at:])
+        evaluations.append(ask(model))
+    settings.spending.begin_stage(refs[-1])
+    return in_common(evaluations)
+
+
+def _pairs(sides: Sequence[Evaluation], meetings: Sequence[tuple[int, int]]) -> list[Pair]:
+    """Example by example, each meeting's pair of answers."""
+    conversations = [_conversations(side) for side in sides]
+    return [
+        Pair(one=conversations[one][example.id], other=conversations[other][example.id], reference=example.target)
+        for example in sides[0].suite.examples
+        for one, other in meetings
+    ]
 
 
 def run_graded(
@@ -94,7 +172,7 @@ def run_graded(
             grades = judging.grades([(conversations[example.id], example.target) for example in graded.suite.examples])
         known = [at for at, grade in enumerate(grades) if grade is not None]
         _require_some(known, judging.failure)
-        result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging.failure)
+        result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
@@ -153,14 +231,14 @@ def _require_some(read: Sequence[object], failure: NomoatError | None) -> None:
         raise failure or DataError("the judge wrote nothing that could be read as a verdict", hint="choose a larger model as judge")
 
 
-def _scored(
-    evaluation: Evaluation, metric: Metric, known: Sequence[int], scores: Sequence[float], failure: NomoatError | None
-) -> Evaluation:
+def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores: Sequence[float], judging: Judge) -> Evaluation:
     """The evaluation with the judge's scores, cut down to what was judged."""
     suite = replace(evaluation.suite, metric=metric, examples=tuple(evaluation.suite.examples[at] for at in known))
     outcomes = tuple(replace(evaluation.outcomes[at], score=score) for at, score in zip(known, scores, strict=True))
     old = evaluation.side
-    side = side_of(old.model, old.licence, metric, outcomes, facts=old.facts, price=old.price, seed=evaluation.seed)
+    facts = {**old.facts, "judge": judging.model.ref}
+    side = side_of(old.model, old.licence, metric, outcomes, facts=facts, price=old.price, seed=evaluation.seed)
+    failure = judging.failure
     partial = evaluation.partial or (f"the judge did not judge all: {failure.message}" if failure else "")
     return replace(evaluation, suite=suite, outcomes=outcomes, side=side, partial=partial)
 

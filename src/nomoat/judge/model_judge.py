@@ -77,8 +77,11 @@ class Judge:
     cost_usd: float | None = 0.0
     num_bytes_out: int = 0
 
-    def pairs(self, pairs: Sequence[Pair]) -> list[PairVerdict | None]:
-        """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked."""
+    def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
+        """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
+
+        Each `together` pairs in a row are of one example: a budget is spent on whole examples, as far as equal answers let it.
+        """
         asked = [pair for pair in pairs if not pair.is_same]
 
         def requests(writes: bool) -> list[Request]:
@@ -89,7 +92,7 @@ class Judge:
                 for order in orders
             ]
 
-        found = self._texts(requests, judge_prompts.VERDICTS, together=2)
+        found = self._texts(requests, judge_prompts.VERDICTS, together=2 * together)
         verdicts = iter(
             None
             if first is None or second is None

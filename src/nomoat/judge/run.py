@@ -90,6 +90,7 @@ class Asking:
     suite: Suite
     store: AnswerStore
     settings: RunSettings
+    label: str = ""  # under which its progress is shown, if not its reference
     examples: list[Example] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     num_reused: int = 0
@@ -138,7 +139,7 @@ class Asking:
 
     def show(self, num_done: int) -> None:
         """Tell the progress how many of the examples asked now are answered."""
-        self.settings.progress(self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
+        self.settings.progress(self.label or self.model.ref, len(self.examples) + num_done, len(self.suite.examples))
 
     def _notes(self) -> Iterator[str]:
         if missing := self._missing():

@@ -17,7 +17,7 @@ from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import drawn, opened_store, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, groups_of, in_common, score_interval
 from nomoat.records import Leaderboard, Side, Standing, Verdict
 from nomoat.responder import Responder
 
@@ -47,8 +47,7 @@ def run_table(
     """
     settings = settings or RunSettings()
     names = [model if isinstance(model, str) else model.ref for model in models]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
+    require_different(models)
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
         return _reviewed_table(models, asked, settings, rules)
@@ -68,7 +67,7 @@ def run_table(
         )
         for one, other in combinations(range(len(models)), 2)
     }
-    return _ordered(evaluations, duels, rules)
+    return ordered(evaluations, duels, rules)
 
 
 def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: RunSettings, rules: Rules) -> Table:
@@ -79,27 +78,39 @@ def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: R
         except UnsupportedError:
             continue  # these two were never shown to the judge together
     _require_connected(len(models), list(duels), suite.name)
-    evaluations = []
-    for at in range(len(models)):
-        own = [fought.left if at == pair[0] else fought.right for pair, fought in duels.items() if at in pair]
-        outcomes = own[0].outcomes
-        means = [float(np.mean([side.outcomes[item].score for side in own])) for item in range(len(outcomes))]
-        scored = tuple(replace(outcome, score=score) for outcome, score in zip(outcomes, means, strict=True))
-        low, high = stats.mean_interval(means, confidence=1 - rules.alpha, seed=settings.seed)
-        side = replace(own[0].side, score=float(np.mean(means)), score_low=low, score_high=high)
-        evaluations.append(replace(own[0], outcomes=scored, side=side))
     note = f"{len(duels)} of {len(models) * (len(models) - 1) // 2} pairs were reviewed; a score is the mean over a model's pairs"
     every_note = [fought.verdict.notes for fought in duels.values()]
     shared = [text for text in every_note[0] if all(text in others for others in every_note)]
-    return _ordered(evaluations, duels, rules, (note, *shared))
+    return ordered(mean_sides(duels, len(models), rules), duels, rules, (note, *shared))
 
 
-def _ordered(
+def require_different(models: Sequence[str | Responder]) -> None:
+    """Raise UsageError for fewer than 2 models, or one named twice."""
+    names = [model if isinstance(model, str) else model.ref for model in models]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
+
+
+def mean_sides(duels: Mapping[tuple[int, int], Duel], num_models: int, rules: Rules) -> list[Evaluation]:
+    """Each model's scores, as the mean over the duels it was in; all duels are over the same examples."""
+    evaluations = []
+    for at in range(num_models):
+        own = [fought.left if at == pair[0] else fought.right for pair, fought in duels.items() if at in pair]
+        means = [float(np.mean([outcome.score for outcome in item])) for item in zip(*(side.outcomes for side in own), strict=True)]
+        scored = tuple(replace(outcome, score=score) for outcome, score in zip(own[0].outcomes, means, strict=True))
+        low, high = score_interval(own[0].suite.metric, means, alpha=rules.alpha, seed=own[0].seed, groups=groups_of(own[0].outcomes))
+        side = replace(own[0].side, score=float(np.mean(means)), score_low=low, score_high=high)
+        evaluations.append(replace(own[0], outcomes=scored, side=side))
+    return evaluations
+
+
+def ordered(
     evaluations: Sequence[Evaluation],
     duels: Mapping[tuple[int, int], Duel],
     rules: Rules,
     notes: Sequence[str] = (),
 ) -> Table:
+    """The table of these models (by position in `evaluations`), rated by who won which item of which duel."""
     first = evaluations[0]
     # I items, M models
     wins_IMM = np.zeros((len(first.outcomes), len(evaluations), len(evaluations)))
