@@ -123,6 +123,16 @@ class AnswerStore:
             ).fetchall()
         return [Outcome(**json.loads(text)) for (text,) in found]
 
+    def digests(self, suite: str) -> dict[str, str]:
+        """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
+        with self._translated():
+            found = self._db.execute(
+                "SELECT json_extract(outcome, '$.model'), model_digest FROM outcomes WHERE json_extract(outcome, '$.suite') = ? "
+                "GROUP BY 1, 2 ORDER BY max(unix_seconds)",
+                (suite,),
+            ).fetchall()
+        return {str(model): str(digest) for model, digest in found if not model.startswith("stored:")}
+
     def close(self) -> None:
         """Let go of the file. Calling it twice is fine."""
         self._db.close()

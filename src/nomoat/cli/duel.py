@@ -61,6 +61,7 @@ def duel(
       nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
       nomoat duel --table A B C -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
+      nomoat duel smollm2-135m stored:reviews/openai:gpt-4o-mini --suite reviews
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
@@ -68,7 +69,8 @@ def duel(
     practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`). `--all` asks
     everything, and knows the scores more closely.
 
-    The last two replay published comparisons from their stored answers and scores: see docs/replays.md.
+    `stored:SUITE/MODEL` stands for what MODEL answered here before, without the model. The last two replay published comparisons from
+    their stored answers and scores: see docs/replays.md.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending

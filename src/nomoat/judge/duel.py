@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from nomoat.asking.spending import STORED, Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
+from nomoat.judge.kept import is_kept
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import Asking, drawn, opened, opened_store, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
@@ -78,13 +80,13 @@ def run_duel(
     if is_recorded(asked):
         one, other = (recorded_evaluation(_ref(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
         return _judged(one, other, rules=rules)
-    both_stored = all(_ref(side).startswith(STORED) for side in (left, right))
+    both_stored = all(_ref(side).startswith(STORED) and not is_kept(_ref(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
         ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules)
         if not stop_early or both_stored:
             return ask_all()
         require_scorable(asked)
-        both = None if _has_groups(planned) else _loaded_together(left, right, stack)
+        both = None if _has_groups(planned) else _loaded_together(left, right, store, stack)
         if both is None:
             why = "examples belong together in groups" if _has_groups(planned) else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
@@ -161,11 +163,13 @@ def _has_groups(suite: Suite) -> bool:
     return any(example.group or example.follows for example in suite.examples)
 
 
-def _loaded_together(left: str | Responder, right: str | Responder, stack: ExitStack) -> tuple[Responder, Responder] | None:
+def _loaded_together(
+    left: str | Responder, right: str | Responder, store: AnswerStore, stack: ExitStack
+) -> tuple[Responder, Responder] | None:
     """Both models at once, until the stack is closed; None if memory does not hold them."""
     with ExitStack() as opening:
         try:
-            both = opening.enter_context(opened(left)), opening.enter_context(opened(right))
+            both = opening.enter_context(opened(left, store)), opening.enter_context(opened(right, store))
         except NotEnoughMemoryError:
             return None
         stack.push(opening.pop_all())

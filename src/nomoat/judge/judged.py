@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from nomoat.asking.spending import STORED
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement
@@ -112,7 +113,8 @@ def _judged(
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
             verdict = compare(left, right, rules=rules, notes=notes)
             duels[one, other] = Duel(verdict=verdict, left=replace(left, side=verdict.left), right=replace(right, side=verdict.right))
-        for side in mean_sides(duels, len(models), rules):
+        asked_here = [side for side in mean_sides(duels, len(models), rules) if not side.side.model.startswith(STORED)]
+        for side in asked_here:
             store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
     return _Judged(duels=duels, notes=notes)
 
@@ -186,7 +188,7 @@ def _asker(suite: Suite, store: AnswerStore, settings: RunSettings) -> Callable[
     asked, notes = drawn(replace(suite, metric="judge", max_new_tokens=tokens), settings.limit, settings.seed)
 
     def ask(side: str | Responder) -> Evaluation:
-        with opened(side) as model:
+        with opened(side, store) as model:
             asking = Asking(model=model, suite=asked, store=store, settings=settings)
             asking.ask(asked.examples)
             return asking.evaluation(notes=notes)

@@ -21,6 +21,7 @@ from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
+from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
@@ -66,7 +67,7 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         ref = responder if isinstance(responder, str) else responder.ref
         return recorded_evaluation(ref, suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
-    with opened(responder) as model, opened_store(settings.store) as store:
+    with opened_store(settings.store) as store, opened(responder, store) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes)
@@ -106,19 +107,41 @@ class Asking:
 
         Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
         """
+        if isinstance(self.model.engine, KeptEngine):
+            examples = self._kept(examples)
         outcomes = (
             _by_choice(self, examples) if self.suite.metric == "choice" and not self.writes_choices else _by_text(self, examples)
         )
         answered = {outcome.example_id for outcome in outcomes}
         self.examples += [example for example in examples if example.id in answered]
         self.outcomes += outcomes
-        if self.suite.metric != "judge":  # whose scores are still to come
+        # A judge's scores are still to come; kept answers have their outcomes already.
+        if self.suite.metric != "judge" and not isinstance(self.model.engine, KeptEngine):
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
+
+    def _kept(self, examples: Sequence[Example]) -> list[Example]:
+        """Those that a model which is not here was asked before; one that follows another is known once that one is asked."""
+        digest = self.model.digest
+        if self.suite.metric == "choice" and not self.writes_choices:
+            scored = [e for e in examples if self.store.choice_scores(digest, self.request(e), e.choices) is not None]
+            if scored:
+                return scored
+            self.writes_choices = any(
+                self.store.answer(digest, replace(self, writes_choices=True).request(e)) is not None for e in examples
+            )
+            if not self.writes_choices:
+                return []
+        return [e for e in examples if e.follows or self.store.answer(digest, self.request(e)) is not None]
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
         """What the answers so far come to. Raises the failure if there is not one answer."""
         if not self.outcomes and self.failure is not None:
             raise self.failure
+        if not self.outcomes:
+            raise DataError(
+                f"`{self.model.ref}` holds no answers to these questions",
+                hint="name the --limit and --seed, and the same --judge or none, that they were asked with",
+            )
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price, seed=seed)
@@ -146,6 +169,9 @@ class Asking:
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
         yield from getattr(self.model.engine, "notes", ())
+        if isinstance(self.model.engine, KeptEngine):
+            count = f"{len(self.examples):,} of {len(self.suite.examples):,}"
+            yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
         if self.num_filtered:
             yield (
                 f"{self.num_filtered:,} of {len(self.examples):,} questions were stopped by the content filter of `{self.model.ref}`: "
@@ -177,7 +203,8 @@ class Asking:
             messages = choices.written_question(self.suite, example)
             return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
-        if not self.suite.chat and not self.model.ref.startswith(tuple(f"{name}:" for name in CLOUD_PROVIDERS)):
+        asked_as = self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
+        if not self.suite.chat and not asked_as.startswith(tuple(f"{name}:" for name in CLOUD_PROVIDERS)):
             return Request(prompt=example.messages[-1].content, **common)
         return Request(messages=(*self.histories.get(example.follows, ()), *example.messages), **common)
 
@@ -337,10 +364,15 @@ def _conversations(examples: Sequence[Example]) -> list[list[Example]]:
 
 
 @contextmanager
-def opened(responder: str | Responder) -> Iterator[Responder]:
-    """A responder given is the caller's to close; one loaded here is closed here."""
+def opened(responder: str | Responder, store: AnswerStore | None = None) -> Iterator[Responder]:
+    """A responder given is the caller's to close; one loaded here is closed here. Kept answers are looked for in `store`."""
     if isinstance(responder, Responder):
         yield responder
+        return
+    if is_kept(responder):
+        with opened_store(store) as answers:
+            kept = kept_responder(responder, answers)
+        yield kept
         return
     with responders.load(responder) as loaded:
         yield loaded

@@ -1,0 +1,69 @@
+"""`stored:SUITE/MODEL` where MODEL is one that answered SUITE here before: its kept answers, without the model or its server.
+
+Answers and likelihoods are found in the store under the digest of the model that gave them. What was never asked has no answer, and is
+left out by `Asking.ask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from nomoat.asking.spending import STORED
+from nomoat.asking.store import AnswerStore
+from nomoat.catalog.datasets import pull_dataset
+from nomoat.engine.stored import stored_names
+from nomoat.errors import UnknownModelError, UnsupportedError
+from nomoat.judge.builtin import BUILT_IN
+from nomoat.judge.suites import STORED_ONLY
+from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.responder import Responder
+
+
+class KeptEngine:
+    """The place of a model that is not here. `model` is the reference it was asked under."""
+
+    is_local = True
+    context_tokens: int | None = None
+
+    def __init__(self, model: str, digest: str) -> None:
+        self.model = model
+        self.digest = digest
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        raise UnsupportedError(f"`{self.model}` was not asked this before, and its kept answers are all there is")
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError(f"the likelihoods `{self.model}` gave here are not kept")
+
+    def count_tokens(self, request: Request) -> int:
+        raise UnsupportedError(f"`{self.model}` is not loaded: there are only its kept answers")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def is_kept(ref: str) -> bool:
+    """Whether a reference means kept answers of this machine, and not published ones, or a model."""
+    suite, _, name = ref.removeprefix(STORED).partition("/")
+    if not ref.startswith(STORED) or not name:
+        return False
+    published = BUILT_IN.get(suite)
+    if published is None or published.metric not in STORED_ONLY:
+        return True
+    return not any(known.casefold().startswith(name.casefold()) for known in stored_names(pull_dataset(published.dataset)))
+
+
+def kept_responder(ref: str, store: AnswerStore) -> Responder:
+    """The responder of a reference that `is_kept`; MODEL may be cut short where only one begins so.
+
+    Raises UnknownModelError, naming the models that answered the suite.
+    """
+    suite, _, name = ref.removeprefix(STORED).partition("/")
+    known = store.digests(suite)
+    meant = [name] if name in known else [model for model in known if model.casefold().startswith(name.casefold())]
+    if len(meant) != 1:
+        there = (
+            f"answered `{suite}` here: {', '.join(known)}" if known else "run `nomoat eval MODEL SUITE` first: its answers are kept"
+        )
+        raise UnknownModelError(f"no answers of `{name}` to `{suite}` are kept", hint=there)
+    return Responder(ref, KeptEngine(meant[0], known[meant[0]]))
