@@ -15,7 +15,7 @@ LAYERS = {
     **dict.fromkeys(["catalog", "engine"], 2),
     "responder": 3,
     "asking": 4,
-    **dict.fromkeys(["tune", "judge", "route", "serve", "bench"], 5),
+    **dict.fromkeys(["tune", "distil", "judge", "route", "serve", "bench"], 5),
     "cli": 6,
     "__main__": 7,
 }

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from nomoat.catalog.licences import ChainVerdict
     from nomoat.catalog.memory import MemoryNeed
     from nomoat.engine.arch import Dimensions
     from nomoat.engine.openvino import OpenVINOEngine
@@ -341,16 +342,24 @@ def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions,
     return check
 
 
-def _licence(files: LocalFiles) -> str:
-    """Whether the model may be used commercially, in a few words: the chain's verdict and the terms that decide it."""
+def licence_chain(ref: str) -> ChainVerdict | None:
+    """What a local model may be used for, with all it was made from; None for a model elsewhere. Raises what `find_files` raises."""
+    return _chain(find_files(ref)) if names_weights(ref) else None
+
+
+def _chain(files: LocalFiles) -> ChainVerdict:
     from nomoat.catalog import cards, licences
 
     card = cards.find(files.name)
     if files.adapter is None:
-        found = licences.chain(None) if card is None else licences.verdict(card)
-    else:
-        provenance = json.loads((files.adapter / "provenance.json").read_text(encoding="utf-8"))
-        found = licences.from_dict(provenance["licence"])
+        return licences.chain(None) if card is None else licences.verdict(card)
+    provenance = json.loads((files.adapter / "provenance.json").read_text(encoding="utf-8"))
+    return licences.from_dict(provenance["licence"])
+
+
+def _licence(files: LocalFiles) -> str:
+    """Whether the model may be used commercially, in a few words: the chain's verdict and the terms that decide it."""
+    found = _chain(files)
     return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in found.deciding))})"
 
 

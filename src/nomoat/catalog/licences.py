@@ -6,6 +6,7 @@ What this does not cover: the corpora of pre-training, patents, data protection,
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from nomoat.catalog import cards
+from nomoat.errors import UsageError
 from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent
 
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
@@ -93,15 +95,52 @@ def chain(base: ModelCard | None, extra: Iterable[Parent] = ()) -> ChainVerdict:
     return _verdict([*start, *(_link(parent) for parent in extra)])
 
 
-def teacher(ref: str) -> Parent:
-    """What a model reference is as a teacher: whose terms bind what its output trains. Unknown if nomoat cannot tell."""
+def require_known(licence_id: str) -> None:
+    """Raise UsageError for an id that is not in the catalogue: mistyped, it would make every verdict "unknown" without a word."""
+    if licence_id not in licences():
+        near = difflib.get_close_matches(licence_id.lower(), licences(), n=1, cutoff=0.6)
+        raise UsageError(
+            f"no terms are called `{licence_id}`",
+            hint=f"{f'did you mean `{near[0]}`? ' if near else ''}those known are: {', '.join(licences())}",
+        )
+
+
+def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
+    """What a model reference is as a teacher: whose terms bind what its output trains. Unknown if nomoat cannot tell.
+
+    `for_assistant`: its output is to train a general assistant, which competes with those OpenAI makes.
+    """
     provider, _, _ = ref.partition(":")
     card = cards.find(ref)
+    if provider == "openai" and for_assistant:
+        return Parent(kind="teacher", name=ref, licence="openai-assistant")
     if provider in OUTPUT_TERMS:
         return Parent(kind="teacher", name=ref, licence=OUTPUT_TERMS[provider])
     if card is not None:
         return Parent(kind="teacher", name=ref, licence=card.licence, source=card.licence_source, confirmed=card.licence_confirmed)
     return Parent(kind="teacher", name=ref, licence="unknown")
+
+
+def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = False) -> tuple[Parent, ...]:
+    """The teacher `ref`, with all it was made from itself, as parents of what it teaches. `found` is its own chain, where known."""
+    if found is None:
+        return (teacher(ref, for_assistant=for_assistant),)
+    return tuple(
+        Parent(
+            kind="teacher",
+            name=ref if link.name == ref else f"{ref} ({link.role} {link.name})",
+            licence=link.licence,
+            source=link.source,
+            confirmed=link.confirmed,
+        )
+        for link in found.links
+        if link.licence != "own"
+    )
+
+
+def of_parents(parents: Iterable[Parent]) -> ChainVerdict:
+    """The verdict on data made from these."""
+    return _verdict(_link(parent) for parent in parents)
 
 
 def as_dict(found: ChainVerdict) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nomoat import __version__
 from nomoat.cli.bench import bench
 from nomoat.cli.config import config
 from nomoat.cli.demo import demo
+from nomoat.cli.distil import distil
 from nomoat.cli.duel import duel
 from nomoat.cli.eval import eval_
 from nomoat.cli.export import export
@@ -44,7 +45,7 @@ app = typer.Typer(
       nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
     """,
 )
-for command in (demo, pull, models, show, rm, run, serve, tune, export, duel, bench, config):
+for command in (demo, pull, models, show, rm, run, serve, distil, tune, export, duel, bench, config):
     app.command()(command)
 app.command("eval")(eval_)
 app.add_typer(route, name="route")

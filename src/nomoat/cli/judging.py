@@ -1,9 +1,9 @@
-"""What `nomoat eval` and `nomoat duel` share: progress bars, the table of what a model's answers took, an orderly stop."""
+"""What `nomoat eval`, `nomoat duel` and `nomoat distil` share: bars, the table of what a model's answers took, an orderly stop."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars(settings: RunSettings) -> Iterator[RunSettings]:
-    """The settings with a progress that shows a bar for each model on stderr, if that is a terminal.
+    """The settings with a progress that shows a bar for each model, as `counting_bars` does."""
+    with counting_bars("answers") as show:
+        yield replace(settings, progress=show)
 
-    Ctrl-C ends the command, and says that what was answered is kept.
-    """
+
+@contextmanager
+def counting_bars(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each model on stderr, if that is a terminal; `what` is counted. Ctrl-C ends the command, and says what is kept."""
     try:
         # rich ends a bar that nobody can see with an empty line.
         with console.item_progress() if sys.stderr.isatty() else nullcontext() as progress:
@@ -39,11 +43,11 @@ def bars(settings: RunSettings) -> Iterator[RunSettings]:
                     return
                 task, last = tasks.get(model, (None, 0))
                 if task is None or done < last:  # a model may answer twice: against itself, or once more without likelihoods
-                    task = progress.add_task(model, total=total, info="answers")
+                    task = progress.add_task(model, total=total, info=what)
                 tasks[model] = (task, done)
                 progress.update(task, completed=done, total=total)
 
-            yield replace(settings, progress=show)
+            yield show
     except KeyboardInterrupt as exc:
         from nomoat.asking.store import default_path
 

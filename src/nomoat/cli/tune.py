@@ -13,6 +13,7 @@ from nomoat.cli import console
 from nomoat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.prepare import Prepared, Settings
     from nomoat.tune.train import Progress
 
@@ -54,8 +55,10 @@ def tune(
 
     The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
     """
+    from nomoat.catalog import licences
     from nomoat.tune import adapter, prepare
 
+    licences.require_known(data_licence)
     if not dry_run:
         if not name:
             raise UsageError("the adapter needs a name", hint="give --name, or --dry-run to look at the data only")
@@ -76,6 +79,8 @@ def tune(
         console.print_json(provenance)
         return
     _say_result(provenance["metrics"])
+    if prepared.sidecar is not None:
+        say_terms(licences.from_dict(provenance["licence"]))
     console.say(f"wrote {folder}")
     console.say(f'try it: nomoat run {base}+{name} "..."')
 
@@ -92,6 +97,9 @@ def say_survey(prepared: Prepared) -> None:
         shown = list(survey.labels.items())
         rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
         console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
+    if prepared.sidecar is not None:
+        changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
+        console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
     if survey.duplicates:
         contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
         console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")
@@ -104,6 +112,14 @@ def say_survey(prepared: Prepared) -> None:
         console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
     steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"
     console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
+
+
+def say_terms(found: ChainVerdict) -> None:
+    """What the result may be used for, and why not, or under which conditions."""
+    from nomoat.cli import facts as words
+
+    for line in (words.use_line(found), *(f"  {reason}" for reason in words.reasons(found))):
+        console.say(line)
 
 
 def _say_result(metrics: dict[str, Any]) -> None:

@@ -24,7 +24,9 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What an adapter is made from. `task` says how the data was turned into prompts; `data_licence` is a licence's id."""
+    """What an adapter is made from. `task` says how the data was turned into prompts; `data_licence` is a licence's id; `teachers` are
+    those that wrote the data, and what they showed.
+    """
 
     base: str
     weights: Path
@@ -33,6 +35,7 @@ class Origin:
     num_lessons: int
     settings: dict[str, Any]
     task: dict[str, Any]
+    teachers: tuple[Parent, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """As it is written into `provenance.json`, and compared before a training is resumed."""
@@ -151,8 +154,8 @@ def _checkpoint_folder(target: Path) -> Path:
 
 
 def _licence(origin: Origin) -> dict[str, Any]:
-    """The licence chain of the result: the base's, and the data it learned from."""
+    """The licence chain of the result: the base's, the data it learned from, and who wrote that."""
     from nomoat.catalog import cards, licences
 
     learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    return licences.as_dict(licences.chain(cards.find(origin.base), [learned_from]))
+    return licences.as_dict(licences.chain(cards.find(origin.base), [learned_from, *origin.teachers]))

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from nomoat import responder
+from nomoat.catalog import sidecar
+from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, tokenizer
 from nomoat.engine.arch import Architecture, Dimensions
@@ -86,7 +88,10 @@ class Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A training that could start now. `options` are the words the data was read with; they enter the provenance."""
+    """A training that could start now. `options` are the words the data was read with; they enter the provenance.
+
+    `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
+    """
 
     base: str
     weights: Path
@@ -98,6 +103,7 @@ class Prepared:
     survey: Survey
     settings: Chosen
     options: dict[str, Any]
+    sidecar: Sidecar | None
 
 
 def prepare(
@@ -139,6 +145,7 @@ def prepare(
         base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, survey=survey,
         settings=chosen(settings, num_lessons=len(samples), width=sizes.width),
         options={**columns, "instruction": instruction, "test": None if test is None else str(test)},
+        sidecar=sidecar.find(data.path),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import torch
 from scipy import stats
 
 from nomoat import config, hardware, paths
+from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.tune import adapter, prepare, qlora
 from nomoat.tune.network import Network
@@ -56,10 +57,11 @@ def tune(base: str, data_path: str | Path, *, name: str, data_licence: str = "ow
     """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
 
     `options` are those of `prepare.prepare`. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
-    enters the adapter's licence chain.
+    enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError.
     """
+    licences.require_known(data_licence)
     adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(base, data_path, **options)
     return learn(
@@ -73,10 +75,12 @@ def learn(
 ) -> Path:  # fmt: skip
     """`tune`, with the data prepared already."""
     say = on_message or (lambda text: None)
+    licences.require_known(data_licence)
     target = adapter.reserve(name, replace=replace, resume=resume)
     origin = adapter.Origin(
         base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
         num_lessons=len(prepared.data.lessons), settings=asdict(prepared.settings), task=prepared.options,
+        teachers=prepared.sidecar.parents if prepared.sidecar else (),
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
     with paths.alone(target, busy=busy):  # they would write into one checkpoint

@@ -1,0 +1,75 @@
+"""What stands beside a file that a model wrote: who taught it, and on what terms. `distil` writes it, `tune` reads it.
+
+`tasks.jsonl` has `tasks.jsonl.provenance.json`. A file that was renamed is found by its sha256, among the sidecars of its folder.
+What this does not cover: a file that was moved without its sidecar, and rows that were copied into another file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nomoat import paths
+from nomoat.errors import BadFileError
+from nomoat.records import Parent
+
+SUFFIX = ".provenance.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """`parents` are what the file was made from: teachers and data. `is_of_this_content`: the file was not changed since."""
+
+    teacher: str
+    parents: tuple[Parent, ...]
+    is_of_this_content: bool
+    facts: dict[str, Any]
+
+
+def path_of(data: Path) -> Path:
+    """Where the sidecar of a file stands."""
+    return data.with_name(data.name + SUFFIX)
+
+
+def save(data: Path, *, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> None:
+    """Write the sidecar of a file that is there already."""
+    known = {"file": data.name, "sha256": paths.sha256_of(data), "teacher": teacher, "made_from": [asdict(one) for one in parents]}
+    with paths.whole_file(path_of(data)) as part:
+        part.write_text(json.dumps({**known, **facts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def find(data: Path) -> Sidecar | None:
+    """The sidecar of a file; one of its name counts even where the file was changed since. Raises BadFileError for a broken one."""
+    own = path_of(data)
+    others = sorted(path for path in data.parent.glob(f"*{SUFFIX}") if path != own)
+    if not own.exists() and not others:
+        return None
+    sha256 = paths.sha256_of(data)
+    if own.exists():
+        return _read(own, sha256)
+    same = (path for path in others if _facts(path).get("sha256") == sha256)
+    return next((_read(path, sha256) for path in same), None)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a file of that name says, if it is one of ours."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path, sha256: str) -> Sidecar:
+    facts = _facts(path)
+    try:
+        parents = tuple(Parent(**row) for row in facts["made_from"])
+        return Sidecar(teacher=facts["teacher"], parents=parents, is_of_this_content=facts["sha256"] == sha256, facts=facts)
+    except (KeyError, TypeError) as exc:
+        raise BadFileError(
+            f"`{path}` should say which teacher wrote the file beside it, and does not",
+            hint="run the same `nomoat distil` again: it asks nothing twice, and writes it anew",
+        ) from exc

@@ -1,0 +1,63 @@
+"""What a teacher made, as files: Alpaca JSONL or a table, with a sidecar that says who made it and on what terms."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nomoat import __version__, paths, tasks
+from nomoat.catalog import sidecar
+from nomoat.distil.label import Label
+from nomoat.errors import UsageError
+from nomoat.records import Parent
+
+
+def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
+    """Refuse to write over a file that is not an earlier state of the same work. `settings` decide what it is made of."""
+    if target.is_dir():
+        raise UsageError(f"`{target}` is a folder", hint=f"name a file: --out {target / 'tasks.jsonl'}")
+    if target.exists() and not replace:
+        found = sidecar.find(target)
+        if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
+            raise UsageError(
+                f"`{target}` is there already, and not from this teacher with these settings",
+                hint="choose another --out, or --replace it",
+            )
+    paths.require_writable(target)
+
+
+def save_rows(target: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """JSONL, whole or not at all."""
+    with paths.whole_file(target) as part:
+        part.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+
+
+def save_labels(target: Path, labels: Sequence[Label]) -> None:
+    """A table of text, label and, where there is one, confidence; whole or not at all. Tabs between the columns of a .tsv."""
+    with_confidence = any(one.confidence is not None for one in labels)
+    columns = ["text", "label", *(["confidence"] if with_confidence else [])]
+    delimiter = "\t" if target.suffix.lower() in tasks.TAB_SUFFIXES else ","
+    with paths.whole_file(target) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, delimiter=delimiter, extrasaction="ignore")
+        writer.writeheader()
+        for one in labels:
+            writer.writerow({**asdict(one), "confidence": "" if one.confidence is None else f"{one.confidence:.4f}"})
+
+
+def save_sidecar(
+    target: Path, *, teacher: str, parents: Sequence[Parent], settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Say beside the file who made it; the facts as they were written."""
+    known = {
+        "nomoat": __version__,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": dict(settings),
+        **facts,
+    }
+    sidecar.save(target, teacher=teacher, parents=parents, facts=known)
+    return {"teacher": teacher, "made_from": [asdict(one) for one in parents], **known}

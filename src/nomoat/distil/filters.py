@@ -1,0 +1,86 @@
+"""Which tasks of a teacher are kept: Alpaca's rules, and for Korean what they mean there.
+
+Source: generate_instruction.py of tatsu-lab/stanford_alpaca @ 761dc5b. It drops what does not begin with ASCII; here any letter or
+digit will do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from nomoat.distil.prompts import Task
+from nomoat.rouge import rouge_l
+
+MIN_WORDS, MAX_WORDS = 4, 150
+SYLLABLES_A_WORD = 2  # of Korean, Chinese and Japanese: `이 글을 요약해 줘` has four words and seven syllables
+MAX_SIMILARITY = 0.7
+# What a model of text can neither see nor make.
+NOT_TEXT = re.compile(
+    r"\b(?:images?|graphs?|pictures?|photos?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b"
+    r"|이미지|사진|그림|그래프|파일|동영상|비디오|오디오|음악을|도표|순서도",
+    re.IGNORECASE,
+)
+PROGRAM = re.compile(r"write an? program|프로그램을 (?:작성|만들)", re.IGNORECASE)
+SYLLABLE = re.compile(r"[\uac00-\ud7a3\u3040-\u30ff\u4e00-\u9fff]")
+PIECE = re.compile(rf"{SYLLABLE.pattern}|[^\W_]+?(?={SYLLABLE.pattern}|[\W_]|$)")
+
+
+def reason_to_drop(task: Task) -> str | None:
+    """Why a task is not kept, whatever the others are; None if it is kept."""
+    instruction = task.instruction
+    length = _length(instruction)
+    checks = {
+        "no instruction": not instruction,
+        "no answer": not task.output,
+        "too short": length < MIN_WORDS,
+        "too long": length > MAX_WORDS,
+        "begins with no letter or digit": not instruction[:1].isalnum(),
+        "about images, sound or files": NOT_TEXT.search(instruction) is not None,
+        "asks for a program": PROGRAM.match(instruction) is not None,
+    }
+    return next((reason for reason, applies in checks.items() if applies), None)
+
+
+def pieces(text: str) -> list[str]:
+    """What instructions are compared by: words, but each syllable of Korean, Chinese and Japanese by itself.
+
+    Korean's endings would make the same request a new one: 요약하세요, 요약해 주세요.
+    """
+    return PIECE.findall(text.lower())
+
+
+class Novelty:
+    """The instructions so far. One is new if its ROUGE-L F1 with each of them is at most 0.7, as in Alpaca."""
+
+    def __init__(self, instructions: Iterable[str] = ()) -> None:
+        self._known: list[list[str]] = []
+        self._where: dict[str, list[tuple[int, int]]] = defaultdict(list)  # piece -> (instruction, how often)
+        for instruction in instructions:
+            self.add(instruction)
+
+    def add(self, instruction: str) -> None:
+        """From now on, what is like this one is not new."""
+        found = pieces(instruction)
+        for piece, count in Counter(found).items():
+            self._where[piece].append((len(self._known), count))
+        self._known.append(found)
+
+    def is_new(self, instruction: str) -> bool:
+        """Whether it is unlike all so far."""
+        found = pieces(instruction)
+        return all(rouge_l(found, self._known[at]) <= MAX_SIMILARITY for at in self._candidates(found))
+
+    def _candidates(self, found: Sequence[str]) -> Iterable[int]:
+        """Those that could be like it: a common subsequence is no longer than what two texts have in common in any order."""
+        common: Counter[int] = Counter()
+        for piece, count in Counter(found).items():
+            for at, times in self._where.get(piece, ()):
+                common[at] += min(count, times)
+        return (at for at, most in common.items() if 2 * most > MAX_SIMILARITY * (len(found) + len(self._known[at])))
+
+
+def _length(text: str) -> float:
+    """In words; a text of syllables has at least as many as its syllables make."""
+    return max(len(text.split()), len(SYLLABLE.findall(text)) / SYLLABLES_A_WORD)

@@ -1,0 +1,185 @@
+"""Self-instruct as Alpaca did it: a teacher is shown a few seed tasks and asked for more; what is new and well formed is kept.
+
+What request number N shows is drawn from the seeds alone, by the seed and N. So the same command asks the same again, whatever was
+answered before: stored answers are found, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nomoat import paths
+from nomoat.asking.answers import collect
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
+from nomoat.distil.filters import Novelty, reason_to_drop
+from nomoat.distil.prompts import Task, parse_tasks, render_request
+from nomoat.distil.spent import Spent
+from nomoat.errors import BudgetReachedError, DataError, NomoatError
+from nomoat.records import Completion, Message, Request
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.textfiles import read_jsonl
+
+SEEDS = "alpaca-seeds"
+SEEDS_FILE = "seed_tasks.jsonl"
+EXAMPLES_A_REQUEST = 3
+TOKENS_A_TASK = 200
+PATIENCE = 5  # asked at most so many times as often as would do if every task were kept
+MAX_VAIN_WAVES = 3  # so many times in a row nothing was answered
+NOT_NEW = "like one before"
+CUT_OFF = "cut off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeds:
+    """The tasks that are shown to the teacher. `sha256` is of their file."""
+
+    name: str
+    sha256: str
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is asked. `max_requests` None is five times as many as would do if every task were kept."""
+
+    seeds: Seeds
+    num_tasks: int = 100
+    tasks_a_request: int = 10
+    max_requests: int | None = None
+    temperature: float = 0.7
+    seed: int = 0
+    language: str | None = None
+
+    def most_requests(self) -> int:
+        """More are not made."""
+        return self.max_requests or PATIENCE * math.ceil(self.num_tasks / self.tasks_a_request)
+
+    def request(self, number: int) -> Request:
+        """What is asked the `number`th time, counted from 0."""
+        draw = random.Random(f"{self.seed} {number}")
+        shown = draw.sample(self.seeds.tasks, min(EXAMPLES_A_REQUEST, len(self.seeds.tasks)))
+        text = render_request(shown, self.tasks_a_request, language=self.language)
+        return Request(
+            messages=(Message(role="user", content=text),),
+            max_new_tokens=TOKENS_A_TASK * self.tasks_a_request,
+            temperature=self.temperature,
+            seed=self.seed + number,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides which tasks come out, but for their number."""
+        return {
+            "seeds": self.seeds.name,
+            "seeds_sha256": self.seeds.sha256,
+            "tasks_a_request": self.tasks_a_request,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "language": self.language,
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Distilled:
+    """`dropped`: how many tasks were not kept, by reason. `partial`: why there are fewer than asked for; empty if there are not."""
+
+    tasks: list[Task] = field(default_factory=list)
+    num_offered: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    spent: Spent
+    partial: str = ""
+
+
+def read_seeds(path: Path, *, name: str | None = None) -> Seeds:
+    """Tasks of a JSONL file: Alpaca's `instruction`, `input`, `output`, or self-instruct's `instances` of the last two.
+
+    Raises DataError with the line of what is neither.
+    """
+    found = []
+    for line, row in read_jsonl(path):
+        instances = row.get("instances")
+        first = instances[0] if isinstance(instances, list) and instances and isinstance(instances[0], dict) else row
+        parts = {"instruction": row.get("instruction"), "input": first.get("input", ""), "output": first.get("output")}
+        for part, value in parts.items():
+            if not isinstance(value, str) or (part != "input" and not value.strip()):
+                raise DataError(
+                    f"`{path}`, line {line}: `{part}` is {value!r}", hint='a seed is {"instruction": ..., "input": ..., "output": ...}'
+                )
+        found.append(Task(**{part: str(value).strip() for part, value in parts.items()}))
+    return Seeds(name=name or path.name, sha256=paths.sha256_of(path), tasks=tuple(found))
+
+
+def distil(
+    teacher: Responder,
+    plan: Plan,
+    *,
+    store: AnswerStore,
+    spending: Spending | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Distilled:
+    """New tasks of this teacher; `progress` is told how many there are, of how many.
+
+    They are fewer than the plan's where the budget is used up, where requests failed, or where the teacher says little that is new.
+    Raises what no further request would fare better with, and the failure if nothing was answered at all.
+    """
+    spending = Spending() if spending is None else spending
+    found = Distilled(spent=Spent(pricing=spending.pricing(teacher)))
+    novelty = Novelty(task.instruction for task in plan.seeds.tasks)
+    num_asked, num_vain, failure = 0, 0, None
+    while len(found.tasks) < plan.num_tasks and num_asked < plan.most_requests() and num_vain < MAX_VAIN_WAVES:
+        missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
+        wave = [plan.request(num_asked + at) for at in range(min(missing, concurrency, plan.most_requests() - num_asked))]
+        num_asked += len(wave)
+        collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency)
+        found.spent.add(collected)
+        failure = failure or collected.failure
+        for request in wave:
+            if request in collected.answers:
+                _sort(collected.answers[request], plan, novelty, found)
+        progress(len(found.tasks), plan.num_tasks)
+        num_vain = 0 if collected.answers else num_vain + 1
+        if isinstance(collected.failure, BudgetReachedError):
+            break
+    if failure is not None and not found.spent.num_answers:
+        raise failure
+    found.partial = _partial(found, plan, failure)
+    return found
+
+
+def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) -> None:
+    """Keep what is good of an answer, and count the rest by reason."""
+    tasks = parse_tasks(answer.text)
+    found.num_offered += len(tasks)
+    for at, task in enumerate(tasks):
+        if answer.finish_reason == "length" and at == len(tasks) - 1:
+            found.dropped[CUT_OFF] += 1
+        elif (reason := reason_to_drop(task)) is not None:
+            found.dropped[reason] += 1
+        elif not novelty.is_new(task.instruction):
+            found.dropped[NOT_NEW] += 1
+        elif len(found.tasks) < plan.num_tasks:
+            novelty.add(task.instruction)
+            found.tasks.append(task)
+        else:
+            found.num_offered -= 1  # more than was asked for: neither kept nor bad
+
+
+def _partial(found: Distilled, plan: Plan, failure: NomoatError | None) -> str:
+    if len(found.tasks) >= plan.num_tasks:
+        return ""
+    if failure is not None:
+        return failure.message
+    answers = f"{found.spent.num_answers:,} answers held {found.num_offered:,} tasks"
+    return f"{answers}, and {len(found.tasks):,} of them were kept; --max-requests allows more"
+
+
+def as_rows(tasks: Sequence[Task]) -> list[dict[str, str]]:
+    """Tasks as Alpaca's files hold them."""
+    return [{"instruction": task.instruction, "input": task.input, "output": task.output} for task in tasks]

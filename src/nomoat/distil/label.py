@@ -1,0 +1,195 @@
+"""Labels for texts of yours, by a teacher: the likeliest label where its likelihoods can be had, else the one that it writes.
+
+The question is that of `nomoat tune` and `nomoat eval` for a table of texts and labels (`tasks.label_task_messages`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nomoat import matching, tasks, textfiles
+from nomoat.asking.answers import collect
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.distil.spent import Spent
+from nomoat.errors import DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.records import ContinuationScore, Request
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+
+TEXT_SUFFIXES = (".txt", ".text")
+TABLE_SUFFIXES = (".csv", *tasks.TAB_SUFFIXES)
+SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """`confidence`: how likely this label is among all of them, 0 to 1; None where it was written."""
+
+    text: str
+    label: str
+    confidence: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Labelled:
+    """`unmatched`: texts whose answer was none of the labels. `partial`: why some texts have no answer; empty if all have one."""
+
+    labels: list[Label] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    how: str = "likelihood"
+    spent: Spent
+    partial: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """How often each label was given, the most frequent first."""
+        return dict(Counter(one.label for one in self.labels).most_common())
+
+
+def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
+    """The texts of a table's column, or the lines of a text file, without surrounding space; empty ones are left out.
+
+    Raises DataError, and UsageError where it is not said which column, or the file is neither.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TEXT_SUFFIXES:
+        if input_column is not None:
+            raise UsageError(f"`{path.name}` has no columns: each line is a text", hint="leave out --input-column")
+        found = textfiles.read_text(path).split("\n")
+    elif suffix in TABLE_SUFFIXES:
+        rows = tasks.read_table(path)
+        if input_column is None and len(rows[0]) == 1:
+            input_column = next(iter(rows[0]))
+        if input_column is None or input_column not in rows[0]:
+            what = "--input-column is missing" if input_column is None else f"there is no column `{input_column}`"
+            raise UsageError(f"`{path.name}`: {what}", hint=f"its columns are: {', '.join(rows[0])}")
+        found = [row[input_column] for row in rows]
+    else:
+        raise UsageError(
+            f"`{path.name}`: nomoat cannot tell what kind of file this is",
+            hint=f"tables end in {', '.join(TABLE_SUFFIXES)}, files of a text a line in {', '.join(TEXT_SUFFIXES)}",
+        )
+    texts = [text.strip() for text in found if text.strip()]
+    if not texts:
+        raise DataError(f"`{path}` holds no text")
+    return texts
+
+
+def parse_labels(given: str) -> tuple[str, ...]:
+    """`ham,spam`, or the lines of a file of that name. Raises UsageError unless there are two or more that differ."""
+    path = Path(given)
+    parts = textfiles.read_text(path).split("\n") if path.is_file() else given.split(",")
+    labels = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if len({matching.normalise_answer(label) for label in labels}) < max(2, len(labels)):
+        raise UsageError(
+            f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs: --labels ham,spam"
+        )
+    return labels
+
+
+def requests_for(texts: Sequence[str], labels: Sequence[str], *, instruction: str | None = None) -> list[Request]:
+    """What is asked, a request for each text."""
+    longest = max(len(label.encode()) for label in labels) + SPARE_TOKENS
+    asked = (tasks.label_task_messages(text, labels, instruction=instruction) for text in texts)
+    return [Request(messages=messages, max_new_tokens=longest, temperature=0.0) for messages in asked]
+
+
+def label(
+    teacher: Responder,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    instruction: str | None = None,
+    store: AnswerStore,
+    spending: Spending | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    progress: Progress = lambda _done, _total: None,
+) -> Labelled:
+    """A label for each text, in their order; `progress` is told how many have one, of how many.
+
+    Raises what no further text would fare better with, and the failure if nothing was answered at all.
+    """
+    spending = Spending() if spending is None else spending
+    requests = requests_for(texts, labels, instruction=instruction)
+    found = Labelled(spent=Spent(pricing=spending.pricing(teacher)))
+    try:
+        _by_likelihood(teacher, texts, requests, labels, found, store, progress)
+    except UnsupportedError:
+        found.how = "written"
+        _by_text(teacher, texts, requests, labels, found, store, spending, concurrency, progress)
+    return found
+
+
+def _by_likelihood(
+    teacher: Responder,
+    texts: Sequence[str],
+    requests: Sequence[Request],
+    labels: Sequence[str],
+    found: Labelled,
+    store: AnswerStore,
+    progress: Progress,
+) -> None:
+    for done, (text, request) in enumerate(zip(texts, requests, strict=True), start=1):
+        scored = store.choice_scores(teacher.digest, request, labels)
+        found.spent.num_reused += scored is not None
+        if scored is None:
+            began = time.perf_counter()
+            scores = tuple(teacher.score(request, labels))
+            scored = ChoiceScores(scores=scores, seconds=time.perf_counter() - began)
+            store.save_choice_scores(teacher.digest, request, labels, scored)
+        found.spent.num_answers += 1
+        at = matching.likeliest(scored.scores)
+        found.labels.append(Label(text=text, label=labels[at], confidence=_share(scored.scores, at)))
+        progress(done, len(texts))
+
+
+def _share(scores: Sequence[ContinuationScore], at: int) -> float:
+    """How likely one of these is, given that it is one of them."""
+    best = scores[at].log_probability
+    return 1 / sum(math.exp(score.log_probability - best) for score in scores)
+
+
+def _by_text(
+    teacher: Responder,
+    texts: Sequence[str],
+    requests: Sequence[Request],
+    labels: Sequence[str],
+    found: Labelled,
+    store: AnswerStore,
+    spending: Spending,
+    concurrency: int,
+    progress: Progress,
+) -> None:
+    total = len(dict.fromkeys(requests))
+    collected = collect(
+        teacher,
+        requests,
+        store=store,
+        spending=spending,
+        concurrency=concurrency,
+        show=lambda num_open: progress(total - num_open, total),
+    )
+    if collected.failure is not None and not collected.answers:
+        raise collected.failure
+    found.spent.add(collected)
+    num_missing = 0
+    for text, request in zip(texts, requests, strict=True):
+        completion = collected.answers.get(request)
+        at = None if completion is None else matching.matching_choice(completion.text, labels)
+        if at is not None:
+            found.labels.append(Label(text=text, label=labels[at]))
+        elif completion is not None:
+            found.unmatched.append(text)
+        else:
+            num_missing += 1
+    found.partial = _partial(num_missing, len(texts), collected.failure)
+
+
+def _partial(num_missing: int, total: int, failure: NomoatError | None) -> str:
+    return f"{num_missing:,} of {total:,} texts have no answer: {failure.message}" if num_missing and failure is not None else ""

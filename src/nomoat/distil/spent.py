@@ -1,0 +1,48 @@
+"""What a teacher's answers took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nomoat.asking.answers import Collected
+from nomoat.asking.spending import Pricing
+
+
+@dataclass(slots=True, kw_only=True)
+class Spent:
+    """Added up over answers, those that were stored before included. `cost_usd` is None once the cost of one is not known."""
+
+    pricing: Pricing
+    num_answers: int = 0
+    num_reused: int = 0
+    num_failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    bytes_out: int = 0
+    cost_usd: float | None = 0.0
+
+    def add(self, collected: Collected) -> None:
+        """Count these answers."""
+        self.num_reused += collected.num_reused
+        self.num_failed += collected.num_failed
+        for completion in collected.answers.values():
+            self.num_answers += 1
+            self.prompt_tokens += completion.usage.prompt_tokens
+            self.completion_tokens += completion.usage.completion_tokens
+            self.bytes_out += completion.bytes_out
+            cost = self.pricing.cost_usd(completion.usage)
+            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+
+    def facts(self) -> dict[str, Any]:
+        """As they stand in a sidecar."""
+        return {
+            "answers": self.num_answers,
+            "answers_reused": self.num_reused,
+            "requests_failed": self.num_failed,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "bytes_sent_out": self.bytes_out,
+            "cost_usd": self.cost_usd,
+            "price": self.pricing.note,
+        }

@@ -1,0 +1,54 @@
+"""The terms that stand beside a file which a model wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nomoat.catalog import sidecar
+from nomoat.errors import BadFileError
+from nomoat.records import Parent
+
+TEACHER = Parent(kind="teacher", name="openai:gpt-4o-mini", licence="openai-terms")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "작업.jsonl"
+    path.write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    sidecar.save(path, teacher="openai:gpt-4o-mini", parents=[TEACHER], facts={"tasks": 1})
+    return path
+
+
+def test_a_sidecar_reads_back(data: Path) -> None:
+    found = sidecar.find(data)
+    assert found is not None
+    assert (found.teacher, found.parents, found.is_of_this_content, found.facts["tasks"]) == (TEACHER.name, (TEACHER,), True, 1)
+
+
+def test_a_file_that_was_changed_still_has_its_teacher(data: Path) -> None:
+    data.write_text('{"instruction": "c", "input": "", "output": "d"}\n')
+    found = sidecar.find(data)
+    assert found is not None
+    assert (found.parents, found.is_of_this_content) == ((TEACHER,), False)
+
+
+def test_a_file_that_was_renamed_is_known_by_its_content(data: Path) -> None:
+    renamed = data.rename(data.with_name("mine.jsonl"))
+    found = sidecar.find(renamed)
+    assert found is not None
+    assert found.parents == (TEACHER,)
+
+
+def test_other_files_of_the_folder_have_no_teacher(data: Path) -> None:
+    (data.parent / "package.provenance.json").write_text("[]")  # somebody else's
+    other = data.with_name("own.jsonl")
+    other.write_text("{}")
+    assert sidecar.find(other) is None
+
+
+def test_a_broken_sidecar_is_not_passed_over(data: Path) -> None:
+    sidecar.path_of(data).write_text('{"teacher": "x"}')
+    with pytest.raises(BadFileError, match="should say which teacher wrote"):
+        sidecar.find(data)

@@ -1,0 +1,196 @@
+"""`nomoat distil`, as a user's shell sees it; the teacher is a real server on loopback, or the fake engine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from misbehaving import Server
+from teaching import write_labels, write_tasks
+
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+OPENAI_AT_LOOPBACK = "openai:gpt-4o-mini"
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    path = tmp_path / "seeds.jsonl"
+    rows = [
+        {"instruction": f"Name {word} birds of a kind", "input": "", "output": "wren"} for word in ("two", "three", "four", "five")
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds)]
+    done = nomoat(*command, "--price-in", "1", "--price-out", "2")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == (
+        f"teacher: {server.url}#m, 3 answers; $0.0039 ($1 in, $2 out per million tokens, as given)\n"
+        "tasks: 20 kept of 29 offered\n"
+        "  3 dropped: like one before\n"
+        "  3 dropped: about images, sound or files\n"
+        "  3 dropped: no answer\n"
+        "terms of what learns from it:\n"
+        "commercial use: unknown, in part unconfirmed\n"
+        f"  because of teacher {server.url}#m: terms not known\n"
+        f"wrote {out}\n"
+    )
+    rows = rows_of(out)
+    assert len(rows) == 20
+    assert {tuple(row) for row in rows} == {("instruction", "input", "output")}
+    beside = json.loads((tmp_path / "tasks.jsonl.provenance.json").read_text())
+    assert (beside["tasks"], beside["cost_usd"], beside["settings"]["seeds"]) == (20, pytest.approx(0.0039), "seeds.jsonl")
+    again = nomoat(*command, "--json")
+    assert json.loads(again.stdout)["answers_reused"] == 3
+    assert rows_of(out) == rows
+    assert len(server.bodies) == 3
+
+
+def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.05)
+        write_tasks(handler)
+
+    server, out = serving(slowly), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "140", "--seeds", str(seeds), "--concurrency", "2"]
+    with subprocess.Popen([NOMOAT, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while len(server.bodies) < 9:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    done = nomoat(*command, "--json")
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["tasks"]) == (0, 140)
+    assert said["answers_reused"] >= 7
+    seeds_asked = [body["seed"] for body in server.bodies if body]
+    assert len(set(seeds_asked)) == said["answers"]
+    assert len(seeds_asked) <= said["answers"] + 2
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(serving: Callable[..., Server], seeds: Path, tmp_path: Path) -> None:
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.1)
+        write_tasks(handler)
+
+    server = serving(slowly)
+    command = [NOMOAT, "distil", f"{server.url}#m", "--out", str(tmp_path / "t.jsonl"), "-n", "900", "--seeds", str(seeds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(server.bodies) < 4:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.startswith("stopped: the answers so far are kept in ")
+    assert said.endswith("; the same command goes on from there\n")
+
+
+def test_a_file_of_other_origin_is_not_written_over(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
+    out.write_text("mine\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "5", "--seeds", str(seeds)]
+    done = nomoat(*command)
+    assert (done.returncode, out.read_text()) == (1, "mine\n")
+    assert done.stderr == (
+        f"error: `{out}` is there already, and not from this teacher with these settings\n"
+        "hint: choose another --out, or --replace it\n"
+    )
+    assert server.bodies == []
+    assert nomoat(*command, "--replace").returncode == 0
+    assert nomoat(*command, "--seed", "1").returncode == 1
+    assert nomoat(*command, "-n", "9").returncode == 0
+
+
+def test_nothing_is_sent_outside_before_it_was_agreed_to(
+    nomoat: Shell, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("NOMOAT_OFFLINE", "0")
+    done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / "t.jsonl"), "-n", "10", "--seeds", str(seeds))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: 5 texts (")
+    assert " would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.0" in done.stderr
+    assert done.stderr.endswith("hint: if that is meant, add --yes\n")
+
+
+def test_budget_that_is_used_up_leaves_a_part_and_exit_code_3(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds), "--price-in", "1000"]
+    done = nomoat(*command, "--price-out", "2000", "--max-cost", "7")
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("partial: --max-cost $7.0000 is reached")
+    assert 0 < len(rows_of(out)) < 20
+
+
+def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..., Server], tmp_path: Path) -> None:
+    source, out = tmp_path / "texts.csv", tmp_path / "labelled.csv"
+    source.write_text('text\n"WIN, a prize"\nsee you at noon\n당첨\n', encoding="utf-8")
+    done = nomoat("distil", "fake:", "--out", str(out), "--label", str(source), "--labels", "ham,spam")
+    assert done.returncode == 0
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == ["WIN, a prize", "see you at noon", "당첨"]
+    assert all(row["label"] in ("ham", "spam") and 0.5 <= float(row["confidence"]) <= 1 for row in rows)
+    server = serving(write_labels(("prize", "spam"), ("noon", "Ham."), ("당첨", "I cannot tell")))
+    written = tmp_path / "written.tsv"
+    done = nomoat("distil", f"{server.url}#m", "--out", str(written), "--label", str(source), "--labels", "ham,spam")
+    assert written.read_text(encoding="utf-8").splitlines() == ["text\tlabel", "WIN, a prize\tspam", "see you at noon\tham"]
+    assert "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨\n" in done.stderr
+
+
+def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "t.jsonl"))
+    assert nomoat("distil", "fake:", *out, "--label", str(seeds)).stderr == (
+        "error: --label needs to know which labels there are\nhint: add --labels a,b,c, or --labels FILE\n"
+    )
+    assert nomoat("distil", "fake:", *out, "--labels", "a,b").stderr == (
+        "error: --labels, --input-column and --instruction are for --label\nhint: add --label TEXTS, or leave them out\n"
+    )
+    said = nomoat("distil", "fake:", *out, "--teacher-licence", "apache2").stderr
+    assert said.startswith("error: no terms are called `apache2`\nhint: did you mean `apache-2.0`? those known are: own, unknown, ")
+
+
+def test_the_teachers_terms_enter_the_licence_of_what_is_tuned_on_its_tasks(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, tiny_gguf: Path
+) -> None:
+    pytest.importorskip("torch")
+    server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
+    terms = ("--teacher-licence", "openai-assistant")
+    assert nomoat("distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds), *terms).returncode == 0
+    done = nomoat("tune", str(tiny_gguf), str(out), "--name", "pupil", "--epochs", "0.2")
+    assert done.returncode == 0, done.stderr
+    assert f"teacher: {server.url}#m wrote this data\n" in done.stderr
+    assert "commercial use: no" in done.stderr
+    shown = nomoat("show", f"{tiny_gguf}+pupil").stdout
+    assert f"because of teacher {server.url}#m: OpenAI's output may not be used to develop models that compete with OpenAI" in shown
+
+
+def test_terms_of_the_data_that_are_mistyped_are_an_error(nomoat: Shell, seeds: Path, tiny_gguf: Path) -> None:
+    done = nomoat("tune", str(tiny_gguf), str(seeds), "--name", "x", "--data-licence", "cc-by-4")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "error: no terms are called `cc-by-4`\nhint: did you mean `cc-by-4.0`? those known are: own, unknown, "
+    )

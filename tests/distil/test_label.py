@@ -1,0 +1,89 @@
+"""Labels by a teacher: by likelihood, and by what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from misbehaving import Server
+from teaching import write_labels
+
+from nomoat.asking.store import AnswerStore
+from nomoat.distil.label import Label, Labelled, label, parse_labels, read_texts
+from nomoat.errors import DataError, UsageError
+from nomoat.responder import load
+
+TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
+
+
+def labelled(ref: str, texts: list[str] = TEXTS, labels: tuple[str, ...] = ("ham", "spam")) -> Labelled:
+    with load(ref) as teacher, AnswerStore() as store:
+        return label(teacher, texts, labels, store=store)
+
+
+def test_a_model_on_this_machine_gives_the_likeliest_label_and_how_likely_it_is() -> None:
+    """The fake engine: a word costs 1, one that is not in the prompt 2 more. `ham or spam` has three words, two of them known."""
+    found = labelled("fake:", ["text"], ("ham", "spam and eggs"))
+    assert found.how == "likelihood"
+    (one,) = found.labels
+    assert (one.text, one.label) == ("text", "ham")
+    assert one.confidence is not None
+    assert 0.5 < one.confidence < 1.0
+    assert labelled("fake:", ["text"], ("ham", "spam and eggs")).spent.num_reused == 1
+
+
+def test_confidences_are_shares_of_all_labels() -> None:
+    assert [one.confidence for one in labelled("fake:", TEXTS, ("x", "y")).labels] == pytest.approx([0.5] * 3)
+
+
+def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Callable[..., Server]) -> None:
+    server = serving(write_labels(("prize", "Spam."), ("noon", "ham"), ("당첨", "이것은 스팸입니다")))
+    found = labelled(f"{server.url}#m")
+    assert found.how == "written"
+    assert found.labels == [Label(text="WIN a prize", label="spam"), Label(text="see you at noon", label="ham")]
+    assert (found.unmatched, found.partial) == (["당첨되셨습니다"], "")
+    assert len(server.bodies) == 3
+    assert labelled(f"{server.url}#m").labels == found.labels
+    assert len(server.bodies) == 3
+
+
+def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
+    table, lines = tmp_path / "t.csv", tmp_path / "t.txt"
+    table.write_text('id,text\n1,"a, b"\n2, \n3,당첨\n', encoding="utf-8")
+    lines.write_text("a b\n\n당첨 \n", encoding="utf-8")
+    assert read_texts(table, input_column="text") == ["a, b", "당첨"]
+    assert read_texts(lines) == ["a b", "당첨"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message", "hint"),
+    [
+        ("t.csv", None, "`t.csv`: --input-column is missing", "its columns are: id, text"),
+        ("t.csv", "words", "`t.csv`: there is no column `words`", "its columns are: id, text"),
+        ("t.txt", "text", "`t.txt` has no columns: each line is a text", "leave out --input-column"),
+        ("t.pdf", None, "`t.pdf`: nomoat cannot tell what kind of file this is", None),
+    ],
+)
+def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | None, message: str, hint: str | None) -> None:
+    path = tmp_path / name
+    path.write_text("id,text\n1,a\n")
+    with pytest.raises(UsageError) as caught:
+        read_texts(path, input_column=column)
+    assert caught.value.message == message
+    assert hint is None or caught.value.hint == hint
+
+
+def test_a_file_without_a_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="holds no text"):
+        read_texts(tmp_path / "t.txt")
+
+
+def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:
+    assert parse_labels("ham, spam ,ham") == ("ham", "spam")
+    (tmp_path / "labels.txt").write_text("긍정\n부정, 또는 그 비슷한 것\n", encoding="utf-8")
+    assert parse_labels(str(tmp_path / "labels.txt")) == ("긍정", "부정, 또는 그 비슷한 것")
+    for bad in ("ham", "Ham,ham.", ""):
+        with pytest.raises(UsageError, match="the labels are"):
+            parse_labels(bad)
