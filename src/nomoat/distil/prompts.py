@@ -18,7 +18,8 @@ FIELDS = {
     "output": "output", "출력": "output",
 }  # fmt: skip
 FIELD = re.compile(
-    rf"^[\s#*_>-]*(?:task\s*)?(?:\d+\s*[.):]?)?[\s*_#]*({'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*:(?:\*\*|__)?[ \t]*(.*)$", re.IGNORECASE
+    rf"^[\s#*_>-]*(?:task\s*)?(?P<number>\d+\s*[.):]?)?[\s*_#]*(?P<name>{'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*:(?:\*\*|__)?[ \t]*(?P<text>.*)$",
+    re.IGNORECASE,
 )
 SEPARATOR = re.compile(r"^\s*(?:#{2,}|-{3,}|\*{3,}|#{0,6}\s*(?:\*\*)?(?:task\s*\d+[.):]?|\d+[.):])(?:\*\*)?)\s*$", re.IGNORECASE)
 
@@ -72,21 +73,28 @@ def parse_tasks(answer: str) -> list[Task]:
     field = ""
     for line in answer.splitlines():
         match = FIELD.match(line)
-        name = FIELDS[match[1].lower()] if match else ""
+        name = _field_of(match)
         if match and name == "instruction":
-            found.append({"instruction": [match[2]], "input": [], "output": []})
+            found.append({"instruction": [match["text"]], "input": [], "output": []})
             field = name
         elif match and found and _may_follow(name, field):
-            found[-1][name] = [match[2]]
+            found[-1][name] = [match["text"]]
             field = name
         elif found:
             found[-1][field].append(line)
     return [_task(fields) for fields in found]
 
 
+def _field_of(match: re.Match[str] | None) -> str:
+    """Which field a line begins; empty if none. `Task:` begins one only with a number: lists of things to do say it, too."""
+    if match is None or (match["name"].lower() == "task" and not match["number"]):
+        return ""
+    return FIELDS[match["name"].lower()]
+
+
 def _may_follow(name: str, field: str) -> bool:
     """Whether a new field begins here. An output may hold lines that look like fields: they are part of it."""
-    return field == "instruction" or (field == "input" and name == "output")
+    return (name == "output" and field in ("instruction", "input")) or (name == "input" and field == "instruction")
 
 
 def _render(number: int, task: Task) -> str:
