@@ -49,9 +49,9 @@ def test_tasks_are_found_however_they_are_decorated(answer: str) -> None:
 
 def test_lines_of_an_output_that_look_like_fields_are_part_of_it() -> None:
     (task,) = parse_tasks(
-        "1. Instruction: Write a form for a lab.\nInput: <noinput>\nOutput: Name:\nInput: the sample\nOutput: the result"
+        "1. Instruction: Write a form for a lab.\nInput: <noinput>\nOutput: Name:\nInput: the sample\nTask: weigh it"
     )
-    assert task.output == "Name:\nInput: the sample\nOutput: the result"
+    assert task.output == "Name:\nInput: the sample\nTask: weigh it"
 
 
 def test_an_output_that_is_a_number_keeps_it() -> None:

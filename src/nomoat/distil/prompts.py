@@ -17,9 +17,9 @@ FIELDS = {
     "input": "input", "입력": "input",
     "output": "output", "출력": "output",
 }  # fmt: skip
+NUMBER = r"(?:task\s*)?(?P<number>\d+\s*[.):]?)?"
 FIELD = re.compile(
-    rf"^[\s#*_>-]*(?:task\s*)?(?P<number>\d+\s*[.):]?)?[\s*_#]*(?P<name>{'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*:(?:\*\*|__)?[ \t]*(?P<text>.*)$",
-    re.IGNORECASE,
+    rf"^[\s#*_>-]*{NUMBER}[\s*_#]*(?P<name>{'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*:(?:\*\*|__)?[ \t]*(?P<text>.*)$", re.IGNORECASE
 )
 SEPARATOR = re.compile(r"^\s*(?:#{2,}|-{3,}|\*{3,}|#{0,6}\s*(?:\*\*)?(?:task\s*\d+[.):]?|\d+[.):])(?:\*\*)?)\s*$", re.IGNORECASE)
 
