@@ -44,7 +44,7 @@ class Point:
 def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit: str, title: str, is_narrow: bool = False) -> str:
     """A row for each entry of `rows`, with a point and an interval for each side (left first) on an axis from `low` to `high`.
 
-    An axis that reaches below 0 is one of differences, and has a line there.
+    An axis that reaches below 0 is one of differences: it has a line there, and points left of it the right side's colour.
     """
     figure, axes = _figure(len(rows), low, high, unit, is_narrow=is_narrow)
     if low < 0:
@@ -53,7 +53,8 @@ def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit
     for at, points in enumerate(rows):
         offsets = (middle,) if len(points) == 1 else (middle - 0.14, middle + 0.14)
         styles = zip(points, offsets, (LEFT_COLOUR, RIGHT_COLOUR), ("o", "s"), strict=False)
-        for point, offset, colour, marker in styles:
+        for point, offset, side_colour, marker in styles:
+            colour = RIGHT_COLOUR if low < 0 and point.value < 0 else side_colour
             if point.interval is not None:
                 axes.plot(point.interval, (at + offset, at + offset), color=colour, linewidth=2.2, solid_capstyle="round")
             axes.plot(point.value, at + offset, marker=marker, color=colour, markersize=6.5, clip_on=False)
