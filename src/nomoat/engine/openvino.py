@@ -20,6 +20,7 @@ from nomoat import config, paths
 from nomoat.engine import Engine, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Answer, Batcher, Reading, Tokens
+from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
@@ -54,6 +55,7 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
+        self._copy_folder = paths.cache() / "compiled" / folder.name
         self._beside = [importer.LoraDelta(one) for one in beside]
         self.layout = layout.choose(sizes, self.storage, threads=config.threads())
         self._lock = threading.Lock()
@@ -195,7 +197,8 @@ class OpenVINOEngine:
 
     def _make_model(self) -> PagedModel | SerialModel:
         if self._sizes.has_paged_attention:
-            made: PagedModel | SerialModel = PagedModel(self._folder, self.layout.properties, self._beside)
+            copy = CompiledCopy(self._copy_folder, self.layout.properties)
+            made: PagedModel | SerialModel = PagedModel(self._folder, self.layout.properties, self._beside, copy)
         elif self._beside:
             raise UnsupportedError("adapters beside the weights need paged attention, which this model cannot have")
         else:

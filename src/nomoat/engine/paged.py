@@ -8,7 +8,6 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 
 from __future__ import annotations
 
-import functools
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.adapters import attach
+from nomoat.engine.compiled import CompiledCopy, core
 from nomoat.engine.importer import LoraDelta
 from nomoat.errors import BadFileError
 
@@ -40,34 +40,24 @@ class Row:
     adapter: int | None = None
 
 
-@functools.cache
-def core() -> Any:
-    """OpenVINO's core, kept for as long as the process lives.
-
-    Its CPU plugin gives the thread that loads it a stack for signal handlers and unmaps that in the thread that unloads it. If those
-    were two threads, the next Ctrl-C of the first would be a segmentation fault.
-    """
-    import openvino as ov
-
-    return ov.Core()
-
-
 class PagedModel:
     """See the module. One thread at a time. `vocabulary` is V; a block holds the keys and values of `BLOCK_TOKENS` tokens."""
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
 
-    def __init__(self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = ()) -> None:
-        from openvino._offline_transformations import paged_attention_transformation
-
-        model = core().read_model(folder / "openvino_model.xml")
-        paged_attention_transformation(model)
-        ask_for_what_is_wanted(model, folder, token_axis=0)
-        if adapters:
-            attach(model, adapters)
+    def __init__(
+        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None
+    ) -> None:
+        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept."""
+        copy = None if adapters else copy
+        compiled = copy.read() if copy else None
+        if compiled is None:
+            compiled = core().compile_model(_paged(folder, adapters), "CPU", properties)
+            if copy:
+                copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)
+        self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
-        compiled = core().compile_model(model, "CPU", properties)
         self._request = compiled.create_infer_request()
         self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
         self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
@@ -125,6 +115,18 @@ class PagedModel:
         for name, value in inputs.items():
             if name in self._places:  # a model without rotary positions does not ask for them
                 self._request.set_input_tensor(self._places[name], ov.Tensor(value))
+
+
+def _paged(folder: Path, adapters: Sequence[LoraDelta]) -> Any:
+    """The model of a folder with paged attention, its further input and output, and adapters."""
+    from openvino._offline_transformations import paged_attention_transformation
+
+    model = core().read_model(folder / "openvino_model.xml")
+    paged_attention_transformation(model)
+    ask_for_what_is_wanted(model, folder, token_axis=0)
+    if adapters:
+        attach(model, adapters)
+    return model
 
 
 def ask_for_what_is_wanted(model: Any, folder: Path, *, token_axis: int) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.paged import Row, ask_for_what_is_wanted, core
+from nomoat.engine.compiled import core
+from nomoat.engine.paged import Row, ask_for_what_is_wanted
 
 
 class SerialModel:
