@@ -17,9 +17,10 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from nomoat.engine import arch as architectures
 from nomoat.engine import batching, importer, positions
 from nomoat.engine.batching import Answer, Batcher, Reading
+from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.engine.paged import PagedModel
+from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Request
@@ -98,6 +99,19 @@ def batcher(made: tuple[Any, Path]) -> Iterator[Batcher]:
     batcher = Batcher(lambda: PagedModel(folder, EXACT), context_tokens=CONTEXT)
     yield batcher
     batcher.close()
+
+
+@pytest.mark.parametrize("made", PAGED, indirect=True)
+def test_a_compiled_model_read_back_from_disk_gives_the_same_bits(made: tuple[Any, Path], tmp_path: Path) -> None:
+    _, folder = made
+    copy = CompiledCopy(tmp_path / "copy", EXACT)
+    given = []
+    for model in (PagedModel(folder, EXACT, copy=copy), PagedModel(folder, EXACT, copy=copy)):
+        model.allocate(8)
+        ids = random_rows(1, LONG)[0]
+        given.append(model.run([Row(ids, 0, list(range(8)), LONG)])[0].copy())
+    assert copy.read() is not None  # else both were compiled
+    assert (given[0] == given[1]).all()
 
 
 def reference_log_probabilities(model: Any, ids: list[int]) -> Any:
