@@ -160,4 +160,4 @@ def test_only_the_door_makes_http_clients() -> None:
     makers = ("httpx.Client(", "httpx.AsyncClient(", "httpx.get(", "httpx.stream(", "import requests", "urlopen(", "aiohttp")
     found = {p.name for p in root.rglob("*.py") if any(maker in p.read_text(encoding="utf-8") for maker in makers)}
     assert found == {"net.py"}
-    assert issubclass(net.GuardedTransport, httpx.BaseTransport)
+    assert issubclass(net.guarded_transport(), httpx.BaseTransport)

@@ -5,17 +5,19 @@ What this does not cover: a subprocess (`pip download`) makes its own connection
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterable
-from typing import Literal
-
-import httpx
+from typing import TYPE_CHECKING, Literal
 
 from nomoat.errors import OfflineError
+
+if TYPE_CHECKING:
+    import httpx
 
 Purpose = Literal["pull a model", "pull a data set", "ask a model server"]
 
@@ -57,27 +59,34 @@ def bytes_out() -> dict[str, int]:
         return dict(_bytes_out)
 
 
-class GuardedTransport(httpx.HTTPTransport):
-    """Checks each request, redirects included, against what its client may do, and counts what leaves."""
+@functools.cache
+def guarded_transport() -> type[httpx.HTTPTransport]:
+    """The transport of every client. Made when it is first needed: a start without a network does not wait for `import httpx`."""
+    import httpx
 
-    def __init__(self, purpose: Purpose, hosts: Iterable[str] | None, proxy: str | None = None) -> None:
-        super().__init__(proxy=proxy)
-        self._purpose: Purpose = purpose
-        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+    class GuardedTransport(httpx.HTTPTransport):
+        """Checks each request, redirects included, against what its client may do, and counts what leaves."""
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host.lower()
-        require_allowed(self._purpose, host)
-        if self._hosts is not None and host not in self._hosts:
-            raise OfflineError(
-                f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
-                hint="name that server in the model reference if you want to use it",
-            )
-        if not is_loopback(host):
-            size = int(request.headers.get("content-length", 0))
-            with _lock:
-                _bytes_out[host] = _bytes_out.get(host, 0) + size
-        return super().handle_request(request)
+        def __init__(self, purpose: Purpose, hosts: Iterable[str] | None, proxy: str | None = None) -> None:
+            super().__init__(proxy=proxy)
+            self._purpose: Purpose = purpose
+            self._hosts = None if hosts is None else {host.lower() for host in hosts}
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            host = request.url.host.lower()
+            require_allowed(self._purpose, host)
+            if self._hosts is not None and host not in self._hosts:
+                raise OfflineError(
+                    f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
+                    hint="name that server in the model reference if you want to use it",
+                )
+            if not is_loopback(host):
+                size = int(request.headers.get("content-length", 0))
+                with _lock:
+                    _bytes_out[host] = _bytes_out.get(host, 0) + size
+            return super().handle_request(request)
+
+    return GuardedTransport
 
 
 def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Client:
@@ -85,19 +94,18 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
 
     Proxies of the environment are used for outside hosts (they, too, are outside), never for this machine's own.
     """
+    import httpx
+
+    transport = guarded_transport()
     hosts = None if hosts is None else tuple(hosts)
     local_only = hosts is not None and all(is_loopback(host) for host in hosts)
     proxies = {} if local_only else urllib.request.getproxies()
     return httpx.Client(
-        transport=GuardedTransport(purpose, hosts),
+        transport=transport(purpose, hosts),
         mounts={
             "all://localhost": None,
             "all://127.0.0.1": None,
-            **{
-                f"{scheme}://": GuardedTransport(purpose, hosts, proxies[scheme])
-                for scheme in ("http", "https")
-                if proxies.get(scheme)
-            },
+            **{f"{scheme}://": transport(purpose, hosts, proxies[scheme]) for scheme in ("http", "https") if proxies.get(scheme)},
         },
         trust_env=False,
         follow_redirects=True,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import httpx
 
 from nomoat import net
 from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError
+
+if TYPE_CHECKING:
+    import httpx
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -25,6 +27,8 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
     `where` names the file in errors. Returns the sha256 the hub promises in its redirect, or None.
     Raises DownloadError, OfflineError and NotEnoughDiskError.
     """
+    import httpx
+
     have = part.size_bytes()
     if size_bytes is not None and have == size_bytes:
         return None

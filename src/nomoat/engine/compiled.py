@@ -1,7 +1,7 @@
-"""A model as OpenVINO compiled it, kept on disk: reading it back takes a tenth of the time that compiling takes, and gives the same bits.
+"""A model as OpenVINO compiled it, kept on disk: read back in a tenth of the time that compiling takes, it gives the same bits.
 
-OpenVINO 2026.4 writes a model with paged attention, and cannot read it back: it leaves out the sizes of its heads, which its CPU plugin
-then asks for. They are added here while it reads. Whatever is wrong with a copy, the model is compiled from its folder instead.
+OpenVINO 2026.4 writes a model with paged attention, and cannot read it back: it leaves out the sizes of its heads, which its plugin
+for CPUs then asks for. They are added here while it reads. Whatever is wrong with a copy, the model is compiled from its folder.
 
 What this does not have: copies of large models. A copy takes the disk space of the weights once more, and twice their memory while
 it is written.
