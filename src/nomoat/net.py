@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from nomoat.errors import OfflineError
@@ -60,8 +60,8 @@ def bytes_out() -> dict[str, int]:
 
 
 @functools.cache
-def guarded_transport() -> type[httpx.HTTPTransport]:
-    """The transport of every client. Made when it is first needed: a start without a network does not wait for `import httpx`."""
+def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
+    """The class of every client's transport. Made when it is first needed: other starts do not wait for `import httpx`."""
     import httpx
 
     class GuardedTransport(httpx.HTTPTransport):
