@@ -7,6 +7,7 @@ import json
 import pytest
 
 from nomoat.catalog import cards, licences
+from nomoat.errors import UsageError
 from nomoat.records import Parent
 
 
@@ -101,6 +102,30 @@ def test_two_kinds_of_conditions_add_up_under_the_stricter_name() -> None:
     found = licences.chain(cards.card("bloom-560m"), [licences.teacher("openai:gpt-4o-mini")])
     assert found.commercial == "yes, if"
     assert len(found.conditions) == 3
+
+
+def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from() -> None:
+    found = licences.taught_by("vicuna-7b-v1.5", verdict("vicuna-7b-v1.5"))
+    assert {parent.kind for parent in found} == {"teacher"}
+    assert found[0].name == "vicuna-7b-v1.5"
+    assert "vicuna-7b-v1.5 (teacher ChatGPT)" in [parent.name for parent in found]
+    assert licences.of_parents(found).commercial == "no"
+    tuned = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="mine", licence="own")])
+    assert [parent.name for parent in licences.taught_by("openllama-3b+x", tuned)] == ["openllama-3b+x (weights openllama-3b)"]
+
+
+@pytest.mark.parametrize(("for_assistant", "commercial"), [(True, "no"), (False, "yes, if")])
+def test_openai_as_a_teacher_forbids_competing_assistants(for_assistant: bool, commercial: str) -> None:
+    assert licences.of_parents(licences.taught_by("openai:gpt-4o-mini", None, for_assistant=for_assistant)).commercial == commercial
+
+
+def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> None:
+    licences.require_known("cc-by-4.0")
+    with pytest.raises(UsageError) as caught:
+        licences.require_known("MIT ")
+    assert caught.value.message == "no terms are called `MIT `"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("did you mean `mit`? those known are: own, unknown, apache-2.0, mit, ")
 
 
 def test_weights_of_unknown_origin_make_the_chain_unknown() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,23 @@ def test_a_model_on_this_machine_gives_the_likeliest_label_and_how_likely_it_is(
 
 def test_confidences_are_shares_of_all_labels() -> None:
     assert [one.confidence for one in labelled("fake:", TEXTS, ("x", "y")).labels] == pytest.approx([0.5] * 3)
+
+
+def test_a_text_that_is_too_long_is_left_out_and_told() -> None:
+    from nomoat.engine.fake import FakeEngine
+    from nomoat.errors import ContextExceededError
+    from nomoat.records import ContinuationScore, Request
+    from nomoat.responder import Responder
+
+    class Short(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            if self.count_tokens(request) > 20:
+                raise ContextExceededError(prompt_tokens=30, max_new_tokens=1, context_tokens=20)
+            return super().score(request, continuations)
+
+    with AnswerStore() as store:
+        found = label(Responder("short", Short()), ["a", "b " * 20, "c"], ("ham", "spam"), store=store)
+    assert ([one.text for one in found.labels], found.too_long) == (["a", "c"], ["b " * 20])
 
 
 def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Callable[..., Server]) -> None:

@@ -94,7 +94,6 @@ def _instruct(
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
-    from nomoat.records import Parent
 
     plan = instructions.Plan(seeds=seeds, **wanted)
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
@@ -107,8 +106,7 @@ def _instruct(
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
     files.save_rows(out, instructions.as_rows(found.tasks))
-    seeds_terms = "own" if is_own else "apache-2.0"
-    parents = [*_teachers(model.ref, terms, for_assistant=not is_own), Parent(kind="data", name=seeds.name, licence=seeds_terms)]
+    parents = [*_teachers(model.ref, terms, for_assistant=not is_own), _seeds_parent(seeds, is_own=is_own)]
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
@@ -156,6 +154,7 @@ def _label(
         "labelled": found.counts(),
         "by": found.how,
         "unmatched": len(found.unmatched),
+        "too_long": len(found.too_long),
         "partial": found.partial,
         **found.spent.facts(),
     }
@@ -163,11 +162,16 @@ def _label(
     _say_spent(model.ref, found.spent)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
-    if found.unmatched:
-        console.say(f"left out: {len(found.unmatched):,} texts whose answer was none of the labels")
-        for text in found.unmatched[:EXAMPLES_SHOWN]:
-            console.say(f"  {' '.join(text.split())[:100]}")
+    _say_left_out(found.unmatched, "whose answer was none of the labels")
+    _say_left_out(found.too_long, "too long for the teacher's context")
     _end(out, saved, parents, found.partial, as_json=as_json)
+
+
+def _say_left_out(texts: Sequence[str], why: str) -> None:
+    if texts:
+        console.say(f"left out: {len(texts):,} texts {why}")
+        for text in texts[:EXAMPLES_SHOWN]:
+            console.say(f"  {' '.join(text.split())[:100]}")
 
 
 def _texts(path: Path, labels: str | None, input_column: str | None) -> tuple[list[str], tuple[str, ...]]:
@@ -195,6 +199,17 @@ def _seeds(path: Path | None) -> Seeds:
         return instructions.read_seeds(path)
     folder = pull_dataset(instructions.SEEDS)
     return instructions.read_seeds(folder / instructions.SEEDS_FILE, name=instructions.SEEDS)
+
+
+def _seeds_parent(seeds: Seeds, *, is_own: bool) -> Parent:
+    """The seed tasks, as something the result is made from."""
+    from nomoat.catalog.datasets import dataset
+    from nomoat.records import Parent
+
+    if is_own:
+        return Parent(kind="data", name=seeds.name, licence="own")
+    known = dataset(seeds.name)
+    return Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
 
 
 def _ask_consent(model: Responder, requests: Sequence[Request], spending: Spending, store: Any, *, yes: bool) -> None:

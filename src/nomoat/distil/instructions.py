@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,13 +137,21 @@ def distil(
         missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
         wave = [plan.request(num_asked + at) for at in range(min(missing, concurrency, plan.most_requests() - num_asked))]
         num_asked += len(wave)
-        collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency)
+        waiting = deque(wave)
+
+        def read_in_order(_num_open: int, waiting: deque[Request] = waiting) -> None:
+            """What was kept depends on the order of the requests, not on which answer came first."""
+            while waiting and (answer := store.answer(teacher.digest, waiting[0])) is not None:
+                _sort(answer, plan, novelty, found)
+                waiting.popleft()
+            progress(len(found.tasks), plan.num_tasks)
+
+        collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order)
         found.spent.add(collected)
         failure = failure or collected.failure
-        for request in wave:
+        for request in waiting:  # behind one that failed
             if request in collected.answers:
                 _sort(collected.answers[request], plan, novelty, found)
-        progress(len(found.tasks), plan.num_tasks)
         num_vain = 0 if collected.answers else num_vain + 1
         if isinstance(collected.failure, BudgetReachedError):
             break

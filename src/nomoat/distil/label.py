@@ -17,7 +17,7 @@ from nomoat.asking.answers import collect
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.distil.spent import Spent
-from nomoat.errors import DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -39,10 +39,14 @@ class Label:
 
 @dataclass(slots=True, kw_only=True)
 class Labelled:
-    """`unmatched`: texts whose answer was none of the labels. `partial`: why some texts have no answer; empty if all have one."""
+    """`unmatched`: texts whose answer was none of the labels. `too_long`: those that the teacher's context does not hold.
+
+    `partial`: why some texts have no answer; empty if all have one.
+    """
 
     labels: list[Label] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+    too_long: list[str] = field(default_factory=list)
     how: str = "likelihood"
     spent: Spent
     partial: str = ""
@@ -140,7 +144,11 @@ def _by_likelihood(
         found.spent.num_reused += scored is not None
         if scored is None:
             began = time.perf_counter()
-            scores = tuple(teacher.score(request, labels))
+            try:
+                scores = tuple(teacher.score(request, labels))
+            except ContextExceededError:
+                found.too_long.append(text)
+                continue
             scored = ChoiceScores(scores=scores, seconds=time.perf_counter() - began)
             store.save_choice_scores(teacher.digest, request, labels, scored)
         found.spent.num_answers += 1
