@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nomoat import paths
 from nomoat.catalog import sidecar
 from nomoat.errors import BadFileError
 from nomoat.records import Parent
@@ -17,7 +18,7 @@ TEACHER = Parent(kind="teacher", name="openai:gpt-4o-mini", licence="openai-term
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "작업.jsonl"
     path.write_text('{"instruction": "a", "input": "", "output": "b"}\n')
-    sidecar.save(path, teacher="openai:gpt-4o-mini", parents=[TEACHER], facts={"tasks": 1})
+    sidecar.save(path, sha256=paths.sha256_of(path), teacher="openai:gpt-4o-mini", parents=[TEACHER], facts={"tasks": 1})
     return path
 
 

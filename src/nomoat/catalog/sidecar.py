@@ -34,9 +34,9 @@ def path_of(data: Path) -> Path:
     return data.with_name(data.name + SUFFIX)
 
 
-def save(data: Path, *, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> None:
-    """Write the sidecar of a file that is there already."""
-    known = {"file": data.name, "sha256": paths.sha256_of(data), "teacher": teacher, "made_from": [asdict(one) for one in parents]}
+def save(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> None:
+    """Write the sidecar of a file that has, or will have, this sha256. Written first, no file stands there without its teacher."""
+    known = {"file": data.name, "sha256": sha256, "teacher": teacher, "made_from": [asdict(one) for one in parents]}
     with paths.whole_file(path_of(data)) as part:
         part.write_text(json.dumps({**known, **facts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -105,7 +105,6 @@ def _instruct(
                 model, plan, store=store, spending=spending, concurrency=concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-    files.save_rows(out, instructions.as_rows(found.tasks))
     parents = [*_teachers(model.ref, terms, for_assistant=not is_own), _seeds_parent(seeds, is_own=is_own)]
     facts = {
         "tasks": len(found.tasks),
@@ -114,7 +113,10 @@ def _instruct(
         "partial": found.partial,
         **found.spent.facts(),
     }
-    saved = files.save_sidecar(out, teacher=model.ref, parents=parents, settings=settings, facts=facts)
+    rows = instructions.as_rows(found.tasks)
+    saved = files.save(
+        out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
+    )  # fmt: skip
     _say_spent(model.ref, found.spent)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
@@ -127,7 +129,7 @@ def _label(
     terms: str | None, spending: Spending, concurrency: int, yes: bool, replace: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Labels into a table, its sidecar, and what is to be said of them."""
-    from nomoat import paths
+    from nomoat import paths, tasks
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
     from nomoat.distil.label import label, requests_for
@@ -147,7 +149,6 @@ def _label(
                 model, texts, labels, instruction=instruction, store=store, spending=spending, concurrency=concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-    files.save_labels(out, found.labels)
     parents = _teachers(model.ref, terms, for_assistant=False)
     facts = {
         "texts": len(texts),
@@ -158,7 +159,11 @@ def _label(
         "partial": found.partial,
         **found.spent.facts(),
     }
-    saved = files.save_sidecar(out, teacher=model.ref, parents=parents, settings=settings, facts=facts)
+    delimiter = "\t" if out.suffix.lower() in tasks.TAB_SUFFIXES else ","
+    saved = files.save(
+        out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
+        teacher=model.ref, parents=parents, settings=settings, facts=facts,
+    )  # fmt: skip
     _say_spent(model.ref, found.spent)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
@@ -247,5 +252,5 @@ def _end(out: Path, saved: dict[str, Any], parents: Sequence[Parent], partial: s
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {out}")
     if as_json:
-        console.print_json({"out": str(out), **saved})
+        console.print_json(saved)
     judging.end(partial)

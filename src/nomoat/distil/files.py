@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nomoat import __version__, paths, tasks
+from nomoat import __version__, paths
 from nomoat.catalog import sidecar
 from nomoat.distil.label import Label
 from nomoat.errors import UsageError
@@ -31,33 +31,34 @@ def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> 
     paths.require_writable(target)
 
 
-def save_rows(target: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """JSONL, whole or not at all."""
+def save(
+    target: Path,
+    write: Callable[[Path], None],
+    *,
+    teacher: str,
+    parents: Sequence[Parent],
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The file that `write` fills, whole or not at all, with its sidecar; what that says."""
+    known = {"nomoat": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds"), "settings": dict(settings), **facts}
     with paths.whole_file(target) as part:
-        part.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+        write(part)
+        sidecar.save(target, sha256=paths.sha256_of(part), teacher=teacher, parents=parents, facts=known)
+    return {"out": str(target), "teacher": teacher, "made_from": [asdict(one) for one in parents], **known}
 
 
-def save_labels(target: Path, labels: Sequence[Label]) -> None:
-    """A table of text, label and, where there is one, confidence; whole or not at all. Tabs between the columns of a .tsv."""
+def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """JSONL."""
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+
+
+def write_labels(path: Path, labels: Sequence[Label], *, delimiter: str) -> None:
+    """A table of text, label and, where there is one, confidence."""
     with_confidence = any(one.confidence is not None for one in labels)
     columns = ["text", "label", *(["confidence"] if with_confidence else [])]
-    delimiter = "\t" if target.suffix.lower() in tasks.TAB_SUFFIXES else ","
-    with paths.whole_file(target) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, delimiter=delimiter, extrasaction="ignore")
         writer.writeheader()
         for one in labels:
             writer.writerow({**asdict(one), "confidence": "" if one.confidence is None else f"{one.confidence:.4f}"})
-
-
-def save_sidecar(
-    target: Path, *, teacher: str, parents: Sequence[Parent], settings: Mapping[str, Any], facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Say beside the file who made it; the facts as they were written."""
-    known = {
-        "nomoat": __version__,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": dict(settings),
-        **facts,
-    }
-    sidecar.save(target, teacher=teacher, parents=parents, facts=known)
-    return {"teacher": teacher, "made_from": [asdict(one) for one in parents], **known}
