@@ -21,10 +21,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from nomoat.judge.spending import Spending
-from nomoat.judge.store import AnswerStore
-
 from nomoat import hardware, responder
+from nomoat.asking.spending import Spending
+from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.judge import agreement, stats
 from nomoat.judge.agreement import Agreement, Labelled
