@@ -2,8 +2,8 @@
 
     python benchmarks/distil.py [TEACHER] [--tasks 20] [--texts 100] [--json FILE]
 
-Tasks: Alpaca's seeds, `nomoat distil`'s own settings. Labels: texts drawn from the test part of SMS Spam (split by CLARIN-PL), the labels
-"spam" and "not spam", `nomoat distil --label`'s own question. Whether a task's answer is true is not measured: read them.
+Tasks: Alpaca's seeds, `nomoat distil`'s own settings. Labels: texts drawn from the test part of SMS Spam (split by CLARIN-PL), its two
+labels, `nomoat distil --label`'s own question. Whether a task's answer is true is not measured: read them.
 """
 
 from __future__ import annotations
