@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ from nomoat.cli.tune import tune
 from nomoat.errors import NomoatError
 
 ENVIRONMENT_AT_START = dict(os.environ)
+GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
 app = typer.Typer(
     name="nomoat",
@@ -76,6 +78,7 @@ def _interrupt(number: int, frame: object) -> None:
 def main() -> None:
     """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
     signal.signal(signal.SIGTERM, _interrupt)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     try:
         app()
     except NomoatError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from nomoat.cli import console
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from nomoat.responder import Responder
 
 
@@ -49,9 +52,19 @@ def load_sharing_with_bar(
 
 @contextmanager
 def _import_bar(ref: str) -> Iterator[Callable[[int, int], None]]:
-    with console.item_progress() as bar:
-        task = bar.add_task(f"importing {ref} (once)", total=None, info="layers", visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    """What shows a bar as soon as it is told of a layer. Most starts import nothing, and do not wait for what draws bars."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def bar() -> tuple[Progress, TaskID]:
+            shown = stack.enter_context(console.item_progress())
+            return shown, shown.add_task(f"importing {ref} (once)", total=None, info="layers")
+
+        def show(done: int, total: int) -> None:
+            shown, task = bar()
+            shown.update(task, completed=done, total=total)
+
+        yield show
 
 
 def _say_template(responder: Responder, *, asked: bool) -> None:
