@@ -1,11 +1,11 @@
 """From nothing to the first token: importing a file once, and starting on what was imported, each in a process of its own.
 
-    python benchmarks/startup.py smollm2-135m [--runs 5] [--json FILE]
+    python benchmarks/startup.py smollm2-135m [--runs 5] [--imports 3] [--json FILE]
 
 The import writes into a temporary home, with the file's pages in the system's cache. Peak memory is that of the process: Python and
 OpenVINO, the arrays of weights, and those pages of the file it still had mapped. A start is the whole command
 `nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process. The first start after an import compiles
-the model and keeps it as compiled; the others read that.
+the model and keeps it as compiled; the others read that. Seconds of CPU, over all threads, hardly depend on what else runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -82,17 +83,21 @@ def measure_start(ref: str, runs: int) -> dict[str, Any]:
     """Median seconds of the whole command, and of its parts."""
     command = [sys.executable, "-m", "nomoat", "run", ref, "hi", "-n", "1"]
 
-    def start() -> float:
+    def start() -> tuple[float, float]:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-        return time.perf_counter() - started
+        took = time.perf_counter() - started
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return took, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
     shutil.rmtree(paths.cache() / "compiled", ignore_errors=True)
-    first = start()
-    seconds = [start() for _ in range(runs)]
+    first, _ = start()
+    seconds, cpu_seconds = zip(*(start() for _ in range(runs)), strict=True)
     parts = [json.loads(run_python(PARTS, ref)) for _ in range(runs)]
     return {
         "start_seconds": statistics.median(seconds), "start_seconds_all": seconds, "first_start_seconds": first,
+        "start_cpu_seconds": statistics.median(cpu_seconds), "start_cpu_seconds_all": cpu_seconds,
         "parts_seconds": {name: statistics.median(each[name] for each in parts) for name in parts[0]},
     }  # fmt: skip
 
@@ -101,13 +106,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--imports", type=int, default=3, help="how often to import; 0: not at all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     weights = responder.find_files(options.model).weights
     responder.load(options.model).close()  # imported for sure
     row = {
         "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
-        **measure_start(options.model, options.runs), **measure_import(weights, min(options.runs, 3)),
+        **measure_start(options.model, options.runs), **(measure_import(weights, options.imports) if options.imports else {}),
     }  # fmt: skip
     print(json.dumps(row, indent=1))
     if options.json:

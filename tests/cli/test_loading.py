@@ -1,0 +1,43 @@
+"""What a person sees while a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from nomoat.cli import console, loading
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def add_task(self, description: str, **fields: object) -> int:
+        self.told.append(description)
+        return 7
+
+    def update(self, task: int, *, completed: int, total: int) -> None:
+        self.told.append((task, completed, total))
+
+
+def test_a_bar_appears_with_the_first_layer_that_is_imported_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Bar | str] = []
+
+    @contextmanager
+    def bar() -> Iterator[Bar]:
+        made.append(Bar())
+        yield made[0]  # type: ignore[misc]
+        made.append("gone")
+
+    monkeypatch.setattr(console, "item_progress", bar)
+    with loading._import_bar("tiny"):
+        pass
+    assert made == []
+    with loading._import_bar("tiny") as show:
+        show(1, 3)
+        show(2, 3)
+        assert len(made) == 1
+    assert made[0].told == ["importing tiny (once)", (7, 1, 3), (7, 2, 3)]  # type: ignore[union-attr]
+    assert made[1:] == ["gone"]
