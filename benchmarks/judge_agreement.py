@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
@@ -36,7 +35,7 @@ SYSTEMS = ("gpt35", "bard", "alpaca-13b", "llama-13b")  # whose answers several 
 VICUNAS = ("vicuna-13b", "vicuna-13b-20230322-new-hp-fp16", "vicuna-7b-20230322-fp16")
 
 
-def row_of(name: str, found: Agreement, seconds: float) -> dict[str, Any]:
+def row_of(name: str, found: Agreement) -> dict[str, Any]:
     """One judge's figures."""
     consistent, first_wins, second_wins = agreement.count_orders(found.verdicts)
     shown = Counter((verdict.first or "unreadable") + (verdict.second or "unreadable") for verdict in found.verdicts)
@@ -53,7 +52,6 @@ def row_of(name: str, found: Agreement, seconds: float) -> dict[str, Any]:
         "first_wins": first_wins,
         "second_wins": second_wins,
         "verdicts": dict(shown),
-        "seconds_per_pair": seconds / found.num_pairs,
     }
 
 
@@ -61,18 +59,17 @@ def asked(name: str, labelled: Labelled) -> dict[str, Any]:
     """Ask one judge on this machine."""
     with responder.load(name) as model, AnswerStore() as store:
         judge = Judge(model=model, store=store, spending=Spending(), concurrency=1)
-        began = time.perf_counter()
         found = agreement.measure(judge, labelled)
         if found is None:
             raise SystemExit(f"{name} gave no verdict")
-        return row_of(name, found, time.perf_counter() - began)
+        return row_of(name, found)
 
 
 def by_length(labelled: Labelled) -> dict[str, Any]:
     found = agreement.compare([agreement.by_length(pair) for pair in labelled.pairs], labelled)
     if found is None:
         raise SystemExit("there are no pairs")
-    return row_of("the longer answer", found, 0.0)
+    return row_of("the longer answer", found)
 
 
 def steadiness() -> dict[str, Any]:
@@ -93,8 +90,8 @@ def steadiness() -> dict[str, Any]:
 def render(rows: Sequence[dict[str, Any]], steady: dict[str, Any]) -> str:
     lines = [
         "| judge | pairs | same winner, both decided | same verdict, ties included | kappa | its ties | both orders agree | "
-        "first shown wins | s a pair |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "first shown wins |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         decided = agreement.share(row["agreed"], row["both_decided"]) if row["both_decided"] else "never"
@@ -108,7 +105,6 @@ def render(rows: Sequence[dict[str, Any]], steady: dict[str, Any]) -> str:
             str(row["ties"]),
             agreement.share(row["consistent"], row["num_pairs"]),
             agreement.share(row["first_wins"], showings) if showings else "-",
-            f"{row['seconds_per_pair']:.1f}" if row["seconds_per_pair"] else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     low, high = stats.wilson_interval(steady["equal"], steady["num"])

@@ -25,7 +25,7 @@ from nomoat.records import Message
 from nomoat.textfiles import read_jsonl
 
 NUM_PAIRS = 100
-LOCAL_PAIRS = 40  # a judge of 1.5 billion parameters takes up to half a minute a pair on two cores
+LOCAL_PAIRS = 40  # a judge of 1.5 billion parameters reads a pair, in both orders, for about 15 seconds on two cores
 VICUNA = "vicuna80"
 VICUNA_PAIRS = tuple(("vicuna-13b", other) for other in ("gpt35", "bard", "alpaca-13b", "llama-13b"))
 WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
