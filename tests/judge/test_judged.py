@@ -194,7 +194,24 @@ def test_judge_with_likelihoods_takes_the_likeliest_verdict() -> None:
         side("left", range(6), 10), side("right", [9], 10), suite_of(10), Responder("judge", Likes())
     ).verdict  # fmt: skip
     assert (verdict.wins, verdict.ties, verdict.losses) == (6, 3, 1)
-    assert verdict.notes[0].startswith("judged by `judge`, by the likeliest verdict, without an explanation")
+    assert verdict.notes[0].startswith(
+        "judged by `judge`, by what its verdicts' likelihoods lean to over both orders, without an explanation"
+    )
+
+
+def test_order_cancels_out_where_likelihoods_can_be_had() -> None:
+    """A judge that always likes what is shown second by 3, and the good answer by 1: its verdict is B, and its lean is right."""
+
+    class Biased(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            prompt = request.messages[-1].content
+            good = {f"[[{name}]]": float("good" in section(prompt, f"Assistant {name}")) for name in "AB"}
+            bias = {"[[A]]": 0.0, "[[B]]": 3.0, "[[C]]": -9.0}
+            return [ContinuationScore(log_probability=bias[text] + good.get(text, 0.0), num_tokens=3) for text in continuations]
+
+    verdict = run_judged_duel(side("left", range(6), 10), side("right", [9], 10), suite_of(10), Responder("judge", Biased())).verdict
+    assert (verdict.wins, verdict.ties, verdict.losses) == (6, 3, 1)
+    assert "both orders gave the same verdict in 0 of 10" in verdict.notes[1]
 
 
 def test_second_turn_is_judged_within_its_conversation() -> None:

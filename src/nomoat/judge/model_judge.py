@@ -1,7 +1,8 @@
 """A model as a judge: of pairs of answers, shown in both orders, or of single ones.
 
-A pair is won by the answer that wins in both orders; if the order decides, or a verdict cannot be read, it is a tie. Verdicts are
-stored like any answer, and cost like any answer.
+A pair is won by the answer that wins in both orders; if the order decides, or a verdict cannot be read, it is a tie. Where the judge's
+likelihoods can be had, what it gives to whoever is shown first or last cancels out over the two orders (Wang et al. 2023,
+arXiv:2305.17926), and the answer wins that it leans to in the end. Verdicts are stored like any answer, and cost like any answer.
 
 What this does not cover: a judge prefers longer answers, its own style, and often its own family. How far it agrees with labels of
 people or of another judge is measured by `agreement.py`.
@@ -43,14 +44,20 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairVerdict:
-    """The verdicts with `one` shown first, and with `other` shown first; each A, B or C, or None if it could not be read."""
+    """The verdicts with `one` shown first, and with `other` shown first; each A, B or C, or None if it could not be read.
+
+    `lean` is the log-odds of `one` against `other`, summed over both orders; None where likelihoods cannot be had.
+    """
 
     first: str | None
     second: str | None
+    lean: float | None = None
 
     @property
     def score(self) -> float:
-        """1 if `one` won in both orders, 0 if it lost in both, else 0.5."""
+        """1 if `one` won, 0 if `other` did, 0.5 if neither: by `lean`, or else by winning in both orders."""
+        if self.lean is not None:
+            return WIN if self.lean > 0 else LOSS if self.lean < 0 else TIE
         return {("A", "B"): WIN, ("B", "A"): LOSS}.get((self.first or "", self.second or ""), TIE)
 
     @property
@@ -61,6 +68,14 @@ class PairVerdict:
     def is_consistent(self) -> bool:
         """Whether both orders said the same."""
         return (self.first, self.second) in (("A", "B"), ("B", "A"), ("C", "C"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a judge said to one request, and how likely each verdict was, where that can be had."""
+
+    text: str
+    log_probabilities: tuple[float, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,11 +107,9 @@ class Judge:
                 for order in orders
             ]
 
-        found = self._texts(requests, judge_prompts.VERDICTS, together=2 * together)
+        found = self._said(requests, judge_prompts.VERDICTS, together=2 * together)
         verdicts = iter(
-            None
-            if first is None or second is None
-            else PairVerdict(first=judge_prompts.parse_verdict(first), second=judge_prompts.parse_verdict(second))
+            None if first is None or second is None else _verdict(first, second)
             for first, second in zip(found[::2], found[1::2], strict=True)
         )
         return [PairVerdict(first="C", second="C") if pair.is_same else next(verdicts) for pair in pairs]
@@ -110,21 +123,21 @@ class Judge:
                 for conversation, reference in conversations
             ]
 
-        found = self._texts(requests, judge_prompts.GRADES, together=1)
-        return [None if text is None else judge_prompts.parse_grade(text) for text in found]
+        found = self._said(requests, judge_prompts.GRADES, together=1)
+        return [None if said is None else judge_prompts.parse_grade(said.text) for said in found]
 
-    def _texts(self, requests: Callable[[bool], list[Request]], verdicts: Sequence[str], *, together: int) -> list[str | None]:
+    def _said(self, requests: Callable[[bool], list[Request]], verdicts: Sequence[str], *, together: int) -> list[Said | None]:
         """What the judge said to each request: written, or, where its likelihoods can be had, the likeliest verdict."""
         if self.writes is not True:
             try:
-                chosen: list[str | None] = [*self._likeliest(requests(False), verdicts)]
+                chosen: list[Said | None] = [*self._likeliest(requests(False), verdicts)]
                 self.writes = False
                 return chosen
             except UnsupportedError:
                 self.writes = True
         return self._written(requests(True), together)
 
-    def _likeliest(self, requests: Sequence[Request], verdicts: Sequence[str]) -> list[str]:
+    def _likeliest(self, requests: Sequence[Request], verdicts: Sequence[str]) -> list[Said]:
         chosen = []
         for done, request in enumerate(requests):
             self.show(done, len(requests))
@@ -133,14 +146,15 @@ class Judge:
                 try:
                     scored = ChoiceScores(scores=tuple(self.model.score(request, verdicts)), seconds=0.0)
                 except ContextExceededError:
-                    chosen.append(UNREADABLE)
+                    chosen.append(Said(text=UNREADABLE))
                     continue
                 self.store.save_choice_scores(self.model.digest, request, verdicts, scored)
-            chosen.append(verdicts[matching.likeliest(scored.scores)])
+            likelihoods = tuple(score.log_probability for score in scored.scores)
+            chosen.append(Said(text=verdicts[matching.likeliest(scored.scores)], log_probabilities=likelihoods))
         self.show(len(requests), len(requests))
         return chosen
 
-    def _written(self, requests: Sequence[Request], together: int) -> list[str | None]:
+    def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:
         collected = collect(
             self.model,
             requests,
@@ -158,4 +172,14 @@ class Judge:
             cost = pricing.cost_usd(completion.usage)
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
             self.num_bytes_out += completion.bytes_out
-        return [collected.answers[request].text if request in collected.answers else None for request in requests]
+        return [Said(text=collected.answers[request].text) if request in collected.answers else None for request in requests]
+
+
+def _verdict(first: Said, second: Said) -> PairVerdict:
+    lean = None
+    if first.log_probabilities and second.log_probabilities:
+        (first_a, first_b, _), (second_a, second_b, _) = first.log_probabilities, second.log_probabilities
+        lean = first_a - first_b + second_b - second_a
+    return PairVerdict(
+        first=judge_prompts.parse_verdict(first.text), second=judge_prompts.parse_verdict(second.text), lean=lean
+    )  # fmt: skip
