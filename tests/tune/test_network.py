@@ -18,20 +18,23 @@ from nomoat.tune.network import Network
 LONG, SHARED = 3 * WINDOW + 5, 30
 
 
-@pytest.mark.parametrize(("name", "keep_expanded"), [*((name, True) for name in CASES), ("llama", False)])
-def test_every_family_gives_the_logits_of_its_reference(name: str, keep_expanded: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "keep_expanded", "frozen"),
+    [*((name, True, 0) for name in CASES), ("llama", False, 0), ("llama", True, 1), ("gemma3", True, 1)],
+)
+def test_every_family_gives_the_logits_of_its_reference(name: str, keep_expanded: bool, frozen: int, tmp_path: Path) -> None:
     case = CASES[name]
     model = make_model(case)
     file = GGUFFile(write_gguf(tmp_path / "model.gguf", case, model))
     arch, sizes = architectures.find(case.arch), importer.read_sizes(file)
-    network = Network(file, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=keep_expanded)
+    network = Network(file, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=keep_expanded, frozen=frozen)
     ids_BT = torch.randint(3, 250, (2, LONG), generator=torch.Generator().manual_seed(1))
     ids_BT[1, :SHARED] = ids_BT[0, :SHARED]
     with torch.no_grad():
         expected = model(input_ids=ids_BT, use_cache=False).logits
-        whole = network.logits(network.hidden(ids_BT))
-        prefix = network.read_prefix(ids_BT[0, :SHARED].tolist())
-        after = network.logits(network.hidden(ids_BT[:, SHARED:], prefix))
+        whole = network.logits(network.hidden(network.read(ids_BT)))
+        beginning = network.begin(ids_BT[0, :SHARED].tolist())
+        after = network.logits(network.hidden(network.read(ids_BT[:, SHARED:], beginning), beginning))
     torch.testing.assert_close(whole, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(after, expected[:, SHARED:], atol=1e-4, rtol=0)
 

@@ -96,7 +96,7 @@ def test_alpaca_s_two_templates_are_what_a_model_without_a_template_of_its_own_i
 
 
 def test_settings_follow_the_data_and_the_model() -> None:
-    few, many = chosen(Settings(), num_lessons=100, width=576), chosen(Settings(), num_lessons=10_000, width=1536)
-    assert (few.epochs, few.batch, few.learning_rate) == (4.0, 4, 8e-4)
-    assert (many.epochs, many.batch, many.learning_rate) == (2.0, 32, 4.9e-4)
-    assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9).batch == 7
+    few, many = chosen(Settings(), num_lessons=100, width=576, layers=2), chosen(Settings(), num_lessons=10_000, width=1536, layers=2)
+    assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 1.2e-3)
+    assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 7.3e-4)
+    assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5).layers == 3

@@ -36,6 +36,7 @@ def tune(
     minutes: Annotated[float | None, typer.Option(help="Stop learning after this time, if the epochs are not done before.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
     rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
+    layers: Annotated[int | None, typer.Option(help="Upper layers that learn; half of them if not given.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the fresh adapter.")] = 0,
@@ -66,7 +67,9 @@ def tune(
     prepared = prepare.prepare(
         base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
         drop_long=drop_long,
-        settings=prepare.Settings(rank=rank, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, seed=seed),
+        settings=prepare.Settings(
+            rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, seed=seed
+        ),
     )  # fmt: skip
     say_survey(prepared)
     if dry_run:

@@ -34,6 +34,15 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 SHORT_SCORES = 128 * 256  # of a head in a row
 Order = npt.NDArray[np.intp] | None
 PrefixCache = list[tuple[torch.Tensor, torch.Tensor]]
+Lora = dict[str, tuple[torch.Tensor, torch.Tensor]] | None
+
+
+@dataclass(slots=True)
+class Beginning:
+    """Tokens every row begins with, as far as the frozen layers bring them: keys and values of those, and what the last one says."""
+
+    cache: PrefixCache
+    x_1PW: torch.Tensor
 
 
 @dataclass(slots=True)
@@ -48,14 +57,16 @@ class Linear:
 class Network:
     """See the module. `parameters` holds the adapter's matrices in f32 by PEFT's names; nothing else learns.
 
+    A row goes through it in two steps: `read`, the lowest `frozen` layers, which have no adapter, so that what they say can be kept;
+    and `hidden`, all others.
     `keep_expanded`: weights in `dtype` in memory, or as int8 codes (and activations computed twice), for models too large for that.
     """
 
     def __init__(
         self, file: GGUFFile, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype, keep_expanded: bool,
-        progress: Callable[[int, int], None] | None = None,
+        frozen: int = 0, progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
-        self.arch, self.sizes, self.dtype = arch, sizes, dtype
+        self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, dtype, frozen
         self.parameters: dict[str, torch.nn.Parameter] = {}
         self._file, self._rank, self._seed, self._frugal = file, rank, seed, not keep_expanded
         self._store: Any = qlora.Expanded if keep_expanded else qlora.Codes
@@ -104,8 +115,9 @@ class Network:
                 biases.append(bias if order is None else bias[order])
             outputs, inputs = weights[-1][0].shape
             parts.append((name, outputs))
-            seed = zlib.crc32(name.encode(), self._seed % 2**32)
-            self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
+            if layer >= self.frozen:
+                seed = zlib.crc32(name.encode(), self._seed % 2**32)
+                self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
         return Linear(self._store(weights, self.dtype), torch.cat(biases).to(self.dtype) if biases else None, parts)
 
     def _rope_table(self, *, local: bool) -> torch.Tensor | None:
@@ -115,15 +127,27 @@ class Network:
         return torch.from_numpy(positions.inverse_frequencies(self._file, sizes)).float()
 
     # ---------------------------------------------------------------- the forward pass
-    def read_prefix(self, ids_P: Sequence[int]) -> PrefixCache:
-        """Keys and values of tokens every row begins with, a pair [1, H, P, D] a layer; gradients flow back through them."""
+    def begin(self, ids_P: Sequence[int]) -> Beginning:
+        """The first tokens of every row, read once for all of them."""
         cache: PrefixCache = []
-        self._forward(torch.tensor([list(ids_P)]), None, cache)
-        return cache
+        return Beginning(cache, self._read(torch.tensor([list(ids_P)]), past=0, before=None, keep=cache))
 
-    def hidden(self, ids_BT: torch.Tensor, prefix: PrefixCache | None = None) -> torch.Tensor:
-        """What the last layer says about each token, before the last norm: [B, T, W], f32."""
-        return self._forward(ids_BT, prefix, None)
+    def read(self, ids_BT: torch.Tensor, beginning: Beginning | None = None) -> torch.Tensor:
+        """What the frozen layers say about each token: [B, T, W], f32, without gradients."""
+        past, before = (beginning.x_1PW.shape[1], beginning.cache) if beginning else (0, None)
+        return self._read(ids_BT, past=past, before=before, keep=None)
+
+    def hidden(self, x_BTW: torch.Tensor, beginning: Beginning | None = None) -> torch.Tensor:
+        """What the last layer says about each token that was `read`, before the last norm: [B, T, W], f32.
+
+        Gradients flow back through the shared beginning, too.
+        """
+        learning = range(self.frozen, self.sizes.layers)
+        if beginning is None:
+            return self._through(x_BTW, learning, past=0, before=None, keep=None)
+        cache: PrefixCache = []
+        self._through(beginning.x_1PW, learning, past=0, before=None, keep=cache)
+        return self._through(x_BTW, learning, past=beginning.x_1PW.shape[1], before=cache, keep=None)
 
     def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of `targets`, each predicted from its row of `hidden`."""
@@ -138,24 +162,32 @@ class Network:
         cap = self.sizes.logit_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def _forward(self, ids_BT: torch.Tensor, prefix: PrefixCache | None, keep: PrefixCache | None) -> torch.Tensor:
-        past = prefix[0][0].shape[2] if prefix else 0
-        places_T = torch.arange(past, past + ids_BT.shape[1])
+    def _read(self, ids_BT: torch.Tensor, *, past: int, before: PrefixCache | None, keep: PrefixCache | None) -> torch.Tensor:
+        with torch.no_grad():
+            x = self._embedded(ids_BT, torch.arange(past, past + ids_BT.shape[1]))
+            return self._through(x, range(self.frozen), past=past, before=before, keep=keep)
+
+    def _through(
+        self, x: torch.Tensor, layers: range, *, past: int, before: PrefixCache | None, keep: PrefixCache | None
+    ) -> torch.Tensor:
+        """Through some layers. `before`: keys and values of `past` tokens, a pair [1, H, P, D] a layer; `keep` takes those of x."""
+        places_T = torch.arange(past, past + x.shape[1])
         masks = {local: self._mask(places_T, local) for local in set(self.arch.windowed)}
         turns = {local: self._turn(places_T, local) for local in self._rope}
-        x = self._embedded(ids_BT, places_T)
-        for layer in range(self.sizes.layers):
+        for at, layer in enumerate(layers):
             local = self.arch.windowed[layer % len(self.arch.windowed)]
-            before = prefix[layer] if prefix else None
+            pair = before[at] if before else None
             lora = self._lora(layer)
             if self._frugal and torch.is_grad_enabled() and keep is None:
-                x = checkpoint(self._layer, x, layer, lora, masks[local], turns[local], before, None, use_reentrant=False)
+                x = checkpoint(self._layer, x, layer, lora, masks[local], turns[local], pair, None, use_reentrant=False)
             else:
-                x = self._layer(x, layer, lora, masks[local], turns[local], before, keep)
+                x = self._layer(x, layer, lora, masks[local], turns[local], pair, keep)
         return x
 
-    def _lora(self, layer: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def _lora(self, layer: int) -> Lora:
         """A and B of each linear layer in the working precision; those of several parts in one: rows below each other, blocks."""
+        if layer < self.frozen:
+            return None
         found = {}
         for first, linear in self._layers[layer].items():
             a = torch.cat([self.parameters[f"{name}.lora_A.weight"] for name, _ in linear.parts])
@@ -172,7 +204,7 @@ class Network:
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
     def _layer(
-        self, x: torch.Tensor, layer: int, lora: Any, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
+        self, x: torch.Tensor, layer: int, lora: Lora, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
     ) -> torch.Tensor:
         block, arch = f"blk.{layer}", self.arch
         first = next((name for name in arch.attention_norms if f"{block}.{name}.weight" in self._vectors), arch.attention_norms[-1])
@@ -189,7 +221,7 @@ class Network:
         return both + (self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
     def _attention(
-        self, x_BTW: torch.Tensor, layer: int, lora: Any, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
+        self, x_BTW: torch.Tensor, layer: int, lora: Lora, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
     ) -> torch.Tensor:
         sizes = self.sizes
         counts = [sizes.heads, sizes.kv_heads, sizes.kv_heads]
@@ -213,7 +245,7 @@ class Network:
         y = _attend(query * scale, key, value, mask, cap=sizes.attention_cap)
         return self._linear(y.transpose(1, 2).flatten(2), layer, "self_attn.o_proj", lora)
 
-    def _mlp(self, x: torch.Tensor, layer: int, lora: Any) -> torch.Tensor:
+    def _mlp(self, x: torch.Tensor, layer: int, lora: Lora) -> torch.Tensor:
         activate = ACTIVATIONS[self.arch.activation]
         gated = next((name for name in ("mlp.gate_up_proj", "mlp.gate_proj") if name in self.arch.projections), None)
         if gated:
@@ -223,9 +255,10 @@ class Network:
             y = activate(self._linear(x, layer, "mlp.up_proj", lora))
         return self._linear(y, layer, "mlp.down_proj", lora)
 
-    def _linear(self, x: torch.Tensor, layer: int, first: str, lora: Any) -> torch.Tensor:
+    def _linear(self, x: torch.Tensor, layer: int, first: str, lora: Lora) -> torch.Tensor:
         linear = self._layers[layer][first]
-        y_NO = qlora.lora_linear(x.to(self.dtype).flatten(0, -2), linear.matrix, linear.bias, *lora[first])
+        pair = (None, None) if lora is None else lora[first]
+        y_NO = qlora.lora_linear(x.to(self.dtype).flatten(0, -2), linear.matrix, linear.bias, *pair)
         return y_NO.view(*x.shape[:-1], -1)
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:

@@ -82,16 +82,19 @@ class Codes:
 
 
 class LoraLinear(torch.autograd.Function):
-    """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is."""
+    """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor, b_OR: torch.Tensor
+        ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor | None, b_OR: torch.Tensor | None
     ) -> Any:
-        hidden_NR = x_NI @ a_RI.t()
-        y_NO = matrix.times(x_NI).addmm_(hidden_NR, b_OR.t(), alpha=LORA_SCALE)
+        y_NO = matrix.times(x_NI)
         if bias_O is not None:
             y_NO += bias_O
+        if a_RI is None or b_OR is None:
+            return y_NO
+        hidden_NR = x_NI @ a_RI.t()
+        y_NO.addmm_(hidden_NR, b_OR.t(), alpha=LORA_SCALE)
         ctx.matrix = matrix
         ctx.save_for_backward(x_NI, hidden_NR, a_RI, b_OR)
         return y_NO

@@ -34,8 +34,9 @@ CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
 PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 16  # itself, its gradient, and two means of AdamW, in f32
+KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory
 
-Stage = Literal["measuring the base", "tuning", "measuring the result"]
+Stage = Literal["reading", "measuring the base", "tuning", "measuring the result"]
 Settings = prepare.Settings
 
 
@@ -92,7 +93,8 @@ def learn(
         if saved:
             run.restore(saved)
             say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
-        elif run.validation:
+        run.read_all(on_progress, say)
+        if not saved and run.validation:
             run.losses_before = run.validation_losses("measuring the base", on_progress)
         run.train(checkpoint, on_progress, say)
         run.use_best()
@@ -118,11 +120,11 @@ def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.De
     values = prepared.file.num_values
     shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
     per_layer = sum(rows + columns for rows, columns in shapes)
-    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * sizes.layers * per_layer
+    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
     tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
     state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
-    expanded = PYTORCH_BYTES + values * dtype.itemsize + learned + tokens * sizes.layers * state
-    codes = PYTORCH_BYTES + values + learned + tokens * (sizes.layers * 4 * sizes.width + 3 * state)
+    expanded = PYTORCH_BYTES + values * dtype.itemsize + learned + tokens * settings.layers * state
+    codes = PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
     if expanded < free:
         return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
     if codes < free:
@@ -152,12 +154,15 @@ class Run:
         kept = keep_expanded(prepared, dtype)
         say(f"weights: {'kept expanded' if kept.value else 'expanded layer by layer, activations computed twice'} ({kept.reason})")
         self.network = Network(
-            prepared.file, prepared.arch, prepared.sizes,
-            rank=self.settings.rank, seed=self.settings.seed, dtype=dtype, keep_expanded=kept.value,
+            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed, dtype=dtype,
+            keep_expanded=kept.value, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
+        self.beginning = self.network.begin(samples[0].tokens[: self.prefix]) if self.prefix else None
+        self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
         self.parameters = list(self.network.parameters.values())
         say(
-            f"adapter: rank {self.settings.rank}, {sum(p.numel() for p in self.parameters):,} weights to learn; learning rate "
+            f"adapter: rank {self.settings.rank} on the upper {self.settings.layers} of {prepared.sizes.layers} layers, "
+            f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate "
             f"{self.settings.learning_rate:g}, {self.settings.epochs:g} epochs, {self.settings.batch} lessons a step"
         )
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
@@ -326,8 +331,30 @@ class Run:
         self.optimizer.zero_grad()
         return float(loss.detach())
 
+    def read_all(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
+        """Bring every lesson through the frozen layers once, and keep what they say, if there are such layers and memory for it.
+
+        The batches are always the same, so that a resumed run meets the same numbers.
+        """
+        lessons = [*self.training, *self.validation]
+        size = 4 * self.network.sizes.width * sum(len(lesson) - self.prefix for lesson in lessons)
+        if not self.network.frozen or self.settings.epochs <= 1 or size * KEPT_PART > hardware.memory_available_bytes().value:
+            return
+        say(f"the lowest {self.network.frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
+        batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
+        for done, batch in enumerate(batches):
+            if on_progress:
+                on_progress(Progress(stage="reading", fraction=done / len(batches)))
+            ids_BT, _ = side_by_side(batch, self.prefix)
+            x_BTW = self.network.read(torch.from_numpy(ids_BT), self.beginning)
+            for lesson, row in zip(batch, x_BTW, strict=True):
+                self.kept[id(lesson)] = row[: len(lesson) - self.prefix].clone()
+
     def _hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says at each position [B, T, W], and what comes next there [B, T]."""
         ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, self.prefix))
-        prefix = self.network.read_prefix(batch[0].tokens[: self.prefix]) if self.prefix else None
-        return self.network.hidden(ids_BT, prefix), targets_BT
+        if self.kept:
+            x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
+        else:
+            x_BTW = self.network.read(ids_BT, self.beginning)
+        return self.network.hidden(x_BTW, self.beginning), targets_BT
