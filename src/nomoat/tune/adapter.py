@@ -93,6 +93,8 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "lora_alpha": rank * qlora.LORA_SCALE,
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in learned}),
+        "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
+        "layers_pattern": "layers",
         "bias": "none",
         "inference_mode": True,
     }
