@@ -1,7 +1,8 @@
 """Tune on a data set's training split, then ask the test split once: accuracy beside published numbers, and what it cost.
 
-    python benchmarks/tuning.py sms_spam --model smollm2-135m [--seeds 0 1 2] [--minutes M] [--epochs N] [--layers N] [--json FILE]
+    python benchmarks/tuning.py sms_spam --data FOLDER [--model smollm2-135m] [--seeds 0 1 2] [--minutes M] [--epochs N] [--json FILE]
 
+FOLDER holds a folder a data set, training files as their sources name them (gzipped or not); test files are pulled as the suites do.
 Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label; tasks whose choices differ
 from question to question are scored by likelihood. The base is scored by likelihood, the kinder way, on `--base-limit` questions.
 """
@@ -9,6 +10,7 @@ from question to question are scored by likelihood. The base is scored by likeli
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import hashlib
 import json
@@ -17,7 +19,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from typing import Any
 from nomoat import config, hardware, paths
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.judge import builtin, stats
+from nomoat.judge.examples import asked
 from nomoat.judge.run import run_suite
+from nomoat.judge.scorers import rouge
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example
-from nomoat.rouge import rouge_l
 from nomoat.tasks import label_task_messages
 from nomoat.tune import prepare, train
 
@@ -47,6 +50,19 @@ class Split:
     shared: frozenset[str] = frozenset()
 
 
+def training_file(data: Path, name: str) -> bytes:
+    """A file of the data folder, gzipped there or not."""
+    packed = data / f"{name}.gz"
+    return gzip.decompress(packed.read_bytes()) if packed.exists() else (data / name).read_bytes()
+
+
+def unpacked(data: Path, name: str, folder: Path) -> Path:
+    """The same as a file in `folder`."""
+    path = folder / Path(name).name
+    path.write_bytes(training_file(data, name))
+    return path
+
+
 def labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instruction: str | None = None) -> list[Example]:
     """(text, label) in the words of `nomoat tune`."""
     return [
@@ -55,66 +71,54 @@ def labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instruction
     ]
 
 
-def sms_spam() -> Split:
+def sms_spam(data: Path, work: Path) -> Split:
     """Every row is learned; the texts that stand in both are counted apart."""
-    folder = pull_dataset("sms_spam")
     sides = []
-    for part in ("train", "test"):
-        path = folder / f"sms_spam_{part}.tsv"
-        rows = builtin._table(path, "\t")
-        sides.append([(row["text"].strip(), row["annotation"]) for row in rows])
-    train_rows, test_rows = sides
-    known = {text for text, _ in train_rows}
+    for path in (unpacked(data, "sms_spam/sms_spam_train.tsv", work), pull_dataset("sms_spam") / "sms_spam_test.tsv"):
+        sides.append([(row["text"].strip(), row["annotation"]) for row in builtin._table(path, "\t")])
+    known = {text for text, _ in sides[0]}
     labels = ("not spam", "spam")
-    shared = frozenset(str(at) for at, (text, _) in enumerate(test_rows) if text in known)
-    return Split(labelled(train_rows, labels), labelled(test_rows, labels), "exact", shared)
+    shared = frozenset(str(at) for at, (text, _) in enumerate(sides[1]) if text in known)
+    return Split(labelled(sides[0], labels), labelled(sides[1], labels), "exact", shared)
 
 
-def banking77() -> Split:
+def banking77(data: Path, work: Path) -> Split:
     """77 labels, not listed in the prompt: the tuned model knows them."""
     folder = pull_dataset("banking77")
     labels = sorted(json.loads((folder / "categories.json").read_text(encoding="utf-8")))
     words = "Which intent does this customer of a bank have?"
-    train_rows, test_rows = (
-        [(row["text"].strip(), row["category"]) for row in builtin._table(folder / f"{part}.csv", ",")] for part in ("train", "test")
+    lessons, questions = (
+        labelled([(row["text"].strip(), row["category"]) for row in builtin._table(path, ",")], labels, words)
+        for path in (unpacked(data, "banking77/train.csv", work), folder / "test.csv")
     )
-    return Split(labelled(train_rows, labels, words), labelled(test_rows, labels, words), "exact")
+    return Split(lessons, questions, "exact")
 
 
-def e2e_nlg() -> Split:
+def e2e_nlg(data: Path, work: Path) -> Split:
     """Learned from the development set (the training set is not at hand), one lesson a reference."""
-    folder = pull_dataset("e2e_nlg")
-    test = list(builtin._e2e_nlg(folder))
+    test = list(builtin._e2e_nlg(pull_dataset("e2e_nlg")))
     words = test[0].messages[0].content.partition("\n\n")[0]
-    rows = builtin._table(folder / "devset.csv", ",")
     lessons = [
-        replace(test[0], id=str(at), messages=(replace(test[0].messages[0], content=f"{words}\n\n{row['mr']}"),), target=row["ref"])
-        for at, row in enumerate(rows)
+        Example(id=str(at), messages=asked(f"{words}\n\n{row['mr']}"), target=row["ref"])
+        for at, row in enumerate(builtin._table(unpacked(data, "e2e_nlg/devset.csv", work), ","))
     ]
     return Split(lessons, test, "rouge")
 
 
-def kobest(task: str) -> Split:
+def kobest(task: str, data: Path, work: Path) -> Split:
     """The training split read by the suite's own words, in place of the test split."""
-    folder = pull_dataset("kobest")
     name = {"sentineg": "SentiNeg", "copa": "COPA"}[task]
     read: Callable[[Path], Iterator[Example]] = getattr(builtin, f"_kobest_{task}")
-    with tempfile.TemporaryDirectory() as other:
-        (Path(other) / name).mkdir()
-        source = folder / name / "train.tsv"
-        data = source.read_bytes() if source.exists() else gzip.decompress((folder / name / "train.tsv.gz").read_bytes())
-        (Path(other) / name / "test.tsv").write_bytes(data)
-        lessons = list(read(Path(other)))
-    return Split(lessons, list(read(folder)), "exact" if task == "sentineg" else "choice")
+    (work / name).mkdir(exist_ok=True)
+    (work / name / "test.tsv").write_bytes(training_file(data, f"kobest/{name}/train.tsv"))
+    return Split(list(read(work)), list(read(pull_dataset("kobest"))), "exact" if task == "sentineg" else "choice")
 
 
-def nsmc() -> Split:
+def nsmc(data: Path, work: Path) -> Split:
     """Film reviews, the films of the test not among those learned from."""
-    folder = pull_dataset("nsmc")
     sides = []
-    for part in ("train", "test"):
-        rows = builtin._plain_table(folder / f"{part}.tsv")
-        pairs = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in rows]
+    for path in (unpacked(data, "nsmc_raw_subset/train.tsv", work), pull_dataset("nsmc") / "test.tsv"):
+        pairs = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in builtin._plain_table(path)]
         sides.append(labelled(pairs, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요."))
     return Split(*sides, "exact")
 
@@ -132,17 +136,17 @@ def vader(suite: str, file_name: str) -> Split:
     return Split(labelled(rows[cut:], labels), labelled(rows[:cut], labels), "exact")
 
 
-TASKS: dict[str, Callable[[], Split]] = {
+TASKS: dict[str, Callable[[Path, Path], Split]] = {
     "sms_spam": sms_spam,
     "banking77": banking77,
     "e2e_nlg": e2e_nlg,
-    "kobest-sentineg": lambda: kobest("sentineg"),
-    "kobest-copa": lambda: kobest("copa"),
+    "kobest-sentineg": functools.partial(kobest, "sentineg"),
+    "kobest-copa": functools.partial(kobest, "copa"),
     "nsmc": nsmc,
-    "vader-tweets": lambda: vader("vader-tweets", "tweets_GroundTruth.txt"),
-    "vader-reviews": lambda: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),
-    "vader-movies": lambda: vader("vader-movies", "movieReviewSnippets_GroundTruth.txt"),
-    "vader-news": lambda: vader("vader-news", "nytEditorialSnippets_GroundTruth.txt"),
+    "vader-tweets": lambda _data, _work: vader("vader-tweets", "tweets_GroundTruth.txt"),
+    "vader-reviews": lambda _data, _work: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),
+    "vader-movies": lambda _data, _work: vader("vader-movies", "movieReviewSnippets_GroundTruth.txt"),
+    "vader-news": lambda _data, _work: vader("vader-news", "nytEditorialSnippets_GroundTruth.txt"),
 }
 
 
@@ -161,7 +165,7 @@ def suite_of(name: str, examples: Sequence[Example], metric: Any) -> Suite:
     return Suite(name=name, metric=metric, examples=tuple(examples), sha256=digest, max_new_tokens=96)
 
 
-def asked(ref: str, name: str, examples: Sequence[Example], metric: str, limit: int | None = None) -> dict[str, str]:
+def answers_of(ref: str, name: str, examples: Sequence[Example], metric: str, limit: int | None = None) -> dict[str, str]:
     """The model's answer to each question, by id."""
     evaluation = run_suite(ref, suite_of(f"{name}-{metric}", examples, metric), RunSettings(limit=limit))
     return {outcome.example_id: outcome.answer.strip() for outcome in evaluation.outcomes}
@@ -171,7 +175,7 @@ def label_scores(examples: Sequence[Example], answers: dict[str, str]) -> dict[s
     """Accuracy with Wilson's interval, F1 of each class (of few), their plain and weighted means."""
     rows = [(example.target, answers[example.id]) for example in examples if example.id in answers]
     right = sum(target == answer for target, answer in rows)
-    low, high = stats.wilson(right, len(rows))
+    low, high = stats.wilson_interval(right, len(rows))
     found: dict[str, Any] = {"n": len(rows), "accuracy": round(right / len(rows), 4), "interval": [round(low, 4), round(high, 4)]}
     f1, support = {}, {}
     for label in sorted({target for target, _ in rows}):
@@ -189,18 +193,17 @@ def text_scores(examples: Sequence[Example], answers: dict[str, str]) -> dict[st
     """ROUGE-L: best over all references of an input, and mean over them (every reference an item of its own)."""
     best, each = [], []
     for example in examples:
-        scores = [rouge_l(answers[example.id], target) for target in (example.target, *example.other_targets)]
+        scores = [rouge(answers[example.id], target) for target in (example.target, *example.other_targets)]
         best.append(max(scores))
         each += scores
-    low, high = stats.bootstrap_mean(best, seed=0)
+    low, high = stats.mean_interval(best)
     mean = sum(best) / len(best)
     return {"n": len(best), "rouge_l_best": round(mean, 4), "interval": [round(low, 4), round(high, 4)],
             "rouge_l_each": round(sum(each) / len(each), 4), "references": len(each)}  # fmt: skip
 
 
-def measured(task: str, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One training and its test."""
-    split = TASKS[task]()
     score = text_scores if split.metric == "rouge" else label_scores
     name = f"bench-{task}-{seed}"
     settings = prepare.Settings(
@@ -212,14 +215,14 @@ def measured(task: str, arguments: argparse.Namespace, seed: int) -> dict[str, A
     prepared = prepare.prepare(arguments.model, path, settings=settings)
     folder = train.learn(prepared, name=name, replace=True, on_message=print, on_progress=told())
     tuned = time.perf_counter()
-    answers = asked(f"{arguments.model}+{name}", task, split.test, split.metric)
+    answers = answers_of(f"{arguments.model}+{name}", task, split.test, split.metric)
     found = {
         "task": task, "model": arguments.model, "seed": seed, "date": date.today().isoformat(), "lessons": len(split.train),
         "settings": asdict(prepared.settings), "tuning_minutes": round((tuned - started) / 60, 2),
         "asking_minutes": round((time.perf_counter() - tuned) / 60, 2),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
         "test": score(split.test, answers),
-        "training": {key: value for key, value in json.loads((folder / "provenance.json").read_text())["metrics"].items()},
+        "training": json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["metrics"],
     }  # fmt: skip
     if split.shared:
         found["test_without_shared"] = score([example for example in split.test if example.id not in split.shared], answers)
@@ -234,7 +237,10 @@ def told() -> Callable[[train.Progress], None]:
         at = (progress.stage, int(10 * progress.fraction))
         if at != last[0]:
             last[0] = at
-            print(f"{progress.stage} {progress.fraction:.0%} step {progress.step} loss {progress.loss:.3f} {progress.seconds:.0f} s", flush=True)
+            print(
+                f"{progress.stage} {progress.fraction:.0%} step {progress.step} loss {progress.loss:.3f} {progress.seconds:.0f} s",
+                flush=True,
+            )
 
     return show
 
@@ -243,6 +249,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--base-limit", type=int, default=0, help="questions to the base; 0 asks it nothing")
@@ -252,15 +259,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found: dict[str, Any] = {"machine": hardware.summary(), "threads": config.threads().value, "runs": []}
+    with tempfile.TemporaryDirectory() as work:
+        split = TASKS[arguments.task](arguments.data, Path(work))
     for seed in arguments.seeds:
-        found["runs"].append(measured(arguments.task, arguments, seed))
+        found["runs"].append(measured(arguments.task, split, arguments, seed))
         print(json.dumps(found["runs"][-1]), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
     if arguments.base_limit:
-        split = TASKS[arguments.task]()
         metric = "rouge" if split.metric == "rouge" else "choice"
-        answers = asked(arguments.model, arguments.task, split.test, metric, arguments.base_limit)
+        answers = answers_of(arguments.model, arguments.task, split.test, metric, arguments.base_limit)
         asked_examples = [example for example in split.test if example.id in answers]
         found["base"] = (text_scores if metric == "rouge" else label_scores)(asked_examples, answers)
         print("base", json.dumps(found["base"]))
