@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from nomoat.catalog.memory import MemoryNeed
     from nomoat.engine.arch import Dimensions
     from nomoat.engine.openvino import OpenVINOEngine
+    from nomoat.engine.source import ModelSource
+    from nomoat.engine.tokenizer import Tokenizer
 
 DEFAULT_CONCURRENCY = 16
 MAX_BROKEN_ANSWERS = 3
@@ -250,6 +252,13 @@ class LocalFiles:
         known = (card for card in cards.cards() if self.weights.name in {source.file_name for source in card.sources})
         card = cards.find(self.name) or next(known, None)
         return card.template if card else None
+
+    def read_tokenizer(self, source: ModelSource) -> Tokenizer:
+        """The tokenizer of these weights, opened, with the card's chat template where they bring none."""
+        words = source.read_tokenizer()
+        if words.chat_template is None and self.template:
+            words.use_template(self.template)
+        return words
 
 
 def find_files(ref: str) -> LocalFiles:

@@ -44,7 +44,10 @@ def export(
     from typing import get_args
 
     from nomoat import responder
+    from nomoat.engine import importer
+    from nomoat.engine.source import open_source
     from nomoat.tune import export as exporting
+    from nomoat.tune import ollama
 
     if quantisation not in get_args(exporting.Quantisation):
         raise UsageError(f"`{quantisation}` is no quantisation that can be written", hint=", ".join(get_args(exporting.Quantisation)))
@@ -52,16 +55,23 @@ def export(
     if files.adapter is None:
         raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
     if form is Form.LORA:
-        written = exporting.lora_gguf(files.weights, files.adapter, output)
-    else:
-        target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output
-        with console.stage_progress() as bar:
-            task = bar.add_task("writing", total=None, info="")
-            written = exporting.merged_gguf(
-                files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation),
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )  # fmt: skip
-    console.say(f"wrote {written} ({written.stat().st_size / 1e6:,.0f} MB)")
+        _say_written(exporting.lora_gguf(files.weights, files.adapter, output))
+        return
+    source = open_source(files.weights)
+    words = files.read_tokenizer(source)
+    target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output
+    with console.stage_progress() as bar:
+        task = bar.add_task("writing", total=None, info="")
+        written = exporting.merged_gguf(
+            files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=words.chat_template,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    _say_written(written)
     if form is Form.OLLAMA:
-        made = exporting.modelfile(output / "Modelfile", model=written)
+        context_tokens = importer.read_sizes(source).context_tokens
+        made = ollama.write_modelfile(output / "Modelfile", model=written, words=words, context_tokens=context_tokens)
         console.say(f"wrote {made}; next: ollama create {files.adapter.name} -f {made}")
+
+
+def _say_written(path: Path) -> None:
+    console.say(f"wrote {path} ({path.stat().st_size / 1e6:,.0f} MB)")

@@ -42,7 +42,7 @@ class Origin:
         return {
             "base": self.base,
             "base_file": self.weights.name,
-            "base_sha256": importer.remembered_sha256(self.weights),
+            "base_sha256": importer.sha256_of_model(self.weights),
             "data_file": self.data.name,
             "data_sha256": paths.sha256_of(self.data),
             "data_licence": self.data_licence,

@@ -1,4 +1,4 @@
-"""A tuned model for other programs: one merged GGUF, or a LoRA GGUF beside the base, and an Ollama Modelfile.
+"""A tuned model for other programs: one merged GGUF, or a LoRA GGUF beside the base.
 
 Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 """
@@ -15,10 +15,11 @@ import numpy as np
 from nomoat import paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
-from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.gguf import FloatArray, GGUFFile, parts_of
+from nomoat.engine.source import open_source
+from nomoat.errors import UnsupportedError
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
-TEMPLATE_NOTE = "# The chat template is in the GGUF file; Ollama reads it there.\n"
 
 
 def merged_gguf(
@@ -27,14 +28,22 @@ def merged_gguf(
     target: Path,
     *,
     quantisation: Quantisation = "Q8_0",
+    template: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
-    Metadata (tokenizer, template) are the base's. Raises BadFileError if the adapter does not fit, NotEnoughDiskError.
+    Metadata (tokenizer, chat template) are the base's; `template` is written where the base has none.
+    Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
 
+    if weights.is_dir():
+        raise UnsupportedError(
+            f"`{weights}` is a Hugging Face folder, whose tokenizer nomoat cannot write into a GGUF file",
+            hint="make a GGUF of the folder with llama.cpp's convert_hf_to_gguf.py, and export --form lora to run beside it; "
+            "or merge the adapter's folder into it with PEFT (`merge_and_unload`)",
+        )
     file = GGUFFile(weights)
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = importer.read_sizes(file)
@@ -44,6 +53,8 @@ def merged_gguf(
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         _copy_metadata(weights, writer)
+        if template is not None and file.metadata.get("tokenizer.chat_template") is None:
+            writer.add_chat_template(template)
         for done, (name, tensor) in enumerate(file.tensors.items()):
             values = file.rows(name)
             if name in layers:
@@ -61,11 +72,16 @@ def merged_gguf(
 
 
 def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
-    """The adapter alone, for llama.cpp's `--lora`. Raises BadFileError if it does not fit the base."""
+    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base.
+
+    Raises BadFileError if it does not fit the base, UnsupportedError for an architecture that GGUF does not have.
+    """
     import gguf
 
-    file = GGUFFile(weights)
+    file = open_source(weights)
     arch = architectures.find(str(file.require("general.architecture")))
+    if arch.name not in gguf.MODEL_ARCH_NAMES.values():
+        raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
     sizes = importer.read_sizes(file)
     delta = importer.LoraDelta(adapter)
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -83,13 +99,6 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
             writer.add_tensor(f"{tensor}.lora_b", np.ascontiguousarray(_in_file_order(b_OR, layer, arch, sizes)))
         delta.require_all_used()
         _write(writer)
-    return target
-
-
-def modelfile(target: Path, *, model: Path) -> Path:
-    """An Ollama Modelfile beside the exported file: `ollama create NAME -f Modelfile`."""
-    with paths.whole_file(target) as part:
-        part.write_text(f"FROM ./{model.name}\n{TEMPLATE_NOTE}PARAMETER temperature 0\n", encoding="utf-8")
     return target
 
 
@@ -113,7 +122,7 @@ def _copy_metadata(weights: Path, writer: Any) -> None:
     import gguf
 
     left_out = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version", "split.")
-    for field in gguf.GGUFReader(str(weights)).fields.values():
+    for field in gguf.GGUFReader(str(parts_of(weights)[0])).fields.values():
         if not field.name.startswith(left_out):
             inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)

@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from nomoat.engine import graph, layout, positions
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.gguf import FloatArray
+from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 from nomoat.tune import qlora
 
@@ -30,6 +31,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": functional.silu,
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
 }
 SHORT_SCORES = 128 * 256  # of a head in a row
 Order = npt.NDArray[np.intp] | None
@@ -63,7 +65,7 @@ class Network:
     """
 
     def __init__(
-        self, file: GGUFFile, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype, keep_expanded: bool,
+        self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype, keep_expanded: bool,
         frozen: int = 0, progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, dtype, frozen

@@ -18,8 +18,9 @@ from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, tokenizer
 from nomoat.engine.arch import Architecture, Dimensions
-from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import DataError, UsageError
+from nomoat.engine.convert import ForeignFolder
+from nomoat.engine.source import ModelSource, open_source
+from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.tune import samples as encoding
 from nomoat.tune.data import Data, Lesson, read
 from nomoat.tune.samples import Sample
@@ -98,7 +99,7 @@ class Prepared:
 
     base: str
     weights: Path
-    file: GGUFFile
+    file: ModelSource
     arch: Architecture
     sizes: Dimensions
     data: Data
@@ -135,10 +136,8 @@ def prepare(
         if not keep_shared:
             own = [lesson for lesson, both in zip(data.lessons, is_shared, strict=True) if not both]
             data = replace(data, lessons=own)
-    file = GGUFFile(files.weights)
-    words = tokenizer.from_metadata(file.metadata)
-    if words.chat_template is None and files.template:
-        words.use_template(files.template)
+    file = _opened(files.weights)
+    words = files.read_tokenizer(file)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     if settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
@@ -167,6 +166,20 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int) -> 
         rank=settings.rank, layers=min(settings.layers or (layers + 1) // 2, layers), learning_rate=rate, epochs=epochs, batch=batch,
         minutes=settings.minutes, seed=settings.seed,
     )  # fmt: skip
+
+
+def _opened(weights: Path) -> ModelSource:
+    """The model's weights, if they can be learned beside. Raises BadFileError, UnsupportedError."""
+    source = open_source(weights)
+    if isinstance(source, ForeignFolder):
+        kind = source.metadata["general.architecture"]
+        raise UnsupportedError(
+            f"`{weights}` is of the architecture `{kind}`, which runs here but cannot be tuned",
+            hint=f"known architectures can: {', '.join(sorted(architectures.known()))}",
+        )
+    if importer.read_sizes(source).norms_last:
+        raise UnsupportedError(f"`{weights}` has its norms after its layers, as OPT-350M: that cannot be tuned yet")
+    return source
 
 
 def _encoded(data: Data, words: tokenizer.Tokenizer, context_tokens: int, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:

@@ -1,0 +1,117 @@
+"""An Ollama Modelfile: the chat template as Ollama writes templates (Go's `text/template`), what ends an answer, and greedy answers.
+
+Ollama does not run the Jinja template in a GGUF file. It looks for a near one among some thirty it knows and uses its own rendering of
+that, without the default system message; where none is near, it uses no template at all. So SmolLM2 would lose its system message, and
+Qwen2.5 its whole template. The template written here is put together from what the model's own template writes around each message, and
+only if that gives the same text.
+Source: ollama/ollama, template/template.go (`Named`, `Execute`, `collate`), docs/modelfile.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nomoat import paths
+from nomoat.engine.tokenizer import Tokenizer
+from nomoat.errors import UnsupportedError
+from nomoat.records import Message, Role
+
+CONTEXT_TOKENS = 4096  # Ollama cuts what is longer than its own default, without a word
+SYSTEM, QUESTIONS, ANSWERS = "<<system>>", ("<<question 1>>", "<<question 2>>", "<<question 3>>"), ("<<answer 1>>", "<<answer 2>>")
+UNWRITABLE = ("{{", "}}", '"""')  # Go's and the Modelfile's own signs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What a template writes around messages.
+
+    `begin` stands before the first question; instead of it, around a system message, `system`, if the template allows one.
+    """
+
+    begin: str
+    after_last_question: str
+    after_earlier_question: str
+    after_answer: str
+    system: tuple[str, str] | None = None
+
+    def render(self, system: str | None, turns: tuple[str, ...]) -> str:
+        """A conversation: question, answer, question, ..."""
+        begin = self.begin if system is None or self.system is None else system.join(self.system)
+        ends = itertools.cycle((self.after_earlier_question, self.after_answer))
+        return begin + "".join(turn + end for turn, end in zip(turns[:-1], ends, strict=False)) + turns[-1] + self.after_last_question
+
+    def as_go(self) -> str:
+        """The same as a Go template."""
+        begin = self.begin
+        if self.system is not None:
+            begin = f"{{{{ if .System }}}}{self.system[0]}{{{{ .System }}}}{self.system[1]}{{{{ else }}}}{self.begin}{{{{ end }}}}"
+        end = self.after_last_question
+        if end != self.after_earlier_question:
+            end = f"{{{{ if eq (len (slice $.Messages $i)) 1 }}}}{end}{{{{ else }}}}{self.after_earlier_question}{{{{ end }}}}"
+        return (
+            begin + '{{ range $i, $_ := .Messages }}{{ if eq .Role "user" }}{{ .Content }}' + end
+            + '{{ else if eq .Role "assistant" }}{{ .Content }}' + self.after_answer + "{{ end }}{{ end }}"
+        )  # fmt: skip
+
+
+def write_modelfile(target: Path, *, model: Path, words: Tokenizer, context_tokens: int) -> Path:
+    """The Modelfile beside an exported file: `ollama create NAME -f Modelfile`."""
+    around = around_messages(words)
+    lines = [f"FROM ./{model.name}"]
+    if around is None:
+        lines.append("# This model's chat template cannot be written as one of Ollama's: Ollama guesses, or completes texts.")
+    else:
+        lines.append(f'TEMPLATE """{around.as_go()}"""')
+    ends = [str(words.backend.id_to_token(end)) for end in words.special.stop_ids]
+    lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *words.stops)) if '"' not in end and "\n" not in end]
+    lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {min(context_tokens, CONTEXT_TOKENS)}"]
+    with paths.whole_file(target) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return target
+
+
+def around_messages(words: Tokenizer) -> Around | None:
+    """What the model's template writes around messages; None if it has no template, or one that does more than that."""
+    if words.chat_template is None:
+        return None
+    try:
+        begin, earlier, answered, last = _between(_rendered(words, None, 3), (QUESTIONS[0], ANSWERS[0], QUESTIONS[1]))
+        found = Around(begin=begin, after_earlier_question=earlier, after_last_question=last, after_answer=answered)
+    except (UnsupportedError, ValueError):
+        return None
+    try:
+        before, after, _ = _between(_rendered(words, SYSTEM, 1), (SYSTEM, QUESTIONS[0]))
+        found = replace(found, system=(before, after))
+    except (UnsupportedError, ValueError):
+        pass  # a template may have no place for a system message
+    systems = (None,) if found.system is None else (None, SYSTEM)
+    same = all(found.render(system, _turns(count)) == _rendered(words, system, count) for system in systems for count in (1, 3, 5))
+    pieces = (begin, earlier, last, answered, *(found.system or ()))
+    return found if same and not any(sign in piece for sign in UNWRITABLE for piece in pieces) else None
+
+
+def _turns(count: int) -> tuple[str, ...]:
+    return tuple(itertools.chain.from_iterable(itertools.zip_longest(QUESTIONS, ANSWERS, fillvalue="")))[:count]
+
+
+def _rendered(words: Tokenizer, system: str | None, count: int) -> str:
+    """As the model's own template writes it, without the token that begins a text if Ollama's tokenizer puts it."""
+    roles: tuple[Role, ...] = ("user", "assistant")
+    messages = [] if system is None else [Message(role="system", content=system)]
+    messages += [Message(role=role, content=turn) for role, turn in zip(itertools.cycle(roles), _turns(count), strict=False)]
+    text = words.render(messages)
+    bos = words.special.bos_id
+    return text.removeprefix(str(words.backend.id_to_token(bos))) if bos is not None and words.special.add_bos else text
+
+
+def _between(text: str, marks: tuple[str, ...]) -> list[str]:
+    """What stands before, between and after the marks. Raises ValueError if one is missing or stands twice."""
+    pieces = []
+    for mark in marks:
+        if text.count(mark) != 1:
+            raise ValueError(mark)
+        piece, text = text.split(mark)
+        pieces.append(piece)
+    return [*pieces, text]
