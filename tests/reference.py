@@ -15,11 +15,11 @@ import numpy as np
 import openvino as ov
 import torch
 import transformers
-from tiny import add_tokenizer, vocabulary
+from tiny import add_tokenizer, vocabulary, write_tiny_gguf
 from transformers.pytorch_utils import Conv1D
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import graph, importer, positions
+from nomoat.engine import graph, importer, positions, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.weights import Form, quantised, quantised_rows
 
@@ -324,6 +324,15 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
+    """A reference and its folder, with the tiny vocabulary's tokenizer."""
+    model = make_model((CASES | FOLDER_CASES)[name])
+    model.to(dtype).save_pretrained(folder, **saving)
+    tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
+    (folder / "tiny.gguf").unlink()
+    return model.float(), folder
 
 
 def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None) -> Any:

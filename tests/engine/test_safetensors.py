@@ -12,27 +12,17 @@ import pytest
 import sentencepiece
 import torch
 import transformers
-from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, our_logits
+from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, our_logits, write_folder
 from safetensors.torch import load_file, save_file
-from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary, write_tiny_gguf
+from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 
 import nomoat
 from nomoat.engine import folder_tokenizer, importer, tokenizer
-from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
 LENGTH = 3 * WINDOW + 5
-
-
-def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
-    """A reference and its folder, with the tiny vocabulary's tokenizer."""
-    model = make_model((CASES | FOLDER_CASES)[name])
-    model.to(dtype).save_pretrained(folder, **saving)
-    tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
-    (folder / "tiny.gguf").unlink()
-    return model.float(), folder
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from reference import CASES, make_model, our_logits, write_gguf
+from reference import CASES, make_model, our_logits, write_folder, write_gguf
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
@@ -15,7 +15,8 @@ from nomoat.cli import app
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import BadFileError
+from nomoat.engine.source import open_source
+from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import export
 
 RANK = 4
@@ -23,7 +24,7 @@ RANK = 4
 
 def make_adapter(folder: Path, weights: Path) -> Path:
     """Random LoRA matrices on every linear layer."""
-    file = GGUFFile(weights)
+    file = open_source(weights)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     random = np.random.default_rng(3)
     tensors = {}
@@ -62,6 +63,22 @@ def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Pa
     for tensor in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
         change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
         np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+def test_a_folder_s_adapter_becomes_the_lora_file_of_the_gguf_made_of_it(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "llama")
+    weights = write_gguf(tmp_path / "model.gguf", CASES["llama"], model)
+    adapter = make_adapter(tmp_path / "adapter", folder)
+    made = [export.lora_gguf(base, adapter, tmp_path / f"{base.suffix}.gguf") for base in (folder, weights)]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    with pytest.raises(UnsupportedError, match="is a Hugging Face folder, whose tokenizer nomoat cannot write"):
+        export.merged_gguf(folder, adapter, tmp_path / "merged.gguf")
+
+
+def test_an_architecture_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "opt")
+    with pytest.raises(UnsupportedError, match="`opt`, which llama"):
+        export.lora_gguf(folder, make_adapter(tmp_path / "adapter", folder), tmp_path / "lora.gguf")
 
 
 def test_an_adapter_of_another_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from reference import CASES, WINDOW, make_model, write_gguf
+from reference import CASES, WINDOW, make_model, write_folder, write_gguf
 
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
-from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.weights import Form
 from nomoat.tune import qlora
 from nomoat.tune.network import Network
@@ -23,10 +24,19 @@ LONG, SHARED = 3 * WINDOW + 5, 30
     [*((name, True, 0) for name in CASES), ("llama", False, 0), ("llama", True, 1), ("gemma3", True, 1)],
 )
 def test_every_family_gives_the_logits_of_its_reference(name: str, keep_expanded: bool, frozen: int, tmp_path: Path) -> None:
-    case = CASES[name]
-    model = make_model(case)
-    file = GGUFFile(write_gguf(tmp_path / "model.gguf", case, model))
-    arch, sizes = architectures.find(case.arch), importer.read_sizes(file)
+    model = make_model(CASES[name])
+    source = open_source(write_gguf(tmp_path / "model.gguf", CASES[name], model))
+    assert_logits_equal(model, source, keep_expanded=keep_expanded, frozen=frozen)
+
+
+@pytest.mark.parametrize("name", ["falcon 40b", "gemma3", "gpt2", "llama", "opt", "phi3", "qwen2"])
+def test_a_folder_of_the_hub_gives_the_logits_of_its_reference(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name)
+    assert_logits_equal(model, open_source(folder), keep_expanded=True, frozen=0)
+
+
+def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, frozen: int) -> None:
+    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     network = Network(file, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=keep_expanded, frozen=frozen)
     ids_BT = torch.randint(3, 250, (2, LONG), generator=torch.Generator().manual_seed(1))
     ids_BT[1, :SHARED] = ids_BT[0, :SHARED]

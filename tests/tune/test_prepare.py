@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from reference import write_folder
 
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import DataError
+from nomoat.errors import DataError, UnsupportedError
 from nomoat.records import Message
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
@@ -80,7 +81,18 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny
 
 @pytest.mark.parametrize(
     ("extra", "expected"),
-    [("", "### Instruction:\nAdd.\n\n### Response:"), ("1 2", "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:")],
+    [
+        (
+            "",
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+            "### Instruction:\nAdd.\n\n### Response:",
+        ),
+        (
+            "1 2",
+            "Below is an instruction that describes a task, paired with an input that provides further context. "
+            "Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:",
+        ),
+    ],
 )
 def test_alpaca_s_two_templates_are_what_a_model_without_a_template_of_its_own_is_asked(
     tiny_gguf: Path, tmp_path: Path, extra: str, expected: str
@@ -88,11 +100,25 @@ def test_alpaca_s_two_templates_are_what_a_model_without_a_template_of_its_own_i
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps([{"instruction": "Add.", "input": extra, "output": "3"}, {"instruction": "Say.", "output": "x"}]))
     (lesson, _) = prepare(str(tiny_gguf), path).data.lessons
-    assert lesson.bare_prompt is not None and lesson.bare_prompt.endswith(expected)
     words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
     words.chat_template = None
     (sample,) = samples.encode(lesson, words)
-    assert words.decode(sample.tokens[: sample.answers[0][0]]) == lesson.bare_prompt
+    assert words.decode(sample.tokens[: sample.answers[0][0]]) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "rwkv"}, "the architecture `rwkv` is not one that nomoat can import"),
+        ({}, "has its norms after its layers, as OPT-350M: that cannot be tuned yet"),
+    ],
+)
+def test_a_folder_that_cannot_be_tuned_says_so(tmp_path: Path, change: dict[str, str], message: str) -> None:
+    _, folder = write_folder(tmp_path / "model", "opt 350m")
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(UnsupportedError, match=message):
+        prepare(str(folder), write(tmp_path / "t.csv", ("one", "a"), ("two", "b")), **COLUMNS)
 
 
 def test_settings_follow_the_data_and_the_model() -> None:

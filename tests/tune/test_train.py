@@ -11,14 +11,15 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from reference import model_of_gguf
-from safetensors.torch import load_file
+from reference import model_of_gguf, our_logits, write_folder
+from safetensors.torch import load_file, save_file
 
 import nomoat
 from nomoat import hardware, paths, responder
-from nomoat.engine import tokenizer
+from nomoat.engine import importer, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
@@ -82,6 +83,41 @@ def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: 
     with responder.load(f"{tiny_gguf}+colours") as model:
         (score,) = model.score(Request(messages=label_task_messages("x 1", ["r", "g", "b"])), ["r"])
     assert score.log_probability == pytest.approx(expected, abs=0.1)
+
+
+def test_a_folder_of_the_hub_is_tuned_and_peft_puts_the_adapter_on_it(table: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    _, base = write_folder(tmp_path / "model", "qwen2")
+    folder = tune(base, table, settings=train.Settings(rank=8, epochs=10, learning_rate=1e-2))
+    facts = json.loads((folder / "provenance.json").read_text())
+    assert facts["base_file"] == "model" and facts["base_sha256"] == importer.sha256_of_model(base)
+    assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
+    with warnings.catch_warnings():  # as above
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        reference = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder))
+    rows = [[5, 9, 200, 17, 3, 44]]
+    with torch.no_grad():
+        expected = reference(input_ids=torch.tensor(rows)).logits.numpy()
+    exact = importer.import_gguf(base, adapter=folder, quality="high")
+    np.testing.assert_allclose(our_logits(exact, rows), expected, atol=0.1)
+    assert np.abs(our_logits(importer.import_gguf(base), rows) - expected).max() > 1
+
+
+def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_path: Path) -> None:
+    _, base = write_folder(tmp_path / "model", "llama")
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(base, table, on_progress=stop)
+    path = base / "model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="was begun with base_sha256"):
+        tune(base, table, resume=True)
 
 
 @pytest.mark.parametrize("how", ["without a shared beginning", "expanded layer by layer"])

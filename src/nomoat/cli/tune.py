@@ -22,7 +22,7 @@ EXAMPLES_SHOWN = 3
 
 
 def tune(
-    base: Annotated[str, typer.Argument(help="Model to start from: a card's name or a .gguf file.")],
+    base: Annotated[str, typer.Argument(help="Model to start from: a card's name, a .gguf file, or a Hugging Face folder.")],
     data: Annotated[Path, typer.Argument(help="CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L).")],
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,

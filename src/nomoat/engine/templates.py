@@ -21,10 +21,10 @@ class Template:
 
 _NO_OTHER_ROLE = "{{ raise_exception('this template has no place for the role ' ~ m['role']) }}"
 
-# A question with an input is written "INSTRUCTION\n\n### Input:\nINPUT".
+ALPACA_INPUT = "\n\n### Input:\n"  # between an instruction and its input, which are one question
 ALPACA = Template(
     text=(
-        "{% set input = '\\n\\n### Input:\\n' %}"
+        f"{{% set input = '{ALPACA_INPUT}' %}}"
         "{% for m in messages %}"
         "{% if m['role'] == 'user' %}"
         "{% if messages[0]['role'] != 'system' and loop.first %}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nomoat import tasks, textfiles
+from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 
@@ -16,31 +17,21 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
 SPEAKERS: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-# Source: the README of tatsu-lab/stanford_alpaca. For models without a chat template of their own.
-ALPACA_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n"
-    "### Response:"
-)
-ALPACA_WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
     """A conversation that ends with an answer; every turn of the assistant is learned.
 
-    `where`: the place in the file, "line 3" or "entry 3", counted from 1. `text` and `label`: of a table's row. `bare_prompt`: what a
-    model without a chat template is asked instead of the messages.
+    `where`: the place in the file, "line 3" or "entry 3", counted from 1. `text` and `label`: of a table's row. `alpaca_question`: what
+    a model without a chat template is asked, with Alpaca's, instead of the messages.
     """
 
     messages: tuple[Message, ...]
     where: str
     text: str | None = None
     label: str | None = None
-    bare_prompt: str | None = None
+    alpaca_question: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,11 +168,10 @@ def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
             )
     instruction, extra, output = (str(part).strip() for part in parts)
     question = f"{instruction}\n\n{extra}" if extra else instruction
-    template = ALPACA_WITH_INPUT if extra else ALPACA_WITHOUT_INPUT
     return Lesson(
         messages=(Message(role="user", content=question), Message(role="assistant", content=output)),
         where=where,
-        bare_prompt=template.format(instruction=instruction, input=extra),
+        alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else instruction,
     )
 
 

@@ -65,8 +65,8 @@ class Network:
     """
 
     def __init__(
-        self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype, keep_expanded: bool,
-        frozen: int = 0, progress: Callable[[int, int], None] | None = None,
+        self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype,
+        keep_expanded: bool, frozen: int = 0, progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, dtype, frozen
         self.parameters: dict[str, torch.nn.Parameter] = {}

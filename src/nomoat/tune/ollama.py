@@ -2,8 +2,8 @@
 
 Ollama does not run the Jinja template in a GGUF file. It looks for a near one among some thirty it knows and uses its own rendering of
 that, without the default system message; where none is near, it uses no template at all. So SmolLM2 would lose its system message, and
-Qwen2.5 its whole template. The template written here is put together from what the model's own template writes around each message, and
-only if that gives the same text.
+Qwen2.5 its whole template. The template written here is put together from what the model's own writes around each message, and only if
+that gives the same text.
 Source: ollama/ollama, template/template.go (`Named`, `Execute`, `collate`), docs/modelfile.md.
 """
 

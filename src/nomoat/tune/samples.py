@@ -5,6 +5,7 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
+from nomoat.records import Message
 from nomoat.tune.data import Lesson
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
@@ -41,8 +43,11 @@ def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
 
     Raises UnsupportedError for a conversation and a model without chat template.
     """
-    if words.chat_template is None and lesson.bare_prompt is not None:
-        return [_sample(words.encode(lesson.bare_prompt, add_bos=True), words.encode(lesson.messages[-1].content), words)]
+    if words.chat_template is None and lesson.alpaca_question is not None:
+        alpaca = copy.copy(words)
+        alpaca.use_template("alpaca")
+        prompt = alpaca.render([Message(role="user", content=lesson.alpaca_question)])
+        return [_sample(words.encode(prompt, add_bos=True), words.encode(lesson.messages[-1].content), words)]
     if words.chat_template is None:
         raise UnsupportedError(
             "this model has no chat template, and these lessons are conversations",
