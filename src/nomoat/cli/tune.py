@@ -31,7 +31,9 @@ def tune(
     test: Annotated[Path | None, typer.Option(help="A file whose texts must not be learned: those in both are dropped.")] = None,
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read the data, say what it is like, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the data is like, how long it will take and how much memory, and stop.")
+    ] = False,
     data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
     minutes: Annotated[float | None, typer.Option(help="Stop learning after this time, if the epochs are not done before.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
@@ -73,8 +75,9 @@ def tune(
     )  # fmt: skip
     say_survey(prepared)
     if dry_run:
+        found = say_estimate(prepared)
         if as_json:
-            console.print_json({"data": asdict(prepared.survey), "settings": asdict(prepared.settings)})
+            console.print_json({"data": asdict(prepared.survey), "settings": asdict(prepared.settings), "estimate": found})
         return
     folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
@@ -123,6 +126,25 @@ def say_terms(found: ChainVerdict) -> None:
 
     for line in (words.use_line(found), *(f"  {reason}" for reason in words.reasons(found))):
         console.say(line)
+
+
+def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
+    """How long it will take, and how much memory; None without PyTorch, which measuring it needs."""
+    try:
+        from nomoat.tune.estimate import estimate
+    except ModuleNotFoundError:
+        console.say("time and memory: known only with PyTorch: pip install 'nomoat[tune]'")
+        return None
+    found = estimate(prepared)
+    whole, learning, looking = (
+        f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds)
+    )  # fmt: skip
+    console.say(
+        f"time: about {whole} minutes at most, {learning} of them learning, {looking} measuring the lessons held out "
+        f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
+    )
+    console.say(f"memory: {found.memory}")
+    return asdict(found)
 
 
 def _say_result(metrics: dict[str, Any]) -> None:

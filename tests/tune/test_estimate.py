@@ -1,0 +1,78 @@
+"""What is said about time and memory before the work, against the work itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nomoat import hardware
+from nomoat.cli import app
+from nomoat.errors import NotEnoughMemoryError
+from nomoat.tune import estimate, prepare, qlora, train
+from nomoat.tune.prepare import Prepared
+
+
+@pytest.fixture
+def prepared(tiny_gguf: Path, tmp_path: Path) -> Prepared:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + "".join(f"{'long ' * (n % 20)}{n},{'ab'[n % 2]}\n" for n in range(400)))
+    return prepare.prepare(str(tiny_gguf), path, input_column="text", label_column="label")
+
+
+@pytest.fixture(autouse=True)
+def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared) -> None:
+    """Within 2 on an idle machine; a step of this model takes some milliseconds, and tests run beside others."""
+    foretold = estimate.estimate(prepared)
+    began = time.perf_counter()
+    folder = train.learn(prepared, name="x")
+    assert 1 / 3 < foretold.seconds / (time.perf_counter() - began) < 3
+    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    assert 1 / 3 < foretold.learning_seconds / metrics["seconds"] < 3
+
+
+def test_a_time_budget_bounds_the_learning(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_step", lambda *_: (10.0, 1.0))
+    unbounded = estimate.estimate(prepared)
+    settings = prepare.chosen(prepare.Settings(minutes=1), num_lessons=400, width=64)
+    bounded = estimate.estimate(replace(prepared, settings=settings))
+    assert unbounded.learning_seconds > 60
+    assert bounded.learning_seconds == 60
+    assert bounded.tokens_per_second == unbounded.tokens_per_second
+
+
+def test_too_little_memory_is_found_out_before_anything_is_measured(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
+    with pytest.raises(NotEnoughMemoryError):
+        estimate.estimate(prepared)
+
+
+def dry_run(prepared: Prepared, *more: str) -> tuple[str, str]:
+    columns = ["--input-column", "text", "--label-column", "label", "--dry-run"]
+    done = CliRunner().invoke(app, ["tune", str(prepared.weights), str(prepared.data.path), *columns, *more])
+    assert done.exit_code == 0, done.output
+    return done.stdout, done.stderr
+
+
+def test_a_dry_run_says_time_and_memory(prepared: Prepared) -> None:
+    out, said = dry_run(prepared, "--json")
+    assert "time: about 0." in said and " minutes at most, 0." in said
+    assert "memory: weights kept expanded (about " in said
+    assert json.loads(out)["estimate"]["learning_seconds"] > 0
+
+
+def test_a_dry_run_without_pytorch_says_what_is_missing(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "nomoat.tune.estimate", raising=False)
+    out, said = dry_run(prepared, "--json")
+    assert "time and memory: known only with PyTorch: pip install 'nomoat[tune]'" in said
+    assert json.loads(out)["estimate"] is None
