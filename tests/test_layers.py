@@ -11,7 +11,9 @@ import nomoat
 
 ROOT = Path(nomoat.__file__).parent
 LAYERS = {
-    **dict.fromkeys(["errors", "records", "paths", "net", "hardware", "config", "textfiles", "tasks", "pool", "matching", "rouge"], 1),
+    **dict.fromkeys(
+        ["errors", "records", "paths", "net", "hardware", "config", "footprint", "textfiles", "tasks", "pool", "matching", "rouge"], 1
+    ),
     **dict.fromkeys(["catalog", "engine"], 2),
     "responder": 3,
     "asking": 4,

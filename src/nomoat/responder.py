@@ -233,7 +233,9 @@ def planned_bytes(ref: str, context_tokens: int | None) -> int:
 
     context_tokens = context_tokens or config.context_tokens()
     source = open_source(find_files(ref).weights)
-    return _memory_need(importer.read_sizes(source, context_tokens=context_tokens), source.num_values, context_tokens).total_bytes
+    stored, _ = importer.planned(source)
+    sizes = importer.read_sizes(source, context_tokens=context_tokens)
+    return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens).total_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,21 +327,23 @@ def _use_template(engine: OpenVINOEngine, files: LocalFiles, asked: str | None) 
     return named
 
 
-def _memory_need(sizes: Dimensions, num_values: int, context_tokens: int | None) -> MemoryNeed:
+def _memory_need(sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None) -> MemoryNeed:
     from nomoat.catalog import memory
 
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
-    shape = memory.ModelSizes(parameters=num_values, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim)
+    shape = memory.ModelSizes(
+        parameters=num_values, weights_bytes=weights_bytes, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim
+    )  # fmt: skip
     need = memory.memory_need(shape, planned)
     assert need is not None  # only closed models have none
     return need
 
 
-def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions, int], None]:
-    """What raises NotEnoughMemoryError, told the sizes of a model and its number of weights, if it would not fit."""
+def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions, int, int], None]:
+    """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
 
-    def check(sizes: Dimensions, num_values: int) -> None:
-        need = _memory_need(sizes, num_values, context_tokens)
+    def check(sizes: Dimensions, num_values: int, weights_bytes: int) -> None:
+        need = _memory_need(sizes, num_values, weights_bytes, context_tokens)
         free = hardware.memory_available_bytes().value
         if need.total_bytes > free:
             raise NotEnoughMemoryError(

@@ -1,21 +1,25 @@
 """How much memory a model takes here, told before it is downloaded.
 
-The engine imports every GGUF file into int8 with one scale a row, whatever the file's own bits: 1.05 bytes a parameter. So a
-4-bit file of 7 billion parameters takes 7.1 GB and its KV cache, not the 4 GB of the file. The KV cache is 16-bit.
+The engine imports a file into int8 with one scale a row, whatever its own bits: 1.05 bytes a parameter. Only 4-bit files from 2.5
+billion parameters up (with `--quality small` all) keep their 4 bits: a 7B as Q4_K_M takes 4.6 GB. The KV cache is 16-bit.
+Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`.
 What this does not cover: the pages of the file itself while it is imported, which the system can drop again.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-from nomoat import config, hardware
+from nomoat import config, footprint, hardware
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.hardware import Detected
 from nomoat.records import ModelCard
 
-WEIGHT_BYTES_PER_PARAMETER = 1.05  # int8, a scale a row, norms in 16 bits
+INT8_BYTES_PER_PARAMETER = 1.05  # a scale a row, norms in 16 bits
+OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
+FOUR_BIT_FILE = re.compile(r"q4_[01k]", re.IGNORECASE)
 KV_BYTES_PER_VALUE = 2
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -27,9 +31,11 @@ Fits = Literal["fits", "tight", "does not fit"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:
-    """What memory depends on. A shape that is None is estimated from the number of parameters."""
+    """What memory depends on. A shape that is None is estimated from the number of parameters, and so are the weights' bytes."""
 
     parameters: int
+    four_bits: bool = False  # whether the file has 4-bit codes
+    weights_bytes: int | None = None  # as they are served
     layers: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
@@ -37,9 +43,13 @@ class ModelSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """Estimated memory of a running model. `note` says what stands on a guess."""
+    """Estimated memory of a running model. `note` says what stands on a guess.
+
+    `scoring_bytes`: what comes to that while answers are chosen by their likelihoods.
+    """
 
     weights_bytes: int
+    scoring_bytes: int
     kv_cache_bytes: int
     overhead_bytes: int
     context_tokens: int
@@ -62,7 +72,10 @@ def sizes_of(card: ModelCard) -> ModelSizes | None:
     """What a card says about its sizes; None for a closed model."""
     if card.parameters is None:
         return None
-    return ModelSizes(parameters=card.parameters, layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim)
+    four_bits = bool(card.sources) and all(FOUR_BIT_FILE.search(source.file_name) for source in card.sources)
+    return ModelSizes(
+        parameters=card.parameters, four_bits=four_bits, layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim
+    )  # fmt: skip
 
 
 def default_context_tokens(card: ModelCard | None = None) -> int:
@@ -77,7 +90,7 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
     if sizes is None:
         return None
     context = context_tokens or default_context_tokens(model if isinstance(model, ModelCard) else None)
-    note = "estimate: int8 in memory, whatever the file"
+    weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
         values_per_token = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim
     else:
@@ -85,12 +98,22 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         values_per_token = round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
         note += ", KV cache guessed from the number of parameters"
     return MemoryNeed(
-        weights_bytes=round(WEIGHT_BYTES_PER_PARAMETER * sizes.parameters),
+        weights_bytes=weights,
+        scoring_bytes=footprint.exact_bytes(sizes.parameters) or weights,
         kv_cache_bytes=KV_BYTES_PER_VALUE * values_per_token * context,
         overhead_bytes=OVERHEAD_BYTES,
         context_tokens=context,
         note=note,
     )
+
+
+def _weights(sizes: ModelSizes) -> tuple[int, str]:
+    """Bytes of the weights as they are served, and where the number comes from."""
+    if sizes.weights_bytes is not None:
+        return sizes.weights_bytes, "weights as they are stored here"
+    if sizes.four_bits and (config.quality().value == "small" or sizes.parameters >= footprint.OWN4_FROM_WEIGHTS):
+        return round(OWN4_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own 4 bits in memory"
+    return round(INT8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: int8 in memory, whatever the file"
 
 
 def fit(need: MemoryNeed) -> Detected[Fits]:

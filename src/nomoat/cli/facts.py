@@ -56,6 +56,7 @@ def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
         "total_bytes": need.total_bytes,
         "weights_bytes": need.weights_bytes,
         "kv_cache_bytes": need.kv_cache_bytes,
+        "scoring_bytes": need.scoring_bytes,
         "overhead_bytes": need.overhead_bytes,
         "context_tokens": need.context_tokens,
         "note": need.note,
@@ -68,6 +69,11 @@ def memory_line(need: memory.MemoryNeed) -> str:
     """A need and whether it fits, in one line."""
     verdict = memory.fit(need)
     return f"{verdict.value}; {need}; {verdict.reason}"
+
+
+def scoring_line(need: memory.MemoryNeed) -> str:
+    """What choosing among answers takes besides."""
+    return f"memory to choose among answers by their likelihood: {need.scoring_bytes / 1e9:.2f} GB more"
 
 
 def use_line(found: licences.ChainVerdict) -> str:

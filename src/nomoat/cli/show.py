@@ -93,7 +93,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     lines += words.licence_lines(licences.verdict(card))
     need = memory.memory_need(card, context)
     if need is not None:
-        lines.append(f"memory: {words.memory_line(need)}")
+        lines += [f"memory: {words.memory_line(need)}", words.scoring_line(need)]
         if not facts["runs_here"]:
             lines.append(f"engine: cannot run {card.architecture} yet")
     if facts["pulled"] and facts["runs_here"]:
@@ -123,6 +123,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     width = said.get(f"{architecture}.embedding_length")
     sizes = memory.ModelSizes(
         parameters=source.num_values,
+        weights_bytes=importer.planned(source)[0].bytes_of(source) if words.runs_here(architecture) else None,
         layers=_whole(said.get(f"{architecture}.block_count")),
         kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
         head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
@@ -150,7 +151,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(sizes.parameters)}; {architecture}")
     if card is None and "general.license" in said:
         lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
-    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}"]
+    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}", words.scoring_line(need)]
     if facts["runs_here"]:
         facts["layout"] = words.layout_facts(path)
         lines += words.layout_lines(facts["layout"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import __version__, config, hardware, paths
+from nomoat import __version__, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
 from nomoat.engine.convert import ForeignFolder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
-Check = Callable[[architectures.Dimensions, int], None]
+Check = Callable[[architectures.Dimensions, int, int], None]
 
 
 class LoraDelta:
@@ -151,7 +151,7 @@ def import_gguf(
     `path` is a GGUF file or a Hugging Face folder. What was imported in the same way before is found without opening it.
     `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
     `quality`: None for the setting. `fused`: see `layout.Storage`; False for a model that adapters shall be attached to.
-    `check` is told (dimensions, number of weights) before anything large is made, and may raise.
+    `check` is told (dimensions, number of weights, their bytes as they are served) before anything large is made, and may raise.
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
     """
@@ -166,14 +166,14 @@ def import_gguf(
     if known is None or facts is None:
         source = open_source(path)
         sizes = read_sizes(source, context_tokens=context_tokens)
-        if check:
-            check(sizes, source.num_values)
         stored = layout.storage(source, sizes, quality, fused=fused)
+        if check:
+            check(sizes, source.num_values, stored.bytes_of(source))
         digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
         _make(digest, source, sizes, stored, delta, progress, {"source": path.name, "source_sha256": origin[0]})
         return _folder_of(_write_note(asked, digest))
     if check:
-        check(architectures.Dimensions(**facts["sizes"]), facts["num_values"])
+        check(architectures.Dimensions(**facts["sizes"]), facts["num_values"], facts["files"]["openvino_model.bin"])
     return _folder_of(known)
 
 
@@ -207,12 +207,9 @@ def _make(
 
 
 def fits_exactly(path: Path) -> bool:
-    """Whether the weights in float32, once in the model and once as compiled, take no more than a quarter of all memory.
-
-    Of all, not of what is free: the same machine is to give the same likelihoods every day. Never for what optimum-intel converts.
-    """
+    """Whether likelihoods are computed in float32: see `footprint`. Never for what optimum-intel converts."""
     source = open_source(path)
-    return not isinstance(source, ForeignFolder) and 2 * 4 * source.num_values <= hardware.memory_total_bytes().value / 4
+    return not isinstance(source, ForeignFolder) and footprint.exact_bytes(source.num_values) is not None
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
@@ -240,7 +237,8 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
         facts: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
         architectures.Dimensions(**facts["sizes"])
-        return facts if whole and isinstance(facts["num_values"], int) else None
+        known = isinstance(facts["num_values"], int) and isinstance(facts["files"]["openvino_model.bin"], int)
+        return facts if whole and known else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

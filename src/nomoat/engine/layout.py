@@ -17,6 +17,7 @@ from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
+from nomoat.footprint import OWN4_FROM_WEIGHTS
 
 VERSION = "2"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
@@ -25,7 +26,6 @@ QUALITIES = get_args(Quality)
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
-OWN4_FROM_VALUES = 2_500_000_000  # what is called 3B has 2.8 to 3.2 billion weights
 # float32 throughout, for likelihoods with weights as the file has them
 EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights: rows lose three times the bound, groups of 64 keep it
@@ -121,7 +121,7 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2
-    if is_4_bit and (quality == "small" or file.num_values >= OWN4_FROM_VALUES):
+    if is_4_bit and (quality == "small" or file.num_values >= OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"
         why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
         return Storage(quality, {"": OWN, "lm_head": ROWS, "embed_tokens": ROWS}, fused, why)
