@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nomoat import hardware
@@ -24,11 +26,38 @@ def need(model_id: str, context_tokens: int | None = None) -> memory.MemoryNeed:
 
 
 def test_a_7b_model_takes_a_byte_a_parameter_and_half_a_megabyte_a_token() -> None:
-    found = need("llama-7b", 1000)
+    found = memory.memory_need(memory.ModelSizes(parameters=6_740_000_000, layers=32, kv_heads=32, head_dim=128), 1000)
+    assert found is not None
     assert found.weights_bytes == round(1.05 * 6.74e9)
     assert found.kv_cache_bytes == 1000 * 2 * 2 * 32 * 32 * 128
     assert found.total_bytes == found.weights_bytes + found.kv_cache_bytes + 400_000_000
     assert str(found).startswith("about 8.0 GB: weights 7.08 + KV cache 0.52 (1,000 tokens) + overhead 0.40 (estimate")
+
+
+def test_a_4_bit_file_of_a_large_model_keeps_its_4_bits() -> None:
+    sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)
+    large, small = (memory.memory_need(replace(sizes, parameters=count), 1000) for count in (6_740_000_000, 1_500_000_000))
+    assert large is not None and small is not None
+    assert (large.weights_bytes, large.note.split(",")[0]) == (round(0.68 * 6.74e9), "estimate: the file's own 4 bits in memory")
+    assert (small.weights_bytes, small.note.split(",")[0]) == (round(1.05 * 1.5e9), "estimate: int8 in memory")
+
+
+def test_small_quality_keeps_4_bits_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_QUALITY", "small")
+    assert need("smollm2-135m").weights_bytes == round(0.68 * 135_000_000)
+
+
+def test_what_is_known_of_a_file_is_not_estimated() -> None:
+    found = memory.memory_need(memory.ModelSizes(parameters=1000, weights_bytes=777, layers=1, kv_heads=1, head_dim=1), 10)
+    assert found is not None
+    assert (found.weights_bytes, found.note) == (777, "weights as they are stored here")
+
+
+@pytest.mark.usefixtures("sixteen_gb")
+def test_choosing_among_answers_takes_float32_twice_up_to_a_quarter_of_all_memory() -> None:
+    assert need("smollm2-135m").scoring_bytes == 8 * 135_000_000
+    assert need("qwen2.5-0.5b").scoring_bytes == 8 * 494_000_000
+    assert need("qwen2.5-1.5b").scoring_bytes == need("qwen2.5-1.5b").weights_bytes
 
 
 def test_grouped_query_attention_needs_a_smaller_cache() -> None:
@@ -59,7 +88,7 @@ def test_a_closed_model_needs_nothing_here() -> None:
     [
         ("smollm2-135m", "fits", "10.0 GB are free (free)"),
         ("openllama-7b", "fits", "10.0 GB are free (free)"),
-        ("llama2-7b", "tight", "10.0 of 16.0 GB are free: close other programs"),
+        ("llama2-13b", "tight", "10.0 of 16.0 GB are free: close other programs"),
         ("falcon-40b", "does not fit", "there are 16.0 GB (memory of the machine)"),
     ],
 )
@@ -71,5 +100,5 @@ def test_fit(model_id: str, verdict: str, reason: str) -> None:
 def test_what_does_not_fit_names_the_largest_that_does() -> None:
     with pytest.raises(NotEnoughMemoryError) as failed:
         memory.require_fit("falcon-40b", need("falcon-40b"))
-    assert failed.value.message == "`falcon-40b` needs about 44.0 GB of memory, and there are 16.0 GB (memory of the machine)"
+    assert failed.value.message == "`falcon-40b` needs about 28.7 GB of memory, and there are 16.0 GB (memory of the machine)"
     assert failed.value.hint == "try `openllama-7b`, or `--force` if you know better"

@@ -73,6 +73,22 @@ def test_a_table_without_its_columns_named_lists_them(tmp_path: Path) -> None:
     assert caught.value.hint == "its columns are: text, label"
 
 
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("", "`{path}` is empty", "the first line names the columns, each further line is one row"),
+        ("text,label\n", "`{path}` has a header and no rows", "each line after the first is one row"),
+        ("text,kind\na,x\n", "`{path}` has no column `label`", "its columns are: text, kind"),
+        ("text,label\na,x\nb, \n", "`{path}`, line 3: column `label` is empty", "fill it in or remove the row"),
+    ],
+)
+def test_a_bad_table_is_named_with_what_to_do(tmp_path: Path, content: str, message: str, hint: str) -> None:
+    path = write(tmp_path / "t.csv", content)
+    with pytest.raises(DataError) as caught:
+        read_lessons(path, input_column="text", label_column="label")
+    assert (caught.value.message, caught.value.hint) == (message.format(path=path), hint)
+
+
 def test_a_single_label_teaches_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "text,label\na,x\nb,x\n")
     with pytest.raises(DataError, match="every row has the label `x`"):

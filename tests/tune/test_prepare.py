@@ -52,6 +52,14 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.too_long == ("line 3", "line 4")
 
 
+def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", ("short", "a"), ("also short", "b"), ("z" * 100_000, "b"))
+    with pytest.raises(DataError) as caught:
+        prepare(str(tiny_gguf), path, **COLUMNS)
+    assert caught.value.message.startswith(f"`{path}`, line 4: 100,") and caught.value.message.endswith("the model's context is 256")
+    assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.longest_tokens < 256
+
+
 def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
     with pytest.raises(DataError, match="nothing is left to learn from"):

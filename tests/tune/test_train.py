@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,12 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+def may_mount() -> bool:
+    """Whether this user may mount a file system in a namespace of its own."""
+    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def tune(base: Path, table: Path, name: str = "colours", **options: object) -> Path:
@@ -165,31 +172,28 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_kill_9_leaves_a_checkpoint_to_go_on_from(tiny_gguf: Path, table: Path) -> None:
+def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path) -> None:
+    settings = train.Settings(rank=4, epochs=12, learning_rate=5e-3)
+    whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
     code = (
-        "import sys, nomoat.tune.train as t; t.CHECKPOINT_SECONDS = 0.0\n"
+        "import sys, nomoat.tune.train as t\n"
+        "t.CHECKPOINT_SECONDS = 0.0\n"
+        "t.qlora.fastest_precision = lambda: t.hardware.Detected('float32', 'set by the test')\n"
         "t.tune(sys.argv[1], sys.argv[2], name='killed', input_column='text', label_column='label',"
-        " settings=t.Settings(rank=4, epochs=10000, learning_rate=5e-3))"
+        " settings=t.Settings(rank=4, epochs=12, learning_rate=5e-3))"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tiny_gguf), str(table)], env=dict(os.environ))
     checkpoint = paths.adapters() / ".killed.checkpoint" / "checkpoint.pt"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert checkpoint.exists() and not (paths.adapters() / "killed").exists()
-    with pytest.raises(UsageError) as caught:
-        tune(tiny_gguf, table, "killed", resume=True)
-    assert caught.value.message == "the interrupted training of `killed` was begun with epochs 10000, not 4"
-    stop = train.Settings(rank=4, epochs=10000, learning_rate=5e-3)
-
-    def stop_at_once(progress: train.Progress) -> None:
-        assert progress.step > 1
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, "killed", resume=True, settings=stop, on_progress=stop_at_once)
+    steps: list[int] = []
+    resumed = tune(tiny_gguf, table, "killed", settings=settings, resume=True, on_progress=lambda p: steps.append(p.step))
+    assert next(step for step in steps if step) > 1
+    assert all(torch.equal(whole[name], value) for name, value in load_file(resumed / "adapter_model.safetensors").items())
 
 
 def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
@@ -228,6 +232,28 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, ta
     monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
     with pytest.raises(NotEnoughMemoryError, match=r"tuning `tiny\.gguf` needs about 0\.6 GB of memory, and 0\.5 GB are free"):
         tune(tiny_gguf, table)
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs a mount namespace")
+@pytest.mark.parametrize(("size", "left"), [("16k", "nothing"), ("160k", "a checkpoint")])
+def test_a_full_disk_ends_a_training_with_an_error_and_no_half_adapter(
+    size: str, left: str, tiny_gguf: Path, table: Path, empty_home: Path
+) -> None:
+    """A file system so small that the first checkpoint does not fit, or that the adapter does not fit beside it."""
+    adapters = empty_home / "adapters"
+    adapters.mkdir(parents=True)
+    command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--name", "full", "--rank", "4", "--epochs", "1"]
+    command += ["--input-column", "text", "--label-column", "label"]
+    script = 'mount -t tmpfs -o "size=$0" tmpfs "$1" && shift && "$@"; code=$?; ls -A "$ADAPTERS"; exit $code'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, size, str(adapters), *command],
+        env={**os.environ, "ADAPTERS": str(adapters)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: the disk is full" in done.stderr
+    assert "full" not in done.stdout.split()
+    assert (".full.checkpoint" in done.stdout) == (left == "a checkpoint")
 
 
 def test_a_full_disk_leaves_no_half_adapter(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
