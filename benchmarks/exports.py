@@ -53,7 +53,7 @@ def measured(ref: str, python: str | None, requests: Sequence[Request], folder: 
     found["nomoat, beside the base's weights"] = here(responder.load_sharing([ref])[0], requests)
     if python is None:
         return found
-    for kind in ("F16", "Q8_0", "Q4_0"):
+    for kind in ("Q8_0", "F16"):
         merged = export.merged_gguf(files.weights, files.adapter, folder / f"{kind}.gguf", quantisation=kind)  # type: ignore[arg-type]
         found[f"llama.cpp, merged {kind}"] = in_llama_cpp(python, {"model_path": str(merged)}, requests)
     lora = export.lora_gguf(files.weights, files.adapter, folder / "lora.gguf")

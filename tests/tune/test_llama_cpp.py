@@ -23,7 +23,7 @@ pytestmark = [
 ]
 COLUMNS = {"input_column": "text", "label_column": "annotation"}
 LABELS = ["not spam", "spam"]
-NUM_LESSONS, NUM_TEXTS = 400, 200
+NUM_LESSONS, NUM_TEXTS = 250, 200
 MAX_TOKENS = 8
 LARGEST_GAP = 0.005
 
