@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -119,8 +120,10 @@ class Checkpoint:
         """Replace the last state by this one."""
         import torch
 
+        content = io.BytesIO()  # PyTorch says of a full disk that an internal check has failed
+        torch.save({**state, "origin": self._origin.facts()}, content)
         with paths.whole_file(self._folder / CHECKPOINT_FILE) as part:
-            torch.save({**state, "origin": self._origin.facts()}, part)
+            part.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any]:
         """The last state. Raises UsageError if it is of other data, another base or other settings."""
