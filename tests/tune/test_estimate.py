@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from dataclasses import replace
@@ -41,13 +42,23 @@ def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared) -> No
 
 
 def test_a_time_budget_bounds_the_learning(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_step", lambda *_: (10.0, 1.0))
+    monkeypatch.setattr(estimate, "_cost", lambda *_: estimate.Cost(1.0, 10.0, 1.0))
     unbounded = estimate.estimate(prepared)
-    settings = prepare.chosen(prepare.Settings(minutes=1), num_lessons=400, width=64)
+    settings = prepare.chosen(prepare.Settings(minutes=1), num_lessons=400, width=64, layers=2)
     bounded = estimate.estimate(replace(prepared, settings=settings))
     assert unbounded.learning_seconds > 60
     assert bounded.learning_seconds == 60
     assert bounded.tokens_per_second == unbounded.tokens_per_second
+
+
+def test_the_lower_layers_are_read_once_or_in_every_step(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_cost", lambda *_: estimate.Cost(10.0, 30.0, 1.0))
+    once = estimate.estimate(prepared)
+    monkeypatch.setattr(train, "KEPT_PART", 10**9)
+    in_every_step = estimate.estimate(prepared)
+    assert once.reading_seconds > 0 and in_every_step.reading_seconds == 0
+    assert in_every_step.learning_seconds == pytest.approx(once.learning_seconds * 40 / 30)
+    assert in_every_step.looking_seconds == pytest.approx(once.looking_seconds * 11)
 
 
 def test_too_little_memory_is_found_out_before_anything_is_measured(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +76,7 @@ def dry_run(prepared: Prepared, *more: str) -> tuple[str, str]:
 
 def test_a_dry_run_says_time_and_memory(prepared: Prepared) -> None:
     out, said = dry_run(prepared, "--json")
-    assert "time: about 0." in said and " minutes at most, 0." in said
+    assert re.search(r"time: about 0\.\d minutes at most: 0\.\d reading, 0\.\d learning, 0\.\d measuring", said)
     assert "memory: weights kept expanded (about " in said
     assert json.loads(out)["estimate"]["learning_seconds"] > 0
 

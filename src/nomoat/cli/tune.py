@@ -136,11 +136,11 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
         console.say("time and memory: known only with PyTorch: pip install 'nomoat[tune]'")
         return None
     found = estimate(prepared)
-    whole, learning, looking = (
-        f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds)
-    )  # fmt: skip
+    whole, reading, learning, looking = (
+        f"{seconds / 60:.1f}" for seconds in (found.seconds, found.reading_seconds, found.learning_seconds, found.looking_seconds)
+    )
     console.say(
-        f"time: about {whole} minutes at most, {learning} of them learning, {looking} measuring the lessons held out "
+        f"time: about {whole} minutes at most: {reading} reading, {learning} learning, {looking} measuring the lessons held out "
         f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
     )
     console.say(f"memory: {found.memory}")

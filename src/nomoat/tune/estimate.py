@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -19,17 +18,17 @@ from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
 
-PROBED_LAYERS = 2
+PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
 REPETITIONS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """`learning_seconds`: of the epochs or the minutes asked for, the shorter. `looking_seconds`: at the lessons held out.
-
-    `memory`: how the weights will be kept, and how much memory that takes, in words.
+    """`reading_seconds`: of the frozen layers, if what they say is kept. `learning_seconds`: of the epochs or the minutes asked for,
+    the shorter. `looking_seconds`: at the lessons held out. `memory`: how the weights will be kept, and how much that takes, in words.
     """
 
+    reading_seconds: float
     learning_seconds: float
     looking_seconds: float
     tokens_per_second: float
@@ -38,32 +37,40 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """All of it, without loading the model."""
-        return self.learning_seconds + self.looking_seconds
+        return self.reading_seconds + self.learning_seconds + self.looking_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of one batch in the frozen layers; and in all others, with learning and without."""
+
+    reading: float
+    learning: float
+    looking: float
 
 
 def estimate(prepared: Prepared) -> Estimate:
     """Measure some steps and multiply. Takes a second or two for a small model. Raises NotEnoughMemoryError."""
     torch.set_num_threads(config.threads().value)
     dtype: torch.dtype = getattr(torch, qlora.fastest_precision().value)
-    kept = train.keep_expanded(prepared, dtype)
+    expanded = train.keep_expanded(prepared, dtype)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: _computed(batch, prefix))
     typical = batches[len(batches) // 2]
-    learning, looking = (seconds / _computed(typical, prefix) for seconds in _step(prepared, typical, prefix, dtype, kept.value))
-    computed = sum(_computed(batch, prefix) for batch in batches)  # of an epoch, held-out lessons among them
+    cost = _cost(prepared, typical, prefix, dtype, expanded.value)
+    epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
+    kept = train.bytes_kept(prepared, prefix) > 0
+    again = 0.0 if kept else cost.reading
     held_out = min(train.MAX_VALIDATION_LESSONS, int(len(samples) * train.VALIDATION_PART)) / len(samples)
-    learning_seconds = learning * computed * (1 - held_out) * settings.epochs
-    full_seconds = learning_seconds
-    if settings.minutes:
-        learning_seconds = min(learning_seconds, settings.minutes * train.SECONDS_A_MINUTE)
+    all_epochs = (again + cost.learning) * epoch * (1 - held_out) * settings.epochs
     looks = 2 + max(train.LOOKS, math.ceil(settings.epochs))
-    tokens = prepared.survey.num_tokens * (1 - held_out) * settings.epochs
     return Estimate(
-        learning_seconds=learning_seconds,
-        looking_seconds=looking * computed * held_out * looks,
-        tokens_per_second=tokens / full_seconds,
-        memory=f"weights {'kept expanded' if kept.value else 'expanded layer by layer'} ({kept.reason})",
+        reading_seconds=cost.reading * epoch if kept else 0.0,
+        learning_seconds=min(all_epochs, settings.minutes * train.SECONDS_A_MINUTE) if settings.minutes else all_epochs,
+        looking_seconds=(again + cost.looking) * epoch * held_out * looks,
+        tokens_per_second=prepared.survey.num_tokens * (1 - held_out) * settings.epochs / all_epochs,
+        memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
     )
 
 
@@ -72,37 +79,39 @@ def _computed(batch: Sequence[Sample], prefix: int) -> int:
     return prefix + len(batch) * (max(map(len, batch)) - prefix)
 
 
-def _step(prepared: Prepared, batch: Sequence[Sample], prefix: int, dtype: torch.dtype, keep_expanded: bool) -> tuple[float, float]:
-    """Seconds of a step that learns, and of one that only looks, of the whole model: layers are as slow as those that are probed."""
-    layers = min(PROBED_LAYERS, prepared.sizes.layers)
+def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, dtype: torch.dtype, keep_expanded: bool) -> Cost:
+    """What a batch takes in the whole model: layers are as slow as those that are probed."""
+    settings, layers = prepared.settings, prepared.sizes.layers
+    learning, frozen = min(PROBED_LAYERS, settings.layers), min(PROBED_LAYERS, layers - settings.layers)
     network = Network(
-        prepared.file, prepared.arch, replace(prepared.sizes, layers=layers),
-        rank=prepared.settings.rank, seed=0, dtype=dtype, keep_expanded=keep_expanded,
+        prepared.file, prepared.arch, replace(prepared.sizes, layers=frozen + learning),
+        rank=settings.rank, seed=0, dtype=dtype, keep_expanded=keep_expanded, frozen=frozen,
     )  # fmt: skip
-    ids, targets = (torch.from_numpy(array) for array in side_by_side(batch, prefix))
-    learned = targets != NOT_LEARNED
-    scale = prepared.sizes.layers / layers
+    beginning = network.begin(batch[0].tokens[:prefix]) if prefix else None
+    ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, prefix))
+    learned = targets_BT != NOT_LEARNED
+    targets_N = targets_BT[learned]
+    x_BTW = network.read(ids_BT, beginning)
 
-    def hidden() -> torch.Tensor:
-        cache = network.read_prefix(batch[0].tokens[:prefix]) if prefix else None
-        return network.hidden(ids, cache)[learned]
+    def through() -> torch.Tensor:
+        return network.hidden(x_BTW, beginning)[learned]
 
-    def learn() -> None:
-        network.loss(hidden(), targets[learned]).backward()
+    last_NW = through().detach()
+    read = _fastest(lambda: network.read(ids_BT, beginning))
+    learn = _fastest(lambda: network.loss(through(), targets_N).backward())
+    learn_top = _fastest(lambda: network.loss(last_NW.requires_grad_(), targets_N).backward())
+    with torch.no_grad():
+        look = _fastest(lambda: network.loss(through(), targets_N))
+        look_top = _fastest(lambda: network.loss(last_NW, targets_N))
+    scale = settings.layers / learning
+    return Cost(
+        reading=read * (layers - settings.layers) / frozen if frozen else read,
+        learning=learn_top + max(0.0, learn - learn_top) * scale,
+        looking=look_top + max(0.0, look - look_top) * scale,
+    )
 
-    def head() -> None:
-        network.loss(given.detach().requires_grad_(), targets[learned]).backward()
 
-    def look() -> None:
-        with torch.no_grad():
-            network.loss(hidden(), targets[learned])
-
-    given = hidden()
-    whole, top, looking = (_fastest(work) for work in (learn, head, look))
-    return top + max(0.0, whole - top) * scale, looking * scale
-
-
-def _fastest(work: Any) -> float:
+def _fastest(work: Callable[[], object]) -> float:
     """Seconds, the best of some, after one that is not counted."""
     times = []
     for _ in range(1 + REPETITIONS):

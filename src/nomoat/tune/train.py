@@ -136,6 +136,18 @@ def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.De
     )
 
 
+def bytes_kept(prepared: prepare.Prepared, prefix: int) -> int:
+    """Memory for what the frozen layers say about all lessons, after their shared beginning. 0: each step computes that anew.
+
+    It does without frozen layers, in a single epoch, and for want of memory.
+    """
+    size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in prepared.samples)
+    none_frozen = prepared.settings.layers == prepared.sizes.layers
+    if none_frozen or prepared.settings.epochs <= 1 or size * KEPT_PART > hardware.memory_available_bytes().value:
+        return 0
+    return size
+
+
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
@@ -158,6 +170,7 @@ class Run:
             keep_expanded=kept.value, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
         self.beginning = self.network.begin(samples[0].tokens[: self.prefix]) if self.prefix else None
+        self.bytes_kept = bytes_kept(prepared, self.prefix)
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
         self.parameters = list(self.network.parameters.values())
         say(
@@ -332,15 +345,15 @@ class Run:
         return float(loss.detach())
 
     def read_all(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
-        """Bring every lesson through the frozen layers once, and keep what they say, if there are such layers and memory for it.
+        """Bring every lesson through the frozen layers once, and keep what they say, if that is worth it: see `bytes_kept`.
 
         The batches are always the same, so that a resumed run meets the same numbers.
         """
-        lessons = [*self.training, *self.validation]
-        size = 4 * self.network.sizes.width * sum(len(lesson) - self.prefix for lesson in lessons)
-        if not self.network.frozen or self.settings.epochs <= 1 or size * KEPT_PART > hardware.memory_available_bytes().value:
+        if not self.bytes_kept:
             return
-        say(f"the lowest {self.network.frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
+        lessons = [*self.training, *self.validation]
+        size = f"{self.bytes_kept / 1e9:.1f} GB"
+        say(f"the lowest {self.network.frozen} layers stay as they are: what they say is computed once and kept ({size})")
         batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
         for done, batch in enumerate(batches):
             if on_progress:
