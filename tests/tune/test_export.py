@@ -22,13 +22,13 @@ from nomoat.tune import export
 RANK = 4
 
 
-def make_adapter(folder: Path, weights: Path) -> Path:
-    """Random LoRA matrices on every linear layer."""
+def make_adapter(folder: Path, weights: Path, *, frozen: int = 0) -> Path:
+    """Random LoRA matrices on every linear layer, but for the lowest `frozen` blocks."""
     file = open_source(weights)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     random = np.random.default_rng(3)
     tensors = {}
-    for layer in range(sizes.layers):
+    for layer in range(frozen, sizes.layers):
         for part, tensor in arch.projections.items():
             rows, columns = file.tensor(f"blk.{layer}.{tensor}.weight").shape
             name = f"base_model.model.model.layers.{layer}.{part}"
@@ -63,6 +63,20 @@ def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Pa
     for tensor in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
         change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
         np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+def test_an_adapter_of_the_upper_layers_leaves_the_lower_ones_alone(tmp_path: Path) -> None:
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    adapter = make_adapter(tmp_path / "adapter", weights, frozen=1)
+    lora = GGUFFile(export.lora_gguf(weights, adapter, tmp_path / "lora.gguf"))
+    assert lora.tensors and all(name.startswith("blk.1.") for name in lora.tensors)
+    merged = export.merged_gguf(weights, adapter, tmp_path / "merged.gguf", quantisation="F32")
+    for tensor in GGUFFile(weights).tensors:
+        is_as_it_was = np.array_equal(GGUFFile(merged).rows(tensor), GGUFFile(weights).rows(tensor))
+        assert is_as_it_was != (f"{tensor}.lora_a" in lora.tensors), tensor
+    rows = [[5, 9, 200, 17, 3, 44]]
+    tuned = our_logits(importer.import_gguf(weights, adapter=adapter), rows)
+    np.testing.assert_allclose(our_logits(importer.import_gguf(merged), rows), tuned, atol=1e-4)
 
 
 def test_a_folder_s_adapter_becomes_the_lora_file_of_the_gguf_made_of_it(tmp_path: Path) -> None:
