@@ -23,9 +23,9 @@ pytestmark = [
 ]
 COLUMNS = {"input_column": "text", "label_column": "annotation"}
 LABELS = ["not spam", "spam"]
-NUM_LESSONS, NUM_TEXTS = 250, 200
+NUM_LESSONS, NUM_TEXTS = 150, 200
 MAX_TOKENS = 8
-LARGEST_GAP = 0.005
+LARGEST_GAP = 1  # text of the 200: half a point
 
 
 @pytest.fixture
@@ -45,23 +45,25 @@ def spam(mirror: None, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_llama_cpp_answers_as_the_tuned_model_does(spam: Any, smollm2_gguf: Path, tmp_path: Path) -> None:
-    """Accuracy within half a point, that is one text of 200, and the same answer to 98 of 100; every form of export."""
+    """As many right answers but for one text of 200, and the same answer to 98 of 100; merged and as a LoRA file.
+
+    `benchmarks/exports.py` measures more texts and forms.
+    """
     adapter, texts, ours = spam
     right = [text.label for text in texts]
-    score = accuracy(ours, right)
-    assert score > 0.9, "the adapter has learned too little to compare anything"
+    score = num_equal(ours, right)
+    assert score > 0.9 * NUM_TEXTS, "the adapter has learned too little to compare anything"
+    merged = export.merged_gguf(smollm2_gguf, adapter, tmp_path / "merged.gguf")
     lora = export.lora_gguf(smollm2_gguf, adapter, tmp_path / "lora.gguf")
-    merged = [export.merged_gguf(smollm2_gguf, adapter, tmp_path / f"{kind}.gguf", quantisation=kind) for kind in ("Q8_0", "F16")]
-    forms = [{"model_path": str(path)} for path in merged] + [{"model_path": str(smollm2_gguf), "lora_path": str(lora)}]
-    for files in forms:
+    for files in ({"model_path": str(merged)}, {"model_path": str(smollm2_gguf), "lora_path": str(lora)}):
         ask = llama_cpp_of(**files)
         theirs = [ask(tasks.label_task_messages(text.text, LABELS)) for text in texts]
-        assert abs(accuracy(theirs, right) - score) <= LARGEST_GAP, files
-        assert accuracy(theirs, ours) >= 0.98, files
+        assert abs(num_equal(theirs, right) - score) <= LARGEST_GAP, files
+        assert num_equal(theirs, ours) >= 0.98 * NUM_TEXTS, files
 
 
-def accuracy(answers: Sequence[str], right: Sequence[str]) -> float:
-    return sum(a == b for a, b in zip(answers, right, strict=True)) / len(right)
+def num_equal(answers: Sequence[str], others: Sequence[str]) -> int:
+    return sum(a == b for a, b in zip(answers, others, strict=True))
 
 
 def llama_cpp_of(**files: str) -> Callable[[tuple[Message, ...]], str]:
