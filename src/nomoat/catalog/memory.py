@@ -3,8 +3,8 @@
 The engine imports a file into int8 with one scale a row, whatever its own bits: 1.05 bytes a parameter. Only 4-bit files from 2.5
 billion parameters up (with `--quality small` all) keep their 4 bits: a 7B as Q4_K_M takes 4.6 GB. The KV cache is 16-bit.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`.
-What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs the weights
-into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
+What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs
+the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
 """
 
 from __future__ import annotations
