@@ -16,12 +16,13 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── DownloadError            a download did not arrive whole
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of --max-cost
-└── RemoteError              a server answered with an error
+├── RemoteError              a server answered with an error
+└── WorkerError              a worker, or the cluster it runs on, cannot be had or died
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 Fate = Literal["final", "rejected", "lost"]
 
@@ -33,6 +34,16 @@ class NomoatError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whatever its `__init__` takes, an error can be sent from one process to another."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[NomoatError], arguments: tuple[object, ...], attributes: dict[str, object]) -> NomoatError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(NomoatError):
@@ -141,3 +152,7 @@ class RemoteError(NomoatError):
         self.status = status
         self.fate = fate
         self.wait_seconds = wait_seconds
+
+
+class WorkerError(NomoatError):
+    """A worker process, or the cluster it should run on, cannot be had, or died."""

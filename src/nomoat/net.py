@@ -19,7 +19,7 @@ from nomoat.errors import OfflineError
 if TYPE_CHECKING:
     import httpx
 
-Purpose = Literal["pull a model", "pull a data set", "ask a model server"]
+Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use a Ray cluster"]
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
@@ -49,7 +49,7 @@ def require_allowed(purpose: Purpose, host: str) -> None:
         raise OfflineError(
             f"refused to connect to `{host}` to {purpose}: NOMOAT_OFFLINE is set",
             hint="unset NOMOAT_OFFLINE to allow it"
-            + ("" if purpose == "ask a model server" else ", or set NOMOAT_MIRROR to a folder that holds the file"),
+            + (", or set NOMOAT_MIRROR to a folder that holds the file" if purpose.startswith("pull") else ""),
         )
 
 
@@ -123,3 +123,4 @@ def silence_telemetry() -> None:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the documented way to make an import fail
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -43,6 +43,7 @@ DEFAULT_CONCURRENCY = 16
 MAX_BROKEN_ANSWERS = 3
 CLOUD_PROVIDERS = ("openai", "google", "anthropic")
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ImportProgress = Callable[[int, int], None]
@@ -60,7 +61,7 @@ class Responder:
 
     @property
     def _send_away(self) -> Callable[[], None] | None:
-        """Sends away those who wait to ask a server; None for an engine in this process."""
+        """Sends away those who wait for a server or for workers; None for an engine in this process."""
         return getattr(self.engine, "give_up_waiting", None)
 
     @property
@@ -77,6 +78,11 @@ class Responder:
     def is_local(self) -> bool:
         """Whether prompts stay on this machine."""
         return self.engine.is_local
+
+    @property
+    def num_workers(self) -> int:
+        """How many processes, each with the whole model, answer."""
+        return getattr(self.engine, "num_workers", 1)
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         """The answer as it is written; see `Engine.generate`."""
@@ -114,11 +120,11 @@ class Responder:
         return self.run_many(lambda request, left: self.complete(request, caller_left=left), requests, concurrency=concurrency)
 
     def run_many(
-        self, work: Callable[[Request, threading.Event], Result], requests: Sequence[Request], *, concurrency: int
+        self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int
     ) -> Iterator[tuple[int, Result]]:
-        """`pool.run_many`; who only waits for this model's server is sent away when the caller leaves."""
+        """`pool.run_many`, with `concurrency` for each worker; who only waits for an answer is sent away when the caller leaves."""
         on_leaving = self._send_away or (lambda: None)
-        return run_many(work, requests, concurrency=concurrency, on_leaving=on_leaving)
+        return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation; see `Engine.score`."""

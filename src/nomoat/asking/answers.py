@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nomoat.asking.spending import Spending
-from nomoat.asking.store import AnswerStore
-from nomoat.errors import BudgetReachedError, NomoatError, RemoteError
+from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, RemoteError
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
@@ -62,6 +63,39 @@ def collect(
         spending.watch(model)
         _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
     return collected
+
+
+def collect_scores(
+    model: Responder,
+    questions: Sequence[tuple[Request, tuple[str, ...]]],
+    *,
+    store: AnswerStore,
+    show: Callable[[int], None] = lambda _num_open: None,
+) -> list[ChoiceScores | ContextExceededError]:
+    """The likelihoods of each question's choices, or why there are none: they are longer than the model's context.
+
+    `show` is told how many questions are still open. Raises UnsupportedError for a model that gives no likelihoods.
+    """
+    found = {question: scores for question in questions if (scores := store.choice_scores(model.digest, *question)) is not None}
+    results: dict[tuple[Request, tuple[str, ...]], ChoiceScores | ContextExceededError] = {**found}
+    pending = [question for question in dict.fromkeys(questions) if question not in found]
+    show(len(pending))
+
+    def work(question: tuple[Request, tuple[str, ...]], _left: threading.Event) -> ChoiceScores | ContextExceededError:
+        began = time.perf_counter()
+        try:
+            scores = model.score(*question)
+        except ContextExceededError as error:
+            return error
+        scored = ChoiceScores(scores=tuple(scores), seconds=time.perf_counter() - began)
+        store.save_choice_scores(model.digest, *question, scored)
+        return scored
+
+    # One at a time and worker: an engine computes likelihoods with all its threads.
+    for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=1), start=1):
+        results[pending[index]] = result
+        show(len(pending) - done)
+    return [results[question] for question in questions]
 
 
 def _count_earlier(model: Responder, spending: Spending, collected: Collected) -> None:

@@ -40,6 +40,8 @@ def duel(
     rope: Rope = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
+    workers: options.NumWorkers = None,
+    ray: options.RayAddress = None,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
@@ -74,6 +76,7 @@ def duel(
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
+    from nomoat.asking.workers import started_workers
     from nomoat.judge.recorded import is_recorded
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
@@ -86,16 +89,17 @@ def duel(
     loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
-    settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending)
     rules = Rules(alpha=alpha, rope=rope)
-    how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
     only = loaded[0] if loaded else None
-    if sides is None:
-        _show_table(_put_in_order(models, loaded, how), report, as_json)
-    elif len(loaded) > 1:
-        _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json)
-    else:
-        _show(_fight(sides, only, how), report, as_json)
+    with started_workers(workers, ray, concurrency=concurrency) as started:
+        settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started)
+        how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
+        if sides is None:
+            _show_table(_put_in_order(models, loaded, how), report, as_json)
+        elif len(loaded) > 1:
+            _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json)
+        else:
+            _show(_fight(sides, only, how), report, as_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ def eval_(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
+    workers: options.NumWorkers = None,
+    ray: options.RayAddress = None,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
@@ -42,6 +44,7 @@ def eval_(
     Every answer is kept before it is scored: a run that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
+    from nomoat.asking.workers import started_workers
     from nomoat.judge.judged import run_graded
     from nomoat.judge.run import run_suite
     from nomoat.judge.settings import RunSettings
@@ -52,8 +55,10 @@ def eval_(
     loaded = load_suite(suite, input_column=input_column, label_column=label_column)
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
-    settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending)
-    with judging.bars(settings) as settings:
+    with (
+        started_workers(workers, ray, concurrency=concurrency) as started,
+        judging.bars(RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started)) as settings,
+    ):
         if judge is None:
             evaluation = run_suite(model, loaded, settings)
         else:

@@ -35,6 +35,13 @@ Template = Annotated[str | None, typer.Option(help="Chat template of a file that
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
+NumWorkers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Answer with this many processes, by Ray.", show_default=False)
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Workers on a Ray cluster: auto or HOST:PORT.", show_default=False),
+]
 MaxCost = Annotated[
     float | None, typer.Option("--max-cost", min=0.0, help="Spend at most this, in USD; earlier tries count.", show_default=False)
 ]

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from nomoat.asking.spending import STORED, Spending
-from nomoat.asking.store import AnswerStore
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
@@ -86,7 +85,7 @@ def run_duel(
         if not stop_early or both_stored:
             return ask_all()
         require_scorable(asked)
-        both = None if _has_groups(planned) else _loaded_together(left, right, store, stack)
+        both = None if _has_groups(planned) else _loaded_together(left, right, replace(settings, store=store), stack)
         if both is None:
             why = "examples belong together in groups" if _has_groups(planned) else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
@@ -164,12 +163,12 @@ def _has_groups(suite: Suite) -> bool:
 
 
 def _loaded_together(
-    left: str | Responder, right: str | Responder, store: AnswerStore, stack: ExitStack
+    left: str | Responder, right: str | Responder, settings: RunSettings, stack: ExitStack
 ) -> tuple[Responder, Responder] | None:
     """Both models at once, until the stack is closed; None if memory does not hold them."""
     with ExitStack() as opening:
         try:
-            both = opening.enter_context(opened(left, store)), opening.enter_context(opened(right, store))
+            both = opening.enter_context(opened(left, settings)), opening.enter_context(opened(right, settings))
         except NotEnoughMemoryError:
             return None
         stack.push(opening.pop_all())

@@ -98,7 +98,7 @@ def _judged(
     meetings = list(combinations(range(len(models)), 2))
     with opened_store(settings.store) as store:
         sides = _answered(models, suite, judge, store, settings)
-        with opened(judge) as model:
+        with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
             checked = _checked(judging, check, settings.seed)
             verdicts = judging.pairs(_pairs(sides, meetings), together=len(meetings))
@@ -167,7 +167,7 @@ def run_graded(
         spending.begin_stage(*refs)
         graded = _asker(suite, store, settings)(responder)
         spending.begin_stage(refs[1])
-        with opened(judge) as model:
+        with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
             notes = _checked(judging, check, settings.seed)
             conversations = _conversations(graded)
@@ -188,7 +188,7 @@ def _asker(suite: Suite, store: AnswerStore, settings: RunSettings) -> Callable[
     asked, notes = drawn(replace(suite, metric="judge", max_new_tokens=tokens), settings.limit, settings.seed)
 
     def ask(side: str | Responder) -> Evaluation:
-        with opened(side, store) as model:
+        with opened(side, settings) as model:
             asking = Asking(model=model, suite=asked, store=store, settings=settings)
             asking.ask(asked.examples)
             return asking.evaluation(notes=notes)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import matching
-from nomoat.asking.answers import collect
+from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, UnsupportedError
@@ -138,21 +138,13 @@ class Judge:
         return self._written(requests(True), together)
 
     def _likeliest(self, requests: Sequence[Request], verdicts: Sequence[str]) -> list[Said]:
-        chosen = []
-        for done, request in enumerate(requests):
-            self.show(done, len(requests))
-            scored = self.store.choice_scores(self.model.digest, request, verdicts)
-            if scored is None:
-                try:
-                    scored = ChoiceScores(scores=tuple(self.model.score(request, verdicts)), seconds=0.0)
-                except ContextExceededError:
-                    chosen.append(Said(text=UNREADABLE))
-                    continue
-                self.store.save_choice_scores(self.model.digest, request, verdicts, scored)
-            likelihoods = tuple(score.log_probability for score in scored.scores)
-            chosen.append(Said(text=verdicts[matching.likeliest(scored.scores)], log_probabilities=likelihoods))
-        self.show(len(requests), len(requests))
-        return chosen
+        found = collect_scores(
+            self.model,
+            [(request, tuple(verdicts)) for request in requests],
+            store=self.store,
+            show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
+        )
+        return [_likeliest_of(verdicts, scored) for scored in found]
 
     def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:
         collected = collect(
@@ -173,6 +165,13 @@ class Judge:
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
             self.num_bytes_out += completion.bytes_out
         return [Said(text=collected.answers[request].text) if request in collected.answers else None for request in requests]
+
+
+def _likeliest_of(verdicts: Sequence[str], scored: ChoiceScores | ContextExceededError) -> Said:
+    if isinstance(scored, ContextExceededError):
+        return Said(text=UNREADABLE)
+    likelihoods = tuple(score.log_probability for score in scored.scores)
+    return Said(text=verdicts[matching.likeliest(scored.scores)], log_probabilities=likelihoods)
 
 
 def _verdict(first: Said, second: Said) -> PairVerdict:

@@ -7,7 +7,6 @@ same answers costs nothing.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,10 @@ from typing import Any
 
 from nomoat import matching
 from nomoat import responder as responders
-from nomoat.asking.answers import collect
+from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import STORED, Spending
-from nomoat.asking.store import AnswerStore, ChoiceScores
-from nomoat.errors import BudgetReachedError, DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.asking.store import AnswerStore
+from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
@@ -67,7 +66,7 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         ref = responder if isinstance(responder, str) else responder.ref
         return recorded_evaluation(ref, suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
-    with opened_store(settings.store) as store, opened(responder, store) as model:
+    with opened_store(settings.store) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes)
@@ -123,7 +122,7 @@ class Asking:
         """Those that a model which is not here was asked before; one that follows another is known once that one is asked."""
         digest = self.model.digest
         if self.suite.metric == "choice" and not self.writes_choices:
-            scored = [e for e in examples if self.store.choice_scores(digest, self.request(e), e.choices) is not None]
+            scored = [e for e in examples if self.store.choice_scores(digest, *self.scored(e)) is not None]
             if scored:
                 return scored
             self.writes_choices = any(
@@ -208,6 +207,10 @@ class Asking:
             return Request(prompt=example.messages[-1].content, **common)
         return Request(messages=(*self.histories.get(example.follows, ()), *example.messages), **common)
 
+    def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
+        """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
+        return self.request(example), tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
+
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
         return Outcome(
             suite=self.suite.name,
@@ -224,29 +227,23 @@ class Asking:
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
-    found: dict[str, ChoiceScores] = {}
-    for example in examples:
-        if (stored := run.store.choice_scores(run.model.digest, run.request(example), example.choices)) is not None:
-            found[example.id] = stored
-    pending = [example for example in examples if example.id not in found]
-    num_reused = len(found)
+    pending = [example for example in examples if run.store.choice_scores(run.model.digest, *run.scored(example)) is None]
     require_context(run, pending, new_tokens=1)
-    for done, example in enumerate(pending, start=num_reused):
-        run.show(done)
-        began = time.perf_counter()
-        try:
-            scores = run.model.score(run.request(example), [f"{run.suite.delimiter}{choice}" for choice in example.choices])
-        except UnsupportedError:
-            run.writes_choices = True
-            return _by_text(run, examples)
-        scored = ChoiceScores(scores=tuple(scores), seconds=time.perf_counter() - began)
-        run.store.save_choice_scores(run.model.digest, run.request(example), example.choices, scored)
-        found[example.id] = scored
-    run.num_reused += num_reused
-    run.show(len(examples))
+    try:
+        collected = collect_scores(
+            run.model,
+            [run.scored(example) for example in examples],
+            store=run.store,
+            show=lambda num_open: run.show(len(examples) - num_open),
+        )
+    except UnsupportedError:
+        run.writes_choices = True
+        return _by_text(run, examples)
+    run.num_reused += len(examples) - len(pending)
     outcomes = []
-    for example in examples:
-        scored = found[example.id]
+    for example, scored in zip(examples, collected, strict=True):
+        if isinstance(scored, ContextExceededError):
+            raise scored
         answer = example.choices[matching.likeliest(scored.scores, per_token=run.suite.per_token)]
         outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
     return outcomes
@@ -364,17 +361,22 @@ def _conversations(examples: Sequence[Example]) -> list[list[Example]]:
 
 
 @contextmanager
-def opened(responder: str | Responder, store: AnswerStore | None = None) -> Iterator[Responder]:
-    """A responder given is the caller's to close; one loaded here is closed here. Kept answers are looked for in `store`."""
+def opened(responder: str | Responder, settings: RunSettings | None = None) -> Iterator[Responder]:
+    """A responder given is the caller's to close; one loaded here, or on the settings' workers, is closed here.
+
+    Kept answers are looked for in the settings' store.
+    """
     if isinstance(responder, Responder):
         yield responder
         return
+    settings = settings or RunSettings()
     if is_kept(responder):
-        with opened_store(store) as answers:
+        with opened_store(settings.store) as answers:
             kept = kept_responder(responder, answers)
         yield kept
         return
-    with responders.load(responder) as loaded:
+    on_workers = settings.workers is not None and responders.names_weights(responder)
+    with settings.workers.load(responder) if on_workers else responders.load(responder) as loaded:
         yield loaded
 
 

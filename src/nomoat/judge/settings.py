@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
+from nomoat.asking.workers import Workers
 from nomoat.responder import DEFAULT_CONCURRENCY
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
@@ -20,7 +21,8 @@ def quiet(_model: str, _done: int, _total: int) -> None:
 class RunSettings:
     """`limit` examples are drawn with `seed`, None asks all; up to `concurrency` answers are in the making at once.
 
-    `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows.
+    `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
+    models whose weights are on disk answer there, and `concurrency` is each worker's.
     """
 
     limit: int | None = None
@@ -29,3 +31,4 @@ class RunSettings:
     progress: Progress = quiet
     store: AnswerStore | None = None
     spending: Spending = field(default_factory=Spending)
+    workers: Workers | None = None

@@ -1,0 +1,249 @@
+"""The same evaluation on Ray actors: same numbers, nothing lost, errors that name the machine."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import write_tiny_gguf
+
+from nomoat import errors, net
+from nomoat.asking.store import AnswerStore
+from nomoat.asking.workers import Workers, started_workers
+from nomoat.errors import ContextExceededError, MissingExtraError, OfflineError, UnknownModelError, UsageError, WorkerError
+from nomoat.judge.duel import run_duel
+from nomoat.judge.run import run_suite
+from nomoat.judge.settings import Progress, RunSettings, quiet
+from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.verdict import Evaluation
+from nomoat.records import Example, Message, Outcome, Request, Verdict
+
+ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster of two nodes with one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOMOAT_HOME", str(tmp_path_factory.mktemp("workers")))
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False)  # once for all tests
+    yield made.address
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="class")
+def workers(cluster: str) -> Iterator[Workers]:
+    """Two workers, one on each node: the same for the tests of a class, new ones for any other."""
+    with started_workers(None, cluster, concurrency=4) as started:
+        assert started is not None
+        yield started
+
+
+def suite_of(metric: Metric, count: int) -> Suite:
+    examples = tuple(
+        Example(
+            id=str(at),
+            messages=(Message(role="user", content=f"the hello {at}"),),
+            target="yes",
+            choices=("yes", "no", "perhaps") if metric == "choice" else (),
+        )
+        for at in range(count)
+    )
+    return Suite(name=f"{metric}-{count}", metric=metric, examples=examples, sha256=f"{metric}{count}", max_new_tokens=6)
+
+
+def asked(model: str, suite: Suite, store: Path, workers: Workers | None, progress: Progress = quiet) -> Evaluation:
+    with AnswerStore(store) as opened:
+        # One answer at a time and worker: a model in 8 bits may write otherwise beside other texts.
+        return run_suite(model, suite, RunSettings(store=opened, workers=workers, concurrency=1, progress=progress))
+
+
+def without_times(outcomes: tuple[Outcome, ...]) -> list[Outcome]:
+    return [replace(outcome, seconds=0.0) for outcome in outcomes]
+
+
+# These connect by themselves, and stand before those that are connected already.
+def test_a_cluster_that_is_not_there_says_how_to_start_one() -> None:
+    with pytest.raises(WorkerError, match=r"^no Ray cluster at `auto`") as caught, started_workers(None, "auto"):
+        pass
+    assert caught.value.hint == "`ray start --head` starts one; --ray takes auto or HOST:PORT"
+
+
+def test_a_cluster_elsewhere_is_refused_when_offline() -> None:
+    with (
+        pytest.raises(OfflineError, match=r"^refused to connect to `192.0.2.1` to use a Ray cluster: NOMOAT_OFFLINE is set$"),
+        started_workers(None, "192.0.2.1:6379"),
+    ):
+        pass
+
+
+class TestTwoNodes:
+    @pytest.mark.parametrize("metric", ["choice", "exact"])
+    def test_two_nodes_give_the_same_numbers_as_one_process(
+        self, metric: Metric, workers: Workers, tiny_gguf: Path, tmp_path: Path
+    ) -> None:
+        suite = suite_of(metric, 12)
+        alone = asked(str(tiny_gguf), suite, tmp_path / "alone.sqlite", None)
+        shared = asked(str(tiny_gguf), suite, tmp_path / "shared.sqlite", workers)
+        assert without_times(shared.outcomes) == without_times(alone.outcomes)
+        assert (shared.side.score, shared.side.score_low, shared.side.facts) == (
+            alone.side.score,
+            alone.side.score_low,
+            alone.side.facts,
+        )
+        assert len({outcome.answer for outcome in shared.outcomes}) > 1
+        assert shared.notes[0].startswith("answered by 2 workers on ")
+        with AnswerStore(tmp_path / "alone.sqlite") as one, AnswerStore(tmp_path / "shared.sqlite") as other:
+            assert without_times(tuple(one.outcomes())) == without_times(tuple(other.outcomes()))
+
+    def test_likelihoods_are_the_same_to_the_last_bit(self, workers: Workers, tiny_gguf: Path) -> None:
+        import nomoat
+
+        request = Request(prompt="hello the hello")
+        with nomoat.load(str(tiny_gguf)) as here, workers.load(str(tiny_gguf)) as there:
+            assert there.score(request, ["a", " the", "hello"]) == here.score(request, ["a", " the", "hello"])
+            assert (there.digest, there.is_local, there.num_workers) == (here.digest, True, 2)
+
+    def test_a_duel_on_workers_stops_at_the_same_question(self, workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:
+        other = write_tiny_gguf(tmp_path / "other.gguf", arch="qwen2", pre="qwen2")
+        verdicts: list[Verdict] = []
+        for name, used in (("alone", None), ("shared", workers)):
+            with AnswerStore(tmp_path / f"{name}.sqlite") as store:
+                settings = RunSettings(store=store, workers=used, concurrency=8)
+                verdicts.append(run_duel(str(tiny_gguf), str(other), suite_of("choice", 60), settings).verdict)
+        facts = [(v.winner, v.num_examples, v.difference, v.difference_low, v.p_value, v.wins, v.losses) for v in verdicts]
+        assert facts[0] == facts[1]
+        assert verdicts[1].num_examples < 60
+
+    def test_a_machine_without_the_model_is_named_with_what_to_do_there(self, workers: Workers) -> None:
+        with pytest.raises(UnknownModelError, match=r"^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
+            workers.load("smollm2-135m")
+        assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
+
+    def test_errors_of_a_worker_are_those_of_this_process(self, workers: Workers, tiny_gguf: Path) -> None:
+        with workers.load(str(tiny_gguf)) as model, pytest.raises(ContextExceededError) as caught:
+            model.score(Request(prompt="x" * 500), ["a"])
+        assert (caught.value.prompt_tokens, caught.value.context_tokens) == (500, 256)
+
+
+def test_a_worker_that_dies_leaves_its_questions_to_the_other(workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:
+    def end_one(_model: str, done: int, _total: int) -> None:
+        if done == 3:
+            end(workers, 1)
+
+    alone = asked(str(tiny_gguf), suite_of("choice", 10), tmp_path / "alone.sqlite", None)
+    shared = asked(str(tiny_gguf), suite_of("choice", 10), tmp_path / "shared.sqlite", workers, end_one)
+    assert without_times(shared.outcomes) == without_times(alone.outcomes)
+    assert "1 of 2 workers died, and the others answered in their place" in shared.notes
+
+
+def test_when_no_worker_is_left_the_answers_so_far_are_kept(workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:
+    def end_all(_model: str, done: int, _total: int) -> None:
+        if done == 3:
+            end(workers, 2)
+
+    with pytest.raises(WorkerError, match="no worker is left"):
+        asked(str(tiny_gguf), suite_of("choice", 50), tmp_path / "answers.sqlite", workers, end_all)
+    rest = asked(str(tiny_gguf), suite_of("choice", 50), tmp_path / "answers.sqlite", None)
+    assert 3 <= int(rest.side.facts["reused answers"]) < 50
+
+
+def test_ctrl_c_ends_the_workers_and_keeps_the_answers(workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:
+    def press(_model: str, done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asked(str(tiny_gguf), suite_of("exact", 50), tmp_path / "answers.sqlite", workers, press)
+    with pytest.raises(WorkerError, match="no worker is left"):
+        workers.ask("hello")
+    rest = asked(str(tiny_gguf), suite_of("exact", 50), tmp_path / "answers.sqlite", None)
+    assert 3 <= int(rest.side.facts["reused answers"]) < 50
+
+
+def test_more_workers_than_nodes_share_them(cluster: str) -> None:
+    with started_workers(3, cluster) as started:
+        assert started is not None
+        places = [hand.place for hand in started._hands]
+    assert sorted((place.share, place.wave, place.cpus) for place in places) == [(1, 0, 1), (2, 0, 0.5), (2, 1, 0.5)]
+
+
+def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    rows = [{"input": f"hello {at}", "target": "yes", "choices": ["yes", "no"]} for at in range(4)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    command = [str(Path(sys.executable).with_name("nomoat")), "eval", str(tiny_gguf), str(path), "--ray", cluster, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert said["num_examples"] == 4 and said["notes"][0].startswith("answered by 2 workers on ")
+
+
+LISTENING = """
+import psutil, sys
+from nomoat.asking.workers import started_workers
+from nomoat.records import Request
+
+with started_workers(1, None) as started, started.load(sys.argv[1]) as model:
+    assert model.complete(Request(prompt="the", max_new_tokens=2, temperature=0.0)).usage.completion_tokens == 2
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                print(connection.laddr.ip)
+"""
+
+
+def test_workers_of_this_machine_listen_on_loopback_only(tiny_gguf: Path) -> None:
+    """Whoever reaches a port of Ray may run code here."""
+    command = [sys.executable, "-c", LISTENING, str(tiny_gguf)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {net.is_loopback(address) for address in done.stdout.split()} == {True}
+
+
+def test_no_workers_at_all_are_refused() -> None:
+    with pytest.raises(UsageError, match="the number of workers is 0"), started_workers(0, None):
+        pass
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError) as caught, started_workers(2, None):
+        pass
+    assert caught.value.hint == "pip install 'nomoat[ray]'"
+
+
+def test_ray_is_not_imported_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"input": "b a", "target": "a b"}\n')
+    code = f"import sys, nomoat; nomoat.evaluate('fake:', {str(path)!r}); print('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout == "False\n"
+
+
+def test_every_error_can_be_sent_from_one_process_to_another() -> None:
+    samples = [
+        ContextExceededError(prompt_tokens=5, max_new_tokens=6, context_tokens=7),
+        MissingExtraError(extra="x", what="y"),
+        errors.BudgetReachedError(max_usd=1, spent_usd=1, next_usd=1),
+        errors.RemoteError("m", hint="h", status=429, fate="rejected"),
+    ]
+    for error in samples:
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
+
+
+def end(workers: Workers, count: int) -> None:
+    """End so many worker processes, as too little memory would."""
+    for hand in workers._hands[:count]:
+        ray.kill(hand.actor)
