@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,8 +56,8 @@ def suite_of(metric: Metric, count: int) -> Suite:
         Example(
             id=str(at),
             messages=(Message(role="user", content=f"the hello {at}"),),
-            target="yes",
-            choices=("yes", "no", "perhaps") if metric == "choice" else (),
+            target="a",
+            choices=tuple(random.Random(at).sample("abcdefgh", 3)) if metric == "choice" else (),
         )
         for at in range(count)
     )
@@ -117,11 +118,16 @@ class TestTwoNodes:
 
     def test_a_duel_on_workers_stops_at_the_same_question(self, workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:
         other = write_tiny_gguf(tmp_path / "other.gguf", arch="qwen2", pre="qwen2")
+        suite = suite_of("choice", 60)
+        knows = {
+            outcome.example_id: outcome.answer for outcome in asked(str(tiny_gguf), suite, tmp_path / "first.sqlite", None).outcomes
+        }
+        suite = replace(suite, sha256="known", examples=tuple(replace(each, target=knows[each.id]) for each in suite.examples))
         verdicts: list[Verdict] = []
         for name, used in (("alone", None), ("shared", workers)):
             with AnswerStore(tmp_path / f"{name}.sqlite") as store:
                 settings = RunSettings(store=store, workers=used, concurrency=8)
-                verdicts.append(run_duel(str(tiny_gguf), str(other), suite_of("choice", 60), settings).verdict)
+                verdicts.append(run_duel(str(tiny_gguf), str(other), suite, settings).verdict)
         facts = [(v.winner, v.num_examples, v.difference, v.difference_low, v.p_value, v.wins, v.losses) for v in verdicts]
         assert facts[0] == facts[1]
         assert verdicts[1].num_examples < 60
