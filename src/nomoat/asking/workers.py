@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -317,7 +318,7 @@ def started_workers(
 
     One worker a machine unless a number is given; each of them has up to `concurrency` answers in the making. They end with the block,
     and so does the connection, unless it was there before.
-    Raises UsageError for no workers, MissingExtraError, OfflineError for machines that may not be asked, WorkerError for what does not
+    Raises UsageError for no workers or no address, MissingExtraError, OfflineError for machines that may not be asked, WorkerError for what does not
     start.
     """
     if num_workers is not None and num_workers < 1:
@@ -325,6 +326,7 @@ def started_workers(
     if num_workers is None and address is None:
         yield None
         return
+    address = None if address is None else _cluster_address(address)
     ray = _import_ray(on_loopback=address is None)
     was_connected = ray.is_initialized()
     if not was_connected:
@@ -345,8 +347,11 @@ def started_workers(
 def _import_ray(*, on_loopback: bool) -> Any:
     net.silence_telemetry()
     if on_loopback:
-        # Whoever reaches the ports of Ray may run code here. On Windows and macOS Ray does this by itself; it is read at its import.
+        # Whoever reaches the ports of Ray may run code here: they are on 127.0.0.1 (as on Windows and macOS, where Ray does this by
+        # itself), and ask for a token, which keeps other users of this machine out. Ray reads all this at its import.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
         import ray.exceptions
@@ -356,9 +361,23 @@ def _import_ray(*, on_loopback: bool) -> Any:
     return ray
 
 
+def _cluster_address(given: str) -> str:
+    """`auto` or HOST:PORT. Raises UsageError for any other address, OfflineError for a machine that may not be asked."""
+    address = (os.environ.get("RAY_ADDRESS") or given) if given == "auto" else given  # as Ray reads it
+    if address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        what = "Ray Client, which nomoat does not use" if address.startswith("ray://") else "no cluster"
+        raise UsageError(
+            f"`{address}` is the address of {what}",
+            hint="run nomoat on a machine of the cluster, with --ray auto or --ray HOST:PORT (of its head, 6379 if it was not changed)",
+        )
+    _require_allowed(host)
+    return address
+
+
 def _connect(ray: Any, address: str | None) -> None:
-    if address is not None and address != "auto":
-        _require_allowed(address.removeprefix("ray://").rpartition(":")[0] or address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
