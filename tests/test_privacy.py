@@ -147,8 +147,9 @@ def test_a_client_for_one_server_talks_to_no_other(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_name_that_only_looks_like_this_machine_is_outside() -> None:
-    assert net.is_loopback("localhost") and net.is_loopback("127.9.9.9")
-    for host in ("localhost.example.com", "127.0.0.1.example.com", "0.0.0.0", "192.168.0.1", ""):
+    for host in ("localhost", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"):
+        assert net.is_loopback(host), host
+    for host in ("localhost.example.com", "127.0.0.1.example.com", "0.0.0.0", "192.168.0.1", "::ffff:192.168.0.1", ""):
         assert not net.is_loopback(host), host
 
 

@@ -80,6 +80,11 @@ class Responder:
         return self.engine.is_local
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known about its answers, whatever they say."""
+        return getattr(self.engine, "notes", ())
+
+    @property
     def num_workers(self) -> int:
         """How many processes, each with the whole model, answer."""
         return getattr(self.engine, "num_workers", 1)

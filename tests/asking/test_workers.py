@@ -81,6 +81,16 @@ def test_a_cluster_that_is_not_there_says_how_to_start_one() -> None:
     assert caught.value.hint == "`ray start --head` starts one; --ray takes auto or HOST:PORT"
 
 
+@pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "local", "10.0.0.5", "10.0.0.5:"])
+def test_what_is_no_address_of_a_cluster_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`local`, too: Ray would start a cluster, and listen on every network."""
+    what = "Ray Client, which nomoat does not use" if address.startswith("ray://") else "no cluster"
+    for given in (address, "auto"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UsageError, match=f"^`{address}` is the address of {what}$"), started_workers(None, given):
+            pass
+
+
 def test_a_cluster_elsewhere_is_refused_when_offline() -> None:
     with (
         pytest.raises(OfflineError, match=r"^refused to connect to `192.0.2.1` to use a Ray cluster: NOMOAT_OFFLINE is set$"),

@@ -318,8 +318,8 @@ def started_workers(
 
     One worker a machine unless a number is given; each of them has up to `concurrency` answers in the making. They end with the block,
     and so does the connection, unless it was there before.
-    Raises UsageError for no workers or no address, MissingExtraError, OfflineError for machines that may not be asked, WorkerError for what does not
-    start.
+    Raises UsageError for no workers or no address, MissingExtraError, OfflineError for machines that may not be asked, WorkerError for
+    what does not start.
     """
     if num_workers is not None and num_workers < 1:
         raise UsageError(f"the number of workers is {num_workers}", hint="give a whole number of at least 1")
@@ -371,7 +371,7 @@ def _cluster_address(given: str) -> str:
         what = "Ray Client, which nomoat does not use" if address.startswith("ray://") else "no cluster"
         raise UsageError(
             f"`{address}` is the address of {what}",
-            hint="run nomoat on a machine of the cluster, with --ray auto or --ray HOST:PORT (of its head, 6379 if it was not changed)",
+            hint="run nomoat on a machine of the cluster, with --ray auto or --ray HOST:PORT (its head's, often 6379)",
         )
     _require_allowed(host)
     return address

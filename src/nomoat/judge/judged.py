@@ -106,7 +106,7 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        notes = (*_pair_notes(judging, read), *checked)
+        notes = (*_pair_notes(judging, read), *checked, *judging.model.notes)
         duels = {}
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
             left = _scored(sides[one], PAIRS, known, scores, judging)
@@ -179,7 +179,8 @@ def run_graded(
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
-    return replace(result, notes=(*result.notes, _judge_note(judging, "graded"), *notes))
+    notes = (*result.notes, _judge_note(judging, "graded"), *notes, *judging.model.notes)
+    return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 
 def _asker(suite: Suite, store: AnswerStore, settings: RunSettings) -> Callable[[str | Responder], Evaluation]:

@@ -167,7 +167,7 @@ class Asking:
         if missing := self._missing():
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
-        yield from getattr(self.model.engine, "notes", ())
+        yield from self.model.notes
         if isinstance(self.model.engine, KeptEngine):
             count = f"{len(self.examples):,} of {len(self.suite.examples):,}"
             yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
