@@ -375,8 +375,8 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
             kept = kept_responder(responder, answers)
         yield kept
         return
-    on_workers = settings.workers is not None and responders.names_weights(responder)
-    with settings.workers.load(responder) if on_workers else responders.load(responder) as loaded:
+    workers = settings.workers if responders.names_weights(responder) else None
+    with responders.load(responder) if workers is None else workers.load(responder) as loaded:
         yield loaded
 
 
