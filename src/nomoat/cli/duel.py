@@ -89,17 +89,15 @@ def duel(
     loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
-    rules = Rules(alpha=alpha, rope=rope)
-    only = loaded[0] if loaded else None
     with started_workers(workers, ray, concurrency=concurrency) as started:
         settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started)
-        how = _How(settings=settings, rules=rules, stop_early=stop_early, judge=judge, check=judge_check)
+        how = _How(settings=settings, rules=Rules(alpha=alpha, rope=rope), stop_early=stop_early, judge=judge, check=judge_check)
         if sides is None:
             _show_table(_put_in_order(models, loaded, how), report, as_json)
         elif len(loaded) > 1:
             _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json)
         else:
-            _show(_fight(sides, only, how), report, as_json)
+            _show(_fight(sides, loaded[0] if loaded else None, how), report, as_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
