@@ -3,8 +3,8 @@
 Workers compute, and nothing else: stores, budgets and verdicts stay in the process that asks, so an answer is kept where any other
 would be, the moment it arrives. Servers and stored answers are asked from here: they gain nothing from more processes.
 
-What this does not cover: machines with other processors, whose arithmetic may differ in the last bits; what the machines of a cluster
-cost.
+What this does not cover: machines with other processors, and workers with other numbers of threads, whose arithmetic may differ in the
+last bits; what the machines of a cluster cost.
 """
 
 from __future__ import annotations
@@ -346,6 +346,8 @@ def started_workers(
 
 def _import_ray(*, on_loopback: bool) -> Any:
     net.silence_telemetry()
+    # Ray would print what it says of a dead worker on stdout, where `--json` prints; the notes say it.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     if on_loopback:
         # Whoever reaches the ports of Ray may run code here: they are on 127.0.0.1 (as on Windows and macOS, where Ray does this by
         # itself), and ask for a token, which keeps other users of this machine out. Ray reads all this at its import.
