@@ -22,7 +22,7 @@ from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.tune import adapter, prepare, qlora
 from nomoat.tune.network import Network
-from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
+from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -354,7 +354,7 @@ class Run:
         lessons = [*self.training, *self.validation]
         size = f"{self.bytes_kept / 1e9:.1f} GB"
         say(f"the lowest {self.network.frozen} layers stay as they are: what they say is computed once and kept ({size})")
-        batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
+        batches = batches_of(lessons, self.prefix, max_lessons=BATCH_TOKENS)
         for done, batch in enumerate(batches):
             if on_progress:
                 on_progress(Progress(stage="reading", fraction=done / len(batches)))

@@ -1,0 +1,146 @@
+"""Tuning speed beside other trainers: the very same batches of tokens, rank and rate, held-out loss at the end, turn by turn.
+
+    python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--steps 40] [--json FILE]
+
+--data: a folder with banking77/train.csv. --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
+PYTHON: of an environment with `torch transformers peft trl`. Each contender is a process of its own. Tokens are those of the lessons, without
+padding, whatever a contender computes of them; ours starts with nothing shared between lessons. Seconds include what is done once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+LESSONS_A_STEP, POOL, HELD_OUT, RANK, RATE = 32, 640, 200, 16, 8e-4
+Pair = tuple[list[int], list[int]]  # prompt and answer
+
+
+def task(model: str, data: Path, steps: int) -> dict[str, Any]:
+    """Batches of lessons of like length, and lessons held out, in tokens."""
+    from nomoat import responder
+    from nomoat.engine.gguf import GGUFFile
+
+    words = GGUFFile(responder.find_files(model).weights).read_tokenizer()
+    with (data / "banking77/train.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    drawn = random.Random(0)
+    drawn.shuffle(rows)
+    pairs: list[Pair] = [
+        (
+            words.encode(f"Message: {row['text']}\nIntent:"),
+            [*words.encode(" " + row["category"].replace("_", " ")), words.special.eos_id],
+        )
+        for row in rows
+    ]
+    held_out, rest = pairs[:HELD_OUT], pairs[HELD_OUT:]
+    batches = []
+    for _ in range(steps):
+        pool = sorted(drawn.sample(rest, POOL), key=lambda pair: len(pair[0]) + len(pair[1]))
+        at = drawn.randrange(POOL - LESSONS_A_STEP)
+        batches.append(pool[at : at + LESSONS_A_STEP])
+    return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": words.special.eos_id}
+
+
+def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
+    """Our network and step on these batches."""
+    import torch
+
+    from nomoat import config
+    from nomoat.tune import prepare, qlora, train
+    from nomoat.tune.samples import NOT_LEARNED, Sample
+
+    given = json.loads(path.read_text(encoding="utf-8"))
+    table = path.with_name("lessons.csv")
+    table.write_text("text,label\none,a\ntwo,b\n", encoding="utf-8")  # replaced below by the batches' tokens
+    prepared = prepare.prepare(model, table, input_column="text", label_column="label", settings=prepare.Settings(layers=layers))
+
+    def sample(pair: Pair) -> Sample:
+        return Sample(tokens=[*pair[0], *pair[1]], answers=((len(pair[0]), len(pair[0]) + len(pair[1])),))
+
+    batches = [[sample(pair) for pair in batch] for batch in given["batches"]]
+    held_out = [sample(pair) for pair in given["held_out"]]
+    torch.set_num_threads(config.threads().value)
+    run = train.Run(
+        replace(prepared, samples=[lesson for batch in batches for lesson in batch]), precision=qlora.fastest_precision().value,
+        say=lambda _text: None,
+    )  # fmt: skip
+    run.prefix, run.beginning = 0, None
+    tokens, started = 0, time.perf_counter()
+    for batch in batches:
+        for group in run.optimizer.param_groups:
+            group["lr"] = given["rate"]
+        hidden_BTW, targets_BT = run._hidden(batch)
+        learned = targets_BT != NOT_LEARNED
+        run.network.loss(hidden_BTW[learned], targets_BT[learned]).backward()
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        tokens += sum(map(len, batch))
+    seconds = time.perf_counter() - started
+    run.validation = held_out
+    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.validation_losses())}
+
+
+def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Each contender in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(json.dumps(task(arguments.model, arguments.data, arguments.steps)), encoding="utf-8")
+        peer = [arguments.peer_python, str(Path(__file__).with_name("tuning_speed_peers.py"))]
+        me = [sys.executable, __file__, arguments.model, "--task", str(path)]
+        commands = {
+            "ours, all layers": [*me, "--layers", "1000"],
+            "transformers + PEFT, float32": [*peer, "peft", str(arguments.hf), str(path)],
+            "ours, as it comes": me,
+            "TRL SFTTrainer": [*peer, "trl", str(arguments.hf), str(path)],
+        }
+        found = {}
+        for name, command in commands.items():
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"{name} failed:\n{done.stderr[-2000:]}")
+                continue
+            found[name] = json.loads(done.stdout.strip().splitlines()[-1])
+            found[name]["tokens_per_second"] = round(found[name]["tokens"] / found[name]["seconds"], 1)
+            print(name, found[name], flush=True)
+    return found
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--hf", type=Path)
+    parser.add_argument("--peer-python")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--layers", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.task:
+        found = ours(arguments.model, arguments.layers, arguments.task)
+        found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+        print(json.dumps(found))
+        return
+    from nomoat import hardware
+
+    found = {"model": arguments.model, "date": date.today().isoformat(), "machine": hardware.summary(), "steps": arguments.steps,
+             "contenders": in_turn(arguments)}  # fmt: skip
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

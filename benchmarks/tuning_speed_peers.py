@@ -1,0 +1,100 @@
+"""The peers of tuning_speed.py, in their own environment: python tuning_speed_peers.py peft|trl HF_FOLDER TASK.json"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+NOT_LEARNED = -100
+
+
+def rows_of(batch: list[Any], eos: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, mask and labels, padded at the end: all [B, T]."""
+    width = max(len(prompt) + len(answer) for prompt, answer in batch)
+    ids = torch.full((len(batch), width), eos)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, NOT_LEARNED)
+    for row, (prompt, answer) in enumerate(batch):
+        stop = len(prompt) + len(answer)
+        ids[row, :stop], mask[row, :stop] = torch.tensor(prompt + answer), 1
+        labels[row, len(prompt) : stop] = torch.tensor(answer)
+    return ids, mask, labels
+
+
+def loss_of(model: Any, batch: list[Any], eos: int) -> tuple[torch.Tensor, int]:
+    """Summed loss of the answers, logits only there, and the number of their tokens."""
+    ids, mask, labels = rows_of(batch, eos)
+    hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+    where = labels[:, 1:] != NOT_LEARNED
+    logits = model.lm_head(hidden[:, :-1][where])
+    return torch.nn.functional.cross_entropy(logits, labels[:, 1:][where], reduction="sum"), int(where.sum())
+
+
+def held_out(model: Any, task: dict[str, Any]) -> float:
+    """Mean loss of an answer token."""
+    total = count = 0.0
+    with torch.no_grad():
+        for start in range(0, len(task["held_out"]), 32):
+            loss, number = loss_of(model, task["held_out"][start : start + 32], task["eos"])
+            total, count = total + float(loss), count + number
+    return total / count
+
+
+def peft(folder: str, task: dict[str, Any]) -> dict[str, Any]:
+    """A plain loop, stronger than a trainer's defaults: logits only where there is loss, rows of like length."""
+    config = LoraConfig(r=task["rank"], lora_alpha=2 * task["rank"], target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), config)
+    base = model.get_base_model()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], task["rate"], weight_decay=0.0)
+    tokens, started = 0, time.perf_counter()
+    for batch in task["batches"]:
+        loss, number = loss_of(base, batch, task["eos"])
+        (loss / number).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens += sum(len(prompt) + len(answer) for prompt, answer in batch)
+    return {"tokens": tokens, "seconds": time.perf_counter() - started, "held_out_loss": held_out(base, task)}
+
+
+def trl(folder: str, task: dict[str, Any]) -> dict[str, Any]:
+    """SFTTrainer with its defaults and the same adapter, on as many lessons."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    lessons = [pair for batch in task["batches"] for pair in batch]
+    rows = [{"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)} for prompt, answer in lessons]
+    config = LoraConfig(r=task["rank"], lora_alpha=2 * task["rank"], target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    with tempfile.TemporaryDirectory() as output:
+        arguments = SFTConfig(output_dir=output, num_train_epochs=1, learning_rate=task["rate"], report_to=[], save_strategy="no",
+                              use_cpu=True, bf16=False)  # fmt: skip
+        trainer = SFTTrainer(
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), args=arguments, train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(folder), peft_config=config,
+        )  # fmt: skip
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+    tokens = sum(len(prompt) + len(answer) for prompt, answer in lessons)
+    return {"tokens": tokens, "seconds": seconds, "held_out_loss": held_out(trainer.model.get_base_model(), task)}
+
+
+def main() -> None:
+    """See the module."""
+    _, kind, folder, path = sys.argv
+    with open(path, encoding="utf-8") as file:
+        task = json.load(file)
+    found = {"peft": peft, "trl": trl}[kind](folder, task)
+    found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
