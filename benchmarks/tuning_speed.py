@@ -3,8 +3,8 @@
     python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--steps 40] [--json FILE]
 
 --data: a folder with banking77/train.csv. --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
-PYTHON: of an environment with `torch transformers peft trl`. Each contender is a process of its own. Tokens are those of the lessons, without
-padding, whatever a contender computes of them; ours starts with nothing shared between lessons. Seconds include what is done once.
+PYTHON: of an environment with `torch transformers peft trl`. Each contender is a process of its own. Tokens are those of the lessons,
+without padding; ours finds nothing shared between lessons here. Seconds include what is done once.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,8 +90,7 @@ def trl(folder: str, task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """See the module."""
     _, kind, folder, path = sys.argv
-    with open(path, encoding="utf-8") as file:
-        task = json.load(file)
+    task = json.loads(Path(path).read_text(encoding="utf-8"))
     found = {"peft": peft, "trl": trl}[kind](folder, task)
     found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
     print(json.dumps(found))
