@@ -163,7 +163,7 @@ def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) ->
 
 
 def fastest_precision() -> hardware.Detected[Precision]:
-    """The number format this CPU multiplies matrices fastest in, measured now (a quarter of a second): the best of many tries in turn."""
+    """The number format this CPU multiplies matrices fastest in, measured now, the best of many tries in turn."""
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     pairs = {dtype: (torch.randn(512, 768, dtype=dtype), torch.randn(1536, 768, dtype=dtype)) for dtype in times}
     for _ in range(PRECISION_TRIES):
