@@ -62,6 +62,9 @@ def test_table_asks_for_the_labels_that_occur(table: Path) -> None:
     assert suite.examples[2].messages[0].content == (
         "Classify the text. Answer with one of: negative, positive.\n\nText: 좋아요\nLabel:"
     )
+    own_words = load_suite(table, input_column="text", label_column="label", instruction="Is it good?")
+    assert own_words.examples[2].messages[0].content == "Is it good?\n\nText: 좋아요\nLabel:"
+    assert own_words.sha256 != suite.sha256
 
 
 def test_written_suite_reads_back_equal_by_path_folder_and_name(table: Path, empty_home: Path) -> None:
@@ -188,6 +191,8 @@ def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "s.jsonl", GOOD)
     with pytest.raises(UsageError, match="are for tables"):
         load_suite(path, input_column="text")
+    with pytest.raises(UsageError, match="--instruction are for tables"):
+        load_suite(path, instruction="Is it good?")
 
 
 def test_unknown_suite_names_the_nearest_and_a_missing_file_is_missing(tmp_path: Path) -> None:

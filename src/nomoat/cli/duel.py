@@ -33,6 +33,7 @@ def duel(
     suites: Suites = None,
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
+    instruction: options.Instruction = None,
     limit: options.Limit = None,
     table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
     stop_early: StopEarly = True,
@@ -86,7 +87,8 @@ def duel(
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = None if table else _two_sides(models)
-    loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites or ()]
+    table_words = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
+    loaded = [load_suite(suite, **table_words) for suite in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
     with started_workers(workers, ray, concurrency=concurrency) as started:

@@ -17,6 +17,7 @@ def eval_(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder, or a CSV.")],
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
+    instruction: options.Instruction = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
@@ -52,7 +53,7 @@ def eval_(
 
     judging.require_report_path(report)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
-    loaded = load_suite(suite, input_column=input_column, label_column=label_column)
+    loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
     with (

@@ -25,6 +25,9 @@ ContextToPlan = Annotated[
 ]
 InputColumn = Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)]
 LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
+Instruction = Annotated[
+    str | None, typer.Option(help="Words before each text of a table, as `tune` was given them.", show_default=False)
+]
 Quality = Annotated[
     str | None,
     typer.Option(

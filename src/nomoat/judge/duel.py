@@ -31,6 +31,7 @@ def duel(
     *,
     input_column: str | None = None,
     label_column: str | None = None,
+    instruction: str | None = None,
     limit: int | None = None,
     stop_early: bool = True,
     alpha: float = 0.05,
@@ -43,13 +44,14 @@ def duel(
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
     With `stop_early` the examples are asked in a random order, and no more of them than it takes to name the winner. `alpha` is how
-    often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. The two columns are
-    for a suite that is a table (CSV, TSV). `spending` holds a budget for both sides, and prices that no table knows.
+    often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. The two columns and
+    `instruction`, the words before each text, are for a suite that is a table (CSV, TSV). `spending` holds a budget for both sides,
+    and prices that no table knows.
 
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
     if suite is not None:
-        suite = load_suite(suite, input_column=input_column, label_column=label_column)
+        suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending()
     )  # fmt: skip

@@ -37,6 +37,7 @@ def evaluate(
     *,
     input_column: str | None = None,
     label_column: str | None = None,
+    instruction: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
@@ -45,13 +46,14 @@ def evaluate(
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
-    The two columns are for a suite that is a table (CSV, TSV). `spending` holds a budget, and prices that no table knows. Where it
-    is used up, or a question failed for good, the outcomes are fewer than the examples.
+    The two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV). `spending` holds a
+    budget, and prices that no table knows. Where it is used up, or a question failed for good, the outcomes are
+    fewer than the examples.
 
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
-    suite = load_suite(suite, input_column=input_column, label_column=label_column)
+    suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending()
     )  # fmt: skip

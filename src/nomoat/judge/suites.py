@@ -91,8 +91,12 @@ class Settings:
     schema: str = ""
 
 
-def load_suite(ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None) -> Suite:
+def load_suite(
+    ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None
+) -> Suite:
     """The suite of that name, or of that file: a folder, a .toml, a .jsonl, or a table with its two columns named.
+
+    `instruction` are the words before each text of a table, as `tune` takes them.
 
     A name is looked for in NOMOAT_HOME's `suites` folder, then among the built-in ones.
     Raises DataError with file and line, UnknownModelError, UsageError where a flag is missing or too many.
@@ -101,9 +105,9 @@ def load_suite(ref: str | Path | Suite, *, input_column: str | None = None, labe
         return ref
     path = _find(ref)
     if path is not None and path.suffix.lower() in TABLE_SUFFIXES:
-        return suite_from_csv(path, *_both_columns(path, input_column, label_column))
-    if input_column or label_column:
-        raise UsageError("--input-column and --label-column are for tables (CSV, TSV)", hint="a suite needs neither")
+        return suite_from_csv(path, *_both_columns(path, input_column, label_column), instruction=instruction)
+    if input_column or label_column or instruction:
+        raise UsageError("--input-column, --label-column, --instruction are for tables (CSV, TSV)", hint="a suite needs none of them")
     if path is None:
         return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
