@@ -48,7 +48,7 @@ from nomoat.records import Message, Request
 model = load(sys.argv[1])
 mark("find, check and describe the model")
 import openvino_genai
-mark("import OpenVINO GenAI")
+mark("import OpenVINO")
 model.complete(Request(messages=(Message(role="user", content="hi"),), max_new_tokens=1))
 mark("compile the model, read the prompt")
 model.close()
