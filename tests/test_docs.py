@@ -84,7 +84,7 @@ def test_the_python_of_the_readme_runs(reader: Path) -> None:
 
 @pytest.mark.data
 def test_the_replayed_blog_prints_what_the_page_shows(vicuna_folder: Path) -> None:
-    (command,) = [line for line in commands(ROOT / "docs" / "duel.md") if "stored:" in line]
+    (command,) = [line for line in commands(ROOT / "docs" / "duel.md") if "stored:vicuna80" in line]
     done = run(command, ROOT)
     shown = next(text for text in blocks(ROOT / "docs" / "duel.md", "console") if command in text)
     table = [line.rstrip() for line in done.stdout.splitlines()]

@@ -59,7 +59,6 @@ def duel(
       nomoat duel smollm2-135m+reviews smollm2-135m --suite reviews
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
       nomoat duel LEFT RIGHT --suite my.jsonl --limit 200 --all --report report.html
-      nomoat duel LEFT RIGHT --suite my.jsonl --rope 2
       nomoat duel LEFT RIGHT --suite sms_spam --suite banking77
       nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
@@ -87,8 +86,7 @@ def duel(
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = None if table else _two_sides(models)
-    table_words = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
-    loaded = [load_suite(suite, **table_words) for suite in suites or ()]
+    loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
     with started_workers(workers, ray, concurrency=concurrency) as started:
