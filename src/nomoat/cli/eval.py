@@ -65,16 +65,9 @@ def eval_(
         else:
             evaluation = run_graded(model, loaded, judge, settings, check=judge_check)
     if as_json:
-        suite_facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed}
-        console.print_json(
-            {
-                **suite_facts,
-                "num_examples": len(evaluation.outcomes),
-                "side": evaluation.side,
-                "notes": evaluation.notes,
-                "partial": evaluation.partial,
-            }
-        )
+        facts = {"suite": loaded.name, "suite_sha256": loaded.sha256, "metric": evaluation.suite.metric, "seed": seed}
+        counted = {"num_examples": len(evaluation.outcomes), "side": evaluation.side}
+        console.print_json({**facts, **counted, "notes": evaluation.notes, "partial": evaluation.partial})
     else:
         _print(evaluation)
     if report is not None:
