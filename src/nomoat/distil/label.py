@@ -6,16 +6,15 @@ The question is that of `nomoat tune` and `nomoat eval` for a table of texts and
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nomoat import matching, tasks, textfiles
-from nomoat.asking.answers import collect
+from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import Spending
-from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.asking.store import AnswerStore
 from nomoat.distil.spent import Spent
 from nomoat.errors import ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.records import ContinuationScore, Request
@@ -139,22 +138,18 @@ def _by_likelihood(
     store: AnswerStore,
     progress: Progress,
 ) -> None:
-    for done, (text, request) in enumerate(zip(texts, requests, strict=True), start=1):
-        scored = store.choice_scores(teacher.digest, request, labels)
-        found.spent.num_reused += scored is not None
-        if scored is None:
-            began = time.perf_counter()
-            try:
-                scores = tuple(teacher.score(request, labels))
-            except ContextExceededError:
-                found.too_long.append(text)
-                continue
-            scored = ChoiceScores(scores=scores, seconds=time.perf_counter() - began)
-            store.save_choice_scores(teacher.digest, request, labels, scored)
+    questions = [(request, tuple(labels)) for request in requests]
+    fresh = {question for question in questions if store.choice_scores(teacher.digest, *question) is None}
+    collected = collect_scores(teacher, questions, store=store, show=lambda num_open: progress(len(texts) - num_open, len(texts)))
+    for text, question, scored in zip(texts, questions, collected, strict=True):
+        if isinstance(scored, ContextExceededError):
+            found.too_long.append(text)
+            continue
         found.spent.num_answers += 1
+        found.spent.num_reused += question not in fresh
+        fresh.discard(question)  # a text that comes again
         at = matching.likeliest(scored.scores)
         found.labels.append(Label(text=text, label=labels[at], confidence=_share(scored.scores, at)))
-        progress(done, len(texts))
 
 
 def _share(scores: Sequence[ContinuationScore], at: int) -> float:
