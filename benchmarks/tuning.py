@@ -33,7 +33,6 @@ from nomoat.judge.scorers import rouge
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example
-from nomoat.tasks import label_task_messages
 from nomoat.tune import prepare, train
 
 TEST_PART_OF_VADER = 0.3
@@ -63,14 +62,6 @@ def unpacked(data: Path, name: str, folder: Path) -> Path:
     return path
 
 
-def labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instruction: str | None = None) -> list[Example]:
-    """(text, label) in the words of `nomoat tune`."""
-    return [
-        Example(id=str(at), messages=label_task_messages(text, labels, instruction=instruction), target=label, choices=tuple(labels))
-        for at, (text, label) in enumerate(rows)
-    ]
-
-
 def sms_spam(data: Path, work: Path) -> Split:
     """Every row is learned; the texts that stand in both are counted apart."""
     sides = []
@@ -78,8 +69,8 @@ def sms_spam(data: Path, work: Path) -> Split:
         sides.append([(row["text"].strip(), row["annotation"]) for row in builtin._table(path, "\t")])
     known = {text for text, _ in sides[0]}
     labels = ("not spam", "spam")
-    shared = frozenset(str(at) for at, (text, _) in enumerate(sides[1]) if text in known)
-    return Split(labelled(sides[0], labels), labelled(sides[1], labels), "exact", shared)
+    shared = frozenset(str(at) for at, (text, _) in enumerate(sides[1], start=1) if text in known)
+    return Split(list(builtin._labelled(sides[0], labels)), list(builtin._labelled(sides[1], labels)), "exact", shared)
 
 
 def banking77(data: Path, work: Path) -> Split:
@@ -88,7 +79,7 @@ def banking77(data: Path, work: Path) -> Split:
     labels = sorted(json.loads((folder / "categories.json").read_text(encoding="utf-8")))
     words = "Which intent does this customer of a bank have?"
     lessons, questions = (
-        labelled([(row["text"].strip(), row["category"]) for row in builtin._table(path, ",")], labels, words)
+        list(builtin._labelled([(row["text"].strip(), row["category"]) for row in builtin._table(path, ",")], labels, words))
         for path in (unpacked(data, "banking77/train.csv", work), folder / "test.csv")
     )
     return Split(lessons, questions, "exact")
@@ -105,22 +96,14 @@ def e2e_nlg(data: Path, work: Path) -> Split:
     return Split(lessons, test, "rouge")
 
 
-def kobest(task: str, data: Path, work: Path) -> Split:
+def as_the_suite_reads(
+    dataset: str, train: str, test: str, read: Callable[[Path], Iterator[Example]], metric: str, data: Path, work: Path
+) -> Split:
     """The training split read by the suite's own words, in place of the test split."""
-    name = {"sentineg": "SentiNeg", "copa": "COPA"}[task]
-    read: Callable[[Path], Iterator[Example]] = getattr(builtin, f"_kobest_{task}")
-    (work / name).mkdir(exist_ok=True)
-    (work / name / "test.tsv").write_bytes(training_file(data, f"kobest/{name}/train.tsv"))
-    return Split(list(read(work)), list(read(pull_dataset("kobest"))), "exact" if task == "sentineg" else "choice")
-
-
-def nsmc(data: Path, work: Path) -> Split:
-    """Film reviews, the films of the test not among those learned from."""
-    sides = []
-    for path in (unpacked(data, "nsmc_raw_subset/train.tsv", work), pull_dataset("nsmc") / "test.tsv"):
-        pairs = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in builtin._plain_table(path)]
-        sides.append(labelled(pairs, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요."))
-    return Split(*sides, "exact")
+    path = work / test
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(training_file(data, train))
+    return Split(list(read(work)), list(read(pull_dataset(dataset))), metric)
 
 
 def vader(suite: str, file_name: str) -> Split:
@@ -133,16 +116,20 @@ def vader(suite: str, file_name: str) -> Split:
     random.Random(0).shuffle(rows)
     cut = int(len(rows) * TEST_PART_OF_VADER)
     labels = ("negative", "neutral", "positive")
-    return Split(labelled(rows[cut:], labels), labelled(rows[:cut], labels), "exact")
+    return Split(list(builtin._labelled(rows[cut:], labels)), list(builtin._labelled(rows[:cut], labels)), "exact")
 
 
 TASKS: dict[str, Callable[[Path, Path], Split]] = {
     "sms_spam": sms_spam,
     "banking77": banking77,
     "e2e_nlg": e2e_nlg,
-    "kobest-sentineg": functools.partial(kobest, "sentineg"),
-    "kobest-copa": functools.partial(kobest, "copa"),
-    "nsmc": nsmc,
+    "kobest-sentineg": functools.partial(
+        as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg, "exact"
+    ),
+    "kobest-copa": functools.partial(
+        as_the_suite_reads, "kobest", "kobest/COPA/train.tsv", "COPA/test.tsv", builtin._kobest_copa, "choice"
+    ),
+    "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc, "exact"),
     "vader-tweets": lambda _data, _work: vader("vader-tweets", "tweets_GroundTruth.txt"),
     "vader-reviews": lambda _data, _work: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),
     "vader-movies": lambda _data, _work: vader("vader-movies", "movieReviewSnippets_GroundTruth.txt"),
