@@ -92,8 +92,9 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     page = path.read_text(encoding="utf-8")
     for text in (
         "<code>left &amp; co</code> is ahead on 1 of 2 suites, <code>right</code> on 0; too close to call on 1.",
-        "p = 0.0625",
-        "corrected for the number of suites (Holm)",
+        '<td data-label="p-value">0.0625</td><td data-label="corrected">0.0625</td>',
+        '<td data-label="p-value">&lt; 0.0001</td>',
+        "an uncorrected p below 0.025, each suite&#39;s equal share of alpha",
         "95 % intervals, all together",
         "suite 2</th><td>easy, sha256 def",
         "nomoat duel &#39;left &amp; co&#39; right --suite &#39;한글 &amp; more&#39; --suite easy --seed 0 --all --alpha 0.05",
@@ -182,6 +183,20 @@ def test_every_plot_is_there_for_a_wide_page_and_for_a_telephone(duel_page: str)
 
 
 @pytest.mark.data
+def test_every_command_to_do_it_again_names_the_limit(suite: Suite, tmp_path: Path) -> None:
+    path, settings, sides = tmp_path / "report.html", RunSettings(limit=20), (responder("one", 30), responder("other", 10))
+    write_evaluation_report(run_suite(sides[0], suite, settings), path)
+    assert "nomoat eval one &#39;한글 &amp; more&#39; --seed 0 --limit 20</pre>" in path.read_text(encoding="utf-8")
+    write_table_report(run_table(sides, suite, settings), path)
+    assert "--suite &#39;한글 &amp; more&#39; --seed 0 --limit 20</pre>" in path.read_text(encoding="utf-8")
+    write_duel_report(run_duel(*sides, suite, settings, stop_early=False), path)
+    assert "--seed 0 --all --alpha 0.05 --limit 20</pre>" in path.read_text(encoding="utf-8")
+
+
+def test_interval_is_not_broken_at_the_end_of_a_line(duel_page: str) -> None:
+    assert "<td>75.0 % [59.8,\u00a085.8]</td>" in duel_page
+
+
 def test_report_of_the_vicuna_replay_holds_the_blogs_ratio(vicuna_folder: Path, tmp_path: Path) -> None:
     write_duel_report(run_duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35"), tmp_path / "r.html")
     assert "638.0 / 693.0 = 92.06 % [" in (tmp_path / "r.html").read_text(encoding="utf-8")

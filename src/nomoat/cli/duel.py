@@ -181,7 +181,7 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         p_value = wording.render_p_value(verdict.p_value_corrected if verdict.p_value_corrected is not None else verdict.p_value)
         rows.add_row(*(Text(cell) for cell in (verdict.suite, *cells, p_value, wording.render_ahead(verdict))))
     out.print(rows)
-    judging.print_words(wording.several_sentence(verdicts), ())
+    judging.print_words(wording.several_sentence(verdicts), (wording.several_note(verdicts),))
     for verdict in verdicts:
         judging.print_words(verdict.sentence, verdict.notes)
 

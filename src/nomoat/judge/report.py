@@ -20,6 +20,7 @@ from nomoat.records import Example, Outcome, Side, Verdict
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
+NOTHING_ASKED = ("review", "recorded", "published")
 MIN_FOR_INTERVAL = 5  # a category with fewer examples gets no interval: a bootstrap of three numbers promises too much
 
 
@@ -106,6 +107,8 @@ def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
         for example, outcome in zip(suite.examples, evaluation.outcomes, strict=True)
         if outcome.score < 1
     ]
+    limit = _limit_flag(evaluation.notes)
+    flags = ("--seed", str(evaluation.seed), *limit, *_judge_flag(side))
     _write(
         path,
         "report.html.j2",
@@ -115,7 +118,7 @@ def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
         notes=evaluation.notes,
         verdict=None,
         shown=_spread(wrong, MAX_EXAMPLES_SHOWN),
-        command=shlex.join(("nomoat", "eval", side.model, suite.name, "--seed", str(evaluation.seed), *_judge_flag(side))),
+        command=shlex.join(("nomoat", "eval", side.model, suite.name, *flags)),
         settings=_settings(evaluation, None),
     )
 
@@ -127,6 +130,8 @@ def write_table_report(table: Table, path: Path) -> None:
     low, high = min(row.rating_low for row in board.standings), max(row.rating_high for row in board.standings)
     margin = 0.05 * (high - low)
     names = [row.side.model for row in board.standings]
+    limit = _limit_flag(board.notes)
+    flags = ("--seed", str(board.seed), *limit, *_judge_flag(first.side))
     _write(
         path,
         "table.html.j2",
@@ -141,9 +146,7 @@ def write_table_report(table: Table, path: Path) -> None:
         sentence=board.sentence,
         notes=board.notes,
         forest=_forest(points, low=low - margin, high=high + margin, unit="", title="ratings with their intervals"),
-        command=shlex.join(
-            ("nomoat", "duel", "--table", *names, "--suite", board.suite, "--seed", str(board.seed), *_judge_flag(first.side))
-        ),
+        command=shlex.join(("nomoat", "duel", "--table", *names, "--suite", board.suite, *flags)),
         settings=_settings(first, None),
     )
 
@@ -177,6 +180,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["names"] = _names_marked
+    environment.filters["unbroken"] = _unbroken
     page = environment.get_template(template).render(
         **common,
         **values,
@@ -228,9 +232,16 @@ def _duel_command(verdicts: Sequence[Verdict]) -> str:
     words += judged_by or ["--stop-early" if any(verdict.looks for verdict in verdicts) else "--all"]
     words += ["--alpha", f"{first.alpha * len(verdicts):g}"]
     words += [] if first.rope is None else ["--rope", f"{first.rope:g}"]
-    drawn = [verdict.num_planned for verdict in verdicts if any("drawn with seed" in note for note in verdict.notes)]
-    words += ["--limit", str(max(drawn))] if drawn else []
+    limits = [_limit_flag(verdict.notes) for verdict in verdicts]
+    largest: list[str] = max(limits, key=lambda flag: int(flag[1]) if flag else 0)
+    words += largest
     return shlex.join(words)
+
+
+def _limit_flag(notes: Sequence[str]) -> list[str]:
+    """What was asked for, as the notes of a drawn suite say it; empty where a suite was asked as a whole."""
+    counts = [found[1] for note in notes if (found := re.match(r"([\d,]+) of [\d,]+ examples, drawn with seed", note))]
+    return ["--limit", counts[0].replace(",", "")] if counts else []
 
 
 def _judge_flag(side: Side) -> list[str]:
@@ -248,7 +259,7 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
         ("source", suite.source),
         ("licence of the data", suite.licence),
         ("seed", str(evaluation.seed)),
-        ("new tokens, at most", str(suite.max_new_tokens)),
+        ("new tokens, at most", "" if suite.metric in NOTHING_ASKED else str(suite.max_new_tokens)),
     ]
     if verdict is not None:
         rows.append(("alpha", f"{verdict.alpha:g}"))
@@ -259,6 +270,11 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
 def _names_marked(text: str) -> Markup:
     """`like this` in a sentence becomes a marked name; everything is escaped."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _unbroken(text: str) -> str:
+    """Intervals and p-values do not break at the end of a line: "81.2 % [78.7,\u00a083.5]"."""
+    return re.sub(r"\[[^]]*\]|p [=<] [\d.]+", lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
 def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]]:

@@ -157,6 +157,16 @@ def several_sentence(verdicts: Sequence[Verdict]) -> str:
     return f"{'; '.join(parts)}."
 
 
+def several_note(verdicts: Sequence[Verdict]) -> str:
+    """Why a corrected p-value below alpha may still name no winner."""
+    share = verdicts[0].alpha
+    return (
+        "p-values are corrected for the number of suites (Holm); a winner needs an interval without 0 and an uncorrected p below "
+        f"{share:.2g}, each suite's equal share of alpha, so that all winners named are right together with a probability of "
+        f"{render_confidence(share * len(verdicts))}"
+    )
+
+
 def score_sentence(suite: str, metric: str, side: Side, num_examples: int) -> str:
     """What one model reached, in one sentence."""
     items = counted(num_examples, "item")
