@@ -2,7 +2,7 @@
 
     python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--steps 40] [--json FILE]
 
---data: a folder with banking77/train.csv. --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
+--data: a folder with banking77/train.csv (gzipped or not). --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
 PYTHON: of an environment with `torch transformers peft trl`. Each contender is a process of its own. Tokens are those of the lessons,
 without padding; ours finds nothing shared between lessons here. Seconds include what is done once.
 """
@@ -27,30 +27,39 @@ LESSONS_A_STEP, POOL, HELD_OUT, RANK, RATE = 32, 640, 200, 16, 8e-4
 Pair = tuple[list[int], list[int]]  # prompt and answer
 
 
-def task(model: str, data: Path, steps: int) -> dict[str, Any]:
-    """Batches of lessons of like length, and lessons held out, in tokens."""
+def shuffled_rows(data: Path) -> list[dict[str, str]]:
+    """Banking77's training rows: text and category in words."""
+    from tuning import training_file
+
+    rows = list(csv.DictReader(training_file(data, "banking77/train.csv").decode("utf-8").splitlines()))
+    random.Random(0).shuffle(rows)
+    return [{"text": row["text"], "category": row["category"].replace("_", " ")} for row in rows]
+
+
+def pairs_of(model: str, rows: list[dict[str, str]]) -> tuple[list[Pair], int]:
+    """Prompt and answer of each row in tokens, and the token that ends an answer."""
     from nomoat import responder
     from nomoat.engine.gguf import GGUFFile
 
     words = GGUFFile(responder.find_files(model).weights).read_tokenizer()
-    with (data / "banking77/train.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    drawn = random.Random(0)
-    drawn.shuffle(rows)
-    pairs: list[Pair] = [
-        (
-            words.encode(f"Message: {row['text']}\nIntent:"),
-            [*words.encode(" " + row["category"].replace("_", " ")), words.special.eos_id],
-        )
+    pairs = [
+        (words.encode(f"Message: {row['text']}\nIntent:"), [*words.encode(" " + row["category"]), words.special.eos_id])
         for row in rows
     ]
+    return pairs, words.special.eos_id
+
+
+def task(model: str, data: Path, steps: int) -> dict[str, Any]:
+    """Batches of lessons of like length, and lessons held out, in tokens."""
+    pairs, eos = pairs_of(model, shuffled_rows(data))
+    drawn = random.Random(0)
     held_out, rest = pairs[:HELD_OUT], pairs[HELD_OUT:]
     batches = []
     for _ in range(steps):
         pool = sorted(drawn.sample(rest, POOL), key=lambda pair: len(pair[0]) + len(pair[1]))
         at = drawn.randrange(POOL - LESSONS_A_STEP)
         batches.append(pool[at : at + LESSONS_A_STEP])
-    return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": words.special.eos_id}
+    return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": eos}
 
 
 def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
@@ -72,10 +81,8 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
     batches = [[sample(pair) for pair in batch] for batch in given["batches"]]
     held_out = [sample(pair) for pair in given["held_out"]]
     torch.set_num_threads(config.threads().value)
-    run = train.Run(
-        replace(prepared, samples=[lesson for batch in batches for lesson in batch]), precision=qlora.fastest_precision().value,
-        say=lambda _text: None,
-    )  # fmt: skip
+    way = train.Way(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
+    run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), way=way, say=lambda _text: None)
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
     for batch in batches:
@@ -89,7 +96,7 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started
     run.validation = held_out
-    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.validation_losses())}
+    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.look())}
 
 
 def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:

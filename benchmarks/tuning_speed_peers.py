@@ -30,23 +30,26 @@ def rows_of(batch: list[Any], eos: int) -> tuple[torch.Tensor, torch.Tensor, tor
     return ids, mask, labels
 
 
-def loss_of(model: Any, batch: list[Any], eos: int) -> tuple[torch.Tensor, int]:
-    """Summed loss of the answers, logits only there, and the number of their tokens."""
+def loss_of(model: Any, batch: list[Any], eos: int) -> tuple[torch.Tensor, int, int]:
+    """Summed loss of the answers, logits only there; the number of their tokens; of answers whose every token is the likeliest."""
     ids, mask, labels = rows_of(batch, eos)
     hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
     where = labels[:, 1:] != NOT_LEARNED
     logits = model.lm_head(hidden[:, :-1][where])
-    return torch.nn.functional.cross_entropy(logits, labels[:, 1:][where], reduction="sum"), int(where.sum())
+    right = torch.ones_like(where)
+    right[where] = logits.argmax(-1) == labels[:, 1:][where]
+    loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][where], reduction="sum")
+    return loss, int(where.sum()), int(right.all(1).sum())
 
 
-def held_out(model: Any, task: dict[str, Any]) -> float:
-    """Mean loss of an answer token."""
-    total = count = 0.0
+def held_out(model: Any, task: dict[str, Any]) -> dict[str, float]:
+    """Mean loss of an answer token, and the part of the answers that are right throughout."""
+    total = count = right = 0.0
     with torch.no_grad():
         for start in range(0, len(task["held_out"]), 32):
-            loss, number = loss_of(model, task["held_out"][start : start + 32], task["eos"])
-            total, count = total + float(loss), count + number
-    return total / count
+            loss, number, whole = loss_of(model, task["held_out"][start : start + 32], task["eos"])
+            total, count, right = total + float(loss), count + number, right + whole
+    return {"held_out_loss": total / count, "held_out_accuracy": right / len(task["held_out"])}
 
 
 def peft(folder: str, task: dict[str, Any]) -> dict[str, Any]:
@@ -55,14 +58,17 @@ def peft(folder: str, task: dict[str, Any]) -> dict[str, Any]:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), config)
     base = model.get_base_model()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], task["rate"], weight_decay=0.0)
+    steps = len(task["batches"])
     tokens, started = 0, time.perf_counter()
-    for batch in task["batches"]:
-        loss, number = loss_of(base, batch, task["eos"])
+    for step, batch in enumerate(task["batches"]):
+        if task.get("falling"):  # to nothing at the end, after ten steps of rising
+            optimizer.param_groups[0]["lr"] = task["rate"] * min((step + 1) / 10, 1 - step / steps)
+        loss, number, _ = loss_of(base, batch, task["eos"])
         (loss / number).backward()
         optimizer.step()
         optimizer.zero_grad()
         tokens += sum(len(prompt) + len(answer) for prompt, answer in batch)
-    return {"tokens": tokens, "seconds": time.perf_counter() - started, "held_out_loss": held_out(base, task)}
+    return {"tokens": tokens, "seconds": time.perf_counter() - started, **held_out(base, task)}
 
 
 def trl(folder: str, task: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def trl(folder: str, task: dict[str, Any]) -> dict[str, Any]:
         trainer.train()
         seconds = time.perf_counter() - started
     tokens = sum(len(prompt) + len(answer) for prompt, answer in lessons)
-    return {"tokens": tokens, "seconds": seconds, "held_out_loss": held_out(trainer.model.get_base_model(), task)}
+    return {"tokens": tokens, "seconds": seconds, **held_out(trainer.model.get_base_model(), task)}
 
 
 def main() -> None:

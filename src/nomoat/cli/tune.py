@@ -35,7 +35,7 @@ def tune(
         bool, typer.Option("--dry-run", help="Say what the data is like, how long it will take and how much memory, and stop.")
     ] = False,
     data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
-    minutes: Annotated[float | None, typer.Option(help="Stop learning after this time, if the epochs are not done before.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Be done after this time, if the epochs take longer.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
     rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     layers: Annotated[int | None, typer.Option(help="Upper layers that learn; half of them if not given.")] = None,
@@ -136,11 +136,9 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
         console.say("time and memory: known only with PyTorch: pip install 'nomoat[tune]'")
         return None
     found = estimate(prepared)
-    whole, reading, learning, looking = (
-        f"{seconds / 60:.1f}" for seconds in (found.seconds, found.reading_seconds, found.learning_seconds, found.looking_seconds)
-    )
+    whole, learning, looking = (f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds))
     console.say(
-        f"time: about {whole} minutes at most: {reading} reading, {learning} learning, {looking} measuring the lessons held out "
+        f"time: about {whole} minutes at most; all epochs take {learning}, measuring the lessons held out {looking} "
         f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
     )
     console.say(f"memory: {found.memory}")

@@ -24,20 +24,15 @@ REPETITIONS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """`reading_seconds`: of the frozen layers, if what they say is kept. `learning_seconds`: of the epochs or the minutes asked for,
-    the shorter. `looking_seconds`: at the lessons held out. `memory`: how the weights will be kept, and how much that takes, in words.
+    """`learning_seconds`: of the epochs. `looking_seconds`: at the lessons held out. `seconds`: of both, or the minutes asked
+    for if they are fewer, without loading the model. `memory`: how the weights will be kept, and how much that takes, in words.
     """
 
-    reading_seconds: float
+    seconds: float
     learning_seconds: float
     looking_seconds: float
     tokens_per_second: float
     memory: str
-
-    @property
-    def seconds(self) -> float:
-        """All of it, without loading the model."""
-        return self.reading_seconds + self.learning_seconds + self.looking_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +55,16 @@ def estimate(prepared: Prepared) -> Estimate:
     typical = batches[len(batches) // 2]
     cost = _cost(prepared, typical, prefix, dtype, expanded.value)
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
-    kept = train.bytes_kept(prepared, prefix) > 0
-    again = 0.0 if kept else cost.reading
     held_out = min(train.MAX_VALIDATION_LESSONS, int(len(samples) * train.VALIDATION_PART)) / len(samples)
-    all_epochs = (again + cost.learning) * epoch * (1 - held_out) * settings.epochs
-    looks = 2 + max(train.LOOKS, math.ceil(settings.epochs))
+    epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
+    reads = (1, 1) if train.bytes_kept(prepared) else (epochs, looks)  # how often the frozen layers are computed
+    learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * (1 - held_out)
+    looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out
     return Estimate(
-        reading_seconds=cost.reading * epoch if kept else 0.0,
-        learning_seconds=min(all_epochs, settings.minutes * train.SECONDS_A_MINUTE) if settings.minutes else all_epochs,
-        looking_seconds=(again + cost.looking) * epoch * held_out * looks,
-        tokens_per_second=prepared.survey.num_tokens * (1 - held_out) * settings.epochs / all_epochs,
+        seconds=min(learning + looking, (settings.minutes or math.inf) * train.SECONDS_A_MINUTE),
+        learning_seconds=learning,
+        looking_seconds=looking,
+        tokens_per_second=prepared.survey.num_tokens * (1 - held_out) * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
     )
 

@@ -22,7 +22,7 @@ from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.tune import adapter, prepare, qlora
 from nomoat.tune.network import Network
-from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
+from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -36,8 +36,21 @@ PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 16  # itself, its gradient, and two means of AdamW, in f32
 KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory
 
-Stage = Literal["reading", "measuring the base", "tuning", "measuring the result"]
+Stage = Literal["measuring the base", "tuning"]
 Settings = prepare.Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
+
+    `precision`: "float32" or "bfloat16". `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
+    say about each lesson is computed once.
+    """
+
+    precision: str
+    expanded: bool
+    keeps_lower: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,26 +101,30 @@ def learn(
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         torch.set_num_threads(config.threads().value)
-        precision = saved["precision"] if saved else _measured_precision(say)
-        run = Run(prepared, precision=precision, say=say)
+        run = Run(prepared, way=Way(**saved["way"]) if saved else choose_way(prepared, say), say=say)
         if saved:
             run.restore(saved)
             say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
-        run.read_all(on_progress, say)
-        if not saved and run.validation:
-            run.losses_before = run.validation_losses("measuring the base", on_progress)
+        elif run.validation:
+            run.losses_before = run.look("measuring the base", on_progress)
         run.train(checkpoint, on_progress, say)
         run.use_best()
-        metrics = run.metrics(run.validation_losses("measuring the result", on_progress))
-        adapter.save(target, run.network.parameters, origin, metrics, asdict(prepared.survey))
+        adapter.save(target, run.network.parameters, origin, run.metrics(), asdict(prepared.survey))
         checkpoint.remove()
     return target
 
 
-def _measured_precision(say: Callable[[str], None]) -> str:
-    found = qlora.fastest_precision()
-    say(f"precision: {found.value} ({found.reason})")
-    return found.value
+def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
+    """By what this machine is fast at, and has memory for now. Says what, and why. Raises NotEnoughMemoryError."""
+    precision = qlora.fastest_precision()
+    say(f"precision: {precision.value} ({precision.reason})")
+    expanded = keep_expanded(prepared, getattr(torch, precision.value))
+    say(f"weights: {'kept expanded' if expanded.value else 'expanded layer by layer, activations computed twice'} ({expanded.reason})")
+    size = bytes_kept(prepared)
+    if size:
+        frozen = prepared.sizes.layers - prepared.settings.layers
+        say(f"the lowest {frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
+    return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
 
 
 def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.Detected[bool]:
@@ -136,11 +153,12 @@ def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.De
     )
 
 
-def bytes_kept(prepared: prepare.Prepared, prefix: int) -> int:
+def bytes_kept(prepared: prepare.Prepared) -> int:
     """Memory for what the frozen layers say about all lessons, after their shared beginning. 0: each step computes that anew.
 
     It does without frozen layers, in a single epoch, and for want of memory.
     """
+    prefix = shared_prefix(prepared.samples)
     size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in prepared.samples)
     none_frozen = prepared.settings.layers == prepared.sizes.layers
     if none_frozen or prepared.settings.epochs <= 1 or size * KEPT_PART > hardware.memory_available_bytes().value:
@@ -151,8 +169,8 @@ def bytes_kept(prepared: prepare.Prepared, prefix: int) -> int:
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
-    def __init__(self, prepared: prepare.Prepared, *, precision: str, say: Callable[[str], None]) -> None:
-        self.settings = prepared.settings
+    def __init__(self, prepared: prepare.Prepared, *, way: Way, say: Callable[[str], None]) -> None:
+        self.settings, self.way = prepared.settings, way
         samples = prepared.samples
         order = random.Random(self.settings.seed).sample(range(len(samples)), len(samples))
         held_out = min(MAX_VALIDATION_LESSONS, int(len(samples) * VALIDATION_PART))
@@ -161,17 +179,14 @@ class Run:
         self.prefix = shared_prefix(samples)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch")
-        self.precision = precision
-        dtype: torch.dtype = getattr(torch, precision)
-        kept = keep_expanded(prepared, dtype)
-        say(f"weights: {'kept expanded' if kept.value else 'expanded layer by layer, activations computed twice'} ({kept.reason})")
         self.network = Network(
-            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed, dtype=dtype,
-            keep_expanded=kept.value, frozen=prepared.sizes.layers - self.settings.layers,
+            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
+            dtype=getattr(torch, way.precision), keep_expanded=way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
         self.beginning = self.network.begin(samples[0].tokens[: self.prefix]) if self.prefix else None
-        self.bytes_kept = bytes_kept(prepared, self.prefix)
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
+        first_batches = [*self._batches(0), *self._batches_held_out()] if way.keeps_lower else []
+        self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
         self.parameters = list(self.network.parameters.values())
         say(
             f"adapter: rank {self.settings.rank} on the upper {self.settings.layers} of {prepared.sizes.layers} layers, "
@@ -180,7 +195,9 @@ class Run:
         )
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
+        self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the last one
         self.losses_before: list[float] = []
+        self.losses_after: list[float] = []  # of the best look
         self.history: list[dict[str, float]] = []  # of each look: fraction, seconds, and the loss a token, learning and held out
         self.best: dict[str, torch.Tensor] | None = None
         self.learning_loss = 0.0  # a running mean
@@ -190,15 +207,18 @@ class Run:
     def fraction(self) -> float:
         """How much of the work is done, 0..1: of the epochs or of the minutes, whichever is nearer to its end."""
         by_lessons = self.lessons_done / (self.settings.epochs * len(self.training))
-        minutes = self.settings.minutes
-        return min(1.0, max(by_lessons, self.seconds / (minutes * SECONDS_A_MINUTE) if minutes else 0.0))
+        minutes, spent = self.settings.minutes, self.seconds + self.seconds_looking + self.seconds_a_look  # the last look is to come
+        return min(1.0, max(by_lessons, spent / (minutes * SECONDS_A_MINUTE) if minutes else 0.0))
 
-    NUMBERS = ("step", "lessons_done", "tokens", "seconds", "losses_before", "history", "best", "learning_loss")
+    NUMBERS = (
+        "step", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
+        "best", "learning_loss",
+    )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
         return {
-            "learned": self._learned(), "optimizer": self.optimizer.state_dict(), "precision": self.precision,
+            "learned": self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.way),
             "numbers": {name: getattr(self, name) for name in self.NUMBERS},
         }  # fmt: skip
 
@@ -230,7 +250,7 @@ class Run:
         started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
         batches: list[list[Sample]] = []
         try:
-            while self.fraction < 1:
+            while self.fraction < 1 or not self.step:
                 epoch, within = divmod(self.lessons_done, len(self.training))
                 if not batches:  # the order depends on seed and epoch only, so that a resumed run meets the same batches
                     batches = self._batches(epoch)
@@ -256,7 +276,7 @@ class Run:
                         )
                     )  # fmt: skip
                 if self.validation and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1:
-                    self._look()
+                    self._look_and_compare()
                     started = time.perf_counter() - self.seconds  # looking is not learning
                     if self._has_stopped_learning():
                         say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
@@ -269,10 +289,11 @@ class Run:
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
 
-    def _look(self) -> None:
-        loss = self._mean(self.validation_losses())
+    def _look_and_compare(self) -> None:
+        losses = self.look()
+        loss = self._mean(losses)
         if loss < min((look["held_out"] for look in self.history), default=math.inf):
-            self.best = self._learned()
+            self.best, self.losses_after = self._learned(), losses
         self.history.append(
             {"fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": loss}
         )  # fmt: skip
@@ -284,11 +305,12 @@ class Run:
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def validation_losses(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> list[float]:
+    def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> list[float]:
         """Summed loss of each lesson held out, in the order of `self.validation`."""
+        started = time.perf_counter()
         places = {id(sample): at for at, sample in enumerate(self.validation)}
         losses = [0.0] * len(self.validation)
-        batches = batches_of(self.validation, self.prefix, max_lessons=32)
+        batches = self._batches_held_out()
         with torch.no_grad():
             for done, batch in enumerate(batches):
                 if on_progress and stage:
@@ -298,27 +320,29 @@ class Run:
                     learned = targets != NOT_LEARNED
                     mean, count = self.network.loss(hidden[learned], targets[learned]), int(learned.sum())
                     losses[places[id(sample)]] = float(mean) * count
+        self.seconds_a_look = time.perf_counter() - started
+        self.seconds_looking += self.seconds_a_look
         return losses
 
-    def metrics(self, losses_after: Sequence[float]) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
         lengths = [sample.num_learned for sample in self.validation]
         change = None
         if len(lengths) > 1:
-            pairs = [(after - before) / n for before, after, n in zip(self.losses_before, losses_after, lengths, strict=True)]
+            pairs = [(after - before) / n for before, after, n in zip(self.losses_before, self.losses_after, lengths, strict=True)]
             mean, error = float(np.mean(pairs)), float(np.std(pairs, ddof=1) / len(pairs) ** 0.5)
             reach = float(stats.t.ppf(0.975, len(pairs) - 1)) * error
             change = [round(mean - reach, 4), round(mean + reach, 4)]
         return {
             "validation_lessons": len(self.validation),
             "validation_loss_before": self._mean(self.losses_before) if lengths else None,
-            "validation_loss_after": self._mean(losses_after) if lengths else None,
+            "validation_loss_after": self._mean(self.losses_after) if lengths else None,
             "validation_loss_change_95": change,
             "history": self.history,
             "steps": self.step,
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
-            "precision": self.precision,
+            "precision": self.way.precision,
         }
 
     def _batches(self, epoch: int) -> list[list[Sample]]:
@@ -328,6 +352,9 @@ class Run:
         batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
         shuffled.shuffle(batches)
         return batches
+
+    def _batches_held_out(self) -> list[list[Sample]]:
+        return batches_of(self.validation, self.prefix, max_lessons=32)
 
     def _learn(self, batch: list[Sample]) -> float:
         done = self.fraction
@@ -344,30 +371,18 @@ class Run:
         self.optimizer.zero_grad()
         return float(loss.detach())
 
-    def read_all(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
-        """Bring every lesson through the frozen layers once, and keep what they say, if that is worth it: see `bytes_kept`.
-
-        The batches are always the same, so that a resumed run meets the same numbers.
-        """
-        if not self.bytes_kept:
-            return
-        lessons = [*self.training, *self.validation]
-        size = f"{self.bytes_kept / 1e9:.1f} GB"
-        say(f"the lowest {self.network.frozen} layers stay as they are: what they say is computed once and kept ({size})")
-        batches = batches_of(lessons, self.prefix, max_lessons=BATCH_TOKENS)
-        for done, batch in enumerate(batches):
-            if on_progress:
-                on_progress(Progress(stage="reading", fraction=done / len(batches)))
-            ids_BT, _ = side_by_side(batch, self.prefix)
-            x_BTW = self.network.read(torch.from_numpy(ids_BT), self.beginning)
-            for lesson, row in zip(batch, x_BTW, strict=True):
-                self.kept[id(lesson)] = row[: len(lesson) - self.prefix].clone()
+    def _read(self, batch: Sequence[Sample]) -> torch.Tensor:
+        """What the frozen layers say about each lesson [B, T, W]: kept since its batch of the first epoch was met, or computed now."""
+        if not self.way.keeps_lower:
+            return self.network.read(torch.from_numpy(side_by_side(batch, self.prefix)[0]), self.beginning)
+        for lesson in batch:
+            if id(lesson) not in self.kept:
+                together = self._read_with[id(lesson)]
+                x_BTW = self.network.read(torch.from_numpy(side_by_side(together, self.prefix)[0]), self.beginning)
+                self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
+        return torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
 
     def _hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says at each position [B, T, W], and what comes next there [B, T]."""
-        ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, self.prefix))
-        if self.kept:
-            x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
-        else:
-            x_BTW = self.network.read(ids_BT, self.beginning)
-        return self.network.hidden(x_BTW, self.beginning), targets_BT
+        targets_BT = torch.from_numpy(side_by_side(batch, self.prefix)[1])
+        return self.network.hidden(self._read(batch), self.beginning), targets_BT

@@ -1,0 +1,120 @@
+"""Time to the same held-out accuracy on Banking77, beside a plain loop of transformers and PEFT.
+
+    python benchmarks/tuning_race.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--minutes 2 3 4] [--json FILE]
+
+The peer learns all layers for one epoch (--peer-steps fewer), its rate falling to nothing; seconds are those of its steps. Ours is
+`nomoat tune --minutes M` as it comes, once for each M; seconds are those of its process, the looks at the lessons it holds out among
+them. An answer is right if each of its tokens is the likeliest after those before it. 500 lessons held out, the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tuning_speed import LESSONS_A_STEP, RANK, RATE, pairs_of, shuffled_rows
+
+HELD_OUT = 500
+NAME = "bench-race"
+
+
+def peer_task(model: str, rows: list[dict[str, str]], steps: int | None) -> dict[str, Any]:
+    """Batches of like length in a random order: pools of 20 batches are sorted and shuffled."""
+    pairs, eos = pairs_of(model, rows)
+    held_out, rest = pairs[:HELD_OUT], pairs[HELD_OUT:]
+    drawn, batches = random.Random(0), []
+    for start in range(0, len(rest), 20 * LESSONS_A_STEP):
+        pool = sorted(rest[start : start + 20 * LESSONS_A_STEP], key=lambda pair: len(pair[0]) + len(pair[1]))
+        batches += [pool[at : at + LESSONS_A_STEP] for at in range(0, len(pool), LESSONS_A_STEP)]
+    drawn.shuffle(batches)
+    return {"batches": batches[:steps], "held_out": held_out, "rank": RANK, "rate": RATE, "eos": eos, "falling": True}
+
+
+def write_table(rows: list[dict[str, str]], path: Path) -> Path:
+    """The rows as a table."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "category"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def accuracy(model: str, held_out: Path) -> float:
+    """Part of the answers that the tuned network gives token for token."""
+    import torch
+    from safetensors.torch import load_file
+
+    from nomoat import paths
+    from nomoat.tune import prepare, train
+    from nomoat.tune.samples import NOT_LEARNED
+
+    folder = paths.adapters() / NAME
+    settings = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["settings"]
+    options = prepare.Settings(rank=settings["rank"], layers=settings["layers"])
+    prepared = prepare.prepare(model, held_out, input_column="text", label_column="category", settings=options)
+    run = train.Run(prepared, way=train.choose_way(prepared, lambda _: None), say=lambda _: None)
+    run._use(
+        {name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
+    )
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(prepared.samples), 32):
+            hidden_BTW, targets_BT = run._hidden(prepared.samples[start : start + 32])
+            for hidden, targets in zip(hidden_BTW, targets_BT, strict=True):
+                learned = targets != NOT_LEARNED
+                right += bool((run.network.logits(hidden[learned]).argmax(-1) == targets[learned]).all())
+    return right / len(prepared.samples)
+
+
+def ours(model: str, lessons: Path, held_out: Path, minutes: float) -> dict[str, Any]:
+    """The command, timed from outside."""
+    command = [sys.executable, "-m", "nomoat", "tune", model, str(lessons), "--input-column", "text", "--label-column", "category",
+               "--name", NAME, "--replace", "--minutes", str(minutes)]  # fmt: skip
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return {"minutes": minutes, "seconds": time.perf_counter() - started, "held_out_accuracy": accuracy(model, held_out)}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--hf", type=Path, required=True)
+    parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--peer-steps", type=int)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    from nomoat import hardware
+
+    rows = shuffled_rows(arguments.data)
+    found: dict[str, Any] = {"model": arguments.model, "date": date.today().isoformat(), "machine": hardware.summary(), "ours": []}
+    with tempfile.TemporaryDirectory() as work:
+        lessons, held_out = (write_table(part, Path(work) / f"{at}.csv") for at, part in enumerate((rows[HELD_OUT:], rows[:HELD_OUT])))
+        for minutes in arguments.minutes:
+            found["ours"].append(ours(arguments.model, lessons, held_out, minutes))
+            print(found["ours"][-1], flush=True)
+        task = Path(work) / "task.json"
+        task.write_text(json.dumps(peer_task(arguments.model, rows, arguments.peer_steps)), encoding="utf-8")
+        command = [arguments.peer_python, str(Path(__file__).with_name("tuning_speed_peers.py")), "peft", str(arguments.hf), str(task)]
+        found["peer"] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        print(found["peer"], flush=True)
+    as_good = [run["seconds"] for run in found["ours"] if run["held_out_accuracy"] >= found["peer"]["held_out_accuracy"]]
+    found["times_faster"] = found["peer"]["seconds"] / min(as_good) if as_good else None
+    print("times faster:", found["times_faster"])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
