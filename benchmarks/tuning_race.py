@@ -55,7 +55,6 @@ def accuracy(model: str, held_out: Path) -> float:
 
     from nomoat import paths
     from nomoat.tune import prepare, train
-    from nomoat.tune.samples import NOT_LEARNED
 
     folder = paths.adapters() / NAME
     settings = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["settings"]
@@ -68,10 +67,10 @@ def accuracy(model: str, held_out: Path) -> float:
     right = 0
     with torch.no_grad():
         for start in range(0, len(prepared.samples), 32):
-            hidden_BTW, targets_BT = run._hidden(prepared.samples[start : start + 32])
-            for hidden, targets in zip(hidden_BTW, targets_BT, strict=True):
-                learned = targets != NOT_LEARNED
-                right += bool((run.network.logits(hidden[learned]).argmax(-1) == targets[learned]).all())
+            batch = prepared.samples[start : start + 32]
+            hidden_NW, targets_N = run.hidden(batch)
+            hits = (run.network.logits(hidden_NW).argmax(-1) == targets_N).split([sample.num_learned for sample in batch])
+            right += sum(bool(whole.all()) for whole in hits)
     return right / len(prepared.samples)
 
 

@@ -68,7 +68,7 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
 
     from nomoat import config
     from nomoat.tune import prepare, qlora, train
-    from nomoat.tune.samples import NOT_LEARNED, Sample
+    from nomoat.tune.samples import Sample
 
     given = json.loads(path.read_text(encoding="utf-8"))
     table = path.with_name("lessons.csv")
@@ -88,9 +88,7 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
     for batch in batches:
         for group in run.optimizer.param_groups:
             group["lr"] = given["rate"]
-        hidden_BTW, targets_BT = run._hidden(batch)
-        learned = targets_BT != NOT_LEARNED
-        run.network.loss(hidden_BTW[learned], targets_BT[learned]).backward()
+        run.network.loss(*run.hidden(batch)).backward()
         run.optimizer.step()
         run.optimizer.zero_grad()
         tokens += sum(map(len, batch))

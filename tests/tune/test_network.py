@@ -42,11 +42,13 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
     ids_BT[1, :SHARED] = ids_BT[0, :SHARED]
     with torch.no_grad():
         expected = model(input_ids=ids_BT, use_cache=False).logits
-        whole = network.logits(network.hidden(network.read(ids_BT)))
+        wanted_BT = torch.rand(ids_BT.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+        whole = network.logits(network.hidden(network.read(ids_BT), wanted_BT))
         beginning = network.begin(ids_BT[0, :SHARED].tolist())
-        after = network.logits(network.hidden(network.read(ids_BT[:, SHARED:], beginning), beginning))
-    torch.testing.assert_close(whole, expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(after, expected[:, SHARED:], atol=1e-4, rtol=0)
+        wanted_after_BT = wanted_BT[:, SHARED:]
+        after = network.logits(network.hidden(network.read(ids_BT[:, SHARED:], beginning), wanted_after_BT, beginning))
+    torch.testing.assert_close(whole, expected[wanted_BT], atol=1e-4, rtol=0)
+    torch.testing.assert_close(after, expected[:, SHARED:][wanted_after_BT], atol=1e-4, rtol=0)
 
 
 def test_long_rows_and_short_ones_are_attended_to_alike(monkeypatch: pytest.MonkeyPatch) -> None:

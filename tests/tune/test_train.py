@@ -139,8 +139,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
         run = train.Run(prepared, way=train.choose_way(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
-        hidden, targets = run._hidden(prepared.samples[:8])
-        run.network.loss(hidden[targets >= 0], targets[targets >= 0]).backward()
+        run.network.loss(*run.hidden(prepared.samples[:8])).backward()
         return [parameter.grad for parameter in run.parameters if parameter.grad is not None]
 
     expected = gradients()

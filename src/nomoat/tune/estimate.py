@@ -89,7 +89,7 @@ def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, dtype: torch
     x_BTW = network.read(ids_BT, beginning)
 
     def through() -> torch.Tensor:
-        return network.hidden(x_BTW, beginning)[learned]
+        return network.hidden(x_BTW, learned, beginning)
 
     last_NW = through().detach()
     read = _fastest(lambda: network.read(ids_BT, beginning))

@@ -139,17 +139,18 @@ class Network:
         past, before = (beginning.x_1PW.shape[1], beginning.cache) if beginning else (0, None)
         return self._read(ids_BT, past=past, before=before, keep=None)
 
-    def hidden(self, x_BTW: torch.Tensor, beginning: Beginning | None = None) -> torch.Tensor:
-        """What the last layer says about each token that was `read`, before the last norm: [B, T, W], f32.
+    def hidden(self, x_BTW: torch.Tensor, wanted_BT: torch.Tensor, beginning: Beginning | None = None) -> torch.Tensor:
+        """What the last layer says about the N wanted of the tokens that were `read`, before the last norm: [N, W], f32, row by row.
 
         Gradients flow back through the shared beginning, too.
         """
         learning = range(self.frozen, self.sizes.layers)
-        if beginning is None:
-            return self._through(x_BTW, learning, past=0, before=None, keep=None)
-        cache: PrefixCache = []
-        self._through(beginning.x_1PW, learning, past=0, before=None, keep=cache)
-        return self._through(x_BTW, learning, past=beginning.x_1PW.shape[1], before=cache, keep=None)
+        cache: PrefixCache | None = None
+        if beginning is not None:
+            cache = []
+            self._through(beginning.x_1PW, learning, past=0, before=None, keep=cache)
+        past = beginning.x_1PW.shape[1] if beginning else 0
+        return self._through(x_BTW, learning, past=past, before=cache, keep=None, wanted_BT=wanted_BT)
 
     def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of `targets`, each predicted from its row of `hidden`."""
@@ -170,20 +171,25 @@ class Network:
             return self._through(x, range(self.frozen), past=past, before=before, keep=keep)
 
     def _through(
-        self, x: torch.Tensor, layers: range, *, past: int, before: PrefixCache | None, keep: PrefixCache | None
-    ) -> torch.Tensor:
-        """Through some layers. `before`: keys and values of `past` tokens, a pair [1, H, P, D] a layer; `keep` takes those of x."""
+        self, x: torch.Tensor, layers: range, *, past: int, before: PrefixCache | None, keep: PrefixCache | None,
+        wanted_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Through some layers. `before`: keys and values of `past` tokens, a pair [1, H, P, D] a layer; `keep` takes those of x.
+
+        `wanted_BT`: the last of them speaks about these tokens only.
+        """
         places_T = torch.arange(past, past + x.shape[1])
         masks = {local: self._mask(places_T, local) for local in set(self.arch.windowed)}
         turns = {local: self._turn(places_T, local) for local in self._rope}
         for at, layer in enumerate(layers):
             local = self.arch.windowed[layer % len(self.arch.windowed)]
             pair = before[at] if before else None
+            wanted = wanted_BT if layer == layers[-1] else None
             lora = self._lora(layer)
             if self._frugal and torch.is_grad_enabled() and keep is None:
-                x = checkpoint(self._layer, x, layer, lora, masks[local], turns[local], pair, None, use_reentrant=False)
+                x = checkpoint(self._layer, x, layer, lora, masks[local], turns[local], pair, None, wanted, use_reentrant=False)
             else:
-                x = self._layer(x, layer, lora, masks[local], turns[local], pair, keep)
+                x = self._layer(x, layer, lora, masks[local], turns[local], pair, keep, wanted)
         return x
 
     def _lora(self, layer: int) -> Lora:
@@ -206,12 +212,15 @@ class Network:
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
     def _layer(
-        self, x: torch.Tensor, layer: int, lora: Lora, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
-    ) -> torch.Tensor:
+        self, x: torch.Tensor, layer: int, lora: Lora, mask: Any, turn: Any, before: Any, keep: PrefixCache | None,
+        wanted_BT: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
         block, arch = f"blk.{layer}", self.arch
         first = next((name for name in arch.attention_norms if f"{block}.{name}.weight" in self._vectors), arch.attention_norms[-1])
         normed = self._norm(x, f"{block}.{first}")
         attended = self._attention(normed, layer, lora, mask, turn, before, keep)
+        if wanted_BT is not None:
+            x, normed, attended = x[wanted_BT], normed[wanted_BT], attended[wanted_BT]
         if arch.post_norms:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = x + attended

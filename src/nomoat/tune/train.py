@@ -315,11 +315,11 @@ class Run:
             for done, batch in enumerate(batches):
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
-                hidden_BTW, targets_BT = self._hidden(batch)
-                for sample, hidden, targets in zip(batch, hidden_BTW, targets_BT, strict=True):
-                    learned = targets != NOT_LEARNED
-                    mean, count = self.network.loss(hidden[learned], targets[learned]), int(learned.sum())
-                    losses[places[id(sample)]] = float(mean) * count
+                hidden_NW, targets_N = self.hidden(batch)
+                start = 0
+                for sample in batch:
+                    rows = slice(start, start := start + sample.num_learned)
+                    losses[places[id(sample)]] = float(self.network.loss(hidden_NW[rows], targets_N[rows])) * sample.num_learned
         self.seconds_a_look = time.perf_counter() - started
         self.seconds_looking += self.seconds_a_look
         return losses
@@ -362,9 +362,7 @@ class Run:
         rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        hidden_BTW, targets_BT = self._hidden(batch)
-        learned = targets_BT != NOT_LEARNED
-        loss = self.network.loss(hidden_BTW[learned], targets_BT[learned])
+        loss = self.network.loss(*self.hidden(batch))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
@@ -382,7 +380,8 @@ class Run:
                 self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
         return torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
 
-    def _hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the last layer says at each position [B, T, W], and what comes next there [B, T]."""
+    def hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson."""
         targets_BT = torch.from_numpy(side_by_side(batch, self.prefix)[1])
-        return self.network.hidden(self._read(batch), self.beginning), targets_BT
+        learned_BT = targets_BT != NOT_LEARNED
+        return self.network.hidden(self._read(batch), learned_BT, self.beginning), targets_BT[learned_BT]
