@@ -15,12 +15,14 @@ import numpy as np
 import openvino as ov
 import torch
 import transformers
+from safetensors.numpy import save_file
 from tiny import add_tokenizer, vocabulary, write_tiny_gguf
 from transformers.pytorch_utils import Conv1D
 
 from nomoat.engine import arch as architectures
 from nomoat.engine import graph, importer, positions, tokenizer
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.source import open_source
 from nomoat.engine.weights import Form, quantised, quantised_rows
 
 # Dynamic quantisation rounds activations, which this comparison must not see.
@@ -28,6 +30,7 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "
 
 WIDTH, HIDDEN, HEADS, CONTEXT, WINDOW = 64, 128, 4, 256, 24
 HEAD = WIDTH // HEADS
+RANK = 4  # of `make_adapter`
 Tensor = torch.Tensor
 LLAMA_LIKE = {
     "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": HEADS,
@@ -333,6 +336,24 @@ def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32,
     tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
     (folder / "tiny.gguf").unlink()
     return model.float(), folder
+
+
+def make_adapter(folder: Path, weights: Path, *, frozen: int = 0) -> Path:
+    """Random LoRA matrices on every linear layer, but for the lowest `frozen` blocks."""
+    file = open_source(weights)
+    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
+    random = np.random.default_rng(3)
+    tensors = {}
+    for layer in range(frozen, sizes.layers):
+        for part, tensor in arch.projections.items():
+            rows, columns = file.tensor(f"blk.{layer}.{tensor}.weight").shape
+            name = f"base_model.model.model.layers.{layer}.{part}"
+            tensors[f"{name}.lora_A.weight"] = (random.standard_normal((RANK, columns)) / columns**0.5).astype(np.float32)
+            tensors[f"{name}.lora_B.weight"] = random.standard_normal((rows, RANK)).astype(np.float32) * 0.2
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(f'{{"peft_type": "LORA", "r": {RANK}, "lora_alpha": {2 * RANK}}}')
+    return folder
 
 
 def our_logits(folder: Path, rows: list[list[int]], *, cut_at: int | None = None) -> Any:

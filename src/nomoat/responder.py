@@ -20,13 +20,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import config, hardware, paths
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.hardware import Detected
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Request, TokenLikelihood
+from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.catalog.memory import MemoryNeed
     from nomoat.engine.arch import Dimensions
-    from nomoat.engine.openvino import OpenVINOEngine
     from nomoat.engine.source import ModelSource
     from nomoat.engine.tokenizer import Tokenizer
 
@@ -52,8 +52,8 @@ ImportProgress = Callable[[int, int], None]
 class Responder:
     """An engine under the name the user gave it. Use as a context manager, or call `close`."""
 
-    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown", template: str | None = None) -> None:
-        """`template`: the name of the chat template in use, where it is not the model's own."""
+    def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None) -> None:
+        """`template`: the name of the chat template in use and why it is, where it is not the model's own."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
@@ -171,8 +171,8 @@ def load(
     """The responder a reference names. Connects to nothing, but for references that name a server.
 
     `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
-    model, where neither its file nor its card has the right one: see `engine/templates.py`. `progress` is told (layers done, layers)
-    while a file is imported, which happens once for each file.
+    model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`. `progress` is told
+    (layers done, layers) while a file is imported, which happens once for each file.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError.
     """
     if ref == "fake:":
@@ -193,7 +193,8 @@ def load_sharing(
 ) -> list[Responder]:  # fmt: skip
     """The responders of a base and its adapters, or of several of its adapters, on one copy of the base's weights.
 
-    An adapter answers more slowly beside the weights than baked into them, which `load` does. Raises what `load` raises.
+    Each keeps the chat template it has by itself. An adapter answers more slowly beside the weights than baked into them, which `load`
+    does. Raises what `load` raises.
     """
     from nomoat.engine import importer
     from nomoat.engine.openvino import OpenVINOEngine
@@ -204,9 +205,19 @@ def load_sharing(
     check = _memory_check(refs[0], context_tokens)
     folder = importer.import_gguf(files[0].weights, context_tokens=context_tokens, fused=False, progress=progress, check=check)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files[0].weights, beside=adapters)
-    named = _use_template(engine, files[0], template)
-    views = [engine if found.adapter is None else engine.adapted(adapters.index(found.adapter)) for found in files]
-    return [Responder(ref, view, licence=_licence(found), template=named) for ref, view, found in zip(refs, views, files, strict=True)]
+    own = engine.tokenizer.chat_template
+    named = [found.template(asked=template, own=own) for found in files]
+    views: list[Engine] = [
+        engine if found.adapter is None else engine.adapted(adapters.index(found.adapter), template=name.value if name else None)
+        for found, name in zip(files, named, strict=True)
+    ]
+    for found, name in zip(files, named, strict=True):  # after the views, which are told apart by the engine's digest
+        if found.adapter is None and name:
+            engine.use_template(name.value)
+    return [
+        Responder(ref, view, licence=_licence(found), template=name)
+        for ref, view, found, name in zip(refs, views, files, named, strict=True)
+    ]
 
 
 def groups(refs: Sequence[str]) -> list[list[str]]:
@@ -257,21 +268,50 @@ class LocalFiles:
     weights: Path
     adapter: Path | None
 
-    @property
-    def template(self) -> str | None:
-        """The chat template the model's card names, for files that bring none. A card is known by its id, or by its file's name."""
+    def template(self, *, asked: str | None = None, own: str | None) -> Detected[str] | None:
+        """The name of the chat template to use in place of the file's `own`, and why; None to use its own.
+
+        What is asked for comes first, then what the adapter was tuned with, then, for a file without one, what the model's card names.
+        A card is known by its id, or by its file's name.
+        """
+        if asked:
+            return Detected(asked, "as asked")
+        if self.adapter and (tuned := template_of(provenance_of(self.adapter))):
+            return Detected(tuned, "as it was tuned")
+        if own is not None:
+            return None
         from nomoat.catalog import cards
 
         known = (card for card in cards.cards() if self.weights.name in {source.file_name for source in card.sources})
         card = cards.find(self.name) or next(known, None)
-        return card.template if card else None
+        return Detected(card.template, "from its card: the file has none") if card and card.template else None
 
     def read_tokenizer(self, source: ModelSource) -> Tokenizer:
-        """The tokenizer of these weights, opened, with the card's chat template where they bring none."""
+        """The tokenizer of these weights, opened, with the chat template it answers with."""
         words = source.read_tokenizer()
-        if words.chat_template is None and self.template:
-            words.use_template(self.template)
+        if named := self.template(own=words.chat_template):
+            words.use_template(named.value)
         return words
+
+
+def provenance_of(adapter: Path) -> dict[str, Any]:
+    """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
+    path = adapter / "provenance.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise BadFileError(f"`{path}` cannot be read: {exc}", hint="tune the adapter again") from exc
+    if not isinstance(found, dict):
+        raise BadFileError(f"`{path}` holds no JSON object", hint="tune the adapter again")
+    return found
+
+
+def template_of(provenance: dict[str, Any]) -> str | None:
+    """The named chat template an adapter was tuned with; None for its model's own."""
+    task = provenance.get("task")
+    return task.get("template") if isinstance(task, dict) else None
 
 
 def find_files(ref: str) -> LocalFiles:
@@ -327,15 +367,10 @@ def _load_local(ref: str, context_tokens: int | None, template: str | None, prog
     check = _memory_check(ref, context_tokens)
     folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress, check=check)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
-    return Responder(ref, engine, licence=_licence(files), template=_use_template(engine, files, template))
-
-
-def _use_template(engine: OpenVINOEngine, files: LocalFiles, asked: str | None) -> str | None:
-    """Have the engine chat with the template that was asked for, or with the card's where the file has none; the name of that."""
-    named = asked or (None if engine.tokenizer.chat_template else files.template)
+    named = files.template(asked=template, own=engine.tokenizer.chat_template)
     if named:
-        engine.use_template(named)
-    return named
+        engine.use_template(named.value)
+    return Responder(ref, engine, licence=_licence(files), template=named)
 
 
 def _memory_need(sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None) -> MemoryNeed:
@@ -371,14 +406,26 @@ def licence_chain(ref: str) -> ChainVerdict | None:
     return _chain(find_files(ref)) if names_weights(ref) else None
 
 
+def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
+    """The licence chain that an adapter's `provenance.json` recorded, or what can be said without one. Raises BadFileError."""
+    from nomoat.catalog import cards, licences
+
+    path = adapter / "provenance.json"
+    if not path.is_file():
+        return licences.chain(cards.find(base), [Parent(kind="data", name="data not recorded", licence="unknown")])
+    try:
+        return licences.from_dict(provenance_of(adapter)["licence"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="tune the adapter again") from exc
+
+
 def _chain(files: LocalFiles) -> ChainVerdict:
     from nomoat.catalog import cards, licences
 
+    if files.adapter is not None:
+        return adapter_chain(files.name, files.adapter)
     card = cards.find(files.name)
-    if files.adapter is None:
-        return licences.chain(None) if card is None else licences.verdict(card)
-    provenance = json.loads((files.adapter / "provenance.json").read_text(encoding="utf-8"))
-    return licences.from_dict(provenance["licence"])
+    return licences.chain(None) if card is None else licences.verdict(card)
 
 
 def _licence(files: LocalFiles) -> str:

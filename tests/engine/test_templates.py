@@ -12,6 +12,7 @@ from nomoat.catalog import cards
 from nomoat.engine import templates, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
+from nomoat.hardware import Detected
 from nomoat.records import Message, Request
 
 U1, A1, U2 = Message(role="user", content="hi"), Message(role="assistant", content="hello"), Message(role="user", content="and?")
@@ -112,7 +113,7 @@ def without_template(tmp_path: Path) -> Path:
 
 def test_a_file_without_a_template_gets_its_cards(without_template: Path) -> None:
     with responder.load(str(without_template)) as model:
-        assert model.template == "vicuna_v1.1"
+        assert model.template == Detected("vicuna_v1.1", "from its card: the file has none")
         assert model.engine.count_tokens(Request(messages=(U1,))) == model.engine.count_tokens(
             Request(prompt=VICUNA + "USER: hi ASSISTANT:")
         )
@@ -120,7 +121,7 @@ def test_a_file_without_a_template_gets_its_cards(without_template: Path) -> Non
 
 def test_a_template_that_is_asked_for_goes_before_the_files_and_other_prompts_are_other_answers(tiny_gguf: Path) -> None:
     with responder.load(str(tiny_gguf)) as own, responder.load(str(tiny_gguf), template="falcon") as asked:
-        assert (own.template, asked.template) == (None, "falcon")
+        assert (own.template, asked.template) == (None, Detected("falcon", "as asked"))
         assert own.digest != asked.digest
         assert asked.engine.count_tokens(Request(messages=(U1,))) == asked.engine.count_tokens(
             Request(prompt="User: hi\n\nAssistant:")

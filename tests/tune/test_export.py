@@ -7,37 +7,14 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from reference import CASES, make_model, our_logits, write_folder, write_gguf
-from safetensors.numpy import save_file
+from reference import CASES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
 from typer.testing import CliRunner
 
 from nomoat.cli import app
-from nomoat.engine import arch as architectures
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import export
-
-RANK = 4
-
-
-def make_adapter(folder: Path, weights: Path, *, frozen: int = 0) -> Path:
-    """Random LoRA matrices on every linear layer, but for the lowest `frozen` blocks."""
-    file = open_source(weights)
-    arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
-    random = np.random.default_rng(3)
-    tensors = {}
-    for layer in range(frozen, sizes.layers):
-        for part, tensor in arch.projections.items():
-            rows, columns = file.tensor(f"blk.{layer}.{tensor}.weight").shape
-            name = f"base_model.model.model.layers.{layer}.{part}"
-            tensors[f"{name}.lora_A.weight"] = (random.standard_normal((RANK, columns)) / columns**0.5).astype(np.float32)
-            tensors[f"{name}.lora_B.weight"] = random.standard_normal((rows, RANK)).astype(np.float32) * 0.2
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(f'{{"peft_type": "LORA", "r": {RANK}, "lora_alpha": {2 * RANK}}}')
-    return folder
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "falcon 40b", "gptj"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from reference import write_folder
+from tiny import write_tiny_gguf
 
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
@@ -102,15 +103,17 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny
         ),
     ],
 )
-def test_alpaca_s_two_templates_are_what_a_model_without_a_template_of_its_own_is_asked(
-    tiny_gguf: Path, tmp_path: Path, extra: str, expected: str
+@pytest.mark.parametrize("template", [None, "alpaca"])
+def test_alpaca_s_two_texts_are_what_a_model_without_a_template_of_its_own_is_asked(
+    tmp_path: Path, extra: str, expected: str, template: str | None
 ) -> None:
     path = tmp_path / "alpaca.json"
     path.write_text(json.dumps([{"instruction": "Add.", "input": extra, "output": "3"}, {"instruction": "Say.", "output": "x"}]))
-    (lesson, _) = prepare(str(tiny_gguf), path).data.lessons
-    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
-    words.chat_template = None
-    (sample,) = samples.encode(lesson, words)
+    base = write_tiny_gguf(tmp_path / "base.gguf", template=None)
+    prepared = prepare(str(base), path, template=template)
+    assert prepared.options["template"] == "alpaca"
+    words = tokenizer.from_metadata(GGUFFile(base).metadata)
+    sample = prepared.samples[0]
     assert words.decode(sample.tokens[: sample.answers[0][0]]) == expected
 
 

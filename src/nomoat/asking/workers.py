@@ -25,6 +25,7 @@ import psutil
 import nomoat
 from nomoat import config, net
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
+from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load
 
@@ -40,7 +41,7 @@ class Facts:
 
     digest: str
     licence: str
-    template: str | None
+    template: Detected[str] | None
     context_tokens: int | None
     is_exact: bool
 

@@ -32,7 +32,7 @@ def load_with_bar(
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
             return load_auto(context_tokens=context_tokens, progress=show, on_decision=told)
         responder = load(ref, context_tokens=context_tokens, template=template, progress=show)
-    _say_template(responder, asked=template is not None)
+    _say_template(responder)
     return responder
 
 
@@ -46,7 +46,8 @@ def load_sharing_with_bar(
         return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, say_decisions=False)]
     with _import_bar(refs[0]) as show:
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show)
-    _say_template(found[0], asked=template is not None)
+    for responder in found:
+        _say_template(responder, name=responder.name)
     return found
 
 
@@ -67,6 +68,6 @@ def _import_bar(ref: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _say_template(responder: Responder, *, asked: bool) -> None:
+def _say_template(responder: Responder, *, name: str = "") -> None:
     if responder.template:
-        console.say(f"[chat template: {responder.template}, {'as asked' if asked else 'from its card: the file has none'}]")
+        console.say(f"[{name + ', ' if name else ''}chat template: {responder.template.value}, {responder.template.reason}]")

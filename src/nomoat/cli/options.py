@@ -34,7 +34,7 @@ Quality = Annotated[
         callback=_use_quality, metavar="high|default|small", show_default=False, help="What of a file's quality to give up for speed."
     ),
 ]
-Template = Annotated[str | None, typer.Option(help="Chat template of a file that has none or a wrong one.", show_default=False)]
+Template = Annotated[str | None, typer.Option(help="Chat template of a model that has none or a wrong one.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]

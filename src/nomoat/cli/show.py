@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,26 +161,17 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
 
 def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
-    from nomoat.catalog import cards, licences
+    from nomoat import responder
+    from nomoat.catalog import licences
     from nomoat.cli import facts as words
-    from nomoat.errors import BadFileError
 
-    base = cards.find(ref.rpartition("+")[0])
-    path = folder / "provenance.json"
-    provenance: dict[str, Any] = {}
-    if path.exists():
-        try:
-            provenance = json.loads(path.read_text(encoding="utf-8"))
-            found = licences.from_dict(provenance["licence"])
-        except (ValueError, KeyError, TypeError) as exc:
-            raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="tune the adapter again") from exc
-    else:
-        from nomoat.records import Parent
-
-        found = licences.chain(base, [Parent(kind="data", name="data not recorded", licence="unknown")])
+    provenance = responder.provenance_of(folder)
+    found = responder.adapter_chain(ref.rpartition("+")[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance}
     lines = [f"{ref}", f"adapter: {folder}", *words.licence_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
+    if template := responder.template_of(provenance):
+        lines.append(f"chat template: {template}")
     return facts, lines
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 from nomoat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def tune(
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
     test: Annotated[Path | None, typer.Option(help="A file whose texts must not be learned: those in both are dropped.")] = None,
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
+    template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the data is like, how long it will take and how much memory, and stop.")
@@ -54,6 +55,7 @@ def tune(
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --test test.csv --dry-run
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
       nomoat tune smollm2-135m chats.jsonl --name support --resume
+      nomoat tune gemma3-270m chats.jsonl --name support --template gemma     (a base model, which has no chat template)
       nomoat run smollm2-135m+support "My parcel is late"
 
     The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
@@ -68,7 +70,7 @@ def tune(
         adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(
         base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
-        drop_long=drop_long,
+        drop_long=drop_long, template=template,
         settings=prepare.Settings(
             rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, seed=seed
         ),
@@ -103,6 +105,8 @@ def say_survey(prepared: Prepared) -> None:
         shown = list(survey.labels.items())
         rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
         console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
+    if prepared.template is not None:
+        console.say(f"chat template: {prepared.template.value}, {prepared.template.reason}")
     if prepared.sidecar is not None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
@@ -158,11 +162,11 @@ def _say_result(metrics: dict[str, Any]) -> None:
 
 
 def tune_with_bar(base: str, data: Path, *, name: str, settings: Settings, replace: bool = False, data_licence: str = "own",
-                  **options: Any) -> Path:  # fmt: skip
+                  **arguments: Any) -> Path:  # fmt: skip
     """Prepare, say what the data is like, and learn with a bar."""
     from nomoat.tune import prepare
 
-    prepared = prepare.prepare(base, data, settings=settings, **options)
+    prepared = prepare.prepare(base, data, settings=settings, **arguments)
     say_survey(prepared)
     return learn_with_bar(prepared, name=name, replace=replace, data_licence=data_licence)
 

@@ -6,11 +6,13 @@ float32 with the file's own weights where the machine has the memory for it, so 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +69,9 @@ class OpenVINOEngine:
         self.tokenizer.use_template(name)
         self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
 
-    def adapted(self, at: int) -> Engine:
-        """This engine with one of the adapters beside it. Closing either closes both."""
-        return _Adapted(self, at, paths.sha256_of(self._beside[at].weights_path))
+    def adapted(self, at: int, *, template: str | None = None) -> Engine:
+        """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
+        return _Adapted(self, at, paths.sha256_of(self._beside[at].weights_path), template)
 
     def generate(self, request: Request, *, adapter: int | None = None) -> Iterator[Chunk]:
         ids = self._prompt_ids(request)
@@ -219,26 +221,38 @@ class _Adapted:
 
     is_local = True
 
-    def __init__(self, engine: OpenVINOEngine, adapter: int, adapter_sha256: str) -> None:
+    def __init__(self, engine: OpenVINOEngine, adapter: int, adapter_sha256: str, template: str | None) -> None:
         self._engine = engine
         self._adapter = adapter
+        self._words = copy.copy(engine.tokenizer)
         self.context_tokens = engine.context_tokens
-        self.digest = hashlib.sha256(f"{engine.digest}\n{adapter_sha256}".encode()).hexdigest()
+        made_of = f"{engine.digest}\n{adapter_sha256}"
+        if template is not None:
+            self._words.use_template(template)
+            made_of += f"\n{self._words.chat_template}"
+        self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+
+    def _in_tokens(self, request: Request) -> Request:
+        """A conversation as the tokens it is with this adapter's template; anything else as it is."""
+        if not request.messages:
+            return request
+        ids = tuple(self._words.prompt_ids(request))
+        return replace(request, messages=(), prompt_ids=ids, stop=(*request.stop, *self._words.stops))
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return self._engine.generate(request, adapter=self._adapter)
+        return self._engine.generate(self._in_tokens(request), adapter=self._adapter)
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return self._engine.embed(texts, adapter=self._adapter)
 
     def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
-        return self._engine.prompt_likelihoods(request, adapter=self._adapter)
+        return self._engine.prompt_likelihoods(self._in_tokens(request), adapter=self._adapter)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         raise UnsupportedError("an adapter beside the weights gives no likelihoods of continuations", hint="load BASE+ADAPTER alone")
 
     def count_tokens(self, request: Request) -> int:
-        return self._engine.count_tokens(request)
+        return self._engine.count_tokens(self._in_tokens(request))
 
     def close(self) -> None:
         self._engine.close()

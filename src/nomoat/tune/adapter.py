@@ -141,8 +141,14 @@ class Checkpoint:
             del facts["settings"], facts["task"]
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
+            name, was, wanted = changed[0], then.get(changed[0]), now[changed[0]]
+            begun = (
+                f"without {name}, not with {wanted}"
+                if was is None
+                else f"with {name} {was}, not {'without' if wanted is None else wanted}"
+            )
             raise UsageError(
-                f"the interrupted training of `{self.name}` was begun with {changed[0]} {then.get(changed[0])}, not {now[changed[0]]}",
+                f"the interrupted training of `{self.name}` was begun {begun}",
                 hint="give the same arguments as then, or start again without --resume",
             )
         return state

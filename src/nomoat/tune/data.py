@@ -24,7 +24,7 @@ class Lesson:
     """A conversation that ends with an answer; every turn of the assistant is learned.
 
     `where`: the place in the file, "line 3" or "entry 3", counted from 1. `text` and `label`: of a table's row. `alpaca_question`:
-    what a model without a chat template is asked, with Alpaca's, instead of the messages.
+    what a model with Alpaca's chat template is asked instead of the messages.
     """
 
     messages: tuple[Message, ...]

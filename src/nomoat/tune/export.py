@@ -33,7 +33,7 @@ def merged_gguf(
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
-    Metadata (tokenizer, chat template) are the base's; `template` is written where the base has none.
+    Metadata (tokenizer, chat template) are the base's; `template` replaces its chat template.
     Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
@@ -52,8 +52,8 @@ def merged_gguf(
     kind = gguf.GGMLQuantizationType[quantisation]
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        _copy_metadata(weights, writer)
-        if template is not None and file.metadata.get("tokenizer.chat_template") is None:
+        _copy_metadata(weights, writer, but=("tokenizer.chat_template",) if template is not None else ())
+        if template is not None:
             writer.add_chat_template(template)
         for done, (name, tensor) in enumerate(file.tensors.items()):
             values = file.rows(name)
@@ -117,11 +117,11 @@ def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architectur
     return rows if order is None else rows[np.argsort(order)]
 
 
-def _copy_metadata(weights: Path, writer: Any) -> None:
-    """Every key of the base, as it is; the file's own type is stated anew."""
+def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...] = ()) -> None:
+    """Every key of the base, as it is, `but` those; the file's own type is stated anew."""
     import gguf
 
-    left_out = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version", "split.")
+    left_out = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version", "split.", *but)
     for field in gguf.GGUFReader(str(parts_of(weights)[0])).fields.values():
         if not field.name.startswith(left_out):
             inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None

@@ -16,11 +16,12 @@ from nomoat import responder
 from nomoat.catalog import sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, tokenizer
+from nomoat.engine import importer, templates, tokenizer
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.hardware import Detected
 from nomoat.tune import samples as encoding
 from nomoat.tune.data import Data, Lesson, read
 from nomoat.tune.samples import Sample
@@ -94,6 +95,7 @@ class Survey:
 class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
+    `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
     `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
     """
 
@@ -107,20 +109,25 @@ class Prepared:
     survey: Survey
     settings: Chosen
     options: dict[str, Any]
+    template: Detected[str] | None
     sidecar: Sidecar | None
 
 
 def prepare(
     base: str, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
     instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False, drop_long: bool = False,
-    settings: Settings | None = None,
+    template: str | None = None, settings: Settings | None = None,
 ) -> Prepared:  # fmt: skip
     """Read the data and look at it. `test`: a file whose texts must not be learned from; those found in both are dropped.
 
+    `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
+    model has none.
     Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
     settings = settings or Settings()
+    if template is not None:
+        templates.named(template)
     files = responder.find_files(base)
     if files.adapter is not None:
         raise UsageError(f"`{base}` is a tuned model already", hint=f"tune its base: `{files.name}`")
@@ -137,7 +144,12 @@ def prepare(
             own = [lesson for lesson, both in zip(data.lessons, is_shared, strict=True) if not both]
             data = replace(data, lessons=own)
     file = _opened(files.weights)
-    words = files.read_tokenizer(file)
+    words = file.read_tokenizer()
+    named = files.template(asked=template, own=words.chat_template)
+    if named is None and words.chat_template is None and data.format == "Alpaca instructions":
+        named = Detected("alpaca", "the data is Alpaca's, and the model has none")
+    if named is not None:
+        words.use_template(named.value)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     if settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
@@ -146,8 +158,11 @@ def prepare(
     return Prepared(
         base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, survey=survey,
         settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers),
-        options={**columns, "instruction": instruction, "test": None if test is None else str(test)},
-        sidecar=sidecar.find(data.path),
+        options={
+            **columns, "instruction": instruction, "test": None if test is None else str(test),
+            "template": named.value if named else None,
+        },
+        template=named, sidecar=sidecar.find(data.path),
     )  # fmt: skip
 
 

@@ -5,13 +5,13 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import templates
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import Message
@@ -43,19 +43,17 @@ def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
 
     Raises UnsupportedError for a conversation and a model without chat template.
     """
-    if words.chat_template is None and lesson.alpaca_question is not None:
-        alpaca = copy.copy(words)
-        alpaca.use_template("alpaca")
-        prompt = alpaca.render([Message(role="user", content=lesson.alpaca_question)])
-        return [_sample(words.encode(prompt, add_bos=True), words.encode(lesson.messages[-1].content), words)]
     if words.chat_template is None:
         raise UnsupportedError(
             "this model has no chat template, and these lessons are conversations",
-            hint="tune a chat model, or write the data as Alpaca instructions",
+            hint=f"name the one to learn, and to answer with: --template NAME, one of {', '.join(templates.NAMED)}",
         )
-    turns = [at for at, message in enumerate(lesson.messages) if message.role == "assistant" and at > 0 and message.content.strip()]
-    prompts = [words.render(lesson.messages[:at]) for at in turns]
-    answers = [lesson.messages[at].content for at in turns]
+    messages = lesson.messages
+    if lesson.alpaca_question is not None and words.chat_template == templates.ALPACA.text:
+        messages = (Message(role="user", content=lesson.alpaca_question), messages[-1])
+    turns = [at for at, message in enumerate(messages) if message.role == "assistant" and at > 0 and message.content.strip()]
+    prompts = [words.render(messages[:at]) for at in turns]
+    answers = [messages[at].content for at in turns]
     joined = _joined(prompts, answers, words) if len(turns) > 1 else None
     if joined is not None:
         return [joined]

@@ -1,0 +1,152 @@
+"""A named chat template, given to a model that has none: the adapter keeps it, and answers with it wherever it answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from reference import make_adapter
+from tiny import write_tiny_gguf
+from typer.testing import CliRunner
+
+import nomoat
+from nomoat import hardware, paths, responder
+from nomoat.catalog import licences
+from nomoat.cli import app
+from nomoat.engine import templates
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import UnsupportedError, UsageError
+from nomoat.hardware import Detected
+from nomoat.records import Message, Request
+from nomoat.tune import prepare, qlora, train
+
+COLUMNS = {"input_column": "text", "label_column": "label"}
+SETTINGS = prepare.Settings(rank=2, epochs=1)
+HI = Request(messages=(Message(role="user", content="hi"),), max_new_tokens=8)
+FALCON_HI = Request(prompt="User: hi\n\nAssistant:", max_new_tokens=8)
+KNOWN = ", ".join(templates.NAMED)
+
+
+@pytest.fixture(autouse=True)
+def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A model without a chat template."""
+    return write_tiny_gguf(tmp_path / "bare.gguf", template=None)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.csv"
+    path.write_text("text,label\n" + "".join(f"{'xy'[n % 2]} {n},{['red', 'blue'][n % 2]}\n" for n in range(20)))
+    return path
+
+
+def test_a_model_without_a_template_is_not_tuned_until_one_is_named(bare: Path, table: Path) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        prepare.prepare(str(bare), table, **COLUMNS)
+    assert caught.value.message == "this model has no chat template, and these lessons are conversations"
+    assert caught.value.hint == f"name the one to learn, and to answer with: --template NAME, one of {KNOWN}"
+    prepared = prepare.prepare(str(bare), table, template="falcon", **COLUMNS)
+    assert prepared.template == Detected("falcon", "as asked")
+    words = prepared.file.read_tokenizer()
+    shown = words.decode(prepared.samples[0].tokens)
+    assert shown.startswith("User: ") and shown.endswith("\n\nAssistant:red")
+
+
+def test_an_unknown_name_is_an_error_that_lists_those_known(bare: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["tune", str(bare), str(tmp_path / "none.csv"), "--dry-run", "--template", "koala"])
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.message == "no chat template is called `koala`"
+    assert result.exception.hint == f"known: {KNOWN}"
+
+
+def test_what_was_tuned_with_a_template_answers_with_it_alone_and_beside_its_base(bare: Path, table: Path) -> None:
+    folder = nomoat.tune(str(bare), table, name="mine", template="falcon", settings=SETTINGS, **COLUMNS)
+    assert json.loads((folder / "provenance.json").read_text())["task"]["template"] == "falcon"
+    with responder.load(f"{bare}+mine") as alone:
+        assert alone.template == Detected("falcon", "as it was tuned")
+        assert alone.complete(HI).text == alone.complete(FALCON_HI).text
+        assert alone.score(HI, ["red"]) == alone.score(FALCON_HI, ["red"])
+    base, beside = responder.load_sharing([str(bare), f"{bare}+mine"])
+    with base, beside:
+        assert (base.template, beside.template) == (None, Detected("falcon", "as it was tuned"))
+        assert beside.complete(HI).text == beside.complete(FALCON_HI).text
+        assert beside.engine.count_tokens(HI) == beside.engine.count_tokens(FALCON_HI)
+        with pytest.raises(UnsupportedError, match="this model has no chat template"):
+            base.complete(HI)
+
+
+def test_adapters_with_different_templates_share_their_base_s_weights(bare: Path, tmp_path: Path) -> None:
+    refs = []
+    for name in ("falcon", "vicuna_v1.1"):
+        folder = make_adapter(paths.adapters() / name, bare)
+        (folder / "provenance.json").write_text(
+            json.dumps({"task": {"template": name}, "licence": licences.as_dict(licences.chain(None))})
+        )
+        refs.append(f"{bare}+{name}")
+    one, other = responder.load_sharing(refs)
+    with one, other:
+        assert one.engine.count_tokens(HI) == one.engine.count_tokens(FALCON_HI) < other.engine.count_tokens(HI)
+        stop = one.complete(FALCON_HI).text[3:6]
+        one.engine._words.stops = (stop,)  # type: ignore[attr-defined]
+        assert one.complete(HI).text == one.complete(FALCON_HI).text.partition(stop)[0]
+
+
+def test_one_asked_for_goes_before_the_adapter_s_and_that_before_the_file_s(tiny_gguf: Path) -> None:
+    folder = make_adapter(paths.adapters() / "mine", tiny_gguf)
+    (folder / "provenance.json").write_text(json.dumps({"task": {"template": "falcon"}}))
+    files = responder.find_files(f"{tiny_gguf}+mine")
+    assert files.read_tokenizer(GGUFFile(tiny_gguf)).chat_template == templates.NAMED["falcon"].text
+    assert files.template(asked="gemma", own="own") == Detected("gemma", "as asked")
+    assert responder.find_files(str(tiny_gguf)).template(own="own") is None
+
+
+def test_an_interrupted_training_does_not_go_on_with_another_template(
+    bare: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: train.Run, batch: object) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Run, "_learn", interrupt)
+        nomoat.tune(str(bare), table, name="mine", template="falcon", settings=SETTINGS, **COLUMNS)
+    with pytest.raises(UsageError) as caught:
+        nomoat.tune(str(bare), table, name="mine", template="gemma", resume=True, settings=SETTINGS, **COLUMNS)
+    assert caught.value.message == "the interrupted training of `mine` was begun with template falcon, not gemma"
+    nomoat.tune(str(bare), table, name="mine", template="falcon", resume=True, settings=SETTINGS, **COLUMNS)
+
+
+def test_alpaca_data_gives_a_model_without_a_template_alpaca_s(bare: Path, tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([{"instruction": f"Add {n}.", "output": "3"} for n in range(4)]))
+    nomoat.tune(str(bare), path, name="mine", settings=SETTINGS)
+    with responder.load(f"{bare}+mine") as tuned:
+        asked = Request(prompt=f"{ALPACA}### Instruction:\nhi\n\n### Response:")
+        assert tuned.engine.count_tokens(HI) == tuned.engine.count_tokens(asked)
+
+
+ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+
+
+@pytest.mark.parametrize("own", [None, "{{ messages }}"])
+def test_exports_hold_the_adapter_s_template_in_place_of_the_base_s(own: str | None, tmp_path: Path) -> None:
+    base = write_tiny_gguf(tmp_path / "base.gguf", template=own)
+    folder = make_adapter(paths.adapters() / "mine", base)
+    (folder / "provenance.json").write_text(json.dumps({"task": {"template": "vicuna_v1.1"}}))
+    result = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(tmp_path / "out"), "--form", "ollama"])
+    assert result.exit_code == 0, result.output
+    assert GGUFFile(tmp_path / "out" / "mine.gguf").metadata["tokenizer.chat_template"] == templates.NAMED["vicuna_v1.1"].text
+    modelfile = (tmp_path / "out" / "Modelfile").read_text()
+    assert "answers to the user's questions. USER: {{ end }}" in modelfile and " ASSISTANT:" in modelfile
+
+
+def test_an_adapter_made_elsewhere_answers_with_its_base_s_template_and_unknown_terms(tiny_gguf: Path) -> None:
+    make_adapter(paths.adapters() / "peft", tiny_gguf)
+    with responder.load(f"{tiny_gguf}+peft") as model:
+        assert model.template is None
+        assert model.licence.startswith("unknown (")
