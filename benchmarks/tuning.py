@@ -1,6 +1,7 @@
 """Tune on a data set's training split, then ask the test split once: accuracy beside published numbers, and what it cost.
 
     python benchmarks/tuning.py sms_spam --data FOLDER [--model smollm2-135m] [--seeds 0 1 2] [--minutes M] [--epochs N] [--json FILE]
+    python benchmarks/tuning.py sms_spam --data FOLDER --model gemma3-270m --template gemma
 
 FOLDER holds a folder a data set, training files as their sources name them (gzipped or not); test files are pulled as the suites do.
 Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label; tasks whose choices differ
@@ -16,6 +17,7 @@ import hashlib
 import json
 import random
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,7 @@ from typing import Any
 
 from nomoat import config, hardware, paths
 from nomoat.catalog.datasets import pull_dataset
+from nomoat.errors import DataError, NomoatError
 from nomoat.judge import builtin, stats
 from nomoat.judge.examples import asked
 from nomoat.judge.run import run_suite
@@ -33,6 +36,7 @@ from nomoat.judge.scorers import rouge
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example
+from nomoat.responder import Responder, load
 from nomoat.tune import prepare, train
 
 TEST_PART_OF_VADER = 0.3
@@ -50,9 +54,13 @@ class Split:
 
 
 def training_file(data: Path, name: str) -> bytes:
-    """A file of the data folder, gzipped there or not."""
-    packed = data / f"{name}.gz"
-    return gzip.decompress(packed.read_bytes()) if packed.exists() else (data / name).read_bytes()
+    """A file of the data folder, gzipped there or not. Raises DataError if it is not there."""
+    packed, plain = data / f"{name}.gz", data / name
+    if packed.is_file():
+        return gzip.decompress(packed.read_bytes())
+    if not plain.is_file():
+        raise DataError(f"`{data}` holds no `{name}`, gzipped or not", hint="name the folder of training files with --data")
+    return plain.read_bytes()
 
 
 def unpacked(data: Path, name: str, folder: Path) -> Path:
@@ -152,9 +160,11 @@ def suite_of(name: str, examples: Sequence[Example], metric: Any) -> Suite:
     return Suite(name=name, metric=metric, examples=tuple(examples), sha256=digest, max_new_tokens=96)
 
 
-def answers_of(ref: str, name: str, examples: Sequence[Example], metric: str, limit: int | None = None) -> dict[str, str]:
+def answers_of(
+    model: str | Responder, name: str, examples: Sequence[Example], metric: str, limit: int | None = None
+) -> dict[str, str]:
     """The model's answer to each question, by id."""
-    evaluation = run_suite(ref, suite_of(f"{name}-{metric}", examples, metric), RunSettings(limit=limit))
+    evaluation = run_suite(model, suite_of(f"{name}-{metric}", examples, metric), RunSettings(limit=limit))
     return {outcome.example_id: outcome.answer.strip() for outcome in evaluation.outcomes}
 
 
@@ -199,14 +209,14 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
     )  # fmt: skip
     started = time.perf_counter()
     path = as_chats(split.train, paths.home() / f"{name}.jsonl")
-    prepared = prepare.prepare(arguments.model, path, settings=settings)
+    prepared = prepare.prepare(arguments.model, path, template=arguments.template, settings=settings)
     folder = train.learn(prepared, name=name, replace=True, on_message=print, on_progress=told())
     tuned = time.perf_counter()
     answers = answers_of(f"{arguments.model}+{name}", task, split.test, split.metric)
     found = {
         "task": task, "model": arguments.model, "seed": seed, "date": date.today().isoformat(), "lessons": len(split.train),
-        "settings": asdict(prepared.settings), "tuning_minutes": round((tuned - started) / 60, 2),
-        "asking_minutes": round((time.perf_counter() - tuned) / 60, 2),
+        "template": prepared.options["template"], "settings": asdict(prepared.settings),
+        "tuning_minutes": round((tuned - started) / 60, 2), "asking_minutes": round((time.perf_counter() - tuned) / 60, 2),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
         "test": score(split.test, answers),
         "training": json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["metrics"],
@@ -238,6 +248,7 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--template", help="chat template of a model that has none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--base-limit", type=int, default=0, help="questions to the base; 0 asks it nothing")
     for name, kind in (("minutes", float), ("epochs", float), ("learning-rate", float), ("layers", int), ("batch", int)):
@@ -255,7 +266,8 @@ def main() -> None:
             arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
     if arguments.base_limit:
         metric = "rouge" if split.metric == "rouge" else "choice"
-        answers = answers_of(arguments.model, arguments.task, split.test, metric, arguments.base_limit)
+        with load(arguments.model, template=arguments.template) as base:
+            answers = answers_of(base, arguments.task, split.test, metric, arguments.base_limit)
         asked_examples = [example for example in split.test if example.id in answers]
         found["base"] = (text_scores if metric == "rouge" else label_scores)(asked_examples, answers)
         print("base", json.dumps(found["base"]))
@@ -264,4 +276,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NomoatError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}" if error.hint else f"error: {error.message}")
