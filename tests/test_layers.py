@@ -12,7 +12,22 @@ import nomoat
 ROOT = Path(nomoat.__file__).parent
 LAYERS = {
     **dict.fromkeys(
-        ["errors", "records", "paths", "net", "hardware", "config", "footprint", "textfiles", "tasks", "pool", "matching", "rouge"], 1
+        [
+            "errors",
+            "records",
+            "paths",
+            "net",
+            "hardware",
+            "config",
+            "footprint",
+            "hub_folder",
+            "textfiles",
+            "tasks",
+            "pool",
+            "matching",
+            "rouge",
+        ],
+        1,
     ),
     **dict.fromkeys(["catalog", "engine"], 2),
     "responder": 3,

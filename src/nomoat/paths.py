@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError
@@ -146,6 +146,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if old.exists() and not target.exists():
             os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, and those above it, as far as they are empty; the home stays."""
+    with suppress(OSError):  # not empty, or not there
+        for one in (folder, *folder.parents):
+            if one == home():
+                break
+            if one.exists():
+                one.rmdir()
 
 
 @contextmanager

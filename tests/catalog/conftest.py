@@ -24,6 +24,7 @@ class FileServer(ThreadingHTTPServer):
         self.cut_after: int | None = None
         self.pause_after: int | None = None  # bytes, then silence until the client goes away
         self.status: int | None = None
+        self.headers: dict[str, str] = {}  # with every answer, refusals included
         self.knows_ranges = True
         self.etag = '"one"'
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -39,26 +40,36 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Keep the test's stderr clean."""
 
+    def send_headers(self) -> None:
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def refuse(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.send_headers()
+
     def do_GET(self) -> None:
         server = self.server
         server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         if server.status is not None:
-            return self.send_error(server.status)
+            return self.refuse(server.status)
         if self.path in server.redirects:
             target, linked = server.redirects[self.path]
             self.send_response(302)
             self.send_header("Location", target)
             self.send_header("X-Linked-Etag", f'"{linked}"')
-            return self.end_headers()
+            return self.send_headers()
         body = server.files.get(self.path)
         if body is None:
-            return self.send_error(404)
+            return self.refuse(404)
         start, whole = 0, len(body)
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if wanted and server.knows_ranges and self.headers.get("If-Range", server.etag) == server.etag:
             start = int(wanted[1])
             if start >= whole:
-                return self.send_error(416)
+                return self.refuse(416)
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         else:
@@ -66,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         body = body[start:]
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", server.etag)
-        self.end_headers()
+        self.send_headers()
         if server.cut_after is not None:
             body, server.cut_after = body[: server.cut_after], None
             self.close_connection = True

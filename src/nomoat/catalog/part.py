@@ -66,11 +66,15 @@ class Part:
                 f"{where} is not the file it should be: {size:,} bytes with sha256 {found[:16]}…, expected {sha256[:16]}…",
                 hint=f"nothing was kept; {hint}",
             )
-        if self.target.suffix == ".gguf":
-            with self.path.open("rb") as file:
-                magic = file.read(4)
-            if magic != b"GGUF":
-                raise ChecksumError(f"{where} is not a GGUF file: it begins with {magic!r}", hint=f"nothing was kept; {hint}")
+        with self.path.open("rb") as file:
+            begin = file.read(9)
+        for suffix, kind, is_so in (
+            (".gguf", "GGUF", begin[:4] == b"GGUF"),
+            (".safetensors", "safetensors", begin[8:] == b"{"),
+            (".json", "JSON", begin.lstrip()[:1] in (b"{", b"[")),
+        ):
+            if self.target.suffix == suffix and not is_so:
+                raise ChecksumError(f"{where} is not a {kind} file: it begins with {begin[:4]!r}", hint=f"nothing was kept; {hint}")
 
 
 @contextmanager
@@ -122,8 +126,4 @@ def _sweep(part: Part) -> None:
             part.path.unlink()
     if not part.path.exists():
         part.etag_path.unlink(missing_ok=True)
-    with suppress(OSError):  # not empty
-        for folder in part.target.parents:
-            if folder == paths.home():
-                break
-            folder.rmdir()
+    paths.remove_empty(part.target.parent)

@@ -1,24 +1,29 @@
-"""Models on this disk: pull, find, list, remove. A card's file lies in `models/ID/`, the hub's in `models/hf/OWNER/REPO/`."""
+"""Models on this disk: pull, find, list, remove. A card's file lies in `models/ID/`, the hub's in `models/hf/OWNER/REPO/`.
+
+The hub's repositories hold GGUF files, each a model of its own, or the one model of a folder with `config.json` (see `folders`).
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from nomoat import paths
-from nomoat.catalog import cards
+from nomoat.catalog import cards, folders
 from nomoat.catalog.fetch import Progress, fetch, quiet
 from nomoat.errors import DownloadError, NomoatError, OfflineError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.hub_folder import CONFIG
 from nomoat.records import ModelCard, Source
 
-HUB_HINT = "a file of the hub is named `hf:owner/repo/file.gguf`"
+HUB_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`"
+REPOSITORY = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?<!\.gguf)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """A model file on this disk. `ref` is what names it on the command line."""
+    """A model on this disk, a file or a folder. `ref` is what names it on the command line."""
 
     ref: str
     path: Path
@@ -36,17 +41,33 @@ class _Place:
         return next((path for source in self.sources if (path := self.folder / source.file_name).is_file()), None)
 
 
-def pull_model(card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet) -> Path:
-    """Fetch a model's file and return its path; what is here already is fetched again only with `force`.
+def pull_model(
+    card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet, look_at: folders.Look | None = None
+) -> Path:  # fmt: skip
+    """Fetch a model's file or folder and return its path; what is here already is fetched again only with `force`.
 
-    Of a split model, all parts are fetched, whichever is named.
+    Of a split model, all parts are fetched, whichever is named. `look_at` is shown a folder's `config.json` before its weights come.
 
-    A reference is a card's id, `hf:owner/repo/file.gguf` or `https://host/file.gguf`. Raises UnknownModelError, UsageError
-    (a closed model), UnsupportedError (no file known) and what `fetch` raises.
+    A reference is a card's id, `hf:owner/repo/file.gguf`, `hf:owner/repo` (a folder of safetensors) or `https://host/file.gguf`.
+    Raises UnknownModelError, UsageError (a closed model), UnsupportedError (no file known) and what `fetch` raises.
     """
     ref = card_or_ref if isinstance(card_or_ref, str) else card_or_ref.id
+    if repo := _repository(ref):
+        folder = _folder(repo)
+        here = folders.is_whole(folder) and not force
+        return folder if here else folders.pull_folder(repo, folder, progress=progress, look_at=look_at)
     pulled = {part: _pull_file(_place(part), force=force, progress=progress) for part in _parts(ref)}
     return pulled[ref]
+
+
+def _repository(ref: str) -> str | None:
+    """The `owner/repo` of a reference to a whole folder of the hub."""
+    match = REPOSITORY.fullmatch(ref)
+    return match[1] if match else None
+
+
+def _folder(repo: str) -> Path:
+    return paths.models().joinpath("hf", *repo.split("/"))
 
 
 def _parts(ref: str) -> list[str]:
@@ -62,7 +83,8 @@ def _pull_file(place: _Place, *, force: bool, progress: Progress) -> Path:
     failure: NomoatError | None = None
     for source in place.sources:
         try:
-            return fetch(source, place.folder / source.file_name, purpose="pull a model", progress=progress)
+            fetch(source, place.folder / source.file_name, purpose="pull a model", progress=progress)
+            return place.folder / source.file_name
         except (DownloadError, OfflineError) as exc:
             failure = failure or exc  # the first source is the best one, and so is its reason
     assert failure is not None
@@ -71,11 +93,14 @@ def _pull_file(place: _Place, *, force: bool, progress: Progress) -> Path:
 
 def require_source(ref: str) -> None:
     """Raise, as `pull_model` would, if a reference names nothing that can be pulled."""
-    _place(ref)
+    if not _repository(ref):
+        _place(ref)
 
 
 def find_installed(ref: str) -> Path | None:
     """Where the model of that reference lies, if it is pulled."""
+    if repo := _repository(ref):
+        return _folder(repo) if folders.is_whole(_folder(repo)) else None
     try:
         return _place(ref).file()
     except NomoatError:
@@ -83,10 +108,15 @@ def find_installed(ref: str) -> Path | None:
 
 
 def installed() -> list[Installed]:
-    """Every pulled model file."""
+    """Every pulled model."""
     root = paths.models()
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return [Installed(ref=_ref(path.relative_to(root)), path=path, size_bytes=path.stat().st_size) for path in files]
+    models = sorted([*root.rglob("[!.]*.gguf"), *(path.parent for path in root.glob(f"hf/*/*/{CONFIG}"))])
+    return [Installed(ref=_ref(path.relative_to(root)), path=path, size_bytes=size_bytes(path)) for path in models]
+
+
+def size_bytes(path: Path) -> int:
+    """Of a pulled model's file, or of its folder's files."""
+    return sum(file.stat().st_size for file in (folders.files_of(path) if path.is_dir() else [path]))
 
 
 def remove(ref: str) -> int:
@@ -94,17 +124,8 @@ def remove(ref: str) -> int:
 
     Raises UnknownModelError if nothing of that name is here.
     """
-    try:
-        places = [_place(part) for part in _parts(ref)]
-    except NomoatError:
-        places = []
-    doomed = [
-        path
-        for place in places
-        for source in place.sources
-        for path in (place.folder / source.file_name, *place.folder.glob(f".{source.file_name}.part*"))
-        if path.is_file()
-    ]
+    repo = _repository(ref)
+    doomed = [*folders.files_of(_folder(repo)), *folders.left_of_pull(_folder(repo))] if repo else _files_and_parts(ref)
     if not doomed:
         here = ", ".join(f"`{model.ref}`" for model in installed())
         raise UnknownModelError(f"no model called `{ref}` is pulled", hint=f"pulled: {here}" if here else "nothing is pulled yet")
@@ -112,12 +133,23 @@ def remove(ref: str) -> int:
     for path in doomed:
         with paths.translate_disk_errors(path):
             path.unlink()
-    with suppress(OSError):  # not empty
-        for folder in doomed[0].parents:
-            if folder == paths.home():
-                break
-            folder.rmdir()
+    for folder in {path.parent for path in doomed}:
+        paths.remove_empty(folder)
     return freed
+
+
+def _files_and_parts(ref: str) -> list[Path]:
+    try:
+        places = [_place(part) for part in _parts(ref)]
+    except NomoatError:
+        return []
+    return [
+        path
+        for place in places
+        for source in place.sources
+        for path in (place.folder / source.file_name, *place.folder.glob(f".{source.file_name}.part*"))
+        if path.is_file()
+    ]
 
 
 def _place(ref: str) -> _Place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 def pull(
     models: Annotated[
-        list[str], typer.Argument(help="Card ids, hf:owner/repo/file.gguf or https://host/file.gguf.", metavar="MODEL...")
+        list[str],
+        typer.Argument(help="Card ids, hf:owner/repo, hf:owner/repo/file.gguf or https://host/file.gguf.", metavar="MODEL..."),
     ],
-    force: Annotated[bool, typer.Option("--force", help="Pull what does not fit, and again what is here already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull what does not fit or cannot be run, and again what is here already.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to questions.")] = False,
 ) -> None:
-    """Fetch models: licence and memory first, then the file, checked and whole.
+    """Fetch models: licence and memory first, then the file or the folder, checked and whole.
 
     \b
     Examples:
       nomoat pull smollm2-135m
       nomoat pull qwen2.5-coder-0.5b smollm2-360m
       nomoat pull hf:bartowski/SmolLM2-360M-Instruct-GGUF/SmolLM2-360M-Instruct-Q4_K_S.gguf
+      nomoat pull hf:HuggingFaceTB/SmolLM2-135M           a folder of safetensors, as the hub has it
       NOMOAT_MIRROR=/mnt/models nomoat pull smollm2-135m      an air-gapped site
 
     A pull that was cut off goes on where it stopped: run the same command again. The paths go to stdout.
@@ -93,9 +97,17 @@ def _fetch(ref: str, force: bool) -> Path:
             bar.update(task, description=name, completed=done_bytes, total=total_bytes)
 
         try:
-            path = catalogue.pull_model(ref, force=force, progress=progress)
+            path = catalogue.pull_model(ref, force=force, progress=progress, look_at=None if force else _require_known)
         except KeyboardInterrupt:
             console.say("stopped; run the same command again to go on")
             raise typer.Exit(130) from None
-    console.say(f"{ref}: pulled, {path.stat().st_size / 1e6:,.0f} MB")
+    console.say(f"{ref}: pulled, {catalogue.size_bytes(path) / 1e6:,.0f} MB")
     return path
+
+
+def _require_known(config: dict[str, Any]) -> None:
+    """Refuse a folder that could not be run, before its weights are fetched."""
+    from nomoat.engine import convert, safetensors
+
+    if not convert.is_installed():
+        safetensors.require_known(config)

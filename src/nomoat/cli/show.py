@@ -56,9 +56,10 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     path = pull.find_installed(ref)
     if path is not None:
         return _file(path, context)
-    if ref.startswith(("hf:", "https:")) and ref.endswith(".gguf"):
+    if ref.startswith(("hf:", "https:")):
         from nomoat.errors import UnknownModelError
 
+        pull.require_source(ref)
         raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
     cards.card(ref)
     raise AssertionError("card() finds or raises")

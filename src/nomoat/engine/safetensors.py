@@ -16,16 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.families import FAMILIES, opt_name, read_metadata, scaling_tensors
+from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, scaling_tensors
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, Tensor
 from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.hub_folder import CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, weight_names
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
-INDEX = "model.safetensors.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
-CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 # what old checkpoints keep beside their weights: masks and rotation tables
@@ -54,7 +52,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files of weights. Raises BadFileError if there are none, or if one that the index names is missing."""
     index = folder / INDEX
     if index.exists():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        names = weight_names(_read_json(index))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BadFileError(
@@ -62,7 +60,7 @@ def weight_files(folder: Path) -> list[Path]:
                 hint="download them into that folder",
             )
         return [folder / name for name in names]
-    files = [folder / "model.safetensors"]
+    files = [folder / WEIGHTS]
     if not files[0].is_file():
         other = next((path.name for path in sorted(folder.glob("*.bin"))), None)
         raise BadFileError(
@@ -74,8 +72,24 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` says, of the part that writes text. Raises BadFileError."""
-    whole = _read_json(folder / "config.json")
-    return {**whole, **(whole.get("text_config") or {}), "model_type": whole.get("model_type")}
+    return _text_part(_read_json(folder / "config.json"))
+
+
+def require_known(config: dict[str, Any]) -> None:
+    """Raise UnsupportedError if nomoat cannot build the model of this `config.json`."""
+    _known(_text_part(config))
+
+
+def _text_part(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, **(config.get("text_config") or {}), "model_type": config.get("model_type")}
+
+
+def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
+    """The family, and the metadata that a GGUF file of this model would hold. Raises UnsupportedError."""
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        raise architectures.unknown(kind)
+    return FAMILIES[kind], read_metadata(config, FAMILIES[kind])
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -94,11 +108,7 @@ class SafetensorsFolder:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.config = read_config(folder)
-        kind = str(self.config.get("model_type"))
-        if kind not in FAMILIES:
-            raise architectures.unknown(kind)
-        self.family = FAMILIES[kind]
-        self.metadata = read_metadata(self.config, self.family)
+        self.family, self.metadata = _known(self.config)
         self._tensors: dict[str, _Translated] = {}
         for name, stored in (pair for file in weight_files(folder) for pair in read_tensors(file)):
             if not name.endswith(NOT_WEIGHTS):

@@ -1,0 +1,160 @@
+"""A folder of the hub, pulled: first what configures the model and its words, then its weights.
+
+The files gather in `.pull` inside the folder and are moved out when all are there, `config.json` last: a folder without it is no
+model. All are of one commit of the repository, also when a pull that was cut off goes on later.
+
+What this does not cover: servers and mirrors that name no commits, and change between two files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nomoat import paths
+from nomoat.catalog.fetch import Progress, fetch
+from nomoat.catalog.http import NotThereError
+from nomoat.errors import BadFileError, DownloadError, UnsupportedError
+from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, weight_names
+from nomoat.records import Source
+
+STAGE, ORIGIN = ".pull", ".origin"
+MIRROR, NEWEST = "mirror", "newest"  # origins that are no commits
+GGUF_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`"
+
+Look = Callable[[dict[str, Any]], None]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a model was pulled into this folder."""
+    return (folder / CONFIG).is_file()
+
+
+def files_of(folder: Path) -> list[Path]:
+    """What makes the model of this folder; GGUF files beside it are models of their own."""
+    return sorted(path for path in folder.glob("[!.]*") if path.is_file() and path.suffix != ".gguf") if is_whole(folder) else []
+
+
+def left_of_pull(folder: Path) -> list[Path]:
+    """What a pull that was cut off has left."""
+    return sorted(path for path in (folder / STAGE).glob("*") if path.is_file())
+
+
+def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None = None) -> Path:
+    """Fetch `owner/repo` into `folder`; a model that is there is replaced when the new one is whole.
+
+    `look_at` is shown `config.json` before the weights are asked for, and may raise. Raises what `fetch` raises, UnsupportedError for
+    a repository without safetensors or tokenizer, BadFileError for a broken `config.json` or index.
+    """
+    busy = DownloadError(f"`hf:{repo}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
+    with paths.alone(folder.with_name(repo.replace("/", "+")), busy=busy):
+        try:
+            gathering = _begin(repo, folder / STAGE, progress)
+            if look_at is not None:
+                look_at(gathering.read(CONFIG))
+            gathering.get_all()
+            with paths.translate_disk_errors(folder / CONFIG):
+                _move_out(folder)
+        except (BadFileError, UnsupportedError):  # what came of it is of no use
+            shutil.rmtree(folder / STAGE)
+            raise
+        finally:
+            _sweep(folder)
+    return folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gathering:
+    """Files of one repository on their way into the stage. `origin`: MIRROR, NEWEST or a commit."""
+
+    repo: str
+    stage: Path
+    progress: Progress
+    origin: str
+
+    def get_all(self) -> None:
+        for name in (*CONFIG_FILES, *TOKENIZER_FILES):
+            self.get(name)
+        there = {name for name in TOKENIZER_FILES if (self.stage / name).is_file()}
+        if not there & {"tokenizer.json", "tokenizer.model"} and not there >= {"vocab.json", "merges.txt"}:
+            raise UnsupportedError(f"`hf:{self.repo}` holds no tokenizer that nomoat can read", hint=f"try a GGUF of it; {GGUF_HINT}")
+        if not self.get(INDEX):
+            if not self.get(WEIGHTS):
+                raise UnsupportedError(f"`hf:{self.repo}` holds no `{WEIGHTS}`", hint=f"try a GGUF of it; {GGUF_HINT}")
+            return
+        index = self.read(INDEX)
+        names = weight_names(index)
+        total = index.get("metadata", {}).get("total_size") if isinstance(index.get("metadata"), dict) else None
+        if isinstance(total, int):
+            here = sum(path.stat().st_size for path in self.stage.glob("*") if ".safetensors" in path.name)
+            paths.require_free_disk(self.stage, total - here)
+        for name in names:
+            if not self.get(name):
+                raise DownloadError(f"`hf:{self.repo}` lacks `{name}`, which its index names", hint="try another copy of this model")
+
+    def get(self, name: str) -> bool:
+        """Whether the repository has that file; it is in the stage now."""
+        if not (self.stage / name).is_file():
+            try:
+                _fetch(self.repo, name, self.stage, self.origin, self.progress)
+            except NotThereError:
+                return False
+        return True
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the stage. Raises BadFileError."""
+        try:
+            content = json.loads((self.stage / name).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as exc:
+            raise BadFileError(f"`hf:{self.repo}/{name}` is not whole JSON: {exc}", hint="try another copy of this model") from exc
+        if not isinstance(content, dict):
+            raise BadFileError(f"`hf:{self.repo}/{name}` holds no JSON object", hint="try another copy of this model")
+        return content
+
+
+def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
+    """Go on with what lies in the stage, or fetch `config.json`, which says where all the rest comes from."""
+    noted = stage / ORIGIN
+    if not (noted.is_file() and is_whole(stage)):
+        try:
+            found = _fetch(repo, CONFIG, stage, NEWEST, progress)
+        except NotThereError as exc:
+            raise DownloadError(f"`hf:{repo}` holds no `{CONFIG}`: it is no folder that nomoat could run", hint=GGUF_HINT) from exc
+        with paths.whole_file(noted) as part:
+            part.write_text(MIRROR if found.is_mirror else found.commit or NEWEST)
+    return _Gathering(repo=repo, stage=stage, progress=progress, origin=noted.read_text())
+
+
+def _fetch(repo: str, name: str, stage: Path, origin: str, progress: Progress) -> Any:
+    source = Source(
+        url="mirror:" if origin == MIRROR else f"hf:{repo}/{name}",
+        file_name=f"{repo}/{name}",
+        revision=None if origin in (MIRROR, NEWEST) else origin,
+    )
+    return fetch(
+        source,
+        stage / name,
+        purpose="pull a model",
+        progress=lambda _, done_bytes, total_bytes: progress(name, done_bytes, total_bytes),
+    )
+
+
+def _move_out(folder: Path) -> None:
+    for old in sorted(files_of(folder), key=lambda path: path.name != CONFIG):  # from here on it is no model
+        old.unlink()
+    for path in sorted(left_of_pull(folder), key=lambda path: path.name == CONFIG):
+        if path.name != ORIGIN:
+            os.replace(path, folder / path.name)
+    shutil.rmtree(folder / STAGE)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove a stage in which nothing lies but the note of its origin, and folders made for nothing."""
+    if all(path.name == ORIGIN for path in left_of_pull(folder)):
+        shutil.rmtree(folder / STAGE, ignore_errors=True)
+    paths.remove_empty(folder)

@@ -1,0 +1,26 @@
+"""A model's folder as the Hugging Face hub has it: which files make it, whoever reads or fetches them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nomoat.errors import BadFileError
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+WEIGHTS = "model.safetensors"  # in one
+CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
+
+
+def weight_names(index: dict[str, Any]) -> list[str]:
+    """The files of weights that an index names. Raises BadFileError for what is no list of files beside it."""
+    found = index.get("weight_map")
+    names = set(found.values()) if isinstance(found, dict) and all(isinstance(name, str) for name in found.values()) else set()
+    strange = sorted(name for name in names if not WEIGHTS_NAME.fullmatch(name))
+    if not names or strange:
+        what = f"names `{strange[0][:80]}`, which is no file of weights beside it" if strange else "names no files of weights"
+        raise BadFileError(f"`{INDEX}` {what}", hint="download it again, or another copy of this model")
+    return sorted(names)

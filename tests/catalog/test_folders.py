@@ -1,0 +1,239 @@
+"""A folder of the hub: whole and of one commit, or resumable, or not there at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nomoat import paths
+from nomoat.catalog import pull
+from nomoat.errors import BadFileError, ChecksumError, DownloadError, NomoatError, NotEnoughDiskError, OfflineError, UnsupportedError
+
+REF = "hf:owner/repo"
+ONE, TWO = "1" * 40, "2" * 40
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+def weights(text: str) -> bytes:
+    return b"\x02" + bytes(7) + b"{}" + text.encode()
+
+
+@pytest.fixture
+def hub(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A repository with one file of weights, which names its commit."""
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    server.headers["X-Repo-Commit"] = ONE
+    offer(server, {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": weights("one" * 10_000)})
+    return server
+
+
+def offer(server: Any, files: dict[str, bytes], *revisions: str) -> None:
+    server.files |= {f"/owner/repo/resolve/{at}/{name}": body for at in revisions or ("main", ONE) for name, body in files.items()}
+
+
+def in_two_shards(server: Any) -> None:
+    for revision in ("main", ONE):
+        del server.files[f"/owner/repo/resolve/{revision}/model.safetensors"]
+    index = {"metadata": {"total_size": 20}, "weight_map": {"a": SHARDS[0], "b": SHARDS[1], "c": SHARDS[0]}}
+    offer(server, {name: weights(name) for name in SHARDS} | {"model.safetensors.index.json": json.dumps(index).encode()})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+
+
+def test_a_folder_is_pulled_once_found_listed_and_removed(hub: Any) -> None:
+    folder = pull.pull_model(REF)
+    assert folder == paths.models() / "hf" / "owner" / "repo"
+    assert names(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    asked = len(hub.asked)
+    assert pull.pull_model(REF) == folder == pull.find_installed(REF) and len(hub.asked) == asked
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert pull.installed() == [pull.Installed(ref=REF, path=folder, size_bytes=size)]
+    assert pull.remove(REF) == size
+    assert not paths.models().exists() and pull.find_installed(REF) is None
+
+
+def test_every_file_is_of_the_commit_the_first_one_named(hub: Any) -> None:
+    pull.pull_model(REF)
+    first, *rest = [path for path, _ in hub.asked]
+    assert first == "/owner/repo/resolve/main/config.json"
+    assert {path.split("/")[4] for path in rest} == {ONE}
+
+
+def test_a_cut_pull_goes_on_at_its_commit_although_the_repository_moved_on(hub: Any) -> None:
+    def cut(name: str, done_bytes: int, total_bytes: int | None) -> None:
+        if name == "tokenizer.json":
+            hub.cut_after = 20_000
+
+    with pytest.raises(DownloadError, match="the connection was lost after 20,000 bytes"):
+        pull.pull_model(REF, progress=cut)
+    folder = paths.models() / "hf" / "owner" / "repo"
+    assert pull.find_installed(REF) is None and pull.installed() == []
+    assert names(folder / ".pull") == [
+        ".model.safetensors.part",
+        ".model.safetensors.part.etag",
+        ".origin",
+        "config.json",
+        "tokenizer.json",
+    ]
+    offer(hub, {"config.json": b'{"model_type": "other"}', "model.safetensors": weights("two")}, "main", TWO)
+    hub.headers["X-Repo-Commit"], hub.asked[:] = TWO, []
+    pull.pull_model(REF)
+    assert (folder / "model.safetensors").read_bytes() == weights("one" * 10_000)
+    assert json.loads((folder / "config.json").read_text()) == {"model_type": "llama"}
+    assert {path.split("/")[4] for path, _ in hub.asked} == {ONE}
+    assert not any(path.endswith(("/config.json", "/tokenizer.json")) for path, _ in hub.asked)
+    assert [headers["range"] for path, headers in hub.asked if path.endswith("/model.safetensors")] == ["bytes=20000-"]
+    assert names(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_what_a_cut_pull_left_can_be_removed(hub: Any) -> None:
+    hub.cut_after = 5
+    with pytest.raises(DownloadError, match="the connection was lost after"):
+        pull.pull_model(REF)
+    assert pull.remove(REF) > 0
+    assert not paths.models().exists()
+
+
+def test_the_weights_an_index_names_are_fetched_and_no_others(hub: Any) -> None:
+    in_two_shards(hub)
+    offer(hub, {"pytorch_model.bin": b"x", "README.md": b"x"})
+    assert names(pull.pull_model(REF)) == ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a": "../../../evil.safetensors"}, "names `../../../evil.safetensors`, which is no file of weights beside it"),
+        ({"a": "weights.bin"}, "names `weights.bin`, which is no file of weights beside it"),
+        ({"a": 3}, "names no files of weights"),
+        ([], "names no files of weights"),
+    ],
+)
+def test_an_index_that_names_no_files_beside_it_is_refused(hub: Any, weight_map: object, message: str) -> None:
+    offer(hub, {"model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode()})
+    with pytest.raises(BadFileError) as caught:
+        pull.pull_model(REF)
+    assert caught.value.message == f"`model.safetensors.index.json` {message}"
+    assert not paths.models().exists()
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_not_asked_for(hub: Any) -> None:
+    in_two_shards(hub)
+    index = {"metadata": {"total_size": 10**18}, "weight_map": {"a": SHARDS[0]}}
+    offer(hub, {"model.safetensors.index.json": json.dumps(index).encode()})
+    with pytest.raises(NotEnoughDiskError, match="needs 1,000,000,000,000 MB"):
+        pull.pull_model(REF)
+    assert not any("-of-" in path for path, _ in hub.asked)
+
+
+def test_a_forced_pull_replaces_the_model_when_the_new_one_is_whole_and_not_before(hub: Any) -> None:
+    in_two_shards(hub)
+    folder = pull.pull_model(REF)
+    (folder / "m.gguf").write_bytes(b"GGUF, pulled by itself")
+    before = names(folder)
+    hub.headers["X-Repo-Commit"] = TWO
+    offer(hub, {"config.json": b"{}", "tokenizer.json": b"{}"}, "main", TWO)
+    with pytest.raises(UnsupportedError, match=r"`hf:owner/repo` holds no `model\.safetensors`"):
+        pull.pull_model(REF, force=True)
+    assert names(folder) == before and json.loads((folder / "config.json").read_text()) == {"model_type": "llama"}
+    offer(hub, {"model.safetensors": weights("two")}, TWO)
+    pull.pull_model(REF, force=True)
+    assert names(folder) == ["config.json", "m.gguf", "model.safetensors", "tokenizer.json"]
+    assert [model.ref for model in pull.installed()] == [REF, f"{REF}/m.gguf"]
+    pull.remove(REF)
+    assert names(folder) == ["m.gguf"]
+
+
+def refused(hub: Any, status: int, code: str | None) -> NomoatError:
+    hub.status = status
+    hub.headers = {"X-Error-Code": code} if code else {}
+    with pytest.raises(DownloadError) as caught:
+        pull.pull_model(REF)
+    assert not paths.models().exists()
+    return caught.value
+
+
+def test_a_gated_or_missing_repository_says_what_to_do(hub: Any) -> None:
+    gated = refused(hub, 401, "GatedRepo")
+    assert gated.message == "`hf:owner/repo/config.json` is gated: its owner gives it to those who accept the terms (401)"
+    assert gated.hint == "accept its terms at https://huggingface.co/owner/repo, and set HF_TOKEN to a token of yours"
+    for missing in (refused(hub, 401, "RepoNotFound"), refused(hub, 401, None)):
+        assert missing.message == "`hf:owner/repo/config.json`: the server refused with 401"
+        assert missing.hint == "check the name; if it is gated, accept its terms at https://huggingface.co/owner/repo and set HF_TOKEN"
+    missing = refused(hub, 404, "RepoNotFound")
+    assert (missing.message, missing.hint) == (
+        "`hf:owner/repo/config.json`: there is no `owner/repo` (404)", "check the name; a private one needs HF_TOKEN",
+    )  # fmt: skip
+    other = refused(hub, 404, "EntryNotFound")
+    assert other.message == "`hf:owner/repo` holds no `config.json`: it is no folder that nomoat could run"
+    assert other.hint == "a GGUF file of the hub is named `hf:owner/repo/file.gguf`"
+
+
+def test_without_a_network_nothing_is_left(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"cannot reach `127\.0\.0\.1` to pull `hf:owner/repo/config\.json`"):
+        pull.pull_model(REF)
+    monkeypatch.delenv("HF_ENDPOINT")
+    with pytest.raises(OfflineError, match=r"refused to connect to `huggingface\.co` to pull a model"):
+        pull.pull_model(REF)
+    assert not paths.models().exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "error", "message"),
+    [
+        ("config.json", b"<html>log in", ChecksumError, "`hf:owner/repo/config.json` is not a JSON file: it begins with b'<htm'"),
+        ("model.safetensors", b"<html>log in first", ChecksumError, "is not a safetensors file: it begins with b'<htm'"),
+        ("config.json", b'{"model_type": ', BadFileError, "`hf:owner/repo/config.json` is not whole JSON"),
+        ("config.json", b"[]", BadFileError, "`hf:owner/repo/config.json` holds no JSON object"),
+        ("tokenizer.json", None, UnsupportedError, "`hf:owner/repo` holds no tokenizer that nomoat can read"),
+        ("model.safetensors", None, UnsupportedError, "`hf:owner/repo` holds no `model.safetensors`"),
+    ],
+)
+def test_what_is_no_model_is_refused(hub: Any, name: str, body: bytes | None, error: type[Exception], message: str) -> None:
+    for path in [path for path in hub.files if path.endswith(f"/{name}")]:
+        if body is None:
+            del hub.files[path]
+        else:
+            hub.files[path] = body
+    with pytest.raises(error) as caught:
+        pull.pull_model(REF, look_at=lambda config: None)
+    assert message in str(caught.value)
+    assert pull.find_installed(REF) is None
+
+
+def test_who_looks_at_the_config_may_refuse_before_the_weights_are_asked_for(hub: Any) -> None:
+    def refuse(config: dict[str, Any]) -> None:
+        raise UnsupportedError(f"no {config['model_type']}")
+
+    with pytest.raises(UnsupportedError, match="no llama"):
+        pull.pull_model(REF, look_at=refuse)
+    assert [path for path, _ in hub.asked] == ["/owner/repo/resolve/main/config.json"]
+    assert not paths.models().exists()
+
+
+def test_a_mirror_gives_the_whole_folder_without_a_connection(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = tmp_path / "mirror" / "owner" / "repo"
+    mirror.mkdir(parents=True)
+    for name, body in (("config.json", b"{}"), ("vocab.json", b"{}"), ("merges.txt", b""), ("model.safetensors", weights("mirror"))):
+        (mirror / name).write_bytes(body)
+    monkeypatch.setenv("NOMOAT_MIRROR", str(tmp_path / "mirror"))
+    folder = pull.pull_model(REF)
+    assert names(folder) == ["config.json", "merges.txt", "model.safetensors", "vocab.json"]
+    assert hub.asked == []
+
+
+def test_two_pulls_of_one_folder_at_once_are_refused(hub: Any) -> None:
+    def again(name: str, done_bytes: int, total_bytes: int | None) -> None:
+        with pytest.raises(DownloadError) as caught:
+            pull.pull_model(REF)
+        assert caught.value.message == "`hf:owner/repo` is being pulled by another nomoat right now"
+
+    pull.pull_model(REF, progress=again)
+    assert pull.find_installed(REF)
