@@ -112,7 +112,8 @@ def test_a_file_comes_out_of_a_zip_at_an_address(server: Any, tmp_path: Path, mo
     monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
     sha256 = hashlib.sha256(body).hexdigest()
     source = Source(url=f"{server.url}/a.zip", file_name="side.tsv", member="in/side.tsv", sha256=sha256, size_bytes=len(body))
-    target = fetch(source, tmp_path / "to" / "side.tsv", purpose="pull a data set")
+    target = tmp_path / "to" / "side.tsv"
+    fetch(source, target, purpose="pull a data set")
     assert target.read_bytes() == body
     assert [path.name for path in target.parent.iterdir()] == ["side.tsv"]
     with pytest.raises(BadFileError, match="holds no readable `none`"):

@@ -85,7 +85,8 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
          "error: `smollm2-135m+` names no model\n"
          "hint: write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models\n"),
         (["hf:a", "a"], b"",
-         "error: `hf:a` names no file of the hub\nhint: a file of the hub is named `hf:owner/repo/file.gguf`\n"),
+         "error: `hf:a` names no file of the hub\n"
+         "hint: a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`\n"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_two_lines_on_stderr_and_exit_code_1(arguments: list[str], piped: bytes, stderr: str) -> None:
