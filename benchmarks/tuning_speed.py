@@ -1,10 +1,11 @@
 """Tuning speed beside other trainers: the very same batches of tokens, rank and rate, held-out loss at the end, turn by turn.
 
-    python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--steps 40] [--json FILE]
+    python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--litgpt PROGRAM] [--steps 40]
 
 --data: a folder with banking77/train.csv (gzipped or not). --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
-PYTHON: of an environment with `torch transformers peft trl`. Each contender is a process of its own. Tokens are those of the lessons,
-without padding; ours finds nothing shared between lessons here. Seconds include what is done once.
+PYTHON: of an environment with `torch transformers peft trl`. PROGRAM: `litgpt` of one of its own; it learns the same lessons by its
+own defaults (its prompt around them, rank 8 on two matrices a layer). Each contender is a process of its own. Tokens are those of the
+lessons, without padding and prompts around them; ours finds nothing shared between lessons here. Seconds include what is done once.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ import argparse
 import csv
 import json
 import random
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+LITGPT_NAMES = {"smollm2-135m": "SmolLM2-135M-Instruct"}
 LESSONS_A_STEP, POOL, HELD_OUT, RANK, RATE = 32, 640, 200, 16, 8e-4
 Pair = tuple[list[int], list[int]]  # prompt and answer
 
@@ -97,6 +103,39 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
     return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.look())}
 
 
+def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
+    """`litgpt finetune_lora` by its defaults on the same lessons, once through. Seconds: of its iterations, as it prints them."""
+    from nomoat import responder
+    from nomoat.engine.gguf import GGUFFile
+
+    words = GGUFFile(responder.find_files(arguments.model).weights).read_tokenizer()
+    lessons: list[Pair] = [pair for batch in json.loads(task.read_text(encoding="utf-8"))["batches"] for pair in batch]
+    folder, data = task.with_name("litgpt"), task.with_name("lessons.json")
+    shutil.copytree(arguments.hf, folder, dirs_exist_ok=True)
+    data.write_text(
+        json.dumps([{"instruction": words.decode(prompt), "output": words.decode(answer[:-1])} for prompt, answer in lessons]),
+        encoding="utf-8",
+    )
+    name = LITGPT_NAMES[arguments.model]
+    commands = (
+        ("convert_to_litgpt", str(folder), "--model_name", name),
+        ("finetune_lora", str(folder), "--data", "JSON", "--data.json_path", str(data), "--train.epochs", "1",
+         "--out_dir", str(task.with_name("out"))),
+    )  # fmt: skip
+    for command in commands:
+        done = subprocess.run([arguments.litgpt, *command], capture_output=True, text=True, check=True)
+    times = [float(found) / 1000 for found in re.findall(r"iter time: ([\d.]+) ms", done.stdout)]
+    mean = sum(len(prompt) + len(answer) for prompt, answer in lessons) / len(lessons)
+    return {"tokens": round(mean * len(times)), "seconds": sum(times), "held_out_loss": None}
+
+
+def in_process(command: list[str]) -> dict[str, Any]:
+    """What it prints in its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    last: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return last
+
+
 def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
     """Each contender in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -111,12 +150,15 @@ def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
             "TRL SFTTrainer": [*peer, "trl", str(arguments.hf), str(path)],
         }
         found = {}
-        for name, command in commands.items():
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                print(f"{name} failed:\n{done.stderr[-2000:]}")
+        runs: dict[str, Callable[[], dict[str, Any]]] = {name: partial(in_process, command) for name, command in commands.items()}
+        if arguments.litgpt:
+            runs["LitGPT"] = partial(litgpt, arguments, path)
+        for name, run in runs.items():
+            try:
+                found[name] = run()
+            except subprocess.CalledProcessError as exc:
+                print(f"{name} failed:\n{exc.stderr[-2000:]}")
                 continue
-            found[name] = json.loads(done.stdout.strip().splitlines()[-1])
             found[name]["tokens_per_second"] = round(found[name]["tokens"] / found[name]["seconds"], 1)
             print(name, found[name], flush=True)
     return found
@@ -129,6 +171,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--hf", type=Path)
     parser.add_argument("--peer-python")
+    parser.add_argument("--litgpt")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)

@@ -66,7 +66,10 @@ def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float 
     monkeypatch.setattr(qlora.AnswerLoss, "CHUNK_TOKENS", 4)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(50, 16, generator=generator).numpy()
-    head, x = qlora.Expanded([(weights, Form("float32"))], torch.float32), torch.randn(10, 16, generator=generator)
+    head, x = (
+        qlora.Expanded([qlora.Part(*weights.shape, weights.__getitem__, Form("float32"))], torch.float32),
+        torch.randn(10, 16, generator=generator),
+    )
     bias, targets = torch.randn(50, generator=generator), torch.arange(10)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     loss = qlora.answer_loss(ours, head, bias, targets, cap)
@@ -76,3 +79,14 @@ def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float 
     (3 * expected).backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("store", [qlora.Expanded, qlora.Codes])
+def test_a_matrix_read_in_pieces_is_the_matrix_read_at_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).numpy()
+    parts = [qlora.Part(len(half), 16, half.__getitem__, Form("int8", group=8)) for half in (weights[:20], weights[20:])]
+    x = torch.randn(3, 16)
+    at_once = store(parts, torch.float32).times(x)
+    monkeypatch.setattr(qlora, "PIECE_WEIGHTS", 7 * 16)
+    torch.testing.assert_close(store(parts, torch.float32).times(x), at_once)
+    torch.testing.assert_close(at_once, x @ torch.from_numpy(weights).t(), atol=0.1, rtol=0)

@@ -101,10 +101,15 @@ class Network:
         groups += [(name,) for name in names if not any(name in group for group in groups)]
         return {group[0]: self._read_linear(layer, group) for group in groups}
 
-    def _weights(self, tensor: str, layer: str, order: Order = None) -> tuple[FloatArray, Form]:
-        """A matrix, and the form it is served in; a file's own 4-bit codes are what its rows are already."""
-        form = self._storage.form(layer, self._file.tensor(tensor), changed=False)
-        return self._file.rows(tensor, order), form if form.kind == "int8" else Form("float32")
+    def _weights(self, name: str, layer: str, order: Order = None) -> qlora.Part:
+        """A matrix in the form it is served in; a file's own 4-bit codes are what its rows are already."""
+        tensor = self._file.tensor(name)
+        form = self._storage.form(layer, tensor, changed=False)
+
+        def read(rows: slice) -> FloatArray:
+            return self._file.rows(name, rows if order is None else order[rows])
+
+        return qlora.Part(tensor.num_rows, tensor.shape[-1], read, form if form.kind == "int8" else Form("float32"))
 
     def _read_linear(self, layer: int, group: Sequence[str]) -> Linear:
         weights, biases, parts = [], [], []
@@ -115,7 +120,7 @@ class Network:
             if f"{source}.bias" in self._file.tensors:
                 bias = self._vector(f"{source}.bias")
                 biases.append(bias if order is None else bias[order])
-            outputs, inputs = weights[-1][0].shape
+            outputs, inputs = weights[-1].num_rows, weights[-1].num_inputs
             parts.append((name, outputs))
             if layer >= self.frozen:
                 seed = zlib.crc32(name.encode(), self._seed % 2**32)

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 
 from nomoat import hardware
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.weights import Form, quantised, restored
+from nomoat.engine.weights import Arrays, Form, quantised, restored
 
 LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16"]
 PRECISION_TRIES = 30
+PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 
 
 class Matrix(Protocol):
@@ -41,12 +43,38 @@ class Matrix(Protocol):
         ...
 
 
-class Expanded:
-    """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight. `weights`: parts, each with its form."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a matrix, yet to be read: `read` gives those of a slice in f32 [R, I]. `form`: how they are served."""
 
-    def __init__(self, weights: Sequence[tuple[FloatArray, Form]], dtype: torch.dtype) -> None:
-        parts = [restored(quantised(part, form), form) for part, form in weights]
-        self.weight_OI = torch.cat([torch.from_numpy(part).to(dtype) for part in parts])
+    num_rows: int
+    num_inputs: int
+    read: Callable[[slice], FloatArray]
+    form: Form
+
+    def pieces(self, form: Form) -> Iterator[Arrays]:
+        """All rows in `form`, some at a time: a large matrix in f32 would be most of the memory."""
+        for rows in _slices(self.num_rows, self.num_inputs):
+            yield quantised(self.read(rows), form)
+
+
+def _slices(num_rows: int, num_inputs: int) -> Iterator[slice]:
+    step = max(1, PIECE_WEIGHTS // num_inputs)
+    for start in range(0, num_rows, step):
+        yield slice(start, start + step)
+
+
+class Expanded:
+    """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight. `parts`: below each other."""
+
+    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        self.weight_OI = torch.empty(sum(part.num_rows for part in parts), parts[0].num_inputs, dtype=dtype)
+        start = 0
+        for part in parts:
+            for piece in part.pieces(part.form):
+                rows = torch.from_numpy(restored(piece, part.form))
+                self.weight_OI[start : start + len(rows)] = rows
+                start += len(rows)
 
     def times(self, x_NI: torch.Tensor) -> torch.Tensor:
         return x_NI @ self.weight_OI.t()
@@ -61,12 +89,12 @@ class Expanded:
 class Codes:
     """The int8 codes, 1 byte a weight; expanded for each multiplication and forgotten. Forms without int8 codes are taken in rows."""
 
-    def __init__(self, weights: Sequence[tuple[FloatArray, Form]], dtype: torch.dtype) -> None:
-        form = weights[0][1]
-        self._form = form if form.kind == "int8" and all(other == form for _, other in weights) else INT8_ROWS
-        pairs = [quantised(part, self._form) for part, _ in weights]
-        self._codes_OGS = torch.cat([torch.from_numpy(codes) for codes, _ in pairs])
-        self._scales_OG1 = torch.cat([torch.from_numpy(scales) for _, scales in pairs]).float()
+    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        form = parts[0].form
+        form = form if form.kind == "int8" and all(part.form == form for part in parts) else INT8_ROWS
+        pieces = [piece for part in parts for piece in part.pieces(form)]
+        self._codes_OGS = torch.cat([torch.from_numpy(codes) for codes, _ in pieces])
+        self._scales_OG1 = torch.cat([torch.from_numpy(scales) for _, scales in pieces]).float()
         self._dtype = dtype
 
     def times(self, x_NI: torch.Tensor) -> torch.Tensor:
@@ -79,7 +107,10 @@ class Codes:
         return (self._codes_OGS[indices] * self._scales_OG1[indices]).flatten(-2)
 
     def _expanded(self) -> torch.Tensor:
-        return (self._codes_OGS * self._scales_OG1).flatten(1).to(self._dtype)
+        expanded_OGS = torch.empty(self._codes_OGS.shape, dtype=self._dtype)
+        for rows in _slices(len(expanded_OGS), expanded_OGS[0].numel()):
+            expanded_OGS[rows] = self._codes_OGS[rows] * self._scales_OG1[rows]
+        return expanded_OGS.flatten(1)
 
 
 class LoraLinear(torch.autograd.Function):
