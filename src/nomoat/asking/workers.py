@@ -10,9 +10,7 @@ last bits; what the machines of a cluster cost.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import nomoat
-from nomoat import config, net
-from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
+from nomoat import config
+from nomoat.asking import cluster
+from nomoat.asking.cluster import Place
+from nomoat.errors import NomoatError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load
@@ -32,7 +30,6 @@ from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load
 MAX_TRIES = 3
 START_SECONDS = 120.0  # for a worker's process, without any model
 SENT_SETTINGS = ("NOMOAT_QUALITY", "NOMOAT_CONTEXT_TOKENS", "NOMOAT_OFFLINE")  # what changes answers, or who may be asked
-OBJECT_STORE_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +41,6 @@ class Facts:
     template: Detected[str] | None
     context_tokens: int | None
     is_exact: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a worker runs. `share` is how many workers that machine has, `wave` which of them this one is."""
-
-    node_id: str
-    host: str
-    address: str
-    cpus: float
-    share: int
-    wave: int
 
 
 class Worker:
@@ -142,7 +127,7 @@ class Workers:
     @property
     def is_here(self) -> bool:
         """Whether all of them run on this very machine."""
-        return all(_is_here(hand.place.address) for hand in self._hands)
+        return all(cluster.is_here(hand.place.address) for hand in self._hands)
 
     def require_started(self) -> None:
         """Wait until every worker's process is there. Raises WorkerError for one that is not, or has another nomoat."""
@@ -157,7 +142,7 @@ class Workers:
                 ) from exc
             except self._ray.exceptions.RayError as exc:
                 raise WorkerError(
-                    f"the worker on `{hand.place.host}` could not start: {_last_line(exc)}",
+                    f"the worker on `{hand.place.host}` could not start: {cluster.last_line(exc)}",
                     hint="has that machine's Python the same nomoat, with its `ray` extra?",
                 ) from exc
             if version != nomoat.__version__:
@@ -206,7 +191,7 @@ class Workers:
             raise
         except self._ray.exceptions.RayError as exc:
             raise WorkerError(
-                f"the worker on `{hand.place.host}` died while it opened `{ref}`: {_last_line(exc)}",
+                f"the worker on `{hand.place.host}` died while it opened `{ref}`: {cluster.last_line(exc)}",
                 hint="has that machine the memory for it? `nomoat show` tells what it takes",
             ) from exc
 
@@ -327,14 +312,14 @@ def started_workers(
     if num_workers is None and address is None:
         yield None
         return
-    address = None if address is None else _cluster_address(address)
-    ray = _import_ray(on_loopback=address is None)
+    address = None if address is None else cluster.checked_address(address)
+    ray = cluster.import_ray(on_loopback=address is None)
     was_connected = ray.is_initialized()
     if not was_connected:
-        _connect(ray, address)
+        cluster.connect(ray, address)
     workers = None
     try:
-        places = _places(ray, num_workers)
+        places = cluster.places(ray, num_workers)
         workers = Workers(ray, places, concurrency=concurrency)
         workers.require_started()
         yield workers
@@ -343,95 +328,6 @@ def started_workers(
             workers.leave()
         if not was_connected:
             ray.shutdown()
-
-
-def _import_ray(*, on_loopback: bool) -> Any:
-    net.silence_telemetry()
-    # Ray would print what it says of a dead worker on stdout, where `--json` prints; the notes say it.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    if on_loopback:
-        # Whoever reaches the ports of Ray may run code here: they are on 127.0.0.1 (as on Windows and macOS, where Ray does this by
-        # itself), and ask for a token, which keeps other users of this machine out. Ray reads all this at its import.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    try:
-        import ray
-        import ray.exceptions
-        import ray.util.scheduling_strategies
-    except ImportError as exc:
-        raise MissingExtraError(extra="ray", what="answering on several workers") from exc
-    return ray
-
-
-def _cluster_address(given: str) -> str:
-    """`auto` or HOST:PORT. Raises UsageError for any other address, OfflineError for a machine that may not be asked."""
-    address = (os.environ.get("RAY_ADDRESS") or given) if given == "auto" else given  # as Ray reads it
-    if address == "auto":
-        return address
-    host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdecimal():
-        what = "Ray Client, which nomoat does not use" if address.startswith("ray://") else "no cluster"
-        raise UsageError(
-            f"`{address}` is the address of {what}",
-            hint="run nomoat on a machine of the cluster, with --ray auto or --ray HOST:PORT (its head's, often 6379)",
-        )
-    _require_allowed(host)
-    return address
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as exc:
-        where = "on this machine" if address is None else f"at `{address}`"
-        raise WorkerError(
-            f"no Ray cluster {where}: {_last_line(exc)}",
-            hint="`ray start --head` starts one; --ray takes auto or HOST:PORT",
-        ) from exc
-
-
-def _require_allowed(address: str) -> None:
-    if not _is_here(address):
-        net.require_allowed("use a Ray cluster", address)
-
-
-def _is_here(address: str) -> bool:
-    """Whether an address is this very machine's, on any of its networks."""
-    own = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
-    return net.is_loopback(address) or address in own
-
-
-def _places(ray: Any, num_workers: int | None) -> list[Place]:
-    """Each worker goes to the machine that has the most CPUs for it; the workers of a machine share them."""
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1}
-    if not nodes:
-        raise WorkerError("the Ray cluster has no machine with a CPU", hint="`ray status` shows what it has")
-    counts = dict.fromkeys(nodes, 1 if num_workers is None else 0)
-    for _ in range(num_workers or 0):
-        counts[max(nodes, key=lambda each: nodes[each]["Resources"]["CPU"] / (counts[each] + 1))] += 1
-    places = []
-    for node_id, count in counts.items():
-        node = nodes[node_id]
-        if count:
-            _require_allowed(node["NodeManagerAddress"])
-        cpus = node["Resources"]["CPU"] / max(1, count)
-        places += [
-            Place(
-                node_id=node_id,
-                host=node["NodeManagerHostname"],
-                address=node["NodeManagerAddress"],
-                cpus=cpus if cpus < 1 else int(cpus),
-                share=count,
-                wave=wave,
-            )
-            for wave in range(count)
-        ]
-    return places
 
 
 def _portable(ref: str) -> str:
@@ -444,8 +340,3 @@ def _portable(ref: str) -> str:
 
 def _none_left() -> WorkerError:
     return WorkerError("no worker is left", hint="the answers so far are kept; the same command goes on from there")
-
-
-def _last_line(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__
