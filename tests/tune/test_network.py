@@ -43,11 +43,14 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
     with torch.no_grad():
         expected = model(input_ids=ids_BT, use_cache=False).logits
         wanted_BT = torch.rand(ids_BT.shape, generator=torch.Generator().manual_seed(2)) < 0.5
-        whole = network.logits(network.hidden(network.read(ids_BT), wanted_BT))
+        hidden_NW = network.hidden(network.read(ids_BT), wanted_BT)
+        whole, losses_N = network.logits(hidden_NW), network.losses(hidden_NW, ids_BT[wanted_BT])
         beginning = network.begin(ids_BT[0, :SHARED].tolist())
         wanted_after_BT = wanted_BT[:, SHARED:]
         after = network.logits(network.hidden(network.read(ids_BT[:, SHARED:], beginning), wanted_after_BT, beginning))
     torch.testing.assert_close(whole, expected[wanted_BT], atol=1e-4, rtol=0)
+    expected_losses_N = torch.nn.functional.cross_entropy(expected[wanted_BT], ids_BT[wanted_BT], reduction="none")
+    torch.testing.assert_close(losses_N, expected_losses_N, atol=1e-4, rtol=0)
     torch.testing.assert_close(after, expected[:, SHARED:][wanted_after_BT], atol=1e-4, rtol=0)
 
 

@@ -96,8 +96,8 @@ def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, dtype: torch
     learn = _fastest(lambda: network.loss(through(), targets_N).backward())
     learn_top = _fastest(lambda: network.loss(last_NW.requires_grad_(), targets_N).backward())
     with torch.no_grad():
-        look = _fastest(lambda: network.loss(through(), targets_N))
-        look_top = _fastest(lambda: network.loss(last_NW, targets_N))
+        look = _fastest(lambda: network.losses(through(), targets_N))
+        look_top = _fastest(lambda: network.losses(last_NW, targets_N))
     scale = settings.layers / learning
     return Cost(
         reading=read * (layers - settings.layers) / frozen if frozen else read,

@@ -162,8 +162,14 @@ class Network:
         x = self._norm(hidden_NW, "output_norm").to(self.dtype)
         return qlora.answer_loss(x, self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
 
+    def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        """The same of each target by itself, [N], without gradients."""
+        parts = zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True)
+        with torch.no_grad():
+            return torch.cat([functional.cross_entropy(self.logits(hidden), targets, reduction="none") for hidden, targets in parts])
+
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
-        """Scores of every token of the vocabulary, f32: for tests and small inputs."""
+        """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""
         logits = self._head.times(self._norm(hidden_NW, "output_norm").to(self.dtype)).float()
         if "output.bias" in self._vectors:
             logits = logits + self._vectors["output.bias"]

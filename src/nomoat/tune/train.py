@@ -315,11 +315,9 @@ class Run:
             for done, batch in enumerate(batches):
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
-                hidden_NW, targets_N = self.hidden(batch)
-                start = 0
-                for sample in batch:
-                    rows = slice(start, start := start + sample.num_learned)
-                    losses[places[id(sample)]] = float(self.network.loss(hidden_NW[rows], targets_N[rows])) * sample.num_learned
+                each_N = self.network.losses(*self.hidden(batch)).split([sample.num_learned for sample in batch])
+                for sample, loss in zip(batch, each_N, strict=True):
+                    losses[places[id(sample)]] = float(loss.sum())
         self.seconds_a_look = time.perf_counter() - started
         self.seconds_looking += self.seconds_a_look
         return losses
