@@ -1,6 +1,7 @@
-"""Published claims about open and closed models, fought again from what their authors stored. No model is run.
+"""Published claims about open and closed models, fought again from what their authors stored. No model is run, but in the last.
 
     python examples/replays.py [vicuna | routellm | lora-land]
+    python examples/replays.py live --data FOLDER           # four models on this machine: see live.py
 
 The data is pulled when it is first needed. docs/replays.md says what the numbers mean.
 """
@@ -66,6 +67,10 @@ def lora_land() -> None:
 REPLAYS = {"vicuna": vicuna, "routellm": routellm, "lora-land": lora_land}
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["live"]:
+        import live
+
+        sys.exit(live.main(sys.argv[2:]))
     for name in sys.argv[1:] or REPLAYS:
         REPLAYS[name]()
         print()
