@@ -34,7 +34,8 @@ class Request:
     than this share of the likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and
     frequency penalties are OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the
     log-probability of each token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON,
-    that the answer follows.
+    that the answer follows. `answer_start`: words put into the model's mouth, which its answer goes on from; not part of the answer,
+    and only for conversations with models on this machine.
     """
 
     messages: tuple[Message, ...] = ()
@@ -52,8 +53,11 @@ class Request:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     json_schema: str | None = None
+    answer_start: str = ""
 
     def __post_init__(self) -> None:
+        if self.answer_start and not self.messages:
+            raise ValueError("only the answer of a conversation is begun: a prompt can end in any words")
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise ValueError("a request has either messages or a prompt")
         _require_whole_characters(self.prompt or "")

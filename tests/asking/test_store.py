@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nomoat import paths
-from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
+from nomoat.asking.store import AnswerStore, ChoiceScores, _key, default_path
 from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, Usage
 
@@ -46,6 +46,14 @@ def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None
             ("m", Request(prompt="why?")),
         ):
             assert store.answer(model, request) is None
+
+
+def test_answers_of_an_earlier_version_are_still_found() -> None:
+    """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
+    assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"
+    assert _key("answer", "m", asking("안녕", max_new_tokens=8, answer_start="네")) != _key(
+        "answer", "m", asking("안녕", max_new_tokens=8)
+    )
 
 
 def test_first_answer_stays() -> None:

@@ -12,7 +12,7 @@ from tiny import write_tiny_gguf
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.records import Message
+from nomoat.records import Message, Request
 
 TORTURE = (
     "Hello  world\n\n\n  don't  I'LL 1234567890 3.14 x=y+1;\n\tdef f(a):\n        return a  # 주석\n"
@@ -104,6 +104,14 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
     text = words.render((Message(role="system", content="s"), Message(role="user", content="u")))
     assert text == "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
     assert words.encode(text)[0] == 1  # the control token, not its letters
+
+
+def test_an_answer_that_is_begun_goes_on_after_the_template(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    request = Request(messages=(Message(role="user", content="u"),), answer_start="Sure 🙂:\n")
+    assert words.prompt_text(request)[0].endswith("<|im_start|>assistant\nSure 🙂:\n")
+    with pytest.raises(ValueError, match="only the answer of a conversation is begun"):
+        Request(prompt="u", answer_start="Sure")
 
 
 def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:

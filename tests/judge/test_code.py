@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nomoat.catalog.datasets import pull_dataset
-from nomoat.judge import builtin, code, sandbox
+from nomoat.judge import builtin, code, coding, sandbox
 from nomoat.judge.examples import asked, code_target
 from nomoat.records import Example
 
@@ -45,7 +45,7 @@ def test_answer_is_put_to_its_tests() -> None:
 @pytest.mark.usefixtures("mirror")
 def test_every_canonical_solution_of_humaneval_passes_and_no_empty_one() -> None:
     folder = pull_dataset("humaneval")
-    rows = builtin.humaneval_rows(folder)
+    rows = coding.humaneval_rows(folder)
     chat, base = builtin.BUILT_IN["humaneval"], builtin.BUILT_IN["humaneval-base"]
     fenced = [f"```python\n{row['prompt']}{row['canonical_solution']}\n```" for row in rows]
     assert sum(code.score_code(list(zip(chat.read(folder), fenced, strict=True)), chat=True)) == 164

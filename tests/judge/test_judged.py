@@ -282,7 +282,7 @@ def test_labels_that_are_none_are_named_with_their_line(tmp_path: Path) -> None:
     path.write_text('{"question": "q", "answer_a": "a", "answer_b": "b", "winner": "c"}\n')
     with pytest.raises(DataError, match="line 1: a labelled pair has"):
         agreement.load_labels(str(path))
-    with pytest.raises(UsageError, match="`nosuch` holds no labels"):
+    with pytest.raises(UsageError, match="`nosuch`: there is no such file of labels"):
         agreement.load_labels("nosuch")
 
 

@@ -131,6 +131,15 @@ def test_equal_questions_are_asked_once() -> None:
     assert engine.calls == 2
 
 
+def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked() -> None:
+    begun = dataclasses.replace(suite_of(2), answer_start="y")
+    model = Responder("m", FakeEngine(answers={"question 0": "es", "question 1": "yes"}))
+    found = run_suite(model, begun)
+    assert [(outcome.answer, outcome.score) for outcome in found.outcomes] == [("es", 1.0), ("yes", 0.0)]
+    with pytest.raises(UnsupportedError, match=r"`quiz` puts words into a model's mouth, and `http://\S+` is a server"):
+        run_suite("http://127.0.0.1:1/v1#x", begun)
+
+
 def test_outcomes_are_kept_for_the_router() -> None:
     outcomes = nomoat.evaluate(knowing(1, 2), suite_of(2))
     with AnswerStore() as store:

@@ -145,9 +145,11 @@ def test_missing_target_is_said_to_be_missing(tmp_path: Path) -> None:
         ("max_new_tokens = '5'", ": `max_new_tokens` is '5', and should be of type int"),
         ("max_new_tokens = 0", ": max_new_tokens is 0"),
         ("metric = 'bleurt'", ": metric is `bleurt`"),
+        ("metric = 'grade'", ": metric is `grade`"),
         ("stop = 'x'", ": `stop` is 'x', and should be a list of texts"),
         ("shots = 2", ": shots is 2, without a file they could come from"),
         ("prompt = 'Q:'", ": the prompt does not say where the example's text goes"),
+        ("answer_start = 'A:'\nchat = false", ": answer_start is for conversations, and chat is false"),
         ("examples = 'none.jsonl'", " names examples in `none.jsonl`, and there is no such file"),
     ],
 )
@@ -259,6 +261,10 @@ def test_every_setting_is_written_and_read_back(tmp_path: Path) -> None:
     assert suite.examples[0].other_targets == ("one",)
     assert (suite.stop, suite.chat, suite.delimiter) == (("\n",), False, "  ")
     assert load_suite(write_suite(suite, tmp_path / "copy")) == suite
+    (tmp_path / "s.toml").write_text('answer_start = "답:\\n"')
+    begun = load_suite(tmp_path / "s.toml")
+    assert (begun.answer_start, begun.sha256 != suite.sha256) == ("답:\n", True)
+    assert load_suite(write_suite(begun, tmp_path / "begun")) == begun
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome,
 
 SCHEMA_VERSION = 1
 LOCK_WAIT_SECONDS = 60.0
+ADDED_LATER = ("answer_start",)  # to `Request`
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -175,7 +176,7 @@ class AnswerStore:
         return None if row is None else cast(dict[str, Any], json.loads(row[0]))
 
     def _put(self, key: str, model_digest: str, request: Request, value: object) -> None:
-        row = (key, model_digest, _dumps(dataclasses.asdict(request)), _dumps(value), time.time())
+        row = (key, model_digest, _dumps(_asked(request)), _dumps(value), time.time())
         with self._translated():
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
@@ -204,7 +205,14 @@ class AnswerStore:
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
-    return hashlib.sha256(_dumps([kind, model_digest, dataclasses.asdict(request), continuations]).encode()).hexdigest()
+    return hashlib.sha256(_dumps([kind, model_digest, _asked(request), continuations]).encode()).hexdigest()
+
+
+def _asked(request: Request) -> dict[str, object]:
+    """The request's fields. One that came with a later version stands there only where it says something, so that answers from
+    before are found.
+    """
+    return {name: value for name, value in dataclasses.asdict(request).items() if value or name not in ADDED_LATER}
 
 
 def _dumps(value: object) -> str:

@@ -185,5 +185,6 @@ def _facts(suite: Suite) -> dict[str, Any]:
         "source": suite.source,
         "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
+        "answer_start": suite.answer_start,
         "sha256": suite.sha256,
     }

@@ -53,6 +53,8 @@ class Dialect:
         """The request in this server's words. Raises UnsupportedError for what cannot be asked there."""
         if request.prompt_ids is not None or request.top_logprobs is not None:
             raise UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
+        if request.answer_start:
+            raise UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
         beside_openais = _beside_openais(request)
         if beside_openais and self._is_cloud:
             raise UnsupportedError(f"`{self._host}` has no {next(iter(beside_openais))}", hint="leave it out, or use top_p")

@@ -116,7 +116,7 @@ class Tokenizer:
         """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""
         if request.prompt is not None:
             return request.prompt, True
-        return self.render(request.messages), self.render_lacks_bos
+        return self.render(request.messages) + request.answer_start, self.render_lacks_bos
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""

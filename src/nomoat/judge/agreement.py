@@ -143,7 +143,10 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
     elif Path(source).exists():
         rows, whose = _file_rows(Path(source)), f"the labels of {Path(source).name}"
     else:
-        raise UsageError(f"`{source}` holds no labels to check a judge with", hint=f"name `{VICUNA}`, or a JSONL file: docs/duel.md")
+        raise UsageError(
+            f"`{source}`: there is no such file of labels to check a judge with",
+            hint=f"name `{VICUNA}`, or a JSONL file: docs/duel.md",
+        )
     chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
     return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
 

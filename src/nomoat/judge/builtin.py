@@ -8,7 +8,6 @@ usual ones exist it says "ours".
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import tarfile
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.engine.recorded import read_recorded
-from nomoat.judge.examples import asked, code_target
+from nomoat.judge import coding
+from nomoat.judge.examples import asked
 from nomoat.records import Example
 from nomoat.tasks import label_task_messages
 from nomoat.textfiles import read_jsonl
@@ -153,40 +153,6 @@ def _gsm8k(folder: Path) -> Iterator[Example]:
     shots = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in train)
     for line, row in read_jsonl(folder / "test.jsonl"):
         yield Example(id=str(line), messages=asked(f"{shots}Question: {row['question']}\nAnswer:"), target=row["answer"])
-
-
-def humaneval_rows(folder: Path) -> list[dict[str, Any]]:
-    """The data set's rows, its solutions with them."""
-    with gzip.open(folder / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
-
-
-def _humaneval(folder: Path) -> Iterator[Example]:
-    for row in humaneval_rows(folder):
-        text = (
-            "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
-            f"```\n{row['prompt'].strip()}\n```\n"
-        )
-        # The prompt goes before the answer: a model may leave out its imports and helpers. What the answer defines anew counts.
-        target = code_target(before=f"{row['prompt']}    pass\n", after=f"{row['test']}\ncheck({row['entry_point']})\n")
-        yield Example(id=row["task_id"].rpartition("/")[2], messages=asked(text), target=target)
-
-
-def _humaneval_base(folder: Path) -> Iterator[Example]:
-    for row in humaneval_rows(folder):
-        target = code_target(before=row["prompt"], after=f"{row['test']}\ncheck({row['entry_point']})\n", joined=True)
-        yield Example(id=row["task_id"].rpartition("/")[2], messages=asked(row["prompt"]), target=target)
-
-
-def _mbpp(folder: Path) -> Iterator[Example]:
-    for row in json.loads((folder / "sanitized-mbpp.json").read_text(encoding="utf-8")):
-        asserts = "\n".join(row["test_list"])
-        text = (
-            f"You are an expert Python programmer, and here is your task: {row['prompt']} Your code should pass these tests:\n\n"
-            f"{asserts}\n"
-        )
-        target = code_target(before="\n".join(row["test_imports"]), after=asserts)
-        yield Example(id=str(row["task_id"]), messages=asked(text), target=target)
 
 
 def _e2e_nlg(folder: Path) -> Iterator[Example]:
@@ -353,8 +319,19 @@ BUILT_IN = {
             language="en",
             num_examples=164,
             prompt_source="evalplus/evalplus, chat models; without its words put into the model's mouth",
-            read=_humaneval,
+            read=coding.humaneval,
             settings={"max_new_tokens": 768},
+        ),
+        BuiltIn(
+            name="humaneval-evalplus",
+            title="HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
+            dataset="humaneval",
+            metric="code",
+            language="en",
+            num_examples=164,
+            prompt_source="evalplus/evalplus, chat models, with its words put into the model's mouth",
+            read=coding.humaneval,
+            settings={"max_new_tokens": 768, "stop": ("\n```\n",), "answer_start": coding.EVALPLUS_START},
         ),
         BuiltIn(
             name="humaneval-base",
@@ -364,7 +341,7 @@ BUILT_IN = {
             language="en",
             num_examples=164,
             prompt_source=f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
-            read=_humaneval_base,
+            read=coding.humaneval_base,
             settings={
                 "chat": False,
                 "delimiter": " ",
@@ -395,7 +372,7 @@ BUILT_IN = {
             language="en",
             num_examples=427,
             prompt_source="Austin et al. 2021, no examples shown",
-            read=_mbpp,
+            read=coding.mbpp,
             settings={"max_new_tokens": 512},
         ),
         BuiltIn(

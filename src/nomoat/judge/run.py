@@ -18,6 +18,7 @@ from nomoat import responder as responders
 from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
+from nomoat.engine.remote import is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
@@ -205,9 +206,15 @@ class Asking:
             return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
         asked_as = self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
+        if self.suite.answer_start and is_remote(asked_as):
+            raise UnsupportedError(
+                f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
+                hint="ask models on this machine, or use another suite",
+            )
         if not self.suite.chat and not asked_as.startswith(tuple(f"{name}:" for name in CLOUD_PROVIDERS)):
             return Request(prompt=example.messages[-1].content, **common)
-        return Request(messages=(*self.histories.get(example.follows, ()), *example.messages), **common)
+        messages = (*self.histories.get(example.follows, ()), *example.messages)
+        return Request(messages=messages, answer_start=self.suite.answer_start, **common)
 
     def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
         """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
@@ -264,7 +271,10 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         tried |= {example.id for example in ready}
         for example, completion in _written(run, ready, len(answered)):
             answered[example.id] = completion
-            run.histories[example.id] = (*run.request(example).messages, Message(role="assistant", content=completion.text))
+            run.histories[example.id] = (
+                *run.request(example).messages,
+                Message(role="assistant", content=f"{run.suite.answer_start}{completion.text}"),
+            )
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
         _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
@@ -275,6 +285,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
 def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     """What each written answer is worth."""
     suite = run.suite
+    pairs = [(example, f"{suite.answer_start}{answer}") for example, answer in pairs]
     if run.writes_choices:
         return [choices.is_right(example, choices.written_choice(suite, example, answer)) for example, answer in pairs]
     if suite.metric == "judge":

@@ -31,7 +31,8 @@ Metric = Literal[
     "judged", "grade", "review", "recorded", "published",
 ]  # fmt: skip
 STORED_ONLY = ("review", "recorded", "published")  # scored by others: see recorded.py
-WRITABLE = tuple(metric for metric in get_args(Metric) if metric not in STORED_ONLY)  # what a suite's file may say
+BY_A_JUDGE = ("judged", "grade")  # what became of answers that a judge compared
+WRITABLE = tuple(metric for metric in get_args(Metric) if metric not in (*STORED_ONLY, *BY_A_JUDGE))  # what a suite's file may say
 WITHOUT_TARGET = ("json", "judge")  # a schema, or a judge, may be all there is
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
@@ -45,7 +46,8 @@ class Suite:
 
     `metric` is what an answer's score is: see `scorers.py`; "judge" answers can only be compared by a judge, "review" answers are
     stored, with what a judge wrote about them, in `folder`. Without `chat`, an example's text is given to a model as it is, no
-    template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be.
+    template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be. `answer_start` is put into the
+    model's mouth, and counts as the beginning of its answer: for models on this machine only.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Suite:
     chat: bool = True
     delimiter: str = ""
     per_token: bool = False
+    answer_start: str = ""
     schema: Mapping[str, Any] | None = None
     folder: Path | None = None
 
@@ -88,6 +91,7 @@ class Settings:
     chat: bool = True
     delimiter: str | None = None
     per_token: bool = False
+    answer_start: str = ""
     schema: str = ""
 
 
@@ -180,6 +184,7 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         "chat": suite.chat,
         "delimiter": suite.delimiter,
         "per_token": suite.per_token,
+        "answer_start": suite.answer_start,
     }
     with paths.whole_file(toml) as part:
         # A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
@@ -243,7 +248,7 @@ def _load_toml(path: Path) -> Suite:
     settings = _read_settings(path)
     jsonl = path.parent / (settings.examples or f"{path.stem}.jsonl")
     if not jsonl.exists():
-        raise DataError(f"`{path}` names examples in `{jsonl.name}`, and there is no such file")
+        raise DataError(f"`{path}` names examples in `{settings.examples or jsonl.name}`, and there is no such file")
     if settings.sha256 and paths.sha256_of(jsonl) != settings.sha256:
         raise BadFileError(
             f"`{jsonl}` is not the file that `{path.name}` describes: its sha256 differs",
@@ -281,6 +286,8 @@ def _read_settings(path: Path) -> Settings:
         raise DataError(
             f"`{path}`: shots is {settings.shots}, without a file they could come from", hint='write shots_from = "train.jsonl"'
         )
+    if settings.answer_start and not settings.chat:
+        raise DataError(f"`{path}`: answer_start is for conversations, and chat is false", hint="end the prompt with these words")
     if "{input}" not in settings.prompt:
         raise DataError(f"`{path}`: the prompt does not say where the example's text goes", hint="write {input} there")
     return settings
@@ -313,7 +320,7 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
         name=settings.name,
         metric=cast(Metric, metric),
         examples=examples,
-        sha256=digest_of(examples),
+        sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
         licence=settings.licence,
         source=settings.source,
@@ -324,6 +331,7 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
         chat=settings.chat,
         delimiter=delimiter,
         per_token=settings.per_token,
+        answer_start=settings.answer_start,
         schema=schema,
     )
 
@@ -362,7 +370,7 @@ def _built_in(suite: BuiltIn) -> Suite:
         name=suite.name,
         metric=cast(Metric, suite.metric),
         examples=examples,
-        sha256=digest_of(examples),
+        sha256=digest_of(examples, answer_start=suite.settings.get("answer_start", "")),
         title=suite.title,
         licence=facts.licence,
         source=facts.citation,

@@ -214,7 +214,7 @@ def _load_cloud(policy: Policy) -> Responder | None:
 def _texts(request: Request, continuations: Sequence[str]) -> tuple[str, str]:
     """All that would leave with a request, and the question in it, where a number may go on over two turns."""
     question = question_of(request)
-    everything = [question, *(message.content for message in request.messages), *request.stop, *continuations]
+    everything = [question, *(message.content for message in request.messages), *request.stop, request.answer_start, *continuations]
     return "\n\n".join(everything), question
 
 
