@@ -21,6 +21,8 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
         ("```python\nx = 1\n", "x = 1"),  # cut at the limit of new tokens
         ("```py\r\nx = 1\r\n```", "x = 1"),
         ("```python\ndef f():\n    return 1\n\nprint(f())\nassert f() == 2\n```", "def f():\n    return 1"),
+        ("```python\ndef f():\n    return 1\n\nprint(f())  # one,\n     two\n```", "def f():\n    return 1"),
+        ("```python\nimport math\n\ndef f():\n    return math.", "import math"),
         ("def f(:", "def f(:"),
     ],
 )

@@ -13,6 +13,7 @@ from nomoat.judge.examples import ANSWER
 from nomoat.records import Example
 
 FENCED = re.compile(r"^[ \t]*```[\w+.-]*[ \t]*\r?\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+MAX_LINES_LEFT_OUT = 200
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
@@ -26,7 +27,8 @@ def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[floa
 def code_in(answer: str) -> str:
     """The first fenced block of an answer, or all of it if there is none, without what only shows how to use it.
 
-    Left out are calls and asserts at the top level: an answer's own examples are not what was asked for, and may be wrong.
+    Left out are calls and asserts at the top level: an answer's own examples are not what was asked for, and may be wrong; and lines at
+    the end that are no Python.
     """
     found = FENCED.search(answer)
     return _without_examples(found[1] if found else answer)
@@ -38,9 +40,22 @@ def continued_code(answer: str) -> str:
 
 
 def _without_examples(code: str) -> str:
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = _parsed(code)
+    if tree is None:
         return code  # its test will say so
     kept = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Assert)]
     return ast.unparse(ast.Module(body=kept, type_ignores=[]))
+
+
+def _parsed(code: str) -> ast.Module | None:
+    """As many of the code's first lines as are Python: what stands below the function, or where the answer was cut, may be none.
+
+    Source: EvalPlus's sanitizer, which takes the longest run of lines that parses.
+    """
+    lines = code.splitlines(keepends=True)
+    for end in range(len(lines), max(0, len(lines) - MAX_LINES_LEFT_OUT), -1):
+        try:
+            return ast.parse("".join(lines[:end]))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return None
