@@ -27,8 +27,8 @@ def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[floa
 def code_in(answer: str) -> str:
     """The first fenced block of an answer, or all of it if there is none, without what only shows how to use it.
 
-    Left out are calls and asserts at the top level: an answer's own examples are not what was asked for, and may be wrong; and lines at
-    the end that are no Python.
+    Left out are lines at the end that are no Python, and calls and asserts at the top level: an answer's own examples are not what was
+    asked for, and may be wrong.
     """
     found = FENCED.search(answer)
     return _without_examples(found[1] if found else answer)
