@@ -318,7 +318,7 @@ BUILT_IN = {
             metric="code",
             language="en",
             num_examples=164,
-            prompt_source="evalplus/evalplus, chat models; without its words put into the model's mouth",
+            prompt_source="openai/simple-evals, humaneval_eval",
             read=coding.humaneval,
             settings={"max_new_tokens": 768},
         ),
@@ -330,7 +330,7 @@ BUILT_IN = {
             language="en",
             num_examples=164,
             prompt_source="evalplus/evalplus, chat models, with its words put into the model's mouth",
-            read=coding.humaneval,
+            read=coding.humaneval_evalplus,
             settings={"max_new_tokens": 768, "stop": ("\n```\n",), "answer_start": coding.EVALPLUS_START},
         ),
         BuiltIn(

@@ -11,6 +11,11 @@ from typing import Any
 from nomoat.judge.examples import asked, code_target
 from nomoat.records import Example
 
+SIMPLE_EVALS = (
+    "Read the following function signature and docstring, and fully implement the function described. "
+    "Your response should only contain the code for this function.\n"
+)
+EVALPLUS = "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
 # What EvalPlus puts into a chat model's mouth.
 EVALPLUS_START = (
     "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n```python\n"
@@ -24,15 +29,21 @@ def humaneval_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def humaneval(folder: Path) -> Iterator[Example]:
-    """Each function from its docstring, asked of a chat model in EvalPlus's words."""
+    """Each function from its docstring, asked of a chat model in the words of openai/simple-evals."""
     for row in humaneval_rows(folder):
-        text = (
-            "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
-            f"```\n{row['prompt'].strip()}\n```\n"
-        )
-        # The prompt goes before the answer: a model may leave out its imports and helpers. What the answer defines anew counts.
-        target = code_target(before=f"{row['prompt']}    pass\n", after=f"{row['test']}\ncheck({row['entry_point']})\n")
-        yield Example(id=row["task_id"].rpartition("/")[2], messages=asked(text), target=target)
+        yield _humaneval_example(row, f"{SIMPLE_EVALS}{row['prompt']}")
+
+
+def humaneval_evalplus(folder: Path) -> Iterator[Example]:
+    """The same in EvalPlus's words, which want the answer begun with EVALPLUS_START: without that, small models copy the question."""
+    for row in humaneval_rows(folder):
+        yield _humaneval_example(row, f"{EVALPLUS}\n```\n{row['prompt'].strip()}\n```\n")
+
+
+def _humaneval_example(row: dict[str, Any], text: str) -> Example:
+    # The prompt goes before the answer: a model may leave out its imports and helpers. What the answer defines anew counts.
+    target = code_target(before=f"{row['prompt']}    pass\n", after=f"{row['test']}\ncheck({row['entry_point']})\n")
+    return Example(id=row["task_id"].rpartition("/")[2], messages=asked(text), target=target)
 
 
 def humaneval_base(folder: Path) -> Iterator[Example]:
