@@ -52,6 +52,14 @@ def test_prompt_is_the_usual_one(name: str, example_id: str, text: str, target: 
 
 @pytest.mark.data
 @pytest.mark.usefixtures("mirror")
+@pytest.mark.parametrize(("name", "num_yes"), [("kobest-boolq", 705), ("kobest-wic", 615)])
+def test_yes_is_yes_in_whichever_case_the_table_writes_it(name: str, num_yes: int) -> None:
+    """The tables hold True, TRUE, False and FALSE; KoBEST's answers are balanced."""
+    assert sum(example.target == "예" for example in load_suite(name).examples) == num_yes
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("mirror")
 def test_second_turns_of_mt_bench_follow_the_first_ones() -> None:
     first, second = load_suite("mt-bench").examples[:2]
     assert (second.follows, second.group, first.group, first.follows) == (first.id, "81", "81", "")

@@ -59,9 +59,12 @@ def _plain_table(path: Path) -> list[dict[str, str]]:
 
 
 # ---------------------------------------------------------------- choosing
+KOREAN_ANSWERS = {"true": "예", "false": "아니오"}  # the tables write them in both cases
+
+
 def _kobest_boolq(folder: Path) -> Iterator[Example]:
     for row in _plain_table(folder / "BoolQ/test.tsv"):
-        target = "예" if row["Answer"] == "True" else "아니오"
+        target = KOREAN_ANSWERS[row["Answer"].lower()]
         text = f"{row['Text']} 질문: {row['Question']} 답변:"
         yield Example(id=row["ID"], messages=asked(text), target=target, choices=("아니오", "예"))
 
@@ -77,7 +80,7 @@ def _kobest_copa(folder: Path) -> Iterator[Example]:
 def _kobest_wic(folder: Path) -> Iterator[Example]:
     for row in _plain_table(folder / "WiC/test.tsv"):
         text = f"문장1: {row['SENTENCE1']} 문장2: {row['SENTENCE2']} 두 문장에서 {row['Target']}가 같은 뜻으로 쓰였나?"
-        target = "예" if row["ANSWER"] == "True" else "아니오"
+        target = KOREAN_ANSWERS[row["ANSWER"].lower()]
         yield Example(id=row["ID"], messages=asked(text), target=target, choices=("아니오", "예"))
 
 
