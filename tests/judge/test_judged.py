@@ -16,6 +16,7 @@ from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_duels, run_judged_table
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
+from nomoat.judge.report import write_duel_report
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
@@ -114,10 +115,18 @@ def test_judged_duel_counts_wins_in_both_orders_and_names_the_judge() -> None:
     assert (verdict.metric, verdict.wins, verdict.ties, verdict.losses, verdict.winner) == ("judged", 12, 8, 0, "left")
     assert (verdict.left.score, verdict.right.score) == (0.8, 0.2)
     assert verdict.notes[0] == (
-        "judged by `judge`, by what it wrote; at a cost of $0.0000. A judge is a model: it has tastes of its own"
+        "judged by `judge`, by what it wrote; at a cost of $0.00. A judge is a model: it has tastes of its own"
     )
     assert "both orders gave the same verdict in 20 of 20 = 100 % [84, 100]" in verdict.notes[1]
     assert "this judge's agreement with labels was never measured: `--judge-check vicuna80` does" in verdict.notes
+
+
+def test_report_of_a_judged_duel_has_the_bar_and_no_plot_of_three_points(tmp_path: Path) -> None:
+    judge = Responder("judge", Scripted(likes_good))
+    write_duel_report(run_judged_duel(side("left", range(12), 20), side("right", [], 20), suite_of(20), judge), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The difference, left minus right" in page
+    assert "Item by item" not in page
 
 
 def test_judged_table_rates_each_model_by_the_pairs_it_won() -> None:

@@ -9,7 +9,7 @@ from itertools import combinations
 from nomoat.asking.spending import STORED
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
-from nomoat.judge import agreement
+from nomoat.judge import agreement, wording
 from nomoat.judge.duel import corrected, share_of
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, drawn, opened, opened_store
@@ -259,6 +259,6 @@ def _pair_notes(judging: Judge, read: Sequence[PairVerdict]) -> tuple[str, ...]:
 def _judge_note(judging: Judge, did: str) -> str:
     unwritten = "by the likeliest grade" if did == "graded" else "by what its verdicts' likelihoods lean to over both orders"
     how = "by what it wrote" if judging.writes else f"{unwritten}, without an explanation"
-    cost = "its cost is not known" if judging.cost_usd is None else f"at a cost of ${judging.cost_usd:,.4f}"
+    cost = "its cost is not known" if judging.cost_usd is None else f"at a cost of {wording.render_usd(judging.cost_usd)}"
     sent = f", {judging.num_bytes_out:,} bytes sent out" if judging.num_bytes_out else ""
     return f"{did} by `{judging.model.ref}`, {how}; {cost}{sent}. A judge is a model: it has tastes of its own"

@@ -203,7 +203,7 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
             "together, so the duel may stop wherever it leaves 0."
         )
         shown.append(("While it went on", plots.sequence_svg(verdict.looks, scale=scale, rope=verdict.rope, title=words), words))
-    if not wording.is_right_or_wrong(metric):
+    if not wording.is_right_or_wrong(metric) and metric != "judged":  # won, tied or lost: the bar of all items says that
         words = (
             "Each dot is an item: left score across, right score up. Below the line the left side is better, above it the right one."
         )

@@ -105,12 +105,12 @@ def render_latency(side: Side) -> str:
 
 def render_cost(side: Side) -> str:
     """US dollars for 1,000 answers."""
-    return _render_usd(side.cost_usd_per_1000)
+    return render_usd(side.cost_usd_per_1000)
 
 
 def render_total_cost(side: Side) -> str:
     """US dollars for all answers of the run, those paid for before included."""
-    return _render_usd(side.cost_usd)
+    return render_usd(side.cost_usd)
 
 
 def render_speed(side: Side) -> str:
@@ -196,7 +196,7 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' if count != 1 else ''}"
 
 
-def _render_usd(dollars: float | None) -> str:
+def render_usd(dollars: float | None) -> str:
     """A price people can compare: small ones get the digits they need."""
     if dollars is None:
         return "not known"
