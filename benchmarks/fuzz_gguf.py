@@ -4,45 +4,27 @@
 
 Whole files of five small models are truncated, get bits flipped, sizes that lie, tensors that are moved, renamed, reshaped or
 retyped, and metadata that is missing, of another type, out of range, or nonsense (vocabulary, merges, scores and template included).
-A case is made from its number and the seed alone. The process that tries it may not grow by more than 512 MB in a case. What Python
-and numpy allocate for a file is traced, and may be four times the file and 2 MB where it is refused. A finding is anything but an
-error of nomoat's own or a model: another exception, a crash, more than a second of CPU until it is refused, more than 20 s, or more
-memory. Exit code 1 if there are findings.
+What is a finding, and how cases are tried: `fuzzing.py`. Exit code 1 if there are findings.
 
 Not covered: weights whose values are changed and stay numbers, which no reader can know; templates that compute for ever.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import faulthandler
-import json
-import os
+import functools
 import random
-import resource
-import shutil
 import struct
-import subprocess
 import sys
-import tempfile
-import time
-import traceback
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import fuzzing
 import gguf
 import numpy as np
+from fuzzing import Files, Fuzzer
 
-LIMIT_SECONDS = 1.0
-HANG_SECONDS = 20
-GROWTH_BYTES = 512_000_000
-MEMORY_FACTOR, MEMORY_ALLOWANCE_BYTES = 4, 2_000_000
-CASES_A_PROCESS = 500  # OpenVINO keeps a part of what each model took
-RUN_EVERY = 10  # of the models that came of it, every tenth also answers
+NAME = "case.gguf"
 EXTREMES = (0, 1, 2, 31, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 NONSENSE = (
     0, -1, 1, 2, 3, 7, 2**31, 2**32 - 1, 2**63, 0.0, -1.5, 1e-30, 1e30, float("nan"), float("inf"), True, False, "", "llama",
@@ -130,6 +112,7 @@ def matrix(rows: int, columns: int, kind: gguf.GGMLQuantizationType, chance: np.
     return (columns, rows), int(kind), np.ascontiguousarray(content).tobytes()
 
 
+@functools.cache
 def whole_models() -> list[Model]:
     """Five small models: their architectures, types, tokenizers and position schemes between them cover the importer."""
     kinds = gguf.GGMLQuantizationType
@@ -206,16 +189,16 @@ def bytelevel(pre: str) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- damage
-def damaged(number: int, seed: int, models: list[Model]) -> tuple[str, bytes]:
+def damaged(number: int, seed: int) -> tuple[str, Files]:
     """(what was done, the file) of a case."""
     chance = random.Random(f"{seed}/{number}")
-    source = chance.choice(models)
+    source = chance.choice(whole_models())
     model = Model(dict(source.metadata), dict(source.tensors))
     kind = chance.choice(list(DAMAGES))
     try:
-        return kind, DAMAGES[kind](model, chance)
+        return kind, {NAME: DAMAGES[kind](model, chance)}
     except (struct.error, OverflowError):  # a value that no GGUF can hold
-        return "bits", flip(model, chance)
+        return "bits", {NAME: flip(model, chance)}
 
 
 def truncate(model: Model, chance: random.Random) -> bytes:
@@ -331,129 +314,14 @@ DAMAGES: dict[str, Callable[[Model, random.Random], bytes]] = {
 }
 
 
-# ---------------------------------------------------------------- trial
-def try_file(path: Path, *, run: bool) -> str:
-    """What became of a file: "refused", "imported" or "answered". Anything but nomoat's own errors comes through."""
-    from nomoat import paths
-    from nomoat.engine import importer
-    from nomoat.engine.openvino import OpenVINOEngine
-    from nomoat.errors import NomoatError
-    from nomoat.records import Message, Request
-
-    try:
-        folder = importer.import_gguf(path)
-    except NomoatError:
-        return "refused"
-    try:
-        engine = OpenVINOEngine(folder)
-        for request in (Request(prompt="hello"), Request(messages=(Message(role="user", content="hello"),))):
-            try:
-                engine.tokenizer.prompt_ids(request)
-                if run:
-                    engine.score(request, ["hell"])
-            except NomoatError:
-                continue
-        engine.close()
-    finally:
-        shutil.rmtree(paths.cache())
-    return "answered" if run else "imported"
-
-
-def work(first: int, count: int, seed: int, note: Path) -> None:
-    """Try cases in this process, and print a line of JSON for each finding and one for the whole."""
-    models = whole_models()
-    path = note.with_name("case.gguf")
-    path.write_bytes(models[0].write())
-    assert try_file(path, run=True) == "answered"  # every library is loaded before memory is measured
-    tracemalloc.start()
-    outcomes: collections.Counter[str] = collections.Counter()
-    slowest, largest = 0.0, 0.0
-    for number in range(first, first + count):
-        note.write_text(str(number))
-        kind, content = damaged(number, seed, models)
-        path.write_bytes(content)
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + GROWTH_BYTES, resource.RLIM_INFINITY))
-        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-        tracemalloc.reset_peak()
-        before, started = tracemalloc.get_traced_memory()[0], time.process_time()
-        try:
-            outcome = try_file(path, run=number % RUN_EVERY == 0)
-        except BaseException as exc:  # noqa: BLE001 - this is what is looked for
-            outcome = "finding"
-            where = traceback.extract_tb(exc.__traceback__)[-1]
-            finding(number, kind, f"{type(exc).__name__}: {str(exc)[:300]} ({Path(where.filename).name}:{where.lineno})")
-        seconds, grown = time.process_time() - started, tracemalloc.get_traced_memory()[1] - before
-        faulthandler.cancel_dump_traceback_later()
-        outcomes[f"{kind}: {outcome}"] += 1
-        if outcome == "refused":
-            slowest, largest = max(slowest, seconds), max(largest, grown / (MEMORY_FACTOR * len(content) + MEMORY_ALLOWANCE_BYTES))
-            if seconds > LIMIT_SECONDS:
-                finding(number, kind, f"{seconds:.1f} s of CPU until it was refused")
-            if grown > MEMORY_FACTOR * len(content) + MEMORY_ALLOWANCE_BYTES:
-                finding(number, kind, f"{grown:,} bytes allocated for a file of {len(content):,}")
-    print(json.dumps({"outcomes": outcomes, "slowest_seconds": slowest, "memory_of_allowed": largest}), flush=True)
-
-
-def finding(number: int, kind: str, what: str) -> None:
-    print(json.dumps({"case": number, "damage": kind, "what": what}), flush=True)
-
-
-def fuzz(first: int, count: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(facts, findings) of the cases from `first` on. A case that ends its process is a finding; the next process goes on after it."""
-    findings: list[dict[str, Any]] = []
-    outcomes: collections.Counter[str] = collections.Counter()
-    slowest = largest = 0.0
-    at, end = first, first + count
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"NOMOAT_HOME": folder + "/home", "NOMOAT_OFFLINE": "1", "NOMOAT_THREADS": "1"}
-        note = Path(folder) / "case"
-        while at < end:
-            part = min(end - at, CASES_A_PROCESS)
-            command = [sys.executable, __file__, "--worker", "--first", str(at), "--cases", str(part), "--seed", str(seed)]
-            done = subprocess.run([*command, "--note", str(note)], env=environment, capture_output=True, text=True, check=False)
-            for line in done.stdout.splitlines():
-                row = json.loads(line)
-                if "case" in row:
-                    findings.append(row)
-                else:
-                    outcomes.update(row["outcomes"])
-                    slowest, largest = max(slowest, row["slowest_seconds"]), max(largest, row["memory_of_allowed"])
-            if done.returncode == 0:
-                at += part
-                continue
-            if not note.exists():
-                raise RuntimeError(done.stderr)
-            broken = int(note.read_text())
-            what = f"the process ended with {done.returncode}: {done.stderr.strip()[-600:]}"
-            findings.append({"case": broken, "damage": damaged(broken, seed, whole_models())[0], "what": what})
-            at = broken + 1
-    facts = {"cases": count, "seed": seed, "first": first, "findings": len(findings), "slowest_refusal_cpu_seconds": round(slowest, 3),
-             "largest_memory_of_allowed": round(largest, 3), "outcomes": dict(sorted(outcomes.items()))}  # fmt: skip
-    return facts, findings
-
-
-def main() -> int:
-    """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=20000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--note", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        work(arguments.first, arguments.cases, arguments.seed, arguments.note)
-        return 0
-    facts, findings = fuzz(arguments.first, arguments.cases, arguments.seed)
-    for row in findings:
-        print(f"case {row['case']} ({row['damage']}): {row['what']}", file=sys.stderr)
-    print(json.dumps(facts, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({**facts, "found": findings}, indent=1) + "\n", encoding="utf-8")
-    return 1 if findings else 0
-
+GGUF = Fuzzer(
+    script=__file__,
+    description=__doc__ or "",
+    cases=20000,
+    model=NAME,
+    whole=lambda: {NAME: whole_models()[0].write()},
+    damaged=damaged,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzzing.main(GGUF))

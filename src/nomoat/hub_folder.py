@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 from nomoat.errors import BadFileError
@@ -13,6 +15,19 @@ WEIGHTS = "model.safetensors"  # in one
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
 WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
+
+
+def read_object(path: Path, *, shown: str | None = None) -> dict[str, Any]:
+    """The object a JSON file holds. `shown`: what errors call the file. Raises BadFileError."""
+    name = shown or str(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # halves of characters can be written with escapes, and nowhere else
+    except (OSError, ValueError, RecursionError) as exc:
+        raise BadFileError(f"`{name}` cannot be read: {exc}", hint="download it again, or another copy of this model") from exc
+    if not isinstance(content, dict):
+        raise BadFileError(f"`{name}` holds no JSON object", hint="download it again, or another copy of this model")
+    return content
 
 
 def weight_names(index: dict[str, Any]) -> list[str]:

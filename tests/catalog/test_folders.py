@@ -190,7 +190,7 @@ def test_without_a_network_nothing_is_left(hub: Any, monkeypatch: pytest.MonkeyP
     [
         ("config.json", b"<html>log in", ChecksumError, "`hf:owner/repo/config.json` is not a JSON file: it begins with b'<htm'"),
         ("model.safetensors", b"<html>log in first", ChecksumError, "is not a safetensors file: it begins with b'<htm'"),
-        ("config.json", b'{"model_type": ', BadFileError, "`hf:owner/repo/config.json` is not whole JSON"),
+        ("config.json", b'{"model_type": ', BadFileError, "`hf:owner/repo/config.json` cannot be read: "),
         ("config.json", b"[]", BadFileError, "`hf:owner/repo/config.json` holds no JSON object"),
         ("tokenizer.json", None, UnsupportedError, "`hf:owner/repo` holds no tokenizer that nomoat can read"),
         ("model.safetensors", None, UnsupportedError, "`hf:owner/repo` holds no `model.safetensors`"),

@@ -156,6 +156,60 @@ def test_cut_weights_are_refused(tmp_path: Path) -> None:
         importer.import_gguf(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": "many"}, "config.json says `num_attention_heads` = 'many', which is not a number"),
+        ({"hidden_size": True}, "config.json says `hidden_size` = True, which is not a number"),
+        ({"head_dim": 1e300}, "config.json says `head_dim` = 1e+300, which is not a number"),
+        ({"tie_word_embeddings": "no"}, "config.json says `tie_word_embeddings` = 'no', which is not true or false"),
+        ({"rope_parameters": [3]}, "config.json says `rope_parameters` = [3], which is not an object"),
+        ({"rope_parameters": {"factor": []}}, "config.json says `factor` = [], which is not a number"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "config.json scales positions as `linear` and says no `factor`"),
+        ({"num_hidden_layers": 10**9}, "`FOLDER/config.json` says 1000000000 layers of 21 tensors"),
+        ({"num_hidden_layers": None}, "`FOLDER/config.json` says None layers of 21 tensors"),
+    ],
+)
+def test_values_of_another_kind_or_size_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, **changes)
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.message == message.replace("FOLDER", str(folder))
+
+
+def test_factors_of_heads_a_billion_wide_are_not_made(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    edit(folder, head_dim=10**9, rope_parameters={"rope_type": "llama3", "factor": 2.0})
+    with pytest.raises(BadFileError, match="says that heads are 1,000,000,000 wide"):
+        importer.import_gguf(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a": "\\ud800"}', b"\xff", b"[]"])
+def test_json_that_cannot_be_read_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / name).write_bytes(content)
+    with pytest.raises(BadFileError, match=rf"^`{folder / name}` (cannot be read: .*|holds no JSON object)$"):
+        importer.import_gguf(folder)
+
+
+def test_a_header_of_lists_in_lists_is_refused(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    header = b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(BadFileError, match=r"is not a whole safetensors file: its header is damaged"):
+        importer.import_gguf(folder)
+
+
+def test_a_tensor_of_no_dimensions_is_refused_by_name(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), "model.norm.weight": torch.tensor(1.0)}, path)
+    with pytest.raises(BadFileError, match=r"holds a single number as `model\.norm\.weight`"):
+        importer.import_gguf(folder)
+
+
 # ---------------------------------------------------------------- tokenizers
 TEXTS = [
     "", "the hello", " 두 칸  띄움", "Hello  world\n\n\tdef f(a):  # 주석", "<|im_start|>user\n안녕?<|im_end|>",
@@ -236,3 +290,50 @@ def test_a_folder_must_say_what_ends_a_text(tmp_path: Path) -> None:
     edit(folder, eos_token_id=None)
     with pytest.raises(BadFileError, match="does not say which token ends a text"):
         folder_tokenizer.read(folder)
+
+
+def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, eos_token_id=[2, -1, 10**6, 2**70], bos_token_id=2**70)
+    words = folder_tokenizer.read(folder)
+    assert (words.special.eos_id, words.special.bos_id) == (2, 1)  # the tokenizer's settings name a beginning, too
+    assert 10**6 not in words.special.stop_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer_config.json", {"eos_token": 3}, "`eos_token` in the settings of `FOLDER` is not what it should be"),
+        ("tokenizer_config.json", {"chat_template": [3]}, "`chat_template` in the settings of `FOLDER` is not what it should be"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "`added_tokens_decoder` in the settings of `FOLDER` is not"),
+        ("config.json", {"eos_token_id": "2"}, "`eos_token_id` in the settings of `FOLDER` is not what it should be"),
+        ("vocab.json", {"a": 0, "b": 2}, "`FOLDER/vocab.json` does not number its tokens from 0 on, each once"),
+        ("vocab.json", {"a": 0, "b": "1"}, "`FOLDER/vocab.json` does not number its tokens from 0 on, each once"),
+        ("added_tokens.json", {"<new>": 1.5}, "`FOLDER/added_tokens.json` does not number its tokens"),
+    ],
+)
+def test_a_tokenizer_s_files_of_another_kind_are_named(name: str, content: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
+    (tmp_path / "merges.txt").write_text("\n".join(MERGES))
+    base(tmp_path, eos_token_id=0)
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(BadFileError) as caught:
+        folder_tokenizer.read(tmp_path)
+    assert caught.value.message.startswith(message.replace("FOLDER", str(tmp_path)))
+
+
+def test_texts_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(BadFileError, match=r"chat_template\.jinja` cannot be read"):
+        folder_tokenizer.read(folder)
+
+
+def test_a_piece_of_a_hundred_thousand_letters_is_refused_at_once(tmp_path: Path) -> None:
+    """Cut in every place it would be five billion letters."""
+    facts = {
+        "model": "llama", "tokens": ["<unk>", "</s>", "a" * 100_000], "scores": [0.0, 0.0, 0.0], "token_type": [2, 3, 1],
+        "eos_token_id": 1,
+    }  # fmt: skip
+    with pytest.raises(BadFileError, match="has a piece of 100,000 letters"):
+        tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})

@@ -8,7 +8,6 @@ What this does not cover: servers and mirrors that name no commits, and change b
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from nomoat import paths
 from nomoat.catalog.fetch import Progress, fetch
 from nomoat.catalog.http import NotThereError
 from nomoat.errors import BadFileError, DownloadError, UnsupportedError
-from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, weight_names
+from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 from nomoat.records import Source
 
 STAGE, ORIGIN = ".pull", ".origin"
@@ -108,13 +107,7 @@ class _Gathering:
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the stage. Raises BadFileError."""
-        try:
-            content = json.loads((self.stage / name).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as exc:
-            raise BadFileError(f"`hf:{self.repo}/{name}` is not whole JSON: {exc}", hint="try another copy of this model") from exc
-        if not isinstance(content, dict):
-            raise BadFileError(f"`hf:{self.repo}/{name}` holds no JSON object", hint="try another copy of this model")
-        return content
+        return read_object(self.stage / name, shown=f"hf:{self.repo}/{name}")
 
 
 def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:

@@ -150,6 +150,60 @@ FAMILIES = {
 
 
 # ---------------------------------------------------------------- config.json -> metadata
+MAX_NUMBER, MAX_HEAD_DIM = 1e15, 65536
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
+
+
+# what values are, wherever in `config.json` a key stands
+KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+    "a number": (_is_number, (
+        "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "d_model", "head_dim", "num_kv_heads",
+        "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
+        "ffn_dim", "rotary_dim",
+        "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx",
+        "sliding_window", "sliding_window_pattern", "vocab_size", "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta",
+        "rotary_emb_base", "partial_rotary_factor", "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping",
+        "final_logit_softcapping", "rope_local_base_freq", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow",
+        "attention_factor", "alibi_bias_max", "clip_qkv",
+    )),
+    "true or false": (lambda value: isinstance(value, bool), (
+        "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
+        "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi",
+    )),
+    "a text": (lambda value: isinstance(value, str), (
+        "model_type", "hidden_activation", "hidden_act", "activation_function", "activation", "rope_type", "type",
+    )),
+    "an object": (lambda value: isinstance(value, dict), (
+        "rope_parameters", "rope_scaling", "attn_config", "full_attention", "sliding_attention", "text_config",
+    )),
+    "a list": (lambda value: isinstance(value, list), ("layer_types",)),
+    "a list of numbers": (lambda value: isinstance(value, list) and all(map(_is_number, value)), ("short_factor", "long_factor")),
+}  # fmt: skip
+NESTED = KINDS["an object"][1]
+
+
+def require_kinds(config: Config, *, levels: int = 3) -> None:
+    """Raise BadFileError for a value of `config.json` that is of another kind than its key is; null is as good as none.
+
+    So many `levels` of objects in objects are looked into: nobody reads further ones.
+    """
+    for kind, (is_so, names) in KINDS.items():
+        for name in names:
+            value = config.get(name)
+            if value is not None and not is_so(value):
+                raise BadFileError(f"config.json says `{name}` = {_shown(value)}, which is not {kind}", hint="download it again")
+    for name in NESTED if levels > 1 else ():
+        require_kinds(config.get(name) or {}, levels=levels - 1)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
 def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     """The metadata a GGUF file of this model would hold. Raises UnsupportedError for variants that would be answered wrongly."""
     arch = architectures.find(family.arch)
@@ -174,8 +228,8 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     keys["rope.dimension_count"] = config.get("rotary_dim") or (int(_head_dim(config) * share) if share else None)
     keys |= _scaling_keys(config, rope)
     if arch.local_rope_base:
-        local = (config.get("rope_parameters") or {}).get("sliding_attention", {}).get("rope_theta")
-        keys["rope.freq_base_swa"] = float(local or config.get("rope_local_base_freq") or arch.local_rope_base)
+        local = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
+        keys["rope.freq_base_swa"] = float(local.get("rope_theta") or config.get("rope_local_base_freq") or arch.local_rope_base)
     if len(arch.windowed) > 1:
         layers = config.get("layer_types") or []
         period = layers.index("full_attention") + 1 if "full_attention" in layers else config.get("sliding_window_pattern")
@@ -216,20 +270,29 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
     if kind in ("default", "llama3"):
         return {}
     if kind == "linear":
-        return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
+        return {"rope.scaling.type": kind, "rope.scaling.factor": float(_needed(rope, "factor"))}
     if kind in ("longrope", "su"):
         first, longest = _first_context(config, rope), _longest(config)
+        if first < 2:
+            raise BadFileError(f"config.json says that positions were stretched from {first}", hint="download it again")
         stretched = (1 + math.log(max(longest / first, 1.0)) / math.log(first)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
     if kind != "yarn" or odd or rope.get("truncate") is False:
         raise UnsupportedError(f"this model scales its positions (`{' '.join([kind, *odd])}`), which nomoat cannot do yet")
     turns = {f"rope.scaling.yarn_{name}": float(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
-    return {**keys, "rope.scaling.factor": float(rope["factor"]), **turns}
+    return {**keys, "rope.scaling.factor": float(_needed(rope, "factor")), **turns}
 
 
 def _scaling(rope: Config) -> str:
     return str(rope.get("rope_type") or rope.get("type") or "default")
+
+
+def _needed(rope: Config, key: str) -> Any:
+    """A value that this way of scaling has to have."""
+    if not rope.get(key):
+        raise BadFileError(f"config.json scales positions as `{_scaling(rope)}` and says no `{key}`", hint="download it again")
+    return rope[key]
 
 
 def _first_context(config: Config, rope: Config) -> int:
@@ -245,7 +308,7 @@ def scaling_tensors(config: Config) -> dict[str, FloatArray]:
     if _scaling(rope) == "llama3":
         return {"rope_freqs.weight": _llama3_factors(rope, _head_dim(config))}
     if _scaling(rope) in ("longrope", "su"):
-        return {f"rope_factors_{name}.weight": np.asarray(rope[f"{name}_factor"], np.float32) for name in ("short", "long")}
+        return {f"rope_factors_{name}.weight": np.asarray(_needed(rope, f"{name}_factor"), np.float32) for name in ("short", "long")}
     return {}
 
 
@@ -264,11 +327,15 @@ def _context_tokens(config: Config, arch: architectures.Architecture) -> int:
 
 def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> FloatArray:
     """What each pair's frequency is divided by, [D / 2]. Source: transformers' modeling_rope_utils.py."""
-    context, low, high = (float(rope[key]) for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
-    inverse = 1 / float(rope["rope_theta"]) ** (np.arange(0, head_dim, 2) / head_dim)
-    turns = context * inverse / (2 * np.pi)
-    smooth = np.clip((turns - low) / (high - low), 0, 1)
-    return np.asarray(1 / ((1 - smooth) / float(rope["factor"]) + smooth), np.float32)
+    if not 0 < head_dim <= MAX_HEAD_DIM:
+        raise BadFileError(f"config.json says that heads are {head_dim:,} wide", hint="download it again")
+    needed = ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor", "rope_theta", "factor")
+    context, low, high, base, factor = (float(_needed(rope, key)) for key in needed)
+    with np.errstate(all="ignore"):  # numbers that make no sense become factors that are none, which whoever reads them refuses
+        inverse = 1 / base ** (np.arange(0, head_dim, 2) / head_dim)
+        turns = context * inverse / (2 * np.pi)
+        smooth = np.clip((turns - low) / np.float64(high - low), 0, 1)
+        return np.asarray(1 / ((1 - smooth) / factor + smooth), np.float32)
 
 
 def opt_name(name: str) -> str | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ from typing import Any
 from nomoat.engine import tokenizer
 from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer
 from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.hub_folder import read_object
 
 UNIGRAM = 1  # SentencePiece's number for it
+MAX_TOKENS = 2**31
 
 
 def read(folder: Path) -> Tokenizer:
     """The tokenizer with its special tokens and chat template. Raises BadFileError, UnsupportedError."""
-    said = {**_json(folder / "config.json"), **_json(folder / "generation_config.json")}
-    said = {**(said.get("text_config") or {}), **said}
-    settings = _json(folder / "tokenizer_config.json")
+    said, settings = _said(folder), _json(folder / "tokenizer_config.json")
+    _require_kinds(folder, said, settings)
     if (folder / "tokenizer.json").is_file():
         return _from_json(folder, said, settings)
     if (folder / "tokenizer.model").is_file():
@@ -31,8 +31,13 @@ def read(folder: Path) -> Tokenizer:
         raise BadFileError(
             f"`{folder}` holds no tokenizer", hint="it needs `tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`"
         )
-    _add_tokens(facts, _json(folder / "added_tokens.json"), settings)
-    facts["bos_token_id"], (facts["eos_token_id"], *more) = _ends(facts["tokens"].index, said, settings)
+    added = _json(folder / "added_tokens.json")
+    if not all(type(at) is int for at in added.values()):
+        raise BadFileError(f"`{folder / 'added_tokens.json'}` does not number its tokens", hint="download it again")
+    _add_tokens(facts, added, settings)
+    places = {token: at for at, token in reversed(list(enumerate(facts["tokens"])))}
+    numbers = range(len(facts["tokens"]))
+    facts["bos_token_id"], (facts["eos_token_id"], *more) = _ends(places.get, numbers.__contains__, said, settings)
     if "add_bos_token" in settings:
         facts["add_bos_token"] = settings["add_bos_token"]
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
@@ -53,13 +58,10 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     backend.no_truncation()
     backend.no_padding()
 
-    def id_of(token: str) -> int:
-        found = backend.token_to_id(token)
-        if found is None:
-            raise ValueError(token)
-        return int(found)
+    def is_token(number: int) -> bool:
+        return 0 <= number < MAX_TOKENS and backend.id_to_token(number) is not None
 
-    bos_id, eos_ids = _ends(id_of, said, settings)
+    bos_id, eos_ids = _ends(backend.token_to_id, is_token, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],
@@ -69,18 +71,17 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     return Tokenizer(backend, special, _chat_template(folder, settings))
 
 
-def _ends(id_of: Any, said: dict[str, Any], settings: dict[str, Any]) -> tuple[int | None, list[int]]:
-    """The token that begins a text, if there is one, and those that end one. `id_of` raises ValueError for what is no token."""
+def _ends(
+    id_of: Callable[[str], int | None], is_token: Callable[[int], bool], said: dict[str, Any], settings: dict[str, Any]
+) -> tuple[int | None, list[int]]:
+    """The token that begins a text, if there is one, and those that end one. What is no token of this vocabulary is left out."""
 
     def ids(name: str) -> list[int]:
-        value = said.get(f"{name}_id")
-        found = list(value) if isinstance(value, list) else [] if value is None else [int(value)]
-        text = settings.get(name)
+        value, text = said.get(f"{name}_id"), settings.get(name)
+        found = value if isinstance(value, list) else [value]
         text = text.get("content") if isinstance(text, dict) else text
-        try:
-            return list(dict.fromkeys([*found, id_of(text)] if text else found))
-        except ValueError:
-            return found
+        named = id_of(text) if text else None
+        return list(dict.fromkeys(number for number in (*found, named) if number is not None and is_token(number)))
 
     begin, end = ids("bos_token"), ids("eos_token")
     if not end:
@@ -91,20 +92,20 @@ def _ends(id_of: Any, said: dict[str, Any], settings: dict[str, Any]) -> tuple[i
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return _text(file)
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, by name
-        template = next((each["template"] for each in template if each.get("name") == "default"), None)
+        template = next((each.get("template") for each in template if each.get("name") == "default"), None)
     return template
 
 
 def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str, Any]) -> None:
     """Put tokens that were added to a vocabulary later behind it, and mark the special ones, old and new."""
-    decoder = settings.get("added_tokens_decoder", {})
+    decoder = settings.get("added_tokens_decoder") or {}
     known = {str(each["content"]): (int(at), bool(each.get("special"))) for at, each in decoder.items()}
     special = {"bos_token", "eos_token", "unk_token", "pad_token"}
     texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in special}
-    for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: int(pair[1])):
+    for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: pair[1]):
         if at > len(facts["tokens"]):
             raise BadFileError(f"the token `{token}` has the number {at}, and there are {len(facts['tokens'])} before it")
         if at == len(facts["tokens"]):
@@ -119,8 +120,12 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
 
 def _bpe_facts(folder: Path) -> dict[str, Any]:
     """GPT-2's files: GPT-2, GPT-J, OPT."""
-    tokens = [token for token, _ in sorted(_json(folder / "vocab.json").items(), key=lambda pair: int(pair[1]))]
-    merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    vocabulary = _json(folder / "vocab.json")
+    places = {at: token for token, at in vocabulary.items() if type(at) is int}
+    if sorted(places) != list(range(len(vocabulary))):
+        raise BadFileError(f"`{folder / 'vocab.json'}` does not number its tokens from 0 on, each once", hint="download it again")
+    tokens = [places[at] for at in range(len(places))]
+    merges = _text(folder / "merges.txt").splitlines()
     return {
         "model": "gpt2",
         "pre": "gpt-2",
@@ -177,14 +182,53 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
         yield field, data[at - size : at]
 
 
+def _said(folder: Path) -> dict[str, Any]:
+    """What the model's own settings say, the part that writes text included."""
+    said = {**_json(folder / "config.json"), **_json(folder / "generation_config.json")}
+    inner = said.get("text_config")
+    return {**(inner if isinstance(inner, dict) else {}), **said}
+
+
+def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise BadFileError for a value that is of another kind than the format gives it; null is as good as none."""
+    checks = [
+        *((said, f"{name}_token_id", _is_number_or_numbers) for name in ("bos", "eos")),
+        *((settings, f"{name}_token", _is_token) for name in ("bos", "eos", "unk", "pad")),
+        (settings, "add_bos_token", lambda value: isinstance(value, bool)),
+        (settings, "chat_template", lambda value: isinstance(value, str) or _are_templates(value)),
+        (settings, "added_tokens_decoder", _is_decoder),
+    ]
+    for facts, key, is_so in checks:
+        if facts.get(key) is not None and not is_so(facts[key]):
+            raise BadFileError(f"`{key}` in the settings of `{folder}` is not what it should be", hint="download it again")
+
+
+def _is_number_or_numbers(value: Any) -> bool:
+    return all(type(number) is int for number in (value if isinstance(value, list) else [value]))
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value.get("content") if isinstance(value, dict) else value, str)
+
+
+def _are_templates(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) and isinstance(each.get("template"), str | None) for each in value)
+
+
+def _is_decoder(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        at.isdecimal() and len(at) < 10 and isinstance(each, dict) and isinstance(each.get("content"), str)
+        for at, each in value.items()
+    )
+
+
 def _json(path: Path) -> dict[str, Any]:
     """An object; empty where there is no such file."""
-    if not path.is_file():
-        return {}
+    return read_object(path) if path.is_file() else {}
+
+
+def _text(path: Path) -> str:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
         raise BadFileError(f"`{path}` cannot be read: {exc}", hint="download it again") from exc
-    if not isinstance(content, dict):
-        raise BadFileError(f"`{path}` holds no JSON object", hint="download it again")
-    return content

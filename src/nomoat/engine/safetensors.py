@@ -16,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
-from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, scaling_tensors
+from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, Tensor
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, weight_names
+from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_LAYERS = 1000
 # what old checkpoints keep beside their weights: masks and rotation tables
 NOT_WEIGHTS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
 
@@ -52,7 +53,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files of weights. Raises BadFileError if there are none, or if one that the index names is missing."""
     index = folder / INDEX
     if index.exists():
-        names = weight_names(_read_json(index))
+        names = weight_names(read_object(index))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BadFileError(
@@ -72,23 +73,30 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` says, of the part that writes text. Raises BadFileError."""
-    return _text_part(_read_json(folder / "config.json"))
+    path = folder / CONFIG
+    if not path.exists():
+        raise BadFileError(
+            f"`{folder}` is no model: it has no `{CONFIG}`", hint="name a GGUF file, or a folder as the Hugging Face hub has it"
+        )
+    return _text_part(read_object(path))
 
 
 def require_known(config: dict[str, Any]) -> None:
-    """Raise UnsupportedError if nomoat cannot build the model of this `config.json`."""
+    """Raise UnsupportedError or BadFileError if nomoat cannot build the model of this `config.json`."""
     _known(_text_part(config))
 
 
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, **(config.get("text_config") or {}), "model_type": config.get("model_type")}
+    inner = config.get("text_config")
+    return {**config, **(inner if isinstance(inner, dict) else {}), "model_type": config.get("model_type")}
 
 
 def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
-    """The family, and the metadata that a GGUF file of this model would hold. Raises UnsupportedError."""
+    """The family, and the metadata that a GGUF file of this model would hold. Raises UnsupportedError, BadFileError."""
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise architectures.unknown(kind)
+    require_kinds(config)
     return FAMILIES[kind], read_metadata(config, FAMILIES[kind])
 
 
@@ -110,9 +118,15 @@ class SafetensorsFolder:
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
         self._tensors: dict[str, _Translated] = {}
-        for name, stored in (pair for file in weight_files(folder) for pair in read_tensors(file)):
-            if not name.endswith(NOT_WEIGHTS):
-                self._add(name, stored)
+        stored = {
+            name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file) if not name.endswith(NOT_WEIGHTS)
+        }
+        layers = self.metadata.get(f"{self.family.arch}.block_count")
+        if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
+            raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
+        self._names = _gguf_names(self.family.arch, layers)
+        for name, tensor in stored.items():
+            self._add(name, tensor)
         if self.config.get("tie_word_embeddings"):
             self._tensors.pop("output.weight", None)
         for name, factors in scaling_tensors(self.config).items():
@@ -126,27 +140,24 @@ class SafetensorsFolder:
                 f"`{self.path}` holds the tensor `{name}`, which the architecture `{self.family.arch}` does not have",
                 hint="it is a variant that nomoat would answer wrongly; try a GGUF file of it",
             )
+        if not stored.values.ndim:
+            raise BadFileError(f"`{self.path}` holds a single number as `{name}`", hint="download it again")
         base, _, suffix = target.rpartition(".")
         part = base.rpartition(".")[2]
         transposed = part in self.family.transposed and suffix == "weight"
-        count = stored.values.shape[-1 if transposed else 0]
         try:
-            order = self.family.row_order(self.config, base, count)
-        except ValueError as exc:
+            order = self.family.row_order(self.config, base, stored.values.shape[-1 if transposed else 0])
+        except (ValueError, IndexError) as exc:
             raise BadFileError(f"`{self.path}` says sizes that its tensor `{name}` does not have", hint="download it again") from exc
         offset = self.family.norm_offset if suffix == "weight" and "norm" in part else 0.0
         self._tensors[target] = _Translated(stored, order, transposed, offset)
 
     def _gguf_name(self, name: str) -> str | None:
-        import gguf
-
-        if self.family.arch == "opt":
+        if self._names is None:
             return opt_name(name)
-        kind = next(kind for kind, known in gguf.MODEL_ARCH_NAMES.items() if known == self.family.arch)
-        names = gguf.get_tensor_name_map(kind, self.metadata[f"{self.family.arch}.block_count"])
         bare = name.removeprefix("language_model.").removeprefix("transformer.")
         candidates = (name, bare, f"transformer.{bare}", f"model.{bare}")
-        found = (names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
+        found = (self._names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
         return next((str(target) for target in found if target), None)
 
     @property
@@ -191,27 +202,22 @@ class SafetensorsFolder:
         return folder_tokenizer.read(self.path)
 
 
+def _gguf_names(arch: str, layers: int) -> Any:
+    """The `gguf` package's map of names; None for OPT, which it does not know."""
+    import gguf
+
+    if arch == "opt":
+        return None
+    kind = next(kind for kind, known in gguf.MODEL_ARCH_NAMES.items() if known == arch)
+    return gguf.get_tensor_name_map(kind, layers)
+
+
 def _described(name: str, tensor: _Translated) -> Tensor:
     values = tensor.stored.values
     shape = values.shape[::-1] if tensor.transposed else values.shape
     if tensor.order is not None:
         shape = (len(tensor.order), *shape[1:])
     return Tensor(name, tensor.stored.type_name, shape, 0, shape[-1] * values.itemsize)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
-        raise BadFileError(
-            f"`{path.parent}` is no model: it has no `{path.name}`",
-            hint="name a GGUF file, or a folder as the Hugging Face hub has it",
-        ) from exc
-    except (OSError, ValueError) as exc:
-        raise BadFileError(f"`{path}` cannot be read: {exc}", hint="download it again") from exc
-    if not isinstance(content, dict):
-        raise BadFileError(f"`{path}` holds no JSON object", hint="download it again")
-    return content
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, _Stored]]:
@@ -242,5 +248,5 @@ def read_tensors(path: Path) -> Iterator[tuple[str, _Stored]]:
             if not 0 <= begin <= end <= size - start:
                 raise broken(f"tensor `{name}` ends at byte {start + end:,}, and the file has {size:,}")
             yield name, _Stored(content[start + begin : start + end].view(TYPES[kind]).reshape(shape), kind)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise broken(f"its header is damaged ({exc})") from exc

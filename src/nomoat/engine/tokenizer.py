@@ -23,6 +23,7 @@ from nomoat.records import Message, Request
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
 LONG_TEXT = 50_000  # characters; takes some 50 ms
+LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
 SPACE = "▁"  # how SentencePiece writes a space
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
 
@@ -311,7 +312,9 @@ def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float
     merges: list[tuple[float, int, int, tuple[str, str]]] = []
     for token, score, kind in zip(tokens, scores, types, strict=True):
         if kind == NORMAL:
-            pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
+            if len(token) > LONGEST_PIECE:
+                raise BadFileError(f"the file's tokenizer has a piece of {len(token):,} letters", hint="download it again")
+            pairs = ((token[:at], token[at:]) for at in range(1, len(token)))
             merges += [(-score, vocabulary[a], vocabulary[b], (a, b)) for a, b in pairs if a in pieces and b in pieces]
     unknown = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
     return Backend(
