@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 import torch
 import transformers
 from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, our_logits, write_folder
@@ -20,8 +21,9 @@ import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import folder_tokenizer, importer, tokenizer
 from nomoat.engine.safetensors import SafetensorsFolder
-from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
+from nomoat.tune.prepare import prepare
 
 LENGTH = 3 * WINDOW + 5
 
@@ -208,6 +210,32 @@ def test_a_tensor_of_no_dimensions_is_refused_by_name(tmp_path: Path) -> None:
     save_file({**load_file(path), "model.norm.weight": torch.tensor(1.0)}, path)
     with pytest.raises(BadFileError, match=r"holds a single number as `model\.norm\.weight`"):
         importer.import_gguf(folder)
+
+
+def test_a_token_the_weights_do_not_have_is_refused_wherever_it_stands(tmp_path: Path) -> None:
+    """A vocabulary may be larger than its model: Gemma 3's has one token more, for images."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "tokenizer.json"
+    words = tokenizers.Tokenizer.from_file(str(path))
+    size = SafetensorsFolder(folder).tensor("token_embd.weight").shape[0]
+    words.add_special_tokens([f"<new {number}>" for number in range(size + 1 - words.get_vocab_size())])
+    words.save(str(path))
+    last = words.id_to_token(size)
+    with nomoat.load(str(folder)) as model:
+        for ask in (
+            lambda: model.engine.count_tokens(Request(prompt=f"the {last}")),
+            lambda: model.score(Request(prompt=f"the {last}"), ["he"]),
+            lambda: model.score(Request(prompt="the"), ["he", last]),
+            lambda: model.embed([last]),
+        ):
+            with pytest.raises(UsageError) as caught:
+                ask()
+            assert caught.value.message == f"token {size} is not one of this model's {size}"
+            assert caught.value.hint == f"its weights do not have `{last}`: leave it out"
+    table = tmp_path / "t.csv"
+    table.write_text(f"text,label\none,a\ntwo {last},b\n")
+    with pytest.raises(DataError, match=f"line 3: the model's weights do not have the token `{last}`"):
+        prepare(str(folder), table, input_column="text", label_column="label")
 
 
 # ---------------------------------------------------------------- tokenizers

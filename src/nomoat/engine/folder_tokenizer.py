@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.engine import tokenizer
-from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer
+from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import read_object
 
 UNIGRAM = 1  # SentencePiece's number for it
-MAX_TOKENS = 2**31
 
 
 def read(folder: Path) -> Tokenizer:
@@ -58,10 +57,7 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     backend.no_truncation()
     backend.no_padding()
 
-    def is_token(number: int) -> bool:
-        return 0 <= number < MAX_TOKENS and backend.id_to_token(number) is not None
-
-    bos_id, eos_ids = _ends(backend.token_to_id, is_token, said, settings)
+    bos_id, eos_ids = _ends(backend.token_to_id, lambda number: name_of(backend, number) is not None, said, settings)
     special = SpecialTokens(
         bos_id=bos_id,
         eos_id=eos_ids[0],

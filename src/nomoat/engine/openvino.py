@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -138,6 +139,7 @@ class OpenVINOEngine:
         for row in rows:
             if not row:
                 raise UsageError("the text has no tokens", hint="write something into it")
+            self._require_known(row)
             self._require_room(len(row), 0)
         readings = [Reading(row, top_logprobs=top_logprobs, adapter=adapter) for row in rows]
         batcher = self._started_batcher()
@@ -156,6 +158,7 @@ class OpenVINOEngine:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         prompt, rows = likelihood.split(self.tokenizer, request, continuations)
+        self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)))
         with self._lock:
             if self._scorer is None:
@@ -178,18 +181,22 @@ class OpenVINOEngine:
             self._batcher = self._scorer = None
 
     def _prompt_ids(self, request: Request) -> list[int]:
-        if request.prompt_ids is None:
-            ids = self.tokenizer.prompt_ids(request)
-        else:
-            ids = list(request.prompt_ids)
-            if strange := [token for token in ids if not 0 <= token < self._sizes.vocabulary]:
-                raise UsageError(
-                    f"token {strange[0]} is not one of this model's {self._sizes.vocabulary:,}",
-                    hint="send text, or this model's own tokens",
-                )
+        ids = self.tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
         if not ids:
             raise UsageError("the prompt has no tokens", hint="write something into it")
+        self._require_known(ids)
         return ids
+
+    def _require_known(self, ids: Sequence[int]) -> None:
+        """A vocabulary may have more tokens than the weights, and a caller any number."""
+        strange = next((token for token in ids if not 0 <= token < self._sizes.vocabulary), None)
+        if strange is None:
+            return
+        named = tokenizer.name_of(self.tokenizer.backend, strange)
+        raise UsageError(
+            f"token {strange} is not one of this model's {self._sizes.vocabulary:,}",
+            hint=f"its weights do not have `{named}`: leave it out" if named else "send text, or this model's own tokens",
+        )
 
     def _require_room(self, prompt_tokens: int, needed: int, wanted: int | None = None) -> None:
         if self.context_tokens is not None and prompt_tokens + needed > self.context_tokens:

@@ -23,6 +23,7 @@ from nomoat.records import Message, Request
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # `tokenizer.ggml.token_type`
 LONG_TEXT = 50_000  # characters; takes some 50 ms
+MAX_TOKENS = 2**32  # `tokenizers` counts them in 32 bits
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
 SPACE = "▁"  # how SentencePiece writes a space
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
@@ -148,6 +149,11 @@ class Tokenizer:
 
     def _token_text(self, token_id: int | None) -> str:
         return "" if token_id is None else str(self.backend.id_to_token(token_id))
+
+
+def name_of(backend: Any, token_id: int) -> str | None:
+    """A token's text in a vocabulary; None for a number that is no token."""
+    return backend.id_to_token(token_id) if 0 <= token_id < MAX_TOKENS else None
 
 
 class DecodeStream:

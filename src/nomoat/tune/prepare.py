@@ -153,7 +153,7 @@ def prepare(
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
     if settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
-    samples, too_long = _encoded(data, words, sizes.context_tokens, drop_long)
+    samples, too_long = _encoded(data, words, sizes, drop_long)
     survey = _survey(data, samples, too_long=too_long, shared_with_test=shared, dropped=found - len(data.lessons))
     return Prepared(
         base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, survey=survey,
@@ -197,11 +197,15 @@ def _opened(weights: Path) -> ModelSource:
     return source
 
 
-def _encoded(data: Data, words: tokenizer.Tokenizer, context_tokens: int, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
+def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
     """The samples that fit, and the places of the lessons that do not."""
+    context_tokens = sizes.context_tokens
     samples, too_long = list[Sample](), list[tuple[str, int]]()
     for lesson in data.lessons:
         made = encoding.encode(lesson, words)
+        if (largest := max(max(sample.tokens) for sample in made)) >= sizes.vocabulary:
+            named = tokenizer.name_of(words.backend, largest)
+            raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
         longest = max(map(len, made))
         if longest > context_tokens:
             too_long.append((lesson.where, longest))
