@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths
-from nomoat.catalog.fetch import Progress, fetch
+from nomoat.catalog.fetch import Origin, Progress, fetch
 from nomoat.catalog.http import NotThereError
 from nomoat.errors import BadFileError, DownloadError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 from nomoat.records import Source
 
-STAGE, ORIGIN = ".pull", ".origin"
+STAGE, NOTE = ".pull", ".origin"
 MIRROR, NEWEST = "mirror", "newest"  # origins that are no commits
 GGUF_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`"
 
@@ -88,7 +88,8 @@ class _Gathering:
             return
         index = self.read(INDEX)
         names = weight_names(index)
-        total = index.get("metadata", {}).get("total_size") if isinstance(index.get("metadata"), dict) else None
+        facts = index.get("metadata")
+        total = facts.get("total_size") if isinstance(facts, dict) else None
         if isinstance(total, int):
             here = sum(path.stat().st_size for path in self.stage.glob("*") if ".safetensors" in path.name)
             paths.require_free_disk(self.stage, total - here)
@@ -112,7 +113,7 @@ class _Gathering:
 
 def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
     """Go on with what lies in the stage, or fetch `config.json`, which says where all the rest comes from."""
-    noted = stage / ORIGIN
+    noted = stage / NOTE
     if not (noted.is_file() and is_whole(stage)):
         try:
             found = _fetch(repo, CONFIG, stage, NEWEST, progress)
@@ -123,7 +124,7 @@ def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
     return _Gathering(repo=repo, stage=stage, progress=progress, origin=noted.read_text())
 
 
-def _fetch(repo: str, name: str, stage: Path, origin: str, progress: Progress) -> Any:
+def _fetch(repo: str, name: str, stage: Path, origin: str, progress: Progress) -> Origin:
     source = Source(
         url="mirror:" if origin == MIRROR else f"hf:{repo}/{name}",
         file_name=f"{repo}/{name}",
@@ -141,13 +142,13 @@ def _move_out(folder: Path) -> None:
     for old in sorted(files_of(folder), key=lambda path: path.name != CONFIG):  # from here on it is no model
         old.unlink()
     for path in sorted(left_of_pull(folder), key=lambda path: path.name == CONFIG):
-        if path.name != ORIGIN:
+        if not path.name.startswith("."):
             os.replace(path, folder / path.name)
     shutil.rmtree(folder / STAGE)
 
 
 def _sweep(folder: Path) -> None:
     """Remove a stage in which nothing lies but the note of its origin, and folders made for nothing."""
-    if all(path.name == ORIGIN for path in left_of_pull(folder)):
+    if all(path.name == NOTE for path in left_of_pull(folder)):
         shutil.rmtree(folder / STAGE, ignore_errors=True)
     paths.remove_empty(folder)
