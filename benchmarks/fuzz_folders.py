@@ -4,7 +4,8 @@
 
 Whole folders of five small models (weights in one file and in several, each kind of tokenizer) get files truncated, lost, emptied or
 swapped, and bits flipped; headers of safetensors with lengths, offsets, shapes, types and names that lie; and values of every JSON
-file (config, index, tokenizer, its settings) that are missing, of another type, out of range, nested ten thousand times, or nonsense.
+file (config, index, tokenizer, its settings) that are missing, of another type, out of range, nested ten thousand times, or nonsense;
+vocabularies lose tokens, and merges make what is none.
 What is a finding, and how cases are tried: `fuzzing.py`. Exit code 1 if there are findings.
 
 Not covered: weights whose values are changed and stay numbers; templates and patterns that compute for ever; what optimum-intel
@@ -312,6 +313,47 @@ def spoil_config(files: Files, chance: random.Random) -> None:
     spoil_in(files, "config.json", chance)
 
 
+def spoil_words(files: Files, chance: random.Random) -> None:
+    """A vocabulary and its merges that do not fit together; of SentencePiece, bytes of its pieces."""
+    if "tokenizer.model" in files:
+        content = bytearray(files["tokenizer.model"])
+        for _ in range(chance.choice((1, 2, 8))):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        files["tokenizer.model"] = bytes(content)
+    elif "tokenizer.json" in files:
+        value = json.loads(files["tokenizer.json"])
+        spoil_vocabulary(value["model"]["vocab"], value["model"]["merges"], chance)
+        if chance.random() < 0.3:
+            added = value["added_tokens"]
+            added.append(
+                {**chance.choice(added), "content": chance.choice(("<new>", "h", "")), "id": chance.choice((0, 5, 10**6, 2**31))}
+            )
+        files["tokenizer.json"] = json_bytes(value)
+    else:
+        vocabulary, merges = json.loads(files["vocab.json"]), [line.split(" ") for line in files["merges.txt"].decode().splitlines()]
+        spoil_vocabulary(vocabulary, merges, chance)
+        files["vocab.json"], files["merges.txt"] = json_bytes(vocabulary), "\n".join(map(" ".join, merges)).encode()
+
+
+def spoil_vocabulary(vocabulary: dict[str, int], merges: list[list[str]], chance: random.Random) -> None:
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        action, merge = chance.randrange(6), chance.choice(merges)
+        token = chance.choice(("".join(merge), merge[0], merge[-1], *vocabulary))
+        if action == 0:
+            vocabulary.pop(token, None)
+        elif action == 1:
+            vocabulary[chance.choice(("", "x" * 3000, "가", " "))] = vocabulary.pop(token, 7)
+        elif action == 2:
+            vocabulary[token] = chance.choice((0, 1, len(vocabulary), 10**6, 2**31, *vocabulary.values()))
+        elif action == 3:
+            merges.remove(merge)
+            merges.append(["h", "h"])
+        elif action == 4:
+            merges.append(chance.choice((["h", "q"], ["", ""], ["h"], ["h", "e", "l"], ["zz", "h"], merge)))
+        else:
+            chance.shuffle(merges)
+
+
 def spoil_in(files: Files, name: str, chance: random.Random) -> None:
     value = json.loads(files[name])
     for _ in range(chance.choice((1, 1, 2, 3))):
@@ -371,6 +413,7 @@ DAMAGES: dict[str, Callable[[Files, random.Random], None]] = {
     "config": spoil_config,
     "JSON": spoil_json,
     "header": spoil_header,
+    "words": spoil_words,
 }
 FOLDERS = Fuzzer(
     script=__file__, description=__doc__ or "", cases=6000, model="", whole=lambda: whole_folders()[0], damaged=damaged

@@ -161,9 +161,10 @@ def test_cut_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_attention_heads": "many"}, "config.json says `num_attention_heads` = 'many', which is not a number"),
-        ({"hidden_size": True}, "config.json says `hidden_size` = True, which is not a number"),
-        ({"head_dim": 1e300}, "config.json says `head_dim` = 1e+300, which is not a number"),
+        ({"num_attention_heads": "many"}, "config.json says `num_attention_heads` = 'many', which is not a whole number"),
+        ({"num_attention_heads": 0.5}, "config.json says `num_attention_heads` = 0.5, which is not a whole number"),
+        ({"hidden_size": True}, "config.json says `hidden_size` = True, which is not a whole number"),
+        ({"head_dim": 1e300}, "config.json says `head_dim` = 1e+300, which is not a whole number"),
         ({"tie_word_embeddings": "no"}, "config.json says `tie_word_embeddings` = 'no', which is not true or false"),
         ({"rope_parameters": [3]}, "config.json says `rope_parameters` = [3], which is not an object"),
         ({"rope_parameters": {"factor": []}}, "config.json says `factor` = [], which is not a number"),
@@ -365,3 +366,29 @@ def test_a_piece_of_a_hundred_thousand_letters_is_refused_at_once(tmp_path: Path
     }  # fmt: skip
     with pytest.raises(BadFileError, match="has a piece of 100,000 letters"):
         tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [("hell", "is not a whole tokenizer: "), ("same", "gives several tokens the same number")],
+)
+def test_a_vocabulary_that_lacks_what_its_merges_make_is_refused(lost: str, message: str, tmp_path: Path) -> None:
+    """`tokenizers` 0.23 panics over the first: what it raises is no `Exception`."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "tokenizer.json"
+    facts = json.loads(path.read_text())
+    vocabulary = facts["model"]["vocab"]
+    if lost == "same":
+        vocabulary["he"] = vocabulary["ll"]
+    else:
+        del vocabulary[lost]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(BadFileError, match=message):
+        folder_tokenizer.read(folder)
+
+
+def test_merges_that_make_no_token_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"h": 0, "i": 1, "e": 2}))
+    (tmp_path / "merges.txt").write_text("h i")
+    with pytest.raises(BadFileError, match="the file's vocabulary and merges do not fit together"):
+        folder_tokenizer.read(base(tmp_path, eos_token_id=0))

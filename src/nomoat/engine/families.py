@@ -159,15 +159,16 @@ def _is_number(value: Any) -> bool:
 
 # what values are, wherever in `config.json` a key stands
 KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
-    "a number": (_is_number, (
+    "a whole number": (lambda value: _is_number(value) and value == int(value), (
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
-        "ffn_dim", "rotary_dim",
-        "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx",
-        "sliding_window", "sliding_window_pattern", "vocab_size", "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta",
-        "rotary_emb_base", "partial_rotary_factor", "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping",
-        "final_logit_softcapping", "rope_local_base_freq", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow",
-        "attention_factor", "alibi_bias_max", "clip_qkv",
+        "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
+        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "vocab_size",
+    )),
+    "a number": (_is_number, (
+        "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
+        "rotary_pct", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq", "factor",
+        "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "alibi_bias_max", "clip_qkv",
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",

@@ -50,10 +50,11 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     from tokenizers import Tokenizer as Backend
 
     path = folder / "tokenizer.json"
-    try:
+    with tokenizer.translated(f"`{path}` is not a whole tokenizer"):
         backend = Backend.from_file(str(path))
-    except Exception as exc:  # `tokenizers` raises nothing more exact
-        raise BadFileError(f"`{path}` is not a whole tokenizer: {exc}", hint="download it again") from exc
+    numbers = backend.get_vocab(with_added_tokens=False).values()
+    if len(set(numbers)) != len(numbers):
+        raise BadFileError(f"`{path}` gives several tokens the same number", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -151,6 +152,17 @@ class Tokenizer:
         return "" if token_id is None else str(self.backend.id_to_token(token_id))
 
 
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn what `tokenizers` raises over a bad file into BadFileError. Its errors have no types, and its panics are no `Exception`."""
+    try:
+        yield
+    except BaseException as exc:
+        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+            raise
+        raise BadFileError(f"{what}: {exc}", hint="download it again, or try another file of this model") from exc
+
+
 def name_of(backend: Any, token_id: int) -> str | None:
     """A token's text in a vocabulary; None for a number that is no token."""
     return backend.id_to_token(token_id) if 0 <= token_id < MAX_TOKENS else None
@@ -274,10 +286,8 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
 
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     vocabulary = {token: at for at, token in enumerate(tokens)}
-    try:
+    with translated("the file's vocabulary and merges do not fit together"):
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
-    except Exception as exc:
-        raise BadFileError(f"the file's vocabulary and merges do not fit together: {exc}", hint="download it again") from exc
     backend.pre_tokenizer = _pre_tokenizer(pre)
     backend.decoder = decoders.ByteLevel()
     if pre == "qwen2":
@@ -337,7 +347,8 @@ def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any]) -> None:
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     steps: list[Any] = []
     if charsmap := metadata.get("tokenizer.ggml.precompiled_charsmap"):
-        steps.append(normalizers.Precompiled(bytes(charsmap)))
+        with translated("the file's table of letters cannot be read"):
+            steps.append(normalizers.Precompiled(bytes(charsmap)))
     if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefix:
