@@ -367,10 +367,8 @@ class Run:
         self.optimizer.zero_grad()
         return float(loss.detach())
 
-    def _read(self, batch: Sequence[Sample]) -> torch.Tensor:
+    def _kept(self, batch: Sequence[Sample]) -> torch.Tensor:
         """What the frozen layers say about each lesson [B, T, W]: kept since its batch of the first epoch was met, or computed now."""
-        if not self.way.keeps_lower:
-            return self.network.read(torch.from_numpy(side_by_side(batch, self.prefix)[0]), self.beginning)
         for lesson in batch:
             if id(lesson) not in self.kept:
                 together = self._read_with[id(lesson)]
@@ -380,6 +378,7 @@ class Run:
 
     def hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson."""
-        targets_BT = torch.from_numpy(side_by_side(batch, self.prefix)[1])
+        ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, self.prefix))
         learned_BT = targets_BT != NOT_LEARNED
-        return self.network.hidden(self._read(batch), learned_BT, self.beginning), targets_BT[learned_BT]
+        x_BTW = self._kept(batch) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
+        return self.network.hidden(x_BTW, learned_BT, self.beginning), targets_BT[learned_BT]
