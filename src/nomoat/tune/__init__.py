@@ -19,6 +19,7 @@ class _CallableModule(ModuleType):
 
 sys.modules[__name__].__class__ = _CallableModule
 
-# Before PyTorch loads OpenMP. By default its threads wait for each other by spinning: as soon as another program wants one of the
-# cores, each of the thousands of small parallel regions of a step waits for a thread that does not run. See docs/log.md.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before PyTorch loads OpenMP. By default its threads wait for each other by spinning for long: as soon as another program wants one of
+# the cores, each of the thousands of small parallel regions of a step waits for a thread that does not run. Sleeping at once instead
+# (OMP_WAIT_POLICY=PASSIVE) costs a third of the speed where nothing else runs; this is between them. See docs/log.md.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")

@@ -1,7 +1,8 @@
 """A decoder in PyTorch with frozen weights and a LoRA beside each linear layer, from the same description as the engine's graph.
 
-Shapes: B batch, T tokens of a row, P tokens every row begins with, K = P + T, N = B * T, W width, H heads, D head width, R width of a
-head's turning part. Rows are padded at their end: what is real never sees padding, so no mask is needed for it.
+Shapes: B batch, T tokens of a row, P tokens every row begins with, K = P + T, M tokens of a pass (B * T, with the beginning P more),
+N tokens with loss, W width, H heads, D head width, R width of a head's turning part. Rows are padded at their end: what is real never
+sees padding, so no mask is needed for it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,20 @@ class Beginning:
 
     cache: PrefixCache
     x_1PW: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the M tokens of a pass stand: `own` of the beginning itself, then B rows of T tokens after its `past` tokens."""
+
+    own: int
+    past: int
+    rows: int
+    length: int
+
+    def all(self) -> torch.Tensor:
+        """Of every token, [M]."""
+        return torch.cat([torch.arange(self.own), torch.arange(self.past, self.past + self.length).repeat(self.rows)])
 
 
 @dataclass(slots=True)
@@ -147,15 +162,14 @@ class Network:
     def hidden(self, x_BTW: torch.Tensor, wanted_BT: torch.Tensor, beginning: Beginning | None = None) -> torch.Tensor:
         """What the last layer says about the N wanted of the tokens that were `read`, before the last norm: [N, W], f32, row by row.
 
-        Gradients flow back through the shared beginning, too.
+        The beginning goes through the learning layers once, beside the rows; gradients flow back through it, too.
         """
-        learning = range(self.frozen, self.sizes.layers)
-        cache: PrefixCache | None = None
+        x_MW, wanted_M, past = x_BTW.flatten(0, 1), wanted_BT.flatten(), 0
         if beginning is not None:
-            cache = []
-            self._through(beginning.x_1PW, learning, past=0, before=None, keep=cache)
-        past = beginning.x_1PW.shape[1] if beginning else 0
-        return self._through(x_BTW, learning, past=past, before=cache, keep=None, wanted_BT=wanted_BT)
+            past = beginning.x_1PW.shape[1]
+            x_MW, wanted_M = torch.cat([beginning.x_1PW[0], x_MW]), functional.pad(wanted_M, (past, 0))
+        places = Places(own=past, past=past, rows=len(x_BTW), length=x_BTW.shape[1])
+        return self._through(x_MW, range(self.frozen, self.sizes.layers), places, before=None, keep=None, wanted_M=wanted_M)
 
     def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of `targets`, each predicted from its row of `hidden`."""
@@ -177,31 +191,32 @@ class Network:
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _read(self, ids_BT: torch.Tensor, *, past: int, before: PrefixCache | None, keep: PrefixCache | None) -> torch.Tensor:
+        places = Places(own=0, past=past, rows=len(ids_BT), length=ids_BT.shape[1])
         with torch.no_grad():
-            x = self._embedded(ids_BT, torch.arange(past, past + ids_BT.shape[1]))
-            return self._through(x, range(self.frozen), past=past, before=before, keep=keep)
+            x_MW = self._embedded(ids_BT.flatten(), places.all())
+            return self._through(x_MW, range(self.frozen), places, before=before, keep=keep).view(*ids_BT.shape, -1)
 
     def _through(
-        self, x: torch.Tensor, layers: range, *, past: int, before: PrefixCache | None, keep: PrefixCache | None,
-        wanted_BT: torch.Tensor | None = None,
+        self, x_MW: torch.Tensor, layers: range, places: Places, *, before: PrefixCache | None, keep: PrefixCache | None,
+        wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Through some layers. `before`: keys and values of `past` tokens, a pair [1, H, P, D] a layer; `keep` takes those of x.
+        """Through some layers. `before`: keys and values of the tokens before, a pair [1, H, P, D] a layer; `keep` takes
+        those of these.
 
-        `wanted_BT`: the last of them speaks about these tokens only.
+        `wanted_M`: the last of them speaks about these tokens only.
         """
-        places_T = torch.arange(past, past + x.shape[1])
-        masks = {local: self._mask(places_T, local) for local in set(self.arch.windowed)}
-        turns = {local: self._turn(places_T, local) for local in self._rope}
+        masks = {local: self._masks(places, local) for local in set(self.arch.windowed)}
+        turns = {local: self._turn(places.all(), local) for local in self._rope}
         for at, layer in enumerate(layers):
             local = self.arch.windowed[layer % len(self.arch.windowed)]
             pair = before[at] if before else None
-            wanted = wanted_BT if layer == layers[-1] else None
-            lora = self._lora(layer)
-            if self._frugal and torch.is_grad_enabled() and keep is None:
-                x = checkpoint(self._layer, x, layer, lora, masks[local], turns[local], pair, None, wanted, use_reentrant=False)
+            wanted = wanted_M if layer == layers[-1] else None
+            given = (layer, self._lora(layer), places, masks[local], turns[local], pair, keep, wanted)
+            if self._frugal and torch.is_grad_enabled():
+                x_MW = checkpoint(self._layer, x_MW, *given, use_reentrant=False)
             else:
-                x = self._layer(x, layer, lora, masks[local], turns[local], pair, keep, wanted)
-        return x
+                x_MW = self._layer(x_MW, *given)
+        return x_MW
 
     def _lora(self, layer: int) -> Lora:
         """A and B of each linear layer in the working precision; those of several parts in one: rows below each other, blocks."""
@@ -214,24 +229,25 @@ class Network:
             found[first] = (a.to(self.dtype), b.to(self.dtype))
         return found
 
-    def _embedded(self, ids_BT: torch.Tensor, places_T: torch.Tensor) -> torch.Tensor:
-        x = self._embedding.rows(ids_BT)
+    def _embedded(self, ids_M: torch.Tensor, places_M: torch.Tensor) -> torch.Tensor:
+        x = self._embedding.rows(ids_M)
         if self.arch.embedding_scaled:
             x = x * self.sizes.width**0.5
         if self._places is not None:
-            x = x + self._places[places_T]
+            x = x + self._places[places_M]
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
     def _layer(
-        self, x: torch.Tensor, layer: int, lora: Lora, mask: Any, turn: Any, before: Any, keep: PrefixCache | None,
-        wanted_BT: torch.Tensor | None,
+        self, x: torch.Tensor, layer: int, lora: Lora, places: Places, masks: Any, turn: Any, before: Any, keep: PrefixCache | None,
+        wanted_M: torch.Tensor | None,
     ) -> torch.Tensor:  # fmt: skip
         block, arch = f"blk.{layer}", self.arch
         first = next((name for name in arch.attention_norms if f"{block}.{name}.weight" in self._vectors), arch.attention_norms[-1])
         normed = self._norm(x, f"{block}.{first}")
-        attended = self._attention(normed, layer, lora, mask, turn, before, keep)
-        if wanted_BT is not None:
-            x, normed, attended = x[wanted_BT], normed[wanted_BT], attended[wanted_BT]
+        attended = self._attention(normed, layer, lora, places, masks, turn, before, keep)
+        if wanted_M is not None:
+            x, normed, attended = x[wanted_M], normed[wanted_M], attended[wanted_M]
+        attended = self._linear(attended, layer, "self_attn.o_proj", lora)
         if arch.post_norms:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = x + attended
@@ -243,29 +259,39 @@ class Network:
         return both + (self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
     def _attention(
-        self, x_BTW: torch.Tensor, layer: int, lora: Lora, mask: Any, turn: Any, before: Any, keep: PrefixCache | None
+        self, x_MW: torch.Tensor, layer: int, lora: Lora, places: Places, masks: Any, turn: Any, before: Any, keep: PrefixCache | None
     ) -> torch.Tensor:
+        """What each token takes from those it sees, heads side by side: the input of the output projection."""
         sizes = self.sizes
-        counts = [sizes.heads, sizes.kv_heads, sizes.kv_heads]
+        turning = sizes.heads + sizes.kv_heads
         fused = "self_attn.qkv_proj" if "self_attn.qkv_proj" in self.arch.projections else "self_attn.q_proj"
-        y = self._linear(x_BTW, layer, fused, lora)
+        y = self._linear(x_MW, layer, fused, lora)
         if sizes.clamp_qkv is not None:
             y = y.clamp(-sizes.clamp_qkv, sizes.clamp_qkv)
-        parts = y.split([count * sizes.head_dim for count in counts], dim=-1)
-        query, key, value = (part.unflatten(-1, (count, sizes.head_dim)) for part, count in zip(parts, counts, strict=True))
+        both, value = y.unflatten(-1, (turning + sizes.kv_heads, sizes.head_dim)).split([turning, sizes.kv_heads], dim=1)
         if self.arch.qk_norm:
-            query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
+            query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
+            names = (f"blk.{layer}.attn_q_norm", f"blk.{layer}.attn_k_norm")
+            both = torch.cat([self._norm(part, name) for part, name in zip((query, key), names, strict=True)], dim=1)
         if turn is not None:
-            query, key = (_rotate(part, *turn) for part in (query, key))
-        query, key, value = (part.to(self.dtype).transpose(1, 2) for part in (query, key, value))
+            both = _rotate(both, *turn)
+        scale = (sizes.width // sizes.heads if sizes.layers == self.arch.width_scaled_layers else sizes.head_dim) ** -0.5
+        query, key = both.to(self.dtype).split([sizes.heads, sizes.kv_heads], dim=1)
+        parts = [part.split([places.own, len(x_MW) - places.own]) for part in (query * scale, key, value.to(self.dtype))]
+        query, key, value = (rows.view(places.rows, places.length, *rows.shape[1:]).transpose(1, 2) for _, rows in parts)
         if keep is not None:
             keep.append((key, value))
+        attended = []
+        if places.own:
+            own_query, own_key, own_value = (own[None].transpose(1, 2) for own, _ in parts)
+            attended.append(_attend(own_query, own_key, own_value, masks[0], cap=sizes.attention_cap))
+            before = (own_key, own_value)
         if before is not None:
-            rows = len(x_BTW)
-            key, value = (torch.cat([old.expand(rows, -1, -1, -1), new], dim=2) for old, new in zip(before, (key, value), strict=True))
-        scale = (sizes.width // sizes.heads if sizes.layers == self.arch.width_scaled_layers else sizes.head_dim) ** -0.5
-        y = _attend(query * scale, key, value, mask, cap=sizes.attention_cap)
-        return self._linear(y.transpose(1, 2).flatten(2), layer, "self_attn.o_proj", lora)
+            key, value = (
+                torch.cat([old.expand(places.rows, -1, -1, -1), new], dim=2) for old, new in zip(before, (key, value), strict=True)
+            )
+        attended.append(_attend(query, key, value, masks[1], cap=sizes.attention_cap))
+        return torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in attended])
 
     def _mlp(self, x: torch.Tensor, layer: int, lora: Lora) -> torch.Tensor:
         activate = ACTIVATIONS[self.arch.activation]
@@ -277,11 +303,9 @@ class Network:
             y = activate(self._linear(x, layer, "mlp.up_proj", lora))
         return self._linear(y, layer, "mlp.down_proj", lora)
 
-    def _linear(self, x: torch.Tensor, layer: int, first: str, lora: Lora) -> torch.Tensor:
+    def _linear(self, x_MI: torch.Tensor, layer: int, first: str, lora: Lora) -> torch.Tensor:
         linear = self._layers[layer][first]
-        pair = (None, None) if lora is None else lora[first]
-        y_NO = qlora.lora_linear(x.to(self.dtype).flatten(0, -2), linear.matrix, linear.bias, *pair)
-        return y_NO.view(*x.shape[:-1], -1)
+        return qlora.lora_linear(x_MI.to(self.dtype), linear.matrix, linear.bias, *((None, None) if lora is None else lora[first]))
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """In f32, over the last axis."""
@@ -290,25 +314,28 @@ class Network:
             return functional.layer_norm(x.float(), weight.shape, weight, bias, self.sizes.norm_epsilon)
         return functional.rms_norm(x.float(), weight.shape, weight, self.sizes.norm_epsilon)
 
-    def _turn(self, places_T: torch.Tensor, local: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Cosine and sine of every position's angles, [T, 1, R]."""
+    def _turn(self, places_M: torch.Tensor, local: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosine and sine of every token's angles, [M, 1, R]."""
         table = self._rope[local]
         magnitude = (positions.sizes_of_windowed(self.sizes) if local else self.sizes).rope_magnitude
         if table is None:
             return None
-        angles = (places_T[:, None].float() * table).repeat(1, 2)[:, None]
+        angles = (places_M[:, None].float() * table).repeat(1, 2)[:, None]
         return angles.cos() * magnitude, angles.sin() * magnitude
 
-    def _mask(self, places_T: torch.Tensor, local: bool) -> torch.Tensor:
-        """What is added to the scores: [T, K], with ALiBi [H, T, K]."""
-        keys_K = torch.arange(int(places_T[-1]) + 1)
-        seen = keys_K <= places_T[:, None]
-        if local and self.sizes.window is not None:
-            seen &= keys_K > places_T[:, None] - self.sizes.window
-        bias = torch.zeros(seen.shape)
-        if self._slopes is not None:
-            bias = torch.from_numpy(self._slopes)[:, None, None] * keys_K
-        return bias.masked_fill(~seen, -torch.inf).to(self.dtype)
+    def _masks(self, places: Places, local: bool) -> list[torch.Tensor]:
+        """What is added to the scores of the beginning, [P, P], and of a row, [T, K]; with ALiBi a head each, [H, T, K]."""
+        masks = []
+        for start, stop in ((0, places.own), (places.past, places.past + places.length)):
+            queries_T, keys_K = torch.arange(start, stop), torch.arange(stop)
+            seen = keys_K <= queries_T[:, None]
+            if local and self.sizes.window is not None:
+                seen &= keys_K > queries_T[:, None] - self.sizes.window
+            bias = torch.zeros(seen.shape)
+            if self._slopes is not None:
+                bias = torch.from_numpy(self._slopes)[:, None, None] * keys_K
+            masks.append(bias.masked_fill(~seen, -torch.inf).to(self.dtype))
+        return masks
 
 
 def _attend(
@@ -331,10 +358,10 @@ def _attend(
     return (scores.view(rows, kv_heads, -1, seen) @ value).view(rows, heads, length, -1)
 
 
-def _rotate(x_BTHD: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+def _rotate(x_MHD: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     """The first R of D elements turned, first half against second; the rest as they are. In f32."""
     rotary = cosine.shape[-1]
-    x, rest = x_BTHD[..., :rotary].float(), x_BTHD[..., rotary:]
+    x, rest = x_MHD[..., :rotary].float(), x_MHD[..., rotary:]
     first, second = x.chunk(2, dim=-1)
     y = x * cosine + torch.cat([-second, first], dim=-1) * sine
     return torch.cat([y, rest.float()], dim=-1) if rest.shape[-1] else y

@@ -156,16 +156,16 @@ class AnswerLoss(torch.autograd.Function):
         gradient_NW = torch.empty_like(x_NW)
         for start in range(0, count, AnswerLoss.CHUNK_TOKENS):
             rows = slice(start, start + AnswerLoss.CHUNK_TOKENS)
-            logits_CV, targets_C1 = head.times(x_NW[rows]).float(), targets_N[rows, None]
+            logits_CV, targets_C1 = head.times(x_NW[rows]), targets_N[rows, None]
             if bias_V is not None:
-                logits_CV += bias_V
+                logits_CV = logits_CV.float() + bias_V
             if cap is not None:
-                logits_CV = torch.tanh_(logits_CV.div_(cap)).mul_(cap)
-            sums_C1 = logits_CV.logsumexp(1, keepdim=True)
-            total += (sums_C1 - logits_CV.gather(1, targets_C1)).sum()
+                logits_CV = torch.tanh_(logits_CV.float().div_(cap)).mul_(cap)
             bend_CV = 1 - (logits_CV / cap) ** 2 if cap is not None else None
-            slope_CV = logits_CV.sub_(sums_C1).exp_()
-            slope_CV.scatter_add_(1, targets_C1, torch.full_like(sums_C1, -1.0))
+            logs_CV = torch.log_softmax(logits_CV, 1, dtype=torch.float32)
+            total -= logs_CV.gather(1, targets_C1).sum()
+            slope_CV = logs_CV.exp_()
+            slope_CV.scatter_add_(1, targets_C1, torch.full((1, 1), -1.0).expand(targets_C1.shape))
             if bend_CV is not None:
                 slope_CV *= bend_CV
             gradient_NW[rows] = head.gradient(slope_CV.div_(count).to(x_NW.dtype))
