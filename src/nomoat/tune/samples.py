@@ -18,6 +18,7 @@ from nomoat.records import Message
 from nomoat.tune.data import Lesson
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
+WIDTH_STEP = 4
 NOT_LEARNED = -1
 Ids = npt.NDArray[np.int64]
 
@@ -105,8 +106,11 @@ def batches_of(samples: Sequence[Sample], prefix: int, *, max_lessons: int) -> l
 
 
 def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
-    """Token ids after the prefix, padded at the end, and what each position should predict next, or NOT_LEARNED: both [B, T]."""
-    width = max(map(len, batch)) - prefix
+    """Token ids after the prefix, padded at the end, and what each position should predict next, or NOT_LEARNED: both [B, T].
+
+    T is a multiple of WIDTH_STEP: for each other T a step's products are compiled once more, and kept (by oneDNN).
+    """
+    width = -(-(max(map(len, batch)) - prefix) // WIDTH_STEP) * WIDTH_STEP
     ids, targets = np.zeros((len(batch), width), np.int64), np.full((len(batch), width), NOT_LEARNED)
     for row, sample in enumerate(batch):
         ids[row, : len(sample) - prefix] = sample.tokens[prefix:]

@@ -367,18 +367,21 @@ class Run:
         self.optimizer.zero_grad()
         return float(loss.detach())
 
-    def _kept(self, batch: Sequence[Sample]) -> torch.Tensor:
+    def _kept(self, batch: Sequence[Sample], width: int) -> torch.Tensor:
         """What the frozen layers say about each lesson [B, T, W]: kept since its batch of the first epoch was met, or computed now."""
         for lesson in batch:
             if id(lesson) not in self.kept:
                 together = self._read_with[id(lesson)]
                 x_BTW = self.network.read(torch.from_numpy(side_by_side(together, self.prefix)[0]), self.beginning)
                 self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
-        return torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
+        x_BTW = torch.zeros(len(batch), width, self.network.sizes.width)
+        for row, lesson in zip(x_BTW, batch, strict=True):
+            row[: len(lesson) - self.prefix] = self.kept[id(lesson)]
+        return x_BTW
 
     def hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson."""
         ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, self.prefix))
         learned_BT = targets_BT != NOT_LEARNED
-        x_BTW = self._kept(batch) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
+        x_BTW = self._kept(batch, ids_BT.shape[1]) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
         return self.network.hidden(x_BTW, learned_BT, self.beginning), targets_BT[learned_BT]
