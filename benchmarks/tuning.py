@@ -81,13 +81,18 @@ def sms_spam(data: Path, work: Path) -> Split:
     return Split(list(builtin._labelled(sides[0], labels)), list(builtin._labelled(sides[1], labels)), "exact", shared)
 
 
+def in_words(label: str) -> str:
+    """`Refund_not_showing_up` as `refund not showing up`."""
+    return label.replace("_", " ").lower()
+
+
 def banking77(data: Path, work: Path) -> Split:
-    """77 labels, not listed in the prompt: the tuned model knows them."""
+    """77 labels, not listed in the prompt: the tuned model knows them. In words, as a language model knows words: `card arrival`."""
     folder = pull_dataset("banking77")
-    labels = sorted(json.loads((folder / "categories.json").read_text(encoding="utf-8")))
+    labels = sorted(in_words(label) for label in json.loads((folder / "categories.json").read_text(encoding="utf-8")))
     words = "Which intent does this customer of a bank have?"
     lessons, questions = (
-        list(builtin._labelled([(row["text"].strip(), row["category"]) for row in builtin._table(path, ",")], labels, words))
+        list(builtin._labelled([(row["text"].strip(), in_words(row["category"])) for row in builtin._table(path, ",")], labels, words))
         for path in (unpacked(data, "banking77/train.csv", work), folder / "test.csv")
     )
     return Split(lessons, questions, "exact")
