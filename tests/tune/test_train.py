@@ -27,7 +27,7 @@ from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, U
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, prepare, qlora, train
-from nomoat.tune.samples import BATCH_TOKENS, Sample, batches_of
+from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side
 
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
 COLOURS = ["red", "green", "blue"]
@@ -272,6 +272,14 @@ def test_batches_hold_like_lengths_within_the_bounds() -> None:
     for batch in batches:
         assert len(batch) <= 32
         assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= BATCH_TOKENS
+
+
+def test_rows_are_padded_at_their_end_to_a_length_that_comes_again() -> None:
+    batch = [Sample(tokens=list(range(size)), answers=((size - 2, size),)) for size in (7, 12)]
+    ids_BT, targets_BT = side_by_side(batch, 3)
+    assert ids_BT.tolist() == [[3, 4, 5, 6] + 8 * [0], list(range(3, 12)) + 3 * [0]]
+    assert [row[row != NOT_LEARNED].tolist() for row in targets_BT] == [[5, 6], [10, 11]]
+    assert (targets_BT != NOT_LEARNED).nonzero()[1].tolist() == [1, 2, 6, 7]
 
 
 @pytest.mark.parametrize(
