@@ -3,14 +3,15 @@
     python benchmarks/tuning_race.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--minutes 2 3 4] [--json FILE]
 
 The peer learns all layers for one epoch (--peer-steps fewer), its rate falling to nothing; seconds are those of its steps. Ours is
-`nomoat tune --minutes M` as it comes, once for each M; seconds are those of its process, the looks at the lessons it holds out among
-them. An answer is right if each of its tokens is the likeliest after those before it. 500 lessons held out, the same for all.
+`nomoat tune --minutes M` as it comes, but for an instruction as short as the peer's, once for each M; seconds are those of its process,
+the looks at the lessons it holds out among them. An answer is right if each of its tokens is the likeliest after those before it. 500 lessons held out, the same for all.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import random
 import subprocess
@@ -25,6 +26,7 @@ from tuning_speed import LESSONS_A_STEP, RANK, RATE, pairs_of, shuffled_rows
 
 HELD_OUT = 500
 NAME = "bench-race"
+COLUMNS = {"input_column": "text", "label_column": "category", "instruction": "Which intent does this message have?"}
 
 
 def peer_task(model: str, rows: list[dict[str, str]], steps: int | None) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def accuracy(model: str, held_out: Path) -> float:
     folder = paths.adapters() / NAME
     settings = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["settings"]
     options = prepare.Settings(rank=settings["rank"], layers=settings["layers"])
-    prepared = prepare.prepare(model, held_out, input_column="text", label_column="category", settings=options)
+    prepared = prepare.prepare(model, held_out, settings=options, **COLUMNS)
     run = train.Run(prepared, way=train.choose_way(prepared, lambda _: None), say=lambda _: None)
     run._use(
         {name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
@@ -76,8 +78,8 @@ def accuracy(model: str, held_out: Path) -> float:
 
 def ours(model: str, lessons: Path, held_out: Path, minutes: float) -> dict[str, Any]:
     """The command, timed from outside."""
-    command = [sys.executable, "-m", "nomoat", "tune", model, str(lessons), "--input-column", "text", "--label-column", "category",
-               "--name", NAME, "--replace", "--minutes", str(minutes)]  # fmt: skip
+    options = {f"--{name.replace('_', '-')}": value for name, value in COLUMNS.items()} | {"--name": NAME, "--minutes": str(minutes)}
+    command = [sys.executable, "-m", "nomoat", "tune", model, str(lessons), "--replace", *itertools.chain(*options.items())]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return {"minutes": minutes, "seconds": time.perf_counter() - started, "held_out_accuracy": accuracy(model, held_out)}
