@@ -3,8 +3,9 @@
     python benchmarks/tuning_race.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--minutes 2 3 4] [--json FILE]
 
 The peer learns all layers for one epoch (--peer-steps fewer), its rate falling to nothing; seconds are those of its steps. Ours is
-`nomoat tune --minutes M` as it comes, but for an instruction as short as the peer's, once for each M; seconds are those of its process,
-the looks at the lessons it holds out among them. An answer is right if each of its tokens is the likeliest after those before it. 500 lessons held out, the same for all.
+`nomoat tune --minutes M` as it comes, but for an instruction as short as the peer's, once for each M; seconds are those of its
+process, the looks at the lessons it holds out among them. An answer is right if each of its tokens is the likeliest after those
+before it. 500 lessons held out, the same for all.
 """
 
 from __future__ import annotations
