@@ -316,6 +316,19 @@ def test_what_was_learned_is_kept_when_the_end_is_interrupted(tiny_gguf: Path, t
     assert all(torch.equal(value, whole[name]) for name, value in load_file(folder / "adapter_model.safetensors").items())
 
 
+def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
+    path, said = tmp_path / "many.csv", list[str]()
+    path.write_text("text,label\n" + "".join(f"word {at},label {at % 40}\n" for at in range(80)), encoding="utf-8")
+    for name, instruction in (("listed", None), ("short", "Which?")):
+        nomoat.tune(
+            str(tiny_gguf), path, name=name, input_column="text", label_column="label", instruction=instruction,
+            settings=train.Settings(epochs=0.05), on_message=said.append,
+        )  # fmt: skip
+    listed, short = (text for text in said if text.startswith("shared beginning"))
+    assert "a short --instruction" in listed
+    assert "--instruction" not in short
+
+
 def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
     stages: list[str] = []
     tune(tiny_gguf, table, on_progress=lambda progress: stages.append(progress.stage))

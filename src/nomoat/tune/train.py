@@ -34,6 +34,7 @@ CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
 PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 16  # itself, its gradient, and two means of AdamW, in f32
+LARGE_PART = 0.25  # of a step's tokens
 KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory
 
 Stage = Literal["measuring the base", "tuning"]
@@ -178,7 +179,7 @@ class Run:
         self.training = [samples[at] for at in order[held_out:]]
         self.prefix = shared_prefix(samples)
         if self.prefix:
-            say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch")
+            say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
         self.network = Network(
             prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
             dtype=getattr(torch, way.precision), keep_expanded=way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
@@ -201,6 +202,14 @@ class Run:
         self.history: list[dict[str, float]] = []  # of each look: fraction, seconds, and the loss a token, learning and held out
         self.best: dict[str, torch.Tensor] | None = None
         self.learning_loss = 0.0  # a running mean
+
+    def _advice(self, prepared: prepare.Prepared) -> str:
+        """What to do about a shared beginning that is much of the work, where it is an instruction that lists the labels."""
+        own = self.settings.batch * (sum(map(len, self.training)) / len(self.training) - self.prefix)
+        part = self.prefix / (self.prefix + own)
+        if part < LARGE_PART or not prepared.options["label_column"] or prepared.options["instruction"]:
+            return ""
+        return f", {part:.0%} of all that is computed; a short --instruction that does not list the labels saves most of it"
 
     # ---------------------------------------------------------------- how far
     @property
