@@ -318,7 +318,7 @@ def test_what_was_learned_is_kept_when_the_end_is_interrupted(tiny_gguf: Path, t
 
 def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
     path, said = tmp_path / "many.csv", list[str]()
-    path.write_text("text,label\n" + "".join(f"word {at},label {at % 40}\n" for at in range(80)), encoding="utf-8")
+    path.write_text("text,label\n" + "".join(f"word {at},l{at % 20}\n" for at in range(80)), encoding="utf-8")
     for name, instruction in (("listed", None), ("short", "Which?")):
         nomoat.tune(
             str(tiny_gguf), path, name=name, input_column="text", label_column="label", instruction=instruction,
