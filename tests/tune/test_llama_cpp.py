@@ -23,7 +23,7 @@ pytestmark = [
 ]
 COLUMNS = {"input_column": "text", "label_column": "annotation"}
 LABELS = ["not spam", "spam"]
-NUM_LESSONS, NUM_TEXTS = 150, 200
+NUM_LESSONS, NUM_TEXTS = 450, 200
 MAX_TOKENS = 8
 LARGEST_GAP = 1  # text of the 200: half a point
 
@@ -36,7 +36,7 @@ def spam(mirror: None, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.M
     table = tmp_path / "spam.tsv"
     rows = (folder / "sms_spam_train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     table.write_text("".join(rows[: NUM_LESSONS + 1]), encoding="utf-8")
-    adapter = nomoat.tune(str(smollm2_gguf), table, name="spam", settings=train.Settings(epochs=2), **COLUMNS)
+    adapter = nomoat.tune(str(smollm2_gguf), table, name="spam", settings=train.Settings(epochs=3), **COLUMNS)
     texts = tasks.read_labelled(folder / "sms_spam_test.tsv", **COLUMNS)[:NUM_TEXTS]
     requests = [Request(messages=tasks.label_task_messages(text.text, LABELS), max_new_tokens=MAX_TOKENS) for text in texts]
     with responder.load(f"{smollm2_gguf}+spam") as model:
