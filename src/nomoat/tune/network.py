@@ -200,8 +200,7 @@ class Network:
         self, x_MW: torch.Tensor, layers: range, places: Places, *, before: PrefixCache | None, keep: PrefixCache | None,
         wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Through some layers. `before`: keys and values of the tokens before, a pair [1, H, P, D] a layer; `keep` takes
-        those of these.
+        """Through some layers. `before`: keys and values of the tokens before, a pair [1, H, P, D] a layer; `keep` takes this pass's.
 
         `wanted_M`: the last of them speaks about these tokens only.
         """

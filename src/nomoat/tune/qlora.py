@@ -165,7 +165,7 @@ class AnswerLoss(torch.autograd.Function):
             logs_CV = torch.log_softmax(logits_CV, 1, dtype=torch.float32)
             total -= logs_CV.gather(1, targets_C1).sum()
             slope_CV = logs_CV.exp_()
-            slope_CV.scatter_add_(1, targets_C1, torch.full((1, 1), -1.0).expand(targets_C1.shape))
+            slope_CV.scatter_add_(1, targets_C1, torch.full(targets_C1.shape, -1.0))
             if bend_CV is not None:
                 slope_CV *= bend_CV
             gradient_NW[rows] = head.gradient(slope_CV.div_(count).to(x_NW.dtype))

@@ -383,10 +383,8 @@ class Run:
                 together = self._read_with[id(lesson)]
                 x_BTW = self.network.read(torch.from_numpy(side_by_side(together, self.prefix)[0]), self.beginning)
                 self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
-        x_BTW = torch.zeros(len(batch), width, self.network.sizes.width)
-        for row, lesson in zip(x_BTW, batch, strict=True):
-            row[: len(lesson) - self.prefix] = self.kept[id(lesson)]
-        return x_BTW
+        x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
+        return torch.nn.functional.pad(x_BTW, (0, 0, 0, width - x_BTW.shape[1]))
 
     def hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson."""
