@@ -54,6 +54,15 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
     torch.testing.assert_close(after, expected[:, SHARED:][wanted_after_BT], atol=1e-4, rtol=0)
 
 
+def test_padding_may_stand_beyond_the_last_learned_place(tmp_path: Path) -> None:
+    source = open_source(write_gguf(tmp_path / "model.gguf", CASES["gpt2"], make_model(CASES["gpt2"])))
+    arch, sizes = architectures.find("gpt2"), importer.read_sizes(source)
+    network = Network(source, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=True, frozen=1)
+    ids_BT = torch.randint(3, 250, (2, sizes.context_tokens), generator=torch.Generator().manual_seed(1))
+    padded_BTW = network.read(torch.nn.functional.pad(ids_BT, (0, 3)))
+    torch.testing.assert_close(padded_BTW[:, :-3], network.read(ids_BT), atol=1e-5, rtol=0)
+
+
 def test_long_rows_and_short_ones_are_attended_to_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     from nomoat.tune import network
 

@@ -233,7 +233,7 @@ class Network:
         if self.arch.embedding_scaled:
             x = x * self.sizes.width**0.5
         if self._places is not None:
-            x = x + self._places[places_M]
+            x = x + self._places[places_M.clamp(max=len(self._places) - 1)]  # padding may stand beyond the last place
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
     def _layer(
