@@ -44,7 +44,7 @@ def data() -> Path:
 
 
 def cache() -> Path:
-    """What can be made again: imported models."""
+    """What can be made again: imported models, and compiled kernels of `tune`."""
     return home() / "cache"
 
 

@@ -24,12 +24,11 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
-from nomoat.tune import qlora
+from nomoat.tune import kernels, qlora
 
 # Layers that read the same input are one matrix here, and stay several in the adapter.
 TOGETHER = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": functional.silu,
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a gate; with one: kernels.GATES
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
     "relu": functional.relu,
@@ -273,7 +272,7 @@ class Network:
             names = (f"blk.{layer}.attn_q_norm", f"blk.{layer}.attn_k_norm")
             both = torch.cat([self._norm(part, name) for part, name in zip((query, key), names, strict=True)], dim=1)
         if turn is not None:
-            both = _rotate(both, *turn)
+            both = kernels.rotate(both, *turn)
         scale = (sizes.width // sizes.heads if sizes.layers == self.arch.width_scaled_layers else sizes.head_dim) ** -0.5
         query, key = both.to(self.dtype).split([sizes.heads, sizes.kv_heads], dim=1)
         parts = [part.split([places.own, len(x_MW) - places.own]) for part in (query * scale, key, value.to(self.dtype))]
@@ -293,13 +292,11 @@ class Network:
         return torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in attended])
 
     def _mlp(self, x: torch.Tensor, layer: int, lora: Lora) -> torch.Tensor:
-        activate = ACTIVATIONS[self.arch.activation]
         gated = next((name for name in ("mlp.gate_up_proj", "mlp.gate_proj") if name in self.arch.projections), None)
         if gated:
-            gate, up = self._linear(x, layer, gated, lora).split(self.sizes.hidden, dim=-1)
-            y = activate(gate) * up
+            y = kernels.gate(self._linear(x, layer, gated, lora), self.arch.activation)
         else:
-            y = activate(self._linear(x, layer, "mlp.up_proj", lora))
+            y = ACTIVATIONS[self.arch.activation](self._linear(x, layer, "mlp.up_proj", lora))
         return self._linear(y, layer, "mlp.down_proj", lora)
 
     def _linear(self, x_MI: torch.Tensor, layer: int, first: str, lora: Lora) -> torch.Tensor:
@@ -307,19 +304,19 @@ class Network:
         return qlora.lora_linear(x_MI.to(self.dtype), linear.matrix, linear.bias, *((None, None) if lora is None else lora[first]))
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """In f32, over the last axis."""
+        """Over the last axis: in f32, or in the working precision where it is an RMS norm."""
         weight, bias = self._vectors[f"{name}.weight"], self._vectors.get(f"{name}.bias")
         if self.arch.norm == "layer":
             return functional.layer_norm(x.float(), weight.shape, weight, bias, self.sizes.norm_epsilon)
-        return functional.rms_norm(x.float(), weight.shape, weight, self.sizes.norm_epsilon)
+        return kernels.rms_norm(x, weight, self.sizes.norm_epsilon, self.dtype)
 
     def _turn(self, places_M: torch.Tensor, local: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Cosine and sine of every token's angles, [M, 1, R]."""
+        """Cosine and sine of every token's angles, [M, R / 2]."""
         table = self._rope[local]
         magnitude = (positions.sizes_of_windowed(self.sizes) if local else self.sizes).rope_magnitude
         if table is None:
             return None
-        angles = (places_M[:, None].float() * table).repeat(1, 2)[:, None]
+        angles = places_M[:, None].float() * table
         return angles.cos() * magnitude, angles.sin() * magnitude
 
     def _masks(self, places: Places, local: bool) -> list[torch.Tensor]:
@@ -355,12 +352,3 @@ def _attend(
         scores = torch.tanh(scores / cap) * cap
     scores = (scores.view(rows, heads, length, seen) + mask).softmax(-1)
     return (scores.view(rows, kv_heads, -1, seen) @ value).view(rows, heads, length, -1)
-
-
-def _rotate(x_MHD: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """The first R of D elements turned, first half against second; the rest as they are. In f32."""
-    rotary = cosine.shape[-1]
-    x, rest = x_MHD[..., :rotary].float(), x_MHD[..., rotary:]
-    first, second = x.chunk(2, dim=-1)
-    y = x * cosine + torch.cat([-second, first], dim=-1) * sine
-    return torch.cat([y, rest.float()], dim=-1) if rest.shape[-1] else y

@@ -19,6 +19,7 @@ import torch
 from nomoat import hardware
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.weights import Arrays, Form, quantised, restored
+from nomoat.tune import kernels
 
 LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 INT8_ROWS = Form("int8")
@@ -156,19 +157,16 @@ class AnswerLoss(torch.autograd.Function):
         gradient_NW = torch.empty_like(x_NW)
         for start in range(0, count, AnswerLoss.CHUNK_TOKENS):
             rows = slice(start, start + AnswerLoss.CHUNK_TOKENS)
-            logits_CV, targets_C1 = head.times(x_NW[rows]), targets_N[rows, None]
+            logits_CV = head.times(x_NW[rows])
             if bias_V is not None:
                 logits_CV = logits_CV.float() + bias_V
             if cap is not None:
                 logits_CV = torch.tanh_(logits_CV.float().div_(cap)).mul_(cap)
-            bend_CV = 1 - (logits_CV / cap) ** 2 if cap is not None else None
-            logs_CV = torch.log_softmax(logits_CV, 1, dtype=torch.float32)
-            total -= logs_CV.gather(1, targets_C1).sum()
-            slope_CV = logs_CV.exp_()
-            slope_CV.scatter_add_(1, targets_C1, torch.full(targets_C1.shape, -1.0))
-            if bend_CV is not None:
-                slope_CV *= bend_CV
-            gradient_NW[rows] = head.gradient(slope_CV.div_(count).to(x_NW.dtype))
+            losses_C, slope_CV = kernels.cross_entropy(logits_CV, targets_N[rows], 1 / count)
+            total += losses_C.sum()
+            if cap is not None:
+                slope_CV *= 1 - (logits_CV / cap) ** 2
+            gradient_NW[rows] = head.gradient(slope_CV.to(x_NW.dtype))
         ctx.save_for_backward(gradient_NW)
         return total / count
 

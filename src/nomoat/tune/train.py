@@ -20,7 +20,7 @@ from scipy import stats
 from nomoat import config, hardware, paths
 from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
-from nomoat.tune import adapter, prepare, qlora
+from nomoat.tune import adapter, kernels, prepare, qlora
 from nomoat.tune.network import Network
 from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
 
@@ -102,6 +102,7 @@ def learn(
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         torch.set_num_threads(config.threads().value)
+        kernels.use_threads(config.threads().value)
         run = Run(prepared, way=Way(**saved["way"]) if saved else choose_way(prepared, say), say=say)
         if saved:
             run.restore(saved)

@@ -1,0 +1,272 @@
+"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope.
+
+PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/log.md). Compiled by numba at the first
+use on a machine (some seconds), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
+
+Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hidden width, N tokens with loss, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from nomoat import paths
+
+numba.config.CACHE_DIR = str(paths.cache() / "kernels")  # not beside this file, which may not be ours to write to
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
+FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
+Decorator = Callable[[Callable[..., Any]], Any]
+kernel: Decorator = numba.njit(parallel=True, cache=True, fastmath=FAST, error_model="numpy")
+inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
+in_llvm: Decorator = intrinsic
+compiled: Callable[..., Decorator] = overload
+ONE, THREE = np.float32(1), np.float32(3)
+
+
+def use_threads(count: int) -> None:
+    """Work on so many threads from now on, or on all that numba has."""
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+# -------------------------------------------------------------------- numbers
+@in_llvm
+def _as_float(typing: Any, bits: Any) -> Any:
+    """The f32 of these 32 bits."""
+    return types.float32(types.uint32), lambda context, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@in_llvm
+def _as_bits(typing: Any, number: Any) -> Any:
+    return types.uint32(types.float32), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
+
+
+def load(numbers: Any, at: Any) -> Any:
+    """A number as f32; bf16 comes as its 16 bits."""
+
+
+def store(numbers: Any, at: Any, value: Any) -> Any:
+    """The reverse, rounded to the nearest, ties to even."""
+
+
+@compiled(load, inline="always")
+def _load(numbers: Any, at: Any) -> Callable[..., Any]:
+    if numbers.dtype == types.uint16:
+
+        def widened(numbers: Any, at: Any) -> Any:
+            return _as_float(np.uint32(numbers[at]) << np.uint32(16))
+
+        return widened
+
+    def plain(numbers: Any, at: Any) -> Any:
+        return numbers[at]
+
+    return plain
+
+
+@compiled(store, inline="always")
+def _store(numbers: Any, at: Any, value: Any) -> Callable[..., Any]:
+    if numbers.dtype == types.uint16:
+
+        def rounded(numbers: Any, at: Any, value: Any) -> None:
+            bits = _as_bits(np.float32(value))
+            numbers[at] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+        return rounded
+
+    def plain(numbers: Any, at: Any, value: Any) -> None:
+        numbers[at] = value
+
+    return plain
+
+
+@inline
+def _exp(x: Any) -> Any:
+    """e^x to 2e-7, without a call, so that loops of it become vectors. Cephes' polynomial."""
+    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - whole * np.float32(0.693359375) - whole * np.float32(-2.12194440e-4)
+    y = np.float32(1.9875691500e-4)
+    y = y * r + np.float32(1.3981999507e-3)
+    y = y * r + np.float32(8.3334519073e-3)
+    y = y * r + np.float32(4.1665795894e-2)
+    y = y * r + np.float32(1.6666665459e-1)
+    y = y * r + np.float32(5.0000001201e-1)
+    y = y * r * r + r + np.float32(1.0)
+    return y * _as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """The same memory for numba."""
+    tensor = tensor.detach().contiguous()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+# -------------------------------------------------------------------- norm
+@kernel
+def _norm_forward(x_MW: Any, weight_W: Any, epsilon: Any, y_MW: Any, scale_M: Any) -> None:
+    width = x_MW.shape[1]
+    for m in numba.prange(len(x_MW)):
+        x, y = x_MW[m], y_MW[m]
+        total = np.float32(0)
+        for w in range(width):
+            value = load(x, w)
+            total += value * value
+        scale = ONE / np.sqrt(total / np.float32(width) + epsilon)
+        scale_M[m] = scale
+        for w in range(width):
+            store(y, w, load(x, w) * scale * weight_W[w])
+
+
+@kernel
+def _norm_backward(x_MW: Any, weight_W: Any, scale_M: Any, dy_MW: Any, dx_MW: Any) -> None:
+    width = x_MW.shape[1]
+    for m in numba.prange(len(x_MW)):
+        x, dy, dx, scale = x_MW[m], dy_MW[m], dx_MW[m], scale_M[m]
+        along = np.float32(0)
+        for w in range(width):
+            along += load(dy, w) * weight_W[w] * load(x, w)
+        along *= scale * scale / np.float32(width)
+        for w in range(width):
+            store(dx, w, scale * (load(dy, w) * weight_W[w] - along * load(x, w)))
+
+
+class RMSNorm(torch.autograd.Function):
+    """x / rms(x) * weight over the last axis; the result in `dtype`, the gradient in x's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight_W: torch.Tensor, epsilon: float, dtype: torch.dtype) -> Any:
+        x_MW = x.reshape(-1, x.shape[-1]).contiguous()
+        y, scale_M = torch.empty(x.shape, dtype=dtype), torch.empty(len(x_MW))
+        _norm_forward(_array(x_MW), _array(weight_W), np.float32(epsilon), _array(y.view(x_MW.shape)), _array(scale_M))
+        ctx.save_for_backward(x_MW, weight_W, scale_M)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        x_MW, weight_W, scale_M = ctx.saved_tensors
+        dx = torch.empty(grads[0].shape, dtype=x_MW.dtype)
+        dy_MW = grads[0].reshape(x_MW.shape)
+        _norm_backward(_array(x_MW), _array(weight_W), _array(scale_M), _array(dy_MW), _array(dx.view(x_MW.shape)))
+        return dx, None, None, None
+
+
+# -------------------------------------------------------------------- rotation
+@kernel
+def _rotate(x_MHD: Any, cosine_MR: Any, sine_MR: Any, sign: Any, y_MHD: Any) -> None:
+    heads, half, size = x_MHD.shape[1], cosine_MR.shape[1], x_MHD.shape[2]
+    for m in numba.prange(len(x_MHD)):
+        for h in range(heads):
+            x, y = x_MHD[m, h], y_MHD[m, h]
+            for r in range(half):
+                first, second = load(x, r), load(x, half + r)
+                cosine, sine = cosine_MR[m, r], sine_MR[m, r] * sign
+                store(y, r, first * cosine - second * sine)
+                store(y, half + r, second * cosine + first * sine)
+            for d in range(2 * half, size):
+                store(y, d, load(x, d))
+
+
+class Rotate(torch.autograd.Function):
+    """The first R of a head's D elements turned by each token's angles (cosine and sine are [M, R / 2]), first half against second."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MHD: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> Any:
+        ctx.save_for_backward(cosine, sine)
+        return Rotate.turned(x_MHD, cosine, sine, 1)
+
+    @staticmethod
+    def turned(x_MHD: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, sign: int) -> torch.Tensor:
+        y_MHD = torch.empty(x_MHD.shape, dtype=x_MHD.dtype)
+        _rotate(_array(x_MHD), _array(cosine), _array(sine), np.float32(sign), _array(y_MHD))
+        return y_MHD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        cosine, sine = ctx.saved_tensors
+        return Rotate.turned(grads[0], cosine, sine, -1), None, None
+
+
+# -------------------------------------------------------------------- gate
+# Both activations in use are x * sigmoid(a x + b x^3): SiLU, and GELU in its form with tanh.
+GATES = {"silu": (1.0, 0.0), "gelu_tanh": (2 * (2 / math.pi) ** 0.5, 2 * (2 / math.pi) ** 0.5 * 0.044715)}
+
+
+@kernel
+def _gate_forward(both_M2I: Any, a: Any, b: Any, y_MI: Any) -> None:
+    hidden = y_MI.shape[1]
+    for m in numba.prange(len(y_MI)):
+        both, y = both_M2I[m], y_MI[m]
+        for i in range(hidden):
+            x = load(both, i)
+            store(y, i, x / (ONE + _exp(-x * (a + b * x * x))) * load(both, hidden + i))
+
+
+@kernel
+def _gate_backward(both_M2I: Any, a: Any, b: Any, dy_MI: Any, dboth_M2I: Any) -> None:
+    hidden = dy_MI.shape[1]
+    for m in numba.prange(len(dy_MI)):
+        both, dy, dboth = both_M2I[m], dy_MI[m], dboth_M2I[m]
+        for i in range(hidden):
+            x, slope = load(both, i), load(dy, i)
+            open_part = ONE / (ONE + _exp(-x * (a + b * x * x)))
+            store(dboth, i, slope * load(both, hidden + i) * open_part * (ONE + x * (ONE - open_part) * (a + THREE * b * x * x)))
+            store(dboth, hidden + i, slope * x * open_part)
+
+
+class Gate(torch.autograd.Function):
+    """activation(first half) * second half, over the last axis, for an activation of GATES."""
+
+    @staticmethod
+    def forward(ctx: Any, both_M2I: torch.Tensor, activation: str) -> Any:
+        ctx.form = tuple(map(np.float32, GATES[activation]))
+        ctx.save_for_backward(both_M2I)
+        y_MI = torch.empty(len(both_M2I), both_M2I.shape[1] // 2, dtype=both_M2I.dtype)
+        _gate_forward(_array(both_M2I), *ctx.form, _array(y_MI))
+        return y_MI
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (both_M2I,) = ctx.saved_tensors
+        dboth_M2I = torch.empty(both_M2I.shape, dtype=both_M2I.dtype)
+        _gate_backward(_array(both_M2I), *ctx.form, _array(grads[0]), _array(dboth_M2I))
+        return dboth_M2I, None
+
+
+# -------------------------------------------------------------------- loss
+@kernel
+def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, slope_NV: Any, losses_N: Any) -> None:
+    vocabulary = logits_NV.shape[1]
+    for n in numba.prange(len(targets_N)):
+        logits, slope, target = logits_NV[n], slope_NV[n], targets_N[n]
+        top = load(logits, 0)
+        for v in range(vocabulary):
+            top = max(top, load(logits, v))
+        total = np.float32(0)
+        for v in range(vocabulary):
+            total += _exp(load(logits, v) - top)
+        losses_N[n] = np.log(total) + top - load(logits, target)
+        scale = part / total
+        for v in range(vocabulary):
+            store(slope, v, _exp(load(logits, v) - top) * scale)
+        store(slope, target, _exp(load(logits, target) - top) * scale - part)
+
+
+def cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor, part: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of each target [N], f32, and `part` times its slope by the logits, in their type."""
+    slope_NV, losses_N = torch.empty_like(logits_NV), torch.empty(len(targets_N))
+    _cross_entropy(_array(logits_NV), _array(targets_N), np.float32(part), _array(slope_NV), _array(losses_N))
+    return losses_N, slope_NV
+
+
+rms_norm: Callable[..., torch.Tensor] = RMSNorm.apply
+rotate: Callable[..., torch.Tensor] = Rotate.apply
+gate: Callable[..., torch.Tensor] = Gate.apply

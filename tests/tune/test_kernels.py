@@ -1,0 +1,86 @@
+"""The kernels against PyTorch's own operations, values and gradients, in both precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nomoat.tune import kernels
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+PRECISIONS = pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)], ids=["f32", "bf16"])
+
+
+def assert_like(ours: Function, reference: Function, x: torch.Tensor, close: float) -> None:
+    """Values and the gradient of a random direction; the reference in f64."""
+    own, plain = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, expected = ours(own), reference(plain)
+    direction = torch.randn(y.shape).to(y.dtype)
+    y.backward(direction)
+    expected.backward(direction.double())
+    assert own.grad is not None and plain.grad is not None
+    for got, right in ((y, expected), (own.grad, plain.grad)):
+        torch.testing.assert_close(got.double(), right, rtol=close, atol=close)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("shape", [(5, 37), (3, 4, 16)])
+def test_norm(shape: tuple[int, ...], dtype: torch.dtype, close: float) -> None:
+    weight = torch.rand(shape[-1]) + 0.5
+    assert_like(
+        lambda x: kernels.rms_norm(x, weight, 1e-5, dtype),
+        lambda x: functional.rms_norm(x, weight.shape, weight.double(), 1e-5),
+        torch.randn(shape),
+        close,
+    )
+
+
+@PRECISIONS
+@pytest.mark.parametrize("activation", sorted(kernels.GATES))
+def test_gate(activation: str, dtype: torch.dtype, close: float) -> None:
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, dim=1)
+        return (functional.silu(gate) if activation == "silu" else functional.gelu(gate, approximate="tanh")) * up
+
+    x = (torch.randn(7, 38) * 4).to(dtype)
+    x[0, :4] = torch.tensor([-200.0, -30.0, 30.0, 200.0])
+    assert_like(lambda x: kernels.gate(x, activation), reference, x, close)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("turning", [16, 6])
+def test_rotation(turning: int, dtype: torch.dtype, close: float) -> None:
+    angles = torch.randn(5, turning // 2)
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        first, second, rest = x.split([turning // 2, turning // 2, 16 - turning], dim=-1)
+        cosine, sine = angles.double().cos()[:, None], angles.double().sin()[:, None]
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=-1)
+
+    x = torch.randn(5, 3, 16).to(dtype)
+    assert_like(lambda x: kernels.rotate(x, angles.cos(), angles.sin()), reference, x, close)
+    assert_like(lambda x: kernels.rotate(x[:, 1:], angles.cos(), angles.sin()), lambda x: reference(x[:, 1:]), x, close)
+
+
+@PRECISIONS
+def test_cross_entropy_and_its_slope(dtype: torch.dtype, close: float) -> None:
+    logits = (torch.randn(6, 333) * 5).to(dtype)
+    logits[0, 7] = 90.0  # as good as certain: one minus the target's part is small, and has to stay
+    targets = torch.tensor([7, 0, 332, 5, 5, 1])
+    plain = logits.double().requires_grad_()
+    expected = functional.cross_entropy(plain, targets, reduction="none")
+    (expected.sum() / 4).backward()
+    losses, slope = kernels.cross_entropy(logits, targets, 1 / 4)
+    assert plain.grad is not None
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(slope.double(), plain.grad, rtol=close, atol=1e-6)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    losses, _ = kernels.cross_entropy(torch.full((1, 40), torch.nan), torch.tensor([3]), 1.0)
+    assert losses.isnan().all()
+    assert kernels.rms_norm(torch.full((1, 40), torch.nan), torch.ones(40), 1e-5, torch.bfloat16).isnan().all()
+    assert kernels.gate(torch.full((1, 40), torch.nan), "silu").isnan().all()
