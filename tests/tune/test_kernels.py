@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from nomoat.tune import kernels
+from nomoat.tune.samples import NOT_LEARNED
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 PRECISIONS = pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-7)], ids=["f32", "bf16"])
@@ -77,6 +78,10 @@ def test_cross_entropy_and_its_slope(dtype: torch.dtype, close: float) -> None:
     assert plain.grad is not None
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(slope.double(), plain.grad, rtol=close, atol=1e-6)
+    targets[2] = NOT_LEARNED
+    fewer, without = kernels.cross_entropy(logits, targets, 1 / 4)
+    assert fewer.tolist() == [0.0 if at == 2 else loss for at, loss in enumerate(losses.tolist())]
+    assert not without[2].any() and without[3].equal(slope[3])
 
 
 def test_what_is_no_number_stays_none() -> None:

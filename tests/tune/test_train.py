@@ -27,7 +27,7 @@ from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, U
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, prepare, qlora, train
-from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side
+from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
 COLOURS = ["red", "green", "blue"]
@@ -128,26 +128,26 @@ def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_pat
         tune(base, table, resume=True)
 
 
-@pytest.mark.parametrize("how", ["without a shared beginning", "expanded layer by layer"])
+@pytest.mark.parametrize("how", ["without a shared beginning", "expanded layer by layer", "with places that have no target"])
 def test_what_saves_time_or_memory_does_not_change_the_gradient(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     prepared = prepare.prepare(str(tiny_gguf), table, **COLUMNS, settings=SETTINGS)  # type: ignore[arg-type]
 
-    def gradients() -> list[torch.Tensor]:
+    def gradients(*, evened: bool = False) -> list[torch.Tensor]:
         say = [].append
         run = train.Run(prepared, way=train.choose_way(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
-        run.network.loss(*run.hidden(prepared.samples[:8])).backward()
+        run.network.loss(*run.hidden(prepared.samples[:8], evened=evened)).backward()
         return [parameter.grad for parameter in run.parameters if parameter.grad is not None]
 
     expected = gradients()
     if how == "expanded layer by layer":
         monkeypatch.setattr(train, "keep_expanded", lambda prepared, dtype: hardware.Detected(False, "set by the test"))
-    else:
+    elif how == "without a shared beginning":
         monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
-    found = gradients()
+    found = gradients(evened=how == "with places that have no target")
     assert len(found) == len(expected) == 14  # a pair for each of the upper layer's seven
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
@@ -280,6 +280,15 @@ def test_rows_are_padded_at_their_end_to_a_length_that_comes_again() -> None:
     assert ids_BT.tolist() == [[3, 4, 5, 6] + 8 * [0], list(range(3, 12)) + 3 * [0]]
     assert [row[row != NOT_LEARNED].tolist() for row in targets_BT] == [[5, 6], [10, 11]]
     assert (targets_BT != NOT_LEARNED).nonzero()[1].tolist() == [1, 2, 6, 7]
+
+
+def test_places_without_a_target_even_out_their_number() -> None:
+    targets_BT = np.full((3, 20), NOT_LEARNED)
+    targets_BT[1, 4:9] = 7
+    assert (wanted(targets_BT, evened=False) == (targets_BT == 7)).all()
+    evened = wanted(targets_BT, evened=True)
+    assert evened.sum() == 32 and evened[targets_BT == 7].all() and (targets_BT == NOT_LEARNED).sum() == 55
+    assert wanted(targets_BT[1:2], evened=True).all(), "where there are not enough, all"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from nomoat import config
-from nomoat.tune import qlora, train
+from nomoat.tune import kernels, qlora, train
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared
-from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
+from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side, wanted
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
 REPETITIONS = 2
@@ -46,7 +46,7 @@ class Cost:
 
 def estimate(prepared: Prepared) -> Estimate:
     """Measure some steps and multiply. Takes a second or two for a small model. Raises NotEnoughMemoryError."""
-    torch.set_num_threads(config.threads().value)
+    kernels.use_threads(config.threads().value)
     dtype: torch.dtype = getattr(torch, qlora.fastest_precision().value)
     expanded = train.keep_expanded(prepared, dtype)
     settings, samples = prepared.settings, prepared.samples
@@ -83,13 +83,13 @@ def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, dtype: torch
         rank=settings.rank, seed=0, dtype=dtype, keep_expanded=keep_expanded, frozen=frozen,
     )  # fmt: skip
     beginning = network.begin(batch[0].tokens[:prefix]) if prefix else None
-    ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, prefix))
-    learned = targets_BT != NOT_LEARNED
-    targets_N = targets_BT[learned]
+    ids, targets = side_by_side(batch, prefix)
+    ids_BT, targets_BT, wanted_BT = map(torch.from_numpy, (ids, targets, wanted(targets, evened=True)))
+    targets_N = targets_BT[wanted_BT]
     x_BTW = network.read(ids_BT, beginning)
 
     def through() -> torch.Tensor:
-        return network.hidden(x_BTW, learned, beginning)
+        return network.hidden(x_BTW, wanted_BT, beginning)
 
     last_NW = through().detach()
     read = _fastest(lambda: network.read(ids_BT, beginning))

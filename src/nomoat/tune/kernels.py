@@ -33,7 +33,8 @@ ONE, THREE = np.float32(1), np.float32(3)
 
 
 def use_threads(count: int) -> None:
-    """Work on so many threads from now on, or on all that numba has."""
+    """The kernels and PyTorch's own operations work on so many threads from now on."""
+    torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
@@ -90,7 +91,7 @@ def _store(numbers: Any, at: Any, value: Any) -> Callable[..., Any]:
 
 @inline
 def _exp(x: Any) -> Any:
-    """e^x to 2e-7, without a call, so that loops of it become vectors. Cephes' polynomial."""
+    """e^x to about 1e-6, without a call, so that loops of it become vectors. Cephes' polynomial."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
     whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     r = x - whole * np.float32(0.693359375) - whole * np.float32(-2.12194440e-4)
@@ -247,6 +248,10 @@ def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, slope_NV: Any, los
     vocabulary = logits_NV.shape[1]
     for n in numba.prange(len(targets_N)):
         logits, slope, target = logits_NV[n], slope_NV[n], targets_N[n]
+        if target < 0:
+            losses_N[n] = 0
+            slope[:] = 0
+            continue
         top = load(logits, 0)
         for v in range(vocabulary):
             top = max(top, load(logits, v))
@@ -261,7 +266,7 @@ def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, slope_NV: Any, los
 
 
 def cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor, part: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of each target [N], f32, and `part` times its slope by the logits, in their type."""
+    """The loss of each target [N], f32, and `part` times its slope by the logits, in their type. Targets below 0 have none."""
     slope_NV, losses_N = torch.empty_like(logits_NV), torch.empty(len(targets_N))
     _cross_entropy(_array(logits_NV), _array(targets_N), np.float32(part), _array(slope_NV), _array(losses_N))
     return losses_N, slope_NV

@@ -171,7 +171,7 @@ class Network:
         return self._through(x_MW, range(self.frozen, self.sizes.layers), places, before=None, keep=None, wanted_M=wanted_M)
 
     def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of `targets`, each predicted from its row of `hidden`."""
+        """Mean cross-entropy of `targets`, each predicted from its row of `hidden`; those below 0 do not count."""
         x = self._norm(hidden_NW, "output_norm").to(self.dtype)
         return qlora.answer_loss(x, self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
 
@@ -179,7 +179,7 @@ class Network:
         """The same of each target by itself, [N], without gradients."""
         parts = zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True)
         with torch.no_grad():
-            return torch.cat([functional.cross_entropy(self.logits(hidden), targets, reduction="none") for hidden, targets in parts])
+            return torch.cat([kernels.cross_entropy(self.logits(hidden), targets, 1.0)[0] for hidden, targets in parts])
 
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""

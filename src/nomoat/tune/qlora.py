@@ -142,7 +142,7 @@ class LoraLinear(torch.autograd.Function):
 
 
 class AnswerLoss(torch.autograd.Function):
-    """Mean cross-entropy of the answer tokens, without holding all logits at once: some hundred tokens at a time.
+    """Mean cross-entropy of the answer tokens (those from 0 up), without holding all logits at once: some hundred tokens at a time.
 
     The gradient is computed along with the loss. Idea: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989.
     """
@@ -153,9 +153,9 @@ class AnswerLoss(torch.autograd.Function):
     def forward(
         ctx: Any, x_NW: torch.Tensor, head: Matrix, bias_V: torch.Tensor | None, targets_N: torch.Tensor, cap: float | None
     ) -> Any:
-        count, total = len(targets_N), torch.zeros(())
+        count, total = int((targets_N >= 0).sum()), torch.zeros(())
         gradient_NW = torch.empty_like(x_NW)
-        for start in range(0, count, AnswerLoss.CHUNK_TOKENS):
+        for start in range(0, len(targets_N), AnswerLoss.CHUNK_TOKENS):
             rows = slice(start, start + AnswerLoss.CHUNK_TOKENS)
             logits_CV = head.times(x_NW[rows])
             if bias_V is not None:

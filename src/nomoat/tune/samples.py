@@ -18,7 +18,7 @@ from nomoat.records import Message
 from nomoat.tune.data import Lesson
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
-WIDTH_STEP = 4
+WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
 Ids = npt.NDArray[np.int64]
 
@@ -117,3 +117,11 @@ def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
         for start, stop in sample.answers:
             targets[row, start - 1 - prefix : stop - 1 - prefix] = sample.tokens[start:stop]
     return ids, targets
+
+
+def wanted(targets_BT: Ids, *, evened: bool) -> npt.NDArray[np.bool_]:
+    """The positions with a target; `evened`: and some without, as many as make their number a multiple of WANTED_STEP (see above)."""
+    found: npt.NDArray[np.bool_] = targets_BT != NOT_LEARNED
+    if evened:
+        found.flat[np.flatnonzero(~found)[: -int(found.sum()) % WANTED_STEP]] = True
+    return found

@@ -22,7 +22,7 @@ from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.tune import adapter, kernels, prepare, qlora
 from nomoat.tune.network import Network
-from nomoat.tune.samples import NOT_LEARNED, Sample, batches_of, shared_prefix, side_by_side
+from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side, wanted
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -101,7 +101,6 @@ def learn(
     with paths.alone(target, busy=busy):  # they would write into one checkpoint
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
-        torch.set_num_threads(config.threads().value)
         kernels.use_threads(config.threads().value)
         run = Run(prepared, way=Way(**saved["way"]) if saved else choose_way(prepared, say), say=say)
         if saved:
@@ -370,7 +369,7 @@ class Run:
         rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.network.loss(*self.hidden(batch))
+        loss = self.network.loss(*self.hidden(batch, evened=True))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
@@ -387,9 +386,12 @@ class Run:
         x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
         return torch.nn.functional.pad(x_BTW, (0, 0, 0, width - x_BTW.shape[1]))
 
-    def hidden(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson."""
-        ids_BT, targets_BT = (torch.from_numpy(array) for array in side_by_side(batch, self.prefix))
-        learned_BT = targets_BT != NOT_LEARNED
+    def hidden(self, batch: Sequence[Sample], *, evened: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson.
+
+        `evened`: at some other places, too, where the token is NOT_LEARNED (see `samples.wanted`).
+        """
+        ids, targets = side_by_side(batch, self.prefix)
+        ids_BT, targets_BT, wanted_BT = map(torch.from_numpy, (ids, targets, wanted(targets, evened=evened)))
         x_BTW = self._kept(batch, ids_BT.shape[1]) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
-        return self.network.hidden(x_BTW, learned_BT, self.beginning), targets_BT[learned_BT]
+        return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
