@@ -26,7 +26,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
-from nomoat.tune import adapter, prepare, qlora, train
+from nomoat.tune import adapter, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
@@ -253,6 +253,15 @@ def test_a_full_disk_ends_a_training_with_an_error_and_no_half_files(tiny_gguf: 
     assert done.returncode == 1, done.stderr
     assert "error: no space left on the disk of" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "", "files were left behind"
+
+
+def test_a_full_disk_while_kernels_are_compiled_is_said(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kernels, "_norm_forward", fail)  # as numba does where it cannot keep what it compiled
+    with pytest.raises(NotEnoughDiskError, match="kernels"):
+        tune(tiny_gguf, table)
 
 
 def test_a_full_disk_leaves_no_half_adapter(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

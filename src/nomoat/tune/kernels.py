@@ -21,7 +21,8 @@ from numba.extending import intrinsic, overload
 
 from nomoat import paths
 
-numba.config.CACHE_DIR = str(paths.cache() / "kernels")  # not beside this file, which may not be ours to write to
+CACHE = paths.cache() / "kernels" / "kernel"  # not beside this file, which may not be ours to write to
+numba.config.CACHE_DIR = str(CACHE.parent)
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
 Decorator = Callable[[Callable[..., Any]], Any]

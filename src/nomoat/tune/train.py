@@ -98,7 +98,7 @@ def learn(
         teachers=prepared.sidecar.parents if prepared.sidecar else (),
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
-    with paths.alone(target, busy=busy):  # they would write into one checkpoint
+    with paths.alone(target, busy=busy), paths.translate_disk_errors(kernels.CACHE):  # they would write into one checkpoint
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         kernels.use_threads(config.threads().value)
