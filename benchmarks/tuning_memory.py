@@ -26,10 +26,8 @@ from large_model import Peak
 
 def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     """Some steps of a fresh training."""
-    import torch
-
     from nomoat import config
-    from nomoat.tune import prepare, qlora, train
+    from nomoat.tune import kernels, prepare, qlora, train
     from nomoat.tune.samples import Sample
 
     peak, drawn = Peak(), random.Random(0)
@@ -47,7 +45,7 @@ def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
         )
         for _ in range(arguments.lessons * 2)
     ]
-    torch.set_num_threads(config.threads().value)
+    kernels.use_threads(config.threads().value)
     precision = qlora.fastest_precision().value
     began = time.perf_counter()
     run = train.Run(

@@ -70,10 +70,8 @@ def task(model: str, data: Path, steps: int) -> dict[str, Any]:
 
 def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
     """Our network and step on these batches."""
-    import torch
-
     from nomoat import config
-    from nomoat.tune import prepare, qlora, train
+    from nomoat.tune import kernels, prepare, qlora, train
     from nomoat.tune.samples import Sample
 
     given = json.loads(path.read_text(encoding="utf-8"))
@@ -86,7 +84,7 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
 
     batches = [[sample(pair) for pair in batch] for batch in given["batches"]]
     held_out = [sample(pair) for pair in given["held_out"]]
-    torch.set_num_threads(config.threads().value)
+    kernels.use_threads(config.threads().value)
     way = train.Way(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
     run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), way=way, say=lambda _text: None)
     run.prefix, run.beginning = 0, None

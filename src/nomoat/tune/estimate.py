@@ -45,7 +45,10 @@ class Cost:
 
 
 def estimate(prepared: Prepared) -> Estimate:
-    """Measure some steps and multiply. Takes a second or two for a small model. Raises NotEnoughMemoryError."""
+    """Measure some steps and multiply. Takes a second or two for a small model, some more where kernels are compiled.
+
+    Raises NotEnoughMemoryError, NotEnoughDiskError.
+    """
     kernels.use_threads(config.threads().value)
     dtype: torch.dtype = getattr(torch, qlora.fastest_precision().value)
     expanded = train.keep_expanded(prepared, dtype)

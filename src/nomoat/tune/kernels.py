@@ -21,7 +21,7 @@ from numba.extending import intrinsic, overload
 
 from nomoat import paths
 
-CACHE = paths.cache() / "kernels" / "kernel"  # not beside this file, which may not be ours to write to
+CACHE = paths.cache() / "kernels" / "kernel"  # not beside this module, which may not be ours to write to; a name there, for errors
 numba.config.CACHE_DIR = str(CACHE.parent)
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
@@ -146,7 +146,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight_W: torch.Tensor, epsilon: float, dtype: torch.dtype) -> Any:
-        x_MW = x.reshape(-1, x.shape[-1]).contiguous()
+        x_MW = x.reshape(-1, x.shape[-1])
         y, scale_M = torch.empty(x.shape, dtype=dtype), torch.empty(len(x_MW))
         _norm_forward(_array(x_MW), _array(weight_W), np.float32(epsilon), _array(y.view(x_MW.shape)), _array(scale_M))
         ctx.save_for_backward(x_MW, weight_W, scale_M)

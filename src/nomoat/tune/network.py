@@ -274,8 +274,8 @@ class Network:
         if turn is not None:
             both = kernels.rotate(both, *turn)
         scale = (sizes.width // sizes.heads if sizes.layers == self.arch.width_scaled_layers else sizes.head_dim) ** -0.5
-        query, key = both.to(self.dtype).split([sizes.heads, sizes.kv_heads], dim=1)
-        parts = [part.split([places.own, len(x_MW) - places.own]) for part in (query * scale, key, value.to(self.dtype))]
+        query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
+        parts = [part.split([places.own, len(x_MW) - places.own]) for part in (query * scale, key, value)]
         query, key, value = (rows.view(places.rows, places.length, *rows.shape[1:]).transpose(1, 2) for _, rows in parts)
         if keep is not None:
             keep.append((key, value))

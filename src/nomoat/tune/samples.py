@@ -120,7 +120,7 @@ def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
 
 
 def wanted(targets_BT: Ids, *, evened: bool) -> npt.NDArray[np.bool_]:
-    """The positions with a target; `evened`: and some without, as many as make their number a multiple of WANTED_STEP (see above)."""
+    """The positions with a target; `evened`: and some without, so that their number is a multiple of WANTED_STEP, as T is."""
     found: npt.NDArray[np.bool_] = targets_BT != NOT_LEARNED
     if evened:
         found.flat[np.flatnonzero(~found)[: -int(found.sum()) % WANTED_STEP]] = True
