@@ -402,3 +402,35 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
     assert [round(look["held_out"], 3) for look in history] == [3.0, 1.0, 2.0, 2.5]
     assert (folder / "training.svg").read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize("num_lessons", [8, 90], ids=["none held out", "nine held out"])
+def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
+    tiny_gguf: Path, table: Path, num_lessons: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Learning itself goes on with the last weights, whatever was looked at."""
+    table.write_text("\n".join(table.read_text().splitlines()[: num_lessons + 1]) + "\n")
+    steps: list[dict[str, torch.Tensor]] = []
+    learn, look = train.Run._learn, train.Run.look
+
+    def learned(run: train.Run, batch: list[Sample]) -> float:
+        if steps:
+            assert all(torch.equal(steps[-1][name], value) for name, value in run._learned().items())
+        loss = learn(run, batch)
+        steps.append(run._learned())
+        return loss
+
+    def looked(run: train.Run, *given: object) -> list[float]:
+        losses = look(run, *given)  # type: ignore[arg-type]
+        return losses if not run.history else [loss * 0.5 ** len(run.history) for loss in losses]  # the last one is the best
+
+    monkeypatch.setattr(train.Run, "_learn", learned)
+    monkeypatch.setattr(train.Run, "look", looked)
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=4, batch=4, learning_rate=5e-3))
+    saved = load_file(folder / "adapter_model.safetensors")
+    for name, last in steps[-1].items():
+        average = torch.zeros_like(last)
+        for at, step in enumerate(steps):
+            average += (step[name] - average) / (1 + 0.1 * at)
+        assert torch.allclose(saved[f"base_model.model.{name}"], average, atol=1e-6)
+        assert not torch.allclose(average, last, atol=1e-4)

@@ -27,13 +27,14 @@ from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side,
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
+AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
 PYTORCH_BYTES = 600_000_000
-ADAPTER_BYTES_A_WEIGHT = 16  # itself, its gradient, and two means of AdamW, in f32
+ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
 LARGE_PART = 0.25  # of a step's tokens
 KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory
 
@@ -200,6 +201,7 @@ class Run:
         self.losses_before: list[float] = []
         self.losses_after: list[float] = []  # of the best look
         self.history: list[dict[str, float]] = []  # of each look: fraction, seconds, and the loss a token, learning and held out
+        self.average = self._learned()  # of the weights, later ones counting more: nearer to the end of learning than any of them
         self.best: dict[str, torch.Tensor] | None = None
         self.learning_loss = 0.0  # a running mean
 
@@ -221,7 +223,7 @@ class Run:
 
     NUMBERS = (
         "step", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
-        "best", "learning_loss",
+        "average", "best", "learning_loss",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -239,9 +241,8 @@ class Run:
             setattr(self, name, value)
 
     def use_best(self) -> None:
-        """Go back to the weights with the lowest loss on the lessons held out."""
-        if self.best is not None:
-            self._use(self.best)
+        """Take the averaged weights with the lowest loss on the lessons held out; without such lessons the last ones."""
+        self._use(self.average if self.best is None else self.best)
 
     def _learned(self) -> dict[str, torch.Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self.network.parameters.items()}
@@ -273,6 +274,7 @@ class Run:
                         hint=f"the learning rate is {self.settings.learning_rate:g}: choose a lower one",
                     )
                 self.step += 1
+                self._average()
                 self.lessons_done += len(batch)
                 self.tokens += sum(map(len, batch))
                 self.learning_loss = loss if self.step == 1 else 0.95 * self.learning_loss + 0.05 * loss
@@ -299,13 +301,21 @@ class Run:
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
 
     def _look_and_compare(self) -> None:
+        last = self._learned()
+        self._use(self.average)
         losses = self.look()
         loss = self._mean(losses)
         if loss < min((look["held_out"] for look in self.history), default=math.inf):
             self.best, self.losses_after = self._learned(), losses
+        self._use(last)
         self.history.append(
             {"fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": loss}
         )  # fmt: skip
+
+    def _average(self) -> None:
+        share = 1 / (1 + AVERAGED_PART * (self.step - 1))
+        for name, parameter in self.network.parameters.items():
+            self.average[name].lerp_(parameter.detach(), share)
 
     def _has_stopped_learning(self) -> bool:
         losses = [look["held_out"] for look in self.history]
