@@ -210,7 +210,7 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
     name = f"bench-{task}-{seed}"
     settings = prepare.Settings(
         minutes=arguments.minutes, epochs=arguments.epochs, layers=arguments.layers, batch=arguments.batch, rank=arguments.rank,
-        learning_rate=arguments.learning_rate, seed=seed,
+        learning_rate=arguments.learning_rate, noise=arguments.noise, seed=seed,
     )  # fmt: skip
     started = time.perf_counter()
     path = as_chats(split.train, paths.home() / f"{name}.jsonl")
@@ -256,7 +256,8 @@ def main() -> None:
     parser.add_argument("--template", help="chat template of a model that has none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--base-limit", type=int, default=0, help="questions to the base; 0 asks it nothing")
-    for name, kind in (("minutes", float), ("epochs", float), ("learning-rate", float), ("layers", int), ("batch", int)):
+    numbers = {"minutes": float, "epochs": float, "learning-rate": float, "noise": float, "layers": int, "batch": int}
+    for name, kind in numbers.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--json", type=Path)

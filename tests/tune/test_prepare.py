@@ -11,7 +11,7 @@ from tiny import write_tiny_gguf
 
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import DataError, UnsupportedError
+from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.records import Message
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
@@ -137,3 +137,14 @@ def test_settings_follow_the_data_and_the_model() -> None:
     assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 1.2e-3)
     assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 7.3e-4)
     assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5).layers == 3
+
+
+def test_noise_needs_all_layers_to_learn() -> None:
+    with pytest.raises(UsageError) as refused:
+        chosen(Settings(noise=5, layers=4), num_lessons=9, width=9, layers=5)
+    assert (refused.value.message, refused.value.hint) == (
+        "noise is 5, and it needs all 5 layers to learn; the upper 4 do",
+        "add --layers 5",
+    )
+    assert chosen(Settings(noise=5, layers=5), num_lessons=9, width=9, layers=5).noise == 5
+    assert chosen(Settings(), num_lessons=9, width=9, layers=5).noise == 0

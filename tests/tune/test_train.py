@@ -134,12 +134,12 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 ) -> None:
     prepared = prepare.prepare(str(tiny_gguf), table, **COLUMNS, settings=SETTINGS)  # type: ignore[arg-type]
 
-    def gradients(*, evened: bool = False) -> list[torch.Tensor]:
+    def gradients(*, learning: bool = False) -> list[torch.Tensor]:
         say = [].append
         run = train.Run(prepared, way=train.choose_way(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
-        run.network.loss(*run.hidden(prepared.samples[:8], evened=evened)).backward()
+        run.network.loss(*run.hidden(prepared.samples[:8], learning=learning)).backward()
         return [parameter.grad for parameter in run.parameters if parameter.grad is not None]
 
     expected = gradients()
@@ -147,7 +147,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
         monkeypatch.setattr(train, "keep_expanded", lambda prepared, dtype: hardware.Detected(False, "set by the test"))
     elif how == "without a shared beginning":
         monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
-    found = gradients(evened=how == "with places that have no target")
+    found = gradients(learning=how == "with places that have no target")
     assert len(found) == len(expected) == 14  # a pair for each of the upper layer's seven
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
@@ -159,18 +159,46 @@ def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path) -> None:
-    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
+@pytest.mark.parametrize("noise", [None, 5.0], ids=["plain", "with noise"])
+def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
+    tiny_gguf: Path, table: Path, noise: float | None
+) -> None:
+    settings = train.Settings(rank=4, epochs=4, learning_rate=5e-3, layers=2, noise=noise)
+    whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
 
     def stop_at_seven(progress: train.Progress) -> None:
         if progress.step == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, "parts", on_progress=stop_at_seven)
+        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stop_at_seven)
     assert not (paths.adapters() / "parts").exists()
-    resumed = load_file(tune(tiny_gguf, table, "parts", resume=True) / "adapter_model.safetensors")
+    resumed = load_file(tune(tiny_gguf, table, "parts", settings=settings, resume=True) / "adapter_model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
+    """Each step has its own, within NEFTune's bound: alpha / sqrt(tokens * width)."""
+    settings = train.Settings(rank=4, layers=2, noise=5)
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
+    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
+    given: list[torch.Tensor] = []
+    hidden = run.network.hidden
+
+    def seen(x_BTW: torch.Tensor, *rest: object) -> torch.Tensor:
+        given.append(x_BTW)
+        return hidden(x_BTW, *rest)  # type: ignore[arg-type]
+
+    run.network.hidden = seen  # type: ignore[method-assign]
+    batch = run.training[:4]
+    run.hidden(batch)
+    for run.step in (0, 0, 1):
+        run.hidden(batch, learning=True)
+    plain, first, again, second = given
+    bound = 5 / (plain.shape[1] * plain.shape[2]) ** 0.5
+    assert 0.9 * bound < (first - plain).abs().max() <= 1.001 * bound
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
 
 
 def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path) -> None:

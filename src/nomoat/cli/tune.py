@@ -42,6 +42,9 @@ def tune(
     layers: Annotated[int | None, typer.Option(help="Upper layers that learn; half of them if not given.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Noise on the words, against learning by heart: NEFTune's alpha, 5 to 15. All --layers learn.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the fresh adapter.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the adapter of this name.")] = False,
@@ -72,7 +75,8 @@ def tune(
         base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
         drop_long=drop_long, template=template,
         settings=prepare.Settings(
-            rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, seed=seed
+            rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise,
+            seed=seed,
         ),
     )  # fmt: skip
     say_survey(prepared)

@@ -36,7 +36,7 @@ class Settings:
     """How to train. None is chosen from the data's and the model's size: see `chosen`.
 
     `layers`: so many of the upper layers learn. `minutes` bounds the time of training itself and wins over `epochs` when it is
-    shorter. `batch`: lessons a step, at most.
+    shorter. `batch`: lessons a step, at most. `noise`: NEFTune's alpha, for embeddings, so all layers have to learn.
     """
 
     rank: int = 16
@@ -45,6 +45,7 @@ class Settings:
     epochs: float | None = None
     batch: int | None = None
     minutes: float | None = None
+    noise: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class Chosen:
     epochs: float
     batch: int
     minutes: float | None
+    noise: float
     seed: int
 
 
@@ -171,15 +173,19 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int) -> 
 
     The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/log.md).
 
-    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima.
+    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima. Raises UsageError for noise where not all layers learn.
     """
     few, many = num_lessons < FEW_LESSONS, num_lessons >= MANY_LESSONS
     epochs = settings.epochs or (6.0 if few else 3.0 if many else 4.0)
     batch = settings.batch or min(16, max(4, num_lessons // 50))
     rate = settings.learning_rate or float(f"{FULL_RATE * min(1.0, (WIDTH_OF_FULL_RATE / width) ** 0.5):.2g}")
+    learning = min(settings.layers or (layers + 1) // 2, layers)
+    if settings.noise and learning < layers:
+        why = f"it needs all {layers} layers to learn; the upper {learning} do"
+        raise UsageError(f"noise is {settings.noise:g}, and {why}", hint=f"add --layers {layers}")
     return Chosen(
-        rank=settings.rank, layers=min(settings.layers or (layers + 1) // 2, layers), learning_rate=rate, epochs=epochs, batch=batch,
-        minutes=settings.minutes, seed=settings.seed,
+        rank=settings.rank, layers=learning, learning_rate=rate, epochs=epochs, batch=batch, minutes=settings.minutes,
+        noise=settings.noise or 0.0, seed=settings.seed,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -379,7 +380,7 @@ class Run:
         rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.network.loss(*self.hidden(batch, evened=True))
+        loss = self.network.loss(*self.hidden(batch, learning=True))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
@@ -396,12 +397,20 @@ class Run:
         x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
         return torch.nn.functional.pad(x_BTW, (0, 0, 0, width - x_BTW.shape[1]))
 
-    def hidden(self, batch: Sequence[Sample], *, evened: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    def _noisy(self, x_BTW: torch.Tensor) -> torch.Tensor:
+        """With NEFTune's noise: uniform, less of it the longer and wider the rows are. Source: https://arxiv.org/abs/2310.05914."""
+        drawn = torch.Generator().manual_seed(zlib.crc32(f"{self.settings.seed}/{self.step}".encode()))
+        largest = self.settings.noise / (x_BTW.shape[1] * x_BTW.shape[2]) ** 0.5
+        return x_BTW + torch.empty_like(x_BTW).uniform_(-largest, largest, generator=drawn)
+
+    def hidden(self, batch: Sequence[Sample], *, learning: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson.
 
-        `evened`: at some other places, too, where the token is NOT_LEARNED (see `samples.wanted`).
+        `learning`: with noise on the embeddings, and at some other places, too, where the token is NOT_LEARNED (see `samples.wanted`).
         """
         ids, targets = side_by_side(batch, self.prefix)
-        ids_BT, targets_BT, wanted_BT = map(torch.from_numpy, (ids, targets, wanted(targets, evened=evened)))
+        ids_BT, targets_BT, wanted_BT = map(torch.from_numpy, (ids, targets, wanted(targets, evened=learning)))
         x_BTW = self._kept(batch, ids_BT.shape[1]) if self.way.keeps_lower else self.network.read(ids_BT, self.beginning)
+        if learning and self.settings.noise:
+            x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
