@@ -98,7 +98,7 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started
     run.validation = held_out
-    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.look())}
+    return {"tokens": tokens, "seconds": seconds, "held_out_loss": run._mean(run.look()[0])}
 
 
 def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:

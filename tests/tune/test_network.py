@@ -44,13 +44,16 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
         expected = model(input_ids=ids_BT, use_cache=False).logits
         wanted_BT = torch.rand(ids_BT.shape, generator=torch.Generator().manual_seed(2)) < 0.5
         hidden_NW = network.hidden(network.read(ids_BT), wanted_BT)
-        whole, losses_N = network.logits(hidden_NW), network.losses(hidden_NW, ids_BT[wanted_BT])
+        whole, (losses_N, hits_N) = network.logits(hidden_NW), network.losses(hidden_NW, ids_BT[wanted_BT])
+        none_N, all_N = (network.losses(hidden_NW, ids_N)[1] for ids_N in (whole.argmin(-1), whole.argmax(-1)))
         beginning = network.begin(ids_BT[0, :SHARED].tolist())
         wanted_after_BT = wanted_BT[:, SHARED:]
         after = network.logits(network.hidden(network.read(ids_BT[:, SHARED:], beginning), wanted_after_BT, beginning))
     torch.testing.assert_close(whole, expected[wanted_BT], atol=1e-4, rtol=0)
     expected_losses_N = torch.nn.functional.cross_entropy(expected[wanted_BT], ids_BT[wanted_BT], reduction="none")
     torch.testing.assert_close(losses_N, expected_losses_N, atol=1e-4, rtol=0)
+    assert torch.equal(hits_N, whole.argmax(-1) == ids_BT[wanted_BT])
+    assert all_N.all() and not none_N.any()
     torch.testing.assert_close(after, expected[:, SHARED:][wanted_after_BT], atol=1e-4, rtol=0)
 
 

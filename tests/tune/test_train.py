@@ -408,27 +408,34 @@ def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Pa
     assert caught.value.message == "rank is 100,000, and the model is 64 wide"
 
 
+@pytest.mark.parametrize(
+    ("looks", "best", "num_looks"),
+    [
+        ([(3.0, 0), (1.0, 0), (2.0, 0), (2.5, 0), (7.0, 0)], 1, 4),
+        ([(3.0, 1), (1.0, 2), (2.0, 3), (2.5, 3), (2.0, 2), (2.2, 2), (7.0, 0)], 2, 6),
+    ],
+    ids=["no answer is right: the lowest loss", "the most right answers, though it is too sure of the others"],
+)
 def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, looks: list[tuple[float, int]], best: int, num_looks: int
 ) -> None:
-    """The lessons held out say 3, 1, 2, 2.5 of 8 looks: the second is kept, and the fourth ends the training."""
-    found = iter([9.0, 3.0, 1.0, 2.0, 2.5, 7.0])
+    """`looks`: loss and right answers held out. Two looks clearly worse than an earlier one end the training."""
+    found = iter([(9.0, 0), *looks])
     kept: list[dict[str, torch.Tensor]] = []
 
-    def losses(run: train.Run, *_: object) -> list[float]:
-        value = next(found)
-        if value == 1.0:
-            kept.append(run._learned())
-        return [value * sample.num_learned for sample in run.validation]
+    def looked(run: train.Run, *_: object) -> tuple[list[float], int]:
+        value, right = next(found)
+        kept.append(run._learned())
+        return [value * sample.num_learned for sample in run.validation], right
 
-    monkeypatch.setattr(train.Run, "look", losses)
+    monkeypatch.setattr(train.Run, "look", looked)
     said: list[str] = []
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
     saved = load_file(folder / "adapter_model.safetensors")
-    assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[0].items())
+    assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[1 + best].items())
     history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
-    assert [round(look["held_out"], 3) for look in history] == [3.0, 1.0, 2.0, 2.5]
+    assert [(round(look["held_out"], 3), look["right"]) for look in history] == looks[:num_looks]
     assert (folder / "training.svg").read_text().count("<svg") == 1
 
 
@@ -448,9 +455,9 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
         steps.append(run._learned())
         return loss
 
-    def looked(run: train.Run, *given: object) -> list[float]:
-        losses = look(run, *given)  # type: ignore[arg-type]
-        return losses if not run.history else [loss * 0.5 ** len(run.history) for loss in losses]  # the last one is the best
+    def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
+        losses, _ = look(run, *given)  # type: ignore[arg-type]
+        return [loss * 0.5 ** len(run.history) for loss in losses], 0  # the last one is the best
 
     monkeypatch.setattr(train.Run, "_learn", learned)
     monkeypatch.setattr(train.Run, "look", looked)

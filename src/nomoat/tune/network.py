@@ -175,11 +175,15 @@ class Network:
         x = self._norm(hidden_NW, "output_norm").to(self.dtype)
         return qlora.answer_loss(x, self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
 
-    def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """The same of each target by itself, [N], without gradients."""
-        parts = zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True)
+    def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of each target by itself, and whether it is the likeliest token: both [N], without gradients."""
+        losses, hits = [], []
         with torch.no_grad():
-            return torch.cat([kernels.cross_entropy(self.logits(hidden), targets, 1.0)[0] for hidden, targets in parts])
+            for hidden, targets in zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True):
+                logits = self.logits(hidden)
+                hits.append(logits.argmax(-1) == targets)
+                losses.append(kernels.cross_entropy(logits, targets, 1.0)[0])
+        return torch.cat(losses), torch.cat(hits)
 
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""

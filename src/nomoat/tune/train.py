@@ -109,7 +109,7 @@ def learn(
             run.restore(saved)
             say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
         elif run.validation:
-            run.losses_before = run.look("measuring the base", on_progress)
+            run.losses_before, _ = run.look("measuring the base", on_progress)
         run.train(checkpoint, on_progress, say)
         run.use_best()
         adapter.save(target, run.network.parameters, origin, run.metrics(), asdict(prepared.survey))
@@ -201,7 +201,8 @@ class Run:
         self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the last one
         self.losses_before: list[float] = []
         self.losses_after: list[float] = []  # of the best look
-        self.history: list[dict[str, float]] = []  # of each look: fraction, seconds, and the loss a token, learning and held out
+        # of each look: fraction, seconds, the loss a token, learning and held out, and how many answers held out are right
+        self.history: list[dict[str, float]] = []
         self.average = self._learned()  # of the weights, later ones counting more: nearer to the end of learning than any of them
         self.best: dict[str, torch.Tensor] | None = None
         self.learning_loss = 0.0  # a running mean
@@ -242,7 +243,7 @@ class Run:
             setattr(self, name, value)
 
     def use_best(self) -> None:
-        """Take the averaged weights with the lowest loss on the lessons held out; without such lessons the last ones."""
+        """Take the averaged weights that did best on the lessons held out; without such lessons the last ones."""
         self._use(self.average if self.best is None else self.best)
 
     def _learned(self) -> dict[str, torch.Tensor]:
@@ -304,14 +305,15 @@ class Run:
     def _look_and_compare(self) -> None:
         last = self._learned()
         self._use(self.average)
-        losses = self.look()
-        loss = self._mean(losses)
-        if loss < min((look["held_out"] for look in self.history), default=math.inf):
+        losses, right = self.look()
+        found = {
+            "fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
+            "right": right,
+        }  # fmt: skip
+        if all(_goodness(found) > _goodness(earlier) for earlier in self.history):
             self.best, self.losses_after = self._learned(), losses
         self._use(last)
-        self.history.append(
-            {"fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": loss}
-        )  # fmt: skip
+        self.history.append(found)
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
@@ -319,28 +321,36 @@ class Run:
             self.average[name].lerp_(parameter.detach(), share)
 
     def _has_stopped_learning(self) -> bool:
-        losses = [look["held_out"] for look in self.history]
-        return len(losses) > PATIENCE and min(losses[-PATIENCE:]) > CLEARLY_WORSE * min(losses[:-PATIENCE])
+        """Whether the last looks are clearly worse, in loss and, where any answer is right, in right answers, too."""
+        before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
+        if not before:
+            return False
+        most, lowest = max(look["right"] for look in before), min(look["held_out"] for look in before)
+        return all(look["held_out"] > CLEARLY_WORSE * lowest and (look["right"] < most or most == 0) for look in since)
 
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> list[float]:
-        """Summed loss of each lesson held out, in the order of `self.validation`."""
+    def look(
+        self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None
+    ) -> tuple[list[float], int]:  # fmt: skip
+        """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
         started = time.perf_counter()
         places = {id(sample): at for at, sample in enumerate(self.validation)}
-        losses = [0.0] * len(self.validation)
+        losses, right = [0.0] * len(self.validation), 0
         batches = self._batches_held_out()
         with torch.no_grad():
             for done, batch in enumerate(batches):
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
-                each_N = self.network.losses(*self.hidden(batch)).split([sample.num_learned for sample in batch])
-                for sample, loss in zip(batch, each_N, strict=True):
+                lengths = [sample.num_learned for sample in batch]
+                losses_N, hits_N = self.network.losses(*self.hidden(batch))
+                right += sum(bool(hits.all()) for hits in hits_N.split(lengths))
+                for sample, loss in zip(batch, losses_N.split(lengths), strict=True):
                     losses[places[id(sample)]] = float(loss.sum())
         self.seconds_a_look = time.perf_counter() - started
         self.seconds_looking += self.seconds_a_look
-        return losses
+        return losses, right
 
     def metrics(self) -> dict[str, Any]:
         """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
@@ -414,3 +424,8 @@ class Run:
         if learning and self.settings.noise:
             x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
+
+
+def _goodness(look: dict[str, float]) -> tuple[float, float]:
+    """What is compared of two looks: right answers, then loss. A model too sure of its mistakes has a high loss and the most right."""
+    return look["right"], -look["held_out"]
