@@ -1,4 +1,4 @@
-"""Speed, quality and memory of each quality setting of a model, through PagedAttention, by turns in one run.
+"""Speed, quality and memory of a model at each quality setting, and of its form for prompts, with paged attention, by turns.
 
     python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--json FILE]
 
@@ -21,9 +21,10 @@ import openvino as ov
 from paged import Logits, PagedModel, closeness
 from speed import real_text
 
-from nomoat import config, hardware, responder
+from nomoat import config, footprint, hardware, responder
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, layout, tokenizer
+from nomoat.engine.dense import expand
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.graph import GraphBuilder
 
@@ -57,12 +58,21 @@ def main() -> None:
     sizes = importer.read_sizes(file)
     for quality, folder in folders.items():
         stored = layout.storage(file, sizes, quality)
-        properties = layout.choose(sizes, stored, threads=config.threads()).properties
-        whole = PagedModel(folder, properties, last_only=False)
-        rows[quality] = {"storage": str(stored), "properties": properties, "weights_MB": round(stored.bytes_of(file) / 1e6)}
-        rows[quality] |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
-        del whole
-        models[quality] = PagedModel(folder, properties, last_only=True)
+        chosen = layout.choose(sizes, stored, threads=config.threads(), num_weights=file.num_values)
+        size = round(stored.bytes_of(file) / 1e6)
+        forms = {quality: (chosen.properties, None, size)}
+        if chosen.prompt_properties:
+            forms[f"{quality}, prompts"] = (
+                chosen.prompt_properties,
+                expand,
+                round(footprint.prompt_bytes(file.num_values).value / 1e6),
+            )
+        for name, (properties, change, size) in forms.items():
+            whole = PagedModel(folder, properties, last_only=False, change=change)
+            rows[name] = {"storage": str(stored), "properties": properties, "weights_MB": size}
+            rows[name] |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
+            del whole
+            models[name] = PagedModel(folder, properties, last_only=True, change=change)
     turns: dict[str, list[tuple[float, float]]] = {quality: [] for quality in models}
     for turn in range(options.rounds + 1):  # the first warms up
         for quality, model in models.items():

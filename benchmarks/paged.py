@@ -7,7 +7,7 @@ them. So the same transformation of the graph is made here, and the same inputs 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,23 @@ Logits = npt.NDArray[np.float32]
 
 
 class PagedModel:
-    """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them."""
+    """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them.
 
-    def __init__(self, folder: Path, properties: dict[str, str], *, last_only: bool, max_tokens: int = 2048) -> None:
+    `change`: something done to the graph before it is compiled; what it returns is kept until then.
+    """
+
+    def __init__(
+        self, folder: Path, properties: dict[str, str], *, last_only: bool, max_tokens: int = 2048,
+        change: Callable[[ov.Model], object] | None = None,
+    ) -> None:  # fmt: skip
         core = ov.Core()
         model = core.read_model(str(folder / "openvino_model.xml"))
         paged_attention_transformation(model)
         if last_only:
             _gather_before_head(model)
+        kept = change(model) if change else None
         self._request = core.compile_model(model, "CPU", properties).create_infer_request()
+        del kept
         self._last_only = last_only
         self._past = 0
         for port in self._request.model_inputs:

@@ -8,9 +8,25 @@ from nomoat import hardware
 OWN4_FROM_WEIGHTS = 2_500_000_000
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
+OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose
+PROMPT_BYTES_PER_WEIGHT = 2  # bf16
+PROMPT_SHARE = 1 / 16  # of all memory, for the same reason
+PROMPT_WEIGHTS = 600_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
 
 
 def exact_bytes(num_weights: int) -> int | None:
     """What likelihoods in float32 take beside the served weights; None where that is too much, and the served ones are used."""
     need = EXACT_BYTES_PER_WEIGHT * num_weights
     return need if need <= EXACT_SHARE * hardware.memory_total_bytes().value else None
+
+
+def prompt_bytes(num_weights: int) -> hardware.Detected[int]:
+    """What a second form of the weights takes that reads prompts faster; 0 where it does not, or where it is too much."""
+    need = PROMPT_BYTES_PER_WEIGHT * num_weights
+    if "amx_bf16" not in hardware.cpu_flags():
+        return hardware.Detected(0, "this CPU has no AMX")
+    if num_weights > PROMPT_WEIGHTS:
+        return hardware.Detected(0, f"over {PROMPT_WEIGHTS / 1e6:.0f} million weights they would make every start slow")
+    if need > PROMPT_SHARE * hardware.memory_total_bytes().value:
+        return hardware.Detected(0, f"{need / 1e9:.1f} GB would be more than a {1 / PROMPT_SHARE:.0f}th of all memory")
+    return hardware.Detected(need, f"AMX reads prompts faster with weights in bf16 beside the codes, for {need / 1e9:.1f} GB")

@@ -91,9 +91,11 @@ def test_an_unknown_quality_is_refused_with_those_there_are(monkeypatch: pytest.
 def test_every_property_has_a_reason(tiny_gguf: Path, quality: layout.Quality) -> None:
     file = GGUFFile(tiny_gguf)
     sizes = importer.read_sizes(file)
-    chosen = layout.choose(sizes, layout.storage(file, sizes, quality), threads=hardware.Detected(2, "2 physical cores"))
+    threads = hardware.Detected(2, "2 physical cores")
+    chosen = layout.choose(sizes, layout.storage(file, sizes, quality), threads=threads, num_weights=file.num_values)
     assert chosen.reasons.keys() == chosen.properties.keys()
     assert all(chosen.reasons.values())
+    assert str(chosen).splitlines()[-1] == f"prompts: {chosen.prompts.value} ({chosen.prompts.reason})"
     assert chosen.scoring_properties["INFERENCE_PRECISION_HINT"] == "f32"
 
 

@@ -1,7 +1,8 @@
 """How much memory a model takes here, told before it is downloaded.
 
 The engine imports a file into int8 with one scale a row, whatever its own bits: 1.05 bytes a parameter. Only 4-bit files from 2.5
-billion parameters up (with `--quality small` all) keep their 4 bits: a 7B as Q4_K_M takes 4.6 GB. The KV cache is 16-bit.
+billion parameters up (with `--quality small` all) keep their 4 bits: a 7B as Q4_K_M takes 4.6 GB. The KV cache is 16-bit. CPUs with
+AMX read prompts of small models with weights in bf16 beside those.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`.
 What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs
 the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
@@ -40,16 +41,19 @@ class ModelSizes:
     layers: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
+    architecture: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
     """Estimated memory of a running model. `note` says what stands on a guess.
 
-    `scoring_bytes`: what comes to that while answers are chosen by their likelihoods.
+    `prompts_bytes`: a second form of the weights for prompts. `scoring_bytes`: what comes to that while answers are chosen by their
+    likelihoods.
     """
 
     weights_bytes: int
+    prompts_bytes: int
     scoring_bytes: int
     kv_cache_bytes: int
     overhead_bytes: int
@@ -59,13 +63,14 @@ class MemoryNeed:
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+        return self.weights_bytes + self.prompts_bytes + self.kv_cache_bytes + self.overhead_bytes
 
     def __str__(self) -> str:
         weights, cache, rest = (count / 1e9 for count in (self.weights_bytes, self.kv_cache_bytes, self.overhead_bytes))
+        prompts = f" + a second form for prompts {self.prompts_bytes / 1e9:.2f}" if self.prompts_bytes else ""
         return (
-            f"about {self.total_bytes / 1e9:.1f} GB: weights {weights:.2f} + KV cache {cache:.2f} ({self.context_tokens:,} tokens) "
-            f"+ overhead {rest:.2f} ({self.note})"
+            f"about {self.total_bytes / 1e9:.1f} GB: weights {weights:.2f}{prompts} + KV cache {cache:.2f} "
+            f"({self.context_tokens:,} tokens) + overhead {rest:.2f} ({self.note})"
         )
 
 
@@ -75,7 +80,8 @@ def sizes_of(card: ModelCard) -> ModelSizes | None:
         return None
     four_bits = bool(card.sources) and all(FOUR_BIT_FILE.search(source.file_name) for source in card.sources)
     return ModelSizes(
-        parameters=card.parameters, four_bits=four_bits, layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim
+        parameters=card.parameters, four_bits=four_bits, layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim,
+        architecture=card.architecture,
     )  # fmt: skip
 
 
@@ -100,6 +106,7 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         note += ", KV cache guessed from the number of parameters"
     return MemoryNeed(
         weights_bytes=weights,
+        prompts_bytes=_prompts(sizes),
         scoring_bytes=footprint.exact_bytes(sizes.parameters) or weights,
         kv_cache_bytes=KV_BYTES_PER_VALUE * values_per_token * context,
         overhead_bytes=OVERHEAD_BYTES,
@@ -115,6 +122,12 @@ def _weights(sizes: ModelSizes) -> tuple[int, str]:
     if sizes.four_bits and (config.quality().value == "small" or sizes.parameters >= footprint.OWN4_FROM_WEIGHTS):
         return round(OWN4_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own 4 bits in memory"
     return round(INT8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: int8 in memory, whatever the file"
+
+
+def _prompts(sizes: ModelSizes) -> int:
+    if config.quality().value != "default" or (sizes.architecture or "").startswith(footprint.OUTLIERS):
+        return 0
+    return footprint.prompt_bytes(sizes.parameters).value
 
 
 def fit(need: MemoryNeed) -> Detected[Fits]:

@@ -55,6 +55,7 @@ def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
     return {
         "total_bytes": need.total_bytes,
         "weights_bytes": need.weights_bytes,
+        "prompts_bytes": need.prompts_bytes,
         "kv_cache_bytes": need.kv_cache_bytes,
         "scoring_bytes": need.scoring_bytes,
         "overhead_bytes": need.overhead_bytes,
@@ -131,4 +132,5 @@ def layout_lines(facts: dict[str, Any]) -> list[str]:
     return [
         f"layout: {facts['is']}, {facts['bytes'] / 1e6:,.0f} MB (quality {facts['quality']}: {facts['reason']})",
         f"computed with: {computed}",
+        f"prompts: {facts['prompts']['value']} ({facts['prompts']['reason']})",
     ]

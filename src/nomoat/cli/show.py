@@ -127,6 +127,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         layers=_whole(said.get(f"{architecture}.block_count")),
         kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
         head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
+        architecture=architecture,
     )
     longest = _whole(said.get(f"{architecture}.context_length"))
     need = memory.memory_need(sizes, context or min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS))

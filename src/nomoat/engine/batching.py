@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from nomoat import hardware
 from nomoat.engine.blocks import BlockPool
+from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
@@ -204,7 +205,7 @@ class Reading(_Text):
 class Batcher:
     """The one thread that touches the model, from its making to its end."""
 
-    def __init__(self, make: Callable[[], PagedModel | SerialModel], *, context_tokens: int) -> None:
+    def __init__(self, make: Callable[[], PagedModel | TwoForms | SerialModel], *, context_tokens: int) -> None:
         """`make` compiles the model; it is called in the thread."""
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._waiting: deque[_Text] = deque()
@@ -230,7 +231,7 @@ class Batcher:
             self._incoming.put(None)
         self._thread.join()
 
-    def _work(self, make: Callable[[], PagedModel | SerialModel], context_tokens: int, made: Future[None]) -> None:
+    def _work(self, make: Callable[[], PagedModel | TwoForms | SerialModel], context_tokens: int, made: Future[None]) -> None:
         try:
             self._model = make()
             self._pool = BlockPool(_num_blocks(self._model.block_bytes, context_tokens))
@@ -317,7 +318,7 @@ class Batcher:
             ids, wanted = text.next_tokens(room if len(text.ids) - text.done > 1 else 1 + guess, guess)
             if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, reading=text in reading)))
             room -= len(ids)
         return planned
 

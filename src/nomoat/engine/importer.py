@@ -139,7 +139,7 @@ def planned(source: ModelSource) -> tuple[layout.Storage, layout.Layout]:
     """How a model's weights are stored here at the quality that is set, and computed with."""
     sizes = read_sizes(source)
     stored = layout.storage(source, sizes, layout.as_quality(config.quality().value))
-    return stored, layout.choose(sizes, stored, threads=config.threads())
+    return stored, layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values)
 
 
 def import_gguf(

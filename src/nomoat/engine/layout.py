@@ -12,23 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from nomoat import hardware
+from nomoat import footprint, hardware
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
-from nomoat.footprint import OWN4_FROM_WEIGHTS
 
 VERSION = "2"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
+PromptForm = Literal["codes", "bf16"]
 QUALITIES = get_args(Quality)
 
+AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form of answers")
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
 # float32 throughout, for likelihoods with weights as the file has them
 EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
-OUTLIERS = ("gemma",)  # families whose rows hold single large weights: rows lose three times the bound, groups of 64 keep it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,17 @@ def _layer_name(tensor_name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """OpenVINO's CPU properties for a model, with the reason for each."""
+    """OpenVINO's CPU properties for a model, with the reason for each. `prompts`: the form that prompts are read in."""
 
     properties: dict[str, str]
     reasons: dict[str, str]
+    prompts: hardware.Detected[PromptForm] = AS_ANSWERS
+
+    @property
+    def prompt_properties(self) -> dict[str, str] | None:
+        """For prompts in a form of their own; None where they are read as answers are written."""
+        own = {"INFERENCE_PRECISION_HINT": "bf16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+        return self.properties | own if self.prompts.value == "bf16" else None
 
     @property
     def scoring_properties(self) -> dict[str, str]:
@@ -104,7 +111,9 @@ class Layout:
 
     def __str__(self) -> str:
         """Every property with its reason, a line each."""
-        return "\n".join(f"{name.lower()}: {value} ({self.reasons[name]})" for name, value in self.properties.items())
+        lines = [(name.lower(), value, self.reasons[name]) for name, value in self.properties.items()]
+        lines.append(("prompts", self.prompts.value, self.prompts.reason))
+        return "\n".join(f"{name}: {value} ({reason})" for name, value, reason in lines)
 
 
 EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight as the file has it")
@@ -121,7 +130,7 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2
-    if is_4_bit and (quality == "small" or file.num_values >= OWN4_FROM_WEIGHTS):
+    if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"
         why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
         return Storage(quality, {"": OWN, "lm_head": ROWS, "embed_tokens": ROWS}, fused, why)
@@ -130,12 +139,12 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
         return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
     if quality == "high":
         return Storage(quality, {"": GROUPS}, fused, "int8 with a scale for every 64 inputs")
-    if str(file.metadata.get("general.architecture", "")).startswith(OUTLIERS):
+    if str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS):
         return Storage(quality, {"": GROUPS}, fused, "rows of this family hold outliers: a scale a row would break the bound")
     return Storage(quality, {"": ROWS}, fused, "int8 with a scale a row is the fastest form within the bound")
 
 
-def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int]) -> Layout:
+def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int], num_weights: int) -> Layout:
     """The properties that are fastest for this model on this CPU within the bound of quality."""
     properties, reasons = {}, {}
 
@@ -155,8 +164,19 @@ def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int
     groups = [size for size in (128, 64, 32) if size <= (stored.smallest_group or 128)]
     group = next((size for size in groups if all(columns % size == 0 for columns in inputs)), 0)
     decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group), "the largest group that divides every layer's input and a scale's group")
-    decide("KV_CACHE_PRECISION", "bf16" if hint.value == "bf16" else "f16", "16 bits, as the rest is computed")
-    return Layout(properties, reasons)
+    prompts = _form_of_prompts(stored, hint.value, num_weights)
+    if prompts.value == "bf16":
+        decide("KV_CACHE_PRECISION", "u8", "what prompts in bf16 and answers in f32 can share")
+    else:
+        decide("KV_CACHE_PRECISION", "bf16" if hint.value == "bf16" else "f16", "16 bits, as the rest is computed")
+    return Layout(properties, reasons, prompts)
+
+
+def _form_of_prompts(stored: Storage, hint: str, num_weights: int) -> hardware.Detected[PromptForm]:
+    if stored.forms[""] != ROWS or hint != "f32":
+        return AS_ANSWERS
+    need = footprint.prompt_bytes(num_weights)
+    return hardware.Detected("bf16" if need.value else "codes", need.reason)
 
 
 def _precision() -> hardware.Detected[str]:

@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import config, paths
-from nomoat.engine import Engine, hugepages, importer, layout, likelihood, tokenizer
+from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Answer, Batcher, Reading, Tokens
 from nomoat.engine.compiled import CompiledCopy
+from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
@@ -58,9 +59,8 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
-        self._copy_folder = paths.cache() / "compiled" / folder.name
         self._beside = [importer.LoraDelta(one) for one in beside]
-        self.layout = layout.choose(sizes, self.storage, threads=config.threads())
+        self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=facts["num_values"])
         self._lock = threading.Lock()
         self._batcher: Batcher | None = None
         self._scorer: Scorer | None = None
@@ -204,16 +204,22 @@ class OpenVINOEngine:
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens
             )
 
-    def _make_model(self) -> PagedModel | SerialModel:
+    def _make_model(self) -> PagedModel | TwoForms | SerialModel:
+        made: PagedModel | TwoForms | SerialModel
         if self._sizes.has_paged_attention:
-            copy = CompiledCopy(self._copy_folder, self.layout.properties)
-            made: PagedModel | SerialModel = PagedModel(self._folder, self.layout.properties, self._beside, copy)
+            made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
+            if self.layout.prompt_properties and not self._beside:
+                copy = self._copy("-prompts", self.layout.prompt_properties)
+                made = TwoForms(made, PagedModel(self._folder, self.layout.prompt_properties, copy=copy, change=dense.expand))
         elif self._beside:
             raise UnsupportedError("adapters beside the weights need paged attention, which this model cannot have")
         else:
             made = SerialModel(self._folder, self.layout.properties)
         hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used
         return made
+
+    def _copy(self, end: str, properties: dict[str, str]) -> CompiledCopy:
+        return CompiledCopy(paths.cache() / "compiled" / f"{self._folder.name}{end}", properties)
 
     def _started_batcher(self) -> Batcher:
         with self._lock:

@@ -9,7 +9,7 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Row:
     """A text's part in a pass: its new tokens, how many tokens lie before them, and the blocks with those and with room for these.
 
     `wanted`: of how many of the last new tokens logits are wanted. `adapter`: which of the model's adapters they are read with.
+    `reading`: whether they are a prompt's, and not the next of an answer with guesses of what follows.
     """
 
     ids: Sequence[int]
@@ -38,6 +39,7 @@ class Row:
     blocks: Sequence[int]
     wanted: int
     adapter: int | None = None
+    reading: bool = False
 
 
 class PagedModel:
@@ -47,13 +49,20 @@ class PagedModel:
     largest_pass = 1 << 31  # tokens: without a bound of its own
 
     def __init__(
-        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None
-    ) -> None:
-        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept."""
+        self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None,
+        *, change: Callable[[Any], Any] | None = None,
+    ) -> None:  # fmt: skip
+        """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept.
+
+        `change`: something done to the graph before it is compiled; what it returns is kept until then.
+        """
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
-            compiled = core().compile_model(_paged(folder, adapters), "CPU", properties)
+            model = _paged(folder, adapters)
+            kept = change(model) if change else None
+            compiled = core().compile_model(model, "CPU", properties)
+            del model, kept
             if copy:
                 copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)
         self._copy = copy  # holds the weights' file open
@@ -71,10 +80,17 @@ class PagedModel:
         """
         import openvino as ov
 
-        self._memory = {name: mmap.mmap(-1, num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
+        self._blocks: dict[str, Any] = {}
         for name, port in self._caches.items():
+            memory = np.frombuffer(mmap.mmap(-1, num_blocks * _block_bytes(port)), np.uint8)
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
-            tensor = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
+            self._blocks[name] = ov.Tensor(memory, ov.Shape(shape), port.element_type)
+        self.share_blocks(self)
+
+    def share_blocks(self, other: PagedModel) -> None:
+        """Use the blocks of another, whose cache has the same form."""
+        self._blocks = other._blocks
+        for name, tensor in self._blocks.items():
             self._request.set_input_tensor(self._places[name], tensor)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -1,0 +1,89 @@
+"""A second form of a model, for prompts on CPUs with AMX: layers' weights expanded from int8 codes to bf16.
+
+An answer is one token a pass and waits for memory, so codes are fastest. A prompt waits for products, and OpenVINO 2026.4 multiplies
+expanded matrices with AMX 1.6 to 1.7 times as fast as codes (docs/log.md). Both forms read and write the same keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine.paged import PagedModel, Row
+
+ROWS_AT_A_TIME = 64  # stay in a core's cache
+HALF_OF_WHAT_BF16_DROPS = 0x8000
+Words = npt.NDArray[np.uint16]
+
+
+def expand(model: Any) -> list[Words]:
+    """Put expanded matrices in place of int8 rows, except the output layer's. The graph uses the memory returned: keep it."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    made = []
+    for node in model.get_ops():
+        if node.get_type_name() != "MatMul" or node.get_friendly_name() == "lm_head":
+            continue
+        found = _int8_rows(node.input_value(1).get_node())
+        if found is None:
+            continue
+        words_RC = _as_bf16(*found)
+        made.append(words_RC)
+        tensor = ov.Tensor(words_RC.view(np.uint8).reshape(-1), ov.Shape(words_RC.shape), ov.Type.bf16)
+        node.input(1).replace_source_output(op.convert(ov.op.Constant(tensor, shared_memory=True), "f32").output(0))
+    model.validate_nodes_and_infer_types()
+    return made
+
+
+def _int8_rows(node: Any) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]] | None:
+    """Codes [R, C] and scales [R, 1], if this is what `weights.expanded` makes of them; None for anything else."""
+    chain = []
+    for kind in ("Convert", "Multiply", "Convert"):
+        if node.get_type_name() != kind:
+            return None
+        chain.append(node)
+        node = node.input_value(0).get_node()
+    scales = chain[1].input_value(1).get_node()
+    is_rows = node.get_type_name() == scales.get_type_name() == "Constant" and len(node.data.shape) == 2
+    return (node.data, scales.data) if is_rows and node.data.dtype == np.int8 else None
+
+
+def _as_bf16(codes_RC: npt.NDArray[np.int8], scales_R1: npt.NDArray[np.float16]) -> Words:
+    """The upper halves of the products' float32, rounded."""
+    words = np.empty(codes_RC.shape, np.uint16)
+    scales = scales_R1.astype(np.float32)
+    for start in range(0, len(codes_RC), ROWS_AT_A_TIME):
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        bits = (codes_RC[rows] * scales[rows]).view(np.uint32)
+        words[rows] = (bits + HALF_OF_WHAT_BF16_DROPS) >> 16
+    return words
+
+
+class TwoForms:
+    """What `PagedModel` is, with one form for rows of prompts and another for rows of answers, which come first in a pass."""
+
+    takes_many = True
+    largest_pass = PagedModel.largest_pass
+
+    def __init__(self, answers: PagedModel, prompts: PagedModel) -> None:
+        self._answers, self._prompts = answers, prompts
+        self.block_bytes, self.vocabulary = answers.block_bytes, answers.vocabulary
+
+    def allocate(self, num_blocks: int) -> None:
+        """Room for so many blocks, for both."""
+        self._answers.allocate(num_blocks)
+        self._prompts.share_blocks(self._answers)
+
+    def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
+        writing, reading = ([row for row in rows if row.reading is wanted] for wanted in (False, True))
+        if not reading:
+            return self._answers.run(writing)
+        if not writing:
+            return self._prompts.run(reading)
+        logits, hidden = zip(self._answers.run(writing), self._prompts.run(reading), strict=True)
+        return np.concatenate(logits), np.concatenate(hidden)
