@@ -24,7 +24,7 @@ Logits = npt.NDArray[np.float32]
 class PagedModel:
     """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them.
 
-    `change`: something done to the graph before it is compiled; what it returns is kept until then.
+    `change`: something done to the graph before it is compiled; what it returns is kept as long as the model.
     """
 
     def __init__(
@@ -36,9 +36,8 @@ class PagedModel:
         paged_attention_transformation(model)
         if last_only:
             _gather_before_head(model)
-        kept = change(model) if change else None
+        self._kept = change(model) if change else None
         self._request = core.compile_model(model, "CPU", properties).create_infer_request()
-        del kept
         self._last_only = last_only
         self._past = 0
         for port in self._request.model_inputs:

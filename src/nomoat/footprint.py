@@ -10,8 +10,8 @@ EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compile
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose
 PROMPT_BYTES_PER_WEIGHT = 2  # bf16
-PROMPT_SHARE = 1 / 16  # of all memory, for the same reason
-PROMPT_WEIGHTS = 600_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
+PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
+PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
 
 
 def exact_bytes(num_weights: int) -> int | None:
@@ -21,7 +21,10 @@ def exact_bytes(num_weights: int) -> int | None:
 
 
 def prompt_bytes(num_weights: int) -> hardware.Detected[int]:
-    """What a second form of the weights takes that reads prompts faster; 0 where it does not, or where it is too much."""
+    """What a second form of the weights takes at most that reads prompts faster; 0 where it does not, or where it is too much.
+
+    At most, since embedding and output layer are not in it.
+    """
     need = PROMPT_BYTES_PER_WEIGHT * num_weights
     if "amx_bf16" not in hardware.cpu_flags():
         return hardware.Detected(0, "this CPU has no AMX")

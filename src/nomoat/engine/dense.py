@@ -20,7 +20,10 @@ Words = npt.NDArray[np.uint16]
 
 
 def expand(model: Any) -> list[Words]:
-    """Put expanded matrices in place of int8 rows, except the output layer's. The graph uses the memory returned: keep it."""
+    """Multiply by expanded matrices instead of int8 rows, except in the output layer. The compiled model uses the memory returned.
+
+    The products are of bf16 themselves: a conversion behind each matrix would be computed beforehand, and twice the memory kept.
+    """
     import openvino as ov
     from openvino import opset13 as op
 
@@ -34,7 +37,10 @@ def expand(model: Any) -> list[Words]:
         words_RC = _as_bf16(*found)
         made.append(words_RC)
         tensor = ov.Tensor(words_RC.view(np.uint8).reshape(-1), ov.Shape(words_RC.shape), ov.Type.bf16)
-        node.input(1).replace_source_output(op.convert(ov.op.Constant(tensor, shared_memory=True), "f32").output(0))
+        matrix = ov.op.Constant(tensor, shared_memory=True)
+        product = op.convert(op.matmul(op.convert(node.input_value(0), "bf16"), matrix, False, True), "f32")
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(product.output(0))
     model.validate_nodes_and_infer_types()
     return made
 

@@ -54,15 +54,15 @@ class PagedModel:
     ) -> None:  # fmt: skip
         """`copy`: where this model is kept as compiled. One with adapters beside its weights is not kept.
 
-        `change`: something done to the graph before it is compiled; what it returns is kept until then.
+        `change`: something done to the graph before it is compiled; what it returns is kept as long as the model.
         """
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
             model = _paged(folder, adapters)
-            kept = change(model) if change else None
+            self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
-            del model, kept
+            del model
             if copy:
                 copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)
         self._copy = copy  # holds the weights' file open
