@@ -16,6 +16,7 @@ from nomoat.engine.paged import PagedModel, Row
 
 ROWS_AT_A_TIME = 64  # stay in a core's cache
 HALF_OF_WHAT_BF16_DROPS = 0x8000
+ROWS_ARE_OUTPUTS = {"transpose_a": False, "transpose_b": True}
 Words = npt.NDArray[np.uint16]
 
 
@@ -29,7 +30,7 @@ def expand(model: Any) -> list[Words]:
 
     made = []
     for node in model.get_ops():
-        if node.get_type_name() != "MatMul" or node.get_friendly_name() == "lm_head":
+        if node.get_type_name() != "MatMul" or node.get_friendly_name() == "lm_head" or node.get_attributes() != ROWS_ARE_OUTPUTS:
             continue
         found = _int8_rows(node.input_value(1).get_node())
         if found is None:
@@ -38,7 +39,7 @@ def expand(model: Any) -> list[Words]:
         made.append(words_RC)
         tensor = ov.Tensor(words_RC.view(np.uint8).reshape(-1), ov.Shape(words_RC.shape), ov.Type.bf16)
         matrix = ov.op.Constant(tensor, shared_memory=True)
-        product = op.convert(op.matmul(op.convert(node.input_value(0), "bf16"), matrix, False, True), "f32")
+        product = op.convert(op.matmul(op.convert(node.input_value(0), "bf16"), matrix, **ROWS_ARE_OUTPUTS), "f32")
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(product.output(0))
     model.validate_nodes_and_infer_types()
