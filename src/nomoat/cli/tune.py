@@ -33,7 +33,7 @@ def tune(
     template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the data is like, how long it will take and how much memory, and stop.")
+        bool, typer.Option("--dry-run", help="Say what the data is like, what time and memory it takes, and stop.")
     ] = False,
     data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
     minutes: Annotated[float | None, typer.Option(help="Be done after this time, if the epochs take longer.")] = None,
@@ -42,9 +42,7 @@ def tune(
     layers: Annotated[int | None, typer.Option(help="Upper layers that learn; half of them if not given.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
-    noise: Annotated[
-        float | None, typer.Option(help="Noise on the words, against learning by heart: NEFTune's alpha, 5 to 15. All --layers learn.")
-    ] = None,
+    noise: Annotated[float | None, typer.Option(help="NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the fresh adapter.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the adapter of this name.")] = False,
@@ -75,8 +73,7 @@ def tune(
         base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
         drop_long=drop_long, template=template,
         settings=prepare.Settings(
-            rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise,
-            seed=seed,
+            rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed,
         ),
     )  # fmt: skip
     say_survey(prepared)
