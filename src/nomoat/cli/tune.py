@@ -32,9 +32,7 @@ def tune(
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
     template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the data is like, what time and memory it takes, and stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,
     data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
     minutes: Annotated[float | None, typer.Option(help="Be done after this time, if the epochs take longer.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
