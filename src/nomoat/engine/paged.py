@@ -80,17 +80,16 @@ class PagedModel:
         """
         import openvino as ov
 
+        self._memory = {name: mmap.mmap(-1, num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
         self._blocks: dict[str, Any] = {}
         for name, port in self._caches.items():
-            memory = np.frombuffer(mmap.mmap(-1, num_blocks * _block_bytes(port)), np.uint8)
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
-            self._blocks[name] = ov.Tensor(memory, ov.Shape(shape), port.element_type)
+            self._blocks[name] = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
         self.share_blocks(self)
 
     def share_blocks(self, other: PagedModel) -> None:
-        """Use the blocks of another, whose cache has the same form."""
-        self._blocks = other._blocks
-        for name, tensor in self._blocks.items():
+        """Use the blocks of another, whose cache has the same form: keep that one."""
+        for name, tensor in other._blocks.items():
             self._request.set_input_tensor(self._places[name], tensor)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
