@@ -177,6 +177,27 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_look_that_was_interrupted_is_made_up_for(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
+    look = train.Run.look
+
+    def interrupted(run: train.Run, *given: object) -> tuple[list[float], int]:
+        if len(run.history) == 1:
+            raise KeyboardInterrupt
+        return look(run, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train.Run, "look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "parts")
+    monkeypatch.setattr(train.Run, "look", look)
+    resumed = tune(tiny_gguf, table, "parts", resume=True)
+    assert all(torch.equal(whole[name], value) for name, value in load_file(resumed / "adapter_model.safetensors").items())
+    looks = [
+        json.loads((paths.adapters() / name / "provenance.json").read_text())["metrics"]["history"] for name in ("whole", "parts")
+    ]
+    assert [look["held_out"] for look in looks[0]] == [look["held_out"] for look in looks[1]]
+
+
 def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
     """Each step has its own, within NEFTune's bound: alpha / sqrt(tokens * width)."""
     settings = train.Settings(rank=4, layers=2, noise=5)

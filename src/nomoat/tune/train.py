@@ -259,9 +259,11 @@ class Run:
         self, checkpoint: adapter.Checkpoint, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]
     ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
-        started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
         batches: list[list[Sample]] = []
         try:
+            if self._is_look_due():  # the work was stopped while it looked
+                self._look_and_compare()
+            started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             while self.fraction < 1 or not self.step:
                 epoch, within = divmod(self.lessons_done, len(self.training))
                 if not batches:  # the order depends on seed and epoch only, so that a resumed run meets the same batches
@@ -288,7 +290,7 @@ class Run:
                             tokens_per_second=self.tokens / self.seconds,
                         )
                     )  # fmt: skip
-                if self.validation and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1:
+                if self._is_look_due():
                     self._look_and_compare()
                     started = time.perf_counter() - self.seconds  # looking is not learning
                     if self._has_stopped_learning():
@@ -305,15 +307,20 @@ class Run:
     def _look_and_compare(self) -> None:
         last = self._learned()
         self._use(self.average)
-        losses, right = self.look()
+        try:
+            losses, right = self.look()
+        finally:  # also if it is interrupted: learning goes on with these
+            self._use(last)
         found = {
             "fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
         if all(_goodness(found) > _goodness(earlier) for earlier in self.history):
-            self.best, self.losses_after = self._learned(), losses
-        self._use(last)
+            self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
         self.history.append(found)
+
+    def _is_look_due(self) -> bool:
+        return bool(self.validation) and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
