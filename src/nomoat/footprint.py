@@ -32,4 +32,4 @@ def prompt_bytes(num_weights: int) -> hardware.Detected[int]:
         return hardware.Detected(0, f"over {PROMPT_WEIGHTS / 1e6:.0f} million weights they would make every start slow")
     if need > PROMPT_SHARE * hardware.memory_total_bytes().value:
         return hardware.Detected(0, f"{need / 1e9:.1f} GB would be more than a {1 / PROMPT_SHARE:.0f}th of all memory")
-    return hardware.Detected(need, f"AMX reads prompts faster with weights in bf16 beside the codes, for {need / 1e9:.1f} GB")
+    return hardware.Detected(need, f"AMX reads prompts faster with weights in bf16 beside the codes, at most {need / 1e9:.1f} GB more")
