@@ -12,6 +12,7 @@ OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which on
 PROMPT_BYTES_PER_WEIGHT = 2  # bf16
 PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
 PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
+FEW_WEIGHTS = 20_000_000  # below it a prompt takes less time than a second form takes to load
 
 
 def exact_bytes(num_weights: int) -> int | None:
@@ -28,6 +29,8 @@ def prompt_bytes(num_weights: int) -> hardware.Detected[int]:
     need = PROMPT_BYTES_PER_WEIGHT * num_weights
     if "amx_bf16" not in hardware.cpu_flags():
         return hardware.Detected(0, "this CPU has no AMX")
+    if num_weights < FEW_WEIGHTS:
+        return hardware.Detected(0, f"below {FEW_WEIGHTS / 1e6:.0f} million weights prompts are read at once anyway")
     if num_weights > PROMPT_WEIGHTS:
         return hardware.Detected(0, f"over {PROMPT_WEIGHTS / 1e6:.0f} million weights they would make every start slow")
     if need > PROMPT_SHARE * hardware.memory_total_bytes().value:

@@ -100,5 +100,6 @@ def test_it_is_for_cpus_with_amx_and_models_of_moderate_size(tiny_gguf: Path, mo
     assert form("avx512_bf16") == "codes"
     assert form("avx512_bf16 amx_bf16", "high") == "codes"
     assert form("avx512_bf16 amx_bf16", num_weights=footprint.PROMPT_WEIGHTS + 1) == "codes"
+    assert form("avx512_bf16 amx_bf16", num_weights=footprint.FEW_WEIGHTS - 1) == "codes"
     monkeypatch.setattr(hardware, "memory_total_bytes", lambda: hardware.Detected(8 << 30, "test"))
     assert form("avx512_bf16 amx_bf16") == "codes"
