@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat import hardware
+from nomoat import footprint, hardware
 from nomoat.engine import convert
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,9 +65,9 @@ def test_pull_says_licence_and_memory_before_it_connects(nomoat: Nomoat) -> None
     assert (done.returncode, done.stdout) == (1, "")
     first, second, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
-    assert second.startswith(("memory: fits; about ", "memory: tight; about ", "memory: does not fit; about "))
-    assert "GB: weights 0.52 + " in second  # with AMX and enough memory a second form for prompts comes next
-    assert f"KV cache 0.05 (4,096 tokens) + overhead 0.40 {MEMORY_NOTE}" in second
+    assert second.startswith("memory: ")
+    total, prompts = ("2.0", " + a second form for prompts 0.99") if footprint.prompt_bytes(494_000_000).value else ("1.0", "")
+    assert f"about {total} GB: weights 0.52{prompts} + KV cache 0.05 (4,096 tokens) + overhead 0.40 {MEMORY_NOTE}" in second
     assert rest == [
         "error: refused to connect to `huggingface.co` to pull a model: NOMOAT_OFFLINE is set",
         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",

@@ -315,10 +315,11 @@ class Batcher:
         for text in [*writing, *reading]:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
-            ids, wanted = text.next_tokens(room if len(text.ids) - text.done > 1 else 1 + guess, guess)
+            is_read = len(text.ids) - text.done > 1
+            ids, wanted = text.next_tokens(room if is_read else 1 + guess, guess)
             if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, reading=text in reading)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, reading=is_read)))
             room -= len(ids)
         return planned
 
