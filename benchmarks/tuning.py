@@ -4,8 +4,8 @@
     python benchmarks/tuning.py sms_spam --data FOLDER --model gemma3-270m --template gemma
 
 FOLDER holds a folder a data set, training files as their sources name them (gzipped or not); test files are pulled as the suites do.
-Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label; tasks whose choices differ
-from question to question are scored by likelihood. The base is scored by likelihood, the kinder way, on `--base-limit` questions.
+Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label. The base is scored by
+likelihood, the kinder way, on `--base-limit` questions.
 """
 
 from __future__ import annotations
@@ -119,6 +119,24 @@ def as_the_suite_reads(
     return Split(list(read(work)), list(read(pull_dataset(dataset))), metric)
 
 
+def kobest_copa(data: Path, work: Path) -> Split:
+    """Both alternatives are shown and the answer is a number. A lesson is learned in both orders, a question is asked in its own."""
+
+    def read(path: Path, *orders: bool) -> list[Example]:
+        found = []
+        for row in builtin._plain_table(path):
+            asked_for = {"원인": "원인은?", "결과": "결과는?"}[row["question"].strip()]
+            for swapped in orders:
+                first, second = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
+                words = f"문장에 이어질 알맞은 것을 고르세요.\n\n문장: {row['sentence']}\n1: {first}\n2: {second}\n{asked_for}"
+                target = str(3 - int(row["Answer"])) if swapped else row["Answer"].strip()
+                found.append(Example(id=row["ID"], messages=asked(words), target=target, choices=("1", "2")))
+        return found
+
+    lessons = read(unpacked(data, "kobest/COPA/train.tsv", work), False, True)
+    return Split(lessons, read(pull_dataset("kobest") / "COPA/test.tsv", False), "exact")
+
+
 def vader(suite: str, file_name: str) -> Split:
     """Three classes by the mean human rating, split by chance (seed 0) into 70 and 30 %."""
     folder = pull_dataset(suite)
@@ -139,9 +157,7 @@ TASKS: dict[str, Callable[[Path, Path], Split]] = {
     "kobest-sentineg": functools.partial(
         as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg, "exact"
     ),
-    "kobest-copa": functools.partial(
-        as_the_suite_reads, "kobest", "kobest/COPA/train.tsv", "COPA/test.tsv", builtin._kobest_copa, "choice"
-    ),
+    "kobest-copa": kobest_copa,
     "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc, "exact"),
     "vader-tweets": lambda _data, _work: vader("vader-tweets", "tweets_GroundTruth.txt"),
     "vader-reviews": lambda _data, _work: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),

@@ -1,11 +1,13 @@
 """Tuning speed beside other trainers: the very same batches of tokens, rank and rate, held-out loss at the end, turn by turn.
 
     python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--litgpt PROGRAM] [--steps 40]
+    python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON --seeds 0 1 2
 
 --data: a folder with banking77/train.csv (gzipped or not). --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
 PYTHON: of an environment with `torch transformers peft trl`. PROGRAM: `litgpt` of one of its own; it learns the same lessons by its
 own defaults (its prompt around them, rank 8 on two matrices a layer). Each contender is a process of its own. Tokens are those of the
 lessons, without padding and prompts around them; ours finds nothing shared between lessons here. Seconds include what is done once.
+Several seeds (of batches, lessons held out and fresh adapters): ours with all layers and PEFT only, whose losses are compared.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 LITGPT_NAMES = {"smollm2-135m": "SmolLM2-135M-Instruct"}
+OURS, PEFT = "ours, all layers", "transformers + PEFT, float32"
 LESSONS_A_STEP, POOL, HELD_OUT, RANK, RATE = 32, 640, 200, 16, 8e-4
 Pair = tuple[list[int], list[int]]  # prompt and answer
 
@@ -55,17 +59,18 @@ def pairs_of(model: str, rows: list[dict[str, str]]) -> tuple[list[Pair], int]:
     return pairs, words.special.eos_id
 
 
-def task(model: str, data: Path, steps: int) -> dict[str, Any]:
+def task(model: str, data: Path, steps: int, seed: int) -> dict[str, Any]:
     """Batches of lessons of like length, and lessons held out, in tokens."""
     pairs, eos = pairs_of(model, shuffled_rows(data))
-    drawn = random.Random(0)
+    drawn = random.Random(seed)
+    drawn.shuffle(pairs)
     held_out, rest = pairs[:HELD_OUT], pairs[HELD_OUT:]
     batches = []
     for _ in range(steps):
         pool = sorted(drawn.sample(rest, POOL), key=lambda pair: len(pair[0]) + len(pair[1]))
         at = drawn.randrange(POOL - LESSONS_A_STEP)
         batches.append(pool[at : at + LESSONS_A_STEP])
-    return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": eos}
+    return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": eos, "seed": seed, "falling": True}
 
 
 def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
@@ -77,7 +82,9 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
     given = json.loads(path.read_text(encoding="utf-8"))
     table = path.with_name("lessons.csv")
     table.write_text("text,label\none,a\ntwo,b\n", encoding="utf-8")  # replaced below by the batches' tokens
-    prepared = prepare.prepare(model, table, input_column="text", label_column="label", settings=prepare.Settings(layers=layers))
+    prepared = prepare.prepare(
+        model, table, input_column="text", label_column="label", settings=prepare.Settings(layers=layers, seed=given["seed"])
+    )
 
     def sample(pair: Pair) -> Sample:
         return Sample(tokens=[*pair[0], *pair[1]], answers=((len(pair[0]), len(pair[0]) + len(pair[1])),))
@@ -89,9 +96,9 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
     run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), way=way, say=lambda _text: None)
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
-    for batch in batches:
-        for group in run.optimizer.param_groups:
-            group["lr"] = given["rate"]
+    for step, batch in enumerate(batches):
+        for group in run.optimizer.param_groups:  # falling as the peer's does
+            group["lr"] = given["rate"] * min((step + 1) / 10, 1 - step / len(batches))
         run.network.loss(*run.hidden(batch)).backward()
         run.optimizer.step()
         run.optimizer.zero_grad()
@@ -123,8 +130,8 @@ def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
     for command in commands:
         done = subprocess.run([arguments.litgpt, *command], capture_output=True, text=True, check=True)
     times = [float(found) / 1000 for found in re.findall(r"iter time: ([\d.]+) ms", done.stdout)]
-    mean = sum(len(prompt) + len(answer) for prompt, answer in lessons) / len(lessons)
-    return {"tokens": round(mean * len(times)), "seconds": sum(times), "held_out_loss": None}
+    length = mean(len(prompt) + len(answer) for prompt, answer in lessons)
+    return {"tokens": round(length * len(times)), "seconds": sum(times), "held_out_loss": None}
 
 
 def in_process(command: list[str]) -> dict[str, Any]:
@@ -134,23 +141,23 @@ def in_process(command: list[str]) -> dict[str, Any]:
     return last
 
 
-def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Each contender in a process of its own."""
+def in_turn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Each contender in a process of its own; with several seeds only ours with all layers and PEFT."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
-        path.write_text(json.dumps(task(arguments.model, arguments.data, arguments.steps)), encoding="utf-8")
+        path.write_text(json.dumps(task(arguments.model, arguments.data, arguments.steps, seed)), encoding="utf-8")
         peer = [arguments.peer_python, str(Path(__file__).with_name("tuning_speed_peers.py"))]
         me = [sys.executable, __file__, arguments.model, "--task", str(path)]
         commands = {
-            "ours, all layers": [*me, "--layers", "1000"],
-            "transformers + PEFT, float32": [*peer, "peft", str(arguments.hf), str(path)],
-            "ours, as it comes": me,
-            "TRL SFTTrainer": [*peer, "trl", str(arguments.hf), str(path)],
+            OURS: [*me, "--layers", "1000"],
+            PEFT: [*peer, "peft", str(arguments.hf), str(path)],
         }
-        found = {}
+        if len(arguments.seeds) == 1:
+            commands |= {"ours, as it comes": me, "TRL SFTTrainer": [*peer, "trl", str(arguments.hf), str(path)]}
         runs: dict[str, Callable[[], dict[str, Any]]] = {name: partial(in_process, command) for name, command in commands.items()}
         if arguments.litgpt:
             runs["LitGPT"] = partial(litgpt, arguments, path)
+        found = {}
         for name, run in runs.items():
             try:
                 found[name] = run()
@@ -158,7 +165,7 @@ def in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
                 print(f"{name} failed:\n{exc.stderr[-2000:]}")
                 continue
             found[name]["tokens_per_second"] = round(found[name]["tokens"] / found[name]["seconds"], 1)
-            print(name, found[name], flush=True)
+            print(seed, name, found[name], flush=True)
     return found
 
 
@@ -171,6 +178,7 @@ def main() -> None:
     parser.add_argument("--peer-python")
     parser.add_argument("--litgpt")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--layers", type=int, help=argparse.SUPPRESS)
@@ -182,8 +190,12 @@ def main() -> None:
         return
     from nomoat import hardware
 
+    runs = {seed: in_turn(arguments, seed) for seed in arguments.seeds}
     found = {"model": arguments.model, "date": date.today().isoformat(), "machine": hardware.summary(), "steps": arguments.steps,
-             "contenders": in_turn(arguments)}  # fmt: skip
+             "contenders": runs}  # fmt: skip
+    mean_loss = {name: mean(run[name]["held_out_loss"] for run in runs.values()) for name in (OURS, PEFT)}
+    found["mean_held_out_loss"] = mean_loss
+    print(f"held-out loss, mean of {len(runs)}: {mean_loss[OURS]:.4f} and {mean_loss[PEFT]:.4f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

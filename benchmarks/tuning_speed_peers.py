@@ -97,6 +97,7 @@ def main() -> None:
     """See the module."""
     _, kind, folder, path = sys.argv
     task = json.loads(Path(path).read_text(encoding="utf-8"))
+    torch.manual_seed(task.get("seed", 0))
     found = {"peft": peft, "trl": trl}[kind](folder, task)
     found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
     print(json.dumps(found))
