@@ -167,13 +167,18 @@ def shown_name(ref: str) -> str:
 
 
 def load(
-    ref: str, *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None
+    ref: str,
+    *,
+    context_tokens: int | None = None,
+    template: str | None = None,
+    fallback_template: str | None = None,
+    progress: ImportProgress | None = None,
 ) -> Responder:
     """The responder a reference names. Connects to nothing, but for references that name a server.
 
     `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
-    model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`. `progress` is told
-    (layers done, layers) while a file is imported, which happens once for each file.
+    model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`; `fallback_template`
+    is used only where none of them has any. `progress` is told (layers done, layers) while a file is imported, once for each file.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError.
     """
     if ref == "fake:":
@@ -186,7 +191,7 @@ def load(
         from nomoat.engine.remote import remote_engine
 
         return Responder(ref, remote_engine(ref))
-    return _load_local(ref, context_tokens, template, progress)
+    return _load_local(ref, context_tokens, template, fallback_template, progress)
 
 
 def load_sharing(
@@ -269,11 +274,11 @@ class LocalFiles:
     weights: Path
     adapter: Path | None
 
-    def template(self, *, asked: str | None = None, own: str | None) -> Detected[str] | None:
+    def template(self, *, asked: str | None = None, own: str | None, fallback: str | None = None) -> Detected[str] | None:
         """The name of the chat template to use in place of the file's `own`, and why; None to use its own.
 
-        What is asked for comes first, then what the adapter was tuned with, then, for a file without one, what the model's card names.
-        A card is known by its id, or by its file's name.
+        What is asked for comes first, then what the adapter was tuned with, then, for a file without one, what the model's card names,
+        then the fallback. A card is known by its id, or by its file's name.
         """
         if asked:
             return Detected(asked, "as asked")
@@ -285,7 +290,9 @@ class LocalFiles:
 
         known = (card for card in cards.cards() if self.weights.name in {source.file_name for source in card.sources})
         card = cards.find(self.name) or next(known, None)
-        return Detected(card.template, "from its card: the file has none") if card and card.template else None
+        if card and card.template:
+            return Detected(card.template, "from its card: the file has none")
+        return Detected(fallback, "as asked: it has none") if fallback else None
 
     def read_tokenizer(self, source: ModelSource) -> Tokenizer:
         """The tokenizer of these weights, opened, with the chat template it answers with."""
@@ -359,7 +366,9 @@ def _find_weights(ref: str) -> Path:
     raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
 
 
-def _load_local(ref: str, context_tokens: int | None, template: str | None, progress: ImportProgress | None) -> Responder:
+def _load_local(
+    ref: str, context_tokens: int | None, template: str | None, fallback_template: str | None, progress: ImportProgress | None
+) -> Responder:
     from nomoat.engine import importer
     from nomoat.engine.openvino import OpenVINOEngine
 
@@ -368,7 +377,7 @@ def _load_local(ref: str, context_tokens: int | None, template: str | None, prog
     check = _memory_check(ref, context_tokens)
     folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress, check=check)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
-    named = files.template(asked=template, own=engine.tokenizer.chat_template)
+    named = files.template(asked=template, own=engine.tokenizer.chat_template, fallback=fallback_template)
     if named:
         engine.use_template(named.value)
     return Responder(ref, engine, licence=_licence(files), template=named)

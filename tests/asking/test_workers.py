@@ -18,6 +18,7 @@ from nomoat import errors, net
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers, started_workers
 from nomoat.errors import ContextExceededError, MissingExtraError, OfflineError, UnknownModelError, UsageError, WorkerError
+from nomoat.hardware import Detected
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import Progress, RunSettings, quiet
@@ -125,6 +126,11 @@ class TestTwoNodes:
         with nomoat.load(str(tiny_gguf)) as here, workers.load(str(tiny_gguf)) as there:
             assert there.score(request, ["a", " the", "hello"]) == here.score(request, ["a", " the", "hello"])
             assert (there.digest, there.is_local, there.num_workers) == (here.digest, True, 2)
+
+    def test_a_model_without_a_chat_template_gets_the_one_named(self, workers: Workers, tmp_path: Path) -> None:
+        bare = write_tiny_gguf(tmp_path / "bare.gguf", template=None)
+        with workers.load(str(bare), fallback_template="falcon") as named:
+            assert named.template == Detected("falcon", "as asked: it has none")
 
     def test_a_duel_on_workers_stops_at_the_same_question(self, workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:
         other = write_tiny_gguf(tmp_path / "other.gguf", arch="qwen2", pre="qwen2")

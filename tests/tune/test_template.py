@@ -106,6 +106,31 @@ def test_one_asked_for_goes_before_the_adapter_s_and_that_before_the_file_s(tiny
     assert responder.find_files(str(tiny_gguf)).template(own="own") is None
 
 
+def test_the_one_named_for_models_without_any_goes_before_no_other(bare: Path, tiny_gguf: Path) -> None:
+    assert responder.find_files(str(bare)).template(own=None, fallback="gemma") == Detected("gemma", "as asked: it has none")
+    assert responder.find_files(str(tiny_gguf)).template(own="own", fallback="gemma") is None
+    folder = make_adapter(paths.adapters() / "mine", bare)
+    (folder / "provenance.json").write_text(json.dumps({"task": {"template": "falcon"}}))
+    tuned = responder.find_files(f"{bare}+mine").template(own=None, fallback="gemma")
+    assert tuned == Detected("falcon", "as it was tuned")
+
+
+def test_a_base_without_a_template_is_measured_beside_what_was_tuned_of_it(bare: Path, table: Path) -> None:
+    nomoat.tune(str(bare), table, name="mine", template="falcon", settings=SETTINGS, **COLUMNS)
+    command = ["duel", f"{bare}+mine", str(bare), "--suite", str(table), "--input-column", "text", "--label-column", "label", "--json"]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, UnsupportedError) and "`--template NAME`" in str(refused.exception.hint)
+    unknown = CliRunner().invoke(app, [*command, "--template", "koala"])
+    assert isinstance(unknown.exception, UsageError) and unknown.exception.message == "no chat template is called `koala`"
+    done = CliRunner().invoke(app, [*command, "--template", "falcon", "--all"])
+    assert done.exit_code == 0, done.output
+    notes = json.loads(done.stdout)["notes"]
+    assert f"chat template of `{bare}+mine`: falcon, as it was tuned" in notes
+    assert f"chat template of `{bare}`: falcon, as asked: it has none" in notes
+    by_itself = nomoat.evaluate(str(bare), table, template="falcon", **COLUMNS)
+    assert len(by_itself) == 20
+
+
 def test_an_interrupted_training_does_not_go_on_with_another_template(
     bare: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,11 +55,11 @@ class Worker:
         """The version of nomoat here."""
         return nomoat.__version__
 
-    def open(self, number: int, ref: str) -> Facts:
+    def open(self, number: int, ref: str, fallback_template: str | None) -> Facts:
         """Load a model. Raises what `load` raises."""
         from nomoat.engine import importer
 
-        model = self._models[number] = load(ref)
+        model = self._models[number] = load(ref, fallback_template=fallback_template)
         return Facts(
             digest=model.digest,
             licence=model.licence,
@@ -151,11 +151,11 @@ class Workers:
                     hint="install the same version on both",
                 )
 
-    def load(self, ref: str) -> Responder:
+    def load(self, ref: str, *, fallback_template: str | None = None) -> Responder:
         """A responder whose answers come from all workers. Raises what `load` raises, with the machine's name."""
         number, sent = next(self._numbers), _portable(ref)
         try:
-            facts = [fact for wave in self._waves() for fact in self._open(wave, number, sent)]
+            facts = [fact for wave in self._waves() for fact in self._open(wave, number, sent, fallback_template)]
         except BaseException:
             self.close_model(number)
             raise
@@ -176,8 +176,8 @@ class Workers:
         alive = [hand for hand in self._hands if hand.is_alive]
         return [[hand for hand in alive if hand.place.wave == wave] for wave in sorted({hand.place.wave for hand in alive})]
 
-    def _open(self, hands: Sequence[_Hand], number: int, ref: str) -> list[tuple[_Hand, Facts]]:
-        calls = [hand.actor.open.remote(number, ref) for hand in hands]
+    def _open(self, hands: Sequence[_Hand], number: int, ref: str, fallback_template: str | None) -> list[tuple[_Hand, Facts]]:
+        calls = [hand.actor.open.remote(number, ref, fallback_template) for hand in hands]
         return [(hand, self._opened(hand, call, ref)) for hand, call in zip(hands, calls, strict=True)]
 
     def _opened(self, hand: _Hand, call: Any, ref: str) -> Facts:

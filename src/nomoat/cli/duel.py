@@ -34,6 +34,7 @@ def duel(
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
+    template: options.FallbackTemplate = None,
     limit: options.Limit = None,
     table: Annotated[bool, typer.Option("--table", help="A leaderboard of two or more models.")] = False,
     stop_early: StopEarly = True,
@@ -58,21 +59,19 @@ def duel(
     Examples:
       nomoat duel smollm2-135m+reviews smollm2-135m --suite reviews
       nomoat duel smollm2-135m openai:gpt-4o-mini --suite test.csv --input-column text --label-column label
-      nomoat duel LEFT RIGHT --suite my.jsonl --limit 200 --all --report report.html
-      nomoat duel LEFT RIGHT --suite sms_spam --suite banking77
+      nomoat duel LEFT RIGHT --suite sms_spam --suite banking77 --limit 200 --all --report report.html
       nomoat duel --table A B C --suite my.jsonl --report report.html
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
       nomoat duel --table A B C -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
       nomoat duel smollm2-135m stored:reviews/openai:gpt-4o-mini --suite reviews
+      nomoat duel gemma3-270m+support gemma3-270m --suite my.jsonl --template gemma
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
     A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, as soon as it is known that the two are
     practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`). `--all` asks
-    everything, and knows the scores more closely.
-
-    `stored:SUITE/MODEL` stands for what MODEL answered here before, without the model. The last two replay published comparisons from
-    their stored answers and scores: see docs/replays.md.
+    everything, and knows the scores more closely. `stored:SUITE/MODEL` stands for what MODEL answered here before, without the model.
+    The last two replay published comparisons from their stored answers and scores: see docs/replays.md.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
@@ -90,7 +89,7 @@ def duel(
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
     with started_workers(workers, ray, concurrency=concurrency) as started:
-        settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started)
+        settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
         how = _How(settings=settings, rules=Rules(alpha=alpha, rope=rope), stop_early=stop_early, judge=judge, check=judge_check)
         if sides is None:
             _show_table(_put_in_order(models, loaded, how), report, as_json)

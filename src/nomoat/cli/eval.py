@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ def eval_(
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
+    template: options.FallbackTemplate = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     concurrency: options.Concurrency = 16,
@@ -39,6 +41,7 @@ def eval_(
       nomoat eval smollm2-135m reviews
       nomoat eval smollm2-135m test.csv --input-column text --label-column label
       nomoat eval smollm2-135m my.jsonl --limit 200 --report report.html
+      nomoat eval gemma3-270m reviews --template gemma     (a base model, which has no chat template)
       nomoat eval openai:gpt-4o-mini my.toml --max-cost 0.50 --json
       nomoat eval smollm2-135m vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
 
@@ -56,9 +59,10 @@ def eval_(
     loaded = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
     judging.require_judge(judge, judge_check)
     sending.require_consent([model], [loaded], limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
+    plain = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, template=template)
     with (
         started_workers(workers, ray, concurrency=concurrency) as started,
-        judging.bars(RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started)) as settings,
+        judging.bars(replace(plain, workers=started)) as settings,
     ):
         if judge is None:
             evaluation = run_suite(model, loaded, settings)

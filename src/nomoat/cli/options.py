@@ -19,6 +19,15 @@ def _use_quality(value: str | None) -> str | None:
     return value
 
 
+def _known_template(value: str | None) -> str | None:
+    """Raises for a name nobody knows before anything is asked."""
+    if value is not None:
+        from nomoat.engine import templates
+
+        templates.named(value)
+    return value
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 ContextToPlan = Annotated[
     int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
@@ -35,6 +44,10 @@ Quality = Annotated[
     ),
 ]
 Template = Annotated[str | None, typer.Option(help="Chat template of a model that has none or a wrong one.", show_default=False)]
+FallbackTemplate = Annotated[
+    str | None,
+    typer.Option("--template", callback=_known_template, help="Chat template of local models that have none.", show_default=False),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]

@@ -40,20 +40,21 @@ def duel(
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     spending: Spending | None = None,
+    template: str | None = None,
 ) -> Verdict:
     """Who is better on a suite, and how sure that is. Two `stored:` models of one suite need no `suite`.
 
     With `stop_early` the examples are asked in a random order, and no more of them than it takes to name the winner. `alpha` is how
     often a winner may be named between equals; `rope` is how many per cent of the scale still count as equal. The two columns and
     `instruction`, the words before each text, are for a suite that is a table (CSV, TSV). `spending` holds a budget for both sides,
-    and prices that no table knows.
+    and prices that no table knows. `template` names the chat template of local models that have none.
 
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
     if suite is not None:
         suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
     settings = RunSettings(
-        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending()
+        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
     )  # fmt: skip
     return run_duel(left, right, suite, settings, stop_early=stop_early, rules=Rules(alpha=alpha, rope=rope)).verdict
 

@@ -44,19 +44,20 @@ def evaluate(
     concurrency: int = DEFAULT_CONCURRENCY,
     progress: Progress = quiet,
     spending: Spending | None = None,
+    template: str | None = None,
 ) -> list[Outcome]:
     """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
 
     The two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV). `spending` holds a
     budget, and prices that no table knows. Where it is used up, or a question failed for good, the outcomes are
-    fewer than the examples.
+    fewer than the examples. `template` names the chat template of a local model that has none.
 
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
     suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
     settings = RunSettings(
-        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending()
+        limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
     )  # fmt: skip
     return list(run_suite(responder, suite, settings).outcomes)
 
@@ -171,6 +172,8 @@ class Asking:
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
         yield from self.model.notes
+        if named := self.model.template:
+            yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
         if isinstance(self.model.engine, KeptEngine):
             count = f"{len(self.examples):,} of {len(self.suite.examples):,}"
             yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
@@ -389,7 +392,8 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
         yield kept
         return
     workers = settings.workers if responders.names_weights(responder) else None
-    with responders.load(responder) if workers is None else workers.load(responder) as loaded:
+    load = responders.load if workers is None else workers.load
+    with load(responder, fallback_template=settings.template) as loaded:
         yield loaded
 
 

@@ -22,7 +22,8 @@ class RunSettings:
     """`limit` examples are drawn with `seed`, None asks all; up to `concurrency` answers are in the making at once.
 
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
-    models whose weights are on disk answer there, and `concurrency` is each worker's.
+    models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
+    models that have none.
     """
 
     limit: int | None = None
@@ -32,3 +33,4 @@ class RunSettings:
     store: AnswerStore | None = None
     spending: Spending = field(default_factory=Spending)
     workers: Workers | None = None
+    template: str | None = None
