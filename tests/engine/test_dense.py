@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,11 @@ def two_forms(folder: Path) -> TwoForms:
     return model
 
 
+def splits_of_products(model: Any) -> list[Any]:
+    splits = [node for node in model.get_ops() if node.get_type_name() == "VariadicSplit"]
+    return [node for node in splits if node.input_value(0).get_node().get_type_name() == "MatMul"]
+
+
 def test_bf16_is_the_nearest_to_codes_times_scales() -> None:
     random = np.random.default_rng(0)
     codes = random.integers(-127, 128, (100, 48)).astype(np.int8)
@@ -45,7 +51,9 @@ def test_bf16_is_the_nearest_to_codes_times_scales() -> None:
 def test_every_matrix_of_a_layer_is_expanded_and_the_output_is_not(folder: Path) -> None:
     model = paged._paged(folder, [])
     matrices = [node for node in model.get_ops() if dense._int8_rows(node) is not None]
+    assert splits_of_products(model)
     kept = dense.expand(model)
+    assert not splits_of_products(model)
     left = [node for node in model.get_ops() if dense._int8_rows(node) is not None]
     assert len(kept) >= 4
     assert len(matrices) - len(kept) == len(left) == 1  # shared by embedding and output

@@ -21,7 +21,7 @@ import numpy as np
 from nomoat import paths
 from nomoat.errors import NomoatError, NotWritableError
 
-VERSION = "1"  # change it when what `paged` makes of a folder changes
+VERSION = "2"  # change it when what `paged` makes of a folder changes
 LARGEST_BYTES = 600_000_000  # the weights of some 0.5 billion parameters in int8
 BLOB, FACTS = "model.blob", "facts.json"
 
@@ -98,19 +98,24 @@ class CompiledCopy:
         except (OSError, ValueError, RuntimeError, MemoryError):
             return None
 
-    def write(self, compiled: Any, weights_bytes: int) -> None:
-        """Keep this model, which `read` did not have, unless its weights are large or OpenVINO is known not to read it back."""
+    def write(self, compiled: Any, weights_bytes: int) -> Any | None:
+        """Keep this model, which `read` did not have, unless its weights are large or OpenVINO is known not to read it back.
+
+        The model as it is read back, or None: the one given holds memory that this one does not.
+        """
         facts = self._facts()
         if weights_bytes > LARGEST_BYTES or (facts is not None and not facts["readable"]):
-            return
+            return None
         busy = NotWritableError(f"another process writes `{self._folder}`")
         with suppress(NomoatError, OSError, RuntimeError), paths.alone(self._folder, busy=busy):
             exported = io.BytesIO()
             compiled.export_model(exported)
             paths.require_free_disk(self._folder, exported.getbuffer().nbytes)
             self._save(exported.getbuffer())
-            if self.read() is None:
+            if (again := self.read()) is None:
                 self._save(None)
+            return again
+        return None
 
     def _save(self, exported: memoryview | None) -> None:
         """None: OpenVINO does not read back what it wrote."""

@@ -24,6 +24,7 @@ def expand(model: Any) -> list[Words]:
     """Multiply by expanded matrices instead of int8 rows, except in the output layer. The compiled model uses the memory returned.
 
     The products are of bf16 themselves: a conversion behind each matrix would be computed beforehand, and twice the memory kept.
+    What is split afterwards are several products here, of some of the rows each: a split costs a copy, which a long prompt feels.
     """
     import openvino as ov
     from openvino import opset13 as op
@@ -37,13 +38,26 @@ def expand(model: Any) -> list[Words]:
             continue
         words_RC = _as_bf16(*found)
         made.append(words_RC)
-        tensor = ov.Tensor(words_RC.view(np.uint8).reshape(-1), ov.Shape(words_RC.shape), ov.Type.bf16)
-        matrix = ov.op.Constant(tensor, shared_memory=True)
-        product = op.convert(op.matmul(op.convert(node.input_value(0), "bf16"), matrix, **ROWS_ARE_OUTPUTS), "f32")
-        for reader in node.output(0).get_target_inputs():
-            reader.replace_source_output(product.output(0))
+        inputs = op.convert(node.input_value(0), "bf16")
+        for output, rows in _parts(node):
+            part_RC = words_RC[rows]
+            tensor = ov.Tensor(part_RC.view(np.uint8).reshape(-1), ov.Shape(part_RC.shape), ov.Type.bf16)
+            matrix = ov.op.Constant(tensor, shared_memory=True)
+            product = op.convert(op.matmul(inputs, matrix, **ROWS_ARE_OUTPUTS), "f32")
+            for reader in output.get_target_inputs():
+                reader.replace_source_output(product.output(0))
     model.validate_nodes_and_infer_types()
     return made
+
+
+def _parts(product: Any) -> list[tuple[Any, slice]]:
+    """The outputs of the split behind a product, and the rows of its matrix that make each; without one its own, of all rows."""
+    reader, *others = product.output(0).get_target_inputs()
+    split = reader.get_node()
+    if others or split.get_type_name() != "VariadicSplit":
+        return [(product.output(0), slice(None))]
+    lengths = [int(length) for length in split.input_value(2).get_node().data]
+    return [(output, slice(sum(lengths[:at]), sum(lengths[: at + 1]))) for at, output in enumerate(split.outputs())]
 
 
 def _int8_rows(node: Any) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]] | None:

@@ -63,8 +63,8 @@ class PagedModel:
             self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
             del model
-            if copy:
-                copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)
+            if copy and (again := copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)) is not None:
+                compiled, self._kept = again, None
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
         self._request = compiled.create_infer_request()
