@@ -1,6 +1,6 @@
 """How near the references of an input are to one another: what a count by ROUGE-L can give at most where an input has many.
 
-    python benchmarks/references.py [e2e_nlg] [--json FILE]
+    python benchmarks/references.py [SUITE, as it comes e2e_nlg] [--json FILE]
 
 Each reference is taken for an answer and counted by the others of its input, in the two ways of `tuning.py`: the mean over them,
 and the best of them. `central` is the reference of an input with the highest mean: nobody who answers can know which one that is.
@@ -37,7 +37,7 @@ def main() -> None:
     several = [references for references in inputs if len(references) > 1]
     found: dict[str, Any] = {
         "suite": arguments.suite, "date": date.today().isoformat(), "inputs": len(several),
-        "references": sum(map(len, several)), "with_one_reference_left_out": len(inputs) - len(several),
+        "references": sum(map(len, several)), "inputs_with_one_left_out": len(inputs) - len(several),
     }  # fmt: skip
     ways = ("mean_of_others", "central_by_mean", "best_of_others")
     for name, values in zip(ways, zip(*map(counted, several), strict=True), strict=True):
