@@ -36,6 +36,7 @@ CACHE_BYTES = 2 << 30
 USUAL_TOKENS = 4096  # the context that memory is planned for, see `catalog.memory`
 
 Floats = npt.NDArray[np.float32]
+Model = PagedModel | TwoForms | SerialModel  # what runs rows of texts
 
 
 class Tokens:
@@ -205,7 +206,7 @@ class Reading(_Text):
 class Batcher:
     """The one thread that touches the model, from its making to its end."""
 
-    def __init__(self, make: Callable[[], PagedModel | TwoForms | SerialModel], *, context_tokens: int) -> None:
+    def __init__(self, make: Callable[[], Model], *, context_tokens: int) -> None:
         """`make` compiles the model; it is called in the thread."""
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._waiting: deque[_Text] = deque()
@@ -231,7 +232,7 @@ class Batcher:
             self._incoming.put(None)
         self._thread.join()
 
-    def _work(self, make: Callable[[], PagedModel | TwoForms | SerialModel], context_tokens: int, made: Future[None]) -> None:
+    def _work(self, make: Callable[[], Model], context_tokens: int, made: Future[None]) -> None:
         try:
             self._model = make()
             self._pool = BlockPool(_num_blocks(self._model.block_bytes, context_tokens))

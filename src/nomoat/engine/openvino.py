@@ -22,7 +22,7 @@ import numpy.typing as npt
 from nomoat import config, paths
 from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
-from nomoat.engine.batching import Answer, Batcher, Reading, Tokens
+from nomoat.engine.batching import Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
@@ -204,8 +204,8 @@ class OpenVINOEngine:
                 prompt_tokens=prompt_tokens, max_new_tokens=wanted or needed, context_tokens=self.context_tokens
             )
 
-    def _make_model(self) -> PagedModel | TwoForms | SerialModel:
-        made: PagedModel | TwoForms | SerialModel
+    def _make_model(self) -> Model:
+        made: Model
         if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:
