@@ -460,6 +460,16 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     assert (folder / "training.svg").read_text().count("<svg") == 1
 
 
+@pytest.mark.parametrize(
+    ("look", "is_better"),
+    [((0.097, 177), True), ((0.12, 177), False), ((0.2, 181), True), ((0.01, 175), False)],
+    ids=["one fewer, a lower loss", "one fewer, a higher loss", "clearly more, a higher loss", "clearly fewer, a lower loss"],
+)
+def test_of_looks_with_about_as_many_right_answers_the_loss_decides(look: tuple[float, int], is_better: bool) -> None:
+    kept = {"held_out": 0.112, "right": 178}
+    assert train._is_better({"held_out": look[0], "right": look[1]}, kept, 200) is is_better
+
+
 @pytest.mark.parametrize("num_lessons", [8, 90], ids=["none held out", "nine held out"])
 def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
     tiny_gguf: Path, table: Path, num_lessons: int, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
+CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
@@ -205,6 +206,7 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.average = self._learned()  # of the weights, later ones counting more: nearer to the end of learning than any of them
         self.best: dict[str, torch.Tensor] | None = None
+        self.best_look: dict[str, float] | None = None
         self.learning_loss = 0.0  # a running mean
 
     def _advice(self, prepared: prepare.Prepared) -> str:
@@ -225,7 +227,7 @@ class Run:
 
     NUMBERS = (
         "step", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
-        "average", "best", "learning_loss",
+        "average", "best", "best_look", "learning_loss",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -315,7 +317,8 @@ class Run:
             "fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
-        if all(_goodness(found) > _goodness(earlier) for earlier in self.history):
+        if self.best_look is None or _is_better(found, self.best_look, len(self.validation)):
+            self.best_look = found
             self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
         self.history.append(found)
 
@@ -433,6 +436,7 @@ class Run:
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
 
 
-def _goodness(look: dict[str, float]) -> tuple[float, float]:
-    """What is compared of two looks: right answers, then loss. A model too sure of its mistakes has a high loss and the most right."""
-    return look["right"], -look["held_out"]
+def _is_better(look: dict[str, float], kept: dict[str, float], held_out: int) -> bool:
+    """By right answers, since a model too sure of its mistakes has a high loss and the most right; by loss if they are about equal."""
+    more = look["right"] - kept["right"]
+    return more > 0 if abs(more) > CHANCE * held_out else look["held_out"] < kept["held_out"]
