@@ -81,20 +81,21 @@ class CompiledCopy:
 
         self._folder, self._properties = folder, properties
         self._key = {"version": VERSION, "openvino": ov.__version__, "properties": properties}
-        self._bytes: Any = None
+        self._files: list[Any] = []  # of every model read: each uses its own as long as it lives
 
     def read(self) -> Any | None:
-        """The compiled model, or None. It reads its weights from the file, which this object holds open: keep both."""
+        """The compiled model, or None. It reads its weights from a file that this object holds open: keep both."""
         import openvino as ov
 
         facts = self._facts()
         if facts is None or not facts["readable"]:
             return None
         try:
-            self._bytes = np.memmap(self._folder / BLOB, np.uint8, "c")
-            if len(self._bytes) != facts["bytes"]:
+            file = np.memmap(self._folder / BLOB, np.uint8, "c")
+            if len(file) != facts["bytes"]:
                 return None
-            return core().import_model(ov.Tensor(self._bytes, shared_memory=True), "CPU", self._properties)
+            self._files.append(file)
+            return core().import_model(ov.Tensor(file, shared_memory=True), "CPU", self._properties)
         except (OSError, ValueError, RuntimeError, MemoryError):
             return None
 
