@@ -138,7 +138,7 @@ def test_without_memory_for_both_everything_is_asked_and_the_verdict_says_so(mon
         def close(self) -> None:
             open_now.remove(self.ref)
 
-    def load(ref: str) -> Responder:
+    def load(ref: str, *, fallback_template: str | None) -> Responder:
         if open_now:
             raise NotEnoughMemoryError("no room")
         open_now.append(ref)
