@@ -111,13 +111,13 @@ def e2e_nlg(data: Path, work: Path) -> Split:
 
 
 def as_the_suite_reads(
-    dataset: str, train: str, test: str, read: Callable[[Path], Iterator[Example]], metric: str, data: Path, work: Path
+    dataset: str, train: str, test: str, read: Callable[[Path], Iterator[Example]], data: Path, work: Path
 ) -> Split:
     """The training split read by the suite's own words, in place of the test split."""
     path = work / test
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(training_file(data, train))
-    return Split(list(read(work)), list(read(pull_dataset(dataset))), metric)
+    return Split(list(read(work)), list(read(pull_dataset(dataset))), "exact")
 
 
 def kobest_copa(data: Path, work: Path) -> Split:
@@ -156,10 +156,10 @@ TASKS: dict[str, Callable[[Path, Path], Split]] = {
     "banking77": banking77,
     "e2e_nlg": e2e_nlg,
     "kobest-sentineg": functools.partial(
-        as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg, "exact"
+        as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg
     ),
     "kobest-copa": kobest_copa,
-    "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc, "exact"),
+    "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc),
     "vader-tweets": lambda _data, _work: vader("vader-tweets", "tweets_GroundTruth.txt"),
     "vader-reviews": lambda _data, _work: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),
     "vader-movies": lambda _data, _work: vader("vader-movies", "movieReviewSnippets_GroundTruth.txt"),
@@ -221,10 +221,15 @@ def text_scores(examples: Sequence[Example], answers: dict[str, str]) -> dict[st
             "rouge_l_each": round(sum(each) / len(each), 4), "references": len(each)}  # fmt: skip
 
 
+def adapter_name(task: str, seed: int) -> str:
+    """What a task's training with a seed is kept as."""
+    return f"bench-{task}-{seed}"
+
+
 def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One training and its test."""
     score = text_scores if split.metric == "rouge" else label_scores
-    name = f"bench-{task}-{seed}"
+    name = adapter_name(task, seed)
     settings = prepare.Settings(
         minutes=arguments.minutes, epochs=arguments.epochs, layers=arguments.layers, batch=arguments.batch, rank=arguments.rank,
         learning_rate=arguments.learning_rate, noise=arguments.noise, seed=seed,
@@ -250,7 +255,7 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
 
 def by_likelihood(task: str, split: Split, model: str, seed: int) -> dict[str, Any]:
     """The adapter of an earlier run asked for the likeliest of its labels, as the suites ask, in place of a written one."""
-    name, started = f"bench-{task}-{seed}", time.perf_counter()
+    name, started = adapter_name(task, seed), time.perf_counter()
     answers = answers_of(f"{model}+{name}", task, split.test, "choice")
     provenance = json.loads((paths.adapters() / name / "provenance.json").read_text(encoding="utf-8"))
     return {

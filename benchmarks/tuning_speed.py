@@ -193,9 +193,10 @@ def main() -> None:
     runs = {seed: in_turn(arguments, seed) for seed in arguments.seeds}
     found = {"model": arguments.model, "date": date.today().isoformat(), "machine": hardware.summary(), "steps": arguments.steps,
              "contenders": runs}  # fmt: skip
-    mean_loss = {name: mean(run[name]["held_out_loss"] for run in runs.values()) for name in (OURS, PEFT)}
-    found["mean_held_out_loss"] = mean_loss
-    print(f"held-out loss, mean of {len(runs)}: {mean_loss[OURS]:.4f} and {mean_loss[PEFT]:.4f}")
+    if whole := [run for run in runs.values() if OURS in run and PEFT in run]:  # neither has failed
+        mean_loss = {name: mean(run[name]["held_out_loss"] for run in whole) for name in (OURS, PEFT)}
+        found["mean_held_out_loss"] = mean_loss
+        print(f"held-out loss, mean of {len(whole)}: {mean_loss[OURS]:.4f} and {mean_loss[PEFT]:.4f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
