@@ -16,6 +16,8 @@ import openvino as ov
 from openvino import opset13 as op
 from openvino._offline_transformations import paged_attention_transformation
 
+from nomoat.engine.compiled import core
+
 BLOCK_TOKENS = 32
 CHUNK_TOKENS = 256
 Logits = npt.NDArray[np.float32]
@@ -31,13 +33,12 @@ class PagedModel:
         self, folder: Path, properties: dict[str, str], *, last_only: bool, max_tokens: int = 2048,
         change: Callable[[ov.Model], object] | None = None,
     ) -> None:  # fmt: skip
-        core = ov.Core()
-        model = core.read_model(str(folder / "openvino_model.xml"))
+        model = core().read_model(str(folder / "openvino_model.xml"))
         paged_attention_transformation(model)
         if last_only:
             _gather_before_head(model)
         self._kept = change(model) if change else None
-        self._request = core.compile_model(model, "CPU", properties).create_infer_request()
+        self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._last_only = last_only
         self._past = 0
         for port in self._request.model_inputs:

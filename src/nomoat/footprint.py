@@ -6,6 +6,7 @@ from nomoat import hardware
 
 # int8 would double the memory of a 4-bit file this large: it keeps its codes. What is called 3B has 2.8 to 3.2 billion weights.
 OWN4_FROM_WEIGHTS = 2_500_000_000
+TILES_FROM_WEIGHTS = 700_000_000  # from here on an answer waits for memory more than for the calls of nomoat's own products
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose

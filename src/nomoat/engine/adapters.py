@@ -30,7 +30,7 @@ def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     chosen = op.parameter([-1, len(adapters)], np.float32, name=INPUT)
     chosen.output(0).set_names({INPUT})
     masks: dict[tuple[int, ...], Any] = {}
-    layers = {node.friendly_name: node for node in model.get_ops() if node.get_type_name() == "MatMul"}
+    layers = {node.friendly_name: node for node in model.get_ops() if node.get_type_name() in ("MatMul", "TiledProduct")}
     for name in sorted({layer for adapter in adapters for layer in adapter.layers}):
         if name not in layers:
             raise BadFileError(f"an adapter changes the layer `{name}`, which this model does not have")
@@ -49,8 +49,8 @@ def _add(layer: Any, parts: Sequence[tuple[Any, Any]], mask_T1R: Any) -> None:
 
     a_RI = np.ascontiguousarray(np.concatenate([a for a, _ in parts]), np.float32)
     b_OR = np.ascontiguousarray(np.concatenate([b for _, b in parts], axis=1), np.float32)
-    weight = layer.input(1).get_source_output().partial_shape
-    if [axis.get_length() for axis in weight] != [len(b_OR), a_RI.shape[1]]:
+    weight = [layer.output(0).partial_shape[-1].get_length(), layer.input_value(0).partial_shape[-1].get_length()]
+    if weight != [len(b_OR), a_RI.shape[1]]:
         raise BadFileError(f"an adapter's `{layer.friendly_name}` is [{len(b_OR)}, {a_RI.shape[1]}], the model's is {weight}")
     readers = layer.output(0).get_target_inputs()
     inner = op.multiply(op.matmul(layer.input(0).get_source_output(), op.constant(a_RI), False, True), mask_T1R)

@@ -35,8 +35,11 @@ def core() -> Any:
     """
     import openvino as ov
 
+    from nomoat.engine.product import OPERATIONS
+
     made = ov.Core()
-    made.add_extension(_attention_with_sizes())
+    for operation in (_attention_with_sizes(), *OPERATIONS):
+        made.add_extension(operation)
     return made
 
 

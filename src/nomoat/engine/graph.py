@@ -19,11 +19,12 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
-from nomoat.engine import positions, weights
+from nomoat.engine import positions, tiles, weights
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
+from nomoat.engine.product import TiledProduct, TiledRows
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
@@ -63,6 +64,15 @@ class Source(NamedTuple):
         return self.tensor.removesuffix("weight") + "bias"
 
 
+class Tiled(NamedTuple):
+    """A matrix that stays in its file's own codes."""
+
+    node: Node  # its tiles
+    type_name: str
+    rows: int
+    columns: int
+
+
 class GraphBuilder:
     """Builds one model. The builder must outlive the model: constants share the arrays it keeps."""
 
@@ -99,25 +109,55 @@ class GraphBuilder:
         embedding, output = head_tensor(self.file)
         table = self._table(embedding, "lm_head" if output == embedding else "model.embed_tokens")
         x = self._embedded(table)
-        for layer in range(self.sizes.layers):
-            x = self._layer(x, layer)
-            if self._progress:
-                self._progress(layer + 1, self.sizes.layers)
+        x = self._layers(x)
         x = x if self.sizes.norms_last else self._norm(x, "output_norm")
         logits = self._logits(x, table if output == embedding else self._table(output, "lm_head"))
         logits.output(0).set_names({"logits"})
         return ov.Model([op.result(logits)], self._sinks, list(self._inputs.values()), self.arch.name)
 
+    def _layers(self, x: Node) -> Node:
+        for layer in range(self.sizes.layers):
+            x = self._layer(x, layer)
+            self._tell(layer + 1)
+        return x
+
+    def _tell(self, layers_done: int) -> None:
+        if self._progress:
+            self._progress(layers_done, self.sizes.layers)
+
     # ---------------------------------------------------------------- weights
-    def _matrix(self, parts: Sequence[Source], form: Form) -> tuple[Node, Node | None]:
-        """Tensors, one under the other, in float32 for whoever reads them [rows, columns], and the remainder of `own4`."""
+    def _tiled(self, parts: Sequence[Source]) -> Tiled:
+        """Tensors of one type, one under the other, in their own codes."""
+        made = self._tiles(parts)
+        self._arrays.append(made)
+        first = self.file.tensor(parts[0].tensor)
+        return Tiled(op.constant(made, shared_memory=True), first.type_name, len(made) * tiles.TILE_ROWS, first.shape[-1])
+
+    def _tiles(self, parts: Sequence[Source]) -> npt.NDArray[np.uint8]:
+        type_name = self.file.tensor(parts[0].tensor).type_name
+
+        def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> npt.NDArray[np.uint8]:
+            part, _, indices = piece
+            try:
+                return tiles.tiled(self.file.raw_rows(part.tensor, indices), type_name)
+            except ValueError as exc:
+                raise ValueError(f"`{part.tensor}` has {exc}") from exc
+
+        return np.concatenate(list(self._pool.map(stored, self._pieces(parts))))
+
+    def _pieces(self, parts: Sequence[Source]) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
+        """Of each tensor, a part of its rows at a time: the first of them, and the file's rows they are."""
         pieces = []
         for part in parts:
             tensor = self.file.tensor(part.tensor)
             order = positions.row_order(self.arch, self.sizes, part.layer)
             indices = np.arange(tensor.num_rows) if order is None else order
-            step = max(1, CHUNK_VALUES // tensor.shape[-1])
+            step = max(1, CHUNK_VALUES // tensor.shape[-1] // tiles.TILE_ROWS) * tiles.TILE_ROWS
             pieces += [(part, start, indices[start : start + step]) for start in range(0, tensor.num_rows, step)]
+        return pieces
+
+    def _matrix(self, parts: Sequence[Source], form: Form) -> tuple[Node, Node | None]:
+        """Tensors, one under the other, in float32 for whoever reads them [rows, columns], and the remainder of `own4`."""
 
         def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> weights.Arrays:
             part, start, indices = piece
@@ -131,7 +171,7 @@ class GraphBuilder:
             change = self._delta(part.layer, np.arange(start, start + len(values))) if self._delta else None
             return weights.quantised(values if change is None else values + change, form)
 
-        made = list(self._pool.map(stored, pieces))
+        made = list(self._pool.map(stored, self._pieces(parts)))
         arrays = [np.ascontiguousarray(np.concatenate(same)) for same in zip(*made, strict=True)]
         self._arrays += arrays if form.kind != "float32" else []
         return weights.expanded(arrays, form)
@@ -141,10 +181,22 @@ class GraphBuilder:
         changed = self._delta is not None and self._delta(part.layer, np.arange(0)) is not None
         return self.storage.form(part.layer, self.file.tensor(part.tensor), changed=changed)
 
-    def _table(self, tensor_name: str, layer_name: str) -> Node:
+    def _table(self, tensor_name: str, layer_name: str) -> Node | Tiled:
         """The embedding, the output matrix, or what lies between one of them and the layers."""
         part = Source(tensor_name, layer_name)
-        return self._matrix([part], self._form(part))[0]
+        form = self._form(part)
+        return self._tiled([part]) if form.kind == "tiles" else self._matrix([part], form)[0]
+
+    def _looked_up(self, table: Node | Tiled, ids: Node) -> Node:
+        """Rows of a table."""
+        if isinstance(table, Tiled):
+            return TiledRows([table.node, ids], type_name=table.type_name, columns=table.columns)
+        return op.gather(table, ids, op.constant(np.int32(0)))
+
+    def _multiplied(self, x: Node, matrix: Node | Tiled) -> Node:
+        if isinstance(matrix, Tiled):
+            return TiledProduct([x, matrix.node], type_name=matrix.type_name, rows=matrix.rows)
+        return op.matmul(x, matrix, False, True)
 
     def _linear(self, x: Node, layer: int, part: str) -> Node:
         return self._linears(x, layer, (part,))[0]
@@ -152,24 +204,39 @@ class GraphBuilder:
     def _linears(self, x: Node, layer: int, names: Sequence[str]) -> list[Node]:
         """Layers that read the same input: those of the same form in one product, split afterwards, where the storage fuses."""
         parts = [Source(f"blk.{layer}.{self.arch.projections[name]}.weight", f"model.layers.{layer}.{name}") for name in names]
-        forms = [(self._form(part), "" if self.storage.fused else part.layer) for part in parts]
+        forms = [(self._form(part), self._apart(part)) for part in parts]
         outputs: dict[Source, Node] = {}
         for kind in dict.fromkeys(forms):
             together = [part for part, form in zip(parts, forms, strict=True) if form == kind]
             outputs |= zip(together, self._product(x, together, kind[0]), strict=True)
         return [outputs[part] for part in parts]
 
+    def _apart(self, part: Source) -> str:
+        """Equal for layers of one form that may be one product."""
+        if not self.storage.fused:
+            return part.layer
+        return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else ""
+
     def _product(self, x: Node, parts: Sequence[Source], form: Form) -> list[Node]:
         """Layers of one form as one product."""
-        matrix, rest = self._matrix(parts, form)
-        y = _named(op.matmul(x, matrix, False, True), "+".join(part.layer for part in parts))
+        matrix, rest = (self._tiled(parts), None) if form.kind == "tiles" else self._matrix(parts, form)
+        y = _named(self._multiplied(x, matrix), "+".join(part.layer for part in parts))
         if rest is not None:
             y = op.add(y, op.matmul(self._group_sums(x, form.group), rest, False, True))
-        if any(part.bias in self.file.tensors for part in parts):
-            y = op.add(y, op.constant(np.concatenate([self._bias(part) for part in parts]).reshape(1, 1, -1)))
+        if (bias := self._biases(parts)) is not None:
+            y = op.add(y, op.constant(bias.reshape(1, 1, -1)))
+        return self._split(y, parts)
+
+    def _split(self, y: Node, parts: Sequence[Source]) -> list[Node]:
+        """What each of the layers gave that are one product."""
         if len(parts) == 1:
             return [y]
         return list(op.variadic_split(y, i64(2), i64(*(self.file.tensor(part.tensor).num_rows for part in parts))).outputs())
+
+    def _biases(self, parts: Sequence[Source]) -> FloatArray | None:
+        """Of layers one under the other; None if none of them has one."""
+        has_one = any(part.bias in self.file.tensors for part in parts)
+        return np.concatenate([self._bias(part) for part in parts]) if has_one else None
 
     def _group_sums(self, x: Node, group: int) -> Node:
         """The sum of each group of inputs, made once for all layers that read them."""
@@ -209,10 +276,10 @@ class GraphBuilder:
         sizes = positions.sizes_of_windowed(self.sizes) if local else self.sizes
         return positions.rope_tables(positions.inverse_frequencies(self.file, sizes), self._inputs["position_ids"], sizes)
 
-    def _embedded(self, table: Node) -> Node:
-        x = op.gather(table, op.convert(self._inputs["input_ids"], "i32"), op.constant(np.int32(0)))
+    def _embedded(self, table: Node | Tiled) -> Node:
+        x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
         if "token_embd_project.weight" in self.file.tensors:
-            x = op.matmul(x, self._table("token_embd_project.weight", "model.project_in"), False, True)
+            x = self._multiplied(x, self._table("token_embd_project.weight", "model.project_in"))
         if self.arch.embedding_scaled:
             x = op.multiply(x, np.float32(self.sizes.width**0.5))
         if self.arch.positions == "learned":
@@ -220,10 +287,10 @@ class GraphBuilder:
             x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
-    def _logits(self, x: Node, head: Node) -> Node:
+    def _logits(self, x: Node, head: Node | Tiled) -> Node:
         if "output_project.weight" in self.file.tensors:
-            x = op.matmul(x, self._table("output_project.weight", "model.project_out"), False, True)
-        y = _named(op.matmul(x, head, False, True), "lm_head")
+            x = self._multiplied(x, self._table("output_project.weight", "model.project_out"))
+        y = _named(self._multiplied(x, head), "lm_head")
         if "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias"))
         return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
@@ -249,9 +316,13 @@ class GraphBuilder:
         return op.add(both, self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
     def _attention(self, x: Node, layer: int) -> Node:
+        return self._linear(self._seen(self._query_key_value(x, layer), layer), layer, "self_attn.o_proj")
+
+    def _seen(self, parts: Sequence[Node], layer: int) -> Node:
+        """What each token gathers from those it sees, by its query: [B, T, all heads' values]."""
         heads, head_dim = self.sizes.heads, self.sizes.head_dim
         local = self.arch.windowed[layer % len(self.arch.windowed)]
-        query, key, value = self._query_key_value(x, layer)
+        query, key, value = self._as_heads(parts)
         if self.arch.qk_norm:
             query, key = self._norm(query, f"blk.{layer}.attn_q_norm"), self._norm(key, f"blk.{layer}.attn_k_norm")
         query, key, value = (op.transpose(y, i64(0, 2, 1, 3)) for y in (query, key, value))
@@ -259,8 +330,7 @@ class GraphBuilder:
             query, key = (positions.rotate(y, tables, self.sizes) for y in (query, key))
         key, value = self._cached(key, f"{layer}.key"), self._cached(value, f"{layer}.value")
         y = self._attended(query, key, value, self._mask(local))
-        y = op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
-        return self._linear(y, layer, "self_attn.o_proj")
+        return op.reshape(op.transpose(y, i64(0, 2, 1, 3)), i64(0, 0, heads * head_dim), True)
 
     def _attended(self, query: Node, key: Node, value: Node, mask: Node) -> Node:
         """The values a query sees, by its scores: [B, H, T, D]."""
@@ -270,14 +340,17 @@ class GraphBuilder:
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
 
-    def _query_key_value(self, x: Node, layer: int) -> tuple[Node, ...]:
-        """Each [B, T, H, D], with the heads it has."""
-        counts = (self.sizes.heads, self.sizes.kv_heads, self.sizes.kv_heads)
+    def _query_key_value(self, x: Node, layer: int) -> list[Node]:
         if "self_attn.qkv_proj" in self.arch.projections:
+            return [self._linear(x, layer, "self_attn.qkv_proj")]
+        return self._linears(x, layer, [f"self_attn.{part}_proj" for part in "qkv"])
+
+    def _as_heads(self, parts: Sequence[Node]) -> tuple[Node, ...]:
+        """Queries, keys and values, or all in one, each [B, T, H, D] with the heads it has."""
+        counts = (self.sizes.heads, self.sizes.kv_heads, self.sizes.kv_heads)
+        if len(parts) == 1:
             lengths = i64(*(count * self.sizes.head_dim for count in counts))
-            parts = op.variadic_split(self._linear(x, layer, "self_attn.qkv_proj"), i64(2), lengths).outputs()
-        else:
-            parts = self._linears(x, layer, [f"self_attn.{part}_proj" for part in "qkv"])
+            parts = op.variadic_split(parts[0], i64(2), lengths).outputs()
         if (limit := self.sizes.clamp_qkv) is not None:
             parts = [op.clamp(part, -limit, limit) for part in parts]
         return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))

@@ -222,10 +222,12 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
 def _builder(
     source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None, progress: Progress | None
 ) -> GraphBuilder:
+    from nomoat.engine.between import BetweenBuilder
     from nomoat.engine.graph import GraphBuilder
 
     arch = architectures.find(source.metadata["general.architecture"])
-    return GraphBuilder(source, arch, sizes, stored, delta=delta, progress=progress)
+    builder = BetweenBuilder(source, arch, sizes, stored, delta=delta, progress=progress)
+    return builder if builder.can_build() else GraphBuilder(source, arch, sizes, stored, delta=delta, progress=progress)
 
 
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:

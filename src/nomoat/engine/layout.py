@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from nomoat import footprint, hardware
+from nomoat.engine import tiles
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "2"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "4"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
 PromptForm = Literal["codes", "bf16"]
 QUALITIES = get_args(Quality)
@@ -27,6 +28,7 @@ AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
+TILES = Form("tiles")
 # float32 throughout, for likelihoods with weights as the file has them
 EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
@@ -47,6 +49,8 @@ class Storage:
         """The form of one matrix. `changed`: its weights are not the file's any more, so the file's codes are none for it."""
         form = self.forms[max((end for end in self.forms if layer_name.endswith(end)), key=len)]
         if form.kind == "own4" and (changed or tensor.type_name not in OWN_TYPES):
+            return ROWS
+        if form.kind == "tiles" and (changed or not tiles.fit(tensor.type_name, tensor.num_rows, tensor.shape[-1])):
             return ROWS
         return form if form.group == 0 or tensor.shape[-1] % form.group == 0 else ROWS
 
@@ -76,7 +80,10 @@ class Storage:
 
     def tensor_bytes(self, tensor: Tensor) -> int:
         """What one matrix takes."""
-        return self.form(_layer_name(tensor.name), tensor, changed=False).bytes_of(tensor.num_rows, tensor.shape[-1])
+        form = self.form(_layer_name(tensor.name), tensor, changed=False)
+        if form.kind == "tiles":
+            return tiles.size(tensor.type_name, tensor.num_rows, tensor.shape[-1])
+        return form.bytes_of(tensor.num_rows, tensor.shape[-1])
 
     def __str__(self) -> str:
         names = {"": "layers", "lm_head": "output", "embed_tokens": "embedding"}
@@ -130,6 +137,8 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2
+    if is_4_bit and quality != "high" and file.num_values >= footprint.TILES_FROM_WEIGHTS and tiles.can_multiply(hardware.cpu_flags()):
+        return Storage(quality, {"": TILES}, fused, "this CPU multiplies by a 4-bit file's own codes, at half the memory of int8")
     if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"
         why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
@@ -152,13 +161,19 @@ def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int
         properties[name], reasons[name] = value, reason
 
     decide("INFERENCE_NUM_THREADS", str(threads.value), threads.reason)
+    if stored.forms[""] == TILES:
+        decide("ENABLE_CPU_PINNING", "NO", "the threads of products with a file's own codes would all be kept on one core")
     if stored.quality == "high":
         decide("INFERENCE_PRECISION_HINT", "f32", "bf16 rounds more than the bound of `high` allows")
         decide("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "rounding inputs to 8 bits costs more than the bound of `high` allows")
         decide("KV_CACHE_PRECISION", "f16", "half the memory of f32, and as good")
         return Layout(properties, reasons)
     in_groups = stored.forms[""] == GROUPS
-    hint = hardware.Detected("f32", "in bf16 this family breaks the bound") if in_groups else _precision()
+    hint = _precision()
+    if in_groups or stored.forms[""] == TILES:
+        hint = hardware.Detected(
+            "f32", "in bf16 this family breaks the bound" if in_groups else "products of a file's own codes give f32"
+        )
     decide("INFERENCE_PRECISION_HINT", hint.value, hint.reason)
     inputs = (sizes.width, sizes.hidden, sizes.heads * sizes.head_dim)
     groups = [size for size in (128, 64, 32) if size <= (stored.smallest_group or 128)]

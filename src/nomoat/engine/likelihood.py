@@ -8,7 +8,6 @@ Shapes: T tokens in one pass, K tokens it may see (cached and new), R reads (a l
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine.compiled import core
 from nomoat.engine.positions import KEYS, QUERIES, SEEN, i64
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.records import ContinuationScore, Request
@@ -97,11 +97,11 @@ class Scorer:
     def __init__(self, model: Any, properties: dict[str, str]) -> None:
         """`model`: of the graph that `graph` builds, or the folder of one. A model that is given is changed."""
         if isinstance(model, Path):
-            model = _core().read_model(str(model / "openvino_model.xml"))
+            model = core().read_model(str(model / "openvino_model.xml"))
         vocabulary = model.output("logits").get_partial_shape()[2].get_length()
         self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // vocabulary))
         _give_log_probabilities(model)
-        self._request = _core().compile_model(model, "CPU", properties).create_infer_request()
+        self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []
 
@@ -228,11 +228,3 @@ def _tensor(array: npt.NDArray[Any]) -> Any:
     import openvino as ov
 
     return ov.Tensor(np.ascontiguousarray(array))
-
-
-@functools.cache
-def _core() -> Any:
-    """OpenVINO's core, kept for as long as the process lives: see `batching.Batcher` for what unloading it in another thread does."""
-    import openvino as ov
-
-    return ov.Core()

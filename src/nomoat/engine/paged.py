@@ -161,7 +161,7 @@ def ask_for_what_is_wanted(model: Any, folder: Path, *, token_axis: int) -> None
 def _head(model: Any, folder: Path) -> Any:
     """The multiplication that makes logits; a bias or a cap may follow it."""
     node = model.output("logits").get_node().input(0).get_source_output().get_node()
-    while node.get_type_name() != "MatMul":
+    while node.get_type_name() not in ("MatMul", "TiledProduct"):
         if not node.inputs():
             raise BadFileError(f"`{folder}` has no output layer", hint="remove that folder and try again")
         node = node.input(0).get_source_output().get_node()

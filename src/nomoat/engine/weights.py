@@ -5,7 +5,7 @@ the expanded matrix. Zero points have to be whole numbers: with others it falls 
 
 `own4` keeps a file's own 4-bit codes and scales (Q4_0, Q4_1, Q4_K: w = scale * code + offset in groups of 32). The offset is split
 into a whole zero point and a remainder, and the remainder is added as a small product: remainder [rows, groups] times the sum of
-the inputs of each group. So no weight is rounded a second time.
+the inputs of each group. So no weight is rounded a second time. `tiles` keeps them in the order of nomoat's own products (`tiles`).
 
 Shapes: R rows (outputs), C columns (inputs), G groups of a row, S columns of a group.
 """
@@ -37,14 +37,16 @@ Node = Any
 class Form:
     """How a matrix is stored. `group`: inputs that share a scale; 0 is the whole row."""
 
-    kind: Literal["float32", "int8", "uint4", "own4"]
+    kind: Literal["float32", "int8", "uint4", "own4", "tiles"]
     group: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind} in groups of {self.group}" if self.group else self.kind if self.kind == "float32" else f"{self.kind} rows"
+        if self.group:
+            return f"{self.kind} in groups of {self.group}"
+        return {"float32": "float32", "tiles": "the file's own codes"}.get(self.kind, f"{self.kind} rows")
 
     def bytes_of(self, rows: int, columns: int) -> int:
-        """What a matrix takes."""
+        """What a matrix takes. Not for `tiles`, which depend on the file's type."""
         groups = rows * (columns // self.group if self.group else 1)
         per_weight = {"float32": 4.0, "int8": 1.0, "uint4": 0.5, "own4": 0.5}[self.kind]
         per_group = {"float32": 0.0, "int8": 2.0, "uint4": 2.5, "own4": 3.5}[self.kind]
@@ -52,7 +54,7 @@ class Form:
 
 
 def quantised(weights_RC: FloatArray, form: Form) -> Arrays:
-    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for `own4`."""
+    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for `own4` and `tiles`."""
     if form.kind == "float32":
         return (weights_RC,)
     rows, columns = weights_RC.shape

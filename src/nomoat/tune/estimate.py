@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nomoat import config, paths
+from nomoat import config, jit, paths
 from nomoat.tune import kernels, qlora, train
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared
@@ -56,7 +56,7 @@ def estimate(prepared: Prepared) -> Estimate:
     prefix = shared_prefix(samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: _computed(batch, prefix))
     typical = batches[len(batches) // 2]
-    with paths.translate_disk_errors(kernels.CACHE):
+    with paths.translate_disk_errors(jit.CACHE):
         cost = _cost(prepared, typical, prefix, dtype, expanded.value)
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
     held_out = min(train.MAX_VALIDATION_LESSONS, int(len(samples) * train.VALIDATION_PART)) / len(samples)

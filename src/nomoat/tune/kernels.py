@@ -15,21 +15,14 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
-from nomoat import paths
+from nomoat import jit
 
-CACHE = paths.cache() / "kernels" / "kernel"  # not beside this module, which may not be ours to write to; a name there, for errors
-numba.config.CACHE_DIR = str(CACHE.parent)
-numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
-Decorator = Callable[[Callable[..., Any]], Any]
-kernel: Decorator = numba.njit(parallel=True, cache=True, fastmath=FAST, error_model="numpy")
-inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
-in_llvm: Decorator = intrinsic
-compiled: Callable[..., Decorator] = overload
+jit.configure(["omp", "tbb", "workqueue"])  # the fastest first: docs/log.md
+kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
+compiled: Callable[..., jit.Decorator] = overload
 ONE, THREE = np.float32(1), np.float32(3)
 
 
@@ -40,17 +33,6 @@ def use_threads(count: int) -> None:
 
 
 # -------------------------------------------------------------------- numbers
-@in_llvm
-def _as_float(typing: Any, bits: Any) -> Any:
-    """The f32 of these 32 bits."""
-    return types.float32(types.uint32), lambda context, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
-
-
-@in_llvm
-def _as_bits(typing: Any, number: Any) -> Any:
-    return types.uint32(types.float32), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
-
-
 def load(numbers: Any, at: Any) -> Any:
     """A number as f32; bf16 comes as its 16 bits."""
 
@@ -64,7 +46,7 @@ def _load(numbers: Any, at: Any) -> Callable[..., Any]:
     if numbers.dtype == types.uint16:
 
         def widened(numbers: Any, at: Any) -> Any:
-            return _as_float(np.uint32(numbers[at]) << np.uint32(16))
+            return jit.as_float(np.uint32(numbers[at]) << np.uint32(16))
 
         return widened
 
@@ -79,7 +61,7 @@ def _store(numbers: Any, at: Any, value: Any) -> Callable[..., Any]:
     if numbers.dtype == types.uint16:
 
         def rounded(numbers: Any, at: Any, value: Any) -> None:
-            bits = _as_bits(np.float32(value))
+            bits = jit.as_bits(np.float32(value))
             numbers[at] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
         return rounded
@@ -88,22 +70,6 @@ def _store(numbers: Any, at: Any, value: Any) -> Callable[..., Any]:
         numbers[at] = value
 
     return plain
-
-
-@inline
-def _exp(x: Any) -> Any:
-    """e^x to about 1e-6, without a call, so that loops of it become vectors. Cephes' polynomial."""
-    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    r = x - whole * np.float32(0.693359375) - whole * np.float32(-2.12194440e-4)
-    y = np.float32(1.9875691500e-4)
-    y = y * r + np.float32(1.3981999507e-3)
-    y = y * r + np.float32(8.3334519073e-3)
-    y = y * r + np.float32(4.1665795894e-2)
-    y = y * r + np.float32(1.6666665459e-1)
-    y = y * r + np.float32(5.0000001201e-1)
-    y = y * r * r + r + np.float32(1.0)
-    return y * _as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
 
 
 def _array(tensor: torch.Tensor) -> Any:
@@ -209,7 +175,7 @@ def _gate_forward(both_M2I: Any, a: Any, b: Any, y_MI: Any) -> None:
         both, y = both_M2I[m], y_MI[m]
         for i in range(hidden):
             x = load(both, i)
-            store(y, i, x / (ONE + _exp(-x * (a + b * x * x))) * load(both, hidden + i))
+            store(y, i, x / (ONE + jit.exp(-x * (a + b * x * x))) * load(both, hidden + i))
 
 
 @kernel
@@ -219,7 +185,7 @@ def _gate_backward(both_M2I: Any, a: Any, b: Any, dy_MI: Any, dboth_M2I: Any) ->
         both, dy, dboth = both_M2I[m], dy_MI[m], dboth_M2I[m]
         for i in range(hidden):
             x, slope = load(both, i), load(dy, i)
-            open_part = ONE / (ONE + _exp(-x * (a + b * x * x)))
+            open_part = ONE / (ONE + jit.exp(-x * (a + b * x * x)))
             store(dboth, i, slope * load(both, hidden + i) * open_part * (ONE + x * (ONE - open_part) * (a + THREE * b * x * x)))
             store(dboth, hidden + i, slope * x * open_part)
 
@@ -258,12 +224,12 @@ def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, slope_NV: Any, los
             top = max(top, load(logits, v))
         total = np.float32(0)
         for v in range(vocabulary):
-            total += _exp(load(logits, v) - top)
+            total += jit.exp(load(logits, v) - top)
         losses_N[n] = np.log(total) + top - load(logits, target)
         scale = part / total
         for v in range(vocabulary):
-            store(slope, v, _exp(load(logits, v) - top) * scale)
-        store(slope, target, _exp(load(logits, target) - top) * scale - part)
+            store(slope, v, jit.exp(load(logits, v) - top) * scale)
+        store(slope, target, jit.exp(load(logits, target) - top) * scale - part)
 
 
 def cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor, part: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from nomoat import config, hardware, paths
+from nomoat import config, hardware, jit, paths
 from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.tune import adapter, kernels, prepare, qlora
@@ -101,7 +101,7 @@ def learn(
         teachers=prepared.sidecar.parents if prepared.sidecar else (),
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
-    with paths.alone(target, busy=busy), paths.translate_disk_errors(kernels.CACHE):  # they would write into one checkpoint
+    with paths.alone(target, busy=busy), paths.translate_disk_errors(jit.CACHE):  # they would write into one checkpoint
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         kernels.use_threads(config.threads().value)

@@ -1,0 +1,462 @@
+"""Products with a file's own 4- and 6-bit codes: y = x W^T, computed on the codes as `tiles` has them.
+
+Inputs are rounded to 8 bits with a scale for each 32, products summed as whole numbers over a group of a tile's codes (32, 16 of Q6_K),
+and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 reads groups of 32 at half the speed (docs/log.md).
+Compiled by numba for this CPU at the first use of a type (seconds, once a machine).
+
+Shapes: M texts' tokens, R rows (outputs), C columns (inputs), G groups of a row.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from nomoat import hardware, jit
+from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
+
+TOKENS_AT_ONCE = (12, 8, 4, 2, 1, 0)  # whose sums stay in registers while a tile is read; the next larger for other numbers
+BYTE, WORD, SIZE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+FLOAT, HALF = ir.FloatType(), ir.HalfType()
+ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
+CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
+LOW_HALVES, BITS_4_AND_5 = 0x0F0F0F0F, 0x30303030
+TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
+
+
+class Matrix(NamedTuple):
+    """Where the tiles of W lie, of which of a file's types they are, and how many rows W has."""
+
+    address: int
+    type_name: str
+    rows: int
+
+
+jit.configure(["tbb", "omp", "workqueue"])  # the first is OpenVINO's own pool, whose threads would be in the way of others
+kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
+
+
+class _Emit:
+    """LLVM's instructions for vectors of this CPU's width; 8 lanes take a tile in two halves."""
+
+    def __init__(self, builder: Any, *, lanes: int | None = None) -> None:
+        self.builder = builder
+        flags = hardware.cpu_flags()
+        self.lanes = lanes or (16 if "avx512_vnni" in flags else 8)
+        self.has_vnni = bool({"avx512_vnni", "avx_vnni"} & flags)
+        self.words, self.floats = ir.VectorType(WORD, self.lanes), ir.VectorType(FLOAT, self.lanes)
+
+    def size(self, value: int) -> Any:
+        return ir.Constant(SIZE, value)
+
+    def add(self, *values: Any) -> Any:
+        return functools.reduce(self.builder.add, values)
+
+    def times(self, value: Any, factor: int) -> Any:
+        return self.builder.mul(value, self.size(factor))
+
+    def load(self, address: Any, kind: Any, align: int = 1) -> Any:
+        return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=align)
+
+    def store(self, value: Any, address: Any, align: int = 4) -> None:
+        self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=align)
+
+    def all_lanes(self, value: Any) -> Any:
+        nothing = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        one = self.builder.insert_element(nothing, value, ir.Constant(WORD, 0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(self.words, [0] * self.lanes))
+
+    def prefetch(self, address: Any, count: int) -> None:
+        """Ask for so many bytes, which are read soon."""
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), WORD, WORD, WORD])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        for start in range(0, count, CACHE_LINE):
+            place = self.builder.inttoptr(self.add(address, self.size(start)), BYTE.as_pointer())
+            self.builder.call(function, [place, *(ir.Constant(WORD, value) for value in (0, 3, 1))])
+
+    def word(self, value: int) -> Any:
+        return ir.Constant(self.words, [value] * self.lanes)
+
+    def numbers(self, address: Any, kind: Any) -> Any:
+        """A number of each lane's row, as float32."""
+        found = self.load(address, ir.VectorType(kind, self.lanes))
+        return self.builder.fpext(found, self.floats)
+
+    def small_numbers(self, address: Any, *, signed: bool) -> Any:
+        """The same of a number that is a byte."""
+        found = self.load(address, ir.VectorType(BYTE, self.lanes))
+        return self.builder.sitofp(found, self.floats) if signed else self.builder.uitofp(found, self.floats)
+
+    def largest(self, values: Sequence[Any]) -> Any:
+        """The largest number without its sign: the bits of such numbers are in the same order."""
+        bits = [self.builder.and_(self.builder.bitcast(value, self.words), self.word(0x7FFFFFFF)) for value in values]
+        most = functools.reduce(lambda a, b: self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b), bits)
+        return self.builder.bitcast(self._call(f"llvm.vector.reduce.umax.v{self.lanes}i32", WORD, [most]), FLOAT)
+
+    def whole(self, values: Any) -> Any:
+        """The nearest whole numbers."""
+        return self.builder.fptosi(self._call(f"llvm.rint.v{self.lanes}f32", self.floats, [values]), self.words)
+
+    def sum_of(self, words: Any) -> Any:
+        return self._call(f"llvm.vector.reduce.add.v{self.lanes}i32", WORD, [words])
+
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c."""
+        return self._call(f"llvm.fma.v{self.lanes}f32", self.floats, [a, b, c])
+
+    def dot(self, total: Any, codes: Any, inputs: Any) -> Any:
+        """In each lane the sum of four products of an unsigned and a signed byte, added to `total`."""
+        if self.has_vnni:
+            return self._call(f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}", self.words, [total, codes, inputs])
+        bytes_, pairs = ir.VectorType(BYTE, 32), ir.VectorType(ir.IntType(16), 16)
+        as_bytes = [self.builder.bitcast(value, bytes_) for value in (codes, inputs)]
+        two = self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, as_bytes)  # codes have 6 bits at most: nothing saturates
+        four = self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 16)])
+        return self.builder.add(total, four)
+
+    def _call(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
+
+    @contextmanager
+    def loop(self, more: Callable[[], Any]) -> Iterator[None]:
+        """While `more` gives a true bit."""
+        ask, body, after = (self.builder.append_basic_block(name) for name in ("ask", "body", "after"))
+        self.builder.branch(ask)
+        self.builder.position_at_end(ask)
+        self.builder.cbranch(more(), body, after)
+        self.builder.position_at_end(body)
+        yield
+        self.builder.branch(ask)
+        self.builder.position_at_end(after)
+
+
+# What a group of codes is: addresses of a tile and a half of its rows, and which group -> its codes, and the scale and offset of each row.
+# An offset that is a whole number of scales is no vector but that number.
+def _q4_0(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+    block = emit.add(tile, emit.times(group, TILE_BYTES["Q4_0"]))
+    return _nibbles(emit, emit.add(block, emit.size(32)), 4, half), emit.numbers(emit.add(block, emit.size(half * 16)), HALF), -8
+
+
+def _q4_1(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+    block = emit.add(tile, emit.times(group, TILE_BYTES["Q4_1"]))
+    scale, offset = (emit.numbers(emit.add(block, emit.size(at + half * 16)), HALF) for at in (0, 32))
+    return _nibbles(emit, emit.add(block, emit.size(64)), 4, half), scale, offset
+
+
+def _q4_k(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+    builder = emit.builder
+    block = emit.add(tile, emit.times(builder.lshr(group, emit.size(3)), TILE_BYTES["Q4_K"]))
+    within = builder.and_(group, emit.size(7))
+    small = emit.add(block, emit.times(within, 32), emit.size(64 + half * 8))
+    scale, minimum = (emit.numbers(emit.add(block, emit.size(at + half * 16)), HALF) for at in (0, 32))
+    scale = builder.fmul(scale, emit.small_numbers(small, signed=False))
+    minimum = builder.fmul(minimum, emit.small_numbers(emit.add(small, emit.size(16)), signed=False))
+    codes = emit.add(block, emit.times(within, 256), emit.size(64 + 256))
+    return _nibbles(emit, codes, 4, half), scale, builder.fneg(minimum)
+
+
+def _q6_k(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+    builder = emit.builder
+    block = emit.add(tile, emit.times(builder.lshr(group, emit.size(4)), TILE_BYTES["Q6_K"]))
+    within = builder.and_(group, emit.size(15))
+    small = emit.small_numbers(emit.add(block, emit.times(within, 16), emit.size(64 + half * 8)), signed=True)
+    scale = builder.fmul(emit.numbers(emit.add(block, emit.size(half * 16)), HALF), small)
+    codes = emit.add(block, emit.times(within, 192), emit.size(64 + 256))
+    low = _nibbles(emit, codes, 2, half)
+    high = emit.load(emit.add(codes, emit.size(128 + half * 32)), emit.words)
+    moved = [builder.shl(high, emit.word(4)), builder.shl(high, emit.word(2)), high, builder.lshr(high, emit.word(2))]
+    mask = emit.word(BITS_4_AND_5)
+    return [builder.or_(four, builder.and_(bits, mask)) for four, bits in zip(low, moved, strict=True)], scale, -32
+
+
+def _nibbles(emit: _Emit, address: Any, count: int, half: int) -> list[Any]:
+    found, mask = [], emit.word(LOW_HALVES)
+    for at in range(count):
+        both = emit.load(emit.add(address, emit.size(64 * at + 32 * half)), emit.words)
+        found += [emit.builder.and_(both, mask), emit.builder.and_(emit.builder.lshr(both, emit.word(4)), mask)]
+    return found
+
+
+GROUPS = {"Q4_0": (32, _q4_0), "Q4_1": (32, _q4_1), "Q4_K": (32, _q4_k), "Q6_K": (16, _q6_k)}
+
+
+def _sums(emit: _Emit, kind: str, count: int, half: int, places: dict[str, Any]) -> None:
+    """The products of one tile (or half of it) and `count` tokens, written where they belong."""
+    builder, (width, read) = emit.builder, GROUPS[kind]
+    zero = ir.Constant(emit.floats, [0.0] * emit.lanes)
+    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
+    for total in sums:
+        builder.store(zero, total)
+    group = cgutils.alloca_once_value(builder, emit.size(0))
+    builder.store(emit.size(0), group)
+    group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
+    rounded = builder.lshr(places["columns"], emit.size(5))  # groups of inputs, whatever the width of those of codes
+    with emit.loop(lambda: builder.icmp_signed("<", builder.load(group), places["groups"])):
+        at = builder.load(group)
+        codes, scale, offset = read(emit, places["tile"], at, half)
+        emit.prefetch(emit.add(places["tile"], emit.times(at, group_bytes), emit.size(AHEAD)), group_bytes)
+        for token, total in enumerate(sums):
+            inputs = emit.add(places["inputs"], emit.times(places["columns"], token), emit.times(at, width))
+            number = emit.add(emit.times(rounded, token), at if width == ROUNDED else builder.lshr(at, emit.size(1)))
+            first = emit.word(0)
+            if isinstance(offset, int):
+                halves = emit.times(rounded, 2 * token)
+                place = emit.add(halves, emit.times(at, width // HALF_ROUNDED))
+                whole_sum = emit.load(emit.add(places["sums"], emit.times(place, 4)), WORD, 4)
+                if width == ROUNDED:
+                    other = emit.load(emit.add(places["sums"], emit.times(place, 4), emit.size(4)), WORD, 4)
+                    whole_sum = builder.add(whole_sum, other)
+                first = emit.all_lanes(builder.mul(whole_sum, ir.Constant(WORD, offset)))
+            dots = first
+            for four, code in enumerate(codes):
+                dots = emit.dot(dots, code, emit.all_lanes(emit.load(emit.add(inputs, emit.size(4 * four)), WORD)))
+            whole = builder.sitofp(dots, emit.floats)
+            scales = emit.all_lanes(emit.load(emit.add(places["scales"], emit.times(number, 4)), FLOAT, 4))
+            before = builder.load(total)
+            if not isinstance(offset, int):
+                totals = emit.all_lanes(emit.load(emit.add(places["totals"], emit.times(number, 4)), FLOAT, 4))
+                before = emit.fused(offset, totals, before)
+            builder.store(emit.fused(whole, builder.fmul(scale, scales), before), total)
+        builder.store(emit.add(at, emit.size(1)), group)
+    for token, total in reversed(list(enumerate(sums))):  # those after the last token are overwritten by its own
+        is_one = builder.icmp_signed("<", emit.size(token), places["last"])
+        row = builder.select(is_one, emit.size(token), places["last"])
+        place = emit.add(places["outputs"], builder.mul(places["row_bytes"], row), emit.size(half * 32))
+        emit.store(builder.load(total), place)
+
+
+def _tile(kind: str) -> Any:
+    """The products of one tile and all tokens."""
+    width, _ = GROUPS[kind]
+
+    @jit.in_llvm
+    def tile(
+        typing: Any, tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = _Emit(builder)
+            tile, inputs, scales, totals, sums, outputs, tokens, columns, rows = args
+            groups = builder.udiv(columns, emit.size(width))
+            done = cgutils.alloca_once_value(builder, emit.size(0))
+            builder.store(emit.size(0), done)
+            for count, fewer in itertools.pairwise(TOKENS_AT_ONCE):
+                limit = builder.sub(tokens, emit.size(fewer))
+                with emit.loop(lambda limit=limit: builder.icmp_signed("<", builder.load(done), limit)):  # type: ignore[misc]
+                    at = builder.load(done)
+                    bytes_before = builder.mul(at, columns)  # of a token's inputs; an eighth of it of scales and totals
+                    number = builder.lshr(bytes_before, emit.size(3))
+                    places = {
+                        "tile": tile, "groups": groups, "columns": columns, "row_bytes": emit.times(rows, 4),
+                        "inputs": emit.add(inputs, bytes_before), "scales": emit.add(scales, number),
+                        "totals": emit.add(totals, number), "sums": emit.add(sums, emit.times(number, 2)),
+                        "outputs": emit.add(outputs, emit.times(builder.mul(at, rows), 4)),
+                        "last": builder.sub(builder.sub(tokens, at), emit.size(1)),
+                    }  # fmt: skip
+                    for half in range(TILE_ROWS // emit.lanes):
+                        _sums(emit, kind, count, half, places)
+                    builder.store(emit.add(at, emit.size(count)), done)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 9), generate
+
+    return tile
+
+
+_q4_0_tile, _q4_1_tile, _q4_k_tile, _q6_k_tile = _tile("Q4_0"), _tile("Q4_1"), _tile("Q4_K"), _tile("Q6_K")
+
+
+@jit.in_llvm
+def _round(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sums: Any, groups: Any) -> Any:
+    """A token's inputs in 8 bits; of each 32 their scale, and the sum of the rounded ones times it; of each 16 the sum."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = _Emit(builder, lanes=HALF_ROUNDED)
+        inputs, rounded, scales, totals, sums, groups = args
+        with cgutils.for_range(builder, groups) as loop:
+            start = emit.times(loop.index, ROUNDED)
+            halves = [emit.load(emit.add(inputs, emit.times(start, 4), emit.size(at)), emit.floats) for at in (0, 64)]
+            largest = builder.fmul(emit.largest(halves), ir.Constant(FLOAT, 1 / 127))
+            is_zero = builder.fcmp_ordered("==", largest, ir.Constant(FLOAT, 0.0))
+            inverse = builder.select(is_zero, ir.Constant(FLOAT, 0.0), builder.fdiv(ir.Constant(FLOAT, 1.0), largest))
+            totals_here = []
+            for half, values in enumerate(halves):
+                codes = emit.whole(builder.fmul(values, emit.all_lanes(inverse)))
+                emit.store(builder.trunc(codes, ir.VectorType(BYTE, HALF_ROUNDED)), emit.add(rounded, start, emit.size(16 * half)), 1)
+                totals_here.append(emit.sum_of(codes))
+                emit.store(totals_here[-1], emit.add(sums, emit.times(loop.index, 8), emit.size(4 * half)))
+            number = emit.times(loop.index, 4)
+            emit.store(largest, emit.add(scales, number))
+            total = builder.sitofp(builder.add(*totals_here), FLOAT)
+            emit.store(builder.fmul(total, largest), emit.add(totals, number))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), generate
+
+
+@kernel()
+def _round_here(x: Any, rounded: Any, scales: Any, totals: Any, sums: Any, tokens: Any, columns: Any) -> None:
+    for m in range(tokens):
+        n = m * columns
+        _round(x + 4 * n, rounded + n, scales + n // 8, totals + n // 8, sums + n // 4, columns // ROUNDED)
+
+
+@kernel(parallel=True)
+def _round_all(x: Any, rounded: Any, scales: Any, totals: Any, sums: Any, tokens: Any, columns: Any) -> None:
+    for m in numba.prange(tokens):
+        n = m * columns
+        _round(x + 4 * n, rounded + n, scales + n // 8, totals + n // 8, sums + n // 4, columns // ROUNDED)
+
+
+@kernel(parallel=True)
+def _q4_0_product(
+    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
+) -> None:
+    for t in numba.prange(rows // TILE_ROWS):
+        _q4_0_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
+
+
+@kernel(parallel=True)
+def _q4_1_product(
+    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
+) -> None:
+    for t in numba.prange(rows // TILE_ROWS):
+        _q4_1_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
+
+
+@kernel(parallel=True)
+def _q4_k_product(
+    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
+) -> None:
+    for t in numba.prange(rows // TILE_ROWS):
+        _q4_k_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
+
+
+@kernel(parallel=True)
+def _q6_k_product(
+    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
+) -> None:
+    for t in numba.prange(rows // TILE_ROWS):
+        _q6_k_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
+
+
+@kernel(parallel=True)
+def _normed(x_MC: Any, weight_C: Any, epsilon: Any, y_MC: Any) -> None:
+    for m in numba.prange(len(x_MC)):
+        x, y = x_MC[m], y_MC[m]
+        total = np.float32(0)
+        for c in range(len(x)):
+            total += x[c] * x[c]
+        scale = np.float32(1) / np.sqrt(total / np.float32(len(x)) + epsilon)
+        for c in range(len(x)):
+            y[c] = x[c] * scale * weight_C[c]
+
+
+@kernel(parallel=True)
+def _gated(both_MC: Any, y_MH: Any) -> None:
+    hidden = y_MH.shape[1]
+    for m in numba.prange(len(y_MH)):
+        both, y = both_MC[m], y_MH[m]
+        for h in range(hidden):
+            gate = both[h]
+            y[h] = gate / (np.float32(1) + jit.exp(-gate)) * both[hidden + h]
+
+
+PRODUCTS = {"Q4_0": _q4_0_product, "Q4_1": _q4_1_product, "Q4_K": _q4_k_product, "Q6_K": _q6_k_product}
+_one_at_a_time = threading.Lock()  # numba's plain thread pool takes one caller, and the memory below is one
+_memory: dict[str, _Room] = {}
+
+
+class _Room(NamedTuple):
+    """An array in rows, and where it lies: to ask numpy takes a microsecond."""
+
+    array: Any
+    address: int
+
+    @classmethod
+    def of(cls, array: Any) -> _Room:
+        return cls(array, array.ctypes.data)
+
+
+def _room(name: str, rows: int, columns: int, kind: Any = np.float32) -> _Room:
+    """Memory that is kept for the next call: [rows, columns]."""
+    kept = _memory.get(name)
+    need = (rows + TOKENS_AT_ONCE[0]) * columns  # as many tokens at once may be read, if not used
+    if kept is None or len(kept.array) < need:
+        kept = _memory[name] = _Room.of(np.zeros(need, kind))
+    return _Room(kept.array[: rows * columns].reshape(rows, columns), kept.address)
+
+
+class _Inputs:
+    """Inputs [M, C] in 8 bits, for all matrices that they are multiplied with."""
+
+    def __init__(self, x_MC: _Room) -> None:
+        self.tokens, self.columns = tokens, columns = x_MC.array.shape
+        groups = columns // ROUNDED
+        rooms = [
+            _room("inputs", tokens, columns, np.int8), _room("scales", tokens, groups), _room("totals", tokens, groups),
+            _room("sums", tokens, 2 * groups, np.int32),
+        ]  # fmt: skip
+        self._addresses = [room.address for room in rooms]
+        (_round_all if tokens > 16 else _round_here)(x_MC.address, *self._addresses, tokens, columns)
+
+    def times(self, matrix: Matrix, y_MR: _Room) -> None:
+        """Write x W^T."""
+        tile_bytes = self.columns // BLOCKS[matrix.type_name][0] * TILE_BYTES[matrix.type_name]
+        multiply = PRODUCTS[matrix.type_name]
+        multiply(matrix.address, tile_bytes, *self._addresses, y_MR.address, self.tokens, self.columns, matrix.rows)
+
+
+def product(x_MC: Any, matrix: Matrix, y_MR: Any, *, threads: int) -> None:
+    """Write x W^T. Both arrays are float32."""
+    with _one_at_a_time:
+        numba.set_num_threads(threads)
+        _Inputs(_Room.of(x_MC)).times(matrix, _Room.of(y_MR))
+
+
+def between(
+    steps: Sequence[tuple[str, Any, Any]], seen_MC: Any, residual_MW: Any, outputs: Sequence[Any], *, epsilon: float, threads: int
+) -> None:
+    """What lies between two layers' attention, a step after the other; see `product.BetweenAttentions`.
+
+    `outputs`: the new residual [M, W], then what each step `out` gives.
+    """
+    with _one_at_a_time:
+        numba.set_num_threads(threads)
+        for start in range(0, len(residual_MW), TOKENS_A_PART):
+            part = slice(start, start + TOKENS_A_PART)
+            residual, *rest = (output[part] for output in outputs)
+            residual[:] = residual_MW[part]
+            _between(steps, None if seen_MC is None else seen_MC[part], residual, rest, np.float32(epsilon))
+
+
+def _between(steps: Sequence[tuple[str, Any, Any]], seen_MC: Any, residual_MW: Any, outputs: list[Any], epsilon: Any) -> None:
+    tokens = len(residual_MW)
+    x = None if seen_MC is None else _Inputs(_Room.of(seen_MC))
+    for kind, given, bias in steps:
+        if kind == "norm":
+            normed = _room("normed", *residual_MW.shape)
+            _normed(residual_MW, given, epsilon, normed.array)
+            x = _Inputs(normed)
+            continue
+        assert x is not None
+        y = _Room.of(outputs.pop(0)) if kind == "out" else _room("y", tokens, given.rows)
+        x.times(given, y)
+        if bias is not None:
+            y.array[:] += bias
+        if kind == "add":
+            residual_MW += y.array
+        elif kind == "gated":
+            gated = _room("gated", tokens, given.rows // 2)
+            _gated(y.array, gated.array)
+            x = _Inputs(gated)

@@ -1,0 +1,183 @@
+"""nomoat's own operations in OpenVINO's graphs, for weights that stay the codes of their file: `kernels` computes them.
+
+A model that has them is read by `compiled.core()`, which knows them. OpenVINO asks such an operation for its output's shape in each
+pass, which takes as long as 60 microseconds of Python: so all that lies between two layers' attention is one operation.
+
+Shapes: ... any axes, C columns (inputs), R rows (outputs), W width, T tiles, S bytes of a tile, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from nomoat import config
+from nomoat.engine import tiles
+
+CACHE_LINE = 64
+
+
+class _Own(ov.Op):  # type: ignore[misc]
+    """What nomoat's operations share. `attributes`: numbers and texts, written into a model's file."""
+
+    defaults: ClassVar[dict[str, Any]]
+
+    def __init__(self, inputs: Sequence[Any] | None = None, **attributes: Any) -> None:
+        super().__init__(self)
+        self._attributes = attributes or dict(self.defaults)
+        if inputs is not None:
+            self.set_arguments([value if isinstance(value, ov.Output) else value.output(0) for value in inputs])
+            self.constructor_validate_and_infer_types()
+
+    def get_type_info(self) -> Any:
+        return self.class_type_info
+
+    def clone_with_new_inputs(self, inputs: Sequence[Any]) -> Any:
+        return type(self)(inputs, **self._attributes)
+
+    def visit_attributes(self, visitor: Any) -> bool:
+        visitor.on_attributes(self._attributes)
+        return True
+
+    def has_evaluate(self) -> bool:
+        return True
+
+    def _set_shape(self, output: int, like: int, last: int) -> None:
+        shape = self.get_input_partial_shape(like)
+        shape[len(shape) - 1] = ov.Dimension(last)
+        self.set_output_type(output, ov.Type.f32, shape)
+
+
+class TiledProduct(_Own):
+    """x [..., C] and the tiles [T, S] of W -> x W^T [..., R]."""
+
+    class_type_info = ov.DiscreteTypeInfo("TiledProduct", "nomoat")
+    defaults: ClassVar = {"type_name": "", "rows": 0}
+
+    def validate_and_infer_types(self) -> None:
+        self._set_shape(0, 0, self._attributes["rows"])
+
+    def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
+        from nomoat.engine import kernels
+
+        x, y = inputs[0].data, outputs[0].data
+        if y.size:
+            matrix = kernels.Matrix(_address(inputs[1]), self._attributes["type_name"], self._attributes["rows"])
+            kernels.product(_rows(x), matrix, _rows(y), threads=_threads())
+        return True
+
+
+class TiledRows(_Own):
+    """Tiles [T, S] of a table [V, W] and rows [...] -> those rows [..., W]."""
+
+    class_type_info = ov.DiscreteTypeInfo("TiledRows", "nomoat")
+    defaults: ClassVar = {"type_name": "", "columns": 0}
+
+    def validate_and_infer_types(self) -> None:
+        shape = self.get_input_partial_shape(1)
+        self.set_output_type(0, ov.Type.f32, ov.PartialShape([*shape, ov.Dimension(self._attributes["columns"])]))
+
+    def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
+        found = tiles.rows_of(inputs[0].data, self._attributes["type_name"], inputs[1].data.reshape(-1))
+        outputs[0].data[:] = found.reshape(outputs[0].data.shape)
+        return True
+
+
+class BetweenAttentions(_Own):
+    """What lies between a layer's attention and the next one's.
+
+    Inputs: what attention gave [..., C], unless the first layer is to come; the residual [..., W]; and all weights, as bytes.
+    Outputs: the new residual [..., W], and the output of each step `out` [..., R].
+
+    `steps` is a list in JSON of lists [kind, type, rows, place, place of a bias or -1]. x is at first what attention gave:
+        add     residual += x W^T [+ bias]
+        norm    x = residual / rms(residual) * weight
+        gated   x = silu(a) * b, with a and b the halves of x W^T [+ bias]
+        out     the next output = x W^T [+ bias]
+    """
+
+    class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")
+    defaults: ClassVar = {"steps": "[]", "first": 0, "epsilon": 0.0}
+
+    def validate_and_infer_types(self) -> None:
+        residual = 1 - self._attributes["first"]
+        self.set_output_type(0, ov.Type.f32, self.get_input_partial_shape(residual))
+        for at, rows in enumerate(_outputs(self._attributes["steps"]), 1):
+            self._set_shape(at, residual, rows)
+
+    def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
+        from nomoat.engine import kernels
+
+        *first, residual, weights = (tensor.data for tensor in inputs)
+        if not residual.size:
+            return True
+        address = int(weights.ctypes.data)
+        steps: list[tuple[str, Any, Any]] = []
+        for kind, type_name, rows, place, bias in _parsed(self._attributes["steps"]):
+            vector = None if bias < 0 else weights[bias : bias + 4 * rows].view(np.float32)
+            steps.append((kind, vector if kind == "norm" else kernels.Matrix(address + place, type_name, rows), vector))
+        seen = _rows(first[0]) if first else None
+        results = [_rows(output.data) for output in outputs]
+        kernels.between(steps, seen, _rows(residual), results, epsilon=self._attributes["epsilon"], threads=_threads())
+        return True
+
+
+class Weights:
+    """What one `BetweenAttentions` multiplies by, put together: each part begins where a cache line does."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.uint8]] = []
+        self._steps: list[list[Any]] = []
+        self._size = 0
+
+    def add(
+        self, kind: str, type_name: str, rows: int, tiles: npt.NDArray[np.uint8] | None, vector: npt.NDArray[np.float32] | None
+    ) -> None:
+        """One step; `tiles` is None for a norm, whose weight is the vector."""
+        places = [-1 if part is None else self._append(part.reshape(-1).view(np.uint8)) for part in (tiles, vector)]
+        self._steps.append([kind, type_name, rows, *places])
+
+    def _append(self, part: npt.NDArray[np.uint8]) -> int:
+        place = self._size
+        room = -len(part) % CACHE_LINE
+        self._parts += [part, np.zeros(room, np.uint8)]
+        self._size += len(part) + room
+        return place
+
+    def finished(self) -> tuple[str, npt.NDArray[np.uint8]]:
+        """The steps, and all parts."""
+        return json.dumps(self._steps), np.concatenate(self._parts)
+
+
+OPERATIONS = (TiledProduct, TiledRows, BetweenAttentions)
+
+
+@functools.cache
+def _parsed(steps: str) -> list[list[Any]]:
+    return json.loads(steps)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _outputs(steps: str) -> list[int]:
+    """The rows of each."""
+    return [rows for kind, _, rows, *_ in _parsed(steps) if kind == "out"]
+
+
+@functools.cache
+def _threads() -> int:
+    """Asked once: it reads the system's files."""
+    return config.threads().value
+
+
+def _rows(array: Any) -> Any:
+    return array.reshape(-1, array.shape[-1])
+
+
+def _address(tensor: Any) -> int:
+    return int(tensor.data.ctypes.data)

@@ -1,0 +1,149 @@
+"""The own codes of a GGUF file (Q4_0, Q4_1, Q4_K, Q6_K) in the order in which `kernels` multiplies by them.
+
+Sixteen rows are a tile, which is read from its first byte to its last. Codes lie four inputs of each row after one another in 64
+bytes, an operand of the instructions that multiply bytes; two such operands share 64 bytes, the first in the low halves. Nothing is
+rounded: scales and offsets are the file's.
+
+Shapes: R rows, C columns (inputs), T tiles, B blocks of a row, G groups of a block, S bytes of a tile, M some rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TILE_ROWS = 16
+BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # weights of a block, its bytes in the file
+LANES = ("<f2", (TILE_ROWS,))  # one number of each row
+LAYOUTS = {  # of a block's weights in sixteen rows; `kernels` knows these places
+    "Q4_0": np.dtype([("scale", *LANES), ("codes", "u1", (4, TILE_ROWS, 4))]),
+    "Q4_1": np.dtype([("scale", *LANES), ("offset", *LANES), ("codes", "u1", (4, TILE_ROWS, 4))]),
+    # scales and minima by turns, of 32 inputs each
+    "Q4_K": np.dtype([("scale", *LANES), ("offset", *LANES), ("scales", "u1", (16, TILE_ROWS)), ("codes", "u1", (32, TILE_ROWS, 4))]),
+    # of 16 inputs each: a scale; twice their low halves and once their two high bits
+    "Q6_K": np.dtype([("scale", *LANES), ("unused", *LANES), ("scales", "i1", (16, TILE_ROWS)), ("codes", "u1", (16, 3, TILE_ROWS, 4))]),
+}
+TILE_BYTES = {type_name: layout.itemsize for type_name, layout in LAYOUTS.items()}
+Bytes = npt.NDArray[np.uint8]
+
+
+def can_multiply(flags: frozenset[str]) -> bool:
+    """Whether `kernels` has instructions for a CPU of these flags."""
+    return {"avx2", "fma", "f16c"} <= flags
+
+
+def fit(type_name: str, rows: int, columns: int) -> bool:
+    """Whether a matrix of this type and size can be kept in tiles."""
+    return type_name in BLOCKS and rows % TILE_ROWS == 0 and columns % BLOCKS[type_name][0] == 0
+
+
+def size(type_name: str, rows: int, columns: int) -> int:
+    """The bytes of all tiles of a matrix that fits."""
+    return int(rows // TILE_ROWS * (columns // BLOCKS[type_name][0]) * TILE_BYTES[type_name])
+
+
+def tiled(raw: Bytes, type_name: str) -> Bytes:
+    """Tiles [T, S] of rows as the file has them [R, row bytes]. Raises ValueError for scales that are no numbers."""
+    blocks = raw.reshape(len(raw) // TILE_ROWS, TILE_ROWS, -1, BLOCKS[type_name][1])
+    made = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k}[type_name](blocks)
+    return np.ascontiguousarray(np.concatenate(made, axis=-1)).reshape(len(blocks), -1)
+
+
+def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+    """The weights [M, C] of some rows."""
+    blocks_TB = tiles_TS.view(LAYOUTS[type_name])
+    tile, lane = np.asarray(rows_M) // TILE_ROWS, np.asarray(rows_M) % TILE_ROWS
+
+    def of(name: str) -> npt.NDArray[Any]:
+        """A field's part of these rows, whose axis of 16 is the one before the last of codes, the last of numbers: [M, B, ...]."""
+        field = blocks_TB[name]
+        return np.moveaxis(field, -2 if name == "codes" else -1, 0)[lane, tile]
+
+    low = of("codes")
+    if type_name == "Q6_K":
+        low, high = low[..., :2, :], (low[..., 2:, :] >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3
+        codes = np.stack([low & 15, low >> 4], axis=-2).reshape(high.shape) | (high << 4)
+        scales = of("scale").astype(np.float32)[..., None] * of("scales")
+        return _scaled(codes, scales, -32 * scales)
+    codes, scales = np.stack([low & 15, low >> 4], axis=-2), of("scale").astype(np.float32)[..., None]
+    if type_name == "Q4_0":
+        return _scaled(codes, scales, -8 * scales)
+    offsets = of("offset").astype(np.float32)[..., None]
+    if type_name == "Q4_K":
+        small = of("scales").reshape(*scales.shape[:2], 8, 2)
+        scales, offsets = scales * small[..., 0], -offsets * small[..., 1]
+    return _scaled(codes, scales, offsets)
+
+
+def _scaled(codes: Bytes, scales_MBG: npt.NDArray[np.float32], offsets_MBG: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    groups = codes.reshape(*scales_MBG.shape, -1)
+    return np.asarray(groups * scales_MBG[..., None] + offsets_MBG[..., None], np.float32).reshape(len(codes), -1)
+
+
+def _q4_0(blocks: Bytes) -> list[Bytes]:
+    return [_beside(_numbers(blocks[..., 0:2])), _nibbles(_halves(blocks[..., 2:]))]
+
+
+def _q4_1(blocks: Bytes) -> list[Bytes]:
+    return [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4])), _nibbles(_halves(blocks[..., 4:]))]
+
+
+def _q4_k(blocks: Bytes) -> list[Bytes]:
+    """Two float16, 8 scales and 8 minima of 6 bits in 12 bytes, 256 codes. Source: ggml's get_scale_min_k4."""
+    low, high, mixed = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
+    scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=-1)
+    minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=-1)
+    both_TB8S = np.stack([scales, minima], axis=-1).transpose(0, 2, 3, 4, 1)
+    codes = _halves(blocks[..., 16:].reshape(*blocks.shape[:3], 4, 32)).reshape(*blocks.shape[:3], 256)
+    numbers = [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4]))]
+    return [*numbers, both_TB8S.reshape(*both_TB8S.shape[:2], -1), _nibbles(codes)]
+
+
+def _q6_k(blocks: Bytes) -> list[Bytes]:
+    """128 bytes of low halves, 64 of two high bits, 16 signed scales, a float16. Source: ggml's dequantize_row_q6_K."""
+    lead = blocks.shape[:3]
+    low = blocks[..., :128].reshape(*lead, 2, 2, 32)  # halves of 128 inputs; two of their four parts, low bits first
+    high = blocks[..., 128:192].reshape(*lead, 2, 1, 32)
+    nibbles = np.concatenate([low & 15, low >> 4], axis=-2)
+    whole = nibbles | ((high >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3) << 4
+    fours = _fours(whole.reshape(*lead, 256))
+    fours = fours.reshape(*fours.shape[:2], 16, 4, 64)
+    low_halves = (fours[..., 0::2, :] & 15) | (fours[..., 1::2, :] << 4)
+    shifted = (fours >> 4) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    codes = np.concatenate([low_halves, np.bitwise_or.reduce(shifted, axis=-2, keepdims=True)], axis=-2)
+    parts = [blocks[..., 192:208].transpose(0, 2, 3, 1), codes]
+    number = _beside(_numbers(blocks[..., 208:210]))
+    return [number, np.zeros_like(number), *(part.reshape(*part.shape[:2], -1) for part in parts)]
+
+
+def _numbers(two_bytes: Bytes) -> npt.NDArray[np.float16]:
+    """Float16 [T, 16, B]."""
+    numbers = np.ascontiguousarray(two_bytes).view(np.float16)[..., 0]
+    if not np.isfinite(numbers).all():
+        raise ValueError("scales that are no numbers")
+    return numbers
+
+
+def _beside(numbers: npt.NDArray[Any]) -> Bytes:
+    """A number of each row, beside one another: [T, B, bytes]."""
+    return np.asarray(np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8))
+
+
+def _halves(sixteen_bytes: Bytes) -> Bytes:
+    """Codes of a group: the low halves of its bytes, then the high ones."""
+    return np.concatenate([sixteen_bytes & 15, sixteen_bytes >> 4], axis=-1)
+
+
+def _fours(codes: Bytes) -> Bytes:
+    """Codes [T, 16, B, C] as [T, B, C / 4, 64]: four inputs of each row after one another."""
+    rows = codes.reshape(*codes.shape[:3], -1, 4).transpose(0, 2, 3, 1, 4)
+    return np.ascontiguousarray(rows).reshape(*rows.shape[:3], 64)
+
+
+def _nibbles(codes: Bytes) -> Bytes:
+    """Two of such 64 bytes in one place, the first in the low halves: [T, B, bytes]."""
+    fours = _fours(codes)
+    both = fours[..., 0::2, :] | (fours[..., 1::2, :] << 4)
+    return both.reshape(*both.shape[:2], -1)
