@@ -31,6 +31,11 @@ FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
 LOW_HALVES, BITS_4_AND_5 = 0x0F0F0F0F, 0x30303030
+FEW_TOKENS = 16  # are rounded sooner than other threads are awake
+KINDS = ("add", "norm", "gated", "out")
+ADD, NORM, GATED, OUT = range(len(KINDS))
+KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
+INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)
 TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
 
 
@@ -350,113 +355,173 @@ def _q6_k_product(
         _q6_k_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
 
 
+@jit.in_llvm
+def _pointer(typing: Any, address: Any) -> Any:
+    kind = types.CPointer(types.float32)
+    return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
+
+
 @kernel(parallel=True)
-def _normed(x_MC: Any, weight_C: Any, epsilon: Any, y_MC: Any) -> None:
-    for m in numba.prange(len(x_MC)):
-        x, y = x_MC[m], y_MC[m]
+def _normed(x: Any, weight: Any, epsilon: Any, y: Any, tokens: Any, columns: Any) -> None:
+    x_MC, y_MC = numba.carray(_pointer(x), (tokens, columns)), numba.carray(_pointer(y), (tokens, columns))
+    weight_C = numba.carray(_pointer(weight), (columns,))
+    for m in numba.prange(tokens):
         total = np.float32(0)
-        for c in range(len(x)):
-            total += x[c] * x[c]
-        scale = np.float32(1) / np.sqrt(total / np.float32(len(x)) + epsilon)
-        for c in range(len(x)):
-            y[c] = x[c] * scale * weight_C[c]
+        for c in range(columns):
+            total += x_MC[m, c] * x_MC[m, c]
+        scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
+        for c in range(columns):
+            y_MC[m, c] = x_MC[m, c] * scale * weight_C[c]
 
 
 @kernel(parallel=True)
-def _gated(both_MC: Any, y_MH: Any) -> None:
-    hidden = y_MH.shape[1]
-    for m in numba.prange(len(y_MH)):
-        both, y = both_MC[m], y_MH[m]
+def _gated(both: Any, y: Any, tokens: Any, hidden: Any) -> None:
+    both_MC, y_MH = numba.carray(_pointer(both), (tokens, 2 * hidden)), numba.carray(_pointer(y), (tokens, hidden))
+    for m in numba.prange(tokens):
         for h in range(hidden):
-            gate = both[h]
-            y[h] = gate / (np.float32(1) + jit.exp(-gate)) * both[hidden + h]
+            gate = both_MC[m, h]
+            y_MH[m, h] = gate / (np.float32(1) + jit.exp(-gate)) * both_MC[m, hidden + h]
 
 
-PRODUCTS = {"Q4_0": _q4_0_product, "Q4_1": _q4_1_product, "Q4_K": _q4_k_product, "Q6_K": _q6_k_product}
-_one_at_a_time = threading.Lock()  # numba's plain thread pool takes one caller, and the memory below is one
-_memory: dict[str, _Room] = {}
+@kernel(parallel=True)
+def _added(x: Any, stride: Any, y: Any, tokens: Any, columns: Any) -> None:
+    """y += x, whose rows lie so many numbers from one another: 0 where it has one row for all."""
+    for m in numba.prange(tokens):
+        x_C = numba.carray(_pointer(x + 4 * np.int64(m) * stride), (columns,))
+        y_C = numba.carray(_pointer(y + 4 * np.int64(m) * columns), (columns,))
+        for c in range(columns):
+            y_C[c] += x_C[c]
 
 
-class _Room(NamedTuple):
-    """An array in rows, and where it lies: to ask numpy takes a microsecond."""
-
-    array: Any
-    address: int
-
-    @classmethod
-    def of(cls, array: Any) -> _Room:
-        return cls(array, array.ctypes.data)
+@kernel()
+def _rounded(x: Any, room: Any, tokens: Any, columns: Any) -> None:
+    if tokens > FEW_TOKENS:
+        _round_all(x, room[INPUTS], room[SCALES], room[TOTALS], room[SUMS], tokens, columns)
+    else:
+        _round_here(x, room[INPUTS], room[SCALES], room[TOTALS], room[SUMS], tokens, columns)
 
 
-def _room(name: str, rows: int, columns: int, kind: Any = np.float32) -> _Room:
-    """Memory that is kept for the next call: [rows, columns]."""
-    kept = _memory.get(name)
-    need = (rows + TOKENS_AT_ONCE[0]) * columns  # as many tokens at once may be read, if not used
-    if kept is None or len(kept.array) < need:
-        kept = _memory[name] = _Room.of(np.zeros(need, kind))
-    return _Room(kept.array[: rows * columns].reshape(rows, columns), kept.address)
+@kernel()
+def _multiplied(step: Any, room: Any, y: Any, tokens: Any) -> None:
+    tiles, tile_bytes, columns, rows = step[TILES], step[TILE_SIZE], step[COLUMNS], step[ROWS]
+    inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
+    if step[TYPE] == 0:
+        _q4_0_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
+    elif step[TYPE] == 1:
+        _q4_1_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
+    elif step[TYPE] == 2:
+        _q4_k_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
+    else:
+        _q6_k_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
 
 
-class _Inputs:
-    """Inputs [M, C] in 8 bits, for all matrices that they are multiplied with."""
-
-    def __init__(self, x_MC: _Room) -> None:
-        self.tokens, self.columns = tokens, columns = x_MC.array.shape
-        groups = columns // ROUNDED
-        rooms = [
-            _room("inputs", tokens, columns, np.int8), _room("scales", tokens, groups), _room("totals", tokens, groups),
-            _room("sums", tokens, 2 * groups, np.int32),
-        ]  # fmt: skip
-        self._addresses = [room.address for room in rooms]
-        (_round_all if tokens > 16 else _round_here)(x_MC.address, *self._addresses, tokens, columns)
-
-    def times(self, matrix: Matrix, y_MR: _Room) -> None:
-        """Write x W^T."""
-        tile_bytes = self.columns // BLOCKS[matrix.type_name][0] * TILE_BYTES[matrix.type_name]
-        multiply = PRODUCTS[matrix.type_name]
-        multiply(matrix.address, tile_bytes, *self._addresses, y_MR.address, self.tokens, self.columns, matrix.rows)
-
-
-def product(x_MC: Any, matrix: Matrix, y_MR: Any, *, threads: int) -> None:
-    """Write x W^T. Both arrays are float32."""
-    with _one_at_a_time:
-        numba.set_num_threads(threads)
-        _Inputs(_Room.of(x_MC)).times(matrix, _Room.of(y_MR))
-
-
-def between(
-    steps: Sequence[tuple[str, Any, Any]], seen_MC: Any, residual_MW: Any, outputs: Sequence[Any], *, epsilon: float, threads: int
-) -> None:
-    """What lies between two layers' attention, a step after the other; see `product.BetweenAttentions`.
-
-    `outputs`: the new residual [M, W], then what each step `out` gives.
-    """
-    with _one_at_a_time:
-        numba.set_num_threads(threads)
-        for start in range(0, len(residual_MW), TOKENS_A_PART):
-            part = slice(start, start + TOKENS_A_PART)
-            residual, *rest = (output[part] for output in outputs)
-            residual[:] = residual_MW[part]
-            _between(steps, None if seen_MC is None else seen_MC[part], residual, rest, np.float32(epsilon))
-
-
-def _between(steps: Sequence[tuple[str, Any, Any]], seen_MC: Any, residual_MW: Any, outputs: list[Any], epsilon: Any) -> None:
-    tokens = len(residual_MW)
-    x = None if seen_MC is None else _Inputs(_Room.of(seen_MC))
-    for kind, given, bias in steps:
-        if kind == "norm":
-            normed = _room("normed", *residual_MW.shape)
-            _normed(residual_MW, given, epsilon, normed.array)
-            x = _Inputs(normed)
+@kernel()
+def _run(steps: Any, room: Any, seen: Any, residual: Any, outputs: Any, tokens: Any, width: Any, epsilon: Any) -> None:
+    """All steps. `seen`, `residual` (changed) and `outputs` are addresses; 0 for what attention gave if it gave nothing."""
+    if seen:
+        _rounded(seen, room, tokens, steps[0, COLUMNS])
+    at = 0
+    for number in range(len(steps)):
+        step = steps[number]
+        rows = step[ROWS]
+        if step[KIND] == NORM:
+            _normed(residual, step[VECTOR], epsilon, room[RESULT], tokens, width)
+            _rounded(room[RESULT], room, tokens, width)
             continue
-        assert x is not None
-        y = _Room.of(outputs.pop(0)) if kind == "out" else _room("y", tokens, given.rows)
-        x.times(given, y)
-        if bias is not None:
-            y.array[:] += bias
-        if kind == "add":
-            residual_MW += y.array
-        elif kind == "gated":
-            gated = _room("gated", tokens, given.rows // 2)
-            _gated(y.array, gated.array)
-            x = _Inputs(gated)
+        y = room[RESULT]
+        if step[KIND] == OUT:
+            y = outputs[at]
+            at += 1
+        _multiplied(step, room, y, tokens)
+        if step[VECTOR]:
+            _added(step[VECTOR], 0, y, tokens, rows)
+        if step[KIND] == ADD:
+            _added(y, width, residual, tokens, width)
+        elif step[KIND] == GATED:
+            _gated(y, room[GATE], tokens, rows // 2)
+            _rounded(room[GATE], room, tokens, rows // 2)
+
+
+_one_at_a_time = threading.Lock()  # numba's plain thread pool takes one caller, and the memory below is one
+_memory: dict[str, tuple[Any, int]] = {}
+
+
+def _room(columns: int, results: int) -> Any:
+    """Addresses of memory for a part of a prompt, kept for the next call; a few tokens more may be read, if not used."""
+    tokens = TOKENS_A_PART + TOKENS_AT_ONCE[0]
+    sizes = {
+        "inputs": columns,
+        "scales": columns // 8,
+        "totals": columns // 8,
+        "sums": columns // 4,
+        "result": 4 * results,
+        "gate": 2 * results,
+    }
+    found = []
+    for name, size in sizes.items():
+        if name not in _memory or len(_memory[name][0]) < tokens * size:
+            made = np.zeros(tokens * size, np.uint8)
+            _memory[name] = made, made.ctypes.data
+        found.append(_memory[name][1])
+    return np.array(found, np.int64)
+
+
+class Program:
+    """What is computed between two layers' attention: steps as `_run` reads them; see `product.BetweenAttentions`."""
+
+    def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int) -> None:
+        """`address`: where the weights lie. `columns`: of the first input, be it what attention gave or the residual."""
+        table = np.zeros((len(steps), VECTOR + 1), np.int64)
+        width = 0
+        for number, (kind, type_name, rows, place, vector) in enumerate(steps):
+            table[number, KIND] = KINDS.index(kind)
+            table[number, VECTOR] = 0 if vector < 0 else address + vector
+            table[number, ROWS] = rows
+            if kind == "norm":
+                columns = rows
+                continue
+            table[number, TYPE] = tuple(BLOCKS).index(type_name)
+            table[number, TILES] = address + place
+            table[number, TILE_SIZE] = columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
+            table[number, COLUMNS] = columns
+            columns = rows // 2 if kind == "gated" else columns
+            width = max(width, columns)
+        self._steps = table
+        self._widest = int(table[:, COLUMNS].max())
+        self._results = int(table[:, ROWS].max())
+        self._outputs = table[table[:, KIND] == KINDS.index("out"), ROWS] * 4
+
+    def run(
+        self, seen: int, residual: int, outputs: Sequence[int], *, tokens: int, columns: int, width: int, epsilon: float, threads: int
+    ) -> None:
+        """Change the residual [M, W] and write the outputs: all are addresses. `columns`: of `seen`, which may be 0."""
+        with _one_at_a_time:
+            numba.set_num_threads(threads)
+            room = _room(self._widest, self._results)
+            places = np.array(outputs, np.int64)
+            for start in range(0, tokens, TOKENS_A_PART):
+                seen_here = seen + 4 * start * columns if seen else 0
+                here = min(TOKENS_A_PART, tokens - start)
+                _run(
+                    self._steps,
+                    room,
+                    seen_here,
+                    residual + 4 * start * width,
+                    places + start * self._outputs,
+                    here,
+                    width,
+                    np.float32(epsilon),
+                )
+
+
+def product(x: int, matrix: Matrix, y: int, *, tokens: int, columns: int, threads: int) -> None:
+    """Write x W^T [M, R] for x [M, C]: addresses of float32 in rows."""
+    tile_bytes = columns // BLOCKS[matrix.type_name][0] * TILE_BYTES[matrix.type_name]
+    step = np.array([0, tuple(BLOCKS).index(matrix.type_name), matrix.rows, columns, matrix.address, tile_bytes, 0], np.int64)
+    with _one_at_a_time:
+        numba.set_num_threads(threads)
+        room = _room(columns, 0)
+        for start in range(0, tokens, TOKENS_A_PART):
+            here = min(TOKENS_A_PART, tokens - start)
+            _rounded(x + 4 * start * columns, room, here, columns)
+            _multiplied(step, room, y + 4 * start * matrix.rows, here)

@@ -21,6 +21,7 @@ from nomoat import config
 from nomoat.engine import tiles
 
 CACHE_LINE = 64
+MOST_PROGRAMS = 1024  # one a layer of each model in use
 
 
 class _Own(ov.Op):  # type: ignore[misc]
@@ -68,8 +69,11 @@ class TiledProduct(_Own):
 
         x, y = inputs[0].data, outputs[0].data
         if y.size:
+            columns = x.shape[-1]
             matrix = kernels.Matrix(_address(inputs[1]), self._attributes["type_name"], self._attributes["rows"])
-            kernels.product(_rows(x), matrix, _rows(y), threads=_threads())
+            kernels.product(
+                x.ctypes.data, matrix, y.ctypes.data, tokens=x.size // columns, columns=columns, threads=_threads()
+            )  # fmt: skip
         return True
 
 
@@ -112,19 +116,17 @@ class BetweenAttentions(_Own):
             self._set_shape(at, residual, rows)
 
     def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-        from nomoat.engine import kernels
-
-        *first, residual, weights = (tensor.data for tensor in inputs)
-        if not residual.size:
-            return True
-        address = int(weights.ctypes.data)
-        steps: list[tuple[str, Any, Any]] = []
-        for kind, type_name, rows, place, bias in _parsed(self._attributes["steps"]):
-            vector = None if bias < 0 else weights[bias : bias + 4 * rows].view(np.float32)
-            steps.append((kind, vector if kind == "norm" else kernels.Matrix(address + place, type_name, rows), vector))
-        seen = _rows(first[0]) if first else None
-        results = [_rows(output.data) for output in outputs]
-        kernels.between(steps, seen, _rows(residual), results, epsilon=self._attributes["epsilon"], threads=_threads())
+        *first, before = (tensor.data for tensor in inputs[:-1])
+        residual = outputs[0].data
+        residual[:] = before
+        width = residual.shape[-1]
+        columns = first[0].shape[-1] if first else width
+        if residual.size:
+            program = _program(self._attributes["steps"], _address(inputs[-1]), columns)
+            program.run(
+                first[0].ctypes.data if first else 0, residual.ctypes.data, [_address(output) for output in outputs[1:]],
+                tokens=residual.size // width, columns=columns, width=width, epsilon=self._attributes["epsilon"], threads=_threads(),
+            )  # fmt: skip
         return True
 
 
@@ -169,14 +171,17 @@ def _outputs(steps: str) -> list[int]:
     return [rows for kind, _, rows, *_ in _parsed(steps) if kind == "out"]
 
 
+@functools.lru_cache(MOST_PROGRAMS)
+def _program(steps: str, address: int, columns: int) -> Any:
+    from nomoat.engine.kernels import Program
+
+    return Program(_parsed(steps), address, columns)
+
+
 @functools.cache
 def _threads() -> int:
     """Asked once: it reads the system's files."""
     return config.threads().value
-
-
-def _rows(array: Any) -> Any:
-    return array.reshape(-1, array.shape[-1])
 
 
 def _address(tensor: Any) -> int:

@@ -23,7 +23,9 @@ LAYOUTS = {  # of a block's weights in sixteen rows; `kernels` knows these place
     # scales and minima by turns, of 32 inputs each
     "Q4_K": np.dtype([("scale", *LANES), ("offset", *LANES), ("scales", "u1", (16, TILE_ROWS)), ("codes", "u1", (32, TILE_ROWS, 4))]),
     # of 16 inputs each: a scale; twice their low halves and once their two high bits
-    "Q6_K": np.dtype([("scale", *LANES), ("unused", *LANES), ("scales", "i1", (16, TILE_ROWS)), ("codes", "u1", (16, 3, TILE_ROWS, 4))]),
+    "Q6_K": np.dtype(
+        [("scale", *LANES), ("unused", *LANES), ("scales", "i1", (16, TILE_ROWS)), ("codes", "u1", (16, 3, TILE_ROWS, 4))]
+    ),
 }
 TILE_BYTES = {type_name: layout.itemsize for type_name, layout in LAYOUTS.items()}
 Bytes = npt.NDArray[np.uint8]
