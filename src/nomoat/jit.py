@@ -1,19 +1,22 @@
-"""What numba is told before it compiles anything: where compiled code is kept, and whose threads work."""
+"""What is compiled by numba: where it is kept, and what numba does not have itself (bits of numbers, atomic numbers, a barrier)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nomoat import paths
 
 CACHE = paths.cache() / "kernels" / "kernel"  # not beside a module, which may not be ours to write to; a name there, for errors
+ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
+SPINS_BEFORE_YIELD = 64
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
 
 Decorator = Callable[[Callable[..., Any]], Any]
@@ -21,10 +24,7 @@ in_llvm: Decorator = intrinsic
 inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
 
 
-def configure(layers: Sequence[str]) -> None:
-    """`layers`: numba's thread pools, the preferred first. The first that is used stays for as long as the process lives."""
-    numba.config.CACHE_DIR = str(CACHE.parent)
-    numba.config.THREADING_LAYER_PRIORITY = list(layers)
+numba.config.CACHE_DIR = str(CACHE.parent)
 
 
 @in_llvm
@@ -53,3 +53,70 @@ def exp(x: Any) -> Any:
     y = y * r + np.float32(5.0000001201e-1)
     y = y * r * r + r + np.float32(1.0)
     return y * as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+
+
+# -------------------------------------------------------------------- threads that meet
+@in_llvm
+def add_atomic(typing: Any, address: Any, value: Any) -> Any:
+    """Add to the whole number of 64 bits that lies there, and give what it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], ir.IntType(64).as_pointer()), args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), generate
+
+
+@in_llvm
+def load_atomic(typing: Any, address: Any) -> Any:
+    """The number that lies there now."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), "acquire", 8)
+
+    return types.int64(types.intp), generate
+
+
+@in_llvm
+def pause(typing: Any) -> Any:
+    """Let the other thread of this core work for a moment."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@in_llvm
+def give_way(typing: Any) -> Any:
+    """Let another thread have this core, if one waits for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@inline
+def wait_a_moment(spins: Any) -> Any:
+    """Once more; the number of times so far."""
+    pause()
+    if spins % SPINS_BEFORE_YIELD == SPINS_BEFORE_YIELD - 1:
+        give_way()
+    return spins + 1
+
+
+@inline
+def meet(state: Any, threads: Any) -> None:
+    """Wait until so many threads are here. `state`: the address of the numbers they share."""
+    phase = load_atomic(state + 8 * PHASE)
+    if add_atomic(state + 8 * ARRIVED, 1) == threads - 1:
+        add_atomic(state + 8 * ARRIVED, -threads)
+        add_atomic(state + 8 * PHASE, 1)
+        return
+    spins = 0
+    while load_atomic(state + 8 * PHASE) == phase:
+        spins = wait_a_moment(spins)

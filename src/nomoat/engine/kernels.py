@@ -14,7 +14,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -22,7 +22,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from nomoat import hardware, jit
+from nomoat import config, hardware, jit
+from nomoat.engine.team import JOB, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 TOKENS_AT_ONCE = (12, 8, 4, 2, 1, 0)  # whose sums stay in registers while a tile is read; the next larger for other numbers
@@ -31,23 +32,13 @@ FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
 LOW_HALVES, BITS_4_AND_5 = 0x0F0F0F0F, 0x30303030
-FEW_TOKENS = 16  # are rounded sooner than other threads are awake
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
 KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
-INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)
+INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)  # places of memory
+STATE, STEPS, NUM_STEPS, ROOM, SEEN, RESIDUAL, OUTPUTS, TOKENS, WIDTH, EPSILON = range(10)  # numbers of a job
+SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
-
-
-class Matrix(NamedTuple):
-    """Where the tiles of W lie, of which of a file's types they are, and how many rows W has."""
-
-    address: int
-    type_name: str
-    rows: int
-
-
-jit.configure(["tbb", "omp", "workqueue"])  # the first is OpenVINO's own pool, whose threads would be in the way of others
 kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
@@ -309,156 +300,163 @@ def _round(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sum
     return types.void(*[types.intp] * 6), generate
 
 
-@kernel()
-def _round_here(x: Any, rounded: Any, scales: Any, totals: Any, sums: Any, tokens: Any, columns: Any) -> None:
-    for m in range(tokens):
-        n = m * columns
-        _round(x + 4 * n, rounded + n, scales + n // 8, totals + n // 8, sums + n // 4, columns // ROUNDED)
-
-
-@kernel(parallel=True)
-def _round_all(x: Any, rounded: Any, scales: Any, totals: Any, sums: Any, tokens: Any, columns: Any) -> None:
-    for m in numba.prange(tokens):
-        n = m * columns
-        _round(x + 4 * n, rounded + n, scales + n // 8, totals + n // 8, sums + n // 4, columns // ROUNDED)
-
-
-@kernel(parallel=True)
-def _q4_0_product(
-    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
-) -> None:
-    for t in numba.prange(rows // TILE_ROWS):
-        _q4_0_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
-
-
-@kernel(parallel=True)
-def _q4_1_product(
-    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
-) -> None:
-    for t in numba.prange(rows // TILE_ROWS):
-        _q4_1_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
-
-
-@kernel(parallel=True)
-def _q4_k_product(
-    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
-) -> None:
-    for t in numba.prange(rows // TILE_ROWS):
-        _q4_k_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
-
-
-@kernel(parallel=True)
-def _q6_k_product(
-    tiles: Any, tile_bytes: Any, x: Any, scales: Any, totals: Any, sums: Any, y: Any, tokens: Any, columns: Any, rows: Any
-) -> None:
-    for t in numba.prange(rows // TILE_ROWS):
-        _q6_k_tile(tiles + t * tile_bytes, x, scales, totals, sums, y + t * 4 * TILE_ROWS, tokens, columns, rows)
-
-
 @jit.in_llvm
 def _pointer(typing: Any, address: Any) -> Any:
     kind = types.CPointer(types.float32)
     return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
 
 
-@kernel(parallel=True)
-def _normed(x: Any, weight: Any, epsilon: Any, y: Any, tokens: Any, columns: Any) -> None:
-    x_MC, y_MC = numba.carray(_pointer(x), (tokens, columns)), numba.carray(_pointer(y), (tokens, columns))
-    weight_C = numba.carray(_pointer(weight), (columns,))
-    for m in numba.prange(tokens):
-        total = np.float32(0)
-        for c in range(columns):
-            total += x_MC[m, c] * x_MC[m, c]
-        scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
-        for c in range(columns):
-            y_MC[m, c] = x_MC[m, c] * scale * weight_C[c]
-
-
-@kernel(parallel=True)
-def _gated(both: Any, y: Any, tokens: Any, hidden: Any) -> None:
-    both_MC, y_MH = numba.carray(_pointer(both), (tokens, 2 * hidden)), numba.carray(_pointer(y), (tokens, hidden))
-    for m in numba.prange(tokens):
-        for h in range(hidden):
-            gate = both_MC[m, h]
-            y_MH[m, h] = gate / (np.float32(1) + jit.exp(-gate)) * both_MC[m, hidden + h]
-
-
-@kernel(parallel=True)
-def _added(x: Any, stride: Any, y: Any, tokens: Any, columns: Any) -> None:
-    """y += x, whose rows lie so many numbers from one another: 0 where it has one row for all."""
-    for m in numba.prange(tokens):
-        x_C = numba.carray(_pointer(x + 4 * np.int64(m) * stride), (columns,))
-        y_C = numba.carray(_pointer(y + 4 * np.int64(m) * columns), (columns,))
-        for c in range(columns):
-            y_C[c] += x_C[c]
+@jit.in_llvm
+def _long_pointer(typing: Any, address: Any) -> Any:
+    kind = types.CPointer(types.int64)
+    return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
 
 
 @kernel()
-def _rounded(x: Any, room: Any, tokens: Any, columns: Any) -> None:
-    if tokens > FEW_TOKENS:
-        _round_all(x, room[INPUTS], room[SCALES], room[TOTALS], room[SUMS], tokens, columns)
-    else:
-        _round_here(x, room[INPUTS], room[SCALES], room[TOTALS], room[SUMS], tokens, columns)
+def _longs(address: Any, count: Any) -> Any:
+    return numba.carray(_long_pointer(address), (count,))
 
 
 @kernel()
-def _multiplied(step: Any, room: Any, y: Any, tokens: Any) -> None:
-    tiles, tile_bytes, columns, rows = step[TILES], step[TILE_SIZE], step[COLUMNS], step[ROWS]
+def _floats(address: Any, count: Any) -> Any:
+    return numba.carray(_pointer(address), (count,))
+
+
+# Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
+@kernel()
+def _multiply(step: Any, room: Any, y: Any, tokens: Any, me: Any, threads: Any) -> None:
+    columns, rows, size = step[COLUMNS], step[ROWS], step[TILE_SIZE]
     inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
-    if step[TYPE] == 0:
-        _q4_0_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
-    elif step[TYPE] == 1:
-        _q4_1_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
-    elif step[TYPE] == 2:
-        _q4_k_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
-    else:
-        _q6_k_product(tiles, tile_bytes, inputs, scales, totals, sums, y, tokens, columns, rows)
+    count = rows // TILE_ROWS
+    for t in range(count * me // threads, count * (me + 1) // threads):
+        tile, here = step[TILES] + t * size, y + t * 4 * TILE_ROWS
+        if step[TYPE] == 0:
+            _q4_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+        elif step[TYPE] == 1:
+            _q4_1_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+        elif step[TYPE] == 2:
+            _q4_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+        else:
+            _q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
 
 
 @kernel()
-def _run(steps: Any, room: Any, seen: Any, residual: Any, outputs: Any, tokens: Any, width: Any, epsilon: Any) -> None:
-    """All steps. `seen`, `residual` (changed) and `outputs` are addresses; 0 for what attention gave if it gave nothing."""
-    if seen:
-        _rounded(seen, room, tokens, steps[0, COLUMNS])
+def _round_one(x: Any, room: Any, m: Any, columns: Any) -> None:
+    n = m * columns
+    _round(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
+
+
+@kernel()
+def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
+    x_C, weight_C, y_C = _floats(x, columns), _floats(weight, columns), _floats(y, columns)
+    total = np.float32(0)
+    for c in range(columns):
+        total += x_C[c] * x_C[c]
+    scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
+    for c in range(columns):
+        y_C[c] = x_C[c] * scale * weight_C[c]
+
+
+@kernel()
+def _gate(both: Any, y: Any, hidden: Any) -> None:
+    gate_H, up_H, y_H = _floats(both, hidden), _floats(both + 4 * hidden, hidden), _floats(y, hidden)
+    for h in range(hidden):
+        y_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
+
+
+@kernel()
+def _add(x: Any, y: Any, columns: Any) -> None:
+    """y += x."""
+    x_C, y_C = _floats(x, columns), _floats(y, columns)
+    for c in range(columns):
+        y_C[c] += x_C[c]
+
+
+@kernel()
+def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
+    """All steps for some tokens, one thread's share.
+
+    Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
+    """
+    state, room, outputs, width = job[STATE], _longs(job[ROOM], GATE + 1), _longs(job[OUTPUTS], len(steps)), job[WIDTH]
+    epsilon = jit.as_float(np.uint32(job[EPSILON]))
+    residual = job[RESIDUAL] + 4 * first * width
+    columns = steps[0, COLUMNS]
+    if job[SEEN]:
+        for m in range(me, tokens, threads):
+            _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns)
+        jit.meet(state, threads)
     at = 0
     for number in range(len(steps)):
         step = steps[number]
         rows = step[ROWS]
         if step[KIND] == NORM:
-            _normed(residual, step[VECTOR], epsilon, room[RESULT], tokens, width)
-            _rounded(room[RESULT], room, tokens, width)
+            for m in range(me, tokens, threads):
+                y = room[RESULT] + 4 * m * width
+                _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
+                _round_one(y, room, m, width)
+            jit.meet(state, threads)
             continue
         y = room[RESULT]
         if step[KIND] == OUT:
-            y = outputs[at]
+            y = outputs[at] + 4 * first * rows
             at += 1
-        _multiplied(step, room, y, tokens)
-        if step[VECTOR]:
-            _added(step[VECTOR], 0, y, tokens, rows)
-        if step[KIND] == ADD:
-            _added(y, width, residual, tokens, width)
-        elif step[KIND] == GATED:
-            _gated(y, room[GATE], tokens, rows // 2)
-            _rounded(room[GATE], room, tokens, rows // 2)
+        _multiply(step, room, y, tokens, me, threads)
+        jit.meet(state, threads)
+        for m in range(me, tokens, threads):
+            here = y + 4 * m * rows
+            if step[VECTOR]:
+                _add(step[VECTOR], here, rows)
+            if step[KIND] == ADD:
+                _add(here, residual + 4 * m * width, width)
+            elif step[KIND] == GATED:
+                gated = room[GATE] + 2 * m * rows
+                _gate(here, gated, rows // 2)
+                _round_one(gated, room, m, rows // 2)
+        if step[KIND] == GATED:
+            jit.meet(state, threads)
 
 
-_one_at_a_time = threading.Lock()  # numba's plain thread pool takes one caller, and the memory below is one
+@kernel()
+def _share(state: Any, me: Any) -> None:
+    """A job, one thread's share."""
+    job = state[JOB:]
+    steps = _longs(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
+    for first in range(0, job[TOKENS], TOKENS_A_PART):
+        _part(steps, job, first, min(TOKENS_A_PART, job[TOKENS] - first), state[THREADS], me)
+    jit.meet(job[STATE], state[THREADS])
+
+
+@kernel()
+def _serve(state: Any, me: Any, done: Any) -> Any:
+    """See `team.Team`."""
+    address = state.ctypes.data
+    spins = 0
+    while spins < SPINS:
+        if jit.load_atomic(address + 8 * TICKET) == done:
+            spins = jit.wait_a_moment(spins)
+        else:
+            done += 1
+            _share(state, me)
+            spins = 0
+    return done
+
+
+_one_at_a_time = threading.Lock()  # there is one team, and one memory
 _memory: dict[str, tuple[Any, int]] = {}
+
+
+@functools.cache
+def _team() -> Team:
+    return Team(config.threads().value, _serve)
 
 
 def _room(columns: int, results: int) -> Any:
     """Addresses of memory for a part of a prompt, kept for the next call; a few tokens more may be read, if not used."""
     tokens = TOKENS_A_PART + TOKENS_AT_ONCE[0]
-    sizes = {
-        "inputs": columns,
-        "scales": columns // 8,
-        "totals": columns // 8,
-        "sums": columns // 4,
-        "result": 4 * results,
-        "gate": 2 * results,
-    }
+    sizes = (columns, columns // 8, columns // 8, columns // 4, 4 * results, 2 * results)
     found = []
-    for name, size in sizes.items():
+    for name, size in zip(("inputs", "scales", "totals", "sums", "result", "gate"), sizes, strict=True):
         if name not in _memory or len(_memory[name][0]) < tokens * size:
             made = np.zeros(tokens * size, np.uint8)
             _memory[name] = made, made.ctypes.data
@@ -467,12 +465,11 @@ def _room(columns: int, results: int) -> Any:
 
 
 class Program:
-    """What is computed between two layers' attention: steps as `_run` reads them; see `product.BetweenAttentions`."""
+    """Steps from some inputs to some outputs; see `product.BetweenAttentions` for what they are."""
 
     def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int) -> None:
         """`address`: where the weights lie. `columns`: of the first input, be it what attention gave or the residual."""
         table = np.zeros((len(steps), VECTOR + 1), np.int64)
-        width = 0
         for number, (kind, type_name, rows, place, vector) in enumerate(steps):
             table[number, KIND] = KINDS.index(kind)
             table[number, VECTOR] = 0 if vector < 0 else address + vector
@@ -484,44 +481,21 @@ class Program:
             table[number, TILES] = address + place
             table[number, TILE_SIZE] = columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
             table[number, COLUMNS] = columns
-            columns = rows // 2 if kind == "gated" else columns
-            width = max(width, columns)
+            if kind == "gated":
+                columns = rows // 2
         self._steps = table
-        self._widest = int(table[:, COLUMNS].max())
-        self._results = int(table[:, ROWS].max())
-        self._outputs = table[table[:, KIND] == KINDS.index("out"), ROWS] * 4
+        self._sizes = int(table[:, COLUMNS].max()), int(table[:, ROWS].max())
 
-    def run(
-        self, seen: int, residual: int, outputs: Sequence[int], *, tokens: int, columns: int, width: int, epsilon: float, threads: int
-    ) -> None:
-        """Change the residual [M, W] and write the outputs: all are addresses. `columns`: of `seen`, which may be 0."""
+    def run(self, seen: int, residual: int, outputs: Sequence[int], *, tokens: int, width: int = 0, epsilon: float = 0.0) -> None:
+        """Change the residual [M, W] and write the outputs. All are addresses of float32 in rows; `seen` and `residual` may be 0."""
+        team = _team()
+        places = np.array([*outputs, *[0] * (len(self._steps) - len(outputs))], np.int64)
         with _one_at_a_time:
-            numba.set_num_threads(threads)
-            room = _room(self._widest, self._results)
-            places = np.array(outputs, np.int64)
-            for start in range(0, tokens, TOKENS_A_PART):
-                seen_here = seen + 4 * start * columns if seen else 0
-                here = min(TOKENS_A_PART, tokens - start)
-                _run(
-                    self._steps,
-                    room,
-                    seen_here,
-                    residual + 4 * start * width,
-                    places + start * self._outputs,
-                    here,
-                    width,
-                    np.float32(epsilon),
-                )
-
-
-def product(x: int, matrix: Matrix, y: int, *, tokens: int, columns: int, threads: int) -> None:
-    """Write x W^T [M, R] for x [M, C]: addresses of float32 in rows."""
-    tile_bytes = columns // BLOCKS[matrix.type_name][0] * TILE_BYTES[matrix.type_name]
-    step = np.array([0, tuple(BLOCKS).index(matrix.type_name), matrix.rows, columns, matrix.address, tile_bytes, 0], np.int64)
-    with _one_at_a_time:
-        numba.set_num_threads(threads)
-        room = _room(columns, 0)
-        for start in range(0, tokens, TOKENS_A_PART):
-            here = min(TOKENS_A_PART, tokens - start)
-            _rounded(x + 4 * start * columns, room, here, columns)
-            _multiplied(step, room, y + 4 * start * matrix.rows, here)
+            room = _room(*self._sizes)
+            team.state[JOB:] = 0
+            team.state[JOB : JOB + EPSILON + 1] = (
+                team.state.ctypes.data, self._steps.ctypes.data, len(self._steps), room.ctypes.data, seen, residual,
+                places.ctypes.data, tokens, width, int(np.float32(epsilon).view(np.uint32)),
+            )  # fmt: skip
+            team.announce()
+            _share(team.state, 0)

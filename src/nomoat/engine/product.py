@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from nomoat import config
 from nomoat.engine import tiles
 
 CACHE_LINE = 64
@@ -65,15 +64,11 @@ class TiledProduct(_Own):
         self._set_shape(0, 0, self._attributes["rows"])
 
     def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-        from nomoat.engine import kernels
-
         x, y = inputs[0].data, outputs[0].data
         if y.size:
             columns = x.shape[-1]
-            matrix = kernels.Matrix(_address(inputs[1]), self._attributes["type_name"], self._attributes["rows"])
-            kernels.product(
-                x.ctypes.data, matrix, y.ctypes.data, tokens=x.size // columns, columns=columns, threads=_threads()
-            )  # fmt: skip
+            step = json.dumps([["out", self._attributes["type_name"], self._attributes["rows"], 0, -1]])
+            _program(step, _address(inputs[1]), columns).run(x.ctypes.data, 0, [y.ctypes.data], tokens=x.size // columns)
         return True
 
 
@@ -125,7 +120,7 @@ class BetweenAttentions(_Own):
             program = _program(self._attributes["steps"], _address(inputs[-1]), columns)
             program.run(
                 first[0].ctypes.data if first else 0, residual.ctypes.data, [_address(output) for output in outputs[1:]],
-                tokens=residual.size // width, columns=columns, width=width, epsilon=self._attributes["epsilon"], threads=_threads(),
+                tokens=residual.size // width, width=width, epsilon=self._attributes["epsilon"],
             )  # fmt: skip
         return True
 
@@ -176,12 +171,6 @@ def _program(steps: str, address: int, columns: int) -> Any:
     from nomoat.engine.kernels import Program
 
     return Program(_parsed(steps), address, columns)
-
-
-@functools.cache
-def _threads() -> int:
-    """Asked once: it reads the system's files."""
-    return config.threads().value
 
 
 def _address(tensor: Any) -> int:

@@ -20,7 +20,7 @@ from numba.extending import overload
 
 from nomoat import jit
 
-jit.configure(["omp", "tbb", "workqueue"])  # the fastest first: docs/log.md
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
 compiled: Callable[..., jit.Decorator] = overload
 ONE, THREE = np.float32(1), np.float32(3)

@@ -1,0 +1,43 @@
+"""Threads that work on one job together, each its share, and meet between its steps.
+
+They wait for the next job for a moment without sleeping, as the layers of a model follow one another: to wake a thread takes longer than
+a product. numba's own pools either sleep too soon or keep a core busy, and all of them promise less: that no two shares are done one
+after the other by one thread, which threads that meet need.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+TICKET, THREADS, JOB = 0, 24, 32  # places of the shared numbers: how many jobs there have been, how many threads, the job
+SHARED = 64
+
+
+class Team:
+    """As many threads as told, the caller's one of them."""
+
+    def __init__(self, threads: int, serve: Callable[[Any, int, int], int]) -> None:
+        """`serve(state, me, done)`: compiled; does jobs after the first `done` ones, and gives their number when it has waited in vain."""
+        self.state = np.zeros(SHARED, np.int64)
+        self.state[THREADS] = threads
+        self._serve = serve
+        self._news = threading.Condition()
+        for me in range(1, threads):
+            threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}").start()
+
+    def announce(self) -> None:
+        """There is a job: those who sleep are woken."""
+        with self._news:
+            self.state[TICKET] += 1
+            self._news.notify_all()
+
+    def _work(self, me: int) -> None:
+        done = 0
+        while True:
+            done = self._serve(self.state, me, done)
+            with self._news:
+                self._news.wait_for(lambda done=done: self.state[TICKET] != done)  # type: ignore[misc]
