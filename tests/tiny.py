@@ -34,8 +34,10 @@ def add_tokenizer(writer: gguf.GGUFWriter, *, pre: str) -> None:
     writer.add_eos_token_id(2)
 
 
-def write_tiny_gguf(path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE) -> Path:
-    """Write the file. Same arguments, same bytes."""
+def write_tiny_gguf(
+    path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | None = TEMPLATE, type_name: str | None = None
+) -> Path:
+    """Write the file. Same arguments, same bytes. `type_name`: the type of its layers' matrices, if not F32."""
     random = np.random.default_rng(7)
     tokens = vocabulary()
     writer = gguf.GGUFWriter(str(path), arch)
@@ -52,7 +54,12 @@ def write_tiny_gguf(path: Path, *, arch: str = "llama", pre: str = "smollm", tem
         writer.add_chat_template(template)
 
     def matrix(name: str, rows: int, columns: int) -> None:
-        writer.add_tensor(name, random.normal(0, 1 / np.sqrt(columns), (rows, columns)).astype(np.float32))
+        values = random.normal(0, 1 / np.sqrt(columns), (rows, columns)).astype(np.float32)
+        if type_name is None or not name.startswith("blk."):
+            writer.add_tensor(name, values)
+        else:
+            kind = gguf.GGMLQuantizationType[type_name]
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     head_dim = WIDTH // HEADS
     matrix("token_embd.weight", len(tokens), WIDTH)
@@ -64,6 +71,9 @@ def write_tiny_gguf(path: Path, *, arch: str = "llama", pre: str = "smollm", tem
             matrix(f"blk.{layer}.attn_{part}.weight", rows, WIDTH)
             if arch == "qwen2":
                 writer.add_tensor(f"blk.{layer}.attn_{part}.bias", random.normal(0, 1, rows).astype(np.float32))
+        if arch == "qwen3":
+            for part in "qk":
+                writer.add_tensor(f"blk.{layer}.attn_{part}_norm.weight", random.uniform(0.5, 1.5, head_dim).astype(np.float32))
         matrix(f"blk.{layer}.attn_output.weight", WIDTH, HEADS * head_dim)
         matrix(f"blk.{layer}.ffn_gate.weight", HIDDEN, WIDTH)
         matrix(f"blk.{layer}.ffn_up.weight", HIDDEN, WIDTH)

@@ -17,6 +17,8 @@ from nomoat.engine.gguf import GGUFFile, Tensor
 from nomoat.engine.likelihood import Scorer
 from nomoat.errors import UsageError
 
+WITH_AVX2, WITHOUT = frozenset({"avx2", "fma", "f16c"}), frozenset({"sse2"})
+
 
 def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
     columns = 4096
@@ -25,19 +27,24 @@ def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
 
 
 @pytest.mark.parametrize(
-    ("billions", "type_name", "quality", "form"),
+    ("billions", "type_name", "quality", "flags", "form"),
     [
-        (0.5, "Q4_K", "default", "int8 rows"),
-        (3.1, "Q4_K", "default", "own4 in groups of 32"),
-        (3.1, "Q8_0", "default", "int8 rows"),
-        (0.5, "Q4_1", "small", "own4 in groups of 32"),
-        (0.5, "Q5_0", "small", "uint4 in groups of 64"),
-        (0.5, "Q4_K", "high", "int8 in groups of 64"),
+        (0.5, "Q4_K", "default", WITH_AVX2, "int8 rows"),
+        (1.5, "Q4_K", "default", WITH_AVX2, "the file's own codes"),
+        (1.5, "Q4_K", "high", WITH_AVX2, "the file's own codes"),
+        (1.5, "Q4_K", "default", WITHOUT, "int8 rows"),
+        (3.1, "Q4_K", "default", WITHOUT, "own4 in groups of 32"),
+        (3.1, "Q8_0", "default", WITH_AVX2, "int8 rows"),
+        (0.5, "Q4_1", "small", WITH_AVX2, "own4 in groups of 32"),
+        (0.5, "Q5_0", "small", WITH_AVX2, "uint4 in groups of 64"),
+        (0.5, "Q4_K", "high", WITH_AVX2, "int8 in groups of 64"),
     ],
 )
-def test_the_form_follows_from_the_files_own_bits_its_size_and_the_quality(
-    tiny_gguf: Path, billions: float, type_name: str, quality: layout.Quality, form: str
-) -> None:
+def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_cpu(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, billions: float, type_name: str, quality: layout.Quality, flags: frozenset[str],
+    form: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: flags)
     file = file_of(values=int(billions * 1e9), type_name=type_name)
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), quality)
     assert str(stored).startswith(f"layers {form}")

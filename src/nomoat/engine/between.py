@@ -51,7 +51,7 @@ class BetweenBuilder(GraphBuilder):
         return x
 
     def _between(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
-        """From a layer's attention (-1: from the embedding) to the next one's: the residual, and what its queries, keys and values are."""
+        """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
 
         def product(kind: str, parts: Sequence[Source]) -> None:

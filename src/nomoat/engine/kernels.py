@@ -1,8 +1,8 @@
 """Products with a file's own 4- and 6-bit codes: y = x W^T, computed on the codes as `tiles` has them.
 
-Inputs are rounded to 8 bits with a scale for each 32, products summed as whole numbers over a group of a tile's codes (32, 16 of Q6_K),
-and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 reads groups of 32 at half the speed (docs/log.md).
-Compiled by numba for this CPU at the first use of a type (seconds, once a machine).
+Inputs are rounded to 8 bits with a scale for each 32, products summed as whole numbers over a group of a tile's codes (32, 16 of
+Q6_K), and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 reads groups of 32 at half the
+speed (docs/log.md). Compiled by numba for this CPU at the first use, once a machine.
 
 Shapes: M texts' tokens, R rows (outputs), C columns (inputs), G groups of a row.
 """
@@ -22,7 +22,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from nomoat import config, hardware, jit
+from nomoat import config, hardware, jit, paths
 from nomoat.engine.team import JOB, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
@@ -39,7 +39,7 @@ INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)  # places of memory
 STATE, STEPS, NUM_STEPS, ROOM, SEEN, RESIDUAL, OUTPUTS, TOKENS, WIDTH, EPSILON = range(10)  # numbers of a job
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
-kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
+kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
 class _Emit:
@@ -137,7 +137,7 @@ class _Emit:
         self.builder.position_at_end(after)
 
 
-# What a group of codes is: addresses of a tile and a half of its rows, and which group -> its codes, and the scale and offset of each row.
+# What a group of codes is: a tile's address, which group, and which half of the rows -> its codes, and each row's scale and offset.
 # An offset that is a whole number of scales is no vector but that number.
 def _q4_0(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
     block = emit.add(tile, emit.times(group, TILE_BYTES["Q4_0"]))
@@ -312,18 +312,18 @@ def _long_pointer(typing: Any, address: Any) -> Any:
     return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
 
 
-@kernel()
+@kernel
 def _longs(address: Any, count: Any) -> Any:
     return numba.carray(_long_pointer(address), (count,))
 
 
-@kernel()
+@kernel
 def _floats(address: Any, count: Any) -> Any:
     return numba.carray(_pointer(address), (count,))
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
-@kernel()
+@kernel
 def _multiply(step: Any, room: Any, y: Any, tokens: Any, me: Any, threads: Any) -> None:
     columns, rows, size = step[COLUMNS], step[ROWS], step[TILE_SIZE]
     inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
@@ -340,13 +340,13 @@ def _multiply(step: Any, room: Any, y: Any, tokens: Any, me: Any, threads: Any) 
             _q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
 
 
-@kernel()
+@kernel
 def _round_one(x: Any, room: Any, m: Any, columns: Any) -> None:
     n = m * columns
     _round(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
 
 
-@kernel()
+@kernel
 def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
     x_C, weight_C, y_C = _floats(x, columns), _floats(weight, columns), _floats(y, columns)
     total = np.float32(0)
@@ -357,14 +357,14 @@ def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
         y_C[c] = x_C[c] * scale * weight_C[c]
 
 
-@kernel()
+@kernel
 def _gate(both: Any, y: Any, hidden: Any) -> None:
     gate_H, up_H, y_H = _floats(both, hidden), _floats(both + 4 * hidden, hidden), _floats(y, hidden)
     for h in range(hidden):
         y_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
 
 
-@kernel()
+@kernel
 def _add(x: Any, y: Any, columns: Any) -> None:
     """y += x."""
     x_C, y_C = _floats(x, columns), _floats(y, columns)
@@ -372,7 +372,7 @@ def _add(x: Any, y: Any, columns: Any) -> None:
         y_C[c] += x_C[c]
 
 
-@kernel()
+@kernel
 def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
     """All steps for some tokens, one thread's share.
 
@@ -417,7 +417,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             jit.meet(state, threads)
 
 
-@kernel()
+@kernel
 def _share(state: Any, me: Any) -> None:
     """A job, one thread's share."""
     job = state[JOB:]
@@ -427,7 +427,7 @@ def _share(state: Any, me: Any) -> None:
     jit.meet(job[STATE], state[THREADS])
 
 
-@kernel()
+@kernel
 def _serve(state: Any, me: Any, done: Any) -> Any:
     """See `team.Team`."""
     address = state.ctypes.data
@@ -449,6 +449,14 @@ _memory: dict[str, tuple[Any, int]] = {}
 @functools.cache
 def _team() -> Team:
     return Team(config.threads().value, _serve)
+
+
+def prepare() -> None:
+    """Compile what is not compiled yet: seconds, once a machine. Raises NotEnoughDiskError, NotWritableError."""
+    with paths.translate_disk_errors(jit.CACHE):
+        x, y = np.zeros(256, np.float32), np.zeros(TILE_ROWS, np.float32)
+        weights = np.zeros(TILE_BYTES["Q4_K"], np.uint8)
+        Program([("out", "Q4_K", TILE_ROWS, 0, -1)], weights.ctypes.data, len(x)).run(x.ctypes.data, 0, [y.ctypes.data], tokens=1)
 
 
 def _room(columns: int, results: int) -> Any:
@@ -484,7 +492,7 @@ class Program:
             if kind == "gated":
                 columns = rows // 2
         self._steps = table
-        self._sizes = int(table[:, COLUMNS].max()), int(table[:, ROWS].max())
+        self._sizes = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
 
     def run(self, seen: int, residual: int, outputs: Sequence[int], *, tokens: int, width: int = 0, epsilon: float = 0.0) -> None:
         """Change the residual [M, W] and write the outputs. All are addresses of float32 in rows; `seen` and `residual` may be 0."""

@@ -55,6 +55,11 @@ class Storage:
         return form if form.group == 0 or tensor.shape[-1] % form.group == 0 else ROWS
 
     @property
+    def has_tiles(self) -> bool:
+        """Whether nomoat's own products multiply by some of them."""
+        return TILES in self.forms.values()
+
+    @property
     def smallest_group(self) -> int:
         """0 if no matrix has groups."""
         return min((form.group for form in self.forms.values() if form.group), default=0)
@@ -137,8 +142,8 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2
-    if is_4_bit and quality != "high" and file.num_values >= footprint.TILES_FROM_WEIGHTS and tiles.can_multiply(hardware.cpu_flags()):
-        return Storage(quality, {"": TILES}, fused, "this CPU multiplies by a 4-bit file's own codes, at half the memory of int8")
+    if is_4_bit and file.num_values >= footprint.TILES_FROM_WEIGHTS and tiles.can_multiply(hardware.cpu_flags()):
+        return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"
         why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
@@ -161,7 +166,7 @@ def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int
         properties[name], reasons[name] = value, reason
 
     decide("INFERENCE_NUM_THREADS", str(threads.value), threads.reason)
-    if stored.forms[""] == TILES:
+    if stored.has_tiles:
         decide("ENABLE_CPU_PINNING", "NO", "the threads of products with a file's own codes would all be kept on one core")
     if stored.quality == "high":
         decide("INFERENCE_PRECISION_HINT", "f32", "bf16 rounds more than the bound of `high` allows")
@@ -170,7 +175,7 @@ def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int
         return Layout(properties, reasons)
     in_groups = stored.forms[""] == GROUPS
     hint = _precision()
-    if in_groups or stored.forms[""] == TILES:
+    if in_groups or stored.has_tiles:
         hint = hardware.Detected(
             "f32", "in bf16 this family breaks the bound" if in_groups else "products of a file's own codes give f32"
         )

@@ -165,8 +165,16 @@ class OpenVINOEngine:
                 self._scorer = self._make_scorer()
             return self._scorer.score(prompt, rows)
 
+    def _prepare(self) -> None:
+        """Compile nomoat's own products, if this model has any."""
+        if self.storage.has_tiles:
+            from nomoat.engine import kernels
+
+            kernels.prepare()
+
     def _make_scorer(self) -> Scorer:
         if self._weights is None or not importer.fits_exactly(self._weights):
+            self._prepare()
             return Scorer(self._folder, self.layout.scoring_properties)
         model = importer.exact_model(self._weights, adapter=self._adapter, context_tokens=self.context_tokens)
         return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
@@ -206,6 +214,7 @@ class OpenVINOEngine:
 
     def _make_model(self) -> Model:
         made: Model
+        self._prepare()
         if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:

@@ -1,8 +1,8 @@
 """Threads that work on one job together, each its share, and meet between its steps.
 
-They wait for the next job for a moment without sleeping, as the layers of a model follow one another: to wake a thread takes longer than
-a product. numba's own pools either sleep too soon or keep a core busy, and all of them promise less: that no two shares are done one
-after the other by one thread, which threads that meet need.
+They look for the next job for a moment before they sleep, since the layers of a model follow one another and to wake a thread takes
+longer than a small product. numba's own pools may give two shares to one thread, one after the other, which threads that meet between
+steps cannot do with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-TICKET, THREADS, JOB = 0, 24, 32  # places of the shared numbers: how many jobs there have been, how many threads, the job
+TICKET, THREADS, JOB = 0, 24, 32  # places of what they share: how many jobs there have been, how many threads, the job
 SHARED = 64
 
 
@@ -21,7 +21,7 @@ class Team:
     """As many threads as told, the caller's one of them."""
 
     def __init__(self, threads: int, serve: Callable[[Any, int, int], int]) -> None:
-        """`serve(state, me, done)`: compiled; does jobs after the first `done` ones, and gives their number when it has waited in vain."""
+        """`serve(state, me, done)`: compiled; does the jobs after the first `done`, and says how many there were when none came."""
         self.state = np.zeros(SHARED, np.int64)
         self.state[THREADS] = threads
         self._serve = serve

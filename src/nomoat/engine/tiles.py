@@ -60,8 +60,8 @@ def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]
 
     def of(name: str) -> npt.NDArray[Any]:
         """A field's part of these rows, whose axis of 16 is the one before the last of codes, the last of numbers: [M, B, ...]."""
-        field = blocks_TB[name]
-        return np.moveaxis(field, -2 if name == "codes" else -1, 0)[lane, tile]
+        found: npt.NDArray[Any] = np.moveaxis(blocks_TB[name], -2 if name == "codes" else -1, 0)[lane, tile]
+        return found
 
     low = of("codes")
     if type_name == "Q6_K":
@@ -147,5 +147,5 @@ def _fours(codes: Bytes) -> Bytes:
 def _nibbles(codes: Bytes) -> Bytes:
     """Two of such 64 bytes in one place, the first in the low halves: [T, B, bytes]."""
     fours = _fours(codes)
-    both = fours[..., 0::2, :] | (fours[..., 1::2, :] << 4)
-    return both.reshape(*both.shape[:2], -1)
+    both = np.bitwise_or(fours[..., 0::2, :], fours[..., 1::2, :] << 4)
+    return np.asarray(both.reshape(*both.shape[:2], -1), np.uint8)

@@ -1,0 +1,200 @@
+"""A file's own codes in tiles: the weights they are, the products with them, and whole models that compute with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from nomoat import config, footprint, hardware
+from nomoat.engine import between, importer, layout, tiles
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.likelihood import Scorer
+from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
+from tests.tiny import write_tiny_gguf
+
+needs_instructions = pytest.mark.skipif(
+    not tiles.can_multiply(hardware.cpu_flags()), reason="nomoat's own products need AVX2, FMA and F16C"
+)
+TYPES = list(tiles.BLOCKS)
+ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
+
+
+def raw_rows(type_name: str, rows: int, columns: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Any codes and small scales, scales of plausible size before them, as a file has them."""
+    chance = np.random.default_rng(seed)
+    weights, size = tiles.BLOCKS[type_name]
+    blocks = chance.integers(0, 256, (rows, columns // weights, size), dtype=np.uint8)
+    start, numbers = (208, 1) if type_name == "Q6_K" else (0, 1 if type_name == "Q4_0" else 2)
+    scales = chance.uniform(0.001, 0.01, (rows, columns // weights, numbers)).astype(np.float16)
+    blocks[..., start : start + 2 * numbers] = scales.view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+def dequantised(raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
+    return np.asarray(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[type_name]))
+
+
+def product(x_MC: npt.NDArray[np.float32], raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
+    from nomoat.engine.kernels import Program
+
+    made = tiles.tiled(raw, type_name)
+    y_MR = np.full((len(x_MC), len(raw)), np.nan, np.float32)
+    program = Program([("out", type_name, len(raw), 0, -1)], made.ctypes.data, x_MC.shape[1])
+    program.run(x_MC.ctypes.data, 0, [y_MR.ctypes.data], tokens=len(x_MC))
+    return y_MR
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+def test_tiles_hold_the_files_weights_to_the_last_bit(type_name: str) -> None:
+    raw = raw_rows(type_name, 48, 512)
+    made = tiles.tiled(raw, type_name)
+    assert made.nbytes == tiles.size(type_name, 48, 512)
+    rows = np.array([47, 0, 16, 15, 16, 31])
+    assert np.array_equal(tiles.rows_of(made, type_name, rows), dequantised(raw, type_name)[rows])
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+def test_scales_that_are_no_numbers_are_refused(type_name: str) -> None:
+    raw = raw_rows(type_name, 16, 512)
+    raw[3, 208 if type_name == "Q6_K" else 0 :][:2] = np.frombuffer(np.float16("nan").tobytes(), np.uint8)
+    with pytest.raises(ValueError, match="no numbers"):
+        tiles.tiled(raw, type_name)
+
+
+@needs_instructions
+@pytest.mark.parametrize("type_name", TYPES)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 12, 13, 300])
+def test_a_product_differs_by_the_rounding_of_its_inputs_alone(type_name: str, tokens: int) -> None:
+    raw = raw_rows(type_name, 80, 768)
+    x_MC = np.random.default_rng(1).normal(size=(tokens, 768)).astype(np.float32)
+    x_MC[0, :32] = 0  # a group without a scale
+    exact = x_MC @ dequantised(raw, type_name).T
+    error = product(x_MC, raw, type_name) - exact
+    assert np.sqrt(np.mean(error**2)) < ROUNDING * np.sqrt(np.mean(exact**2))
+
+
+@needs_instructions
+@pytest.mark.parametrize("type_name", TYPES)
+def test_inputs_that_8_bits_can_hold_give_exact_products(type_name: str) -> None:
+    raw = raw_rows(type_name, 32, 512)
+    x_MC = np.random.default_rng(2).integers(-127, 128, (5, 512)).astype(np.float32)
+    x_MC[:, ::32] = 127
+    exact = x_MC.astype(np.float64) @ dequantised(raw, type_name).T.astype(np.float64)
+    assert product(x_MC, raw, type_name) == pytest.approx(exact, rel=1e-4, abs=1e-3 * np.abs(exact).max())
+
+
+OTHER_CPU = """
+import sys
+import numpy as np
+from nomoat import hardware
+flags = hardware.cpu_flags() - {"avx512_vnni", "avx_vnni"}
+hardware.cpu_flags = lambda: flags
+from tests.engine.test_tiles import TYPES, product, raw_rows
+x = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
+np.save(sys.argv[1], np.stack([product(x, raw_rows(name, 80, 768), name) for name in TYPES]))
+"""
+
+
+@needs_instructions
+def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Path) -> None:
+    """With that home its code is compiled anew, for instructions that this CPU may have better ones for."""
+    place = tmp_path / "avx2.npy"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", OTHER_CPU, str(place)], check=True, cwd=root)
+    x_MC = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
+    ours = np.stack([product(x_MC, raw_rows(name, 80, 768), name) for name in TYPES])
+    assert np.load(place) == pytest.approx(ours, rel=1e-4, abs=1e-4)
+
+
+@needs_instructions
+def test_threads_that_sleep_are_woken_for_the_next_job() -> None:
+    import time
+
+    raw = raw_rows("Q4_K", 64, 256)
+    x_MC = np.ones((1, 256), np.float32)
+    first = product(x_MC, raw, "Q4_K")
+    for seconds in (0.0, 0.3, 0.0, 0.3):
+        time.sleep(seconds)  # longer than a thread looks for a job
+        assert np.array_equal(product(x_MC, raw, "Q4_K"), first)
+
+
+# -------------------------------------------------------------------- models
+@pytest.fixture
+def tiles_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint, "TILES_FROM_WEIGHTS", 0)
+
+
+def log_probability(model: Any, properties: dict[str, str], ids: list[int]) -> float:
+    return Scorer(model, properties).score(ids[:1], [ids[1:]])[0].log_probability
+
+
+@needs_instructions
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_any_size: None, arch: str, fused: bool) -> None:
+    """Fused: all between two layers' attention is one operation, with biases (qwen2). Apart: each product by itself."""
+    path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
+    ids = np.random.default_rng(0).integers(3, 250, 40).tolist()
+    folder = importer.import_gguf(path, fused=fused)
+    written = (folder / "openvino_model.xml").read_text(encoding="utf-8")
+    assert ("BetweenAttentions" in written) == fused
+    assert ("TiledProduct" in written) != fused
+    exact = log_probability(importer.exact_model(path), layout.EXACT_PROPERTIES, ids)
+    assert log_probability(folder, layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
+
+
+@needs_instructions
+def test_a_model_of_tiles_reads_many_texts_in_one_pass(tmp_path: Path, tiles_at_any_size: None) -> None:
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_1")
+    source = GGUFFile(path)
+    stored, chosen = importer.planned(source)
+    assert stored.has_tiles
+    assert chosen.properties["ENABLE_CPU_PINNING"] == "NO"
+    model = PagedModel(importer.import_gguf(path), chosen.properties)
+    model.allocate(8)
+    ids = np.random.default_rng(1).integers(3, 250, (2, BLOCK_TOKENS)).tolist()
+    alone = [np.array(model.run([Row(text, 0, [at], 1)])[0]) for at, text in enumerate(ids)]
+    together = model.run([Row(text, 0, [4 + at], 1) for at, text in enumerate(ids)])[0]
+    assert together == pytest.approx(np.concatenate(alone), abs=0.05)
+
+
+@needs_instructions
+def test_a_matrix_that_an_adapter_changes_or_that_does_not_fit_is_int8(tmp_path: Path, tiles_at_any_size: None) -> None:
+    source = GGUFFile(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0"))
+    stored, _ = importer.planned(source)
+    tensor = source.tensor("blk.0.ffn_up.weight")
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=False) == layout.TILES
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.ROWS
+    assert stored.form("lm_head", source.tensor("token_embd.weight"), changed=False) == layout.ROWS  # float32, and 264 rows
+
+
+def test_a_cpu_without_the_instructions_gets_another_form(
+    tmp_path: Path, tiles_at_any_size: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
+    stored, _ = importer.planned(GGUFFile(path))
+    assert not stored.has_tiles
+    assert "BetweenAttentions" not in (importer.import_gguf(path) / "openvino_model.xml").read_text(encoding="utf-8")
+
+
+def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, tiles_at_any_size: None) -> None:
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
+    source = GGUFFile(path)
+    stored, _ = importer.planned(source)
+    from dataclasses import replace
+
+    from nomoat.engine import arch
+
+    sizes = importer.read_sizes(source)
+    usual = between.BetweenBuilder(source, arch.find("llama"), sizes, stored)
+    assert usual.can_build() == stored.has_tiles
+    assert not between.BetweenBuilder(source, replace(arch.find("llama"), post_norms=True), sizes, stored).can_build()
+    assert config.threads().value > 0
