@@ -20,6 +20,7 @@ LAYERS = {
             "hardware",
             "config",
             "footprint",
+            "jit",
             "hub_folder",
             "textfiles",
             "tasks",

@@ -58,7 +58,7 @@ def test_gemma_gets_a_scale_for_every_64_inputs(tiny_gguf: Path) -> None:
 
 
 def test_a_4_bit_file_of_3_billion_weights_is_not_doubled(tiny_gguf: Path) -> None:
-    values = 3_200_000_000
+    values = 3 * 2**30
     file = file_of(values=values, type_name="Q4_K")
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "default")
     assert stored.bytes_of(file) < 1.2 * values * 144 / 256

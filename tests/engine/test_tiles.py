@@ -42,7 +42,7 @@ def dequantised(raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.fl
 
 
 def product(x_MC: npt.NDArray[np.float32], raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
-    from nomoat.engine.kernels import Program
+    from nomoat.engine.program import Program
 
     made = tiles.tiled(raw, type_name)
     y_MR = np.full((len(x_MC), len(raw)), np.nan, np.float32)

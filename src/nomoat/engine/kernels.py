@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from nomoat import config, hardware, jit, paths
-from nomoat.engine.team import JOB, THREADS, TICKET, Team
+from nomoat import hardware, jit
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 TOKENS_AT_ONCE = (12, 8, 4, 2, 1, 0)  # whose sums stay in registers while a tile is read; the next larger for other numbers
@@ -32,14 +28,6 @@ FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
 LOW_HALVES, BITS_4_AND_5 = 0x0F0F0F0F, 0x30303030
-KINDS = ("add", "norm", "gated", "out")
-ADD, NORM, GATED, OUT = range(len(KINDS))
-KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
-INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)  # places of memory
-STATE, STEPS, NUM_STEPS, ROOM, SEEN, RESIDUAL, OUTPUTS, TOKENS, WIDTH, EPSILON = range(10)  # numbers of a job
-SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
-TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
-kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
 class _Emit:
@@ -269,11 +257,11 @@ def _tile(kind: str) -> Any:
     return tile
 
 
-_q4_0_tile, _q4_1_tile, _q4_k_tile, _q6_k_tile = _tile("Q4_0"), _tile("Q4_1"), _tile("Q4_K"), _tile("Q6_K")
+q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile = _tile("Q4_0"), _tile("Q4_1"), _tile("Q4_K"), _tile("Q6_K")
 
 
 @jit.in_llvm
-def _round(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sums: Any, groups: Any) -> Any:
+def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sums: Any, groups: Any) -> Any:
     """A token's inputs in 8 bits; of each 32 their scale, and the sum of the rounded ones times it; of each 16 the sum."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -298,212 +286,3 @@ def _round(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sum
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 6), generate
-
-
-@jit.in_llvm
-def _pointer(typing: Any, address: Any) -> Any:
-    kind = types.CPointer(types.float32)
-    return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
-
-
-@jit.in_llvm
-def _long_pointer(typing: Any, address: Any) -> Any:
-    kind = types.CPointer(types.int64)
-    return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
-
-
-@kernel
-def _longs(address: Any, count: Any) -> Any:
-    return numba.carray(_long_pointer(address), (count,))
-
-
-@kernel
-def _floats(address: Any, count: Any) -> Any:
-    return numba.carray(_pointer(address), (count,))
-
-
-# Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
-@kernel
-def _multiply(step: Any, room: Any, y: Any, tokens: Any, me: Any, threads: Any) -> None:
-    columns, rows, size = step[COLUMNS], step[ROWS], step[TILE_SIZE]
-    inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
-    count = rows // TILE_ROWS
-    for t in range(count * me // threads, count * (me + 1) // threads):
-        tile, here = step[TILES] + t * size, y + t * 4 * TILE_ROWS
-        if step[TYPE] == 0:
-            _q4_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-        elif step[TYPE] == 1:
-            _q4_1_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-        elif step[TYPE] == 2:
-            _q4_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-        else:
-            _q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-
-
-@kernel
-def _round_one(x: Any, room: Any, m: Any, columns: Any) -> None:
-    n = m * columns
-    _round(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
-
-
-@kernel
-def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
-    x_C, weight_C, y_C = _floats(x, columns), _floats(weight, columns), _floats(y, columns)
-    total = np.float32(0)
-    for c in range(columns):
-        total += x_C[c] * x_C[c]
-    scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
-    for c in range(columns):
-        y_C[c] = x_C[c] * scale * weight_C[c]
-
-
-@kernel
-def _gate(both: Any, y: Any, hidden: Any) -> None:
-    gate_H, up_H, y_H = _floats(both, hidden), _floats(both + 4 * hidden, hidden), _floats(y, hidden)
-    for h in range(hidden):
-        y_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
-
-
-@kernel
-def _add(x: Any, y: Any, columns: Any) -> None:
-    """y += x."""
-    x_C, y_C = _floats(x, columns), _floats(y, columns)
-    for c in range(columns):
-        y_C[c] += x_C[c]
-
-
-@kernel
-def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
-    """All steps for some tokens, one thread's share.
-
-    Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
-    """
-    state, room, outputs, width = job[STATE], _longs(job[ROOM], GATE + 1), _longs(job[OUTPUTS], len(steps)), job[WIDTH]
-    epsilon = jit.as_float(np.uint32(job[EPSILON]))
-    residual = job[RESIDUAL] + 4 * first * width
-    columns = steps[0, COLUMNS]
-    if job[SEEN]:
-        for m in range(me, tokens, threads):
-            _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns)
-        jit.meet(state, threads)
-    at = 0
-    for number in range(len(steps)):
-        step = steps[number]
-        rows = step[ROWS]
-        if step[KIND] == NORM:
-            for m in range(me, tokens, threads):
-                y = room[RESULT] + 4 * m * width
-                _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
-                _round_one(y, room, m, width)
-            jit.meet(state, threads)
-            continue
-        y = room[RESULT]
-        if step[KIND] == OUT:
-            y = outputs[at] + 4 * first * rows
-            at += 1
-        _multiply(step, room, y, tokens, me, threads)
-        jit.meet(state, threads)
-        for m in range(me, tokens, threads):
-            here = y + 4 * m * rows
-            if step[VECTOR]:
-                _add(step[VECTOR], here, rows)
-            if step[KIND] == ADD:
-                _add(here, residual + 4 * m * width, width)
-            elif step[KIND] == GATED:
-                gated = room[GATE] + 2 * m * rows
-                _gate(here, gated, rows // 2)
-                _round_one(gated, room, m, rows // 2)
-        if step[KIND] == GATED:
-            jit.meet(state, threads)
-
-
-@kernel
-def _share(state: Any, me: Any) -> None:
-    """A job, one thread's share."""
-    job = state[JOB:]
-    steps = _longs(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
-    for first in range(0, job[TOKENS], TOKENS_A_PART):
-        _part(steps, job, first, min(TOKENS_A_PART, job[TOKENS] - first), state[THREADS], me)
-    jit.meet(job[STATE], state[THREADS])
-
-
-@kernel
-def _serve(state: Any, me: Any, done: Any) -> Any:
-    """See `team.Team`."""
-    address = state.ctypes.data
-    spins = 0
-    while spins < SPINS:
-        if jit.load_atomic(address + 8 * TICKET) == done:
-            spins = jit.wait_a_moment(spins)
-        else:
-            done += 1
-            _share(state, me)
-            spins = 0
-    return done
-
-
-_one_at_a_time = threading.Lock()  # there is one team, and one memory
-_memory: dict[str, tuple[Any, int]] = {}
-
-
-@functools.cache
-def _team() -> Team:
-    return Team(config.threads().value, _serve)
-
-
-def prepare() -> None:
-    """Compile what is not compiled yet: seconds, once a machine. Raises NotEnoughDiskError, NotWritableError."""
-    with paths.translate_disk_errors(jit.CACHE):
-        x, y = np.zeros(256, np.float32), np.zeros(TILE_ROWS, np.float32)
-        weights = np.zeros(TILE_BYTES["Q4_K"], np.uint8)
-        Program([("out", "Q4_K", TILE_ROWS, 0, -1)], weights.ctypes.data, len(x)).run(x.ctypes.data, 0, [y.ctypes.data], tokens=1)
-
-
-def _room(columns: int, results: int) -> Any:
-    """Addresses of memory for a part of a prompt, kept for the next call; a few tokens more may be read, if not used."""
-    tokens = TOKENS_A_PART + TOKENS_AT_ONCE[0]
-    sizes = (columns, columns // 8, columns // 8, columns // 4, 4 * results, 2 * results)
-    found = []
-    for name, size in zip(("inputs", "scales", "totals", "sums", "result", "gate"), sizes, strict=True):
-        if name not in _memory or len(_memory[name][0]) < tokens * size:
-            made = np.zeros(tokens * size, np.uint8)
-            _memory[name] = made, made.ctypes.data
-        found.append(_memory[name][1])
-    return np.array(found, np.int64)
-
-
-class Program:
-    """Steps from some inputs to some outputs; see `product.BetweenAttentions` for what they are."""
-
-    def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int) -> None:
-        """`address`: where the weights lie. `columns`: of the first input, be it what attention gave or the residual."""
-        table = np.zeros((len(steps), VECTOR + 1), np.int64)
-        for number, (kind, type_name, rows, place, vector) in enumerate(steps):
-            table[number, KIND] = KINDS.index(kind)
-            table[number, VECTOR] = 0 if vector < 0 else address + vector
-            table[number, ROWS] = rows
-            if kind == "norm":
-                columns = rows
-                continue
-            table[number, TYPE] = tuple(BLOCKS).index(type_name)
-            table[number, TILES] = address + place
-            table[number, TILE_SIZE] = columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
-            table[number, COLUMNS] = columns
-            if kind == "gated":
-                columns = rows // 2
-        self._steps = table
-        self._sizes = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
-
-    def run(self, seen: int, residual: int, outputs: Sequence[int], *, tokens: int, width: int = 0, epsilon: float = 0.0) -> None:
-        """Change the residual [M, W] and write the outputs. All are addresses of float32 in rows; `seen` and `residual` may be 0."""
-        team = _team()
-        places = np.array([*outputs, *[0] * (len(self._steps) - len(outputs))], np.int64)
-        with _one_at_a_time:
-            room = _room(*self._sizes)
-            team.state[JOB:] = 0
-            team.state[JOB : JOB + EPSILON + 1] = (
-                team.state.ctypes.data, self._steps.ctypes.data, len(self._steps), room.ctypes.data, seen, residual,
-                places.ctypes.data, tokens, width, int(np.float32(epsilon).view(np.uint32)),
-            )  # fmt: skip
-            team.announce()
-            _share(team.state, 0)

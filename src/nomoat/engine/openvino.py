@@ -168,9 +168,9 @@ class OpenVINOEngine:
     def _prepare(self) -> None:
         """Compile nomoat's own products, if this model has any."""
         if self.storage.has_tiles:
-            from nomoat.engine import kernels
+            from nomoat.engine import program
 
-            kernels.prepare()
+            program.prepare()
 
     def _make_scorer(self) -> Scorer:
         if self._weights is None or not importer.fits_exactly(self._weights):

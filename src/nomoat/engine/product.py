@@ -1,4 +1,4 @@
-"""nomoat's own operations in OpenVINO's graphs, for weights that stay the codes of their file: `kernels` computes them.
+"""nomoat's own operations in OpenVINO's graphs, for weights that stay the codes of their file: `program` computes them.
 
 A model that has them is read by `compiled.core()`, which knows them. OpenVINO asks such an operation for its output's shape in each
 pass, which takes as long as 60 microseconds of Python: so all that lies between two layers' attention is one operation.
@@ -168,7 +168,7 @@ def _outputs(steps: str) -> list[int]:
 
 @functools.lru_cache(MOST_PROGRAMS)
 def _program(steps: str, address: int, columns: int) -> Any:
-    from nomoat.engine.kernels import Program
+    from nomoat.engine.program import Program
 
     return Program(_parsed(steps), address, columns)
 
