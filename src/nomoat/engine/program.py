@@ -25,7 +25,8 @@ KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
 KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
 INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)  # places of memory
-STATE, STEPS, NUM_STEPS, ROOM, SEEN, RESIDUAL, OUTPUTS, TOKENS, WIDTH, EPSILON = range(10)  # numbers of a job
+STATE, STEPS, NUM_STEPS, ROOM, SEEN, RESIDUAL, OUTPUTS, TOKENS, WIDTH, EPSILON, TAKEN = range(11)  # numbers of a job
+PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
 kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
@@ -55,20 +56,30 @@ def _floats(address: Any, count: Any) -> Any:
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
 @kernel
-def _multiply(step: Any, room: Any, y: Any, tokens: Any, me: Any, threads: Any) -> None:
-    columns, rows, size = step[COLUMNS], step[ROWS], step[TILE_SIZE]
+def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
+    columns, rows = step[COLUMNS], step[ROWS]
     inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
-    count = rows // TILE_ROWS
-    for t in range(count * me // threads, count * (me + 1) // threads):
-        tile, here = step[TILES] + t * size, y + t * 4 * TILE_ROWS
-        if step[TYPE] == 0:
-            q4_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-        elif step[TYPE] == 1:
-            q4_1_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-        elif step[TYPE] == 2:
-            q4_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-        else:
-            q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    tile, here = step[TILES] + t * step[TILE_SIZE], y + t * 4 * TILE_ROWS
+    if step[TYPE] == 0:
+        q4_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    elif step[TYPE] == 1:
+        q4_1_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    elif step[TYPE] == 2:
+        q4_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    else:
+        q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+
+
+@kernel
+def _multiply(step: Any, room: Any, y: Any, tokens: Any, taken: Any, threads: Any) -> None:
+    """`taken`: the address of how many tiles have been taken by any thread, which takes a few more until none is left."""
+    count = step[ROWS] // TILE_ROWS
+    piece = max(1, count // (PIECES * threads))
+    start = jit.add_atomic(taken, piece)
+    while start < count:
+        for t in range(start, min(start + piece, count)):
+            _multiply_tile(step, room, y, tokens, t)
+        start = jit.add_atomic(taken, piece)
 
 
 @kernel
@@ -110,6 +121,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
     state, room, outputs, width = job[STATE], _longs(job[ROOM], GATE + 1), _longs(job[OUTPUTS], len(steps)), job[WIDTH]
+    taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[RESIDUAL] + 4 * first * width
     columns = steps[0, COLUMNS]
@@ -132,7 +144,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
         if step[KIND] == OUT:
             y = outputs[at] + 4 * first * rows
             at += 1
-        _multiply(step, room, y, tokens, me, threads)
+        _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
         for m in range(me, tokens, threads):
             here = y + 4 * m * rows
@@ -229,12 +241,13 @@ class Program:
         """Change the residual [M, W] and write the outputs. All are addresses of float32 in rows; `seen` and `residual` may be 0."""
         team = _team()
         places = np.array([*outputs, *[0] * (len(self._steps) - len(outputs))], np.int64)
+        taken = np.zeros(len(self._steps) * -(-tokens // TOKENS_A_PART), np.int64)
         with _one_at_a_time:
             room = _room(*self._sizes)
             team.state[JOB:] = 0
-            team.state[JOB : JOB + EPSILON + 1] = (
+            team.state[JOB : JOB + TAKEN + 1] = (
                 team.state.ctypes.data, self._steps.ctypes.data, len(self._steps), room.ctypes.data, seen, residual,
-                places.ctypes.data, tokens, width, int(np.float32(epsilon).view(np.uint32)),
+                places.ctypes.data, tokens, width, int(np.float32(epsilon).view(np.uint32)), taken.ctypes.data,
             )  # fmt: skip
             team.announce()
             _share(team.state, 0)
