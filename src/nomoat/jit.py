@@ -76,6 +76,12 @@ def load_atomic(typing: Any, address: Any) -> Any:
     return types.int64(types.intp), generate
 
 
+@inline
+def add_here(numbers: Any, place: Any, value: Any) -> None:
+    """The same for one of an array."""
+    add_atomic(numbers.ctypes.data + 8 * place, value)
+
+
 @in_llvm
 def pause(typing: Any) -> Any:
     """Let the other thread of this core work for a moment."""

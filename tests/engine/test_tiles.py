@@ -45,10 +45,9 @@ def product(x_MC: npt.NDArray[np.float32], raw: npt.NDArray[np.uint8], type_name
     from nomoat.engine.program import Program
 
     made = tiles.tiled(raw, type_name)
-    y_MR = np.full((len(x_MC), len(raw)), np.nan, np.float32)
-    program = Program([("out", type_name, len(raw), 0, -1)], made.ctypes.data, x_MC.shape[1])
-    program.run(x_MC.ctypes.data, 0, [y_MR.ctypes.data], tokens=len(x_MC))
-    return y_MR
+    y_1MR = np.full((1, len(x_MC), len(raw)), np.nan, np.float32)
+    Program([("out", type_name, len(raw), 0, -1)], made.ctypes.data, x_MC.shape[1]).run(x_MC[None], None, None, [y_1MR])
+    return y_1MR[0]
 
 
 @pytest.mark.parametrize("type_name", TYPES)

@@ -20,7 +20,6 @@ import openvino as ov
 from nomoat.engine import tiles
 
 CACHE_LINE = 64
-MOST_PROGRAMS = 1024  # one a layer of each model in use
 
 
 class _Own(ov.Op):  # type: ignore[misc]
@@ -31,6 +30,7 @@ class _Own(ov.Op):  # type: ignore[misc]
     def __init__(self, inputs: Sequence[Any] | None = None, **attributes: Any) -> None:
         super().__init__(self)
         self._attributes = attributes or dict(self.defaults)
+        self._program: Any = None  # made at the first pass, for this place of a compiled model
         if inputs is not None:
             self.set_arguments([value if isinstance(value, ov.Output) else value.output(0) for value in inputs])
             self.constructor_validate_and_infer_types()
@@ -65,10 +65,11 @@ class TiledProduct(_Own):
 
     def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
         x, y = inputs[0].data, outputs[0].data
+        if self._program is None:
+            step = ["out", self._attributes["type_name"], self._attributes["rows"], 0, -1]
+            self._program = _program([step], inputs[1], x.shape[-1])
         if y.size:
-            columns = x.shape[-1]
-            step = json.dumps([["out", self._attributes["type_name"], self._attributes["rows"], 0, -1]])
-            _program(step, _address(inputs[1]), columns).run(x.ctypes.data, 0, [y.ctypes.data], tokens=x.size // columns)
+            self._program.run(x, None, None, [y])
         return True
 
 
@@ -111,17 +112,14 @@ class BetweenAttentions(_Own):
             self._set_shape(at, residual, rows)
 
     def evaluate(self, outputs: Sequence[Any], inputs: Sequence[Any]) -> bool:
-        *first, before = (tensor.data for tensor in inputs[:-1])
-        residual = outputs[0].data
-        residual[:] = before
-        width = residual.shape[-1]
-        columns = first[0].shape[-1] if first else width
-        if residual.size:
-            program = _program(self._attributes["steps"], _address(inputs[-1]), columns)
-            program.run(
-                first[0].ctypes.data if first else 0, residual.ctypes.data, [_address(output) for output in outputs[1:]],
-                tokens=residual.size // width, width=width, epsilon=self._attributes["epsilon"],
-            )  # fmt: skip
+        before, after = inputs[-2].data, outputs[0].data
+        seen = None if self._attributes["first"] else inputs[0].data
+        if self._program is None:
+            steps, width = _parsed(self._attributes["steps"]), after.shape[-1]
+            columns = width if seen is None else seen.shape[-1]
+            self._program = _program(steps, inputs[-1], columns, width=width, epsilon=self._attributes["epsilon"])
+        if after.size:
+            self._program.run(seen, before, after, [output.data for output in outputs[1:]])
         return True
 
 
@@ -166,12 +164,8 @@ def _outputs(steps: str) -> list[int]:
     return [rows for kind, _, rows, *_ in _parsed(steps) if kind == "out"]
 
 
-@functools.lru_cache(MOST_PROGRAMS)
-def _program(steps: str, address: int, columns: int) -> Any:
+def _program(steps: Sequence[Sequence[Any]], weights: Any, columns: int, **residual: Any) -> Any:
+    """The weights stay where they are: OpenVINO keeps them for as long as the compiled model lives."""
     from nomoat.engine.program import Program
 
-    return Program(_parsed(steps), address, columns)
-
-
-def _address(tensor: Any) -> int:
-    return int(tensor.data.ctypes.data)
+    return Program(steps, int(weights.data.ctypes.data), columns, **residual)

@@ -18,14 +18,15 @@ from numba import types
 
 from nomoat import config, jit, paths
 from nomoat.engine.kernels import ROUNDED, TOKENS_AT_ONCE, q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile, round_inputs
-from nomoat.engine.team import JOB, THREADS, TICKET, Team
+from nomoat.engine.team import JOB, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
 KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
 INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)  # places of memory
-STATE, STEPS, NUM_STEPS, ROOM, SEEN, RESIDUAL, OUTPUTS, TOKENS, WIDTH, EPSILON, TAKEN = range(11)  # numbers of a job
+# numbers of a job
+STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
@@ -107,6 +108,13 @@ def _gate(both: Any, y: Any, hidden: Any) -> None:
 
 
 @kernel
+def _copy(x: Any, y: Any, columns: Any) -> None:
+    x_C, y_C = _floats(x, columns), _floats(y, columns)
+    for c in range(columns):
+        y_C[c] = x_C[c]
+
+
+@kernel
 def _add(x: Any, y: Any, columns: Any) -> None:
     """y += x."""
     x_C, y_C = _floats(x, columns), _floats(y, columns)
@@ -120,11 +128,13 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
-    state, room, outputs, width = job[STATE], _longs(job[ROOM], GATE + 1), _longs(job[OUTPUTS], len(steps)), job[WIDTH]
+    state, room, outputs, width = job[STATE], _longs(job[ROOM], GATE + 1), job[OUTPUTS:], job[WIDTH]
     taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
-    residual = job[RESIDUAL] + 4 * first * width
+    residual = job[AFTER] + 4 * first * width
     columns = steps[0, COLUMNS]
+    for m in range(me, tokens, threads):
+        _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
     if job[SEEN]:
         for m in range(me, tokens, threads):
             _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns)
@@ -172,7 +182,7 @@ def _share(state: Any, me: Any) -> None:
 
 @kernel
 def _serve(state: Any, me: Any, done: Any) -> Any:
-    """See `team.Team`."""
+    """Do jobs after the first `done`; how many there were when no other came for a moment. See `team.Team`."""
     address = state.ctypes.data
     spins = 0
     while spins < SPINS:
@@ -185,8 +195,32 @@ def _serve(state: Any, me: Any, done: Any) -> Any:
     return done
 
 
+@kernel
+def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any, second: Any, third: Any) -> Any:
+    """Announce a job and do one's share of it. 1, and nothing done, if somebody has to be woken first: then call `_share`."""
+    rows = after if after.size else first
+    tokens = rows.shape[0] * rows.shape[1]
+    for number in range(TOKENS):
+        state[JOB + number] = job[number]
+    state[JOB + TOKENS] = tokens
+    state[JOB + SEEN] = seen.ctypes.data if seen.size else 0
+    state[JOB + BEFORE] = before.ctypes.data
+    state[JOB + AFTER] = after.ctypes.data
+    state[JOB + OUTPUTS] = first.ctypes.data
+    state[JOB + OUTPUTS + 1] = second.ctypes.data
+    state[JOB + OUTPUTS + 2] = third.ctypes.data
+    taken = _longs(job[TAKEN], job[NUM_STEPS] * (-(-tokens // TOKENS_A_PART)))
+    taken[:] = 0
+    jit.add_atomic(state.ctypes.data + 8 * TICKET, 1)
+    if jit.load_atomic(state.ctypes.data + 8 * SLEEPING):
+        return 1
+    _share(state, 0)
+    return 0
+
+
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
-_memory: dict[str, tuple[Any, int]] = {}
+NOTHING = np.zeros((0, 0, 0), np.float32)
+NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 
 
 @functools.cache
@@ -197,29 +231,34 @@ def _team() -> Team:
 def prepare() -> None:
     """Compile what is not compiled yet: seconds, once a machine. Raises NotEnoughDiskError, NotWritableError."""
     with paths.translate_disk_errors(jit.CACHE):
-        x, y = np.zeros(256, np.float32), np.zeros(TILE_ROWS, np.float32)
+        x, y = np.zeros((1, 1, 256), np.float32), np.zeros((1, 1, TILE_ROWS), np.float32)
         weights = np.zeros(TILE_BYTES["Q4_K"], np.uint8)
-        Program([("out", "Q4_K", TILE_ROWS, 0, -1)], weights.ctypes.data, len(x)).run(x.ctypes.data, 0, [y.ctypes.data], tokens=1)
+        Program([("out", "Q4_K", TILE_ROWS, 0, -1)], weights.ctypes.data, 256).run(x, None, None, [y])
 
 
-def _room(columns: int, results: int) -> Any:
-    """Addresses of memory for a part of a prompt, kept for the next call; a few tokens more may be read, if not used."""
-    tokens = TOKENS_A_PART + TOKENS_AT_ONCE[0]
-    sizes = (columns, columns // 8, columns // 8, columns // 4, 4 * results, 2 * results)
-    found = []
-    for name, size in zip(("inputs", "scales", "totals", "sums", "result", "gate"), sizes, strict=True):
-        if name not in _memory or len(_memory[name][0]) < tokens * size:
-            made = np.zeros(tokens * size, np.uint8)
-            _memory[name] = made, made.ctypes.data
-        found.append(_memory[name][1])
-    return np.array(found, np.int64)
+class _Memory:
+    """Memory that is kept for the next job of any program."""
+
+    def __init__(self) -> None:
+        self.moves = 1  # how often a place has changed, and before
+        self._arrays: dict[str, Any] = {}
+
+    def place(self, name: str, size: int) -> int:
+        """The address of so many bytes."""
+        if name not in self._arrays or len(self._arrays[name]) < size:
+            self._arrays[name] = np.zeros(size, np.uint8)
+            self.moves += 1
+        return int(self._arrays[name].ctypes.data)
+
+
+_memory = _Memory()
 
 
 class Program:
     """Steps from some inputs to some outputs; see `product.BetweenAttentions` for what they are."""
 
-    def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int) -> None:
-        """`address`: where the weights lie. `columns`: of the first input, be it what attention gave or the residual."""
+    def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0) -> None:
+        """`address`: where the weights lie. `columns`: of the first input. `width`: of the residual, if there is one."""
         table = np.zeros((len(steps), VECTOR + 1), np.int64)
         for number, (kind, type_name, rows, place, vector) in enumerate(steps):
             table[number, KIND] = KINDS.index(kind)
@@ -234,20 +273,42 @@ class Program:
             table[number, COLUMNS] = columns
             if kind == "gated":
                 columns = rows // 2
-        self._steps = table
-        self._sizes = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
+        self._steps, self._width, self._epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
+        widest, most = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
+        self._sizes = {
+            "inputs": widest,
+            "scales": widest // 8,
+            "totals": widest // 8,
+            "sums": widest // 4,
+            "result": 4 * most,
+            "gate": 2 * most,
+        }
+        self._room = np.zeros(len(self._sizes), np.int64)
+        self._job = np.zeros(TOKENS, np.int64)
+        self._moves, self._parts = 0, 0
 
-    def run(self, seen: int, residual: int, outputs: Sequence[int], *, tokens: int, width: int = 0, epsilon: float = 0.0) -> None:
-        """Change the residual [M, W] and write the outputs. All are addresses of float32 in rows; `seen` and `residual` may be 0."""
+    def _prepare(self, parts: int) -> None:
+        """Have memory for so many parts of a prompt. It is shared, and may have moved for another program since."""
+        tokens = TOKENS_A_PART + TOKENS_AT_ONCE[0]  # a few more may be read, if not used
+        self._room[:] = [_memory.place(name, tokens * size) for name, size in self._sizes.items()]
+        taken = _memory.place("taken", 8 * len(self._steps) * parts)
+        state = _team().state.ctypes.data
+        self._job[:] = state, self._steps.ctypes.data, len(self._steps), self._room.ctypes.data, taken, self._width, self._epsilon
+        self._moves, self._parts = _memory.moves, parts
+
+    def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:
+        """Write the residual after all steps, which it is before them, and the outputs. All are float32 [., ., columns], or None.
+
+        Little of Python is used here: each layer's weights have driven it out of the CPU's caches.
+        """
         team = _team()
-        places = np.array([*outputs, *[0] * (len(self._steps) - len(outputs))], np.int64)
-        taken = np.zeros(len(self._steps) * -(-tokens // TOKENS_A_PART), np.int64)
+        rows = outputs[0] if after is None else after
+        parts = -(-rows.shape[0] * rows.shape[1] // TOKENS_A_PART)
+        places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
+        places += [NOTHING] * (NUM_ARRAYS - len(places))
         with _one_at_a_time:
-            room = _room(*self._sizes)
-            team.state[JOB:] = 0
-            team.state[JOB : JOB + TAKEN + 1] = (
-                team.state.ctypes.data, self._steps.ctypes.data, len(self._steps), room.ctypes.data, seen, residual,
-                places.ctypes.data, tokens, width, int(np.float32(epsilon).view(np.uint32)), taken.ctypes.data,
-            )  # fmt: skip
-            team.announce()
-            _share(team.state, 0)
+            if self._moves != _memory.moves or self._parts < parts:
+                self._prepare(parts)
+            if _start(team.state, self._job, *places):
+                team.wake()
+                _share(team.state, 0)

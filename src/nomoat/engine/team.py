@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-TICKET, THREADS, JOB = 0, 24, 32  # places of what they share: how many jobs there have been, how many threads, the job
+from nomoat import jit
+
+TICKET, THREADS, SLEEPING, JOB = (
+    0,
+    24,
+    25,
+    32,
+)  # places of what they share: the number of jobs so far, of threads, of those asleep; the job
 SHARED = 64
 
 
@@ -29,15 +36,16 @@ class Team:
         for me in range(1, threads):
             threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}").start()
 
-    def announce(self) -> None:
-        """There is a job: those who sleep are woken."""
+    def wake(self) -> None:
+        """There is a job, and somebody sleeps."""
         with self._news:
-            self.state[TICKET] += 1
             self._news.notify_all()
 
     def _work(self, me: int) -> None:
         done = 0
         while True:
             done = self._serve(self.state, me, done)
-            with self._news:
+            with self._news:  # whoever announces a job counts it first and looks for sleepers then: one of both is seen
+                jit.add_here(self.state, SLEEPING, 1)
                 self._news.wait_for(lambda done=done: self.state[TICKET] != done)  # type: ignore[misc]
+                jit.add_here(self.state, SLEEPING, -1)
