@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nomoat import config, footprint, hardware
+from nomoat import footprint, hardware
+from nomoat.engine import arch as architectures
 from nomoat.engine import between, importer, layout, tiles
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
+from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
+from nomoat.records import Request
+from tests.engine.test_adapters import ALL, write_adapter
 from tests.tiny import write_tiny_gguf
 
 needs_instructions = pytest.mark.skipif(
@@ -105,8 +112,8 @@ np.save(sys.argv[1], np.stack([product(x, raw_rows(name, 80, 768), name) for nam
 def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Path) -> None:
     """With that home its code is compiled anew, for instructions that this CPU may have better ones for."""
     place = tmp_path / "avx2.npy"
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", OTHER_CPU, str(place)], check=True, cwd=root)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", OTHER_CPU, str(place)], check=True, env=environment)
     x_MC = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
     ours = np.stack([product(x_MC, raw_rows(name, 80, 768), name) for name in TYPES])
     assert np.load(place) == pytest.approx(ours, rel=1e-4, abs=1e-4)
@@ -114,8 +121,6 @@ def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Pat
 
 @needs_instructions
 def test_threads_that_sleep_are_woken_for_the_next_job() -> None:
-    import time
-
     raw = raw_rows("Q4_K", 64, 256)
     x_MC = np.ones((1, 256), np.float32)
     first = product(x_MC, raw, "Q4_K")
@@ -174,6 +179,19 @@ def test_a_matrix_that_an_adapter_changes_or_that_does_not_fit_is_int8(tmp_path:
     assert stored.form("lm_head", source.tensor("token_embd.weight"), changed=False) == layout.ROWS  # float32, and 264 rows
 
 
+@needs_instructions
+def test_adapters_change_a_model_of_tiles_baked_or_beside(tmp_path: Path, tiles_at_any_size: None) -> None:
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
+    adapter = write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL)
+    ids = np.random.default_rng(3).integers(3, 250, 30).tolist()
+    exact = log_probability(importer.exact_model(path, adapter=adapter), layout.EXACT_PROPERTIES, ids)
+    assert log_probability(importer.import_gguf(path, adapter=adapter), layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
+    engine = OpenVINOEngine(importer.import_gguf(path, fused=False), beside=[adapter])
+    tuned = engine.adapted(0).prompt_likelihoods(Request(prompt_ids=tuple(ids)))  # type: ignore[attr-defined]
+    assert sum(one.log_probability for one in tuned[1:]) == pytest.approx(exact, rel=0.01)
+    engine.close()
+
+
 def test_a_cpu_without_the_instructions_gets_another_form(
     tmp_path: Path, tiles_at_any_size: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,12 +206,7 @@ def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, ti
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     source = GGUFFile(path)
     stored, _ = importer.planned(source)
-    from dataclasses import replace
-
-    from nomoat.engine import arch
-
     sizes = importer.read_sizes(source)
-    usual = between.BetweenBuilder(source, arch.find("llama"), sizes, stored)
+    usual = between.BetweenBuilder(source, architectures.find("llama"), sizes, stored)
     assert usual.can_build() == stored.has_tiles
-    assert not between.BetweenBuilder(source, replace(arch.find("llama"), post_norms=True), sizes, stored).can_build()
-    assert config.threads().value > 0
+    assert not between.BetweenBuilder(source, replace(architectures.find("llama"), post_norms=True), sizes, stored).can_build()

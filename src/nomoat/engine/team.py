@@ -15,12 +15,8 @@ import numpy as np
 
 from nomoat import jit
 
-TICKET, THREADS, SLEEPING, JOB = (
-    0,
-    24,
-    25,
-    32,
-)  # places of what they share: the number of jobs so far, of threads, of those asleep; the job
+# places of what they share: the number of jobs so far, of threads, of those asleep; the job itself
+TICKET, THREADS, SLEEPING, JOB = 0, 24, 25, 32
 SHARED = 64
 
 
