@@ -7,8 +7,11 @@ steps cannot do with.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ class Team:
             self._news.notify_all()
 
     def _work(self, me: int) -> None:
+        _leave_the_core_of_the_caller()
         done = 0
         while True:
             done = self._serve(self.state, me, done)
@@ -45,3 +49,10 @@ class Team:
                 jit.add_here(self.state, SLEEPING, 1)
                 self._news.wait_for(lambda done=done: self.state[TICKET] != done)  # type: ignore[misc]
                 jit.add_here(self.state, SLEEPING, -1)
+
+
+def _leave_the_core_of_the_caller() -> None:
+    """Run on any core that some thread of this process may use: OpenVINO may have kept the caller on one, which a thread inherits."""
+    with suppress(AttributeError, OSError):  # Linux alone has this
+        threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+        os.sched_setaffinity(0, set().union(*map(os.sched_getaffinity, threads)))
