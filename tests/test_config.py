@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,18 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NOMOAT_THREADS", "")
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", "")
     assert (config.threads(), config.context_tokens()) == (hardware.threads(), None)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no thread on a core")
+def test_a_thread_that_is_kept_on_one_core_counts_all_cores_of_the_process() -> None:
+    """OpenVINO keeps its threads on a core each, and asks nomoat's products from them."""
+    here, found = hardware.threads(), []
+
+    def ask() -> None:
+        os.sched_setaffinity(0, {min(hardware.allowed_cores())})
+        found.append(hardware.threads())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert found == [here]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +15,7 @@ T = TypeVar("T")
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 CGROUP_USES = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+TASKS = Path("/proc/self/task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,20 @@ class Detected(Generic[T]):
     reason: str
 
 
+def allowed_cores() -> set[int]:
+    """The cores that any thread of this process may use: OpenVINO keeps some of its threads on one each."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set(range(os.cpu_count() or 1))
+    allowed = set(os.sched_getaffinity(0))
+    for task in TASKS.iterdir() if TASKS.exists() else ():
+        with suppress(OSError):  # it has ended meanwhile
+            allowed |= os.sched_getaffinity(int(task.name))
+    return allowed
+
+
 def threads() -> Detected[int]:
     """How many threads to compute with: one a physical core, no more than this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(allowed_cores())
     physical = psutil.cpu_count(logical=False) or allowed
     if allowed < physical:
         return Detected(allowed, f"{allowed} of {physical} physical cores are allowed to this process")

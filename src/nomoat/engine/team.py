@@ -11,12 +11,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nomoat import jit
+from nomoat import hardware, jit
 
 # places of what they share: the number of jobs so far, of threads, of those asleep; the job itself
 TICKET, THREADS, SLEEPING, JOB = 0, 24, 25, 32
@@ -53,6 +52,6 @@ class Team:
 
 def _leave_the_core_of_the_caller() -> None:
     """Run on any core that some thread of this process may use: OpenVINO may have kept the caller on one, which a thread inherits."""
-    with suppress(AttributeError, OSError):  # Linux alone has this
-        threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
-        os.sched_setaffinity(0, set().union(*map(os.sched_getaffinity, threads)))
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, hardware.allowed_cores())
