@@ -7,6 +7,7 @@ from nomoat import hardware
 # int8 would double the memory of a 4-bit file this large: it keeps its codes. What is called 3B has 2.8 to 3.2 billion weights.
 OWN4_FROM_WEIGHTS = 2_500_000_000
 TILES_FROM_WEIGHTS = 700_000_000  # from here on an answer waits for memory more than for the calls of nomoat's own products
+TILES_NEED = {"avx2", "fma", "f16c"}  # instructions of nomoat's own products; where there are better ones, they are used
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose
@@ -14,6 +15,11 @@ PROMPT_BYTES_PER_WEIGHT = 2  # bf16
 PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
 PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
 FEW_WEIGHTS = 20_000_000  # below it a prompt takes less time than a second form takes to load
+
+
+def in_tiles(num_weights: int) -> bool:
+    """Whether a 4-bit file of so many weights is kept in its own codes, which nomoat's own products multiply by on this CPU."""
+    return num_weights >= TILES_FROM_WEIGHTS and hardware.cpu_flags() >= TILES_NEED
 
 
 def exact_bytes(num_weights: int) -> int | None:

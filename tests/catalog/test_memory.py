@@ -15,6 +15,7 @@ from nomoat.hardware import Detected
 @pytest.fixture
 def sixteen_gb(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 GB, 10 of them free."""
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(10 * 10**9, "free"))
     monkeypatch.setattr(hardware, "memory_total_bytes", lambda: Detected(16 * 10**9, "memory of the machine"))
 
@@ -34,7 +35,17 @@ def test_a_7b_model_takes_a_byte_a_parameter_and_half_a_megabyte_a_token() -> No
     assert str(found).startswith("about 8.0 GB: weights 7.08 + KV cache 0.52 (1,000 tokens) + overhead 0.40 (estimate")
 
 
-def test_a_4_bit_file_of_a_large_model_keeps_its_4_bits() -> None:
+def test_a_4_bit_file_of_a_large_model_keeps_its_own_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    for count, per_weight, note in ((6.74e9, 0.64, "the file's own codes in memory"), (1.5e9, 0.64, "the file's own codes in memory"),
+                                    (0.5e9, 1.05, "int8 in memory")):  # fmt: skip
+        found = memory.memory_need(memory.ModelSizes(parameters=int(count), four_bits=True), 1000)
+        assert found is not None
+        assert (found.weights_bytes, found.note.split(",")[0]) == (round(per_weight * count), f"estimate: {note}")
+
+
+def test_without_the_instructions_it_keeps_4_bits_from_3_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
     sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)
     large, small = (memory.memory_need(replace(sizes, parameters=count), 1000) for count in (6_740_000_000, 1_500_000_000))
     assert large is not None and small is not None
@@ -100,5 +111,5 @@ def test_fit(model_id: str, verdict: str, reason: str) -> None:
 def test_what_does_not_fit_names_the_largest_that_does() -> None:
     with pytest.raises(NotEnoughMemoryError) as failed:
         memory.require_fit("falcon-40b", need("falcon-40b"))
-    assert failed.value.message == "`falcon-40b` needs about 28.7 GB of memory, and there are 16.0 GB (memory of the machine)"
+    assert failed.value.message == "`falcon-40b` needs about 27.1 GB of memory, and there are 16.0 GB (memory of the machine)"
     assert failed.value.hint == "try `openllama-7b`, or `--force` if you know better"

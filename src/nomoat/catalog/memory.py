@@ -20,6 +20,7 @@ from nomoat.hardware import Detected
 from nomoat.records import ModelCard
 
 INT8_BYTES_PER_PARAMETER = 1.05  # a scale a row, norms in 16 bits
+TILES_BYTES_PER_PARAMETER = 0.64  # Q4_K_M: 4.6 bits, 6.6 of the matrices that have 6
 OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
 FOUR_BIT_FILE = re.compile(r"q4_[01k]", re.IGNORECASE)
 KV_BYTES_PER_VALUE = 2
@@ -119,6 +120,8 @@ def _weights(sizes: ModelSizes) -> tuple[int, str]:
     """Bytes of the weights as they are served, and where the number comes from."""
     if sizes.weights_bytes is not None:
         return sizes.weights_bytes, "weights as they are stored here"
+    if sizes.four_bits and footprint.in_tiles(sizes.parameters):
+        return round(TILES_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own codes in memory"
     if sizes.four_bits and (config.quality().value == "small" or sizes.parameters >= footprint.OWN4_FROM_WEIGHTS):
         return round(OWN4_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own 4 bits in memory"
     return round(INT8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: int8 in memory, whatever the file"

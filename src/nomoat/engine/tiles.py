@@ -31,11 +31,6 @@ TILE_BYTES = {type_name: layout.itemsize for type_name, layout in LAYOUTS.items(
 Bytes = npt.NDArray[np.uint8]
 
 
-def can_multiply(flags: frozenset[str]) -> bool:
-    """Whether `kernels` has instructions for a CPU of these flags."""
-    return {"avx2", "fma", "f16c"} <= flags
-
-
 def fit(type_name: str, rows: int, columns: int) -> bool:
     """Whether a matrix of this type and size can be kept in tiles."""
     return type_name in BLOCKS and rows % TILE_ROWS == 0 and columns % BLOCKS[type_name][0] == 0
