@@ -31,6 +31,8 @@ class Team:
         self.state[THREADS] = threads
         self._serve = serve
         self._news = threading.Condition()
+        serve(self.state, 0, 0)  # compiled here, where an error ends no thread that others wait for
+        jit.add_here(self.state, SLEEPING, 0)
         for me in range(1, threads):
             threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}").start()
 
