@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -81,8 +82,10 @@ def test_pull_of_what_cannot_fit_is_refused_without_a_terminal_unless_forced(nom
         "llama2-70b",
     )
     assert done.returncode == 1
-    assert "error: `llama2-70b` needs about 48.7 GB of memory, and there are " in done.stderr
-    assert "memory: does not fit; about 48.7 GB" in done.stderr
+    # what 4-bit files take depends on this CPU's instructions
+    needed = re.search(r"memory: does not fit; about (4[58]\.\d) GB", done.stderr)
+    assert needed is not None
+    assert f"error: `llama2-70b` needs about {needed[1]} GB of memory, and there are " in done.stderr
     for consent in ("--force", "--yes"):
         assert "error: refused to connect to `huggingface.co`" in nomoat("pull", "llama2-70b", consent).stderr
 
