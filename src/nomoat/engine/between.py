@@ -5,7 +5,8 @@ Usual is: RMS norms before attention and MLP, a gate of SiLU, one after the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 from openvino import opset13 as op
 
@@ -15,6 +16,7 @@ from nomoat.engine.product import BetweenAttentions, Weights
 from nomoat.engine.tiles import TILE_ROWS
 
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 class BetweenBuilder(GraphBuilder):
@@ -35,9 +37,6 @@ class BetweenBuilder(GraphBuilder):
         parts = [self._source(layer, name) for name in self.arch.projections]
         gate_and_up = {self.file.tensor(part.tensor).type_name for part in self._gate_up(layer)}
         return len(gate_and_up) == 1 and all(self._form(part).kind == "tiles" for part in parts)
-
-    def _source(self, layer: int, name: str) -> Source:
-        return Source(f"blk.{layer}.{self.arch.projections[name]}.weight", f"model.layers.{layer}.{name}")
 
     def _gate_up(self, layer: int) -> list[Source]:
         names = ("mlp.gate_up_proj",) if "mlp.gate_up_proj" in self.arch.projections else GATE_UP
@@ -70,7 +69,7 @@ class BetweenBuilder(GraphBuilder):
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
             norm(f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
-            groups = list(self._queries_keys_values(layer + 1))
+            groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)
         steps, whole = given.finished()
@@ -80,15 +79,8 @@ class BetweenBuilder(GraphBuilder):
         outputs = made.outputs()
         return outputs[0], [one for y, group in zip(outputs[1:], groups, strict=True) for one in self._split(y, group)]
 
-    def _queries_keys_values(self, layer: int) -> Iterator[list[Source]]:
+    def _queries_keys_values(self, layer: int) -> list[list[Source]]:
         """Those of one type are one product."""
-        names = (
-            ["self_attn.qkv_proj"] if "self_attn.qkv_proj" in self.arch.projections else [f"self_attn.{part}_proj" for part in "qkv"]
-        )
-        group: list[Source] = []
-        for part in (self._source(layer, name) for name in names):
-            if group and self._apart(part) != self._apart(group[-1]):
-                yield group
-                group = []
-            group.append(part)
-        yield group
+        names = ("self_attn.qkv_proj",) if "self_attn.qkv_proj" in self.arch.projections else QKV
+        parts = (self._source(layer, name) for name in names)
+        return [list(group) for _, group in itertools.groupby(parts, self._apart)]

@@ -176,6 +176,9 @@ class GraphBuilder:
         self._arrays += arrays if form.kind != "float32" else []
         return weights.expanded(arrays, form)
 
+    def _source(self, layer: int, name: str) -> Source:
+        return Source(f"blk.{layer}.{self.arch.projections[name]}.weight", f"model.layers.{layer}.{name}")
+
     def _form(self, part: Source) -> Form:
         """As the storage has it; a matrix that an adapter changes has codes of its own no more."""
         changed = self._delta is not None and self._delta(part.layer, np.arange(0)) is not None
@@ -203,7 +206,7 @@ class GraphBuilder:
 
     def _linears(self, x: Node, layer: int, names: Sequence[str]) -> list[Node]:
         """Layers that read the same input: those of the same form in one product, split afterwards, where the storage fuses."""
-        parts = [Source(f"blk.{layer}.{self.arch.projections[name]}.weight", f"model.layers.{layer}.{name}") for name in names]
+        parts = [self._source(layer, name) for name in names]
         forms = [(self._form(part), self._apart(part)) for part in parts]
         outputs: dict[Source, Node] = {}
         for kind in dict.fromkeys(forms):

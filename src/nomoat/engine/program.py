@@ -33,16 +33,17 @@ TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's c
 kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
-@jit.in_llvm
-def _pointer(typing: Any, address: Any) -> Any:
-    kind = types.CPointer(types.float32)
-    return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
+def _pointer_to(number: Any) -> Any:
+    kind = types.CPointer(number)
+
+    @jit.in_llvm
+    def pointer(typing: Any, address: Any) -> Any:
+        return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return pointer
 
 
-@jit.in_llvm
-def _long_pointer(typing: Any, address: Any) -> Any:
-    kind = types.CPointer(types.int64)
-    return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
+_float_pointer, _long_pointer = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
 @kernel
@@ -52,7 +53,7 @@ def _longs(address: Any, count: Any) -> Any:
 
 @kernel
 def _floats(address: Any, count: Any) -> Any:
-    return numba.carray(_pointer(address), (count,))
+    return numba.carray(_float_pointer(address), (count,))
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens

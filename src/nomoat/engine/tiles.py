@@ -80,20 +80,17 @@ def _scaled(codes: Bytes, scales_MBG: npt.NDArray[np.float32], offsets_MBG: npt.
 
 
 def _q4_0(blocks: Bytes) -> list[Bytes]:
-    return [_beside(_numbers(blocks[..., 0:2])), _nibbles(_halves(blocks[..., 2:]))]
+    return [_beside(_numbers(blocks[..., 0:2])), _nibbles(halves(blocks[..., 2:]))]
 
 
 def _q4_1(blocks: Bytes) -> list[Bytes]:
-    return [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4])), _nibbles(_halves(blocks[..., 4:]))]
+    return [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4])), _nibbles(halves(blocks[..., 4:]))]
 
 
 def _q4_k(blocks: Bytes) -> list[Bytes]:
-    """Two float16, 8 scales and 8 minima of 6 bits in 12 bytes, 256 codes. Source: ggml's get_scale_min_k4."""
-    low, high, mixed = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
-    scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=-1)
-    minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=-1)
-    both_TB8S = np.stack([scales, minima], axis=-1).transpose(0, 2, 3, 4, 1)
-    codes = _halves(blocks[..., 16:].reshape(*blocks.shape[:3], 4, 32)).reshape(*blocks.shape[:3], 256)
+    """Two float16, scales and minima, 256 codes."""
+    both_TB8S = np.stack(scales_and_minima(blocks), axis=-1).transpose(0, 2, 3, 4, 1)
+    codes = halves(blocks[..., 16:].reshape(*blocks.shape[:3], 4, 32)).reshape(*blocks.shape[:3], 256)
     numbers = [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4]))]
     return [*numbers, both_TB8S.reshape(*both_TB8S.shape[:2], -1), _nibbles(codes)]
 
@@ -128,9 +125,17 @@ def _beside(numbers: npt.NDArray[Any]) -> Bytes:
     return np.asarray(np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8))
 
 
-def _halves(sixteen_bytes: Bytes) -> Bytes:
-    """Codes of a group: the low halves of its bytes, then the high ones."""
-    return np.concatenate([sixteen_bytes & 15, sixteen_bytes >> 4], axis=-1)
+def halves(group_bytes: Bytes) -> Bytes:
+    """Codes of a group as files have them: the low halves of its bytes, then the high ones."""
+    return np.concatenate([group_bytes & 15, group_bytes >> 4], axis=-1)
+
+
+def scales_and_minima(blocks: Bytes) -> tuple[Bytes, Bytes]:
+    """Of blocks of Q4_K [..., 144] the 8 scales and the 8 minima, of 6 bits in 12 bytes. Source: ggml's get_scale_min_k4."""
+    low, high, mixed = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
+    scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=-1)
+    minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=-1)
+    return scales, minima
 
 
 def _fours(codes: Bytes) -> Bytes:

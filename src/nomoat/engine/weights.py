@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import tiles
 from nomoat.engine.gguf import FloatArray
 
 LARGEST_CODE = 127
@@ -136,11 +137,6 @@ def _packed(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(codes[..., 0::2] | (codes[..., 1::2] << 4))
 
 
-def _halves(quarter_bytes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Codes of a group of 32: the low halves of 16 bytes, then the high ones."""
-    return np.concatenate([quarter_bytes & 15, quarter_bytes >> 4], axis=-1)
-
-
 def _float16(two_bytes: npt.NDArray[np.uint8]) -> FloatArray:
     return np.ascontiguousarray(two_bytes).view(np.float16).astype(np.float32)
 
@@ -148,15 +144,15 @@ def _float16(two_bytes: npt.NDArray[np.uint8]) -> FloatArray:
 def _q4_0_or_1(blocks: npt.NDArray[np.uint8], type_name: str) -> Arrays:
     scales = _float16(blocks[..., 0:2])
     if type_name == "Q4_0":
-        return _halves(blocks[..., 2:]), scales, -8 * scales
-    return _halves(blocks[..., 4:]), scales, _float16(blocks[..., 2:4])
+        return tiles.halves(blocks[..., 2:]), scales, -8 * scales
+    return tiles.halves(blocks[..., 4:]), scales, _float16(blocks[..., 2:4])
 
 
 def _q4_k(blocks: npt.NDArray[np.uint8]) -> Arrays:
-    """Blocks of 8 groups: two float16, 8 scales and 8 minima of 6 bits in 12 bytes, 256 codes. Source: ggml's get_scale_min_k4."""
+    """Blocks of 8 groups: two float16, scales and minima, 256 codes."""
     rows, num_blocks = blocks.shape[:2]
-    low, high, mixed = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
-    scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=-1) * _float16(blocks[..., 0:2])
-    minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=-1) * _float16(blocks[..., 2:4])
-    codes = _halves(blocks[..., 16:].reshape(rows, num_blocks, Q4_K_GROUPS // 2, 32)).reshape(rows, -1, OWN_GROUP)
+    scales, minima = (
+        small * _float16(blocks[..., at : at + 2]) for small, at in zip(tiles.scales_and_minima(blocks), (0, 2), strict=True)
+    )
+    codes = tiles.halves(blocks[..., 16:].reshape(rows, num_blocks, Q4_K_GROUPS // 2, 32)).reshape(rows, -1, OWN_GROUP)
     return codes, scales.reshape(rows, -1, 1).astype(np.float32), -minima.reshape(rows, -1, 1).astype(np.float32)
