@@ -27,10 +27,10 @@ BYTE, WORD, SIZE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
-LOW_HALVES, BITS_4_AND_5 = 0x0F0F0F0F, 0x30303030
+LOW_HALVES, BITS_4_AND_5, NO_SIGN = 0x0F0F0F0F, 0x30303030, 0x7FFFFFFF
 
 
-class _Emit:
+class Emit:
     """LLVM's instructions for vectors of this CPU's width; 8 lanes take a tile in two halves."""
 
     def __init__(self, builder: Any, *, lanes: int | None = None) -> None:
@@ -71,6 +71,9 @@ class _Emit:
     def word(self, value: int) -> Any:
         return ir.Constant(self.words, [value] * self.lanes)
 
+    def number(self, value: float) -> Any:
+        return ir.Constant(self.floats, [value] * self.lanes)
+
     def numbers(self, address: Any, kind: Any) -> Any:
         """A number of each lane's row, as float32."""
         found = self.load(address, ir.VectorType(kind, self.lanes))
@@ -81,9 +84,15 @@ class _Emit:
         found = self.load(address, ir.VectorType(BYTE, self.lanes))
         return self.builder.sitofp(found, self.floats) if signed else self.builder.uitofp(found, self.floats)
 
+    def larger(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def without_sign(self, values: Any) -> Any:
+        return self.builder.bitcast(self.builder.and_(self.builder.bitcast(values, self.words), self.word(NO_SIGN)), self.floats)
+
     def largest(self, values: Sequence[Any]) -> Any:
         """The largest number without its sign: the bits of such numbers are in the same order."""
-        bits = [self.builder.and_(self.builder.bitcast(value, self.words), self.word(0x7FFFFFFF)) for value in values]
+        bits = [self.builder.and_(self.builder.bitcast(value, self.words), self.word(NO_SIGN)) for value in values]
         most = functools.reduce(lambda a, b: self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b), bits)
         return self.builder.bitcast(self._call(f"llvm.vector.reduce.umax.v{self.lanes}i32", WORD, [most]), FLOAT)
 
@@ -127,18 +136,18 @@ class _Emit:
 
 # What a group of codes is: a tile's address, which group, and which half of the rows -> its codes, and each row's scale and offset.
 # An offset that is a whole number of scales is no vector but that number.
-def _q4_0(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+def _q4_0(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
     block = emit.add(tile, emit.times(group, TILE_BYTES["Q4_0"]))
     return _nibbles(emit, emit.add(block, emit.size(32)), 4, half), emit.numbers(emit.add(block, emit.size(half * 16)), HALF), -8
 
 
-def _q4_1(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+def _q4_1(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
     block = emit.add(tile, emit.times(group, TILE_BYTES["Q4_1"]))
     scale, offset = (emit.numbers(emit.add(block, emit.size(at + half * 16)), HALF) for at in (0, 32))
     return _nibbles(emit, emit.add(block, emit.size(64)), 4, half), scale, offset
 
 
-def _q4_k(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+def _q4_k(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
     builder = emit.builder
     block = emit.add(tile, emit.times(builder.lshr(group, emit.size(3)), TILE_BYTES["Q4_K"]))
     within = builder.and_(group, emit.size(7))
@@ -150,7 +159,7 @@ def _q4_k(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any
     return _nibbles(emit, codes, 4, half), scale, builder.fneg(minimum)
 
 
-def _q6_k(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+def _q6_k(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
     builder = emit.builder
     block = emit.add(tile, emit.times(builder.lshr(group, emit.size(4)), TILE_BYTES["Q6_K"]))
     within = builder.and_(group, emit.size(15))
@@ -164,7 +173,7 @@ def _q6_k(emit: _Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any
     return [builder.or_(four, builder.and_(bits, mask)) for four, bits in zip(low, moved, strict=True)], scale, -32
 
 
-def _nibbles(emit: _Emit, address: Any, count: int, half: int) -> list[Any]:
+def _nibbles(emit: Emit, address: Any, count: int, half: int) -> list[Any]:
     found, mask = [], emit.word(LOW_HALVES)
     for at in range(count):
         both = emit.load(emit.add(address, emit.size(64 * at + 32 * half)), emit.words)
@@ -172,12 +181,13 @@ def _nibbles(emit: _Emit, address: Any, count: int, half: int) -> list[Any]:
     return found
 
 
-GROUPS = {"Q4_0": (32, _q4_0), "Q4_1": (32, _q4_1), "Q4_K": (32, _q4_k), "Q6_K": (16, _q6_k)}
+# codes of a group, the largest code, and who reads it
+GROUPS = {"Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q4_K": (32, 15, _q4_k), "Q6_K": (16, 63, _q6_k)}
 
 
-def _sums(emit: _Emit, kind: str, count: int, half: int, places: dict[str, Any]) -> None:
+def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) -> None:
     """The products of one tile (or half of it) and `count` tokens, written where they belong."""
-    builder, (width, read) = emit.builder, GROUPS[kind]
+    builder, (width, _, read) = emit.builder, GROUPS[kind]
     zero = ir.Constant(emit.floats, [0.0] * emit.lanes)
     sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
     for total in sums:
@@ -222,14 +232,14 @@ def _sums(emit: _Emit, kind: str, count: int, half: int, places: dict[str, Any])
 
 def _tile(kind: str) -> Any:
     """The products of one tile and all tokens."""
-    width, _ = GROUPS[kind]
+    width = GROUPS[kind][0]
 
     @jit.in_llvm
     def tile(
         typing: Any, tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = _Emit(builder)
+            emit = Emit(builder)
             tile, inputs, scales, totals, sums, outputs, tokens, columns, rows = args
             groups = builder.udiv(columns, emit.size(width))
             done = cgutils.alloca_once_value(builder, emit.size(0))
@@ -265,7 +275,7 @@ def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: An
     """A token's inputs in 8 bits; of each 32 their scale, and the sum of the rounded ones times it; of each 16 the sum."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = _Emit(builder, lanes=HALF_ROUNDED)
+        emit = Emit(builder, lanes=HALF_ROUNDED)
         inputs, rounded, scales, totals, sums, groups = args
         with cgutils.for_range(builder, groups) as loop:
             start = emit.times(loop.index, ROUNDED)

@@ -17,19 +17,37 @@ import numpy as np
 from numba import types
 
 from nomoat import config, jit, paths
-from nomoat.engine.kernels import ROUNDED, TOKENS_AT_ONCE, q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile, round_inputs
+from nomoat.engine.kernels import CACHE_LINE, ROUNDED, q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile, round_inputs
+from nomoat.engine.panels import (
+    CAN_BE_USED,
+    CHUNK,
+    FOUR_BYTES,
+    PAIR_BYTES,
+    PANEL_BYTES,
+    PANEL_TOKENS,
+    PANELS_FROM,
+    panel_product,
+    q4_0_to_bytes,
+    q4_1_to_bytes,
+    q4_k_to_bytes,
+    q6_k_to_bytes,
+    round_into_panel,
+)
 from nomoat.engine.team import JOB, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
 KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
-INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE = range(6)  # places of memory
+INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE, PAIRS = range(7)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
-TOKENS_A_PART = 256  # of a prompt, whose intermediate results stay in a CPU's caches
+TOKENS_A_PART = 252  # of a prompt, whose intermediate results stay in a CPU's caches: 21 panels
+PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
+SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
+PAIR_ROOM = PAIR_BYTES + 2 * 4 * TILE_ROWS + 2 * SUMS_BYTES  # of a thread: two tiles' codes, scales and sums
 kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
@@ -54,6 +72,13 @@ def _longs(address: Any, count: Any) -> Any:
 @kernel
 def _floats(address: Any, count: Any) -> Any:
     return numba.carray(_float_pointer(address), (count,))
+
+
+@kernel
+def _copy(x: Any, y: Any, columns: Any) -> None:
+    x_C, y_C = _floats(x, columns), _floats(y, columns)
+    for c in range(columns):
+        y_C[c] = x_C[c]
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
@@ -85,9 +110,57 @@ def _multiply(step: Any, room: Any, y: Any, tokens: Any, taken: Any, threads: An
 
 
 @kernel
-def _round_one(x: Any, room: Any, m: Any, columns: Any) -> None:
-    n = m * columns
-    round_inputs(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
+def _to_bytes(step: Any, tile: Any, chunk: Any, columns: Any, codes: Any, scales: Any) -> None:
+    if step[TYPE] == 0:
+        q4_0_to_bytes(tile, chunk, columns // 32, codes, scales)
+    elif step[TYPE] == 1:
+        q4_1_to_bytes(tile, chunk, columns // 32, codes, scales)
+    elif step[TYPE] == 2:
+        q4_k_to_bytes(tile, chunk, columns // 32, codes, scales)
+    else:
+        q6_k_to_bytes(tile, chunk, columns // 16, codes, scales)
+
+
+@kernel
+def _multiply_pair(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, t: Any, me: Any) -> None:
+    """Two tiles and the panels of a part."""
+    columns, rows = step[COLUMNS], step[ROWS]
+    codes = room[PAIRS] + me * PAIR_ROOM
+    scales = codes + PAIR_BYTES
+    sums = scales + 2 * 4 * TILE_ROWS
+    both = min(2, rows // TILE_ROWS - t)
+    _floats(sums, 2 * SUMS_BYTES // 4)[:] = 0
+    for chunk in range(-(-columns // CHUNK)):
+        width = min(CHUNK, columns - chunk * CHUNK)
+        for tile in range(both):
+            here = step[TILES] + (t + tile) * step[TILE_SIZE]
+            _to_bytes(step, here, chunk, width, codes + tile * (FOUR_BYTES // 2), scales + tile * 4 * TILE_ROWS)
+        number = 4 * chunk * blocks * PANEL_TOKENS
+        inputs = room[INPUTS] + chunk * blocks * PANEL_BYTES
+        panel_product(codes, scales, inputs, room[SCALES] + number, room[SUMS] + number, sums, SUMS_BYTES, width // 4, blocks)
+    for m in range(tokens):
+        for tile in range(both):
+            _copy(sums + tile * SUMS_BYTES + m * 4 * TILE_ROWS, y + 4 * (m * rows + (t + tile) * TILE_ROWS), TILE_ROWS)
+
+
+@kernel
+def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, taken: Any, me: Any) -> None:
+    """What `_multiply` does, of a part of a prompt."""
+    count = step[ROWS] // TILE_ROWS
+    t = 2 * jit.add_atomic(taken, 1)
+    while t < count:
+        _multiply_pair(step, room, y, tokens, blocks, t, me)
+        t = 2 * jit.add_atomic(taken, 1)
+
+
+@kernel
+def _round_one(x: Any, room: Any, m: Any, columns: Any, blocks: Any) -> None:
+    if blocks:
+        panel = room[INPUTS] + m // PANEL_TOKENS * PANEL_BYTES + 4 * (m % PANEL_TOKENS)
+        round_into_panel(x, panel, room[SCALES] + 4 * m, room[SUMS] + 4 * m, columns, blocks)
+    else:
+        n = m * columns
+        round_inputs(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
 
 
 @kernel
@@ -109,13 +182,6 @@ def _gate(both: Any, y: Any, hidden: Any) -> None:
 
 
 @kernel
-def _copy(x: Any, y: Any, columns: Any) -> None:
-    x_C, y_C = _floats(x, columns), _floats(y, columns)
-    for c in range(columns):
-        y_C[c] = x_C[c]
-
-
-@kernel
 def _add(x: Any, y: Any, columns: Any) -> None:
     """y += x."""
     x_C, y_C = _floats(x, columns), _floats(y, columns)
@@ -129,16 +195,17 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
-    state, room, outputs, width = job[STATE], _longs(job[ROOM], GATE + 1), job[OUTPUTS:], job[WIDTH]
+    state, room, outputs, width = job[STATE], _longs(job[ROOM], PAIRS + 1), job[OUTPUTS:], job[WIDTH]
     taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
     columns = steps[0, COLUMNS]
+    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
     for m in range(me, tokens, threads):
         _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
     if job[SEEN]:
         for m in range(me, tokens, threads):
-            _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns)
+            _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns, blocks)
         jit.meet(state, threads)
     at = 0
     for number in range(len(steps)):
@@ -148,14 +215,17 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             for m in range(me, tokens, threads):
                 y = room[RESULT] + 4 * m * width
                 _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
-                _round_one(y, room, m, width)
+                _round_one(y, room, m, width, blocks)
             jit.meet(state, threads)
             continue
         y = room[RESULT]
         if step[KIND] == OUT:
             y = outputs[at] + 4 * first * rows
             at += 1
-        _multiply(step, room, y, tokens, taken + 8 * number, threads)
+        if blocks:
+            _multiply_panels(step, room, y, tokens, blocks, taken + 8 * number, me)
+        else:
+            _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
         for m in range(me, tokens, threads):
             here = y + 4 * m * rows
@@ -166,7 +236,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             elif step[KIND] == GATED:
                 gated = room[GATE] + 2 * m * rows
                 _gate(here, gated, rows // 2)
-                _round_one(gated, room, m, rows // 2)
+                _round_one(gated, room, m, rows // 2, blocks)
         if step[KIND] == GATED:
             jit.meet(state, threads)
 
@@ -245,11 +315,11 @@ class _Memory:
         self._arrays: dict[str, Any] = {}
 
     def place(self, name: str, size: int) -> int:
-        """The address of so many bytes."""
-        if name not in self._arrays or len(self._arrays[name]) < size:
-            self._arrays[name] = np.zeros(size, np.uint8)
+        """The address of so many bytes, at the beginning of a cache line."""
+        if name not in self._arrays or len(self._arrays[name]) < size + CACHE_LINE:
+            self._arrays[name] = np.zeros(size + CACHE_LINE, np.uint8)
             self.moves += 1
-        return int(self._arrays[name].ctypes.data)
+        return -(-int(self._arrays[name].ctypes.data) // CACHE_LINE) * CACHE_LINE
 
 
 _memory = _Memory()
@@ -276,22 +346,22 @@ class Program:
                 columns = rows // 2
         self._steps, self._width, self._epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
         widest, most = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
-        self._sizes = {
-            "inputs": widest,
+        self._sizes = {  # for each token
+            "inputs": -(-widest // CHUNK) * CHUNK,
             "scales": widest // 8,
             "totals": widest // 8,
             "sums": widest // 4,
             "result": 4 * most,
             "gate": 2 * most,
         }
-        self._room = np.zeros(len(self._sizes), np.int64)
+        self._room = np.zeros(len(self._sizes) + 1, np.int64)
         self._job = np.zeros(TOKENS, np.int64)
         self._moves, self._parts = 0, 0
 
     def _prepare(self, parts: int) -> None:
         """Have memory for so many parts of a prompt. It is shared, and may have moved for another program since."""
-        tokens = TOKENS_A_PART + TOKENS_AT_ONCE[0]  # a few more may be read, if not used
-        self._room[:] = [_memory.place(name, tokens * size) for name, size in self._sizes.items()]
+        self._room[:-1] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
+        self._room[-1] = _memory.place("pairs", PAIR_ROOM * len(_team()))
         taken = _memory.place("taken", 8 * len(self._steps) * parts)
         state = _team().state.ctypes.data
         self._job[:] = state, self._steps.ctypes.data, len(self._steps), self._room.ctypes.data, taken, self._width, self._epsilon

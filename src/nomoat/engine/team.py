@@ -36,6 +36,9 @@ class Team:
         for me in range(1, threads):
             threading.Thread(target=self._work, args=(me,), daemon=True, name=f"nomoat-team-{me}").start()
 
+    def __len__(self) -> int:
+        return int(self.state[THREADS])
+
     def wake(self) -> None:
         """There is a job, and somebody sleeps."""
         with self._news:

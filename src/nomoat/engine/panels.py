@@ -1,0 +1,195 @@
+"""Products of many tokens at once, as a prompt has them: a tile's codes become 8 bits, with one scale a row for each `CHUNK` columns.
+
+So 64 products are one instruction and a sum is scaled once a chunk, where `kernels` scales it once a group: for that weights are
+rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
+of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI: elsewhere codes of 8 bits saturate.
+
+A panel is the inputs of `PANEL_TOKENS` tokens, of each four columns, a chunk's after one another: [chunk][block][column / 4][token][4].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from nomoat import hardware, jit
+from nomoat.engine.kernels import BYTE, FLOAT, GROUPS, HALF_ROUNDED, WORD, Emit
+from nomoat.engine.tiles import TILE_ROWS
+
+CHUNK = 256  # columns
+PANEL_TOKENS = 12
+PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
+CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
+PANEL_BYTES, PAIR_BYTES = CHUNK * PANEL_TOKENS, 2 * TILE_ROWS * CHUNK  # of a chunk of inputs, of two tiles' codes
+FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
+ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
+FRACTION = 7  # bits behind the point while a code is scaled, in 16 bits
+LOW_WORDS = 0x0000FFFF
+
+
+def _to_bytes(kind: str) -> Any:
+    """A chunk of a tile's codes as bytes, at every second place for a tile's operand, and each row's scale.
+
+    Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk.
+    """
+    width, most, read = GROUPS[kind]
+
+    @jit.in_llvm
+    def to_bytes(typing: Any, tile: Any, chunk: Any, groups: Any, codes: Any, scales: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(builder)
+            tile, chunk, groups, codes, scales = args
+            start = emit.times(chunk, CHUNK // width)
+            for half in range(TILE_ROWS // emit.lanes):
+                largest = cgutils.alloca_once_value(builder, emit.number(0.0))
+                builder.store(emit.number(0.0), largest)
+                with cgutils.for_range(builder, groups) as loop:
+                    _, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
+                    for end in (offset, emit.fused(scale, emit.number(float(most)), offset)):
+                        builder.store(emit.larger(emit.without_sign(end), builder.load(largest)), largest)
+                found = builder.load(largest)
+                emit.store(builder.fmul(found, emit.number(1 / 127)), emit.add(scales, emit.size(4 * half * emit.lanes)))
+                inverse = builder.fdiv(emit.number(127.0 * 2**FRACTION), found)
+                inverse = builder.select(builder.fcmp_ordered("==", found, emit.number(0.0)), emit.number(0.0), inverse)
+                with cgutils.for_range(builder, groups) as loop:
+                    place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
+                    fours, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
+                    factor = emit.whole(builder.fmul(scale, inverse))
+                    added = emit.whole(builder.fmul(offset, inverse))
+                    added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
+                    for number, four in enumerate(fours):
+                        emit.store(_scaled(emit, four, factor, added), emit.add(place, emit.size(number * FOUR_BYTES)))
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), generate
+
+    return to_bytes
+
+
+def _group(emit: Emit, found: tuple[list[Any], Any, Any]) -> tuple[list[Any], Any, Any]:
+    """Its offset always a vector."""
+    codes, scale, offset = found
+    if isinstance(offset, int):
+        offset = emit.builder.fmul(scale, emit.number(float(offset)))
+    return codes, scale, offset
+
+
+def _scaled(emit: Emit, codes: Any, factor: Any, added: Any) -> Any:
+    """(code * factor + added) >> FRACTION of each byte, in numbers of 16 bits: first the even bytes, then the odd ones."""
+    builder = emit.builder
+    pairs = ir.VectorType(ir.IntType(16), 2 * emit.lanes)
+
+    def twice(words: Any) -> Any:
+        low = builder.and_(words, emit.word(LOW_WORDS))
+        return builder.bitcast(builder.or_(low, builder.shl(low, emit.word(16))), pairs)
+
+    def constant(value: int) -> Any:
+        return ir.Constant(pairs, [value] * 2 * emit.lanes)
+
+    factor, added, codes = twice(factor), twice(added), builder.bitcast(codes, pairs)
+    even, odd = builder.and_(codes, constant(255)), builder.lshr(codes, constant(8))
+    even, odd = (builder.lshr(builder.add(builder.mul(part, factor), added), constant(FRACTION)) for part in (even, odd))
+    return builder.bitcast(builder.or_(even, builder.shl(odd, constant(8))), emit.words)
+
+
+q4_0_to_bytes, q4_1_to_bytes, q4_k_to_bytes, q6_k_to_bytes = (_to_bytes(kind) for kind in ("Q4_0", "Q4_1", "Q4_K", "Q6_K"))
+
+
+@jit.in_llvm
+def panel_product(
+    typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, fours: Any, blocks: Any
+) -> Any:
+    """sums += a chunk's products of two tiles' codes and all panels. `tile_bytes`: from the first tile's sums to the second's."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder)
+        codes, scales, inputs, factors, firsts, sums, tile_bytes, fours, blocks = args
+        at_once = PANEL_TOKENS if emit.lanes == TILE_ROWS else PANEL_TOKENS // 2  # 16 registers in place of 32
+        with cgutils.for_range(builder, blocks) as block:
+            number = emit.times(block.index, PANEL_TOKENS * 4)
+            panel = emit.add(inputs, emit.times(block.index, PANEL_BYTES))
+            for half in range(TILE_ROWS // emit.lanes):
+                across = emit.size(half * 4 * emit.lanes)
+                weights = [emit.load(emit.add(scales, across, emit.size(4 * TILE_ROWS * tile)), emit.floats) for tile in (0, 1)]
+                for start in range(0, PANEL_TOKENS, at_once):
+                    tokens = range(start, start + at_once)
+                    starts = [emit.load(emit.add(firsts, number, emit.size(4 * token)), WORD, 4) for token in tokens]
+                    totals = _dots(emit, emit.add(codes, across), emit.add(panel, emit.size(4 * start)), fours, starts)
+                    for token, both in zip(tokens, totals, strict=True):
+                        factor = emit.all_lanes(emit.load(emit.add(factors, number, emit.size(4 * token)), FLOAT, 4))
+                        place = emit.add(sums, emit.times(number, TILE_ROWS), emit.size(4 * TILE_ROWS * token), across)
+                        for tile, total in enumerate(both):
+                            here = place if tile == 0 else emit.add(place, tile_bytes)
+                            scaled = builder.fmul(builder.sitofp(total, emit.floats), factor)
+                            emit.store(emit.fused(scaled, weights[tile], emit.load(here, emit.floats)), here)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 9), generate
+
+
+def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) -> list[list[Any]]:
+    """Of each token and both tiles the sums of products, as whole numbers."""
+    builder = emit.builder
+    zero = ir.Constant(emit.words, [0] * emit.lanes)
+    totals = [[cgutils.alloca_once_value(builder, zero) for _ in (0, 1)] for _ in starts]
+    for both, start in zip(totals, starts, strict=True):
+        for total in both:
+            builder.store(emit.all_lanes(start), total)
+    with cgutils.for_range(builder, fours) as loop:
+        place = emit.add(codes, emit.times(loop.index, FOUR_BYTES))
+        tiles = [emit.load(emit.add(place, emit.size(4 * TILE_ROWS * tile)), emit.words) for tile in (0, 1)]
+        seen = emit.add(inputs, emit.times(loop.index, 4 * PANEL_TOKENS))
+        for token, both in enumerate(totals):
+            input_ = emit.all_lanes(emit.load(emit.add(seen, emit.size(4 * token)), WORD, 4))
+            for tile, total in zip(tiles, both, strict=True):
+                builder.store(emit.dot(builder.load(total), tile, input_), total)
+    return [[builder.load(total) for total in both] for both in totals]
+
+
+@jit.in_llvm
+def round_into_panel(
+    typing: Any, inputs: Any, panel: Any, scales: Any, firsts: Any, columns: Any, blocks: Any
+) -> Any:
+    """A token's inputs in 8 bits, a chunk's with one scale, into its place of the panels; and what each sum of a chunk begins with."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder, lanes=HALF_ROUNDED)
+        inputs, panel, scales, firsts, columns, blocks = args
+        chunks = builder.udiv(emit.add(columns, emit.size(CHUNK - 1)), emit.size(CHUNK))
+        with cgutils.for_range(builder, chunks) as chunk:
+            start = emit.times(chunk.index, CHUNK)
+            left = builder.sub(columns, start)
+            left = builder.select(builder.icmp_signed("<", left, emit.size(CHUNK)), left, emit.size(CHUNK))
+            parts = builder.udiv(left, emit.size(HALF_ROUNDED))
+            source = emit.add(inputs, emit.times(start, 4))
+            most = cgutils.alloca_once_value(builder, emit.number(0.0))
+            builder.store(emit.number(0.0), most)
+            with cgutils.for_range(builder, parts) as part:
+                values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
+                builder.store(emit.larger(emit.without_sign(values), builder.load(most)), most)
+            largest = builder.fmul(emit.largest([builder.load(most)]), ir.Constant(FLOAT, 1 / 127))
+            nothing = ir.Constant(FLOAT, 0.0)
+            inverse = builder.fdiv(ir.Constant(FLOAT, 1.0), largest)
+            inverse = emit.all_lanes(builder.select(builder.fcmp_ordered("==", largest, nothing), nothing, inverse))
+            total = cgutils.alloca_once_value(builder, emit.word(0))
+            builder.store(emit.word(0), total)
+            target = emit.add(panel, builder.mul(emit.times(chunk.index, PANEL_BYTES), blocks))
+            with cgutils.for_range(builder, parts) as part:
+                values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
+                rounded = emit.whole(builder.fmul(values, inverse))
+                builder.store(builder.add(builder.load(total), rounded), total)
+                fours = builder.bitcast(builder.trunc(rounded, ir.VectorType(BYTE, HALF_ROUNDED)), ir.VectorType(WORD, 4))
+                place = emit.add(target, emit.times(part.index, HALF_ROUNDED * PANEL_TOKENS))
+                for number in range(HALF_ROUNDED // 4):
+                    four = builder.extract_element(fours, ir.Constant(WORD, number))
+                    emit.store(four, emit.add(place, emit.size(4 * PANEL_TOKENS * number)))
+            number = builder.mul(emit.times(chunk.index, 4 * PANEL_TOKENS), blocks)
+            emit.store(largest, emit.add(scales, number))
+            first = builder.mul(emit.sum_of(builder.load(total)), ir.Constant(WORD, -ZERO))
+            emit.store(first, emit.add(firsts, number))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), generate
