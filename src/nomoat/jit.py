@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -14,7 +16,18 @@ from numba.extending import intrinsic
 
 from nomoat import paths
 
-CACHE = paths.cache() / "kernels" / "kernel"  # not beside a module, which may not be ours to write to; a name there, for errors
+# numba looks for changes in a function's own file alone, not in what it is made of
+SOURCES = ("jit.py", "engine/kernels.py", "engine/panels.py", "engine/program.py", "engine/team.py", "engine/tiles.py", "tune/kernels.py")
+
+
+def _version() -> str:
+    """Of all that is compiled, by its source."""
+    package = Path(__file__).parent
+    return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
+
+
+# not beside a module, which may not be ours to write to; the last name stands for any file there, in errors
+CACHE = paths.cache() / "kernels" / _version() / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so

@@ -16,10 +16,10 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import hardware, jit
-from nomoat.engine.kernels import BYTE, FLOAT, GROUPS, HALF_ROUNDED, WORD, Emit
-from nomoat.engine.tiles import TILE_ROWS
+from nomoat.engine.kernels import AHEAD, BYTE, FLOAT, GROUPS, HALF_ROUNDED, WORD, Emit
+from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-CHUNK = 256  # columns
+CHUNK = 128  # columns
 PANEL_TOKENS = 12
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
@@ -36,6 +36,7 @@ def _to_bytes(kind: str) -> Any:
     Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk.
     """
     width, most, read = GROUPS[kind]
+    group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
 
     @jit.in_llvm
     def to_bytes(typing: Any, tile: Any, chunk: Any, groups: Any, codes: Any, scales: Any) -> Any:
@@ -56,6 +57,7 @@ def _to_bytes(kind: str) -> Any:
                 inverse = builder.select(builder.fcmp_ordered("==", found, emit.number(0.0)), emit.number(0.0), inverse)
                 with cgutils.for_range(builder, groups) as loop:
                     place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
+                    emit.prefetch(emit.add(tile, emit.times(emit.add(start, loop.index), group_bytes), emit.size(AHEAD)), group_bytes)
                     fours, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
                     factor = emit.whole(builder.fmul(scale, inverse))
                     added = emit.whole(builder.fmul(offset, inverse))

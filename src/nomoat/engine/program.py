@@ -81,6 +81,21 @@ def _copy(x: Any, y: Any, columns: Any) -> None:
         y_C[c] = x_C[c]
 
 
+@kernel
+def _add(x: Any, y: Any, columns: Any) -> None:
+    """y += x."""
+    x_C, y_C = _floats(x, columns), _floats(y, columns)
+    for c in range(columns):
+        y_C[c] += x_C[c]
+
+
+@kernel
+def _gate(gate: Any, up: Any, y: Any, hidden: Any) -> None:
+    gate_H, up_H, y_H = _floats(gate, hidden), _floats(up, hidden), _floats(y, hidden)
+    for h in range(hidden):
+        y_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
+
+
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
 @kernel
 def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
@@ -122,35 +137,64 @@ def _to_bytes(step: Any, tile: Any, chunk: Any, columns: Any, codes: Any, scales
 
 
 @kernel
-def _multiply_pair(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, t: Any, me: Any) -> None:
-    """Two tiles and the panels of a part."""
-    columns, rows = step[COLUMNS], step[ROWS]
-    codes = room[PAIRS] + me * PAIR_ROOM
-    scales = codes + PAIR_BYTES
-    sums = scales + 2 * 4 * TILE_ROWS
-    both = min(2, rows // TILE_ROWS - t)
+def _multiply_pair(step: Any, room: Any, blocks: Any, first: Any, second: Any, sums: Any) -> None:
+    """The products of two tiles and the panels of a part. What they need themselves lies after the sums."""
+    columns = step[COLUMNS]
+    scales = sums + 2 * SUMS_BYTES
+    codes = scales + 2 * 4 * TILE_ROWS
     _floats(sums, 2 * SUMS_BYTES // 4)[:] = 0
     for chunk in range(-(-columns // CHUNK)):
         width = min(CHUNK, columns - chunk * CHUNK)
-        for tile in range(both):
-            here = step[TILES] + (t + tile) * step[TILE_SIZE]
+        for tile, t in enumerate((first, second)):
+            here = step[TILES] + t * step[TILE_SIZE]
             _to_bytes(step, here, chunk, width, codes + tile * (FOUR_BYTES // 2), scales + tile * 4 * TILE_ROWS)
         number = 4 * chunk * blocks * PANEL_TOKENS
         inputs = room[INPUTS] + chunk * blocks * PANEL_BYTES
         panel_product(codes, scales, inputs, room[SCALES] + number, room[SUMS] + number, sums, SUMS_BYTES, width // 4, blocks)
+
+
+@kernel
+def _finish_tile(step: Any, sums: Any, y: Any, tokens: Any, t: Any) -> None:
+    """A tile's sums, where they belong."""
+    at = 4 * t * TILE_ROWS
     for m in range(tokens):
-        for tile in range(both):
-            _copy(sums + tile * SUMS_BYTES + m * 4 * TILE_ROWS, y + 4 * (m * rows + (t + tile) * TILE_ROWS), TILE_ROWS)
+        here, there = sums + m * 4 * TILE_ROWS, y + 4 * m * step[ROWS] + at
+        if step[VECTOR]:
+            _add(step[VECTOR] + at, here, TILE_ROWS)
+        if step[KIND] == ADD:
+            _add(here, there, TILE_ROWS)
+        else:
+            _copy(here, there, TILE_ROWS)
+
+
+@kernel
+def _finish_gated(step: Any, sums: Any, y: Any, tokens: Any, t: Any) -> None:
+    """A tile of the gate's sums, and one of what goes through it."""
+    hidden, at = step[ROWS] // 2, 4 * t * TILE_ROWS
+    for m in range(tokens):
+        gate = sums + m * 4 * TILE_ROWS
+        if step[VECTOR]:
+            _add(step[VECTOR] + at, gate, TILE_ROWS)
+            _add(step[VECTOR] + 4 * hidden + at, gate + SUMS_BYTES, TILE_ROWS)
+        _gate(gate, gate + SUMS_BYTES, y + 4 * m * hidden + at, TILE_ROWS)
 
 
 @kernel
 def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, taken: Any, me: Any) -> None:
-    """What `_multiply` does, of a part of a prompt."""
-    count = step[ROWS] // TILE_ROWS
-    t = 2 * jit.add_atomic(taken, 1)
-    while t < count:
-        _multiply_pair(step, room, y, tokens, blocks, t, me)
-        t = 2 * jit.add_atomic(taken, 1)
+    """A step's product for a part of a prompt, and what follows it for each row. `y`: the residual, what is gated, or an output."""
+    count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
+    pairs = -(-count // 2)
+    t = jit.add_atomic(taken, 1)
+    while t < pairs:
+        if step[KIND] == GATED:
+            _multiply_pair(step, room, blocks, t, t + pairs, sums)
+            _finish_gated(step, sums, y, tokens, t)
+        else:
+            both = min(2, count - 2 * t)
+            _multiply_pair(step, room, blocks, 2 * t, 2 * t + both - 1, sums)
+            for tile in range(both):
+                _finish_tile(step, sums + tile * SUMS_BYTES, y, tokens, 2 * t + tile)
+        t = jit.add_atomic(taken, 1)
 
 
 @kernel
@@ -175,18 +219,15 @@ def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
 
 
 @kernel
-def _gate(both: Any, y: Any, hidden: Any) -> None:
-    gate_H, up_H, y_H = _floats(both, hidden), _floats(both + 4 * hidden, hidden), _floats(y, hidden)
-    for h in range(hidden):
-        y_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
-
-
-@kernel
-def _add(x: Any, y: Any, columns: Any) -> None:
-    """y += x."""
-    x_C, y_C = _floats(x, columns), _floats(y, columns)
-    for c in range(columns):
-        y_C[c] += x_C[c]
+def _finish(step: Any, y: Any, residual: Any, gated: Any) -> None:
+    """What follows a product, for one token: its bias, and the sum or the gate."""
+    rows = step[ROWS]
+    if step[VECTOR]:
+        _add(step[VECTOR], y, rows)
+    if step[KIND] == ADD:
+        _add(y, residual, rows)
+    elif step[KIND] == GATED:
+        _gate(y, y + 2 * rows, gated, rows // 2)
 
 
 @kernel
@@ -223,21 +264,18 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             y = outputs[at] + 4 * first * rows
             at += 1
         if blocks:
+            if step[KIND] != OUT:
+                y = residual if step[KIND] == ADD else room[GATE]
             _multiply_panels(step, room, y, tokens, blocks, taken + 8 * number, me)
         else:
             _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
-        for m in range(me, tokens, threads):
-            here = y + 4 * m * rows
-            if step[VECTOR]:
-                _add(step[VECTOR], here, rows)
-            if step[KIND] == ADD:
-                _add(here, residual + 4 * m * width, width)
-            elif step[KIND] == GATED:
-                gated = room[GATE] + 2 * m * rows
-                _gate(here, gated, rows // 2)
-                _round_one(gated, room, m, rows // 2, blocks)
+        if blocks == 0:
+            for m in range(me, tokens, threads):
+                _finish(step, y + 4 * m * rows, residual + 4 * m * width, room[GATE] + 2 * m * rows)
         if step[KIND] == GATED:
+            for m in range(me, tokens, threads):
+                _round_one(room[GATE] + 2 * m * rows, room, m, rows // 2, blocks)
             jit.meet(state, threads)
 
 
