@@ -132,6 +132,54 @@ def panel_product(
     return types.void(*[types.intp] * 9), generate
 
 
+@jit.in_llvm
+def begin_sums(typing: Any, sums: Any, bias: Any, tokens: Any) -> Any:
+    """A tile's sums of so many tokens begin with these sixteen numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder)
+        sums, bias, tokens = args
+        starts = _lanes(emit, bias)
+        with cgutils.for_range(builder, tokens) as loop:
+            _write_lanes(emit, starts, emit.add(sums, emit.times(loop.index, 4 * TILE_ROWS)))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), generate
+
+
+def _written(*, added: bool) -> Any:
+    @jit.in_llvm
+    def written(typing: Any, sums: Any, y: Any, tokens: Any, row_bytes: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(builder)
+            sums, y, tokens, row_bytes = args
+            with cgutils.for_range(builder, tokens) as loop:
+                found = _lanes(emit, emit.add(sums, emit.times(loop.index, 4 * TILE_ROWS)))
+                place = emit.add(y, builder.mul(loop.index, row_bytes))
+                if added:
+                    found = [builder.fadd(a, b) for a, b in zip(found, _lanes(emit, place), strict=True)]
+                _write_lanes(emit, found, place)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), generate
+
+    return written
+
+
+# A tile's sums of so many tokens, written into their rows of a result or added to them.
+write_sums, add_sums = _written(added=False), _written(added=True)
+
+
+def _lanes(emit: Emit, address: Any) -> list[Any]:
+    """A tile's sixteen numbers."""
+    return [emit.load(emit.add(address, emit.size(4 * start)), emit.floats) for start in range(0, TILE_ROWS, emit.lanes)]
+
+
+def _write_lanes(emit: Emit, found: list[Any], address: Any) -> None:
+    for number, values in enumerate(found):
+        emit.store(values, emit.add(address, emit.size(4 * emit.lanes * number)))
+
+
 def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) -> list[list[Any]]:
     """Of each token and both tiles the sums of products, as whole numbers."""
     builder = emit.builder

@@ -26,12 +26,15 @@ from nomoat.engine.panels import (
     PANEL_BYTES,
     PANEL_TOKENS,
     PANELS_FROM,
+    add_sums,
+    begin_sums,
     panel_product,
     q4_0_to_bytes,
     q4_1_to_bytes,
     q4_k_to_bytes,
     q6_k_to_bytes,
     round_into_panel,
+    write_sums,
 )
 from nomoat.engine.team import JOB, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
@@ -39,7 +42,7 @@ from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
 KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
-INPUTS, SCALES, TOTALS, SUMS, RESULT, GATE, PAIRS = range(7)  # places of memory
+INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS = range(6)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
@@ -47,7 +50,7 @@ SPINS = 20_000  # how often a thread looks for the next job before it sleeps: so
 TOKENS_A_PART = 252  # of a prompt, whose intermediate results stay in a CPU's caches: 21 panels
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
-PAIR_ROOM = PAIR_BYTES + 2 * 4 * TILE_ROWS + 2 * SUMS_BYTES  # of a thread: two tiles' codes, scales and sums
+PAIR_ROOM = PAIR_BYTES + 4 * 4 * TILE_ROWS + 2 * SUMS_BYTES  # of a thread: two tiles' codes, scales, zeros and sums
 kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
@@ -90,10 +93,11 @@ def _add(x: Any, y: Any, columns: Any) -> None:
 
 
 @kernel
-def _gate(gate: Any, up: Any, y: Any, hidden: Any) -> None:
-    gate_H, up_H, y_H = _floats(gate, hidden), _floats(up, hidden), _floats(y, hidden)
+def _gate(gate: Any, up: Any, hidden: Any) -> None:
+    """gate = silu(gate) * up."""
+    gate_H, up_H = _floats(gate, hidden), _floats(up, hidden)
     for h in range(hidden):
-        y_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
+        gate_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
@@ -138,11 +142,13 @@ def _to_bytes(step: Any, tile: Any, chunk: Any, columns: Any, codes: Any, scales
 
 @kernel
 def _multiply_pair(step: Any, room: Any, blocks: Any, first: Any, second: Any, sums: Any) -> None:
-    """The products of two tiles and the panels of a part. What they need themselves lies after the sums."""
+    """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     columns = step[COLUMNS]
     scales = sums + 2 * SUMS_BYTES
-    codes = scales + 2 * 4 * TILE_ROWS
-    _floats(sums, 2 * SUMS_BYTES // 4)[:] = 0
+    zeros = scales + 2 * 4 * TILE_ROWS
+    codes = zeros + 2 * 4 * TILE_ROWS
+    for tile, t in enumerate((first, second)):
+        begin_sums(sums + tile * SUMS_BYTES, step[VECTOR] + 4 * t * TILE_ROWS if step[VECTOR] else zeros, blocks * PANEL_TOKENS)
     for chunk in range(-(-columns // CHUNK)):
         width = min(CHUNK, columns - chunk * CHUNK)
         for tile, t in enumerate((first, second)):
@@ -154,46 +160,25 @@ def _multiply_pair(step: Any, room: Any, blocks: Any, first: Any, second: Any, s
 
 
 @kernel
-def _finish_tile(step: Any, sums: Any, y: Any, tokens: Any, t: Any) -> None:
-    """A tile's sums, where they belong."""
-    at = 4 * t * TILE_ROWS
-    for m in range(tokens):
-        here, there = sums + m * 4 * TILE_ROWS, y + 4 * m * step[ROWS] + at
-        if step[VECTOR]:
-            _add(step[VECTOR] + at, here, TILE_ROWS)
-        if step[KIND] == ADD:
-            _add(here, there, TILE_ROWS)
-        else:
-            _copy(here, there, TILE_ROWS)
-
-
-@kernel
-def _finish_gated(step: Any, sums: Any, y: Any, tokens: Any, t: Any) -> None:
-    """A tile of the gate's sums, and one of what goes through it."""
-    hidden, at = step[ROWS] // 2, 4 * t * TILE_ROWS
-    for m in range(tokens):
-        gate = sums + m * 4 * TILE_ROWS
-        if step[VECTOR]:
-            _add(step[VECTOR] + at, gate, TILE_ROWS)
-            _add(step[VECTOR] + 4 * hidden + at, gate + SUMS_BYTES, TILE_ROWS)
-        _gate(gate, gate + SUMS_BYTES, y + 4 * m * hidden + at, TILE_ROWS)
-
-
-@kernel
 def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, taken: Any, me: Any) -> None:
-    """A step's product for a part of a prompt, and what follows it for each row. `y`: the residual, what is gated, or an output."""
+    """A step's product for a part of a prompt, and what follows it for each row. `y`: of a gate half a row."""
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
     pairs = -(-count // 2)
     t = jit.add_atomic(taken, 1)
     while t < pairs:
         if step[KIND] == GATED:
             _multiply_pair(step, room, blocks, t, t + pairs, sums)
-            _finish_gated(step, sums, y, tokens, t)
+            _gate(sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
+            write_sums(sums, y + 4 * t * TILE_ROWS, tokens, 2 * step[ROWS])
         else:
             both = min(2, count - 2 * t)
             _multiply_pair(step, room, blocks, 2 * t, 2 * t + both - 1, sums)
             for tile in range(both):
-                _finish_tile(step, sums + tile * SUMS_BYTES, y, tokens, 2 * t + tile)
+                here, there = sums + tile * SUMS_BYTES, y + 4 * (2 * t + tile) * TILE_ROWS
+                if step[KIND] == ADD:
+                    add_sums(here, there, tokens, 4 * step[ROWS])
+                else:
+                    write_sums(here, there, tokens, 4 * step[ROWS])
         t = jit.add_atomic(taken, 1)
 
 
@@ -219,7 +204,7 @@ def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
 
 
 @kernel
-def _finish(step: Any, y: Any, residual: Any, gated: Any) -> None:
+def _finish(step: Any, y: Any, residual: Any) -> None:
     """What follows a product, for one token: its bias, and the sum or the gate."""
     rows = step[ROWS]
     if step[VECTOR]:
@@ -227,7 +212,7 @@ def _finish(step: Any, y: Any, residual: Any, gated: Any) -> None:
     if step[KIND] == ADD:
         _add(y, residual, rows)
     elif step[KIND] == GATED:
-        _gate(y, y + 2 * rows, gated, rows // 2)
+        _gate(y, y + 2 * rows, rows // 2)
 
 
 @kernel
@@ -242,21 +227,24 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
     residual = job[AFTER] + 4 * first * width
     columns = steps[0, COLUMNS]
     blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
-    for m in range(me, tokens, threads):
-        _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
+    share = PANEL_TOKENS if blocks else 1  # of tokens: one panel is written by one thread
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
+            if job[SEEN]:
+                _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns, blocks)
     if job[SEEN]:
-        for m in range(me, tokens, threads):
-            _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns, blocks)
         jit.meet(state, threads)
     at = 0
     for number in range(len(steps)):
         step = steps[number]
         rows = step[ROWS]
         if step[KIND] == NORM:
-            for m in range(me, tokens, threads):
-                y = room[RESULT] + 4 * m * width
-                _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
-                _round_one(y, room, m, width, blocks)
+            for start in range(me * share, tokens, threads * share):
+                for m in range(start, min(start + share, tokens)):
+                    y = room[RESULT] + 4 * m * width
+                    _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
+                    _round_one(y, room, m, width, blocks)
             jit.meet(state, threads)
             continue
         y = room[RESULT]
@@ -264,18 +252,18 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             y = outputs[at] + 4 * first * rows
             at += 1
         if blocks:
-            if step[KIND] != OUT:
-                y = residual if step[KIND] == ADD else room[GATE]
-            _multiply_panels(step, room, y, tokens, blocks, taken + 8 * number, me)
+            _multiply_panels(step, room, residual if step[KIND] == ADD else y, tokens, blocks, taken + 8 * number, me)
         else:
             _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
         if blocks == 0:
             for m in range(me, tokens, threads):
-                _finish(step, y + 4 * m * rows, residual + 4 * m * width, room[GATE] + 2 * m * rows)
+                _finish(step, y + 4 * m * rows, residual + 4 * m * width)
         if step[KIND] == GATED:
-            for m in range(me, tokens, threads):
-                _round_one(room[GATE] + 2 * m * rows, room, m, rows // 2, blocks)
+            row_bytes = 2 * rows if blocks else 4 * rows
+            for start in range(me * share, tokens, threads * share):
+                for m in range(start, min(start + share, tokens)):
+                    _round_one(y + m * row_bytes, room, m, rows // 2, blocks)
             jit.meet(state, threads)
 
 
@@ -390,7 +378,6 @@ class Program:
             "totals": widest // 8,
             "sums": widest // 4,
             "result": 4 * most,
-            "gate": 2 * most,
         }
         self._room = np.zeros(len(self._sizes) + 1, np.int64)
         self._job = np.zeros(TOKENS, np.int64)
