@@ -17,7 +17,10 @@ from numba.extending import intrinsic
 from nomoat import paths
 
 # numba looks for changes in a function's own file alone, not in what it is made of
-SOURCES = ("jit.py", "engine/kernels.py", "engine/panels.py", "engine/program.py", "engine/team.py", "engine/tiles.py", "tune/kernels.py")
+SOURCES = (
+    "jit.py", "engine/attention.py", "engine/kernels.py", "engine/panels.py", "engine/program.py", "engine/team.py", "engine/tiles.py",
+    "tune/kernels.py",
+)  # fmt: skip
 
 
 def _version() -> str:
@@ -66,6 +69,32 @@ def exp(x: Any) -> Any:
     y = y * r + np.float32(5.0000001201e-1)
     y = y * r * r + r + np.float32(1.0)
     return y * as_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+
+
+# -------------------------------------------------------------------- numbers at an address
+def _pointer_to(number: Any) -> Any:
+    kind = types.CPointer(number)
+
+    @in_llvm
+    def pointer(typing: Any, address: Any) -> Any:
+        return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return pointer
+
+
+_float_pointer, _long_pointer = _pointer_to(types.float32), _pointer_to(types.int64)
+
+
+@inline
+def longs_at(address: Any, count: Any) -> Any:
+    """The whole numbers of 64 bits that lie there."""
+    return numba.carray(_long_pointer(address), (count,))
+
+
+@inline
+def floats_at(address: Any, count: Any) -> Any:
+    """The numbers of 32 bits that lie there."""
+    return numba.carray(_float_pointer(address), (count,))
 
 
 # -------------------------------------------------------------------- threads that meet

@@ -6,10 +6,13 @@ Usual is: RMS norms before attention and MLP, a gate of SiLU, one after the othe
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 
+import openvino as ov
 from openvino import opset13 as op
 
+from nomoat.engine import positions, short
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.positions import Node
 from nomoat.engine.product import BetweenAttentions, Weights
@@ -41,6 +44,13 @@ class BetweenBuilder(GraphBuilder):
     def _gate_up(self, layer: int) -> list[Source]:
         names = ("mlp.gate_up_proj",) if "mlp.gate_up_proj" in self.arch.projections else GATE_UP
         return [self._source(layer, name) for name in names]
+
+    def _build(self) -> ov.Model:
+        model = super()._build()
+        facts = short.facts_of(self.arch, self.sizes, positions.inverse_frequencies(self.file, self.sizes))
+        if facts is not None:
+            model.set_rt_info(json.dumps(facts), short.FACTS)
+        return model
 
     def _layers(self, x: Node) -> Node:
         x, parts = self._between(None, x, -1)

@@ -103,6 +103,12 @@ class Emit:
     def sum_of(self, words: Any) -> Any:
         return self._call(f"llvm.vector.reduce.add.v{self.lanes}i32", WORD, [words])
 
+    def float_sum(self, values: Any) -> Any:
+        """Of all lanes, in any order."""
+        kind = ir.FunctionType(FLOAT, [FLOAT, self.floats])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.v{self.lanes}f32")
+        return self.builder.call(function, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"])
+
     def fused(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c."""
         return self._call(f"llvm.fma.v{self.lanes}f32", self.floats, [a, b, c])

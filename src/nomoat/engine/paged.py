@@ -9,7 +9,7 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from nomoat.engine.adapters import attach
 from nomoat.engine.compiled import CompiledCopy, core
 from nomoat.engine.importer import LoraDelta
+from nomoat.engine.short import FACTS, MOST_TOKENS, ShortPasses
 from nomoat.errors import BadFileError
 
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
@@ -71,6 +72,7 @@ class PagedModel:
         self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
         self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
         self.block_bytes = sum(_block_bytes(port) for port in self._caches.values())
+        self._short = _short_passes(folder, self._caches) if not adapters else None
         self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
@@ -86,6 +88,8 @@ class PagedModel:
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
             self._blocks[name] = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
         self.share_blocks(self)
+        if self._short:
+            self._short.use({name: np.frombuffer(memory, np.uint8) for name, memory in self._memory.items()})
 
     def share_blocks(self, other: PagedModel) -> None:
         """Use the blocks of another, whose cache has the same form: keep that one."""
@@ -97,15 +101,20 @@ class PagedModel:
         lengths = [len(row.ids) for row in rows]
         ends = np.cumsum(lengths)
         blocks = [row.blocks[: -(-(row.past + len(row.ids)) // BLOCK_TOKENS)] for row in rows]
+        ids = np.concatenate([row.ids for row in rows]).astype(np.int64)
+        places = np.concatenate([np.arange(row.past, row.past + len(row.ids)) for row in rows]).astype(np.int64)
+        wanted = np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)]).astype(np.int64)
+        if self._short and len(ids) <= MOST_TOKENS:
+            return self._short.run(ids, places, blocks, lengths, wanted)
         inputs: dict[str, npt.NDArray[Any]] = {
-            "input_ids": np.concatenate([row.ids for row in rows]).astype(np.int64),
-            "position_ids": np.concatenate([np.arange(row.past, row.past + len(row.ids)) for row in rows]).astype(np.int64),
+            "input_ids": ids,
+            "position_ids": places,
             "past_lens": np.array([row.past for row in rows], np.int32),
             "subsequence_begins": np.array([0, *ends], np.int32),
             "block_indices": np.concatenate(blocks).astype(np.int32),
             "block_indices_begins": np.cumsum([0, *map(len, blocks)]).astype(np.int32),
             "max_context_len": np.array(max(row.past + len(row.ids) for row in rows), np.int32),
-            "wanted": np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)]).astype(np.int64),
+            "wanted": wanted,
         }
         if self._num_adapters:
             inputs["adapter"] = self._chosen_adapters(rows)
@@ -130,6 +139,13 @@ class PagedModel:
         for name, value in inputs.items():
             if name in self._places:  # a model without rotary positions does not ask for them
                 self._request.set_input_tensor(self._places[name], ov.Tensor(value))
+
+
+def _short_passes(folder: Path, caches: Mapping[str, Any]) -> ShortPasses | None:
+    """For models that tell what it takes, with keys and values in float16."""
+    model = core().read_model(folder / "openvino_model.xml")
+    is_half = all(port.element_type.to_string() == "f16" for port in caches.values())
+    return ShortPasses(model) if is_half and model.has_rt_info(FACTS) else None
 
 
 def _paged(folder: Path, adapters: Sequence[LoraDelta]) -> Any:

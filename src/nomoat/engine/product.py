@@ -115,7 +115,7 @@ class BetweenAttentions(_Own):
         before, after = inputs[-2].data, outputs[0].data
         seen = None if self._attributes["first"] else inputs[0].data
         if self._program is None:
-            steps, width = _parsed(self._attributes["steps"]), after.shape[-1]
+            steps, width = parsed_steps(self._attributes["steps"]), after.shape[-1]
             columns = width if seen is None else seen.shape[-1]
             self._program = _program(steps, inputs[-1], columns, width=width, epsilon=self._attributes["epsilon"])
         if after.size:
@@ -154,14 +154,15 @@ OPERATIONS = (TiledProduct, TiledRows, BetweenAttentions)
 
 
 @functools.cache
-def _parsed(steps: str) -> list[list[Any]]:
+def parsed_steps(steps: str) -> list[list[Any]]:
+    """Of a `BetweenAttentions`."""
     return json.loads(steps)  # type: ignore[no-any-return]
 
 
 @functools.cache
 def _outputs(steps: str) -> list[int]:
     """The rows of each."""
-    return [rows for kind, _, rows, *_ in _parsed(steps) if kind == "out"]
+    return [rows for kind, _, rows, *_ in parsed_steps(steps) if kind == "out"]
 
 
 def _program(steps: Sequence[Sequence[Any]], weights: Any, columns: int, **residual: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from numba import types
 
 from nomoat import config, jit, paths
+from nomoat.engine import attention
 from nomoat.engine.kernels import CACHE_LINE, ROUNDED, q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
@@ -45,6 +46,9 @@ KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a t
 INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS = range(6)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
+WEIGHT, WANTED, NUM_WANTED, CHOSEN = range(OUTPUTS, OUTPUTS + 4)  # of the last norm
+LINK = 16  # numbers of a job in a chain
+ATTENTION, LAST_NORM = 0, -1  # what stands for a number of steps in jobs that are none
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 TOKENS_A_PART = 252  # of a prompt, whose intermediate results stay in a CPU's caches: 21 panels
@@ -54,32 +58,9 @@ PAIR_ROOM = PAIR_BYTES + 4 * 4 * TILE_ROWS + 2 * SUMS_BYTES  # of a thread: two 
 kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
-def _pointer_to(number: Any) -> Any:
-    kind = types.CPointer(number)
-
-    @jit.in_llvm
-    def pointer(typing: Any, address: Any) -> Any:
-        return kind(types.intp), lambda context, builder, signature, args: builder.inttoptr(args[0], context.get_value_type(kind))
-
-    return pointer
-
-
-_float_pointer, _long_pointer = _pointer_to(types.float32), _pointer_to(types.int64)
-
-
-@kernel
-def _longs(address: Any, count: Any) -> Any:
-    return numba.carray(_long_pointer(address), (count,))
-
-
-@kernel
-def _floats(address: Any, count: Any) -> Any:
-    return numba.carray(_float_pointer(address), (count,))
-
-
 @kernel
 def _copy(x: Any, y: Any, columns: Any) -> None:
-    x_C, y_C = _floats(x, columns), _floats(y, columns)
+    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
     for c in range(columns):
         y_C[c] = x_C[c]
 
@@ -87,7 +68,7 @@ def _copy(x: Any, y: Any, columns: Any) -> None:
 @kernel
 def _add(x: Any, y: Any, columns: Any) -> None:
     """y += x."""
-    x_C, y_C = _floats(x, columns), _floats(y, columns)
+    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
     for c in range(columns):
         y_C[c] += x_C[c]
 
@@ -95,7 +76,7 @@ def _add(x: Any, y: Any, columns: Any) -> None:
 @kernel
 def _gate(gate: Any, up: Any, hidden: Any) -> None:
     """gate = silu(gate) * up."""
-    gate_H, up_H = _floats(gate, hidden), _floats(up, hidden)
+    gate_H, up_H = jit.floats_at(gate, hidden), jit.floats_at(up, hidden)
     for h in range(hidden):
         gate_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
 
@@ -194,7 +175,7 @@ def _round_one(x: Any, room: Any, m: Any, columns: Any, blocks: Any) -> None:
 
 @kernel
 def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
-    x_C, weight_C, y_C = _floats(x, columns), _floats(weight, columns), _floats(y, columns)
+    x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
     total = np.float32(0)
     for c in range(columns):
         total += x_C[c] * x_C[c]
@@ -221,7 +202,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
-    state, room, outputs, width = job[STATE], _longs(job[ROOM], PAIRS + 1), job[OUTPUTS:], job[WIDTH]
+    state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], PAIRS + 1), job[OUTPUTS:], job[WIDTH]
     taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
@@ -268,13 +249,35 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
 
 
 @kernel
+def _last_norm(job: Any, me: Any, threads: Any) -> None:
+    """The norm after the last layer, and the tokens whose logits are wanted, one after another."""
+    width, epsilon = job[WIDTH], jit.as_float(np.uint32(job[EPSILON]))
+    for m in range(me, job[TOKENS], threads):
+        _norm(job[BEFORE] + 4 * m * width, job[WEIGHT], epsilon, job[AFTER] + 4 * m * width, width)
+    jit.meet(job[STATE], threads)
+    wanted = jit.longs_at(job[WANTED], job[NUM_WANTED])
+    for m in range(me, job[NUM_WANTED], threads):
+        _copy(job[AFTER] + 4 * wanted[m] * width, job[CHOSEN] + 4 * m * width, width)
+
+
+@kernel
 def _share(state: Any, me: Any) -> None:
-    """A job, one thread's share."""
-    job = state[JOB:]
-    steps = _longs(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
-    for first in range(0, job[TOKENS], TOKENS_A_PART):
-        _part(steps, job, first, min(TOKENS_A_PART, job[TOKENS] - first), state[THREADS], me)
-    jit.meet(job[STATE], state[THREADS])
+    """A chain of jobs, one thread's share."""
+    threads = state[THREADS]
+    links = jit.longs_at(state[JOB], state[JOB + 1] * LINK).reshape(state[JOB + 1], LINK)
+    for number in range(len(links)):
+        job = links[number]
+        if job[NUM_STEPS] == ATTENTION:
+            attention.keep_keys(job, me, threads)
+            jit.meet(job[STATE], threads)
+            attention.attend(job, me, threads)
+        elif job[NUM_STEPS] == LAST_NORM:
+            _last_norm(job, me, threads)
+        else:
+            steps = jit.longs_at(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
+            for first in range(0, job[TOKENS], TOKENS_A_PART):
+                _part(steps, job, first, min(TOKENS_A_PART, job[TOKENS] - first), threads, me)
+        jit.meet(job[STATE], threads)
 
 
 @kernel
@@ -293,26 +296,31 @@ def _serve(state: Any, me: Any, done: Any) -> Any:
 
 
 @kernel
-def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any, second: Any, third: Any) -> Any:
-    """Announce a job and do one's share of it. 1, and nothing done, if somebody has to be woken first: then call `_share`."""
-    rows = after if after.size else first
-    tokens = rows.shape[0] * rows.shape[1]
-    for number in range(TOKENS):
-        state[JOB + number] = job[number]
-    state[JOB + TOKENS] = tokens
-    state[JOB + SEEN] = seen.ctypes.data if seen.size else 0
-    state[JOB + BEFORE] = before.ctypes.data
-    state[JOB + AFTER] = after.ctypes.data
-    state[JOB + OUTPUTS] = first.ctypes.data
-    state[JOB + OUTPUTS + 1] = second.ctypes.data
-    state[JOB + OUTPUTS + 2] = third.ctypes.data
-    taken = _longs(job[TAKEN], job[NUM_STEPS] * (-(-tokens // TOKENS_A_PART)))
-    taken[:] = 0
+def _announce(state: Any, links: Any) -> Any:
+    """Begin with a chain of jobs and do one's share. 1, and nothing done, if somebody has to be woken first: then call `_share`."""
+    state[JOB], state[JOB + 1] = links.ctypes.data, len(links)
     jit.add_atomic(state.ctypes.data + 8 * TICKET, 1)
     if jit.load_atomic(state.ctypes.data + 8 * SLEEPING):
         return 1
     _share(state, 0)
     return 0
+
+
+@kernel
+def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any, second: Any, third: Any) -> Any:
+    """A chain of one job. See `_announce`."""
+    rows = after if after.size else first
+    tokens = rows.shape[0] * rows.shape[1]
+    job[TOKENS] = tokens
+    job[SEEN] = seen.ctypes.data if seen.size else 0
+    job[BEFORE] = before.ctypes.data
+    job[AFTER] = after.ctypes.data
+    job[OUTPUTS] = first.ctypes.data
+    job[OUTPUTS + 1] = second.ctypes.data
+    job[OUTPUTS + 2] = third.ctypes.data
+    taken = jit.longs_at(job[TAKEN], job[NUM_STEPS] * (-(-tokens // TOKENS_A_PART)))
+    taken[:] = 0
+    return _announce(state, job.reshape(1, LINK))
 
 
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
@@ -380,7 +388,7 @@ class Program:
             "result": 4 * most,
         }
         self._room = np.zeros(len(self._sizes) + 1, np.int64)
-        self._job = np.zeros(TOKENS, np.int64)
+        self._job = np.zeros(LINK, np.int64)
         self._moves, self._parts = 0, 0
 
     def _prepare(self, parts: int) -> None:
@@ -389,7 +397,7 @@ class Program:
         self._room[-1] = _memory.place("pairs", PAIR_ROOM * len(_team()))
         taken = _memory.place("taken", 8 * len(self._steps) * parts)
         state = _team().state.ctypes.data
-        self._job[:] = state, self._steps.ctypes.data, len(self._steps), self._room.ctypes.data, taken, self._width, self._epsilon
+        self._job[:TOKENS] = state, self._steps.ctypes.data, len(self._steps), self._room.ctypes.data, taken, self._width, self._epsilon
         self._moves, self._parts = _memory.moves, parts
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:
@@ -408,3 +416,86 @@ class Program:
             if _start(team.state, self._job, *places):
                 team.wake()
                 _share(team.state, 0)
+
+
+class Chain:
+    """A whole model's pass over a few tokens: programs, and the attention between them, in one call.
+
+    Shapes: T tokens, at most M of them, W those whose logits are wanted, V vocabulary, D width, R pairs of a head that are turned.
+    """
+
+    def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], most: int) -> None:
+        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `short.facts_of`."""
+        self._programs, self._norm = [*programs, last], norm
+        self._facts = np.zeros(attention.NUM_FACTS, np.int64)
+        scale = int(np.float32(facts["head_dim"] ** -0.5).view(np.uint32))
+        told = (facts["heads"], facts["kv_heads"], facts["head_dim"], 2 * len(facts["inverse"]), scale, facts["window"])
+        self._facts[: len(told)] = told
+        heads = facts["heads"] * facts["head_dim"]
+        both = 2 * facts["kv_heads"] * facts["head_dim"]
+        shapes = {"residual": len(norm), "hidden": len(norm), "chosen": len(norm), "seen": heads}
+        shapes |= {f"output {number}": heads + both for number in range(3)} | {"logits": int(last._steps[0, ROWS])}
+        self._arrays = {name: np.zeros((most, size), np.float32) for name, size in shapes.items()}
+        self._taken = np.zeros(sum(len(program._steps) for program in self._programs), np.int64)
+        self._links = np.zeros((2 * len(programs) + 1, LINK), np.int64)
+        self._fill(programs, last)
+
+    def _address(self, name: str) -> int:
+        return int(self._arrays[name].ctypes.data)
+
+    def _fill(self, programs: Sequence[Program], last: Program) -> None:
+        """All numbers that stay."""
+        outputs = [self._address(f"output {number}") for number in range(3)]
+        residual, seen = self._address("residual"), self._address("seen")
+        heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
+        taken = int(self._taken.ctypes.data)
+        self._links[:, STATE] = _team().state.ctypes.data
+        for number, program in enumerate(self._programs):
+            row = self._links[2 * number]
+            row[STEPS : TAKEN + 1] = program._steps.ctypes.data, len(program._steps), program._room.ctypes.data, taken
+            taken += 8 * len(program._steps)
+            row[WIDTH], row[EPSILON], row[SEEN], row[BEFORE], row[AFTER] = program._width, program._epsilon, seen, residual, residual
+            row[OUTPUTS : OUTPUTS + 3] = outputs
+        self._links[0, SEEN] = 0
+        self._links[-1, [SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
+        for layer, program in enumerate(programs[:-1]):
+            row = self._links[2 * layer + 1]
+            rows = [int(step[ROWS]) for step in program._steps if step[KIND] == OUT]
+            starts = np.cumsum([0, *rows])
+            row[NUM_STEPS], row[attention.FACTS], row[attention.SEEN] = ATTENTION, self._facts.ctypes.data, seen
+            for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
+                at = int(np.searchsorted(starts, begin, side="right")) - 1
+                row[attention.QUERY + part] = outputs[at] + 4 * (begin - starts[at])
+                row[attention.QUERY_ROW + part] = 4 * rows[at]
+        row = self._links[-2]
+        row[NUM_STEPS], row[WIDTH], row[EPSILON] = LAST_NORM, len(self._norm), programs[-1]._epsilon
+        row[BEFORE], row[AFTER], row[WEIGHT] = residual, self._address("hidden"), self._norm.ctypes.data
+        row[CHOSEN] = self._address("chosen")
+
+    def use(self, caches: Sequence[tuple[int, int]]) -> None:
+        """Where each layer's keys and values lie."""
+        for layer, places in enumerate(caches):
+            self._links[2 * layer + 1, [attention.KEYS, attention.VALUES]] = places
+
+    def run(
+        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, cosines_TR: Any, sines_TR: Any, wanted_W: Any
+    ) -> tuple[Any, Any]:
+        """Logits [W, V] and last hidden states [T, D], overwritten by the next pass."""
+        tokens, wanted = len(x_TD), len(wanted_W)
+        self._arrays["residual"][:tokens] = x_TD
+        self._links[::2, TOKENS] = tokens
+        self._links[-2, [TOKENS, WANTED, NUM_WANTED]] = tokens, wanted_W.ctypes.data, wanted
+        self._links[-1, TOKENS] = wanted
+        scores = -(-4 * (int(places_T.max()) + 1) // CACHE_LINE) * CACHE_LINE
+        arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T)
+        with _one_at_a_time:
+            self._facts[attention.TOKENS : attention.TOKENS + 6] = tokens, *(array.ctypes.data for array in arrays)
+            self._facts[attention.SCORES :] = _memory.place("attention", scores * len(_team())), scores
+            while any(program._moves != _memory.moves for program in self._programs):
+                for program in self._programs:
+                    program._prepare(1)
+            self._taken[:] = 0
+            if _announce(_team().state, self._links):
+                _team().wake()
+                _share(_team().state, 0)
+        return self._arrays["logits"][:wanted], self._arrays["hidden"][:tokens]
