@@ -38,7 +38,7 @@ def raw_rows(type_name: str, rows: int, columns: int, *, seed: int = 0) -> npt.N
     chance = np.random.default_rng(seed)
     weights, size = tiles.BLOCKS[type_name]
     blocks = chance.integers(0, 256, (rows, columns // weights, size), dtype=np.uint8)
-    start, numbers = (208, 1) if type_name == "Q6_K" else (0, 1 if type_name == "Q4_0" else 2)
+    start, numbers = (208, 1) if type_name == "Q6_K" else (0, 2 if type_name in ("Q4_1", "Q4_K") else 1)
     scales = chance.uniform(0.001, 0.01, (rows, columns // weights, numbers)).astype(np.float16)
     blocks[..., start : start + 2 * numbers] = scales.view(np.uint8)
     return blocks.reshape(rows, -1)

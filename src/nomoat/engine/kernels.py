@@ -27,7 +27,8 @@ BYTE, WORD, SIZE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
-LOW_HALVES, BITS_4_AND_5, NO_SIGN = 0x0F0F0F0F, 0x30303030, 0x7FFFFFFF
+LOW_HALVES, BITS_4_AND_5, BIT_4, NO_SIGN = 0x0F0F0F0F, 0x30303030, 0x10101010, 0x7FFFFFFF
+LOW_SEVEN_BITS, LOWEST_BITS = 0x7F7F7F7F, 0x01010101
 
 
 class Emit:
@@ -113,15 +114,22 @@ class Emit:
         """a * b + c."""
         return self._call(f"llvm.fma.v{self.lanes}f32", self.floats, [a, b, c])
 
-    def dot(self, total: Any, codes: Any, inputs: Any) -> Any:
-        """In each lane the sum of four products of an unsigned and a signed byte, added to `total`."""
+    def dot(self, total: Any, codes: Any, inputs: Any, *, most: int = 255) -> Any:
+        """In each lane the sum of four products of an unsigned and a signed byte, added to `total`. `most`: the largest code."""
         if self.has_vnni:
             return self._call(f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}", self.words, [total, codes, inputs])
+        if most < 128:
+            return self.builder.add(total, self._four_products(codes, inputs))
+        high = self.builder.and_(self.builder.lshr(codes, self.word(7)), self.word(LOWEST_BITS))
+        total = self.builder.add(total, self.builder.shl(self._four_products(high, inputs), self.word(7)))
+        return self.builder.add(total, self._four_products(self.builder.and_(codes, self.word(LOW_SEVEN_BITS)), inputs))
+
+    def _four_products(self, codes: Any, inputs: Any) -> Any:
+        """The same sum by AVX2, of codes with 7 bits: with 8 the sum of two products would saturate."""
         bytes_, pairs = ir.VectorType(BYTE, 32), ir.VectorType(ir.IntType(16), 16)
         as_bytes = [self.builder.bitcast(value, bytes_) for value in (codes, inputs)]
-        two = self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, as_bytes)  # codes have 6 bits at most: nothing saturates
-        four = self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 16)])
-        return self.builder.add(total, four)
+        two = self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, as_bytes)
+        return self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 16)])
 
     def _call(self, name: str, result: Any, arguments: list[Any]) -> Any:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -179,6 +187,22 @@ def _q6_k(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any,
     return [builder.or_(four, builder.and_(bits, mask)) for four, bits in zip(low, moved, strict=True)], scale, -32
 
 
+def _q5_0(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+    builder = emit.builder
+    block = emit.add(tile, emit.times(group, TILE_BYTES["Q5_0"]))
+    scale = emit.numbers(emit.add(block, emit.size(half * 16)), HALF)
+    high = emit.load(emit.add(block, emit.size(32 + half * 32)), emit.words)
+    low = _nibbles(emit, emit.add(block, emit.size(32 + 64)), 4, half)
+    moved = [builder.shl(high, emit.word(4 - at)) if at < 4 else builder.lshr(high, emit.word(at - 4)) for at in range(8)]
+    return [builder.or_(four, builder.and_(bits, emit.word(BIT_4))) for four, bits in zip(low, moved, strict=True)], scale, -16
+
+
+def _q8_0(emit: Emit, tile: Any, group: Any, half: int) -> tuple[list[Any], Any, Any]:
+    block = emit.add(tile, emit.times(group, TILE_BYTES["Q8_0"]))
+    codes = [emit.load(emit.add(block, emit.size(32 + 64 * at + 32 * half)), emit.words) for at in range(8)]
+    return codes, emit.numbers(emit.add(block, emit.size(half * 16)), HALF), -128
+
+
 def _nibbles(emit: Emit, address: Any, count: int, half: int) -> list[Any]:
     found, mask = [], emit.word(LOW_HALVES)
     for at in range(count):
@@ -188,12 +212,15 @@ def _nibbles(emit: Emit, address: Any, count: int, half: int) -> list[Any]:
 
 
 # codes of a group, the largest code, and who reads it
-GROUPS = {"Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q4_K": (32, 15, _q4_k), "Q6_K": (16, 63, _q6_k)}
+GROUPS = {
+    "Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q4_K": (32, 15, _q4_k), "Q6_K": (16, 63, _q6_k), "Q5_0": (32, 31, _q5_0),
+    "Q8_0": (32, 255, _q8_0),
+}  # fmt: skip
 
 
 def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) -> None:
     """The products of one tile (or half of it) and `count` tokens, written where they belong."""
-    builder, (width, _, read) = emit.builder, GROUPS[kind]
+    builder, (width, most, read) = emit.builder, GROUPS[kind]
     zero = ir.Constant(emit.floats, [0.0] * emit.lanes)
     sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
     for total in sums:
@@ -220,7 +247,7 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
                 first = emit.all_lanes(builder.mul(whole_sum, ir.Constant(WORD, offset)))
             dots = first
             for four, code in enumerate(codes):
-                dots = emit.dot(dots, code, emit.all_lanes(emit.load(emit.add(inputs, emit.size(4 * four)), WORD)))
+                dots = emit.dot(dots, code, emit.all_lanes(emit.load(emit.add(inputs, emit.size(4 * four)), WORD)), most=most)
             whole = builder.sitofp(dots, emit.floats)
             scales = emit.all_lanes(emit.load(emit.add(places["scales"], emit.times(number, 4)), FLOAT, 4))
             before = builder.load(total)
@@ -273,7 +300,7 @@ def _tile(kind: str) -> Any:
     return tile
 
 
-q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile = _tile("Q4_0"), _tile("Q4_1"), _tile("Q4_K"), _tile("Q6_K")
+q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile, q5_0_tile, q8_0_tile = (_tile(kind) for kind in GROUPS)
 
 
 @jit.in_llvm

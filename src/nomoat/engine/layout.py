@@ -142,7 +142,8 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2
-    if is_4_bit and footprint.in_tiles(file.num_values):
+    tiled = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in tiles.BLOCKS)
+    if tiled > file.num_values / 2 and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"

@@ -9,7 +9,7 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nomoat.engine.adapters import attach
 from nomoat.engine.compiled import CompiledCopy, core
 from nomoat.engine.importer import LoraDelta
-from nomoat.engine.short import FACTS, MOST_TOKENS, ShortPasses
+from nomoat.engine.short import MOST_TOKENS, ShortPasses
 from nomoat.errors import BadFileError
 
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
@@ -60,19 +60,23 @@ class PagedModel:
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
-            model = _paged(folder, adapters)
+            model, self._short = _read(folder)
+            _page(model, folder, adapters)
             self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
             del model
             if copy and (again := copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)) is not None:
                 compiled, self._kept = again, None
+        else:
+            self._short = _read(folder)[1]
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
         self._request = compiled.create_infer_request()
         self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
         self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
         self.block_bytes = sum(_block_bytes(port) for port in self._caches.values())
-        self._short = _short_passes(folder, self._caches) if not adapters else None
+        if adapters or any(port.element_type.to_string() != "f16" for port in self._caches.values()):
+            self._short = None
         self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
@@ -141,23 +145,20 @@ class PagedModel:
                 self._request.set_input_tensor(self._places[name], ov.Tensor(value))
 
 
-def _short_passes(folder: Path, caches: Mapping[str, Any]) -> ShortPasses | None:
-    """For models that tell what it takes, with keys and values in float16."""
+def _read(folder: Path) -> tuple[Any, ShortPasses | None]:
+    """The model of a folder, and what its short passes need, which is what it was before anything is done to it."""
     model = core().read_model(folder / "openvino_model.xml")
-    is_half = all(port.element_type.to_string() == "f16" for port in caches.values())
-    return ShortPasses(model) if is_half and model.has_rt_info(FACTS) else None
+    return model, ShortPasses.of(model)
 
 
-def _paged(folder: Path, adapters: Sequence[LoraDelta]) -> Any:
-    """The model of a folder with paged attention, its further input and output, and adapters."""
+def _page(model: Any, folder: Path, adapters: Sequence[LoraDelta]) -> None:
+    """Give it paged attention, its further input and output, and adapters."""
     from openvino._offline_transformations import paged_attention_transformation
 
-    model = core().read_model(folder / "openvino_model.xml")
     paged_attention_transformation(model)
     ask_for_what_is_wanted(model, folder, token_axis=0)
     if adapters:
         attach(model, adapters)
-    return model
 
 
 def ask_for_what_is_wanted(model: Any, folder: Path, *, token_axis: int) -> None:

@@ -26,7 +26,7 @@ CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
 PANEL_BYTES, PAIR_BYTES = CHUNK * PANEL_TOKENS, 2 * TILE_ROWS * CHUNK  # of a chunk of inputs, of two tiles' codes
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
-FRACTION = 7  # bits behind the point while a code is scaled, in 16 bits
+FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
 LOW_WORDS = 0x0000FFFF
 
 
@@ -36,6 +36,7 @@ def _to_bytes(kind: str) -> Any:
     Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk.
     """
     width, most, read = GROUPS[kind]
+    bits = most.bit_length()
     group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
 
     @jit.in_llvm
@@ -53,17 +54,17 @@ def _to_bytes(kind: str) -> Any:
                         builder.store(emit.larger(emit.without_sign(end), builder.load(largest)), largest)
                 found = builder.load(largest)
                 emit.store(builder.fmul(found, emit.number(1 / 127)), emit.add(scales, emit.size(4 * half * emit.lanes)))
-                inverse = builder.fdiv(emit.number(127.0 * 2**FRACTION), found)
+                inverse = builder.fdiv(emit.number(127.0), found)
                 inverse = builder.select(builder.fcmp_ordered("==", found, emit.number(0.0)), emit.number(0.0), inverse)
                 with cgutils.for_range(builder, groups) as loop:
                     place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
                     emit.prefetch(emit.add(tile, emit.times(emit.add(start, loop.index), group_bytes), emit.size(AHEAD)), group_bytes)
                     fours, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
-                    factor = emit.whole(builder.fmul(scale, inverse))
-                    added = emit.whole(builder.fmul(offset, inverse))
+                    factor = emit.whole(builder.fmul(builder.fmul(scale, inverse), emit.number(float(2 ** (bits + 1 + FRACTION)))))
+                    added = emit.whole(builder.fmul(builder.fmul(offset, inverse), emit.number(float(2**FRACTION))))
                     added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
                     for number, four in enumerate(fours):
-                        emit.store(_scaled(emit, four, factor, added), emit.add(place, emit.size(number * FOUR_BYTES)))
+                        emit.store(_scaled(emit, four, bits, factor, added), emit.add(place, emit.size(number * FOUR_BYTES)))
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 5), generate
@@ -79,25 +80,29 @@ def _group(emit: Emit, found: tuple[list[Any], Any, Any]) -> tuple[list[Any], An
     return codes, scale, offset
 
 
-def _scaled(emit: Emit, codes: Any, factor: Any, added: Any) -> Any:
-    """(code * factor + added) >> FRACTION of each byte, in numbers of 16 bits: first the even bytes, then the odd ones."""
+def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
+    """code * scale + offset of each byte of so many bits, as a byte: first the even bytes, then the odd ones, in 16 bits."""
     builder = emit.builder
     pairs = ir.VectorType(ir.IntType(16), 2 * emit.lanes)
+    wide = ir.VectorType(WORD, 2 * emit.lanes)
 
     def twice(words: Any) -> Any:
         low = builder.and_(words, emit.word(LOW_WORDS))
         return builder.bitcast(builder.or_(low, builder.shl(low, emit.word(16))), pairs)
 
-    def constant(value: int) -> Any:
-        return ir.Constant(pairs, [value] * 2 * emit.lanes)
+    def constant(value: int, kind: Any = pairs) -> Any:
+        return ir.Constant(kind, [value] * 2 * emit.lanes)
 
     factor, added, codes = twice(factor), twice(added), builder.bitcast(codes, pairs)
-    even, odd = builder.and_(codes, constant(255)), builder.lshr(codes, constant(8))
-    even, odd = (builder.lshr(builder.add(builder.mul(part, factor), added), constant(FRACTION)) for part in (even, odd))
-    return builder.bitcast(builder.or_(even, builder.shl(odd, constant(8))), emit.words)
+    made = []
+    for part in (builder.and_(codes, constant(255)), builder.lshr(codes, constant(8))):
+        product = builder.mul(builder.sext(builder.shl(part, constant(15 - bits)), wide), builder.sext(factor, wide))
+        upper = builder.trunc(builder.ashr(product, constant(16, wide)), pairs)
+        made.append(builder.lshr(builder.add(upper, added), constant(FRACTION)))
+    return builder.bitcast(builder.or_(made[0], builder.shl(made[1], constant(8))), emit.words)
 
 
-q4_0_to_bytes, q4_1_to_bytes, q4_k_to_bytes, q6_k_to_bytes = (_to_bytes(kind) for kind in ("Q4_0", "Q4_1", "Q4_K", "Q6_K"))
+q4_0_to_bytes, q4_1_to_bytes, q4_k_to_bytes, q6_k_to_bytes, q5_0_to_bytes, q8_0_to_bytes = (_to_bytes(kind) for kind in GROUPS)
 
 
 @jit.in_llvm

@@ -18,7 +18,7 @@ from numba import types
 
 from nomoat import config, jit, paths
 from nomoat.engine import attention
-from nomoat.engine.kernels import CACHE_LINE, ROUNDED, q4_0_tile, q4_1_tile, q4_k_tile, q6_k_tile, round_inputs
+from nomoat.engine.kernels import CACHE_LINE, ROUNDED, q4_0_tile, q4_1_tile, q4_k_tile, q5_0_tile, q6_k_tile, q8_0_tile, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
     CHUNK,
@@ -33,7 +33,9 @@ from nomoat.engine.panels import (
     q4_0_to_bytes,
     q4_1_to_bytes,
     q4_k_to_bytes,
+    q5_0_to_bytes,
     q6_k_to_bytes,
+    q8_0_to_bytes,
     round_into_panel,
     write_sums,
 )
@@ -93,8 +95,12 @@ def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
         q4_1_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
     elif step[TYPE] == 2:
         q4_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-    else:
+    elif step[TYPE] == 3:
         q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    elif step[TYPE] == 4:
+        q5_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    else:
+        q8_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
 
 
 @kernel
@@ -117,8 +123,12 @@ def _to_bytes(step: Any, tile: Any, chunk: Any, columns: Any, codes: Any, scales
         q4_1_to_bytes(tile, chunk, columns // 32, codes, scales)
     elif step[TYPE] == 2:
         q4_k_to_bytes(tile, chunk, columns // 32, codes, scales)
-    else:
+    elif step[TYPE] == 3:
         q6_k_to_bytes(tile, chunk, columns // 16, codes, scales)
+    elif step[TYPE] == 4:
+        q5_0_to_bytes(tile, chunk, columns // 32, codes, scales)
+    else:
+        q8_0_to_bytes(tile, chunk, columns // 32, codes, scales)
 
 
 @kernel

@@ -42,14 +42,21 @@ def facts_of(arch: Architecture, sizes: Dimensions, inverse: npt.NDArray[np.floa
 class ShortPasses:
     """See the module. One thread at a time."""
 
-    def __init__(self, model: Any) -> None:
-        """`model`: as `between.BetweenBuilder` made it, with the facts of its attention. Its weights stay where they are."""
-        from nomoat.engine.program import Chain, Program
-
-        facts = json.loads(str(model.get_rt_info(FACTS).value))
+    @classmethod
+    def of(cls, model: Any) -> ShortPasses | None:
+        """For a model that `between.BetweenBuilder` made, with the facts of its attention, whose embedding and output are in tiles."""
+        if not model.has_rt_info(FACTS):
+            return None
         found: dict[str, list[Any]] = {"TiledRows": [], "BetweenAttentions": [], "TiledProduct": []}
         for node in model.get_ordered_ops():
             found.get(node.get_type_name(), []).append(node)
+        is_whole = len(found["TiledRows"]) == len(found["TiledProduct"]) == 1
+        return cls(json.loads(str(model.get_rt_info(FACTS).value)), found) if is_whole else None
+
+    def __init__(self, facts: dict[str, Any], found: Mapping[str, Sequence[Any]]) -> None:
+        """`found`: the operations of a graph, by kind. Their weights stay where they are."""
+        from nomoat.engine.program import Chain, Program
+
         (looked_up,), (head,) = found["TiledRows"], found["TiledProduct"]
         self._table, self._table_type = _constant(looked_up, 0), looked_up.get_attributes()["type_name"]
         norm, self._head = _constant(head.input_value(0).get_node(), 1).reshape(-1), _constant(head, 1)

@@ -1,4 +1,4 @@
-"""The own codes of a GGUF file (Q4_0, Q4_1, Q4_K, Q6_K) in the order in which `kernels` multiplies by them.
+"""The own codes of a GGUF file (Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0) in the order in which `kernels` multiplies by them.
 
 Sixteen rows are a tile, which is read from its first byte to its last. Codes lie four inputs of each row after one another in 64
 bytes, an operand of the instructions that multiply bytes; two such operands share 64 bytes, the first in the low halves. Nothing is
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 TILE_ROWS = 16
-BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # weights of a block, its bytes in the file
+# weights of a block, its bytes in the file
+BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210), "Q5_0": (32, 22), "Q8_0": (32, 34)}
 LANES = ("<f2", (TILE_ROWS,))  # one number of each row
 LAYOUTS = {  # of a block's weights in sixteen rows; `kernels` knows these places
     "Q4_0": np.dtype([("scale", *LANES), ("codes", "u1", (4, TILE_ROWS, 4))]),
@@ -26,6 +27,9 @@ LAYOUTS = {  # of a block's weights in sixteen rows; `kernels` knows these place
     "Q6_K": np.dtype(
         [("scale", *LANES), ("unused", *LANES), ("scales", "i1", (16, TILE_ROWS)), ("codes", "u1", (16, 3, TILE_ROWS, 4))]
     ),
+    # the fifth bit of an operand's codes is a bit of each byte, the first operand's the lowest
+    "Q5_0": np.dtype([("scale", *LANES), ("high", "u1", (TILE_ROWS, 4)), ("codes", "u1", (4, TILE_ROWS, 4))]),
+    "Q8_0": np.dtype([("scale", *LANES), ("codes", "u1", (8, TILE_ROWS, 4))]),  # codes and 128
 }
 TILE_BYTES = {type_name: layout.itemsize for type_name, layout in LAYOUTS.items()}
 Bytes = npt.NDArray[np.uint8]
@@ -44,7 +48,8 @@ def size(type_name: str, rows: int, columns: int) -> int:
 def tiled(raw: Bytes, type_name: str) -> Bytes:
     """Tiles [T, S] of rows as the file has them [R, row bytes]. Raises ValueError for scales that are no numbers."""
     blocks = raw.reshape(len(raw) // TILE_ROWS, TILE_ROWS, -1, BLOCKS[type_name][1])
-    made = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k}[type_name](blocks)
+    makers = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k, "Q5_0": _q5_0, "Q8_0": _q8_0}
+    made = makers[type_name](blocks)
     return np.ascontiguousarray(np.concatenate(made, axis=-1)).reshape(len(blocks), -1)
 
 
@@ -55,16 +60,22 @@ def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]
 
     def of(name: str) -> npt.NDArray[Any]:
         """A field's part of these rows, whose axis of 16 is the one before the last of codes, the last of numbers: [M, B, ...]."""
-        found: npt.NDArray[Any] = np.moveaxis(blocks_TB[name], -2 if name == "codes" else -1, 0)[lane, tile]
+        found: npt.NDArray[Any] = np.moveaxis(blocks_TB[name], -2 if name in ("codes", "high") else -1, 0)[lane, tile]
         return found
 
     low = of("codes")
+    if type_name == "Q8_0":
+        scales = of("scale").astype(np.float32)[..., None]
+        return _scaled(low, scales, -128 * scales)
     if type_name == "Q6_K":
         low, high = low[..., :2, :], (low[..., 2:, :] >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3
         codes = np.stack([low & 15, low >> 4], axis=-2).reshape(high.shape) | (high << 4)
         scales = of("scale").astype(np.float32)[..., None] * of("scales")
         return _scaled(codes, scales, -32 * scales)
     codes, scales = np.stack([low & 15, low >> 4], axis=-2), of("scale").astype(np.float32)[..., None]
+    if type_name == "Q5_0":
+        fifth = (of("high")[..., None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+        return _scaled(codes.reshape(fifth.shape) | (fifth << 4), scales, -16 * scales)
     if type_name == "Q4_0":
         return _scaled(codes, scales, -8 * scales)
     offsets = of("offset").astype(np.float32)[..., None]
@@ -110,6 +121,19 @@ def _q6_k(blocks: Bytes) -> list[Bytes]:
     parts = [blocks[..., 192:208].transpose(0, 2, 3, 1), codes]
     number = _beside(_numbers(blocks[..., 208:210]))
     return [number, np.zeros_like(number), *(part.reshape(*part.shape[:2], -1) for part in parts)]
+
+
+def _q5_0(blocks: Bytes) -> list[Bytes]:
+    """A float16, 32 fifth bits, 16 bytes of low halves."""
+    fifth = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little")
+    fours = _fours(fifth)
+    high = np.bitwise_or.reduce(fours << np.arange(8, dtype=np.uint8)[:, None], axis=-2)
+    return [_beside(_numbers(blocks[..., 0:2])), high, _nibbles(halves(blocks[..., 6:]))]
+
+
+def _q8_0(blocks: Bytes) -> list[Bytes]:
+    codes = _fours(blocks[..., 2:] ^ 128)
+    return [_beside(_numbers(blocks[..., 0:2])), codes.reshape(*codes.shape[:2], -1)]
 
 
 def _numbers(two_bytes: Bytes) -> npt.NDArray[np.float16]:
