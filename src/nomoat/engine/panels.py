@@ -1,4 +1,4 @@
-"""Products of many tokens at once, as a prompt has them: a tile's codes become 8 bits, with one scale a row for each `CHUNK` columns.
+"""Products of many tokens at once, as a prompt has them: a tile's codes become 8 bits, with one scale a row for each chunk of columns.
 
 So 64 products are one instruction and a sum is scaled once a chunk, where `kernels` scales it once a group: for that weights are
 rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
@@ -19,11 +19,11 @@ from nomoat import hardware, jit
 from nomoat.engine.kernels import AHEAD, BYTE, FLOAT, GROUPS, HALF_ROUNDED, WORD, Emit
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-CHUNK = 128  # columns
+CHUNK, NARROW_CHUNK, NARROW = 128, 64, 1024  # columns; below this width a model's answers change too much with 128 (docs/log.md)
 PANEL_TOKENS = 12
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
-PANEL_BYTES, PAIR_BYTES = CHUNK * PANEL_TOKENS, 2 * TILE_ROWS * CHUNK  # of a chunk of inputs, of two tiles' codes
+PAIR_BYTES = 2 * TILE_ROWS * CHUNK  # of two tiles' codes
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
 FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
@@ -31,7 +31,7 @@ LOW_WORDS = 0x0000FFFF
 
 
 def _to_bytes(kind: str) -> Any:
-    """A chunk of a tile's codes as bytes, at every second place for a tile's operand, and each row's scale.
+    """Some groups of a tile's codes as bytes, at every second place for a tile's operand, and each row's scale.
 
     Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk.
     """
@@ -40,11 +40,10 @@ def _to_bytes(kind: str) -> Any:
     group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
 
     @jit.in_llvm
-    def to_bytes(typing: Any, tile: Any, chunk: Any, groups: Any, codes: Any, scales: Any) -> Any:
+    def to_bytes(typing: Any, tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             emit = Emit(builder)
-            tile, chunk, groups, codes, scales = args
-            start = emit.times(chunk, CHUNK // width)
+            tile, start, groups, codes, scales = args
             for half in range(TILE_ROWS // emit.lanes):
                 largest = cgutils.alloca_once_value(builder, emit.number(0.0))
                 builder.store(emit.number(0.0), largest)
@@ -107,17 +106,18 @@ q4_0_to_bytes, q4_1_to_bytes, q4_k_to_bytes, q6_k_to_bytes, q5_0_to_bytes, q8_0_
 
 @jit.in_llvm
 def panel_product(
-    typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, fours: Any, blocks: Any
-) -> Any:
+    typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, panel_bytes: Any,
+    fours: Any, blocks: Any,
+) -> Any:  # fmt: skip
     """sums += a chunk's products of two tiles' codes and all panels. `tile_bytes`: from the first tile's sums to the second's."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder)
-        codes, scales, inputs, factors, firsts, sums, tile_bytes, fours, blocks = args
+        codes, scales, inputs, factors, firsts, sums, tile_bytes, panel_bytes, fours, blocks = args
         at_once = PANEL_TOKENS if emit.lanes == TILE_ROWS else PANEL_TOKENS // 2  # 16 registers in place of 32
         with cgutils.for_range(builder, blocks) as block:
             number = emit.times(block.index, PANEL_TOKENS * 4)
-            panel = emit.add(inputs, emit.times(block.index, PANEL_BYTES))
+            panel = emit.add(inputs, builder.mul(block.index, panel_bytes))
             for half in range(TILE_ROWS // emit.lanes):
                 across = emit.size(half * 4 * emit.lanes)
                 weights = [emit.load(emit.add(scales, across, emit.size(4 * TILE_ROWS * tile)), emit.floats) for tile in (0, 1)]
@@ -134,7 +134,7 @@ def panel_product(
                             emit.store(emit.fused(scaled, weights[tile], emit.load(here, emit.floats)), here)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), generate
+    return types.void(*[types.intp] * 10), generate
 
 
 @jit.in_llvm
@@ -206,18 +206,18 @@ def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) ->
 
 @jit.in_llvm
 def round_into_panel(
-    typing: Any, inputs: Any, panel: Any, scales: Any, firsts: Any, columns: Any, blocks: Any
+    typing: Any, inputs: Any, panel: Any, scales: Any, firsts: Any, columns: Any, chunk_columns: Any, blocks: Any
 ) -> Any:
     """A token's inputs in 8 bits, a chunk's with one scale, into its place of the panels; and what each sum of a chunk begins with."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder, lanes=HALF_ROUNDED)
-        inputs, panel, scales, firsts, columns, blocks = args
-        chunks = builder.udiv(emit.add(columns, emit.size(CHUNK - 1)), emit.size(CHUNK))
+        inputs, panel, scales, firsts, columns, chunk_columns, blocks = args
+        chunks = builder.udiv(builder.sub(emit.add(columns, chunk_columns), emit.size(1)), chunk_columns)
         with cgutils.for_range(builder, chunks) as chunk:
-            start = emit.times(chunk.index, CHUNK)
+            start = builder.mul(chunk.index, chunk_columns)
             left = builder.sub(columns, start)
-            left = builder.select(builder.icmp_signed("<", left, emit.size(CHUNK)), left, emit.size(CHUNK))
+            left = builder.select(builder.icmp_signed("<", left, chunk_columns), left, chunk_columns)
             parts = builder.udiv(left, emit.size(HALF_ROUNDED))
             source = emit.add(inputs, emit.times(start, 4))
             most = cgutils.alloca_once_value(builder, emit.number(0.0))
@@ -231,7 +231,7 @@ def round_into_panel(
             inverse = emit.all_lanes(builder.select(builder.fcmp_ordered("==", largest, nothing), nothing, inverse))
             total = cgutils.alloca_once_value(builder, emit.word(0))
             builder.store(emit.word(0), total)
-            target = emit.add(panel, builder.mul(emit.times(chunk.index, PANEL_BYTES), blocks))
+            target = emit.add(panel, builder.mul(emit.times(start, PANEL_TOKENS), blocks))
             with cgutils.for_range(builder, parts) as part:
                 values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
                 rounded = emit.whole(builder.fmul(values, inverse))
@@ -247,4 +247,4 @@ def round_into_panel(
             emit.store(first, emit.add(firsts, number))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 6), generate
+    return types.void(*[types.intp] * 7), generate

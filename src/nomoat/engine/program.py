@@ -23,8 +23,9 @@ from nomoat.engine.panels import (
     CAN_BE_USED,
     CHUNK,
     FOUR_BYTES,
+    NARROW,
+    NARROW_CHUNK,
     PAIR_BYTES,
-    PANEL_BYTES,
     PANEL_TOKENS,
     PANELS_FROM,
     add_sums,
@@ -49,7 +50,7 @@ INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS = range(6)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 WEIGHT, WANTED, NUM_WANTED, CHOSEN = range(OUTPUTS, OUTPUTS + 4)  # of the last norm
-LINK = 16  # numbers of a job in a chain
+CHUNK_COLUMNS, LINK = OUTPUTS + 3, 16  # of a prompt's panels; numbers of a job in a chain
 ATTENTION, LAST_NORM = 0, -1  # what stands for a number of steps in jobs that are none
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
@@ -116,23 +117,23 @@ def _multiply(step: Any, room: Any, y: Any, tokens: Any, taken: Any, threads: An
 
 
 @kernel
-def _to_bytes(step: Any, tile: Any, chunk: Any, columns: Any, codes: Any, scales: Any) -> None:
+def _to_bytes(step: Any, tile: Any, start: Any, columns: Any, codes: Any, scales: Any) -> None:
     if step[TYPE] == 0:
-        q4_0_to_bytes(tile, chunk, columns // 32, codes, scales)
+        q4_0_to_bytes(tile, start // 32, columns // 32, codes, scales)
     elif step[TYPE] == 1:
-        q4_1_to_bytes(tile, chunk, columns // 32, codes, scales)
+        q4_1_to_bytes(tile, start // 32, columns // 32, codes, scales)
     elif step[TYPE] == 2:
-        q4_k_to_bytes(tile, chunk, columns // 32, codes, scales)
+        q4_k_to_bytes(tile, start // 32, columns // 32, codes, scales)
     elif step[TYPE] == 3:
-        q6_k_to_bytes(tile, chunk, columns // 16, codes, scales)
+        q6_k_to_bytes(tile, start // 16, columns // 16, codes, scales)
     elif step[TYPE] == 4:
-        q5_0_to_bytes(tile, chunk, columns // 32, codes, scales)
+        q5_0_to_bytes(tile, start // 32, columns // 32, codes, scales)
     else:
-        q8_0_to_bytes(tile, chunk, columns // 32, codes, scales)
+        q8_0_to_bytes(tile, start // 32, columns // 32, codes, scales)
 
 
 @kernel
-def _multiply_pair(step: Any, room: Any, blocks: Any, first: Any, second: Any, sums: Any) -> None:
+def _multiply_pair(step: Any, room: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any) -> None:
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     columns = step[COLUMNS]
     scales = sums + 2 * SUMS_BYTES
@@ -140,30 +141,30 @@ def _multiply_pair(step: Any, room: Any, blocks: Any, first: Any, second: Any, s
     codes = zeros + 2 * 4 * TILE_ROWS
     for tile, t in enumerate((first, second)):
         begin_sums(sums + tile * SUMS_BYTES, step[VECTOR] + 4 * t * TILE_ROWS if step[VECTOR] else zeros, blocks * PANEL_TOKENS)
-    for chunk in range(-(-columns // CHUNK)):
-        width = min(CHUNK, columns - chunk * CHUNK)
+    for start in range(0, columns, chunk):
+        width = min(chunk, columns - start)
         for tile, t in enumerate((first, second)):
             here = step[TILES] + t * step[TILE_SIZE]
-            _to_bytes(step, here, chunk, width, codes + tile * (FOUR_BYTES // 2), scales + tile * 4 * TILE_ROWS)
-        number = 4 * chunk * blocks * PANEL_TOKENS
-        inputs = room[INPUTS] + chunk * blocks * PANEL_BYTES
-        panel_product(codes, scales, inputs, room[SCALES] + number, room[SUMS] + number, sums, SUMS_BYTES, width // 4, blocks)
+            _to_bytes(step, here, start, width, codes + tile * (FOUR_BYTES // 2), scales + tile * 4 * TILE_ROWS)
+        number = 4 * (start // chunk) * blocks * PANEL_TOKENS
+        inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
+        panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks)
 
 
 @kernel
-def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, taken: Any, me: Any) -> None:
+def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
     """A step's product for a part of a prompt, and what follows it for each row. `y`: of a gate half a row."""
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
     pairs = -(-count // 2)
     t = jit.add_atomic(taken, 1)
     while t < pairs:
         if step[KIND] == GATED:
-            _multiply_pair(step, room, blocks, t, t + pairs, sums)
+            _multiply_pair(step, room, chunk, blocks, t, t + pairs, sums)
             _gate(sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             write_sums(sums, y + 4 * t * TILE_ROWS, tokens, 2 * step[ROWS])
         else:
             both = min(2, count - 2 * t)
-            _multiply_pair(step, room, blocks, 2 * t, 2 * t + both - 1, sums)
+            _multiply_pair(step, room, chunk, blocks, 2 * t, 2 * t + both - 1, sums)
             for tile in range(both):
                 here, there = sums + tile * SUMS_BYTES, y + 4 * (2 * t + tile) * TILE_ROWS
                 if step[KIND] == ADD:
@@ -174,10 +175,10 @@ def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, blocks: Any, tak
 
 
 @kernel
-def _round_one(x: Any, room: Any, m: Any, columns: Any, blocks: Any) -> None:
+def _round_one(x: Any, room: Any, m: Any, columns: Any, chunk: Any, blocks: Any) -> None:
     if blocks:
-        panel = room[INPUTS] + m // PANEL_TOKENS * PANEL_BYTES + 4 * (m % PANEL_TOKENS)
-        round_into_panel(x, panel, room[SCALES] + 4 * m, room[SUMS] + 4 * m, columns, blocks)
+        panel = room[INPUTS] + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
+        round_into_panel(x, panel, room[SCALES] + 4 * m, room[SUMS] + 4 * m, columns, chunk, blocks)
     else:
         n = m * columns
         round_inputs(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
@@ -216,14 +217,14 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
     taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
-    columns = steps[0, COLUMNS]
+    columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
     blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens: one panel is written by one thread
     for start in range(me * share, tokens, threads * share):
         for m in range(start, min(start + share, tokens)):
             _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
             if job[SEEN]:
-                _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns, blocks)
+                _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns, chunk, blocks)
     if job[SEEN]:
         jit.meet(state, threads)
     at = 0
@@ -235,7 +236,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
                 for m in range(start, min(start + share, tokens)):
                     y = room[RESULT] + 4 * m * width
                     _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
-                    _round_one(y, room, m, width, blocks)
+                    _round_one(y, room, m, width, chunk, blocks)
             jit.meet(state, threads)
             continue
         y = room[RESULT]
@@ -243,7 +244,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             y = outputs[at] + 4 * first * rows
             at += 1
         if blocks:
-            _multiply_panels(step, room, residual if step[KIND] == ADD else y, tokens, blocks, taken + 8 * number, me)
+            _multiply_panels(step, room, residual if step[KIND] == ADD else y, tokens, chunk, blocks, taken + 8 * number, me)
         else:
             _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
@@ -254,7 +255,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             row_bytes = 2 * rows if blocks else 4 * rows
             for start in range(me * share, tokens, threads * share):
                 for m in range(start, min(start + share, tokens)):
-                    _round_one(y + m * row_bytes, room, m, rows // 2, blocks)
+                    _round_one(y + m * row_bytes, room, m, rows // 2, chunk, blocks)
             jit.meet(state, threads)
 
 
@@ -374,7 +375,7 @@ class Program:
 
     def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0) -> None:
         """`address`: where the weights lie. `columns`: of the first input. `width`: of the residual, if there is one."""
-        table = np.zeros((len(steps), VECTOR + 1), np.int64)
+        table, columns_before = np.zeros((len(steps), VECTOR + 1), np.int64), columns
         for number, (kind, type_name, rows, place, vector) in enumerate(steps):
             table[number, KIND] = KINDS.index(kind)
             table[number, VECTOR] = 0 if vector < 0 else address + vector
@@ -399,6 +400,7 @@ class Program:
         }
         self._room = np.zeros(len(self._sizes) + 1, np.int64)
         self._job = np.zeros(LINK, np.int64)
+        self._job[CHUNK_COLUMNS] = NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK
         self._moves, self._parts = 0, 0
 
     def _prepare(self, parts: int) -> None:
@@ -465,7 +467,7 @@ class Chain:
             row[STEPS : TAKEN + 1] = program._steps.ctypes.data, len(program._steps), program._room.ctypes.data, taken
             taken += 8 * len(program._steps)
             row[WIDTH], row[EPSILON], row[SEEN], row[BEFORE], row[AFTER] = program._width, program._epsilon, seen, residual, residual
-            row[OUTPUTS : OUTPUTS + 3] = outputs
+            row[OUTPUTS : OUTPUTS + 3], row[CHUNK_COLUMNS] = outputs, program._job[CHUNK_COLUMNS]
         self._links[0, SEEN] = 0
         self._links[-1, [SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
         for layer, program in enumerate(programs[:-1]):

@@ -20,7 +20,7 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.product import parsed_steps
 
 FACTS = ["nomoat", "attention"]  # where a model's file tells them
-MOST_TOKENS = 23  # with more, prompts' kernels are faster
+MOST_TOKENS = 48  # with more, OpenVINO reads them faster, whose attention reads keys for many tokens at once
 
 
 def facts_of(arch: Architecture, sizes: Dimensions, inverse: npt.NDArray[np.float64]) -> dict[str, Any] | None:
