@@ -22,6 +22,12 @@ def in_tiles(num_weights: int) -> bool:
     return num_weights >= TILES_FROM_WEIGHTS and hardware.cpu_flags() >= TILES_NEED
 
 
+def in_tiles_at_any_size() -> bool:
+    """Whether nomoat's own products are fast enough here for prompts of small models too, which OpenVINO reads well in int8."""
+    flags = hardware.cpu_flags()
+    return flags >= TILES_NEED and bool({"avx512_vnni", "avx_vnni"} & flags)
+
+
 def exact_bytes(num_weights: int) -> int | None:
     """What likelihoods in float32 take beside the served weights; None where that is too much, and the served ones are used."""
     need = EXACT_BYTES_PER_WEIGHT * num_weights

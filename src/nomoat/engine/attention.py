@@ -17,10 +17,12 @@ from nomoat.engine.kernels import FLOAT, HALF, Emit
 
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
-FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN = range(3, 13)
+FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM = range(3, 15)
 # of a pass; each token's place in its text, and where that text's blocks begin in the list of blocks
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, SCORES, SCORES_BYTES = range(14)
-NUM_FACTS = 14
+HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, SCORES, SCORES_BYTES, EPSILON = (
+    range(15)
+)
+NUM_FACTS = 15
 
 
 @jit.in_llvm
@@ -84,9 +86,19 @@ def _keep(typing: Any, values: Any, place: Any, width: Any) -> Any:
 
 
 @jit.inline
-def _turn(x: Any, cosines: Any, sines: Any, turning: Any) -> None:
-    """A head's first half against its second."""
+def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
+    """A head's first half against its second, after its norm, where it has one."""
+    width, turning = facts[WIDTH], facts[TURNING]
+    if norm:
+        x_W, norm_W = jit.floats_at(x, width), jit.floats_at(norm, width)
+        total = np.float32(0)
+        for w in range(width):
+            total += x_W[w] * x_W[w]
+        scale = np.float32(1) / np.sqrt(total / np.float32(width) + jit.as_float(np.uint32(facts[EPSILON])))
+        for w in range(width):
+            x_W[w] *= scale * norm_W[w]
     half = turning // 2
+    cosines, sines = facts[COSINES] + 4 * m * half, facts[SINES] + 4 * m * half
     x_T, cos_H, sin_H = jit.floats_at(x, turning), jit.floats_at(cosines, half), jit.floats_at(sines, half)
     for h in range(half):
         a, b = x_T[h], x_T[half + h]
@@ -119,11 +131,11 @@ def _softmax(scores: Any, count: Any) -> None:
 def keep_keys(link: Any, me: Any, threads: Any) -> None:
     """One thread's share of the tokens' keys, turned, and values: into their blocks."""
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width, half = facts[KV_HEADS], facts[WIDTH], facts[TURNING] // 2
+    heads, width = facts[KV_HEADS], facts[WIDTH]
     for unit in range(me, facts[TOKENS] * heads, threads):
         m, head = unit // heads, unit % heads
         key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
-        _turn(key, facts[COSINES] + 4 * m * half, facts[SINES] + 4 * m * half, facts[TURNING])
+        _turn(key, facts, m, link[KEY_NORM])
         place = jit.longs_at(facts[PLACES], m + 1)[m]
         row = place % BLOCK_TOKENS * width * 2
         _keep(key, _block(facts, link[KEYS], m, place // BLOCK_TOKENS, head) + row, width)
@@ -135,7 +147,7 @@ def keep_keys(link: Any, me: Any, threads: Any) -> None:
 def attend(link: Any, me: Any, threads: Any) -> None:
     """One thread's share of the tokens' heads, when all keys are kept: what they see of the tokens up to their own."""
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width, half = facts[HEADS], facts[WIDTH], facts[TURNING] // 2
+    heads, width = facts[HEADS], facts[WIDTH]
     scale = jit.as_float(np.uint32(facts[SCALE]))
     scores = facts[SCORES] + me * facts[SCORES_BYTES]
     for unit in range(me, facts[TOKENS] * heads, threads):
@@ -143,7 +155,7 @@ def attend(link: Any, me: Any, threads: Any) -> None:
         kv_head = head * facts[KV_HEADS] // heads
         query = link[QUERY] + m * link[QUERY_ROW] + 4 * head * width
         seen = link[SEEN] + 4 * (m * heads + head) * width
-        _turn(query, facts[COSINES] + 4 * m * half, facts[SINES] + 4 * m * half, facts[TURNING])
+        _turn(query, facts, m, link[QUERY_NORM])
         query_W, seen_W = jit.floats_at(query, width), jit.floats_at(seen, width)
         for w in range(width):
             query_W[w] *= scale

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import openvino as ov
 from openvino import opset13 as op
 
-from nomoat.engine import positions, short
+from nomoat.engine import short
+from nomoat.engine.arch import has_usual_attention, is_usual
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.positions import Node
 from nomoat.engine.product import BetweenAttentions, Weights
-from nomoat.engine.tiles import TILE_ROWS
+from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -27,19 +28,10 @@ class BetweenBuilder(GraphBuilder):
 
     def can_build(self) -> bool:
         """Whether this model is a usual one, with all its layers' weights in tiles."""
-        arch, sizes = self.arch, self.sizes
-        is_usual = (
-            arch.norm == "rms" and arch.activation == "silu" and not arch.post_norms and not sizes.parallel and not sizes.norms_last
-        )
-        has_gate = "mlp.gate_proj" in arch.projections or "mlp.gate_up_proj" in arch.projections
-        if not (is_usual and has_gate and sizes.clamp_qkv is None and self.storage.fused):
+        if not (is_usual(self.arch, self.sizes) and self.storage.fused):
             return False
-        return all(self._in_tiles(layer) for layer in range(sizes.layers))
-
-    def _in_tiles(self, layer: int) -> bool:
-        parts = [self._source(layer, name) for name in self.arch.projections]
-        gate_and_up = {self.file.tensor(part.tensor).type_name for part in self._gate_up(layer)}
-        return len(gate_and_up) == 1 and all(self._form(part).kind == "tiles" for part in parts)
+        layers = range(self.sizes.layers)
+        return all(self._form(self._source(layer, name)).is_tiled for layer in layers for name in self.arch.projections)
 
     def _gate_up(self, layer: int) -> list[Source]:
         names = ("mlp.gate_up_proj",) if "mlp.gate_up_proj" in self.arch.projections else GATE_UP
@@ -47,9 +39,8 @@ class BetweenBuilder(GraphBuilder):
 
     def _build(self) -> ov.Model:
         model = super()._build()
-        facts = short.facts_of(self.arch, self.sizes, positions.inverse_frequencies(self.file, self.sizes))
-        if facts is not None:
-            model.set_rt_info(json.dumps(facts), short.FACTS)
+        if has_usual_attention(self.arch, self.sizes):
+            model.set_rt_info(json.dumps(short.facts_of(self.arch, self.sizes, self.file)), short.FACTS)
         return model
 
     def _layers(self, x: Node) -> Node:
@@ -64,8 +55,10 @@ class BetweenBuilder(GraphBuilder):
         given = Weights()
 
         def product(kind: str, parts: Sequence[Source]) -> None:
-            made = self._tiles(parts)
-            given.add(kind, self.file.tensor(parts[0].tensor).type_name, len(made) * TILE_ROWS, made, self._biases(parts))
+            types = {self._tile_type(part) for part in parts}
+            type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
+            made = self._tiles(parts, type_name)
+            given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
 
         def norm(tensor_name: str) -> None:
             weight = self.file.rows(f"{tensor_name}.weight")

@@ -128,22 +128,32 @@ class GraphBuilder:
     # ---------------------------------------------------------------- weights
     def _tiled(self, parts: Sequence[Source]) -> Tiled:
         """Tensors of one type, one under the other, in their own codes."""
-        made = self._tiles(parts)
+        type_name, columns = self._tile_type(parts[0]), self.file.tensor(parts[0].tensor).shape[-1]
+        made = self._tiles(parts, type_name)
         self._arrays.append(made)
-        first = self.file.tensor(parts[0].tensor)
-        return Tiled(op.constant(made, shared_memory=True), first.type_name, len(made) * tiles.TILE_ROWS, first.shape[-1])
+        return Tiled(op.constant(made, shared_memory=True), type_name, len(made) * tiles.TILE_ROWS, columns)
 
-    def _tiles(self, parts: Sequence[Source]) -> npt.NDArray[np.uint8]:
-        type_name = self.file.tensor(parts[0].tensor).type_name
+    def _tile_type(self, part: Source) -> str:
+        """Of a matrix that is kept in tiles."""
+        return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else tiles.WHOLE_BYTES
 
+    def _tiles(self, parts: Sequence[Source], type_name: str) -> npt.NDArray[np.uint8]:
         def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> npt.NDArray[np.uint8]:
-            part, _, indices = piece
+            part, start, indices = piece
             try:
-                return tiles.tiled(self.file.raw_rows(part.tensor, indices), type_name)
+                if self._form(part).kind == "tiles" and self.file.tensor(part.tensor).type_name == type_name:
+                    return tiles.tiled(self.file.raw_rows(part.tensor, indices), type_name)
+                return tiles.tiled(weights.whole_bytes(self._values(part, start, indices)), type_name)
             except ValueError as exc:
                 raise ValueError(f"`{part.tensor}` has {exc}") from exc
 
         return np.concatenate(list(self._pool.map(stored, self._pieces(parts))))
+
+    def _values(self, part: Source, start: int, indices: npt.NDArray[np.intp]) -> FloatArray:
+        """Some rows' weights, with what an adapter adds."""
+        values = self.file.rows(part.tensor, indices)
+        change = self._delta(part.layer, np.arange(start, start + len(values))) if self._delta else None
+        return values if change is None else values + change
 
     def _pieces(self, parts: Sequence[Source]) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
         """Of each tensor, a part of its rows at a time: the first of them, and the file's rows they are."""
@@ -167,9 +177,7 @@ class GraphBuilder:
                 if not all(np.isfinite(array).all() for array in own if array.dtype == np.float16):
                     raise ValueError(f"`{part.tensor}` has scales that are no numbers")
                 return own
-            values = self.file.rows(part.tensor, indices)
-            change = self._delta(part.layer, np.arange(start, start + len(values))) if self._delta else None
-            return weights.quantised(values if change is None else values + change, form)
+            return weights.quantised(self._values(part, start, indices), form)
 
         made = list(self._pool.map(stored, self._pieces(parts)))
         arrays = [np.ascontiguousarray(np.concatenate(same)) for same in zip(*made, strict=True)]
@@ -188,7 +196,7 @@ class GraphBuilder:
         """The embedding, the output matrix, or what lies between one of them and the layers."""
         part = Source(tensor_name, layer_name)
         form = self._form(part)
-        return self._tiled([part]) if form.kind == "tiles" else self._matrix([part], form)[0]
+        return self._tiled([part]) if form.is_tiled else self._matrix([part], form)[0]
 
     def _looked_up(self, table: Node | Tiled, ids: Node) -> Node:
         """Rows of a table."""
@@ -218,11 +226,11 @@ class GraphBuilder:
         """Equal for layers of one form that may be one product."""
         if not self.storage.fused:
             return part.layer
-        return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else ""
+        return self._tile_type(part) if self._form(part).is_tiled else ""
 
     def _product(self, x: Node, parts: Sequence[Source], form: Form) -> list[Node]:
         """Layers of one form as one product."""
-        matrix, rest = (self._tiled(parts), None) if form.kind == "tiles" else self._matrix(parts, form)
+        matrix, rest = (self._tiled(parts), None) if form.is_tiled else self._matrix(parts, form)
         y = _named(self._multiplied(x, matrix), "+".join(part.layer for part in parts))
         if rest is not None:
             y = op.add(y, op.matmul(self._group_sums(x, form.group), rest, False, True))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from nomoat import footprint, hardware
+from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
 from nomoat.engine.gguf import Tensor
@@ -28,7 +29,7 @@ AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form
 ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
-TILES = Form("tiles")
+TILES, TILES8 = Form("tiles"), Form("tiles8")
 # float32 throughout, for likelihoods with weights as the file has them
 EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
@@ -50,8 +51,9 @@ class Storage:
         form = self.forms[max((end for end in self.forms if layer_name.endswith(end)), key=len)]
         if form.kind == "own4" and (changed or tensor.type_name not in OWN_TYPES):
             return ROWS
-        if form.kind == "tiles" and (changed or not tiles.fit(tensor.type_name, tensor.num_rows, tensor.shape[-1])):
-            return ROWS
+        if form.kind == "tiles":
+            found = tiles.type_of(tensor.type_name, tensor.num_rows, tensor.shape[-1], changed=changed)
+            return ROWS if found is None else TILES if found == tensor.type_name and not changed else TILES8
         return form if form.group == 0 or tensor.shape[-1] % form.group == 0 else ROWS
 
     @property
@@ -86,8 +88,9 @@ class Storage:
     def tensor_bytes(self, tensor: Tensor) -> int:
         """What one matrix takes."""
         form = self.form(_layer_name(tensor.name), tensor, changed=False)
-        if form.kind == "tiles":
-            return tiles.size(tensor.type_name, tensor.num_rows, tensor.shape[-1])
+        if form.is_tiled:
+            type_name = tensor.type_name if form.kind == "tiles" else tiles.WHOLE_BYTES
+            return tiles.size(type_name, tensor.num_rows, tensor.shape[-1])
         return form.bytes_of(tensor.num_rows, tensor.shape[-1])
 
     def __str__(self) -> str:
@@ -142,9 +145,10 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     """How to store this file's matrices."""
     own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
     is_4_bit = own > file.num_values / 2
-    tiled = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in tiles.BLOCKS)
-    if tiled > file.num_values / 2 and footprint.in_tiles(file.num_values):
+    if is_4_bit and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
+    if fused and quality == "default" and footprint.in_tiles_at_any_size() and _is_written_by_nomoat(file, sizes):
+        return Storage(quality, {"": TILES}, fused, "answers are written fastest from the file's own codes")
     if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"
         why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
@@ -157,6 +161,14 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS):
         return Storage(quality, {"": GROUPS}, fused, "rows of this family hold outliers: a scale a row would break the bound")
     return Storage(quality, {"": ROWS}, fused, "int8 with a scale a row is the fastest form within the bound")
+
+
+def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
+    """Whether `short` can write this model's answers."""
+    arch = architectures.find(file.metadata["general.architecture"])
+    matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
+    fit = all(tiles.type_of(tensor.type_name, tensor.num_rows, tensor.shape[-1], changed=False) for tensor in matrices)
+    return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
 
 
 def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int], num_weights: int) -> Layout:

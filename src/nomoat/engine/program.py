@@ -409,7 +409,15 @@ class Program:
         self._room[-1] = _memory.place("pairs", PAIR_ROOM * len(_team()))
         taken = _memory.place("taken", 8 * len(self._steps) * parts)
         state = _team().state.ctypes.data
-        self._job[:TOKENS] = state, self._steps.ctypes.data, len(self._steps), self._room.ctypes.data, taken, self._width, self._epsilon
+        self._job[:TOKENS] = (
+            state,
+            self._steps.ctypes.data,
+            len(self._steps),
+            self._room.ctypes.data,
+            taken,
+            self._width,
+            self._epsilon,
+        )
         self._moves, self._parts = _memory.moves, parts
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:
@@ -443,6 +451,8 @@ class Chain:
         scale = int(np.float32(facts["head_dim"] ** -0.5).view(np.uint32))
         told = (facts["heads"], facts["kv_heads"], facts["head_dim"], 2 * len(facts["inverse"]), scale, facts["window"])
         self._facts[: len(told)] = told
+        self._facts[attention.EPSILON] = programs[0]._epsilon
+        self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
         heads = facts["heads"] * facts["head_dim"]
         both = 2 * facts["kv_heads"] * facts["head_dim"]
         shapes = {"residual": len(norm), "hidden": len(norm), "chosen": len(norm), "seen": heads}
@@ -479,6 +489,8 @@ class Chain:
                 at = int(np.searchsorted(starts, begin, side="right")) - 1
                 row[attention.QUERY + part] = outputs[at] + 4 * (begin - starts[at])
                 row[attention.QUERY_ROW + part] = 4 * rows[at]
+            if len(self._head_norms):
+                row[attention.QUERY_NORM], row[attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
         row = self._links[-2]
         row[NUM_STEPS], row[WIDTH], row[EPSILON] = LAST_NORM, len(self._norm), programs[-1]._epsilon
         row[BEFORE], row[AFTER], row[WEIGHT] = residual, self._address("hidden"), self._norm.ctypes.data
@@ -502,7 +514,7 @@ class Chain:
         arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T)
         with _one_at_a_time:
             self._facts[attention.TOKENS : attention.TOKENS + 6] = tokens, *(array.ctypes.data for array in arrays)
-            self._facts[attention.SCORES :] = _memory.place("attention", scores * len(_team())), scores
+            self._facts[attention.SCORES : attention.SCORES + 2] = _memory.place("attention", scores * len(_team())), scores
             while any(program._moves != _memory.moves for program in self._programs):
                 for program in self._programs:
                     program._prepare(1)

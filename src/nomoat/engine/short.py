@@ -15,27 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import tiles
+from nomoat.engine import arch as architectures
+from nomoat.engine import positions, tiles
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.product import parsed_steps
+from nomoat.engine.source import ModelSource
 
 FACTS = ["nomoat", "attention"]  # where a model's file tells them
 MOST_TOKENS = 48  # with more, OpenVINO reads them faster, whose attention reads keys for many tokens at once
 
 
-def facts_of(arch: Architecture, sizes: Dimensions, inverse: npt.NDArray[np.float64]) -> dict[str, Any] | None:
-    """What a model's file is to tell of its attention; None where it is none that is known here."""
-    windows = {sizes.window if local else None for local in arch.windowed}
-    is_usual = (
-        arch.positions == "rope" and len(windows) == 1 and not arch.qk_norm and sizes.attention_cap is None
-        and sizes.logit_cap is None and not arch.embedding_scaled and not arch.embedding_norm
-        and sizes.local_rope_base is None and sizes.layers != arch.width_scaled_layers and sizes.head_dim % 16 == 0
-    )  # fmt: skip
-    if not is_usual:
-        return None
+def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
+    """What a model's file is to tell of its attention."""
+    layers = range(sizes.layers if arch.qk_norm else 0)
+    norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in layers]
     return {
-        "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "window": windows.pop() or 0,
-        "inverse": [float(value) for value in inverse], "magnitude": sizes.rope_magnitude,
+        "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "window": architectures.windows(arch, sizes).pop() or 0,
+        "inverse": positions.inverse_frequencies(file, sizes).tolist(), "magnitude": sizes.rope_magnitude, "norms": norms,
     }  # fmt: skip
 
 

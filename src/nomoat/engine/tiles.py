@@ -17,6 +17,7 @@ import numpy.typing as npt
 TILE_ROWS = 16
 # weights of a block, its bytes in the file
 BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210), "Q5_0": (32, 22), "Q8_0": (32, 34)}
+WHOLE_BYTES = "Q8_0"
 LANES = ("<f2", (TILE_ROWS,))  # one number of each row
 LAYOUTS = {  # of a block's weights in sixteen rows; `kernels` knows these places
     "Q4_0": np.dtype([("scale", *LANES), ("codes", "u1", (4, TILE_ROWS, 4))]),
@@ -38,6 +39,12 @@ Bytes = npt.NDArray[np.uint8]
 def fit(type_name: str, rows: int, columns: int) -> bool:
     """Whether a matrix of this type and size can be kept in tiles."""
     return type_name in BLOCKS and rows % TILE_ROWS == 0 and columns % BLOCKS[type_name][0] == 0
+
+
+def type_of(type_name: str, rows: int, columns: int, *, changed: bool) -> str | None:
+    """The type a matrix has in tiles: the file's, or 8 bits for others and for weights that are not the file's; None if it does not fit."""
+    own = type_name if type_name in BLOCKS and not changed else WHOLE_BYTES
+    return own if fit(own, rows, columns) else None
 
 
 def size(type_name: str, rows: int, columns: int) -> int:
@@ -132,7 +139,7 @@ def _q5_0(blocks: Bytes) -> list[Bytes]:
 
 
 def _q8_0(blocks: Bytes) -> list[Bytes]:
-    codes = _fours(blocks[..., 2:] ^ 128)
+    codes = _fours(blocks[..., 2:] ^ np.uint8(128))
     return [_beside(_numbers(blocks[..., 0:2])), codes.reshape(*codes.shape[:2], -1)]
 
 

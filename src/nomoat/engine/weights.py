@@ -38,24 +38,41 @@ Node = Any
 class Form:
     """How a matrix is stored. `group`: inputs that share a scale; 0 is the whole row."""
 
-    kind: Literal["float32", "int8", "uint4", "own4", "tiles"]
+    kind: Literal["float32", "int8", "uint4", "own4", "tiles", "tiles8"]
     group: int = 0
 
     def __str__(self) -> str:
         if self.group:
             return f"{self.kind} in groups of {self.group}"
-        return {"float32": "float32", "tiles": "the file's own codes"}.get(self.kind, f"{self.kind} rows")
+        names = {"float32": "float32", "tiles": "the file's own codes", "tiles8": "8 bits in groups of 32"}
+        return names.get(self.kind, f"{self.kind} rows")
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether nomoat's own products multiply by it."""
+        return self.kind in ("tiles", "tiles8")
 
     def bytes_of(self, rows: int, columns: int) -> int:
-        """What a matrix takes. Not for `tiles`, which depend on the file's type."""
+        """What a matrix takes. Not for tiles, which depend on the file's type."""
         groups = rows * (columns // self.group if self.group else 1)
         per_weight = {"float32": 4.0, "int8": 1.0, "uint4": 0.5, "own4": 0.5}[self.kind]
         per_group = {"float32": 0.0, "int8": 2.0, "uint4": 2.5, "own4": 3.5}[self.kind]
         return int(rows * columns * per_weight + groups * per_group)
 
 
+def whole_bytes(weights_RC: FloatArray) -> npt.NDArray[np.uint8]:
+    """Rows in 8 bits with a float16 scale for each 32, as a GGUF file has them (Q8_0). Raises ValueError for what is no number."""
+    lanes = weights_RC.reshape(len(weights_RC), -1, 32)
+    scales = np.abs(lanes).max(axis=-1, keepdims=True) / 127
+    with np.errstate(all="ignore"):  # what comes of damage is looked for by who takes the scales
+        inverse = np.where(scales > 0, 1 / scales, 0)
+        codes = np.rint(lanes * inverse).astype(np.int8)
+    blocks = np.concatenate([scales.astype(np.float16).view(np.uint8), codes.view(np.uint8)], axis=-1)
+    return blocks.reshape(len(weights_RC), -1)
+
+
 def quantised(weights_RC: FloatArray, form: Form) -> Arrays:
-    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for `own4` and `tiles`."""
+    """Arrays that `expanded` makes a node of, a part of the rows at a time. Not for `own4` and tiles."""
     if form.kind == "float32":
         return (weights_RC,)
     rows, columns = weights_RC.shape

@@ -214,3 +214,23 @@ def dimensions(
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
     )
+
+
+def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
+    """RMS norms before attention and MLP, a gate of SiLU, one after the other (LLaMA, Mistral, Qwen, Phi-3)."""
+    has_gate = "mlp.gate_proj" in arch.projections or "mlp.gate_up_proj" in arch.projections
+    one_after_the_other = not (arch.post_norms or sizes.parallel or sizes.norms_last)
+    return arch.norm == "rms" and arch.activation == "silu" and has_gate and one_after_the_other and sizes.clamp_qkv is None
+
+
+def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
+    """Whether attention, embedding and output of a usual decoder are as `short` computes them."""
+    return (
+        arch.positions == "rope" and len(windows(arch, sizes)) == 1 and sizes.attention_cap is None and sizes.logit_cap is None
+        and not arch.embedding_scaled and not arch.embedding_norm and sizes.local_rope_base is None
+        and sizes.layers != arch.width_scaled_layers and sizes.head_dim % 16 == 0
+    )  # fmt: skip
+
+
+def windows(arch: Architecture, sizes: Dimensions) -> set[int | None]:
+    return {sizes.window if local else None for local in arch.windowed}
