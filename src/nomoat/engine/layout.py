@@ -156,16 +156,19 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if quality == "small":
         forms = {"": Form("uint4", 64)} | dict.fromkeys(("lm_head", "embed_tokens", "down_proj", "v_proj"), ROWS)
         return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
-    if quality == "high":
-        return Storage(quality, {"": GROUPS}, fused, "int8 with a scale for every 64 inputs")
-    if str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS):
-        return Storage(quality, {"": GROUPS}, fused, "rows of this family hold outliers: a scale a row would break the bound")
+    has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
+    if quality == "high" or has_outliers:
+        outliers = "rows of this family hold outliers: a scale a row would break the bound"
+        why = "int8 with a scale for every 64 inputs" if quality == "high" else outliers
+        return Storage(quality, {"": GROUPS}, fused, why)
     return Storage(quality, {"": ROWS}, fused, "int8 with a scale a row is the fastest form within the bound")
 
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     """Whether `short` can write this model's answers."""
-    arch = architectures.find(file.metadata["general.architecture"])
+    arch = architectures.known().get(str(file.metadata.get("general.architecture")))
+    if arch is None:
+        return False
     matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
     fit = all(tiles.type_of(tensor.type_name, tensor.num_rows, tensor.shape[-1], changed=False) for tensor in matrices)
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)

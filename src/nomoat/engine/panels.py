@@ -4,7 +4,7 @@ So 64 products are one instruction and a sum is scaled once a chunk, where `kern
 rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
 of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI: elsewhere codes of 8 bits saturate.
 
-A panel is the inputs of `PANEL_TOKENS` tokens, of each four columns, a chunk's after one another: [chunk][block][column / 4][token][4].
+A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][panel][column / 4][token][4].
 """
 
 from __future__ import annotations

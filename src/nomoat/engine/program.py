@@ -14,7 +14,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
 
 from nomoat import config, jit, paths
 from nomoat.engine import attention
@@ -185,6 +184,15 @@ def _round_one(x: Any, room: Any, m: Any, columns: Any, chunk: Any, blocks: Any)
 
 
 @kernel
+def _round_rows(x: Any, row_bytes: Any, room: Any, tokens: Any, columns: Any, chunk: Any, blocks: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens: a panel is written by one thread."""
+    share = PANEL_TOKENS if blocks else 1
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            _round_one(x + m * row_bytes, room, m, columns, chunk, blocks)
+
+
+@kernel
 def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
     x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
     total = np.float32(0)
@@ -196,15 +204,17 @@ def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
 
 
 @kernel
-def _finish(step: Any, y: Any, residual: Any) -> None:
-    """What follows a product, for one token: its bias, and the sum or the gate."""
+def _finish(step: Any, y: Any, residual: Any, tokens: Any, width: Any, threads: Any, me: Any) -> None:
+    """What follows a product, one thread's share of the tokens: its bias, and the sum or the gate."""
     rows = step[ROWS]
-    if step[VECTOR]:
-        _add(step[VECTOR], y, rows)
-    if step[KIND] == ADD:
-        _add(y, residual, rows)
-    elif step[KIND] == GATED:
-        _gate(y, y + 2 * rows, rows // 2)
+    for m in range(me, tokens, threads):
+        here = y + 4 * m * rows
+        if step[VECTOR]:
+            _add(step[VECTOR], here, rows)
+        if step[KIND] == ADD:
+            _add(here, residual + 4 * m * width, rows)
+        elif step[KIND] == GATED:
+            _gate(here, here + 2 * rows, rows // 2)
 
 
 @kernel
@@ -219,27 +229,25 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
     residual = job[AFTER] + 4 * first * width
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
     blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
-    share = PANEL_TOKENS if blocks else 1  # of tokens: one panel is written by one thread
+    share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     for start in range(me * share, tokens, threads * share):
         for m in range(start, min(start + share, tokens)):
             _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
-            if job[SEEN]:
-                _round_one(job[SEEN] + 4 * (first + m) * columns, room, m, columns, chunk, blocks)
     if job[SEEN]:
+        _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
     at = 0
     for number in range(len(steps)):
         step = steps[number]
         rows = step[ROWS]
+        y = room[RESULT]
         if step[KIND] == NORM:
             for start in range(me * share, tokens, threads * share):
                 for m in range(start, min(start + share, tokens)):
-                    y = room[RESULT] + 4 * m * width
-                    _norm(residual + 4 * m * width, step[VECTOR], epsilon, y, width)
-                    _round_one(y, room, m, width, chunk, blocks)
+                    _norm(residual + 4 * m * width, step[VECTOR], epsilon, y + 4 * m * width, width)
+            _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
             jit.meet(state, threads)
             continue
-        y = room[RESULT]
         if step[KIND] == OUT:
             y = outputs[at] + 4 * first * rows
             at += 1
@@ -249,13 +257,9 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
             _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
         if blocks == 0:
-            for m in range(me, tokens, threads):
-                _finish(step, y + 4 * m * rows, residual + 4 * m * width)
+            _finish(step, y, residual, tokens, width, threads, me)
         if step[KIND] == GATED:
-            row_bytes = 2 * rows if blocks else 4 * rows
-            for start in range(me * share, tokens, threads * share):
-                for m in range(start, min(start + share, tokens)):
-                    _round_one(y + m * row_bytes, room, m, rows // 2, chunk, blocks)
+            _round_rows(y, 2 * rows if blocks else 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
             jit.meet(state, threads)
 
 

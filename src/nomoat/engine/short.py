@@ -30,8 +30,9 @@ def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[s
     layers = range(sizes.layers if arch.qk_norm else 0)
     norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in layers]
     return {
-        "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "window": architectures.windows(arch, sizes).pop() or 0,
-        "inverse": positions.inverse_frequencies(file, sizes).tolist(), "magnitude": sizes.rope_magnitude, "norms": norms,
+        "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "norms": norms,
+        "window": architectures.windows(arch, sizes).pop() or 0,
+        "inverse": positions.inverse_frequencies(file, sizes).tolist(), "magnitude": sizes.rope_magnitude,
     }  # fmt: skip
 
 

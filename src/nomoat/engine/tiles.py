@@ -42,7 +42,7 @@ def fit(type_name: str, rows: int, columns: int) -> bool:
 
 
 def type_of(type_name: str, rows: int, columns: int, *, changed: bool) -> str | None:
-    """The type a matrix has in tiles: the file's, or 8 bits for others and for weights that are not the file's; None if it does not fit."""
+    """The type a matrix has in tiles: the file's, or 8 bits for others and for changed weights; None if it does not fit."""
     own = type_name if type_name in BLOCKS and not changed else WHOLE_BYTES
     return own if fit(own, rows, columns) else None
 
