@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nomoat import footprint, hardware
+from nomoat import footprint, hardware, jit
 from nomoat.engine import arch as architectures
 from nomoat.engine import between, importer, layout, tiles
 from nomoat.engine.gguf import GGUFFile
@@ -23,12 +23,14 @@ from nomoat.engine.likelihood import Scorer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
 from nomoat.records import Request
+from tests import tiny
 from tests.engine.test_adapters import ALL, write_adapter
 from tests.tiny import write_tiny_gguf
 
 needs_instructions = pytest.mark.skipif(
     not hardware.cpu_flags() >= footprint.TILES_NEED, reason="nomoat's own products need AVX2, FMA and F16C"
 )
+needs_vnni = pytest.mark.skipif(not footprint.in_tiles_at_any_size(), reason="short passes of small models need VNNI")
 TYPES = list(tiles.BLOCKS)
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 
@@ -170,12 +172,14 @@ def test_a_model_of_tiles_reads_many_texts_in_one_pass(tmp_path: Path, tiles_at_
 
 
 @needs_instructions
-def test_a_matrix_that_an_adapter_changes_or_that_does_not_fit_is_int8(tmp_path: Path, tiles_at_any_size: None) -> None:
+def test_a_matrix_that_an_adapter_changes_has_8_bits_and_one_that_does_not_fit_is_int8(
+    tmp_path: Path, tiles_at_any_size: None
+) -> None:
     source = GGUFFile(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0"))
     stored, _ = importer.planned(source)
     tensor = source.tensor("blk.0.ffn_up.weight")
     assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=False) == layout.TILES
-    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.ROWS
+    assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.TILES8
     assert stored.form("lm_head", source.tensor("token_embd.weight"), changed=False) == layout.ROWS  # float32, and 264 rows
 
 
@@ -210,3 +214,77 @@ def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, ti
     usual = between.BetweenBuilder(source, architectures.find("llama"), sizes, stored)
     assert usual.can_build() == stored.has_tiles
     assert not between.BetweenBuilder(source, replace(architectures.find("llama"), post_norms=True), sizes, stored).can_build()
+
+
+# -------------------------------------------------------------------- passes over a few tokens
+@pytest.fixture
+def whole_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a number of tokens that sixteen divides."""
+    monkeypatch.setattr(
+        tiny, "SPECIAL", [*tiny.SPECIAL, *(f"<|unused{at}|>" for at in range(-len(tiny.vocabulary()) % tiles.TILE_ROWS))]
+    )
+
+
+def of_usual_decoder(path: Path, **told: Any) -> tuple[PagedModel, list[int]]:
+    path = write_tiny_gguf(path, **told)
+    model = PagedModel(importer.import_gguf(path), importer.planned(GGUFFile(path))[1].properties)
+    model.allocate(16)
+    return model, np.random.default_rng(1).integers(10, 250, 200).tolist()
+
+
+def passes(model: PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
+    """The logits of all tokens but a first part of 100, so many in each pass, beside another text's."""
+    model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1, reading=True), Row(ids[20:90], 0, [2, 5, 6], 1, reading=True)])
+    made = []
+    for at in range(100, 140, step):
+        rows = [Row(ids[at : at + step], at, [9, 3, 4, 7, 1, 0], step), Row(ids[90:91], 70, [2, 5, 6], 1)]
+        made.append(np.array(model.run(rows)[0]))
+    return np.concatenate([logits[:-1] for logits in made])
+
+
+@needs_vnni
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0", None])
+def test_a_short_pass_gives_what_openvino_gives(tmp_path: Path, whole_vocabulary: None, arch: str, type_name: str | None) -> None:
+    model, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name=type_name)
+    assert model._short is not None
+    ours = passes(model, ids, 8)
+    hidden = np.array(model.run([Row(ids[:5], 0, [8], 1)])[1])
+    model._short = None
+    theirs = passes(model, ids, 8)
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.02 * np.std(theirs)
+    assert (ours.argmax(-1) == theirs.argmax(-1)).mean() > 0.9
+    assert hidden == pytest.approx(model.run([Row(ids[:5], 0, [8], 1)])[1], abs=0.2)
+
+
+@needs_vnni
+def test_short_passes_give_the_same_bits_however_many_tokens_are_in_one(tmp_path: Path, whole_vocabulary: None) -> None:
+    model, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
+    assert np.array_equal(passes(model, ids, 1), passes(model, ids, 8))
+
+
+@needs_vnni
+def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, whole_vocabulary: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = importer.read_sizes
+    monkeypatch.setattr(importer, "read_sizes", lambda *args, **told: replace(read(*args, **told), window=40))
+    model, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
+    ours = passes(model, ids, 8)
+    model._short = None
+    assert np.sqrt(np.mean((ours - passes(model, ids, 8)) ** 2)) < 0.02 * np.std(ours)
+
+
+@needs_vnni
+def test_a_model_whose_output_does_not_fit_is_stored_as_before(tmp_path: Path) -> None:
+    """264 tokens are no whole number of tiles."""
+    stored, _ = importer.planned(GGUFFile(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")))
+    assert not stored.has_tiles
+
+
+def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
+    """numba looks at the file of the outermost function alone: code of an older kernel, with other sizes, would write anywhere."""
+    package = Path(jit.__file__).parent
+    users = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "jit." in path.read_text(encoding="utf-8")}
+    compiled = {
+        name for name in users if "@jit.in_llvm" in (text := (package / name).read_text(encoding="utf-8")) or "@kernel" in text
+    }
+    assert compiled <= set(jit.SOURCES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -344,7 +344,8 @@ NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 
 
 @functools.cache
-def _team() -> Team:
+def team() -> Team:
+    """The threads that all programs share."""
     return Team(config.threads().value, _serve)
 
 
@@ -374,6 +375,23 @@ class _Memory:
 _memory = _Memory()
 
 
+def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]) -> None:
+    """Do a chain of jobs, of which some are these programs'. `ready` is called before, when nobody else uses the memory they share."""
+    with _one_at_a_time:
+        ready()
+        while any(program.moves != _memory.moves for program in programs):
+            for program in programs:
+                program.prepare(1)
+        if _announce(team().state, links):
+            team().wake()
+            _share(team().state, 0)
+
+
+def place(name: str, size: int) -> int:
+    """The address of so many bytes of the memory that all programs share, for whoever is `ready`."""
+    return _memory.place(name, size)
+
+
 class Program:
     """Steps from some inputs to some outputs; see `product.BetweenAttentions` for what they are."""
 
@@ -393,7 +411,7 @@ class Program:
             table[number, COLUMNS] = columns
             if kind == "gated":
                 columns = rows // 2
-        self._steps, self._width, self._epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
+        self.steps, self.width, self.epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
         widest, most = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))
         self._sizes = {  # for each token
             "inputs": -(-widest // CHUNK) * CHUNK,
@@ -402,128 +420,42 @@ class Program:
             "sums": widest // 4,
             "result": 4 * most,
         }
-        self._room = np.zeros(len(self._sizes) + 1, np.int64)
+        self.room = np.zeros(len(self._sizes) + 1, np.int64)
         self._job = np.zeros(LINK, np.int64)
-        self._job[CHUNK_COLUMNS] = NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK
-        self._moves, self._parts = 0, 0
+        self.chunk = NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK
+        self._job[CHUNK_COLUMNS] = self.chunk
+        self.moves, self._parts = 0, 0
 
-    def _prepare(self, parts: int) -> None:
+    def prepare(self, parts: int) -> None:
         """Have memory for so many parts of a prompt. It is shared, and may have moved for another program since."""
-        self._room[:-1] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
-        self._room[-1] = _memory.place("pairs", PAIR_ROOM * len(_team()))
-        taken = _memory.place("taken", 8 * len(self._steps) * parts)
-        state = _team().state.ctypes.data
+        self.room[:-1] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
+        self.room[-1] = _memory.place("pairs", PAIR_ROOM * len(team()))
+        taken = _memory.place("taken", 8 * len(self.steps) * parts)
+        state = team().state.ctypes.data
         self._job[:TOKENS] = (
             state,
-            self._steps.ctypes.data,
-            len(self._steps),
-            self._room.ctypes.data,
+            self.steps.ctypes.data,
+            len(self.steps),
+            self.room.ctypes.data,
             taken,
-            self._width,
-            self._epsilon,
+            self.width,
+            self.epsilon,
         )
-        self._moves, self._parts = _memory.moves, parts
+        self.moves, self._parts = _memory.moves, parts
 
     def run(self, seen: Any, before: Any, after: Any, outputs: Sequence[Any]) -> None:
         """Write the residual after all steps, which it is before them, and the outputs. All are float32 [., ., columns], or None.
 
         Little of Python is used here: each layer's weights have driven it out of the CPU's caches.
         """
-        team = _team()
+        threads = team()
         rows = outputs[0] if after is None else after
         parts = -(-rows.shape[0] * rows.shape[1] // TOKENS_A_PART)
         places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
         places += [NOTHING] * (NUM_ARRAYS - len(places))
         with _one_at_a_time:
-            if self._moves != _memory.moves or self._parts < parts:
-                self._prepare(parts)
-            if _start(team.state, self._job, *places):
-                team.wake()
-                _share(team.state, 0)
-
-
-class Chain:
-    """A whole model's pass over a few tokens: programs, and the attention between them, in one call.
-
-    Shapes: T tokens, at most M of them, W those whose logits are wanted, V vocabulary, D width, R pairs of a head that are turned.
-    """
-
-    def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], most: int) -> None:
-        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `short.facts_of`."""
-        self._programs, self._norm = [*programs, last], norm
-        self._facts = np.zeros(attention.NUM_FACTS, np.int64)
-        scale = int(np.float32(facts["head_dim"] ** -0.5).view(np.uint32))
-        told = (facts["heads"], facts["kv_heads"], facts["head_dim"], 2 * len(facts["inverse"]), scale, facts["window"])
-        self._facts[: len(told)] = told
-        self._facts[attention.EPSILON] = programs[0]._epsilon
-        self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
-        heads = facts["heads"] * facts["head_dim"]
-        both = 2 * facts["kv_heads"] * facts["head_dim"]
-        shapes = {"residual": len(norm), "hidden": len(norm), "chosen": len(norm), "seen": heads}
-        shapes |= {f"output {number}": heads + both for number in range(3)} | {"logits": int(last._steps[0, ROWS])}
-        self._arrays = {name: np.zeros((most, size), np.float32) for name, size in shapes.items()}
-        self._taken = np.zeros(sum(len(program._steps) for program in self._programs), np.int64)
-        self._links = np.zeros((2 * len(programs) + 1, LINK), np.int64)
-        self._fill(programs, last)
-
-    def _address(self, name: str) -> int:
-        return int(self._arrays[name].ctypes.data)
-
-    def _fill(self, programs: Sequence[Program], last: Program) -> None:
-        """All numbers that stay."""
-        outputs = [self._address(f"output {number}") for number in range(3)]
-        residual, seen = self._address("residual"), self._address("seen")
-        heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
-        taken = int(self._taken.ctypes.data)
-        self._links[:, STATE] = _team().state.ctypes.data
-        for number, program in enumerate(self._programs):
-            row = self._links[2 * number]
-            row[STEPS : TAKEN + 1] = program._steps.ctypes.data, len(program._steps), program._room.ctypes.data, taken
-            taken += 8 * len(program._steps)
-            row[WIDTH], row[EPSILON], row[SEEN], row[BEFORE], row[AFTER] = program._width, program._epsilon, seen, residual, residual
-            row[OUTPUTS : OUTPUTS + 3], row[CHUNK_COLUMNS] = outputs, program._job[CHUNK_COLUMNS]
-        self._links[0, SEEN] = 0
-        self._links[-1, [SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
-        for layer, program in enumerate(programs[:-1]):
-            row = self._links[2 * layer + 1]
-            rows = [int(step[ROWS]) for step in program._steps if step[KIND] == OUT]
-            starts = np.cumsum([0, *rows])
-            row[NUM_STEPS], row[attention.FACTS], row[attention.SEEN] = ATTENTION, self._facts.ctypes.data, seen
-            for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
-                at = int(np.searchsorted(starts, begin, side="right")) - 1
-                row[attention.QUERY + part] = outputs[at] + 4 * (begin - starts[at])
-                row[attention.QUERY_ROW + part] = 4 * rows[at]
-            if len(self._head_norms):
-                row[attention.QUERY_NORM], row[attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
-        row = self._links[-2]
-        row[NUM_STEPS], row[WIDTH], row[EPSILON] = LAST_NORM, len(self._norm), programs[-1]._epsilon
-        row[BEFORE], row[AFTER], row[WEIGHT] = residual, self._address("hidden"), self._norm.ctypes.data
-        row[CHOSEN] = self._address("chosen")
-
-    def use(self, caches: Sequence[tuple[int, int]]) -> None:
-        """Where each layer's keys and values lie."""
-        for layer, places in enumerate(caches):
-            self._links[2 * layer + 1, [attention.KEYS, attention.VALUES]] = places
-
-    def run(
-        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, cosines_TR: Any, sines_TR: Any, wanted_W: Any
-    ) -> tuple[Any, Any]:
-        """Logits [W, V] and last hidden states [T, D], overwritten by the next pass."""
-        tokens, wanted = len(x_TD), len(wanted_W)
-        self._arrays["residual"][:tokens] = x_TD
-        self._links[::2, TOKENS] = tokens
-        self._links[-2, [TOKENS, WANTED, NUM_WANTED]] = tokens, wanted_W.ctypes.data, wanted
-        self._links[-1, TOKENS] = wanted
-        scores = -(-4 * (int(places_T.max()) + 1) // CACHE_LINE) * CACHE_LINE
-        arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T)
-        with _one_at_a_time:
-            self._facts[attention.TOKENS : attention.TOKENS + 6] = tokens, *(array.ctypes.data for array in arrays)
-            self._facts[attention.SCORES : attention.SCORES + 2] = _memory.place("attention", scores * len(_team())), scores
-            while any(program._moves != _memory.moves for program in self._programs):
-                for program in self._programs:
-                    program._prepare(1)
-            self._taken[:] = 0
-            if _announce(_team().state, self._links):
-                _team().wake()
-                _share(_team().state, 0)
-        return self._arrays["logits"][:wanted], self._arrays["hidden"][:tokens]
+            if self.moves != _memory.moves or self._parts < parts:
+                self.prepare(parts)
+            if _start(threads.state, self._job, *places):
+                threads.wake()
+                _share(threads.state, 0)

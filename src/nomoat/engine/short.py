@@ -52,7 +52,8 @@ class ShortPasses:
 
     def __init__(self, facts: dict[str, Any], found: Mapping[str, Sequence[Any]]) -> None:
         """`found`: the operations of a graph, by kind. Their weights stay where they are."""
-        from nomoat.engine.program import Chain, Program
+        from nomoat.engine.chain import Chain
+        from nomoat.engine.program import Program
 
         (looked_up,), (head,) = found["TiledRows"], found["TiledProduct"]
         self._table, self._table_type = _constant(looked_up, 0), looked_up.get_attributes()["type_name"]
