@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,39 @@ def longs_at(address: Any, count: Any) -> Any:
 def floats_at(address: Any, count: Any) -> Any:
     """The numbers of 32 bits that lie there."""
     return numba.carray(_float_pointer(address), (count,))
+
+
+# -------------------------------------------------------------------- functions at an address
+def _call(arguments: int) -> tuple[Any, Any]:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * arguments)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * (arguments + 1)), generate
+
+
+@in_llvm
+def call_with_9(typing: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
+    """Call what lies at an address, see `compiled`."""
+    return _call(9)
+
+
+@in_llvm
+def call_with_5(typing: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    """The same with fewer arguments."""
+    return _call(5)
+
+
+@functools.cache
+def compiled(function: Callable[..., None], count: int) -> Any:
+    """A function of so many addresses and numbers, compiled by itself: `address` is where it lies, for `call_with_9` and its like.
+
+    What is called by name instead is compiled once more for each function around it, which takes seconds where it is long. Raises
+    NotEnoughDiskError, NotWritableError.
+    """
+    with paths.translate_disk_errors(CACHE):
+        return numba.cfunc(types.void(*[types.intp] * count), cache=True)(function)
 
 
 # -------------------------------------------------------------------- threads that meet

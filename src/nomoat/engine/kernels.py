@@ -329,3 +329,34 @@ def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: An
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 6), generate
+
+
+def _multiply_q4_0(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
+    q4_0_tile(a, b, c, d, e, f, g, h, i)
+
+
+def _multiply_q4_1(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
+    q4_1_tile(a, b, c, d, e, f, g, h, i)
+
+
+def _multiply_q4_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
+    q4_k_tile(a, b, c, d, e, f, g, h, i)
+
+
+def _multiply_q6_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
+    q6_k_tile(a, b, c, d, e, f, g, h, i)
+
+
+def _multiply_q5_0(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
+    q5_0_tile(a, b, c, d, e, f, g, h, i)
+
+
+def _multiply_q8_0(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
+    q8_0_tile(a, b, c, d, e, f, g, h, i)
+
+
+# To be compiled by themselves (`jit.compiled`): tile, inputs, scales, totals, sums, outputs, tokens, columns, rows.
+PRODUCTS = {
+    "Q4_0": _multiply_q4_0, "Q4_1": _multiply_q4_1, "Q4_K": _multiply_q4_k, "Q6_K": _multiply_q6_k, "Q5_0": _multiply_q5_0,
+    "Q8_0": _multiply_q8_0,
+}  # fmt: skip

@@ -104,6 +104,34 @@ def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
 q4_0_to_bytes, q4_1_to_bytes, q4_k_to_bytes, q6_k_to_bytes, q5_0_to_bytes, q8_0_to_bytes = (_to_bytes(kind) for kind in GROUPS)
 
 
+def _q4_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q4_0_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q4_1(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q4_1_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q4_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q4_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q6_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q6_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q5_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q5_0_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q8_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q8_0_to_bytes(tile, start, groups, codes, scales)
+
+
+# To be compiled by themselves, as `kernels.PRODUCTS`.
+TO_BYTES = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k, "Q5_0": _q5_0, "Q8_0": _q8_0}
+
+
 @jit.in_llvm
 def panel_product(
     typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, panel_bytes: Any,

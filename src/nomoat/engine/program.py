@@ -17,7 +17,7 @@ import numpy as np
 
 from nomoat import config, jit, paths
 from nomoat.engine import attention
-from nomoat.engine.kernels import CACHE_LINE, ROUNDED, q4_0_tile, q4_1_tile, q4_k_tile, q5_0_tile, q6_k_tile, q8_0_tile, round_inputs
+from nomoat.engine.kernels import CACHE_LINE, GROUPS, PRODUCTS, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
     CHUNK,
@@ -27,15 +27,10 @@ from nomoat.engine.panels import (
     PAIR_BYTES,
     PANEL_TOKENS,
     PANELS_FROM,
+    TO_BYTES,
     add_sums,
     begin_sums,
     panel_product,
-    q4_0_to_bytes,
-    q4_1_to_bytes,
-    q4_k_to_bytes,
-    q5_0_to_bytes,
-    q6_k_to_bytes,
-    q8_0_to_bytes,
     round_into_panel,
     write_sums,
 )
@@ -44,7 +39,7 @@ from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
-KIND, TYPE, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(7)  # columns of a table of steps
+KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
 INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS = range(6)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
@@ -89,18 +84,7 @@ def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
     columns, rows = step[COLUMNS], step[ROWS]
     inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
     tile, here = step[TILES] + t * step[TILE_SIZE], y + t * 4 * TILE_ROWS
-    if step[TYPE] == 0:
-        q4_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-    elif step[TYPE] == 1:
-        q4_1_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-    elif step[TYPE] == 2:
-        q4_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-    elif step[TYPE] == 3:
-        q6_k_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-    elif step[TYPE] == 4:
-        q5_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
-    else:
-        q8_0_tile(tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+    jit.call_with_9(step[CODE], tile, inputs, scales, totals, sums, here, tokens, columns, rows)
 
 
 @kernel
@@ -116,22 +100,6 @@ def _multiply(step: Any, room: Any, y: Any, tokens: Any, taken: Any, threads: An
 
 
 @kernel
-def _to_bytes(step: Any, tile: Any, start: Any, columns: Any, codes: Any, scales: Any) -> None:
-    if step[TYPE] == 0:
-        q4_0_to_bytes(tile, start // 32, columns // 32, codes, scales)
-    elif step[TYPE] == 1:
-        q4_1_to_bytes(tile, start // 32, columns // 32, codes, scales)
-    elif step[TYPE] == 2:
-        q4_k_to_bytes(tile, start // 32, columns // 32, codes, scales)
-    elif step[TYPE] == 3:
-        q6_k_to_bytes(tile, start // 16, columns // 16, codes, scales)
-    elif step[TYPE] == 4:
-        q5_0_to_bytes(tile, start // 32, columns // 32, codes, scales)
-    else:
-        q8_0_to_bytes(tile, start // 32, columns // 32, codes, scales)
-
-
-@kernel
 def _multiply_pair(step: Any, room: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any) -> None:
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     columns = step[COLUMNS]
@@ -144,7 +112,8 @@ def _multiply_pair(step: Any, room: Any, chunk: Any, blocks: Any, first: Any, se
         width = min(chunk, columns - start)
         for tile, t in enumerate((first, second)):
             here = step[TILES] + t * step[TILE_SIZE]
-            _to_bytes(step, here, start, width, codes + tile * (FOUR_BYTES // 2), scales + tile * 4 * TILE_ROWS)
+            group, there = step[GROUP], codes + tile * (FOUR_BYTES // 2)
+            jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, scales + tile * 4 * TILE_ROWS)
         number = 4 * (start // chunk) * blocks * PANEL_TOKENS
         inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
         panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks)
@@ -405,7 +374,9 @@ class Program:
             if kind == "norm":
                 columns = rows
                 continue
-            table[number, TYPE] = tuple(BLOCKS).index(type_name)
+            table[number, CODE] = jit.compiled(PRODUCTS[type_name], 9).address
+            table[number, PANELS_CODE] = jit.compiled(TO_BYTES[type_name], 5).address if CAN_BE_USED else 0
+            table[number, GROUP] = GROUPS[type_name][0]
             table[number, TILES] = address + place
             table[number, TILE_SIZE] = columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
             table[number, COLUMNS] = columns
