@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from nomoat.engine import attention
-from nomoat.engine.kernels import CACHE_LINE
 from nomoat.engine.program import (
     AFTER,
     ATTENTION,
@@ -39,7 +38,9 @@ from nomoat.engine.program import (
     place,
     run_links,
     team,
-)  # fmt: skip
+)
+
+SCORED_TOKENS = 1024  # memory for scores grows by so many: each time it does, all programs look anew where theirs lies
 
 
 class Chain:
@@ -111,7 +112,7 @@ class Chain:
         self._links[::2, TOKENS] = tokens
         self._links[-2, [TOKENS, WANTED, NUM_WANTED]] = tokens, wanted_W.ctypes.data, wanted
         self._links[-1, TOKENS] = wanted
-        scores = -(-4 * (int(places_T.max()) + 1) // CACHE_LINE) * CACHE_LINE
+        scores = 4 * SCORED_TOKENS * (int(places_T.max()) // SCORED_TOKENS + 1)
         arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T)
 
         def ready() -> None:

@@ -233,4 +233,5 @@ def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
 
 
 def windows(arch: Architecture, sizes: Dimensions) -> set[int | None]:
+    """How far back layers see: None for all that came before."""
     return {sizes.window if local else None for local in arch.windowed}
