@@ -10,7 +10,7 @@ import torch
 from reference import CASES, WINDOW, make_model, write_folder, write_gguf
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer
+from nomoat.engine import importer, panels
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.weights import Form
 from nomoat.tune import qlora
@@ -37,7 +37,7 @@ def test_a_folder_of_the_hub_gives_the_logits_of_its_reference(name: str, tmp_pa
 
 def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, frozen: int) -> None:
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
-    network = Network(file, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=keep_expanded, frozen=frozen)
+    network = Network(file, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=keep_expanded, frozen=frozen)
     ids_BT = torch.randint(3, 250, (2, LONG), generator=torch.Generator().manual_seed(1))
     ids_BT[1, :SHARED] = ids_BT[0, :SHARED]
     with torch.no_grad():
@@ -60,7 +60,7 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
 def test_padding_may_stand_beyond_the_last_learned_place(tmp_path: Path) -> None:
     source = open_source(write_gguf(tmp_path / "model.gguf", CASES["gpt2"], make_model(CASES["gpt2"])))
     arch, sizes = architectures.find("gpt2"), importer.read_sizes(source)
-    network = Network(source, arch, sizes, rank=4, seed=0, dtype=torch.float32, keep_expanded=True, frozen=1)
+    network = Network(source, arch, sizes, rank=4, seed=0, precision="float32", keep_expanded=True, frozen=1)
     ids_BT = torch.randint(3, 250, (2, sizes.context_tokens), generator=torch.Generator().manual_seed(1))
     padded_BTW = network.read(torch.nn.functional.pad(ids_BT, (0, 3)))
     torch.testing.assert_close(padded_BTW[:, :-3], network.read(ids_BT), atol=1e-5, rtol=0)
@@ -105,3 +105,19 @@ def test_a_matrix_read_in_pieces_is_the_matrix_read_at_once(store: Any, monkeypa
     monkeypatch.setattr(qlora, "PIECE_WEIGHTS", 7 * 16)
     torch.testing.assert_close(store(parts, torch.float32).times(x), at_once)
     torch.testing.assert_close(at_once, x @ torch.from_numpy(weights).t(), atol=0.1, rtol=0)
+
+
+@pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")
+def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights, x, dy = (torch.randn(size, generator=generator) for size in ((160, 96), (50, 96), (50, 160)))
+    parts = [qlora.Part(len(half), 96, half.numpy().__getitem__, Form("float32")) for half in (weights[:64], weights[64:])]
+    monkeypatch.setattr(qlora, "PIECE_WEIGHTS", 40 * 96)
+    assert qlora.Tiled.fits(parts)
+    matrix = qlora.Tiled(parts, torch.float32)
+    for ours, exact in ((matrix.times(x), x @ weights.t()), (matrix.gradient(dy), dy @ weights)):
+        assert (ours - exact).norm() < 0.01 * exact.norm()
+    torch.testing.assert_close(matrix.rows(torch.tensor([[3, 159]])), weights[[3, 159]][None], atol=0.02, rtol=0)
+    assert matrix.times(x[:0]).shape == (0, 160)
+    for odd in (weights[:150], weights[:, :80]):
+        assert not qlora.Tiled.fits([qlora.Part(*odd.shape, odd.numpy().__getitem__, Form("float32"))])

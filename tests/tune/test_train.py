@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import nomoat
 from nomoat import hardware, paths, responder
-from nomoat.engine import importer, tokenizer
+from nomoat.engine import importer, panels, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
@@ -159,10 +159,31 @@ def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("noise", [None, 5.0], ids=["plain", "with noise"])
+@pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")
+def test_with_products_in_8_bits_it_learns_the_same(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    losses = {}
+    for precision in ("float32", "int8"):
+        monkeypatch.setattr(qlora, "fastest_precision", lambda it=precision: hardware.Detected(it, "set by the test"))
+        folder = tune(tiny_gguf, table, precision, on_message=said.append)
+        losses[precision] = json.loads((folder / "provenance.json").read_text())["metrics"]["validation_loss_after"]
+    assert "precision: int8 (set by the test)" in said
+    assert losses["int8"] == pytest.approx(losses["float32"], rel=0.1)
+    assert losses["int8"] != losses["float32"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "noise"),
+    [
+        pytest.param("float32", None, id="plain"),
+        pytest.param("float32", 5.0, id="with noise"),
+        pytest.param("int8", None, marks=pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")),
+    ],
+)
 def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
-    tiny_gguf: Path, table: Path, noise: float | None
+    tiny_gguf: Path, table: Path, precision: str, noise: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected(precision, "set by the test"))
     settings = train.Settings(rank=4, epochs=4, learning_rate=5e-3, layers=2, noise=noise)
     whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
 

@@ -364,8 +364,12 @@ def place(name: str, size: int) -> int:
 class Program:
     """Steps from some inputs to some outputs; see `product.BetweenAttentions` for what they are."""
 
-    def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0) -> None:
-        """`address`: where the weights lie. `columns`: of the first input. `width`: of the residual, if there is one."""
+    def __init__(self, steps: Sequence[Sequence[Any]], address: int, columns: int, *, width: int = 0, epsilon: float = 0.0,
+                 chunk: int = 0) -> None:  # fmt: skip
+        """`address`: where the weights lie. `columns`: of the first input. `width`: of the residual, if there is one.
+
+        `chunk`: columns that share a scale where many tokens are multiplied; 0: what is near enough for models of this width.
+        """
         table, columns_before = np.zeros((len(steps), VECTOR + 1), np.int64), columns
         for number, (kind, type_name, rows, place, vector) in enumerate(steps):
             table[number, KIND] = KINDS.index(kind)
@@ -393,7 +397,7 @@ class Program:
         }
         self.room = np.zeros(len(self._sizes) + 1, np.int64)
         self._job = np.zeros(LINK, np.int64)
-        self.chunk = NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK
+        self.chunk = chunk or (NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK)
         self._job[CHUNK_COLUMNS] = self.chunk
         self.moves, self._parts = 0, 0
 

@@ -50,14 +50,14 @@ def estimate(prepared: Prepared) -> Estimate:
     Raises NotEnoughMemoryError, NotEnoughDiskError.
     """
     kernels.use_threads(config.threads().value)
-    dtype: torch.dtype = getattr(torch, qlora.fastest_precision().value)
-    expanded = train.keep_expanded(prepared, dtype)
+    precision = qlora.fastest_precision().value
+    expanded = train.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: _computed(batch, prefix))
     typical = batches[len(batches) // 2]
     with paths.translate_disk_errors(jit.CACHE):
-        cost = _cost(prepared, typical, prefix, dtype, expanded.value)
+        cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
     held_out = min(train.MAX_VALIDATION_LESSONS, int(len(samples) * train.VALIDATION_PART)) / len(samples)
     epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
@@ -78,13 +78,13 @@ def _computed(batch: Sequence[Sample], prefix: int) -> int:
     return prefix + len(batch) * (max(map(len, batch)) - prefix)
 
 
-def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, dtype: torch.dtype, keep_expanded: bool) -> Cost:
+def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, keep_expanded: bool) -> Cost:
     """What a batch takes in the whole model: layers are as slow as those that are probed."""
     settings, layers = prepared.settings, prepared.sizes.layers
     learning, frozen = min(PROBED_LAYERS, settings.layers), min(PROBED_LAYERS, layers - settings.layers)
     network = Network(
         prepared.file, prepared.arch, replace(prepared.sizes, layers=frozen + learning),
-        rank=settings.rank, seed=0, dtype=dtype, keep_expanded=keep_expanded, frozen=frozen,
+        rank=settings.rank, seed=0, precision=precision, keep_expanded=keep_expanded, frozen=frozen,
     )  # fmt: skip
     beginning = network.begin(batch[0].tokens[:prefix]) if prefix else None
     ids, targets = side_by_side(batch, prefix)

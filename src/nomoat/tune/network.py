@@ -36,7 +36,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a 
 SHORT_SCORES = 128 * 256  # of a head in a row
 Order = npt.NDArray[np.intp] | None
 PrefixCache = list[tuple[torch.Tensor, torch.Tensor]]
-Lora = dict[str, tuple[torch.Tensor, torch.Tensor]] | None
+Lora = dict[str, list[torch.Tensor]] | None
 
 
 @dataclass(slots=True)
@@ -75,21 +75,22 @@ class Network:
 
     A row goes through it in two steps: `read`, the lowest `frozen` layers, which have no adapter, so that what they say can be kept;
     and `hidden`, all others.
-    `keep_expanded`: weights in `dtype` in memory, or as int8 codes (and activations computed twice), for models too large for that.
+    `keep_expanded`: weights as they multiply fastest in this precision, or as int8 codes (and activations computed twice), for models too
+    large for that.
     """
 
     def __init__(
-        self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, dtype: torch.dtype,
+        self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, precision: qlora.Precision,
         keep_expanded: bool, frozen: int = 0, progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
-        self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, dtype, frozen
+        self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, qlora.DTYPES[precision], frozen
         self.parameters: dict[str, torch.nn.Parameter] = {}
         self._file, self._rank, self._seed, self._frugal = file, rank, seed, not keep_expanded
-        self._store: Any = qlora.Expanded if keep_expanded else qlora.Codes
+        self._store = functools.partial(qlora.kept, precision=precision, expanded=keep_expanded)
         embedding, output = graph.head_tensor(file)
         self._storage = layout.storage(file, sizes, "default")
-        self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")], dtype)
-        self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")], dtype)
+        self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")])
+        self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
         self._layers = []
         for layer in range(sizes.layers):
             self._layers.append(self._read_layer(layer))
@@ -139,7 +140,7 @@ class Network:
             if layer >= self.frozen:
                 seed = zlib.crc32(name.encode(), self._seed % 2**32)
                 self.parameters |= qlora.fresh_lora(name, rank=self._rank, inputs=inputs, outputs=outputs, seed=seed)
-        return Linear(self._store(weights, self.dtype), torch.cat(biases).to(self.dtype) if biases else None, parts)
+        return Linear(self._store(weights), torch.cat(biases).to(self.dtype) if biases else None, parts)
 
     def _rope_table(self, *, local: bool) -> torch.Tensor | None:
         if self.arch.positions != "rope":
@@ -221,14 +222,14 @@ class Network:
         return x_MW
 
     def _lora(self, layer: int) -> Lora:
-        """A and B of each linear layer in the working precision; those of several parts in one: rows below each other, blocks."""
+        """A and each part's B of each linear layer, in the working precision; A of several parts: rows below each other."""
         if layer < self.frozen:
             return None
         found = {}
         for first, linear in self._layers[layer].items():
             a = torch.cat([self.parameters[f"{name}.lora_A.weight"] for name, _ in linear.parts])
-            b = torch.block_diag(*(self.parameters[f"{name}.lora_B.weight"] for name, _ in linear.parts))
-            found[first] = (a.to(self.dtype), b.to(self.dtype))
+            bs = [self.parameters[f"{name}.lora_B.weight"] for name, _ in linear.parts]
+            found[first] = [part.to(self.dtype) for part in (a, *bs)]
         return found
 
     def _embedded(self, ids_M: torch.Tensor, places_M: torch.Tensor) -> torch.Tensor:
@@ -305,7 +306,7 @@ class Network:
 
     def _linear(self, x_MI: torch.Tensor, layer: int, first: str, lora: Lora) -> torch.Tensor:
         linear = self._layers[layer][first]
-        return qlora.lora_linear(x_MI.to(self.dtype), linear.matrix, linear.bias, *((None, None) if lora is None else lora[first]))
+        return qlora.lora_linear(x_MI.to(self.dtype), linear.matrix, linear.bias, *([None] if lora is None else lora[first]))
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """Over the last axis: in f32, or in the working precision where it is an RMS norm."""

@@ -1,31 +1,40 @@
 """Frozen, quantised matrices and the LoRA beside them.
 
-A matrix holds the very int8 codes and row scales that the engine serves. How it multiplies is measured on this machine at the start:
-expanded into bf16 or f32 once, or with the codes themselves, activations rounded to int8 token by token (as the engine does).
+A matrix holds the very weights that the engine serves. How it multiplies is measured on this machine at the start: expanded into bf16
+or f32 once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as the engine does).
 
 Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 
 from nomoat import hardware
+from nomoat.engine import panels, tiles
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.weights import Arrays, Form, quantised, restored
+from nomoat.engine.program import TOKENS_A_PART, Program
+from nomoat.engine.weights import Arrays, Form, quantised, restored, whole_bytes
 from nomoat.tune import kernels
 
 LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 INT8_ROWS = Form("int8")
-Precision = Literal["float32", "bfloat16"]
-PRECISION_TRIES = 30
+Precision = Literal["float32", "bfloat16", "int8"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of activations between the products
+BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
+NAMES = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
+PRECISION_TRIES, CLEARLY_FASTER = 30, 1.3
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
+TILED = tiles.WHOLE_BYTES
+GROUP = tiles.BLOCKS[TILED][0]
 
 
 class Matrix(Protocol):
@@ -60,7 +69,7 @@ class Part:
 
 
 def _slices(num_rows: int, num_inputs: int) -> Iterator[slice]:
-    step = max(1, PIECE_WEIGHTS // num_inputs)
+    step = max(1, PIECE_WEIGHTS // num_inputs // GROUP) * GROUP
     for start in range(0, num_rows, step):
         yield slice(start, start + step)
 
@@ -114,31 +123,98 @@ class Codes:
         return expanded_OGS.flatten(1)
 
 
+class Tiled:
+    """The matrix and its transpose in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
+
+    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/log.md).
+    Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
+    """
+
+    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        outputs, inputs = sum(part.num_rows for part in parts), parts[0].num_inputs
+        blocks = tiles.TILE_BYTES[TILED]
+        self._tiles = np.empty((outputs // tiles.TILE_ROWS, inputs // GROUP * blocks), np.uint8)
+        self._turned = np.empty((inputs // tiles.TILE_ROWS, outputs // GROUP, blocks), np.uint8)
+        start = 0
+        for part in parts:
+            for piece in part.pieces(part.form):
+                rows = restored(piece, part.form)
+                stop = start + len(rows)
+                self._tiles[start // tiles.TILE_ROWS : stop // tiles.TILE_ROWS] = tiles.tiled(whole_bytes(rows), TILED)
+                turned = tiles.tiled(whole_bytes(np.ascontiguousarray(rows.T)), TILED)
+                self._turned[:, start // GROUP : stop // GROUP] = turned.reshape(len(turned), -1, blocks)
+                start = stop
+        self._forward, self._backward = (
+            (Program([("out", TILED, rows, 0, -1)], int(held.ctypes.data), columns, chunk=panels.NARROW_CHUNK), rows)
+            for held, rows, columns in ((self._tiles, outputs, inputs), (self._turned, inputs, outputs))
+        )
+
+    @staticmethod
+    def fits(parts: Sequence[Part]) -> bool:
+        """Whether a matrix of these parts can be kept so: all sizes are multiples of 32."""
+        return parts[0].num_inputs % GROUP == 0 and all(part.num_rows % GROUP == 0 for part in parts)
+
+    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
+        return _product(*self._forward, x_NI)
+
+    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
+        return _product(*self._backward, dy_NO)
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        found = torch.from_numpy(tiles.rows_of(self._tiles, TILED, indices.flatten().numpy()))
+        return found.view(*indices.shape, -1)
+
+
+def _product(program: Program, rows: int, x_NC: torch.Tensor) -> torch.Tensor:
+    y_NR = torch.empty(len(x_NC), rows)
+    if len(x_NC):
+        program.run(x_NC.detach().contiguous().numpy()[None], None, None, [y_NR.numpy()[None]])
+    return y_NR
+
+
+def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matrix:
+    """A matrix as it multiplies fastest in this precision; not `expanded`: with the least memory."""
+    if not expanded:
+        return Codes(parts, DTYPES[precision])
+    return Tiled(parts, DTYPES[precision]) if precision == "int8" and Tiled.fits(parts) else Expanded(parts, DTYPES[precision])
+
+
 class LoraLinear(torch.autograd.Function):
-    """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one."""
+    """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one.
+
+    With several B, of layers that read the same x: each has its R of A's rows, and its O of the outputs.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor | None, b_OR: torch.Tensor | None
-    ) -> Any:
+        ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor | None, *bs_OR: torch.Tensor
+    ) -> Any:  # fmt: skip
         y_NO = matrix.times(x_NI)
         if bias_O is not None:
             y_NO += bias_O
-        if a_RI is None or b_OR is None:
+        if a_RI is None:
             return y_NO
         hidden_NR = x_NI @ a_RI.t()
-        y_NO.addmm_(hidden_NR, b_OR.t(), alpha=LORA_SCALE)
+        for y, hidden, b_OR in zip(*_beside(y_NO, hidden_NR, bs_OR), bs_OR, strict=True):
+            y.addmm_(hidden, b_OR.t(), alpha=LORA_SCALE)
         ctx.matrix = matrix
-        ctx.save_for_backward(x_NI, hidden_NR, a_RI, b_OR)
+        ctx.save_for_backward(x_NI, hidden_NR, a_RI, *bs_OR)
         return y_NO
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         (dy_NO,) = grads
-        x_NI, hidden_NR, a_RI, b_OR = ctx.saved_tensors
-        dhidden_NR = (dy_NO @ b_OR).mul_(LORA_SCALE)
+        x_NI, hidden_NR, a_RI, *bs_OR = ctx.saved_tensors
+        pairs = list(zip(*_beside(dy_NO, hidden_NR, bs_OR), strict=True))
+        dbs_OR = [(dy.t() @ hidden).mul_(LORA_SCALE) for dy, hidden in pairs]
+        dhidden_NR = torch.cat([dy @ b_OR for (dy, _), b_OR in zip(pairs, bs_OR, strict=True)], dim=1).mul_(LORA_SCALE)
         dx_NI = ctx.matrix.gradient(dy_NO).addmm_(dhidden_NR, a_RI) if ctx.needs_input_grad[0] else None
-        return dx_NI, None, None, dhidden_NR.t() @ x_NI, (dy_NO.t() @ hidden_NR).mul_(LORA_SCALE)
+        return dx_NI, None, None, dhidden_NR.t() @ x_NI, *dbs_OR
+
+
+def _beside(y_NO: torch.Tensor, hidden_NR: torch.Tensor, bs_OR: Sequence[torch.Tensor]) -> tuple[Any, Any]:
+    """Each layer's columns of both."""
+    return y_NO.split([len(b) for b in bs_OR], dim=1), hidden_NR.split([b.shape[1] for b in bs_OR], dim=1)
 
 
 class AnswerLoss(torch.autograd.Function):
@@ -147,7 +223,7 @@ class AnswerLoss(torch.autograd.Function):
     The gradient is computed along with the loss. Idea: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989.
     """
 
-    CHUNK_TOKENS = 256
+    CHUNK_TOKENS = TOKENS_A_PART  # what the engine's products do at a time
 
     @staticmethod
     def forward(
@@ -193,15 +269,25 @@ def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) ->
 
 def fastest_precision() -> hardware.Detected[Precision]:
     """The number format this CPU multiplies matrices fastest in, measured now, the best of many tries in turn."""
-    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    pairs = {dtype: (torch.randn(512, 768, dtype=dtype), torch.randn(1536, 768, dtype=dtype)) for dtype in times}
+    tokens, inputs, outputs = 2 * TOKENS_A_PART, 768, 1536
+    multiply: dict[Precision, Callable[[], Any]] = {}
+    for precision in ("float32", "bfloat16"):
+        x, weight = (torch.randn(rows, inputs, dtype=DTYPES[precision]) for rows in (tokens, outputs))
+        multiply[precision] = functools.partial(torch.nn.functional.linear, x, weight)
+    if panels.CAN_BE_USED:
+        weights = np.random.default_rng(0).standard_normal((outputs, inputs), np.float32)
+        tiled = Tiled([Part(outputs, inputs, lambda rows: weights[rows], Form("float32"))], torch.float32)
+        multiply["int8"] = functools.partial(tiled.times, torch.randn(tokens, inputs))
+    times: dict[Precision, float] = dict.fromkeys(multiply, math.inf)
     for _ in range(PRECISION_TRIES):
-        for dtype, (x, weight) in pairs.items():
+        for precision, product in multiply.items():
             started = time.perf_counter()
-            torch.nn.functional.linear(x, weight)
-            times[dtype].append(time.perf_counter() - started)
-    speeds = {dtype: 2 * 512 * 768 * 1536 / min(tries) / 1e9 for dtype, tries in times.items()}
-    f32, bf16 = speeds[torch.float32], speeds[torch.bfloat16]
-    if bf16 > 1.3 * f32:
-        return hardware.Detected("bfloat16", f"{bf16:.0f} GFLOP/s here, against {f32:.0f} with f32")
-    return hardware.Detected("float32", f"{f32:.0f} GFLOP/s here, against {bf16:.0f} with bf16")
+            product()
+            times[precision] = min(times[precision], time.perf_counter() - started)
+    speeds = {precision: 2 * tokens * inputs * outputs / seconds / 1e9 for precision, seconds in times.items()}
+    best: Precision = "float32"
+    for precision, speed in speeds.items():  # the more exact one unless it is clearly slower
+        if speed > CLEARLY_FASTER * speeds[best]:
+            best = precision
+    others = " and ".join(f"{speed:.0f} with {NAMES[precision]}" for precision, speed in speeds.items() if precision != best)
+    return hardware.Detected(best, f"{speeds[best]:.0f} GFLOP/s here, against {others}")

@@ -48,11 +48,11 @@ Settings = prepare.Settings
 class Way:
     """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
 
-    `precision`: "float32" or "bfloat16". `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
+    `precision`: of the matrix products. `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
     say about each lesson is computed once.
     """
 
-    precision: str
+    precision: qlora.Precision
     expanded: bool
     keeps_lower: bool
 
@@ -122,7 +122,7 @@ def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
     """By what this machine is fast at, and has memory for now. Says what, and why. Raises NotEnoughMemoryError."""
     precision = qlora.fastest_precision()
     say(f"precision: {precision.value} ({precision.reason})")
-    expanded = keep_expanded(prepared, getattr(torch, precision.value))
+    expanded = keep_expanded(prepared, precision.value)
     say(f"weights: {'kept expanded' if expanded.value else 'expanded layer by layer, activations computed twice'} ({expanded.reason})")
     size = bytes_kept(prepared)
     if size:
@@ -131,7 +131,7 @@ def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
     return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
 
 
-def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.Detected[bool]:
+def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> hardware.Detected[bool]:
     """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
 
     Raises NotEnoughMemoryError if neither fits.
@@ -144,7 +144,7 @@ def keep_expanded(prepared: prepare.Prepared, dtype: torch.dtype) -> hardware.De
     learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
     tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
     state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
-    expanded = PYTORCH_BYTES + values * dtype.itemsize + learned + tokens * settings.layers * state
+    expanded = PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
     codes = PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
     if expanded < free:
         return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
@@ -185,7 +185,7 @@ class Run:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
         self.network = Network(
             prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
-            dtype=getattr(torch, way.precision), keep_expanded=way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
+            precision=way.precision, keep_expanded=way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
         self.beginning = self.network.begin(samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
