@@ -18,11 +18,12 @@ from nomoat.engine.kernels import FLOAT, HALF, Emit
 
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
-FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM = range(3, 15)
-# of a pass; each token's place in its text, and where that text's blocks begin in the list of blocks
-NUM_FACTS = 15
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, SCORES, SCORES_BYTES = range(14)
-EPSILON = 14
+FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
+# of a model; of a pass: each token's place in its text, and where that text's blocks begin in the list of blocks; the tokens attended to
+# one by one, and the rows of many (see `prompt_attention`), with memory for both
+HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, EPSILON = range(7)
+TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, FEW, NUM_FEW, ROW_TABLE, NUM_ROWS = range(7, 17)
+SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES, NUM_FACTS = range(17, 23)
 
 
 @jit.in_llvm
@@ -86,7 +87,7 @@ def _keep(typing: Any, values: Any, place: Any, width: Any) -> Any:
 
 
 @jit.inline
-def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
+def turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
     """A head's first half against its second, after its norm, where it has one."""
     width, turning = facts[WIDTH], facts[TURNING]
     if norm:
@@ -107,10 +108,16 @@ def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
 
 
 @jit.inline
-def _block(facts: Any, cache: Any, m: Any, number: Any, head: Any) -> Any:
-    """Where the keys or values of one head lie, of a block of a token's text."""
-    block = jit.longs_at(facts[BLOCKS] + 8 * (jit.longs_at(facts[FIRST_BLOCKS] + 8 * m, 1)[0] + number), 1)[0]
+def block_of(facts: Any, cache: Any, at: Any, head: Any) -> Any:
+    """Where the keys or values of one head lie, of the block at a place of the list."""
+    block = jit.longs_at(facts[BLOCKS] + 8 * at, 1)[0]
     return cache + (block * facts[KV_HEADS] + head) * BLOCK_TOKENS * facts[WIDTH] * 2
+
+
+@jit.inline
+def _block(facts: Any, cache: Any, m: Any, number: Any, head: Any) -> Any:
+    """The same of a token's text."""
+    return block_of(facts, cache, jit.longs_at(facts[FIRST_BLOCKS] + 8 * m, 1)[0] + number, head)
 
 
 @jit.inline
@@ -135,7 +142,7 @@ def keep_keys(link: Any, me: Any, threads: Any) -> None:
     for unit in range(me, facts[TOKENS] * heads, threads):
         m, head = unit // heads, unit % heads
         key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
-        _turn(key, facts, m, link[KEY_NORM])
+        turn(key, facts, m, link[KEY_NORM])
         place = jit.longs_at(facts[PLACES], m + 1)[m]
         row = place % BLOCK_TOKENS * width * 2
         _keep(key, _block(facts, link[KEYS], m, place // BLOCK_TOKENS, head) + row, width)
@@ -145,17 +152,18 @@ def keep_keys(link: Any, me: Any, threads: Any) -> None:
 
 @jit.inline
 def attend(link: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the tokens' heads, when all keys are kept: what they see of the tokens up to their own."""
+    """One thread's share of the heads of tokens attended to one by one, when all keys are kept: what they see up to their own place."""
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[HEADS], facts[WIDTH]
     scale = jit.as_float(np.uint32(facts[SCALE]))
     scores = facts[SCORES] + me * facts[SCORES_BYTES]
-    for unit in range(me, facts[TOKENS] * heads, threads):
-        m, head = unit // heads, unit % heads
+    few = jit.longs_at(facts[FEW], facts[NUM_FEW])
+    for unit in range(me, facts[NUM_FEW] * heads, threads):
+        m, head = few[unit // heads], unit % heads
         kv_head = head * facts[KV_HEADS] // heads
         query = link[QUERY] + m * link[QUERY_ROW] + 4 * head * width
         seen = link[SEEN] + 4 * (m * heads + head) * width
-        _turn(query, facts, m, link[QUERY_NORM])
+        turn(query, facts, m, link[QUERY_NORM])
         query_W, seen_W = jit.floats_at(query, width), jit.floats_at(seen, width)
         for w in range(width):
             query_W[w] *= scale

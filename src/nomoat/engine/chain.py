@@ -1,6 +1,6 @@
-"""A whole model's pass over a few tokens as a chain of jobs for `program`'s threads: steps, and the attention between them.
+"""A whole model's pass as a chain of jobs for `program`'s threads: steps, and the attention between them.
 
-Shapes: T tokens, at most M of them, W those whose logits are wanted, V vocabulary, D width, R pairs of a head that are turned.
+Shapes: T tokens of N rows, W those whose logits are wanted, V vocabulary, D width, R pairs of a head that are turned.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.engine import attention
+from nomoat.engine import attention, prompt_attention
 from nomoat.engine.program import (
     AFTER,
     ATTENTION,
@@ -31,6 +31,7 @@ from nomoat.engine.program import (
     STEPS,
     TAKEN,
     TOKENS,
+    TOKENS_A_PART,
     WANTED,
     WEIGHT,
     WIDTH,
@@ -40,13 +41,14 @@ from nomoat.engine.program import (
     team,
 )
 
+ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 SCORED_TOKENS = 1024  # memory for scores grows by so many: each time it does, all programs look anew where theirs lies
 
 
 class Chain:
     """See the module. One thread at a time."""
 
-    def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], most: int) -> None:
+    def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any]) -> None:
         """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `short.facts_of`."""
         self._programs, self._norm = [*programs, last], norm
         self._facts = np.zeros(attention.NUM_FACTS, np.int64)
@@ -55,20 +57,33 @@ class Chain:
         self._facts[: len(told)] = told
         self._facts[attention.EPSILON] = programs[0].epsilon
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
-        heads = facts["heads"] * facts["head_dim"]
-        both = 2 * facts["kv_heads"] * facts["head_dim"]
-        shapes = {"residual": len(norm), "hidden": len(norm), "chosen": len(norm), "seen": heads}
-        shapes |= {f"output {number}": heads + both for number in range(3)} | {"logits": int(last.steps[0, ROWS])}
-        self._arrays = {name: np.zeros((most, size), np.float32) for name, size in shapes.items()}
-        self._taken = np.zeros(sum(len(program.steps) for program in self._programs), np.int64)
         self._links = np.zeros((2 * len(programs) + 1, LINK), np.int64)
-        self._fill(programs, last)
+        self._arrays: dict[str, Any] = {}
+        self._most_tokens, self._most_wanted = 0, 0
+        self._make_room(1, 1)
+
+    def _make_room(self, tokens: int, wanted: int) -> None:
+        """For a pass of so many tokens, with logits of so many."""
+        if tokens <= self._most_tokens and wanted <= self._most_wanted:
+            return
+        self._most_tokens = max(self._most_tokens, -(-tokens // ROOM_TOKENS) * ROOM_TOKENS)
+        self._most_wanted = max(self._most_wanted, -(-wanted // ROOM_TOKENS) * ROOM_TOKENS)
+        heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
+        width, all_heads = len(self._norm), heads * head_dim
+        shapes = {"residual": width, "hidden": width, "seen": all_heads}
+        shapes |= {f"output {number}": all_heads + 2 * kv_heads * head_dim for number in range(3)}
+        self._arrays = {name: np.empty((self._most_tokens, size), np.float32) for name, size in shapes.items()}
+        for name, size in {"chosen": width, "logits": int(self._programs[-1].steps[0, ROWS])}.items():
+            self._arrays[name] = np.empty((self._most_wanted, size), np.float32)
+        parts = -(-self._most_tokens // TOKENS_A_PART)
+        self._taken = np.zeros(parts * sum(len(program.steps) for program in self._programs) + len(self._programs), np.int64)
+        self._fill(self._programs[:-1], self._programs[-1], parts)
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
 
-    def _fill(self, programs: Sequence[Program], last: Program) -> None:
-        """All numbers that stay."""
+    def _fill(self, programs: Sequence[Program], last: Program, parts: int) -> None:
+        """All numbers that stay, but where keys and values lie. `parts`: of the longest pass, see `program`."""
         outputs = [self._address(f"output {number}") for number in range(3)]
         residual, seen = self._address("residual"), self._address("seen")
         heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
@@ -77,7 +92,7 @@ class Chain:
         for number, program in enumerate(self._programs):
             row = self._links[2 * number]
             row[STEPS : TAKEN + 1] = program.steps.ctypes.data, len(program.steps), program.room.ctypes.data, taken
-            taken += 8 * len(program.steps)
+            taken += 8 * len(program.steps) * parts
             row[WIDTH], row[EPSILON], row[SEEN], row[BEFORE], row[AFTER] = program.width, program.epsilon, seen, residual, residual
             row[OUTPUTS : OUTPUTS + 3], row[CHUNK_COLUMNS] = outputs, program.chunk
         self._links[0, SEEN] = 0
@@ -87,6 +102,7 @@ class Chain:
             rows = [int(step[ROWS]) for step in program.steps if step[KIND] == OUT]
             starts = np.cumsum([0, *rows])
             row[NUM_STEPS], row[attention.FACTS], row[attention.SEEN] = ATTENTION, self._facts.ctypes.data, seen
+            row[attention.UNITS] = taken + 8 * layer
             for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
                 at = int(np.searchsorted(starts, begin, side="right")) - 1
                 row[attention.QUERY + part] = outputs[at] + 4 * (begin - starts[at])
@@ -104,21 +120,47 @@ class Chain:
             self._links[2 * layer + 1, [attention.KEYS, attention.VALUES]] = places
 
     def run(
-        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, cosines_TR: Any, sines_TR: Any, wanted_W: Any
-    ) -> tuple[Any, Any]:
+        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, cosines_TR: Any, sines_TR: Any, wanted_W: Any
+    ) -> tuple[Any, Any]:  # fmt: skip
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass."""
         tokens, wanted = len(x_TD), len(wanted_W)
+        self._make_room(tokens, wanted)
         self._arrays["residual"][:tokens] = x_TD
         self._links[::2, TOKENS] = tokens
         self._links[-2, [TOKENS, WANTED, NUM_WANTED]] = tokens, wanted_W.ctypes.data, wanted
         self._links[-1, TOKENS] = wanted
-        scores = 4 * SCORED_TOKENS * (int(places_T.max()) // SCORED_TOKENS + 1)
-        arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T)
+        few, rows = _apart(places_T, first_blocks_T, lengths_N)
+        scores = 4 * SCORED_TOKENS * (int(places_T[few].max(initial=0)) // SCORED_TOKENS + 1)
+        ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
+        _, kv_heads, width = self._facts[: attention.WIDTH + 1]
+        unpacked = int((-(-ends // attention.BLOCK_TOKENS)).sum()) * attention.BLOCK_TOKENS * int(kv_heads * width) * 2 * 4
+        room = prompt_attention.room_bytes(int(width))
+        arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T, few)
 
         def ready() -> None:
-            self._facts[attention.TOKENS : attention.TOKENS + 6] = tokens, *(array.ctypes.data for array in arrays)
-            self._facts[attention.SCORES : attention.SCORES + 2] = place("attention", scores * len(team())), scores
+            memory: tuple[int, ...] = place("attention", scores * len(team())), scores
+            if len(rows):
+                memory += place("unpacked", unpacked), place("rooms", room * len(team())), room
+            told = (tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), *memory)
+            self._facts[attention.TOKENS : attention.TOKENS + len(told)] = told
             self._taken[:] = 0
 
         run_links(self._links, self._programs, ready)
         return self._arrays["logits"][:wanted], self._arrays["hidden"][:tokens]
+
+
+def _apart(places_T: Any, first_blocks_T: Any, lengths_N: Any) -> tuple[Any, Any]:
+    """The tokens that are attended to one by one, and the rows of many, see `prompt_attention`."""
+    starts = np.cumsum([0, *lengths_N])[:-1]
+    is_long = lengths_N >= prompt_attention.ROW_TOKENS
+    few = np.flatnonzero(~np.repeat(is_long, lengths_N)).astype(np.int64)
+    rows = np.zeros((int(is_long.sum()), prompt_attention.ROW_NUMBERS), np.int64)
+    firsts, lengths = starts[is_long], lengths_N[is_long]
+    ends = places_T[firsts] + lengths
+    blocks = -(-ends // attention.BLOCK_TOKENS)
+    for column, numbers in (
+        (prompt_attention.FIRST_TOKEN, firsts), (prompt_attention.TOKENS, lengths), (prompt_attention.PLACE, places_T[firsts]),
+        (prompt_attention.FIRST_BLOCK, first_blocks_T[firsts]), (prompt_attention.BLOCKS_BEFORE, np.cumsum(blocks) - blocks),
+    ):  # fmt: skip
+        rows[:, column] = numbers
+    return few, rows

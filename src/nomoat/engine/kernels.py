@@ -97,18 +97,26 @@ class Emit:
         most = functools.reduce(lambda a, b: self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b), bits)
         return self.builder.bitcast(self._call(f"llvm.vector.reduce.umax.v{self.lanes}i32", WORD, [most]), FLOAT)
 
+    def highest(self, values: Any) -> Any:
+        """The largest number with its sign."""
+        return self._call(f"llvm.vector.reduce.fmax.v{self.lanes}f32", FLOAT, [values], fastmath=["nnan", "nsz"])
+
+    def rounded(self, values: Any) -> Any:
+        """The nearest whole numbers, as float32."""
+        return self._call(f"llvm.rint.v{self.lanes}f32", self.floats, [values])
+
     def whole(self, values: Any) -> Any:
         """The nearest whole numbers."""
-        return self.builder.fptosi(self._call(f"llvm.rint.v{self.lanes}f32", self.floats, [values]), self.words)
+        return self.builder.fptosi(self.rounded(values), self.words)
 
     def sum_of(self, words: Any) -> Any:
         return self._call(f"llvm.vector.reduce.add.v{self.lanes}i32", WORD, [words])
 
     def float_sum(self, values: Any) -> Any:
         """Of all lanes, in any order."""
-        kind = ir.FunctionType(FLOAT, [FLOAT, self.floats])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.v{self.lanes}f32")
-        return self.builder.call(function, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"])
+        return self._call(
+            f"llvm.vector.reduce.fadd.v{self.lanes}f32", FLOAT, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"]
+        )
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c."""
@@ -131,9 +139,9 @@ class Emit:
         two = self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, as_bytes)
         return self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 16)])
 
-    def _call(self, name: str, result: Any, arguments: list[Any]) -> Any:
+    def _call(self, name: str, result: Any, arguments: list[Any], *, fastmath: Sequence[str] = ()) -> Any:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments, fastmath=fastmath)
 
     @contextmanager
     def loop(self, more: Callable[[], Any]) -> Iterator[None]:

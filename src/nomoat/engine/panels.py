@@ -25,6 +25,7 @@ PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it save
 CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
 PAIR_BYTES = 2 * TILE_ROWS * CHUNK  # of two tiles' codes
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
+ROUNDED_TOGETHER = 4  # tokens
 ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
 FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
 LOW_WORDS = 0x0000FFFF
@@ -234,45 +235,77 @@ def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) ->
 
 @jit.in_llvm
 def round_into_panel(
-    typing: Any, inputs: Any, panel: Any, scales: Any, firsts: Any, columns: Any, chunk_columns: Any, blocks: Any
-) -> Any:
-    """A token's inputs in 8 bits, a chunk's with one scale, into its place of the panels; and what each sum of a chunk begins with."""
+    typing: Any, inputs: Any, row_bytes: Any, tokens: Any, panel: Any, scales: Any, firsts: Any, columns: Any, chunk_columns: Any,
+    blocks: Any,
+) -> Any:  # fmt: skip
+    """Up to four tokens' inputs in 8 bits, a chunk's with one scale, into their places of the panels; what each sum of a chunk begins with.
+
+    Fewer tokens: the last one's also stand in the places after it, which nobody reads.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder, lanes=HALF_ROUNDED)
-        inputs, panel, scales, firsts, columns, chunk_columns, blocks = args
+        inputs, row_bytes, tokens, panel, scales, firsts, columns, chunk_columns, blocks = args
+        nothing, zero = ir.Constant(FLOAT, 0.0), emit.word(0)
         chunks = builder.udiv(builder.sub(emit.add(columns, chunk_columns), emit.size(1)), chunk_columns)
+        last = builder.sub(tokens, emit.size(1))
+        rows = []
+        for token in range(ROUNDED_TOGETHER):
+            own = builder.select(builder.icmp_signed("<", emit.size(token), last), emit.size(token), last)
+            rows.append(emit.add(inputs, builder.mul(own, row_bytes)))
         with cgutils.for_range(builder, chunks) as chunk:
             start = builder.mul(chunk.index, chunk_columns)
             left = builder.sub(columns, start)
             left = builder.select(builder.icmp_signed("<", left, chunk_columns), left, chunk_columns)
             parts = builder.udiv(left, emit.size(HALF_ROUNDED))
-            source = emit.add(inputs, emit.times(start, 4))
-            most = cgutils.alloca_once_value(builder, emit.number(0.0))
-            builder.store(emit.number(0.0), most)
+            sources = [emit.add(row, emit.times(start, 4)) for row in rows]
+            most = _variables(emit, emit.number(0.0))
             with cgutils.for_range(builder, parts) as part:
-                values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
-                builder.store(emit.larger(emit.without_sign(values), builder.load(most)), most)
-            largest = builder.fmul(emit.largest([builder.load(most)]), ir.Constant(FLOAT, 1 / 127))
-            nothing = ir.Constant(FLOAT, 0.0)
-            inverse = builder.fdiv(ir.Constant(FLOAT, 1.0), largest)
-            inverse = emit.all_lanes(builder.select(builder.fcmp_ordered("==", largest, nothing), nothing, inverse))
-            total = cgutils.alloca_once_value(builder, emit.word(0))
-            builder.store(emit.word(0), total)
+                for source, largest in zip(sources, most, strict=True):
+                    values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
+                    builder.store(emit.larger(emit.without_sign(values), builder.load(largest)), largest)
+            scales_here = [builder.fmul(emit.largest([builder.load(largest)]), ir.Constant(FLOAT, 1 / 127)) for largest in most]
+            inverses = []
+            for scale in scales_here:
+                inverse = builder.fdiv(ir.Constant(FLOAT, 1.0), scale)
+                inverses.append(emit.all_lanes(builder.select(builder.fcmp_ordered("==", scale, nothing), nothing, inverse)))
+            totals = _variables(emit, zero)
             target = emit.add(panel, builder.mul(emit.times(start, PANEL_TOKENS), blocks))
             with cgutils.for_range(builder, parts) as part:
-                values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
-                rounded = emit.whole(builder.fmul(values, inverse))
-                builder.store(builder.add(builder.load(total), rounded), total)
-                fours = builder.bitcast(builder.trunc(rounded, ir.VectorType(BYTE, HALF_ROUNDED)), ir.VectorType(WORD, 4))
+                fours = []
+                for source, inverse, total in zip(sources, inverses, totals, strict=True):
+                    values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
+                    rounded = emit.whole(builder.fmul(values, inverse))
+                    builder.store(builder.add(builder.load(total), rounded), total)
+                    small = builder.trunc(rounded, ir.VectorType(BYTE, HALF_ROUNDED))
+                    fours.append(builder.bitcast(small, ir.VectorType(WORD, ROUNDED_TOGETHER)))
                 place = emit.add(target, emit.times(part.index, HALF_ROUNDED * PANEL_TOKENS))
-                for number in range(HALF_ROUNDED // 4):
-                    four = builder.extract_element(fours, ir.Constant(WORD, number))
+                for number, four in enumerate(_turned(emit, fours)):
                     emit.store(four, emit.add(place, emit.size(4 * PANEL_TOKENS * number)))
             number = builder.mul(emit.times(chunk.index, 4 * PANEL_TOKENS), blocks)
-            emit.store(largest, emit.add(scales, number))
-            first = builder.mul(emit.sum_of(builder.load(total)), ir.Constant(WORD, -ZERO))
-            emit.store(first, emit.add(firsts, number))
+            for token, (scale, total) in enumerate(zip(scales_here, totals, strict=True)):
+                here = emit.add(number, emit.size(4 * token))
+                emit.store(scale, emit.add(scales, here))
+                first = builder.mul(emit.sum_of(builder.load(total)), ir.Constant(WORD, -ZERO))
+                emit.store(first, emit.add(firsts, here))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 7), generate
+    return types.void(*[types.intp] * 9), generate
+
+
+def _variables(emit: Emit, start: Any) -> list[Any]:
+    """One of each token, set to a number."""
+    made = [cgutils.alloca_once_value(emit.builder, start) for _ in range(ROUNDED_TOGETHER)]
+    for variable in made:
+        emit.builder.store(start, variable)
+    return made
+
+
+def _turned(emit: Emit, fours: list[Any]) -> list[Any]:
+    """Four vectors of four words as the rows of a matrix: its columns."""
+
+    def mixed(a: Any, b: Any, *places: int) -> Any:
+        return emit.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(WORD, 4), list(places)))
+
+    low, high = ([mixed(a, b, *places) for a, b in (fours[:2], fours[2:])] for places in ((0, 4, 1, 5), (2, 6, 3, 7)))
+    return [mixed(*pair, *places) for pair in (low, high) for places in ((0, 1, 4, 5), (2, 3, 6, 7))]

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from nomoat import config, jit, paths
-from nomoat.engine import attention
+from nomoat.engine import attention, prompt_attention
 from nomoat.engine.kernels import CACHE_LINE, GROUPS, PRODUCTS, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
@@ -27,6 +27,7 @@ from nomoat.engine.panels import (
     PAIR_BYTES,
     PANEL_TOKENS,
     PANELS_FROM,
+    ROUNDED_TOGETHER,
     TO_BYTES,
     add_sums,
     begin_sums,
@@ -143,13 +144,16 @@ def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, chunk: Any, bloc
 
 
 @kernel
-def _round_one(x: Any, room: Any, m: Any, columns: Any, chunk: Any, blocks: Any) -> None:
+def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
     if blocks:
-        panel = room[INPUTS] + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
-        round_into_panel(x, panel, room[SCALES] + 4 * m, room[SUMS] + 4 * m, columns, chunk, blocks)
-    else:
-        n = m * columns
-        round_inputs(x, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
+        for m in range(first, end, ROUNDED_TOGETHER):
+            panel = room[INPUTS] + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
+            here, left = x + m * row_bytes, min(ROUNDED_TOGETHER, end - m)
+            round_into_panel(here, row_bytes, left, panel, room[SCALES] + 4 * m, room[SUMS] + 4 * m, columns, chunk, blocks)
+        return
+    for m in range(first, end):
+        n, here = m * columns, x + m * row_bytes
+        round_inputs(here, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
 
 
 @kernel
@@ -157,8 +161,7 @@ def _round_rows(x: Any, row_bytes: Any, room: Any, tokens: Any, columns: Any, ch
     """One thread's share of the tokens: a panel is written by one thread."""
     share = PANEL_TOKENS if blocks else 1
     for start in range(me * share, tokens, threads * share):
-        for m in range(start, min(start + share, tokens)):
-            _round_one(x + m * row_bytes, room, m, columns, chunk, blocks)
+        _round_some(x, row_bytes, room, start, min(start + share, tokens), columns, chunk, blocks)
 
 
 @kernel
@@ -199,9 +202,10 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
     blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
-    for start in range(me * share, tokens, threads * share):
-        for m in range(start, min(start + share, tokens)):
-            _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
+    if job[BEFORE] != job[AFTER]:
+        for start in range(me * share, tokens, threads * share):
+            for m in range(start, min(start + share, tokens)):
+                _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
     if job[SEEN]:
         _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
@@ -254,6 +258,10 @@ def _share(state: Any, me: Any) -> None:
         if job[NUM_STEPS] == ATTENTION:
             attention.keep_keys(job, me, threads)
             jit.meet(job[STATE], threads)
+            if jit.longs_at(job[attention.FACTS], attention.NUM_FACTS)[attention.NUM_ROWS]:
+                prompt_attention.unpack(job, me, threads)
+                jit.meet(job[STATE], threads)
+                prompt_attention.attend(job, me, threads)
             attention.attend(job, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)

@@ -69,7 +69,7 @@ class ShortPasses:
             programs.append(Program(steps, weights.ctypes.data, seen if number else width, width=width, epsilon=told["epsilon"]))
         told = head.get_attributes()
         last = Program([["out", told["type_name"], told["rows"], 0, -1]], self._head.ctypes.data, width)
-        self._chain = Chain(programs, last, norm, facts, MOST_TOKENS)
+        self._chain = Chain(programs, last, norm, facts)
 
     def use(self, caches: Mapping[str, npt.NDArray[Any]]) -> None:
         """The keys and values of all layers, as OpenVINO names them, in float16."""
@@ -86,7 +86,8 @@ class ShortPasses:
         cosines, sines = np.cos(angles) * self._magnitude, np.sin(angles) * self._magnitude
         x_TD = tiles.rows_of(self._table, self._table_type, ids_T)
         listed = np.concatenate(blocks).astype(np.int64)
-        return self._chain.run(x_TD, places_T, listed, first_blocks.astype(np.int64), cosines, sines, wanted_W)
+        numbers = np.array(lengths, np.int64)
+        return self._chain.run(x_TD, places_T, listed, first_blocks.astype(np.int64), numbers, cosines, sines, wanted_W)
 
 
 def _constant(node: Any, at: int) -> Any:

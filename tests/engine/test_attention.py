@@ -1,0 +1,85 @@
+"""Attention over keys and values in blocks, one token at a time and a prompt's many at once, beside plain products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from nomoat import hardware
+from nomoat.engine import attention, chain, prompt_attention
+from nomoat.engine.attention import BLOCK_TOKENS
+
+pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
+WIDTH = 64
+
+
+@numba.njit(error_model="numpy")
+def _all(link: Any) -> None:
+    attention.keep_keys(link, 0, 1)
+    prompt_attention.unpack(link, 0, 1)
+    prompt_attention.attend(link, 0, 1)
+    attention.attend(link, 0, 1)
+
+
+def attended(
+    texts: list[tuple[int, int]], *, heads: int, kv_heads: int, window: int, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What the new tokens of texts see, (tokens before, new tokens) each: ours, and by plain products."""
+    drawn = np.random.default_rng(seed)
+    lengths = np.array([new for _, new in texts])
+    tokens = int(lengths.sum())
+    query, key, value = (drawn.standard_normal((tokens, count, WIDTH), np.float32) for count in (heads, kv_heads, kv_heads))
+    query *= 3
+    counts = [-(-(past + new) // BLOCK_TOKENS) for past, new in texts]
+    listed = drawn.permutation(sum(counts) + 3)[: sum(counts)].astype(np.int64)
+    keys, values = (drawn.standard_normal((sum(counts) + 3, kv_heads, BLOCK_TOKENS, WIDTH)).astype(np.float16) for _ in (0, 1))
+    for cache in (keys, values):  # what nobody wrote may be anything
+        for (past, new), last in zip(texts, np.cumsum(counts) - 1, strict=True):
+            cache[listed[last], :, (past + new - 1) % BLOCK_TOKENS + 1 :] = np.nan
+    places = np.concatenate([np.arange(past, past + new) for past, new in texts])
+    first_blocks = np.repeat(np.cumsum(counts) - counts, lengths)
+    few, rows = chain._apart(places, first_blocks, lengths)
+    seen = np.zeros((tokens, heads, WIDTH), np.float32)
+    scores, room = np.zeros(4096, np.float32), np.zeros(prompt_attention.room_bytes(WIDTH) + 64, np.uint8)
+    unpacked = np.full(sum(counts) * kv_heads * 2 * BLOCK_TOKENS * WIDTH, np.nan, np.float32)
+    facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(16, np.int64), np.zeros(1, np.int64)
+    scale = int(np.float32(WIDTH**-0.5).view(np.uint32))
+    facts[: attention.EPSILON] = heads, kv_heads, WIDTH, 0, scale, window
+    nothing = np.zeros(1, np.float32)
+    arrays = (nothing, nothing, places, listed, first_blocks, few)
+    facts[attention.TOKENS : attention.NUM_FACTS] = (
+        tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), scores.ctypes.data, 4 * len(scores),
+        unpacked.ctypes.data, room.ctypes.data, len(room),
+    )  # fmt: skip
+    link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
+    link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (query.copy(), key, value)]
+    link[[attention.QUERY_ROW, attention.KEY_ROW, attention.VALUE_ROW]] = [4 * n * WIDTH for n in (heads, kv_heads, kv_heads)]
+    link[[attention.KEYS, attention.VALUES]] = keys.ctypes.data, values.ctypes.data
+    kept_query = query.copy()
+    link[attention.QUERY] = kept_query.ctypes.data
+    _all(link)
+    expected = np.zeros_like(seen)
+    for m in range(tokens):
+        low = max(0, places[m] + 1 - window) if window else 0
+        at = np.arange(low, places[m] + 1)
+        blocks, within = listed[first_blocks[m] + at // BLOCK_TOKENS], at % BLOCK_TOKENS
+        for head in range(heads):
+            own = head * kv_heads // heads
+            likely = keys[blocks, own, within].astype(np.float32) @ query[m, head] * WIDTH**-0.5
+            weights = np.exp(likely - likely.max())
+            expected[m, head] = weights / weights.sum() @ values[blocks, own, within].astype(np.float32)
+    return seen, expected
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (14, 2)])
+@pytest.mark.parametrize("window", [0, 40])
+def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, window: int) -> None:
+    """Rows of many tokens and of one, after other tokens and at a beginning, over more than a span of keys."""
+    seen, expected = attended([(0, 300), (70, 1), (500, 25), (3, 7), (31, 33)], heads=heads, kv_heads=kv_heads, window=window)
+    np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
+
+
