@@ -81,5 +81,3 @@ def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, windo
     """Rows of many tokens and of one, after other tokens and at a beginning, over more than a span of keys."""
     seen, expected = attended([(0, 300), (70, 1), (500, 25), (3, 7), (31, 33)], heads=heads, kv_heads=kv_heads, window=window)
     np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
-
-

@@ -21,6 +21,7 @@ from nomoat.engine import between, importer, layout, tiles
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
 from nomoat.records import Request
 from tests import tiny
@@ -225,14 +226,19 @@ def whole_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def of_usual_decoder(path: Path, **told: Any) -> tuple[PagedModel, list[int]]:
+def of_usual_decoder(path: Path, **told: Any) -> tuple[OwnModel, PagedModel, list[int]]:
+    """The same model run by nomoat alone and by OpenVINO, and tokens."""
     path = write_tiny_gguf(path, **told)
-    model = PagedModel(importer.import_gguf(path), importer.planned(GGUFFile(path))[1].properties)
-    model.allocate(16)
-    return model, np.random.default_rng(1).integers(10, 250, 200).tolist()
+    folder = importer.import_gguf(path)
+    ours, theirs = OwnModel.of(folder), PagedModel(folder, importer.planned(GGUFFile(path))[1].properties)
+    assert ours is not None
+    for model in (ours, theirs):
+        model.allocate(16)
+    assert (ours.vocabulary, ours.block_bytes) == (theirs.vocabulary, theirs.block_bytes)
+    return ours, theirs, np.random.default_rng(1).integers(10, 250, 200).tolist()
 
 
-def passes(model: PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
+def passes(model: OwnModel | PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:
     """The logits of all tokens but a first part of 100, so many in each pass, beside another text's."""
     model.run([Row(ids[:100], 0, [9, 3, 4, 7, 1, 0], 1, reading=True), Row(ids[20:90], 0, [2, 5, 6], 1, reading=True)])
     made = []
@@ -245,32 +251,41 @@ def passes(model: PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float
 @needs_vnni
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0", None])
-def test_a_short_pass_gives_what_openvino_gives(tmp_path: Path, whole_vocabulary: None, arch: str, type_name: str | None) -> None:
-    model, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name=type_name)
-    assert model._short is not None
-    ours = passes(model, ids, 8)
-    hidden = np.array(model.run([Row(ids[:5], 0, [8], 1)])[1])
-    model._short = None
-    theirs = passes(model, ids, 8)
-    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.02 * np.std(theirs)
-    assert (ours.argmax(-1) == theirs.argmax(-1)).mean() > 0.9
-    assert hidden == pytest.approx(model.run([Row(ids[:5], 0, [8], 1)])[1], abs=0.2)
+def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, whole_vocabulary: None, arch: str, type_name: str | None) -> None:
+    """Answers of some tokens in a pass, and a prompt's 40 at once."""
+    ours, theirs, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name=type_name)
+    for step in (8, 40):
+        own, other = passes(ours, ids, step), passes(theirs, ids, step)
+        assert np.sqrt(np.mean((own - other) ** 2)) < 0.02 * np.std(other)
+        assert (own.argmax(-1) == other.argmax(-1)).mean() > 0.9
+    row = [Row(ids[:5], 0, [8], 1)]
+    assert np.array(ours.run(row)[1]) == pytest.approx(theirs.run(row)[1], abs=0.2)
 
 
 @needs_vnni
-def test_short_passes_give_the_same_bits_however_many_tokens_are_in_one(tmp_path: Path, whole_vocabulary: None) -> None:
-    model, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
-    assert np.array_equal(passes(model, ids, 1), passes(model, ids, 8))
+def test_passes_give_the_same_bits_however_many_tokens_are_in_one(tmp_path: Path, whole_vocabulary: None) -> None:
+    ours, _, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
+    assert np.array_equal(passes(ours, ids, 1), passes(ours, ids, 8))
 
 
 @needs_vnni
 def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, whole_vocabulary: None, monkeypatch: pytest.MonkeyPatch) -> None:
     read = importer.read_sizes
     monkeypatch.setattr(importer, "read_sizes", lambda *args, **told: replace(read(*args, **told), window=40))
-    model, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
-    ours = passes(model, ids, 8)
-    model._short = None
-    assert np.sqrt(np.mean((ours - passes(model, ids, 8)) ** 2)) < 0.02 * np.std(ours)
+    ours, theirs, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
+    for step in (8, 40):
+        own = passes(ours, ids, step)
+        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.02 * np.std(own)
+
+
+@needs_vnni
+def test_memory_grows_with_a_pass_and_keeps_what_was_read(tmp_path: Path, whole_vocabulary: None) -> None:
+    """A long prompt after a short one, many logits after one: the keys of the first stay."""
+    ours, _, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
+    ours.run([Row(ids[:40], 0, [0, 1], 1)])
+    expected = np.array(ours.run([Row(ids[40:41], 40, [0, 1], 1)])[0])
+    assert ours.run([Row(ids[:150], 0, [2, 3, 4, 5, 6], 150)])[0].shape[0] == 150
+    assert np.array_equal(ours.run([Row(ids[40:41], 40, [0, 1], 1)])[0], expected)
 
 
 @needs_vnni

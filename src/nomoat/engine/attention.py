@@ -19,8 +19,8 @@ from nomoat.engine.kernels import FLOAT, HALF, Emit
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
-# of a model; of a pass: each token's place in its text, and where that text's blocks begin in the list of blocks; the tokens attended to
-# one by one, and the rows of many (see `prompt_attention`), with memory for both
+# of a model; of a pass: each token's place in its text, and where that text's blocks begin in the list of blocks; the tokens attended
+# to one by one, and the rows of many (see `prompt_attention`), with memory for both
 HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, EPSILON = range(7)
 TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, FEW, NUM_FEW, ROW_TABLE, NUM_ROWS = range(7, 17)
 SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES, NUM_FACTS = range(17, 23)
@@ -152,7 +152,7 @@ def keep_keys(link: Any, me: Any, threads: Any) -> None:
 
 @jit.inline
 def attend(link: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the heads of tokens attended to one by one, when all keys are kept: what they see up to their own place."""
+    """One thread's share of the heads of tokens attended to one by one, when all keys are kept: what they see up to their place."""
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[HEADS], facts[WIDTH]
     scale = jit.as_float(np.uint32(facts[SCALE]))

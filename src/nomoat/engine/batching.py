@@ -20,6 +20,7 @@ from nomoat import hardware
 from nomoat.engine.blocks import BlockPool
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
+from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
@@ -36,7 +37,7 @@ CACHE_BYTES = 2 << 30
 USUAL_TOKENS = 4096  # the context that memory is planned for, see `catalog.memory`
 
 Floats = npt.NDArray[np.float32]
-Model = PagedModel | TwoForms | SerialModel  # what runs rows of texts
+Model = OwnModel | PagedModel | TwoForms | SerialModel  # what runs rows of texts
 
 
 class Tokens:

@@ -8,19 +8,34 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import openvino as ov
 from openvino import opset13 as op
 
-from nomoat.engine import short
-from nomoat.engine.arch import has_usual_attention, is_usual
+from nomoat.engine import arch as architectures
+from nomoat.engine import positions
+from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.positions import Node
 from nomoat.engine.product import BetweenAttentions, Weights
+from nomoat.engine.source import ModelSource
 from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+FACTS = ["nomoat", "attention"]  # where a model's file tells them
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
+
+def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
+    """What a model's file is to tell of its attention."""
+    layers = range(sizes.layers if arch.qk_norm else 0)
+    norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in layers]
+    return {
+        "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "norms": norms,
+        "window": architectures.windows(arch, sizes).pop() or 0,
+        "inverse": positions.inverse_frequencies(file, sizes).tolist(), "magnitude": sizes.rope_magnitude,
+    }  # fmt: skip
 
 
 class BetweenBuilder(GraphBuilder):
@@ -40,7 +55,7 @@ class BetweenBuilder(GraphBuilder):
     def _build(self) -> ov.Model:
         model = super()._build()
         if has_usual_attention(self.arch, self.sizes):
-            model.set_rt_info(json.dumps(short.facts_of(self.arch, self.sizes, self.file)), short.FACTS)
+            model.set_rt_info(json.dumps(facts_of(self.arch, self.sizes, self.file)), FACTS)
         return model
 
     def _layers(self, x: Node) -> Node:

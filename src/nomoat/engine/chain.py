@@ -49,7 +49,7 @@ class Chain:
     """See the module. One thread at a time."""
 
     def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any]) -> None:
-        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `short.facts_of`."""
+        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`."""
         self._programs, self._norm = [*programs, last], norm
         self._facts = np.zeros(attention.NUM_FACTS, np.int64)
         scale = int(np.float32(facts["head_dim"] ** -0.5).view(np.uint32))
@@ -133,7 +133,7 @@ class Chain:
         scores = 4 * SCORED_TOKENS * (int(places_T[few].max(initial=0)) // SCORED_TOKENS + 1)
         ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
         _, kv_heads, width = self._facts[: attention.WIDTH + 1]
-        unpacked = int((-(-ends // attention.BLOCK_TOKENS)).sum()) * attention.BLOCK_TOKENS * int(kv_heads * width) * 2 * 4
+        unpacked = prompt_attention.unpacked_bytes(int((-(-ends // attention.BLOCK_TOKENS)).sum()), int(kv_heads), int(width))
         room = prompt_attention.room_bytes(int(width))
         arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T, few)
 

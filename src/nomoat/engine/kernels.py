@@ -114,9 +114,7 @@ class Emit:
 
     def float_sum(self, values: Any) -> Any:
         """Of all lanes, in any order."""
-        return self._call(
-            f"llvm.vector.reduce.fadd.v{self.lanes}f32", FLOAT, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"]
-        )
+        return self._call(f"llvm.vector.reduce.fadd.v{self.lanes}f32", FLOAT, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"])
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c."""

@@ -28,6 +28,7 @@ from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
+from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
@@ -215,7 +216,10 @@ class OpenVINOEngine:
     def _make_model(self) -> Model:
         made: Model
         self._prepare()
-        if self._sizes.has_paged_attention:
+        own = OwnModel.of(self._folder) if self.storage.has_tiles and not self._beside else None
+        if own is not None:
+            made = own
+        elif self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:
                 copy = self._copy("-prompts", self.layout.prompt_properties)

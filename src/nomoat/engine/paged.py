@@ -20,7 +20,6 @@ import numpy.typing as npt
 from nomoat.engine.adapters import attach
 from nomoat.engine.compiled import CompiledCopy, core
 from nomoat.engine.importer import LoraDelta
-from nomoat.engine.short import MOST_TOKENS, ShortPasses
 from nomoat.errors import BadFileError
 
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
@@ -60,23 +59,19 @@ class PagedModel:
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
-            model, self._short = _read(folder)
+            model = core().read_model(folder / "openvino_model.xml")
             _page(model, folder, adapters)
             self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
             del model
             if copy and (again := copy.write(compiled, (folder / "openvino_model.bin").stat().st_size)) is not None:
                 compiled, self._kept = again, None
-        else:
-            self._short = _read(folder)[1]
         self._copy = copy  # holds the weights' file open
         self._num_adapters = len(adapters)
         self._request = compiled.create_infer_request()
         self._places = {port.any_name: at for at, port in enumerate(compiled.inputs)}
         self._caches = {name: compiled.input(name) for name in self._places if name.startswith(CACHES)}
         self.block_bytes = sum(_block_bytes(port) for port in self._caches.values())
-        if adapters or any(port.element_type.to_string() != "f16" for port in self._caches.values()):
-            self._short = None
         self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
@@ -92,8 +87,6 @@ class PagedModel:
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]
             self._blocks[name] = ov.Tensor(np.frombuffer(self._memory[name], np.uint8), ov.Shape(shape), port.element_type)
         self.share_blocks(self)
-        if self._short:
-            self._short.use({name: np.frombuffer(memory, np.uint8) for name, memory in self._memory.items()})
 
     def share_blocks(self, other: PagedModel) -> None:
         """Use the blocks of another, whose cache has the same form: keep that one."""
@@ -108,8 +101,6 @@ class PagedModel:
         ids = np.concatenate([row.ids for row in rows]).astype(np.int64)
         places = np.concatenate([np.arange(row.past, row.past + len(row.ids)) for row in rows]).astype(np.int64)
         wanted = np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)]).astype(np.int64)
-        if self._short and len(ids) <= MOST_TOKENS:
-            return self._short.run(ids, places, blocks, lengths, wanted)
         inputs: dict[str, npt.NDArray[Any]] = {
             "input_ids": ids,
             "position_ids": places,
@@ -143,12 +134,6 @@ class PagedModel:
         for name, value in inputs.items():
             if name in self._places:  # a model without rotary positions does not ask for them
                 self._request.set_input_tensor(self._places[name], ov.Tensor(value))
-
-
-def _read(folder: Path) -> tuple[Any, ShortPasses | None]:
-    """The model of a folder, and what its short passes need, which is what it was before anything is done to it."""
-    model = core().read_model(folder / "openvino_model.xml")
-    return model, ShortPasses.of(model)
 
 
 def _page(model: Any, folder: Path, adapters: Sequence[LoraDelta]) -> None:

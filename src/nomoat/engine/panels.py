@@ -238,7 +238,7 @@ def round_into_panel(
     typing: Any, inputs: Any, row_bytes: Any, tokens: Any, panel: Any, scales: Any, firsts: Any, columns: Any, chunk_columns: Any,
     blocks: Any,
 ) -> Any:  # fmt: skip
-    """Up to four tokens' inputs in 8 bits, a chunk's with one scale, into their places of the panels; what each sum of a chunk begins with.
+    """Up to four tokens' inputs in 8 bits, a chunk's with one scale, into their places of the panels; what a chunk's sums begin with.
 
     Fewer tokens: the last one's also stand in the places after it, which nobody reads.
     """

@@ -64,6 +64,14 @@ def _copy(x: Any, y: Any, columns: Any) -> None:
 
 
 @kernel
+def _copy_rows(x: Any, y: Any, columns: Any, tokens: Any, share: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens."""
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            _copy(x + 4 * m * columns, y + 4 * m * columns, columns)
+
+
+@kernel
 def _add(x: Any, y: Any, columns: Any) -> None:
     """y += x."""
     x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
@@ -203,9 +211,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
     blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[BEFORE] != job[AFTER]:
-        for start in range(me * share, tokens, threads * share):
-            for m in range(start, min(start + share, tokens)):
-                _copy(job[BEFORE] + 4 * (first + m) * width, residual + 4 * m * width, width)
+        _copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)
     if job[SEEN]:
         _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)

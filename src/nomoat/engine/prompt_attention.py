@@ -3,8 +3,8 @@
 The queries of all heads that share a key stand beside one another, token by token. Scores of a span of keys are held at a time; what
 was seen before is scaled when a larger score comes. Source: Dao et al. 2022, FlashAttention, arXiv:2205.14135.
 
-A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, where its blocks begin in
-the list of blocks, and how many blocks the rows before it have.
+A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, where its blocks begin
+in the list of blocks, and how many blocks the rows before it have.
 """
 
 from __future__ import annotations
@@ -56,8 +56,17 @@ MOST, TOTAL, FACTOR, STATE_BYTES = 0, 4, 8, 12
 
 def room_bytes(width: int) -> int:
     """Of a thread: queries, scores, what is seen, states."""
-    size = PANELS * QUERIES * (2 * 4 * width + SPAN_BYTES + STATE_BYTES)
+    size = PANELS * QUERIES * (4 * (width + _whole_columns(width)) + SPAN_BYTES + STATE_BYTES)
     return -(-size // CACHE_LINE) * CACHE_LINE
+
+
+def unpacked_bytes(blocks: int, kv_heads: int, width: int) -> int:
+    """Of so many blocks. A product reads whole `COLUMNS`, so beyond the last number of a head whose width they do not divide."""
+    return 2 * 4 * blocks * kv_heads * BLOCK_TOKENS * width + 4 * COLUMNS
+
+
+def _whole_columns(width: int) -> int:
+    return -(-width // COLUMNS) * COLUMNS
 
 
 def _product(row_bytes: int, step_bytes: int, *, added: bool) -> Any:
@@ -266,12 +275,12 @@ def attend(link: Any, me: Any, threads: Any) -> None:
 def _attend_some(link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, room: Any) -> None:
     """Some panels of queries of a row from number `first` on, of the heads that share a key's."""
     width, group, window = facts[WIDTH], facts[HEADS] // facts[KV_HEADS], facts[WINDOW]
-    panels, panel_bytes = -(-count // QUERIES), 4 * QUERIES * width
+    panels, panel_bytes, seen_bytes = -(-count // QUERIES), 4 * QUERIES * width, 4 * (-(-width // COLUMNS) * COLUMNS)
     scores = room + PANELS * panel_bytes
     seen = scores + PANELS * QUERIES * SPAN_BYTES
-    states = seen + PANELS * panel_bytes
+    states = seen + PANELS * QUERIES * seen_bytes
     _prepare(link, facts, row, head, first, count, room, states)
-    _clear(seen, panels * QUERIES * width)
+    _clear(seen, panels * QUERIES * seen_bytes // 4)
     keys, size = _unpacked(facts, row, head)
     lowest = max(0, row[PLACE] + first // group + 1 - window) if window else 0
     end = row[PLACE] + (first + count - 1) // group + 1
@@ -294,19 +303,19 @@ def _attend_some(link: Any, facts: Any, row: Any, head: Any, first: Any, count: 
                 _weigh_some(scores + n * SPAN_BYTES, shown, low, max(low, high), states + n * STATE_BYTES)
             factor = jit.floats_at(states + n * STATE_BYTES + FACTOR, 1)[0]
             if factor != 1:
-                seen_W = jit.floats_at(seen + 4 * n * width, width)
+                seen_W = jit.floats_at(seen + n * seen_bytes, width)
                 for w in range(width):
                     seen_W[w] *= factor
         values = keys + size + 4 * start * width
         for column in range(0, 4 * width, 4 * COLUMNS):
             for p in range(panels):
-                there = seen + p * panel_bytes + column
-                _gather(scores + p * QUERIES * SPAN_BYTES, values + column, 4 * width, min(shown, end - start), there, 4 * width)
+                there = seen + p * QUERIES * seen_bytes + column
+                _gather(scores + p * QUERIES * SPAN_BYTES, values + column, 4 * width, min(shown, end - start), there, seen_bytes)
         block += blocks
     for n in range(count):
         m, own = row[FIRST_TOKEN] + (first + n) // group, head * group + (first + n) % group
         result_W = jit.floats_at(link[SEEN] + 4 * (m * facts[HEADS] + own) * width, width)
-        seen_W, total = jit.floats_at(seen + 4 * n * width, width), jit.floats_at(states + n * STATE_BYTES + TOTAL, 1)[0]
+        seen_W, total = jit.floats_at(seen + n * seen_bytes, width), jit.floats_at(states + n * STATE_BYTES + TOTAL, 1)[0]
         for w in range(width):
             result_W[w] = seen_W[w] / total
 

@@ -224,7 +224,7 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
-    """Whether attention, embedding and output of a usual decoder are as `short` computes them."""
+    """Whether attention, embedding and output of a usual decoder are as `own` computes them."""
     return (
         arch.positions == "rope" and len(windows(arch, sizes)) == 1 and sizes.attention_cap is None and sizes.logit_cap is None
         and not arch.embedding_scaled and not arch.embedding_norm and sizes.local_rope_base is None
