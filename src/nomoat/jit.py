@@ -120,6 +120,12 @@ def call_with_5(typing: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any) ->
     return _call(5)
 
 
+@in_llvm
+def call_with_3(typing: Any, at: Any, a: Any, b: Any, c: Any) -> Any:
+    """The same with fewer arguments."""
+    return _call(3)
+
+
 @functools.cache
 def compiled(function: Callable[..., None], count: int) -> Any:
     """A function of so many addresses and numbers, compiled by itself: `address` is where it lies, for `call_with_9` and its like.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +15,13 @@ pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flag
 WIDTH = 64
 
 
-@numba.njit(error_model="numpy")
-def _all(link: Any) -> None:
-    attention.keep_keys(link, 0, 1)
-    prompt_attention.unpack(link, 0, 1)
-    prompt_attention.attend(link, 0, 1)
-    attention.attend(link, 0, 1)
+STEPS = [
+    numba.njit(step, error_model="numpy")
+    for step in (attention.keep_keys, prompt_attention.unpack, prompt_attention.attend, attention.attend)
+]
+    numba.njit(step, error_model="numpy")
+    for step in (attention.keep_keys, prompt_attention.unpack, prompt_attention.attend, attention.attend)
+]
 
 
 def attended(
@@ -51,17 +50,17 @@ def attended(
     facts[: attention.EPSILON] = heads, kv_heads, WIDTH, 0, scale, window
     nothing = np.zeros(1, np.float32)
     arrays = (nothing, nothing, places, listed, first_blocks, few)
-    facts[attention.TOKENS : attention.NUM_FACTS] = (
+    facts[attention.TOKENS : attention.KEEP_CODE] = (
         tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), scores.ctypes.data, 4 * len(scores),
         unpacked.ctypes.data, room.ctypes.data, len(room),
     )  # fmt: skip
     link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
-    link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (query.copy(), key, value)]
+    asked = query.copy()  # is turned and scaled in place
+    link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (asked, key, value)]
     link[[attention.QUERY_ROW, attention.KEY_ROW, attention.VALUE_ROW]] = [4 * n * WIDTH for n in (heads, kv_heads, kv_heads)]
     link[[attention.KEYS, attention.VALUES]] = keys.ctypes.data, values.ctypes.data
-    kept_query = query.copy()
-    link[attention.QUERY] = kept_query.ctypes.data
-    _all(link)
+    for step in STEPS:
+        step(link.ctypes.data, 0, 1)
     expected = np.zeros_like(seen)
     for m in range(tokens):
         low = max(0, places[m] + 1 - window) if window else 0

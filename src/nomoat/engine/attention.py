@@ -19,11 +19,13 @@ from nomoat.engine.kernels import FLOAT, HALF, Emit
 BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
+LINK_NUMBERS = 16
 # of a model; of a pass: each token's place in its text, and where that text's blocks begin in the list of blocks; the tokens attended
 # to one by one, and the rows of many (see `prompt_attention`), with memory for both
 HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, EPSILON = range(7)
 TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, FEW, NUM_FEW, ROW_TABLE, NUM_ROWS = range(7, 17)
-SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES, NUM_FACTS = range(17, 23)
+SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES = range(17, 22)
+KEEP_CODE, FEW_CODE, UNPACK_CODE, ROWS_CODE, NUM_FACTS = range(22, 27)  # functions of a link's address, a thread and their number
 
 
 @jit.in_llvm
@@ -134,9 +136,9 @@ def _softmax(scores: Any, count: Any) -> None:
         scores_C[c] /= total
 
 
-@jit.inline
-def keep_keys(link: Any, me: Any, threads: Any) -> None:
+def keep_keys(at: Any, me: Any, threads: Any) -> None:
     """One thread's share of the tokens' keys, turned, and values: into their blocks."""
+    link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[KV_HEADS], facts[WIDTH]
     for unit in range(me, facts[TOKENS] * heads, threads):
@@ -150,9 +152,9 @@ def keep_keys(link: Any, me: Any, threads: Any) -> None:
         _keep(value, _block(facts, link[VALUES], m, place // BLOCK_TOKENS, head) + row, width)
 
 
-@jit.inline
-def attend(link: Any, me: Any, threads: Any) -> None:
+def attend(at: Any, me: Any, threads: Any) -> None:
     """One thread's share of the heads of tokens attended to one by one, when all keys are kept: what they see up to their place."""
+    link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[HEADS], facts[WIDTH]
     scale = jit.as_float(np.uint32(facts[SCALE]))

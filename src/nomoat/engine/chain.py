@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nomoat import jit
 from nomoat.engine import attention, prompt_attention
 from nomoat.engine.program import (
     AFTER,
@@ -56,6 +57,8 @@ class Chain:
         told = (facts["heads"], facts["kv_heads"], facts["head_dim"], 2 * len(facts["inverse"]), scale, facts["window"])
         self._facts[: len(told)] = told
         self._facts[attention.EPSILON] = programs[0].epsilon
+        functions = (attention.keep_keys, attention.attend, prompt_attention.unpack, prompt_attention.attend)
+        self._facts[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in functions]
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
         self._links = np.zeros((2 * len(programs) + 1, LINK), np.int64)
         self._arrays: dict[str, Any] = {}

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from nomoat import config, jit, paths
-from nomoat.engine import attention, prompt_attention
+from nomoat.engine import attention
 from nomoat.engine.kernels import CACHE_LINE, GROUPS, PRODUCTS, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
@@ -45,7 +45,7 @@ INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS = range(6)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 WEIGHT, WANTED, NUM_WANTED, CHOSEN = range(OUTPUTS, OUTPUTS + 4)  # of the last norm
-CHUNK_COLUMNS, LINK = OUTPUTS + 3, 16  # of a prompt's panels; numbers of a job in a chain
+CHUNK_COLUMNS, LINK = OUTPUTS + 3, attention.LINK_NUMBERS  # of a prompt's panels; numbers of a job in a chain
 ATTENTION, LAST_NORM = 0, -1  # what stands for a number of steps in jobs that are none
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
@@ -262,13 +262,14 @@ def _share(state: Any, me: Any) -> None:
     for number in range(len(links)):
         job = links[number]
         if job[NUM_STEPS] == ATTENTION:
-            attention.keep_keys(job, me, threads)
+            facts, at = jit.longs_at(job[attention.FACTS], attention.NUM_FACTS), state[JOB] + 8 * LINK * number
+            jit.call_with_3(facts[attention.KEEP_CODE], at, me, threads)
             jit.meet(job[STATE], threads)
-            if jit.longs_at(job[attention.FACTS], attention.NUM_FACTS)[attention.NUM_ROWS]:
-                prompt_attention.unpack(job, me, threads)
+            if facts[attention.NUM_ROWS]:
+                jit.call_with_3(facts[attention.UNPACK_CODE], at, me, threads)
                 jit.meet(job[STATE], threads)
-                prompt_attention.attend(job, me, threads)
-            attention.attend(job, me, threads)
+                jit.call_with_3(facts[attention.ROWS_CODE], at, me, threads)
+            jit.call_with_3(facts[attention.FEW_CODE], at, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)
         else:

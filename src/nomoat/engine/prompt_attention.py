@@ -23,6 +23,7 @@ from nomoat.engine.attention import (
     HEADS,
     KEYS,
     KV_HEADS,
+    LINK_NUMBERS,
     NUM_FACTS,
     NUM_ROWS,
     QUERY,
@@ -227,9 +228,9 @@ def _unpacked(facts: Any, row: Any, head: Any) -> Any:
     return facts[UNPACKED] + row[BLOCKS_BEFORE] * facts[KV_HEADS] * 2 * 4 * BLOCK_TOKENS * facts[WIDTH] + 2 * head * size, size
 
 
-@jit.inline
-def unpack(link: Any, me: Any, threads: Any) -> None:
+def unpack(at: Any, me: Any, threads: Any) -> None:
     """One thread's share of the blocks of all rows. Places after a text's end are zeros: what is kept there may be no number."""
+    link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[KV_HEADS], facts[WIDTH]
     rows = jit.longs_at(facts[ROW_TABLE], facts[NUM_ROWS] * ROW_NUMBERS).reshape(facts[NUM_ROWS], ROW_NUMBERS)
@@ -251,9 +252,9 @@ def unpack(link: Any, me: Any, threads: Any) -> None:
             _widen(values, count * width, target + size)
 
 
-@jit.inline
-def attend(link: Any, me: Any, threads: Any) -> None:
+def attend(at: Any, me: Any, threads: Any) -> None:
     """One thread's share of the queries of all rows, when keys and values are unpacked: each thread takes the next few."""
+    link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     rows = jit.longs_at(facts[ROW_TABLE], facts[NUM_ROWS] * ROW_NUMBERS).reshape(facts[NUM_ROWS], ROW_NUMBERS)
     room = facts[ROOMS] + me * facts[ROOM_BYTES]
