@@ -158,9 +158,9 @@ def load_atomic(typing: Any, address: Any) -> Any:
     return types.int64(types.intp), generate
 
 
-@inline
+@numba.njit(cache=True)  # called from Python at each start
 def add_here(numbers: Any, place: Any, value: Any) -> None:
-    """The same for one of an array."""
+    """Add to a number of an array, atomically."""
     add_atomic(numbers.ctypes.data + 8 * place, value)
 
 

@@ -216,10 +216,9 @@ class OpenVINOEngine:
     def _make_model(self) -> Model:
         made: Model
         self._prepare()
-        own = OwnModel.of(self._folder) if self.storage.has_tiles and not self._beside else None
-        if own is not None:
-            made = own
-        elif self._sizes.has_paged_attention:
+        if self.storage.has_tiles and not self._beside and (own := OwnModel.of(self._folder)) is not None:
+            return own
+        if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:
                 copy = self._copy("-prompts", self.layout.prompt_properties)
