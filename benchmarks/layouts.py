@@ -3,7 +3,8 @@
     python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--json FILE]
 
 The reference is the same file in float32 (weights, activations, cache), which tests prove against `transformers`. The text is that of
-`speed.py`. Not covered: GenAI's scheduling and sampling around the model; `speed.py` has them.
+`speed.py`. `kl` is of tokens read as a prompt, `kl_answers` of tokens read one by one. Not covered: scheduling and sampling, which
+`speed.py` has.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import openvino as ov
-from paged import Logits, PagedModel, closeness
+from paged import Logits, PagedModel, Text, closeness, served
 from speed import real_text
 
 from nomoat import config, footprint, hardware, responder
@@ -30,6 +31,7 @@ from nomoat.engine.graph import GraphBuilder
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 PROMPT_TOKENS, STEPS = 660, 16
+ANSWER_TOKENS = 400  # read one at a time, as an answer is written
 
 
 def reference(file: GGUFFile, ids: list[int]) -> Logits:
@@ -54,7 +56,7 @@ def main() -> None:
     ids = tokenizer.load(folders["default"]).encode(real_text())[: max(options.tokens, PROMPT_TOKENS)]
     exact = reference(file, ids[: options.tokens])
     rows: dict[str, Any] = {}
-    models: dict[str, PagedModel] = {}
+    models: dict[str, Text] = {}
     sizes = importer.read_sizes(file)
     for quality, folder in folders.items():
         stored = layout.storage(file, sizes, quality)
@@ -68,11 +70,13 @@ def main() -> None:
                 round(footprint.prompt_bytes(file.num_values).value / 1e6),
             )
         for name, (properties, change, size) in forms.items():
-            whole = PagedModel(folder, properties, last_only=False, change=change)
+            whole = served(folder, properties, last_only=False, change=change)
             rows[name] = {"storage": str(stored), "properties": properties, "weights_MB": size}
             rows[name] |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
+            answer = min(options.tokens, ANSWER_TOKENS)
+            rows[name]["kl_answers"] = closeness(exact[:answer], whole.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
             del whole
-            models[name] = PagedModel(folder, properties, last_only=True, change=change)
+            models[name] = served(folder, properties, last_only=True, change=change)
     turns: dict[str, list[tuple[float, float]]] = {quality: [] for quality in models}
     for turn in range(options.rounds + 1):  # the first warms up
         for quality, model in models.items():

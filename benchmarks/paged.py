@@ -1,7 +1,6 @@
-"""An imported model run as continuous batching runs it (PagedAttention, keys and values in blocks), with its logits in our hands.
+"""An imported model run as it is served, with its logits in our hands, for one text at a time.
 
-GenAI's pipeline gives away the probability of the token it chose and nothing else; the divergence from another model needs all of
-them. So the same transformation of the graph is made here, and the same inputs are fed, for one sequence at a time.
+That is by nomoat's own passes, or by OpenVINO as continuous batching runs it (PagedAttention, keys and values in blocks).
 """
 
 from __future__ import annotations
@@ -17,13 +16,66 @@ from openvino import opset13 as op
 from openvino._offline_transformations import paged_attention_transformation
 
 from nomoat.engine.compiled import core
+from nomoat.engine.own import OwnModel
+from nomoat.engine.paged import BLOCK_TOKENS, Row
 
-BLOCK_TOKENS = 32
 CHUNK_TOKENS = 256
 Logits = npt.NDArray[np.float32]
 
 
-class PagedModel:
+class Text:
+    """A text that grows. `step` differs."""
+
+    _past = 0
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._past = 0
+
+    def step(self, ids: Sequence[int]) -> Logits:
+        """Read tokens after those read before; a view of their logits [tokens, vocabulary] that holds until the next step."""
+        raise NotImplementedError
+
+    def log_probabilities(self, ids: Sequence[int], chunk: int = CHUNK_TOKENS) -> Logits:
+        """Of every next token, [tokens, vocabulary], the text read in chunks."""
+        self.forget()
+        return np.concatenate([log_softmax(self.step(ids[at : at + chunk])) for at in range(0, len(ids), chunk)])
+
+    def speeds(self, prompt: Sequence[int], steps: int) -> tuple[float, float]:
+        """Tokens per second of reading a prompt, and of the median step after it."""
+        self.forget()
+        started = time.perf_counter()
+        self.step(prompt)
+        prefill = len(prompt) / (time.perf_counter() - started)
+        seconds = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            self.step(prompt[:1])
+            seconds.append(time.perf_counter() - started)
+        return prefill, 1 / float(np.median(seconds))
+
+
+class OwnText(Text):
+    """By nomoat's own passes."""
+
+    def __init__(self, model: OwnModel, *, last_only: bool, max_tokens: int = 2048) -> None:
+        self._model, self._last_only = model, last_only
+        model.allocate(max_tokens // BLOCK_TOKENS + 1)
+
+    def step(self, ids: Sequence[int]) -> Logits:
+        total = self._past + len(ids)
+        row = Row(ids, self._past, range(-(-total // BLOCK_TOKENS)), 1 if self._last_only else len(ids))
+        self._past = total
+        return self._model.run([row])[0]
+
+
+def served(folder: Path, properties: dict[str, str], *, last_only: bool, change: Callable[[ov.Model], object] | None = None) -> Text:
+    """A folder's model as `engine.openvino` would run it."""
+    own = None if change else OwnModel.of(folder)
+    return OwnText(own, last_only=last_only) if own else PagedModel(folder, properties, last_only=last_only, change=change)
+
+
+class PagedModel(Text):
     """One model, compiled with `properties`. `last_only`: logits of the last token of each step, as an answer needs them.
 
     `change`: something done to the graph before it is compiled; what it returns is kept as long as the model.
@@ -40,7 +92,6 @@ class PagedModel:
         self._kept = change(model) if change else None
         self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._last_only = last_only
-        self._past = 0
         for port in self._request.model_inputs:
             name = port.get_any_name()
             if name.startswith(("key_cache", "value_cache")):
@@ -48,12 +99,7 @@ class PagedModel:
                 cache = ov.Tensor(port.get_element_type(), ov.Shape([max_tokens // BLOCK_TOKENS + 1, *sizes]))
                 self._request.set_tensor(name, cache)
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._past = 0
-
     def step(self, ids: Sequence[int]) -> Logits:
-        """Read tokens after those read before; a view of their logits [tokens, vocabulary] that holds until the next step."""
         total = self._past + len(ids)
         blocks = -(-total // BLOCK_TOKENS)
         inputs = {
@@ -70,24 +116,6 @@ class PagedModel:
         self._past = total
         logits = self._request.get_tensor("logits").data
         return np.asarray(logits).reshape(-1, logits.shape[-1])
-
-    def log_probabilities(self, ids: Sequence[int]) -> Logits:
-        """Of every next token, [tokens, vocabulary], the text read in chunks."""
-        self.forget()
-        return np.concatenate([log_softmax(self.step(ids[at : at + CHUNK_TOKENS])) for at in range(0, len(ids), CHUNK_TOKENS)])
-
-    def speeds(self, prompt: Sequence[int], steps: int) -> tuple[float, float]:
-        """Tokens per second of reading a prompt, and of the median step after it."""
-        self.forget()
-        started = time.perf_counter()
-        self.step(prompt)
-        prefill = len(prompt) / (time.perf_counter() - started)
-        seconds = []
-        for _ in range(steps):
-            started = time.perf_counter()
-            self.step(prompt[:1])
-            seconds.append(time.perf_counter() - started)
-        return prefill, 1 / float(np.median(seconds))
 
 
 def log_softmax(logits: Logits) -> Logits:

@@ -13,12 +13,7 @@ from nomoat.engine.attention import BLOCK_TOKENS
 
 pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
 WIDTH = 64
-
-
 STEPS = [
-    numba.njit(step, error_model="numpy")
-    for step in (attention.keep_keys, prompt_attention.unpack, prompt_attention.attend, attention.attend)
-]
     numba.njit(step, error_model="numpy")
     for step in (attention.keep_keys, prompt_attention.unpack, prompt_attention.attend, attention.attend)
 ]

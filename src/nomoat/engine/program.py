@@ -41,7 +41,7 @@ from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
 KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
-INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS = range(6)  # places of memory
+INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, ROOMS = range(10)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
 WEIGHT, WANTED, NUM_WANTED, CHOSEN = range(OUTPUTS, OUTPUTS + 4)  # of the last norm
@@ -52,7 +52,9 @@ SPINS = 20_000  # how often a thread looks for the next job before it sleeps: so
 TOKENS_A_PART = 252  # of a prompt, whose intermediate results stay in a CPU's caches: 21 panels
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
-PAIR_ROOM = PAIR_BYTES + 4 * 4 * TILE_ROWS + 2 * SUMS_BYTES  # of a thread: two tiles' codes, scales, zeros and sums
+GATED_BYTES = 4 * CHUNK * PART_TOKENS
+# of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
+PAIR_ROOM = 2 * SUMS_BYTES + 4 * 4 * TILE_ROWS + PAIR_BYTES + GATED_BYTES
 kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
@@ -130,34 +132,54 @@ def _multiply_pair(step: Any, room: Any, chunk: Any, blocks: Any, first: Any, se
 
 @kernel
 def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
-    """A step's product for a part of a prompt, and what follows it for each row. `y`: of a gate half a row."""
+    """A step's product for a part of a prompt, written or added to y."""
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
-    pairs = -(-count // 2)
-    t = jit.add_atomic(taken, 1)
-    while t < pairs:
-        if step[KIND] == GATED:
-            _multiply_pair(step, room, chunk, blocks, t, t + pairs, sums)
+    t = jit.add_atomic(taken, 2)
+    while t < count:
+        both = min(2, count - t)
+        _multiply_pair(step, room, chunk, blocks, t, t + both - 1, sums)
+        for tile in range(both):
+            here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
+            if step[KIND] == ADD:
+                add_sums(here, there, tokens, 4 * step[ROWS])
+            else:
+                write_sums(here, there, tokens, 4 * step[ROWS])
+        t = jit.add_atomic(taken, 2)
+
+
+@kernel
+def _multiply_gated(step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
+    """A gate's results for a part of a prompt, a chunk at a time, which is rounded for the next product before it leaves the cache."""
+    columns, sums = step[ROWS] // 2, room[PAIRS] + me * PAIR_ROOM
+    gated = sums + PAIR_ROOM - GATED_BYTES
+    c = jit.add_atomic(taken, 1)
+    while c * chunk < columns:
+        width = min(chunk, columns - c * chunk)
+        for n in range(width // TILE_ROWS):
+            t = c * (chunk // TILE_ROWS) + n
+            _multiply_pair(step, room, chunk, blocks, t, t + columns // TILE_ROWS, sums)
             _gate(sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
-            write_sums(sums, y + 4 * t * TILE_ROWS, tokens, 2 * step[ROWS])
-        else:
-            both = min(2, count - 2 * t)
-            _multiply_pair(step, room, chunk, blocks, 2 * t, 2 * t + both - 1, sums)
-            for tile in range(both):
-                here, there = sums + tile * SUMS_BYTES, y + 4 * (2 * t + tile) * TILE_ROWS
-                if step[KIND] == ADD:
-                    add_sums(here, there, tokens, 4 * step[ROWS])
-                else:
-                    write_sums(here, there, tokens, 4 * step[ROWS])
-        t = jit.add_atomic(taken, 1)
+            write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
+        panels, number = room[NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
+        scales, firsts = room[NEXT_SCALES] + number, room[NEXT_SUMS] + number
+        _round_panels(gated, 4 * width, panels, scales, firsts, 0, tokens, width, chunk, blocks)
+        c = jit.add_atomic(taken, 1)
+
+
+@kernel
+def _round_panels(
+    x: Any, row_bytes: Any, panels: Any, scales: Any, firsts: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any
+) -> None:
+    for m in range(first, end, ROUNDED_TOGETHER):
+        panel = panels + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
+        left = min(ROUNDED_TOGETHER, end - m)
+        round_into_panel(x + m * row_bytes, row_bytes, left, panel, scales + 4 * m, firsts + 4 * m, columns, chunk, blocks)
 
 
 @kernel
 def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
     if blocks:
-        for m in range(first, end, ROUNDED_TOGETHER):
-            panel = room[INPUTS] + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
-            here, left = x + m * row_bytes, min(ROUNDED_TOGETHER, end - m)
-            round_into_panel(here, row_bytes, left, panel, room[SCALES] + 4 * m, room[SUMS] + 4 * m, columns, chunk, blocks)
+        _round_panels(x, row_bytes, room[INPUTS], room[SCALES], room[SUMS], first, end, columns, chunk, blocks)
         return
     for m in range(first, end):
         n, here = m * columns, x + m * row_bytes
@@ -203,7 +225,7 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
-    state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], PAIRS + 1), job[OUTPUTS:], job[WIDTH]
+    state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
     taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
@@ -230,16 +252,21 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
         if step[KIND] == OUT:
             y = outputs[at] + 4 * first * rows
             at += 1
-        if blocks:
+        if blocks and step[KIND] == GATED:
+            _multiply_gated(step, room, tokens, chunk, blocks, taken + 8 * number, me)
+            room[INPUTS], room[NEXT_INPUTS] = room[NEXT_INPUTS], room[INPUTS]
+            room[SCALES], room[NEXT_SCALES] = room[NEXT_SCALES], room[SCALES]
+            room[SUMS], room[NEXT_SUMS] = room[NEXT_SUMS], room[SUMS]
+        elif blocks:
             _multiply_panels(step, room, residual if step[KIND] == ADD else y, tokens, chunk, blocks, taken + 8 * number, me)
         else:
             _multiply(step, room, y, tokens, taken + 8 * number, threads)
         jit.meet(state, threads)
         if blocks == 0:
             _finish(step, y, residual, tokens, width, threads, me)
-        if step[KIND] == GATED:
-            _round_rows(y, 2 * rows if blocks else 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
-            jit.meet(state, threads)
+            if step[KIND] == GATED:
+                _round_rows(y, 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
+                jit.meet(state, threads)
 
 
 @kernel
@@ -410,7 +437,7 @@ class Program:
             "sums": widest // 4,
             "result": 4 * most,
         }
-        self.room = np.zeros(len(self._sizes) + 1, np.int64)
+        self.room = np.zeros(ROOMS, np.int64)
         self._job = np.zeros(LINK, np.int64)
         self.chunk = chunk or (NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK)
         self._job[CHUNK_COLUMNS] = self.chunk
@@ -418,8 +445,11 @@ class Program:
 
     def prepare(self, parts: int) -> None:
         """Have memory for so many parts of a prompt. It is shared, and may have moved for another program since."""
-        self.room[:-1] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
-        self.room[-1] = _memory.place("pairs", PAIR_ROOM * len(team()))
+        self.room[:PAIRS] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
+        self.room[PAIRS] = _memory.place("pairs", PAIR_ROOM * len(team()))
+        self.room[NEXT_INPUTS:] = [
+            _memory.place(f"next {name}", PART_TOKENS * self._sizes[name]) for name in ("inputs", "scales", "sums")
+        ]
         taken = _memory.place("taken", 8 * len(self.steps) * parts)
         state = team().state.ctypes.data
         self._job[:TOKENS] = (
