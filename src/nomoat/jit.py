@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -39,9 +42,28 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that a
 Decorator = Callable[[Callable[..., Any]], Any]
 in_llvm: Decorator = intrinsic
 inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
+kept: Decorator = numba.njit(cache=True)  # for what Python calls at each start
 
 
 numba.config.CACHE_DIR = str(CACHE.parent)
+
+
+def _find_blas_alone() -> None:
+    """Let numba see that scipy has BLAS without all else of `scipy.linalg`, a tenth of each start. Whoever wants that gets it as ever."""
+    folder = importlib.util.find_spec("scipy")
+    if folder is None or not folder.submodule_search_locations or "scipy.linalg" in sys.modules:
+        return
+    empty = ModuleType("scipy.linalg")
+    empty.__path__ = [str(Path(folder.submodule_search_locations[0]) / "linalg")]
+    sys.modules["scipy.linalg"] = empty
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        for name in ("scipy.linalg", "scipy.linalg.cython_blas"):
+            sys.modules.pop(name, None)
+
+
+_find_blas_alone()
 
 
 @in_llvm
@@ -158,7 +180,7 @@ def load_atomic(typing: Any, address: Any) -> Any:
     return types.int64(types.intp), generate
 
 
-@numba.njit(cache=True)  # called from Python at each start
+@kept
 def add_here(numbers: Any, place: Any, value: Any) -> None:
     """Add to a number of an array, atomically."""
     add_atomic(numbers.ctypes.data + 8 * place, value)

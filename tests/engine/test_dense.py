@@ -49,7 +49,7 @@ def test_bf16_is_the_nearest_to_codes_times_scales() -> None:
 
 
 def test_every_matrix_of_a_layer_is_expanded_and_the_output_is_not(folder: Path) -> None:
-    model, _ = paged._read(folder)
+    model = paged.core().read_model(folder / "openvino_model.xml")
     paged._page(model, folder, [])
     matrices = [node for node in model.get_ops() if dense._int8_rows(node) is not None]
     assert splits_of_products(model)

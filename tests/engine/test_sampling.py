@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nomoat.engine.sampling import CANDIDATES, Sampler, with_log_probability
+from nomoat.engine.sampling import CANDIDATES, Sampler, largest, with_log_probability
 from nomoat.records import Request
 
 # chances 0.5, 0.25, 0.125, 0.0625, 0.0625
@@ -98,3 +98,12 @@ def test_the_logits_are_left_as_they_were() -> None:
     before = LOGITS.copy()
     shares(draws=5, repetition_penalty=1.5, presence_penalty=1.0, top_p=0.5)
     assert (before == LOGITS).all()
+
+
+@pytest.mark.parametrize("count", [1, 5, 64, 1024])
+@pytest.mark.parametrize("size", [1024, 5_000, 100_003])
+def test_the_largest_of_many_are_found_among_few(size: int, count: int) -> None:
+    values = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    values[::7] = -np.inf  # as a schema forbids tokens
+    assert set(largest(values, count)) == set(np.argsort(-values)[:count]) or count == size
+    assert len(set(largest(np.zeros(size, np.float32), count))) == count

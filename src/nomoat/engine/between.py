@@ -17,13 +17,13 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import positions
 from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual
 from nomoat.engine.graph import GraphBuilder, Source
+from nomoat.engine.own import FACTS
 from nomoat.engine.positions import Node
 from nomoat.engine.product import BetweenAttentions, Weights
 from nomoat.engine.source import ModelSource
 from nomoat.engine.tiles import TILE_ROWS, WHOLE_BYTES
 
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
-FACTS = ["nomoat", "attention"]  # where a model's file tells them
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
@@ -55,7 +55,7 @@ class BetweenBuilder(GraphBuilder):
     def _build(self) -> ov.Model:
         model = super()._build()
         if has_usual_attention(self.arch, self.sizes):
-            model.set_rt_info(json.dumps(facts_of(self.arch, self.sizes, self.file)), FACTS)
+            model.set_rt_info(json.dumps(facts_of(self.arch, self.sizes, self.file)), list(FACTS))
         return model
 
     def _layers(self, x: Node) -> Node:

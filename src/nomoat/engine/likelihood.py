@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.compiled import core
-from nomoat.engine.positions import KEYS, QUERIES, SEEN, i64
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.records import ContinuationScore, Request
 
@@ -197,6 +196,8 @@ def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:
 def _give_log_probabilities(model: Any) -> None:
     """Change the model: it takes places and sight instead of a mask, and gives log-probabilities instead of logits."""
     from openvino import opset13 as op
+
+    from nomoat.engine.positions import KEYS, QUERIES, SEEN, i64
 
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
 

@@ -1,7 +1,7 @@
 """A usual model in its file's own codes, run by nomoat alone: each pass, from token ids to logits, is one call of `program`.
 
 OpenVINO needs 0.2 ms for what it does around each layer of a pass over one token, and a second to compile a model (docs/log.md). It is
-not asked here; the folder's graph says which weights are which.
+not asked here, nor imported; the folder's graph says which weights are which.
 
 Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D width, H heads of a head width.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ import numpy.typing as npt
 from nomoat.engine import tiles
 from nomoat.engine.attention import BLOCK_TOKENS
 from nomoat.engine.paged import PagedModel, Row
-from nomoat.engine.product import parsed_steps
+from nomoat.errors import BadFileError
+
+FACTS = ("nomoat", "attention")  # where a folder tells them, see `between.facts_of`
 
 
 class OwnModel:
@@ -31,40 +34,36 @@ class OwnModel:
 
     @classmethod
     def of(cls, folder: Path) -> OwnModel | None:
-        """For a folder that `between.BetweenBuilder` wrote, with `between.facts_of` it, whose embedding and output are in tiles."""
-        from nomoat.engine.between import FACTS
-        from nomoat.engine.compiled import core
+        """For a folder that `between.BetweenBuilder` wrote, with facts of its attention, whose embedding and output are in tiles.
 
-        model = core().read_model(folder / "openvino_model.xml")
-        if not model.has_rt_info(FACTS):
-            return None
-        found: dict[str, list[Any]] = {"TiledRows": [], "BetweenAttentions": [], "TiledProduct": []}
-        for node in model.get_ordered_ops():
-            found.get(node.get_type_name(), []).append(node)
-        is_whole = len(found["TiledRows"]) == len(found["TiledProduct"]) == 1
-        return cls(json.loads(str(model.get_rt_info(FACTS).value)), found) if is_whole else None
+        Raises BadFileError if the folder is not whole.
+        """
+        graph = _Graph(folder)
+        is_whole = all(len(graph.of_type(name)) == 1 for name in ("TiledRows", "TiledProduct"))
+        return cls(graph) if graph.facts and is_whole else None
 
-    def __init__(self, facts: dict[str, Any], found: Mapping[str, Sequence[Any]]) -> None:
-        """`found`: the operations of a graph, by kind. Their weights stay where they are."""
+    def __init__(self, graph: _Graph) -> None:
+        """The weights stay where they are, in the folder's file."""
         from nomoat.engine.chain import Chain
         from nomoat.engine.program import Program
 
-        (looked_up,), (head,) = found["TiledRows"], found["TiledProduct"]
-        self._table, self._table_type = _constant(looked_up, 0), looked_up.get_attributes()["type_name"]
-        norm, self._head = _constant(head.input_value(0).get_node(), 1).reshape(-1), _constant(head, 1)
+        facts = graph.facts
+        (looked_up,), (head,) = (graph.of_type(name) for name in ("TiledRows", "TiledProduct"))
+        self._table = graph.constant(looked_up, 0).reshape(int(graph.told(head)["rows"]) // tiles.TILE_ROWS, -1)
+        self._table_type = graph.told(looked_up)["type_name"]
+        norm = graph.constant(graph.source(head, 0), 1).view(np.float32)
         self._inverse = np.array(facts["inverse"], np.float32)
         self._magnitude = np.float32(facts["magnitude"])
-        self._weights = [_constant(node, -1) for node in found["BetweenAttentions"]]
         width, seen = len(norm), facts["heads"] * facts["head_dim"]
         programs = []
-        for number, (node, weights) in enumerate(zip(found["BetweenAttentions"], self._weights, strict=True)):
-            told = node.get_attributes()
-            steps = parsed_steps(told["steps"])
-            programs.append(Program(steps, weights.ctypes.data, seen if number else width, width=width, epsilon=told["epsilon"]))
-        told = head.get_attributes()
-        last = Program([["out", told["type_name"], told["rows"], 0, -1]], self._head.ctypes.data, width)
-        self._chain = Chain(programs, last, norm, facts)
-        self.vocabulary = int(told["rows"])
+        for number, operation in enumerate(graph.of_type("BetweenAttentions")):
+            told, weights = graph.told(operation), graph.constant(operation, -1)
+            columns = seen if number else width
+            steps, epsilon = json.loads(told["steps"]), float(told["epsilon"])
+            programs.append(Program(steps, weights.ctypes.data, columns, width=width, epsilon=epsilon))
+        self.vocabulary, type_name = int(graph.told(head)["rows"]), graph.told(head)["type_name"]
+        last = Program([("out", type_name, self.vocabulary, 0, -1)], graph.constant(head, 1).ctypes.data, width)
+        self._chain, self._graph = Chain(programs, last, norm, facts), graph
         self._layer_bytes = 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # of a block's keys in float16, or its values
         self._layers = len(programs) - 1
         self.block_bytes = 2 * self._layers * self._layer_bytes
@@ -94,5 +93,42 @@ class OwnModel:
         return self._chain.run(x_TD, places_T, listed, first_blocks_T, lengths_N, cosines, sines, wanted_W)
 
 
-def _constant(node: Any, at: int) -> Any:
-    return node.input_value(at % node.get_input_size()).get_node().data
+class _Graph:
+    """The operations and constants of a folder, as OpenVINO wrote them. To read it by OpenVINO takes six times as long."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            root = ElementTree.parse(folder / "openvino_model.xml").getroot()
+            self._bytes = np.memmap(folder / "openvino_model.bin", np.uint8, "r")
+        except (OSError, ValueError, ElementTree.ParseError) as exc:
+            raise _not_whole(folder) from exc
+        self._folder = folder
+        self._layers = {layer.get("id"): layer for layer in root.iterfind("layers/layer")}
+        self._sources = {(edge.get("to-layer"), edge.get("to-port")): edge.get("from-layer") for edge in root.iterfind("edges/edge")}
+        told = root.find("/".join(("rt_info", *FACTS)))
+        self.facts: dict[str, Any] = {} if told is None else json.loads(told.get("value", ""))
+
+    def of_type(self, name: str) -> list[Any]:
+        """In the order they are computed."""
+        return [layer for layer in self._layers.values() if layer.get("type") == name]
+
+    def told(self, operation: Any) -> dict[str, str]:
+        """Its attributes."""
+        return dict(operation.find("data").attrib)
+
+    def source(self, operation: Any, at: int) -> Any:
+        """What gives an operation's input; the last one's for -1."""
+        ports = operation.findall("input/port")
+        return self._layers[self._sources[operation.get("id"), ports[at].get("id")]]
+
+    def constant(self, operation: Any, at: int) -> npt.NDArray[np.uint8]:
+        """The bytes of an input. Raises BadFileError if the file does not have them."""
+        told = self.told(self.source(operation, at))
+        start, size = int(told["offset"]), int(told["size"])
+        if start + size > len(self._bytes):
+            raise _not_whole(self._folder)
+        return self._bytes[start : start + size]
+
+
+def _not_whole(folder: Path) -> BadFileError:
+    return BadFileError(f"`{folder}` is not a whole imported model", hint="remove that folder and try again")
