@@ -49,7 +49,7 @@ numba.config.CACHE_DIR = str(CACHE.parent)
 
 
 def _find_blas_alone() -> None:
-    """Let numba see that scipy has BLAS without all else of `scipy.linalg`, a tenth of each start. Whoever wants that gets it as ever."""
+    """Let numba see that scipy has BLAS without all else of `scipy.linalg`, a tenth of each start. Others get that as ever."""
     folder = importlib.util.find_spec("scipy")
     if folder is None or not folder.submodule_search_locations or "scipy.linalg" in sys.modules:
         return
