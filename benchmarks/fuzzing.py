@@ -29,7 +29,7 @@ from typing import Any
 LIMIT_SECONDS = 1.0
 HANG_SECONDS = 20
 GROWTH_BYTES = 512_000_000
-MEMORY_FACTOR, MEMORY_ALLOWANCE_BYTES = 4, 4_000_000  # Python's own tables grow by up to 3.2 MB at once, in whichever case they are full
+MEMORY_FACTOR, MEMORY_ALLOWANCE_BYTES = 4, 4_000_000  # Python's own tables grow by up to 3.2 MB, in whichever case they are full
 CASES_A_PROCESS = 500  # OpenVINO keeps a part of what each model took
 RUN_EVERY = 10  # of the models that came of it, every tenth also answers
 
