@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -75,3 +80,19 @@ def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, windo
     """Rows of many tokens and of one, after other tokens and at a beginning, over more than a span of keys."""
     seen, expected = attended([(0, 300), (70, 1), (500, 25), (3, 7), (31, 33)], heads=heads, kv_heads=kv_heads, window=window)
     np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
+
+
+OTHER_CPU = """
+import numpy as np
+from nomoat import hardware
+hardware.cpu_flags = lambda: frozenset({"avx2", "fma", "f16c"})
+from tests.engine.test_attention import attended
+seen, expected = attended([(0, 60), (70, 1), (31, 33)], heads=6, kv_heads=2, window=0)
+np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
+"""
+
+
+def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
+    """With vectors of half the width, in a home of its own: its code is compiled anew."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", OTHER_CPU], check=True, env=environment)
