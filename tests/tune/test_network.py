@@ -114,7 +114,7 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
     parts = [qlora.Part(len(half), 96, half.numpy().__getitem__, Form("float32")) for half in (weights[:64], weights[64:])]
     monkeypatch.setattr(qlora, "PIECE_WEIGHTS", 40 * 96)
     assert qlora.Tiled.fits(parts)
-    matrix = qlora.Tiled(parts, torch.float32)
+    matrix = qlora.Tiled(parts)
     for ours, exact in ((matrix.times(x), x @ weights.t()), (matrix.gradient(dy), dy @ weights)):
         assert (ours - exact).norm() < 0.01 * exact.norm()
     torch.testing.assert_close(matrix.rows(torch.tensor([[3, 159]])), weights[[3, 159]][None], atol=0.02, rtol=0)

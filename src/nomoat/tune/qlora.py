@@ -130,7 +130,7 @@ class Tiled:
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
 
-    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         outputs, inputs = sum(part.num_rows for part in parts), parts[0].num_inputs
         blocks = tiles.TILE_BYTES[TILED]
         self._tiles = np.empty((outputs // tiles.TILE_ROWS, inputs // GROUP * blocks), np.uint8)
@@ -176,7 +176,7 @@ def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matr
     """A matrix as it multiplies fastest in this precision; not `expanded`: with the least memory."""
     if not expanded:
         return Codes(parts, DTYPES[precision])
-    return Tiled(parts, DTYPES[precision]) if precision == "int8" and Tiled.fits(parts) else Expanded(parts, DTYPES[precision])
+    return Tiled(parts) if precision == "int8" and Tiled.fits(parts) else Expanded(parts, DTYPES[precision])
 
 
 class LoraLinear(torch.autograd.Function):
@@ -276,7 +276,7 @@ def fastest_precision() -> hardware.Detected[Precision]:
         multiply[precision] = functools.partial(torch.nn.functional.linear, x, weight)
     if panels.CAN_BE_USED:
         weights = np.random.default_rng(0).standard_normal((outputs, inputs), np.float32)
-        tiled = Tiled([Part(outputs, inputs, lambda rows: weights[rows], Form("float32"))], torch.float32)
+        tiled = Tiled([Part(outputs, inputs, lambda rows: weights[rows], Form("float32"))])
         multiply["int8"] = functools.partial(tiled.times, torch.randn(tokens, inputs))
     times: dict[Precision, float] = dict.fromkeys(multiply, math.inf)
     for _ in range(PRECISION_TRIES):
