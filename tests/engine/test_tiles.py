@@ -258,8 +258,23 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, whole_vocab
         own, other = passes(ours, ids, step), passes(theirs, ids, step)
         assert np.sqrt(np.mean((own - other) ** 2)) < 0.02 * np.std(other)
         assert (own.argmax(-1) == other.argmax(-1)).mean() > 0.9
-    row = [Row(ids[:5], 0, [8], 1)]
+    row = [Row(ids[:5], 0, [8], 1, hidden=True)]
     assert np.array(ours.run(row)[1]) == pytest.approx(theirs.run(row)[1], abs=0.2)
+
+
+@needs_vnni
+def test_the_last_layer_is_computed_for_wanted_tokens_alone_and_says_the_same(tmp_path: Path, whole_vocabulary: None) -> None:
+    """Three rows of which few logits are wanted, and then the next token, for which all keys have to be there."""
+    ours, _, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
+    found = []
+    for hidden in (True, False):
+        rows = [Row(ids[:100], 0, [9, 3, 4, 7], 2, hidden=hidden), Row(ids[20:90], 0, [2, 5, 6], 1), Row(ids[5:12], 0, [8], 1)]
+        logits, states = (part.copy() for part in ours.run(rows))
+        assert states.shape[0] == 177
+        found.append(np.concatenate([logits, ours.run([Row(ids[100:101], 100, [9, 3, 4, 7], 1)])[0]]))
+    assert found[0].shape[0] == 5
+    assert np.sqrt(np.mean((found[0] - found[1]) ** 2)) < 0.02 * np.std(found[0])
+    assert np.array_equal(found[0][-1], found[1][-1])
 
 
 @needs_vnni

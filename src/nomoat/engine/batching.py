@@ -69,6 +69,7 @@ class _Text:
     """Something that is read, and perhaps continued. `done` of its `ids` have their keys and values in `blocks`."""
 
     may_reuse = True
+    wants_hidden = False
 
     def __init__(self, ids: Sequence[int], *, adapter: int | None) -> None:
         self.ids = list(ids)
@@ -165,7 +166,7 @@ class Reading(_Text):
     `result` gives the mean of its last hidden states [D], and for each token after the first a Pick if `top_logprobs` is not None.
     """
 
-    may_reuse = False
+    may_reuse, wants_hidden = False, True
 
     def __init__(self, ids: Sequence[int], *, top_logprobs: int | None = None, adapter: int | None = None) -> None:
         super().__init__(ids, adapter=adapter)
@@ -321,7 +322,7 @@ class Batcher:
             ids, wanted = text.next_tokens(room if is_read else 1 + guess, guess)
             if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, reading=is_read)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, is_read, text.wants_hidden)))
             room -= len(ids)
         return planned
 

@@ -16,33 +16,34 @@ from nomoat.engine.program import (
     AFTER,
     ATTENTION,
     BEFORE,
-    CHOSEN,
+    CHOICE,
     CHUNK_COLUMNS,
     EPSILON,
     KIND,
     LAST_NORM,
     LINK,
     NUM_STEPS,
-    NUM_WANTED,
     OUT,
     OUTPUTS,
+    ROOM,
     ROWS,
     SEEN,
     STATE,
     STEPS,
     TAKEN,
     TOKENS,
-    TOKENS_A_PART,
     WANTED,
     WEIGHT,
     WIDTH,
     Program,
+    max_parts,
     place,
     run_links,
     team,
 )
 
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
+FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 SCORED_TOKENS = 1024  # memory for scores grows by so many: each time it does, all programs look anew where theirs lies
 
 
@@ -59,8 +60,9 @@ class Chain:
         self._facts[attention.EPSILON] = programs[0].epsilon
         functions = (attention.keep_keys, attention.attend, prompt_attention.unpack, prompt_attention.attend)
         self._facts[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in functions]
+        self._facts_of_wanted = self._facts.copy()  # of the last attention, where nobody asks what other tokens see
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
-        self._links = np.zeros((2 * len(programs) + 1, LINK), np.int64)
+        self._caches: Sequence[tuple[int, int]] = []
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
         self._make_room(1, 1)
@@ -76,64 +78,102 @@ class Chain:
         shapes = {"residual": width, "hidden": width, "seen": all_heads}
         shapes |= {f"output {number}": all_heads + 2 * kv_heads * head_dim for number in range(3)}
         self._arrays = {name: np.empty((self._most_tokens, size), np.float32) for name, size in shapes.items()}
-        for name, size in {"chosen": width, "logits": int(self._programs[-1].steps[0, ROWS])}.items():
-            self._arrays[name] = np.empty((self._most_wanted, size), np.float32)
-        parts = -(-self._most_tokens // TOKENS_A_PART)
-        self._taken = np.zeros(parts * sum(len(program.steps) for program in self._programs) + len(self._programs), np.int64)
-        self._fill(self._programs[:-1], self._programs[-1], parts)
+        shapes = {"chosen seen": all_heads, "chosen residual": width, "chosen": width}
+        shapes["logits"] = int(self._programs[-1].steps[0, ROWS])
+        self._arrays |= {name: np.empty((self._most_wanted, size), np.float32) for name, size in shapes.items()}
+        self._fill(max_parts(self._most_tokens))
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
 
-    def _fill(self, programs: Sequence[Program], last: Program, parts: int) -> None:
-        """All numbers that stay, but where keys and values lie. `parts`: of the longest pass, see `program`."""
-        outputs = [self._address(f"output {number}") for number in range(3)]
-        residual, seen = self._address("residual"), self._address("seen")
+    def _fill(self, parts: int) -> None:
+        """All numbers that stay. `parts`: of the longest pass, see `program`.
+
+        The last layer's links stand there twice: for all tokens, and for those alone whose logits are wanted.
+        """
+        num_steps = [len(program.steps) for program in self._programs]
+        self._taken = np.zeros(parts * sum(num_steps) + len(self._programs), np.int64)
+        takens = self._taken.ctypes.data + 8 * parts * np.cumsum([0, *num_steps])
+        *before, after, head = (self._steps(*both) for both in zip(self._programs, takens, strict=False))
+        attentions = [self._attention(layer, takens[-1] + 8 * layer) for layer in range(len(before))]
+        width, all_heads = self._arrays["residual"].shape[1], self._arrays["seen"].shape[1]
+        head[[SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
+        before[0][SEEN] = 0
+        of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._choice("hidden", "chosen", width), head]
+        last_attention, last_steps = attentions[-1].copy(), after.copy()
+        last_attention[attention.FACTS] = self._facts_of_wanted.ctypes.data
+        last_steps[[SEEN, BEFORE, AFTER]] = [self._address(f"chosen {name}") for name in ("seen", "residual", "residual")]
+        of_wanted = [
+            last_attention, self._choice("seen", "chosen seen", all_heads), self._choice("residual", "chosen residual", width),
+            last_steps, self._last_norm("chosen residual", "chosen"), head,
+        ]  # fmt: skip
+        body = [link for both in zip(before, attentions, strict=True) for link in both][:-1]
+        self._of_all, self._of_wanted = np.array(body + of_all), np.array(body + of_wanted)
+        self.use(self._caches)
+
+    def _steps(self, program: Program, taken: int) -> Any:
+        row, residual = np.zeros(LINK, np.int64), self._address("residual")
+        places = (array.ctypes.data for array in (team().state, program.steps, program.room))
+        row[[STATE, STEPS, ROOM]], row[NUM_STEPS], row[TAKEN] = [*places], len(program.steps), taken
+        row[WIDTH], row[EPSILON], row[CHUNK_COLUMNS] = program.width, program.epsilon, program.chunk
+        row[SEEN], row[BEFORE], row[AFTER] = self._address("seen"), residual, residual
+        row[OUTPUTS : OUTPUTS + 3] = [self._address(f"output {number}") for number in range(3)]
+        return row
+
+    def _attention(self, layer: int, units: int) -> Any:
+        row = np.zeros(LINK, np.int64)
         heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
-        taken = int(self._taken.ctypes.data)
-        self._links[:, STATE] = team().state.ctypes.data
-        for number, program in enumerate(self._programs):
-            row = self._links[2 * number]
-            row[STEPS : TAKEN + 1] = program.steps.ctypes.data, len(program.steps), program.room.ctypes.data, taken
-            taken += 8 * len(program.steps) * parts
-            row[WIDTH], row[EPSILON], row[SEEN], row[BEFORE], row[AFTER] = program.width, program.epsilon, seen, residual, residual
-            row[OUTPUTS : OUTPUTS + 3], row[CHUNK_COLUMNS] = outputs, program.chunk
-        self._links[0, SEEN] = 0
-        self._links[-1, [SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
-        for layer, program in enumerate(programs[:-1]):
-            row = self._links[2 * layer + 1]
-            rows = [int(step[ROWS]) for step in program.steps if step[KIND] == OUT]
-            starts = np.cumsum([0, *rows])
-            row[NUM_STEPS], row[attention.FACTS], row[attention.SEEN] = ATTENTION, self._facts.ctypes.data, seen
-            row[attention.UNITS] = taken + 8 * layer
-            for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
-                at = int(np.searchsorted(starts, begin, side="right")) - 1
-                row[attention.QUERY + part] = outputs[at] + 4 * (begin - starts[at])
-                row[attention.QUERY_ROW + part] = 4 * rows[at]
-            if len(self._head_norms):
-                row[attention.QUERY_NORM], row[attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
-        row = self._links[-2]
-        row[NUM_STEPS], row[WIDTH], row[EPSILON] = LAST_NORM, len(self._norm), programs[-1].epsilon
-        row[BEFORE], row[AFTER], row[WEIGHT] = residual, self._address("hidden"), self._norm.ctypes.data
-        row[CHOSEN] = self._address("chosen")
+        rows = [int(step[ROWS]) for step in self._programs[layer].steps if step[KIND] == OUT]
+        starts = np.cumsum([0, *rows])
+        row[STATE], row[NUM_STEPS], row[attention.FACTS] = team().state.ctypes.data, ATTENTION, self._facts.ctypes.data
+        row[attention.SEEN], row[attention.UNITS] = self._address("seen"), units
+        for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
+            at = int(np.searchsorted(starts, begin, side="right")) - 1
+            row[attention.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
+            row[attention.QUERY_ROW + part] = 4 * rows[at]
+        if len(self._head_norms):
+            row[attention.QUERY_NORM], row[attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
+        return row
+
+    def _last_norm(self, before: str, after: str) -> Any:
+        row = np.zeros(LINK, np.int64)
+        row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, LAST_NORM, len(self._norm)
+        row[EPSILON], row[WEIGHT] = self._programs[-2].epsilon, self._norm.ctypes.data
+        row[BEFORE], row[AFTER] = self._address(before), self._address(after)
+        return row
+
+    def _choice(self, before: str, after: str, width: int) -> Any:
+        row = np.zeros(LINK, np.int64)
+        row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, CHOICE, width
+        row[BEFORE], row[AFTER] = self._address(before), self._address(after)
+        return row
 
     def use(self, caches: Sequence[tuple[int, int]]) -> None:
         """Where each layer's keys and values lie."""
-        for layer, places in enumerate(caches):
-            self._links[2 * layer + 1, [attention.KEYS, attention.VALUES]] = places
+        self._caches = caches
+        for links in (self._of_all, self._of_wanted):
+            attentions = np.flatnonzero(links[:, NUM_STEPS] == ATTENTION)
+            for at, places in zip(attentions, caches, strict=False):
+                links[at, [attention.KEYS, attention.VALUES]] = places
 
     def run(
-        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, cosines_TR: Any, sines_TR: Any, wanted_W: Any
+        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, cosines_TR: Any, sines_TR: Any,
+        wanted_W: Any, *, hidden: bool,
     ) -> tuple[Any, Any]:  # fmt: skip
-        """Logits [W, V] and last hidden states [T, D], overwritten by the next pass."""
+        """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`."""
         tokens, wanted = len(x_TD), len(wanted_W)
         self._make_room(tokens, wanted)
         self._arrays["residual"][:tokens] = x_TD
-        self._links[::2, TOKENS] = tokens
-        self._links[-2, [TOKENS, WANTED, NUM_WANTED]] = tokens, wanted_W.ctypes.data, wanted
-        self._links[-1, TOKENS] = wanted
         few, rows = _apart(places_T, first_blocks_T, lengths_N)
-        scores = 4 * SCORED_TOKENS * (int(places_T[few].max(initial=0)) // SCORED_TOKENS + 1)
+        are_few = not hidden and FEW_WANTED * wanted <= tokens
+        links = self._of_wanted if are_few else self._of_all
+        chosen = len(self._of_all) - (4 if are_few else 2)  # from here on
+        is_attention = links[:, NUM_STEPS] == ATTENTION
+        links[:chosen, TOKENS][~is_attention[:chosen]] = tokens
+        links[chosen:, TOKENS] = wanted
+        links[links[:, NUM_STEPS] == CHOICE, WANTED] = wanted_W.ctypes.data
+        farthest = max(places_T[one_by_one].max(initial=0) for one_by_one in (few, wanted_W))
+        scores = 4 * SCORED_TOKENS * (int(farthest) // SCORED_TOKENS + 1)
         ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
         _, kv_heads, width = self._facts[: attention.WIDTH + 1]
         unpacked = prompt_attention.unpacked_bytes(int((-(-ends // attention.BLOCK_TOKENS)).sum()), int(kv_heads), int(width))
@@ -145,10 +185,13 @@ class Chain:
             if len(rows):
                 memory += place("unpacked", unpacked), place("rooms", room * len(team())), room
             told = (tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), *memory)
-            self._facts[attention.TOKENS : attention.TOKENS + len(told)] = told
+            for facts in (self._facts, self._facts_of_wanted):
+                facts[attention.TOKENS : attention.TOKENS + len(told)] = told
+            one_by_one = [attention.FEW, attention.NUM_FEW, attention.NUM_ROWS]
+            self._facts_of_wanted[one_by_one] = wanted_W.ctypes.data, wanted, 0
             self._taken[:] = 0
 
-        run_links(self._links, self._programs, ready)
+        run_links(links, self._programs, ready)
         return self._arrays["logits"][:wanted], self._arrays["hidden"][:tokens]
 
 

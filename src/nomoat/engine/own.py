@@ -78,7 +78,10 @@ class OwnModel:
         self._chain.use([(keys, values) for keys, values in places])
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass."""
+        """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass.
+
+        The states are none at all if no row wants them: then the last layer is not computed for tokens without wanted logits.
+        """
         lengths_N = np.array([len(row.ids) for row in rows], np.int64)
         ids_T = np.concatenate([row.ids for row in rows]).astype(np.int64)
         places_T = np.concatenate([np.arange(row.past, row.past + len(row.ids)) for row in rows])
@@ -90,7 +93,8 @@ class OwnModel:
         cosines, sines = np.cos(angles) * self._magnitude, np.sin(angles) * self._magnitude
         x_TD = tiles.rows_of(self._table, self._table_type, ids_T)
         listed = np.concatenate(blocks).astype(np.int64)
-        return self._chain.run(x_TD, places_T, listed, first_blocks_T, lengths_N, cosines, sines, wanted_W)
+        hidden = any(row.hidden for row in rows)
+        return self._chain.run(x_TD, places_T, listed, first_blocks_T, lengths_N, cosines, sines, wanted_W, hidden=hidden)
 
 
 class _Graph:

@@ -31,7 +31,8 @@ class Row:
     """A text's part in a pass: its new tokens, how many tokens lie before them, and the blocks with those and with room for these.
 
     `wanted`: of how many of the last new tokens logits are wanted. `adapter`: which of the model's adapters they are read with.
-    `reading`: whether they are a prompt's, and not the next of an answer with guesses of what follows.
+    `reading`: whether they are a prompt's, and not the next of an answer with guesses of what follows. `hidden`: whether
+    somebody wants the last hidden states of all of them.
     """
 
     ids: Sequence[int]
@@ -40,6 +41,7 @@ class Row:
     wanted: int
     adapter: int | None = None
     reading: bool = False
+    hidden: bool = False
 
 
 class PagedModel:

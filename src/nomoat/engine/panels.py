@@ -19,7 +19,7 @@ from nomoat import hardware, jit
 from nomoat.engine.kernels import AHEAD, BYTE, FLOAT, GROUPS, HALF_ROUNDED, WORD, Emit
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
-CHUNK, NARROW_CHUNK, NARROW = 128, 64, 1024  # columns; below this width a model's answers change too much with 128 (docs/log.md)
+CHUNK, NARROW_CHUNK, NARROW = 128, 64, 768  # columns; below this width a model's answers change too much with 128 (docs/log.md)
 PANEL_TOKENS = 12
 PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())

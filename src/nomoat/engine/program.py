@@ -44,12 +44,12 @@ KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(
 INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, ROOMS = range(10)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
-WEIGHT, WANTED, NUM_WANTED, CHOSEN = range(OUTPUTS, OUTPUTS + 4)  # of the last norm
+WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
 CHUNK_COLUMNS, LINK = OUTPUTS + 3, attention.LINK_NUMBERS  # of a prompt's panels; numbers of a job in a chain
-ATTENTION, LAST_NORM = 0, -1  # what stands for a number of steps in jobs that are none
+ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
 PIECES = 8  # of a product, for each thread: one that is slower takes fewer
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
-TOKENS_A_PART = 252  # of a prompt, whose intermediate results stay in a CPU's caches: 21 panels
+TOKENS_A_PART = 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches: 28 panels
 PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
 SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
 GATED_BYTES = 4 * CHUNK * PART_TOKENS
@@ -87,6 +87,13 @@ def _gate(gate: Any, up: Any, hidden: Any) -> None:
     gate_H, up_H = jit.floats_at(gate, hidden), jit.floats_at(up, hidden)
     for h in range(hidden):
         gate_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
+
+
+@kernel
+def _tokens_a_part(tokens: Any) -> Any:
+    """Whole panels, in parts of about the same size."""
+    parts = -(-tokens // TOKENS_A_PART)
+    return -(-tokens // (parts * PANEL_TOKENS)) * PANEL_TOKENS
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
@@ -220,13 +227,13 @@ def _finish(step: Any, y: Any, residual: Any, tokens: Any, width: Any, threads: 
 
 
 @kernel
-def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
-    """All steps for some tokens, one thread's share.
+def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
+    """All steps for the tokens of a part, one thread's share.
 
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
     state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
-    taken = job[TAKEN] + 8 * len(steps) * (first // TOKENS_A_PART)
+    taken = job[TAKEN] + 8 * len(steps) * part
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
@@ -271,14 +278,18 @@ def _part(steps: Any, job: Any, first: Any, tokens: Any, threads: Any, me: Any) 
 
 @kernel
 def _last_norm(job: Any, me: Any, threads: Any) -> None:
-    """The norm after the last layer, and the tokens whose logits are wanted, one after another."""
+    """The norm after the last layer."""
     width, epsilon = job[WIDTH], jit.as_float(np.uint32(job[EPSILON]))
     for m in range(me, job[TOKENS], threads):
         _norm(job[BEFORE] + 4 * m * width, job[WEIGHT], epsilon, job[AFTER] + 4 * m * width, width)
-    jit.meet(job[STATE], threads)
-    wanted = jit.longs_at(job[WANTED], job[NUM_WANTED])
-    for m in range(me, job[NUM_WANTED], threads):
-        _copy(job[AFTER] + 4 * wanted[m] * width, job[CHOSEN] + 4 * m * width, width)
+
+
+@kernel
+def _choose(job: Any, me: Any, threads: Any) -> None:
+    """The rows of the tokens whose logits are wanted, one after another."""
+    wanted, row_bytes = jit.longs_at(job[WANTED], job[TOKENS]), 4 * job[WIDTH]
+    for m in range(me, job[TOKENS], threads):
+        _copy(job[BEFORE] + wanted[m] * row_bytes, job[AFTER] + m * row_bytes, job[WIDTH])
 
 
 @kernel
@@ -299,10 +310,13 @@ def _share(state: Any, me: Any) -> None:
             jit.call_with_3(facts[attention.FEW_CODE], at, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)
+        elif job[NUM_STEPS] == CHOICE:
+            _choose(job, me, threads)
         else:
             steps = jit.longs_at(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
-            for first in range(0, job[TOKENS], TOKENS_A_PART):
-                _part(steps, job, first, min(TOKENS_A_PART, job[TOKENS] - first), threads, me)
+            size = _tokens_a_part(job[TOKENS])
+            for first in range(0, job[TOKENS], size):
+                _part(steps, job, first // size, first, min(size, job[TOKENS] - first), threads, me)
         jit.meet(job[STATE], threads)
 
 
@@ -398,6 +412,11 @@ def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]
             _share(team().state, 0)
 
 
+def max_parts(tokens: int) -> int:
+    """How many parts a pass of so many tokens, or fewer, has at most."""
+    return -(-tokens // TOKENS_A_PART)
+
+
 def place(name: str, size: int) -> int:
     """The address of so many bytes of the memory that all programs share, for whoever is `ready`."""
     return _memory.place(name, size)
@@ -470,7 +489,7 @@ class Program:
         """
         threads = team()
         rows = outputs[0] if after is None else after
-        parts = -(-rows.shape[0] * rows.shape[1] // TOKENS_A_PART)
+        parts = max_parts(rows.shape[0] * rows.shape[1])
         places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
         places += [NOTHING] * (NUM_ARRAYS - len(places))
         with _one_at_a_time:
