@@ -47,6 +47,17 @@ FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is compute
 SCORED_TOKENS = 1024  # memory for scores grows by so many: each time it does, all programs look anew where theirs lies
 
 
+class _Links:
+    """A chain's jobs, and which of them are what."""
+
+    def __init__(self, links: Sequence[Any], first_of_wanted: int) -> None:
+        """`first_of_wanted`: from this one on they work on the tokens whose logits are wanted."""
+        self.numbers = np.array(links)
+        kinds, places = self.numbers[:, NUM_STEPS], np.arange(len(links))
+        self.attentions, self.choices = np.flatnonzero(kinds == ATTENTION), np.flatnonzero(kinds == CHOICE)
+        self.of_tokens, self.of_wanted = np.setdiff1d(places[:first_of_wanted], self.attentions), places[first_of_wanted:]
+
+
 class Chain:
     """See the module. One thread at a time."""
 
@@ -108,7 +119,8 @@ class Chain:
             last_steps, self._last_norm("chosen residual", "chosen"), head,
         ]  # fmt: skip
         body = [link for both in zip(before, attentions, strict=True) for link in both][:-1]
-        self._of_all, self._of_wanted = np.array(body + of_all), np.array(body + of_wanted)
+        self._for_all = _Links(body + of_all, len(body) + 3)
+        self._for_wanted = _Links(body + of_wanted, len(body) + 1)
         self.use(self._caches)
 
     def _steps(self, program: Program, taken: int) -> Any:
@@ -151,10 +163,9 @@ class Chain:
     def use(self, caches: Sequence[tuple[int, int]]) -> None:
         """Where each layer's keys and values lie."""
         self._caches = caches
-        for links in (self._of_all, self._of_wanted):
-            attentions = np.flatnonzero(links[:, NUM_STEPS] == ATTENTION)
-            for at, places in zip(attentions, caches, strict=False):
-                links[at, [attention.KEYS, attention.VALUES]] = places
+        for links in (self._for_all, self._for_wanted):
+            for at, places in zip(links.attentions, caches, strict=False):
+                links.numbers[at, [attention.KEYS, attention.VALUES]] = places
 
     def run(
         self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, cosines_TR: Any, sines_TR: Any,
@@ -165,13 +176,10 @@ class Chain:
         self._make_room(tokens, wanted)
         self._arrays["residual"][:tokens] = x_TD
         few, rows = _apart(places_T, first_blocks_T, lengths_N)
-        are_few = not hidden and FEW_WANTED * wanted <= tokens
-        links = self._of_wanted if are_few else self._of_all
-        chosen = len(self._of_all) - (4 if are_few else 2)  # from here on
-        is_attention = links[:, NUM_STEPS] == ATTENTION
-        links[:chosen, TOKENS][~is_attention[:chosen]] = tokens
-        links[chosen:, TOKENS] = wanted
-        links[links[:, NUM_STEPS] == CHOICE, WANTED] = wanted_W.ctypes.data
+        links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
+        links.numbers[links.of_tokens, TOKENS] = tokens
+        links.numbers[links.of_wanted, TOKENS] = wanted
+        links.numbers[links.choices, WANTED] = wanted_W.ctypes.data
         farthest = max(places_T[one_by_one].max(initial=0) for one_by_one in (few, wanted_W))
         scores = 4 * SCORED_TOKENS * (int(farthest) // SCORED_TOKENS + 1)
         ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
@@ -191,7 +199,7 @@ class Chain:
             self._facts_of_wanted[one_by_one] = wanted_W.ctypes.data, wanted, 0
             self._taken[:] = 0
 
-        run_links(links, self._programs, ready)
+        run_links(links.numbers, self._programs, ready)
         return self._arrays["logits"][:wanted], self._arrays["hidden"][:tokens]
 
 
