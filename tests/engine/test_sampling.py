@@ -28,6 +28,16 @@ def test_temperature_one_draws_with_the_models_own_chances() -> None:
         assert found[token] == pytest.approx(float(chance), abs=0.04)
 
 
+@pytest.mark.parametrize("size", [64, 71])  # whole groups, and some tokens beside them
+def test_a_large_vocabulary_is_drawn_from_with_its_chances(size: int) -> None:
+    logits = np.full(size, -np.inf, np.float32)  # as a schema forbids tokens
+    places = [0, 3, 19, 35, size - 1]  # three of them share a group
+    logits[places] = LOGITS
+    found = shares(logits)
+    assert list(found) == sorted(places)
+    assert list(found.values()) == pytest.approx([0.5, 0.25, 0.125, 0.0625, 0.0625], abs=0.04)
+
+
 def test_a_lower_temperature_sharpens_and_zero_takes_the_likeliest() -> None:
     assert shares(temperature=0.5)[0] == pytest.approx(0.25 / (0.25 + 0.0625 + 0.015625 + 2 * 0.00390625), abs=0.04)
     assert shares(temperature=0.0, draws=3) == {0: 1.0}
