@@ -23,7 +23,7 @@ from nomoat import paths
 # numba looks for changes in a function's own file alone, not in what it is made of
 SOURCES = (
     "jit.py", "engine/attention.py", "engine/kernels.py", "engine/panels.py", "engine/program.py",
-    "engine/prompt_attention.py", "engine/team.py", "engine/tiles.py", "tune/kernels.py",
+    "engine/prompt_attention.py", "engine/team.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that a
 Decorator = Callable[[Callable[..., Any]], Any]
 in_llvm: Decorator = intrinsic
 inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
+kernel: Decorator = numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")  # for threads of a team
 kept: Decorator = numba.njit(cache=True)  # for what Python calls at each start
 
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 
 from nomoat import config, jit, paths
@@ -35,8 +34,9 @@ from nomoat.engine.panels import (
     round_into_panel,
     write_sums,
 )
-from nomoat.engine.team import JOB, SLEEPING, THREADS, TICKET, Team
+from nomoat.engine.team import JOB, SHARE, SHARED, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
+from nomoat.engine.vectors import add, copy, copy_rows, gate, norm
 
 KINDS = ("add", "norm", "gated", "out")
 ADD, NORM, GATED, OUT = range(len(KINDS))
@@ -55,41 +55,9 @@ SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
 GATED_BYTES = 4 * CHUNK * PART_TOKENS
 # of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
 PAIR_ROOM = 2 * SUMS_BYTES + 4 * 4 * TILE_ROWS + PAIR_BYTES + GATED_BYTES
-kernel: jit.Decorator = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=jit.FAST)
 
 
-@kernel
-def _copy(x: Any, y: Any, columns: Any) -> None:
-    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
-    for c in range(columns):
-        y_C[c] = x_C[c]
-
-
-@kernel
-def _copy_rows(x: Any, y: Any, columns: Any, tokens: Any, share: Any, threads: Any, me: Any) -> None:
-    """One thread's share of the tokens."""
-    for start in range(me * share, tokens, threads * share):
-        for m in range(start, min(start + share, tokens)):
-            _copy(x + 4 * m * columns, y + 4 * m * columns, columns)
-
-
-@kernel
-def _add(x: Any, y: Any, columns: Any) -> None:
-    """y += x."""
-    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
-    for c in range(columns):
-        y_C[c] += x_C[c]
-
-
-@kernel
-def _gate(gate: Any, up: Any, hidden: Any) -> None:
-    """gate = silu(gate) * up."""
-    gate_H, up_H = jit.floats_at(gate, hidden), jit.floats_at(up, hidden)
-    for h in range(hidden):
-        gate_H[h] = gate_H[h] / (np.float32(1) + jit.exp(-gate_H[h])) * up_H[h]
-
-
-@kernel
+@jit.kernel
 def _tokens_a_part(tokens: Any) -> Any:
     """Whole panels, in parts of about the same size."""
     parts = -(-tokens // TOKENS_A_PART)
@@ -97,7 +65,7 @@ def _tokens_a_part(tokens: Any) -> Any:
 
 
 # Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
-@kernel
+@jit.kernel
 def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
     columns, rows = step[COLUMNS], step[ROWS]
     inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
@@ -105,7 +73,7 @@ def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
     jit.call_with_9(step[CODE], tile, inputs, scales, totals, sums, here, tokens, columns, rows)
 
 
-@kernel
+@jit.kernel
 def _multiply(step: Any, room: Any, y: Any, tokens: Any, taken: Any, threads: Any) -> None:
     """`taken`: the address of how many tiles have been taken by any thread, which takes a few more until none is left."""
     count = step[ROWS] // TILE_ROWS
@@ -117,7 +85,7 @@ def _multiply(step: Any, room: Any, y: Any, tokens: Any, taken: Any, threads: An
         start = jit.add_atomic(taken, piece)
 
 
-@kernel
+@jit.kernel
 def _multiply_pair(step: Any, room: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any) -> None:
     """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
     columns = step[COLUMNS]
@@ -137,7 +105,7 @@ def _multiply_pair(step: Any, room: Any, chunk: Any, blocks: Any, first: Any, se
         panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks)
 
 
-@kernel
+@jit.kernel
 def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
     """A step's product for a part of a prompt, written or added to y."""
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
@@ -154,7 +122,7 @@ def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, chunk: Any, bloc
         t = jit.add_atomic(taken, 2)
 
 
-@kernel
+@jit.kernel
 def _multiply_gated(step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
     """A gate's results for a part of a prompt, a chunk at a time, which is rounded for the next product before it leaves the cache."""
     columns, sums = step[ROWS] // 2, room[PAIRS] + me * PAIR_ROOM
@@ -165,7 +133,7 @@ def _multiply_gated(step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, 
         for n in range(width // TILE_ROWS):
             t = c * (chunk // TILE_ROWS) + n
             _multiply_pair(step, room, chunk, blocks, t, t + columns // TILE_ROWS, sums)
-            _gate(sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
+            gate(sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
         panels, number = room[NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
         scales, firsts = room[NEXT_SCALES] + number, room[NEXT_SUMS] + number
@@ -173,7 +141,7 @@ def _multiply_gated(step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, 
         c = jit.add_atomic(taken, 1)
 
 
-@kernel
+@jit.kernel
 def _round_panels(
     x: Any, row_bytes: Any, panels: Any, scales: Any, firsts: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any
 ) -> None:
@@ -183,7 +151,7 @@ def _round_panels(
         round_into_panel(x + m * row_bytes, row_bytes, left, panel, scales + 4 * m, firsts + 4 * m, columns, chunk, blocks)
 
 
-@kernel
+@jit.kernel
 def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
     if blocks:
         _round_panels(x, row_bytes, room[INPUTS], room[SCALES], room[SUMS], first, end, columns, chunk, blocks)
@@ -193,7 +161,7 @@ def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns
         round_inputs(here, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
 
 
-@kernel
+@jit.kernel
 def _round_rows(x: Any, row_bytes: Any, room: Any, tokens: Any, columns: Any, chunk: Any, blocks: Any, threads: Any, me: Any) -> None:
     """One thread's share of the tokens: a panel is written by one thread."""
     share = PANEL_TOKENS if blocks else 1
@@ -201,32 +169,21 @@ def _round_rows(x: Any, row_bytes: Any, room: Any, tokens: Any, columns: Any, ch
         _round_some(x, row_bytes, room, start, min(start + share, tokens), columns, chunk, blocks)
 
 
-@kernel
-def _norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
-    x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
-    total = np.float32(0)
-    for c in range(columns):
-        total += x_C[c] * x_C[c]
-    scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
-    for c in range(columns):
-        y_C[c] = x_C[c] * scale * weight_C[c]
-
-
-@kernel
+@jit.kernel
 def _finish(step: Any, y: Any, residual: Any, tokens: Any, width: Any, threads: Any, me: Any) -> None:
     """What follows a product, one thread's share of the tokens: its bias, and the sum or the gate."""
     rows = step[ROWS]
     for m in range(me, tokens, threads):
         here = y + 4 * m * rows
         if step[VECTOR]:
-            _add(step[VECTOR], here, rows)
+            add(step[VECTOR], here, rows)
         if step[KIND] == ADD:
-            _add(here, residual + 4 * m * width, rows)
+            add(here, residual + 4 * m * width, rows)
         elif step[KIND] == GATED:
-            _gate(here, here + 2 * rows, rows // 2)
+            gate(here, here + 2 * rows, rows // 2)
 
 
-@kernel
+@jit.kernel
 def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
     """All steps for the tokens of a part, one thread's share.
 
@@ -240,7 +197,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[BEFORE] != job[AFTER]:
-        _copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)
+        copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)
     if job[SEEN]:
         _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
         jit.meet(state, threads)
@@ -252,7 +209,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         if step[KIND] == NORM:
             for start in range(me * share, tokens, threads * share):
                 for m in range(start, min(start + share, tokens)):
-                    _norm(residual + 4 * m * width, step[VECTOR], epsilon, y + 4 * m * width, width)
+                    norm(residual + 4 * m * width, step[VECTOR], epsilon, y + 4 * m * width, width)
             _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
             jit.meet(state, threads)
             continue
@@ -276,38 +233,37 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
                 jit.meet(state, threads)
 
 
-@kernel
+@jit.kernel
 def _last_norm(job: Any, me: Any, threads: Any) -> None:
     """The norm after the last layer."""
     width, epsilon = job[WIDTH], jit.as_float(np.uint32(job[EPSILON]))
     for m in range(me, job[TOKENS], threads):
-        _norm(job[BEFORE] + 4 * m * width, job[WEIGHT], epsilon, job[AFTER] + 4 * m * width, width)
+        norm(job[BEFORE] + 4 * m * width, job[WEIGHT], epsilon, job[AFTER] + 4 * m * width, width)
 
 
-@kernel
+@jit.kernel
 def _choose(job: Any, me: Any, threads: Any) -> None:
     """The rows of the tokens whose logits are wanted, one after another."""
     wanted, row_bytes = jit.longs_at(job[WANTED], job[TOKENS]), 4 * job[WIDTH]
     for m in range(me, job[TOKENS], threads):
-        _copy(job[BEFORE] + wanted[m] * row_bytes, job[AFTER] + m * row_bytes, job[WIDTH])
+        copy(job[BEFORE] + wanted[m] * row_bytes, job[AFTER] + m * row_bytes, job[WIDTH])
 
 
-@kernel
-def _share(state: Any, me: Any) -> None:
-    """A chain of jobs, one thread's share."""
-    threads = state[THREADS]
+def _share(at: Any, me: Any, threads: Any) -> None:
+    """A chain of jobs, one thread's share. `at`: the address of the team's state. Compiled by itself, see `jit.compiled`."""
+    state = jit.longs_at(at, SHARED)
     links = jit.longs_at(state[JOB], state[JOB + 1] * LINK).reshape(state[JOB + 1], LINK)
     for number in range(len(links)):
         job = links[number]
         if job[NUM_STEPS] == ATTENTION:
-            facts, at = jit.longs_at(job[attention.FACTS], attention.NUM_FACTS), state[JOB] + 8 * LINK * number
-            jit.call_with_3(facts[attention.KEEP_CODE], at, me, threads)
+            facts, here = jit.longs_at(job[attention.FACTS], attention.NUM_FACTS), state[JOB] + 8 * LINK * number
+            jit.call_with_3(facts[attention.KEEP_CODE], here, me, threads)
             jit.meet(job[STATE], threads)
             if facts[attention.NUM_ROWS]:
-                jit.call_with_3(facts[attention.UNPACK_CODE], at, me, threads)
+                jit.call_with_3(facts[attention.UNPACK_CODE], here, me, threads)
                 jit.meet(job[STATE], threads)
-                jit.call_with_3(facts[attention.ROWS_CODE], at, me, threads)
-            jit.call_with_3(facts[attention.FEW_CODE], at, me, threads)
+                jit.call_with_3(facts[attention.ROWS_CODE], here, me, threads)
+            jit.call_with_3(facts[attention.FEW_CODE], here, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)
         elif job[NUM_STEPS] == CHOICE:
@@ -320,7 +276,12 @@ def _share(state: Any, me: Any) -> None:
         jit.meet(job[STATE], threads)
 
 
-@kernel
+@jit.kernel
+def _do_share(state: Any, me: Any) -> None:
+    jit.call_with_3(state[SHARE], state.ctypes.data, me, state[THREADS])
+
+
+@jit.kernel
 def _serve(state: Any, me: Any, done: Any) -> Any:
     """Do jobs after the first `done`; how many there were when no other came for a moment. See `team.Team`."""
     address = state.ctypes.data
@@ -330,23 +291,23 @@ def _serve(state: Any, me: Any, done: Any) -> Any:
             spins = jit.wait_a_moment(spins)
         else:
             done += 1
-            _share(state, me)
+            _do_share(state, me)
             spins = 0
     return done
 
 
-@kernel
+@jit.kernel
 def _announce(state: Any, links: Any) -> Any:
-    """Begin with a chain of jobs and do one's share. 1, and nothing done, if somebody has to be woken first: then call `_share`."""
+    """Begin with a chain of jobs and do one's share. 1, and nothing done, if somebody has to be woken first: then call `_do_share`."""
     state[JOB], state[JOB + 1] = links.ctypes.data, len(links)
     jit.add_atomic(state.ctypes.data + 8 * TICKET, 1)
     if jit.load_atomic(state.ctypes.data + 8 * SLEEPING):
         return 1
-    _share(state, 0)
+    _do_share(state, 0)
     return 0
 
 
-@kernel
+@jit.kernel
 def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any, second: Any, third: Any) -> Any:
     """A chain of one job. See `_announce`."""
     rows = after if after.size else first
@@ -371,7 +332,7 @@ NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 @functools.cache
 def team() -> Team:
     """The threads that all programs share."""
-    return Team(config.threads().value, _serve)
+    return Team(config.threads().value, jit.compiled(_share, 3).address, _serve)
 
 
 def prepare() -> None:
@@ -409,7 +370,7 @@ def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]
                 program.prepare(1)
         if _announce(team().state, links):
             team().wake()
-            _share(team().state, 0)
+            _do_share(team().state, 0)
 
 
 def max_parts(tokens: int) -> int:
@@ -497,4 +458,4 @@ class Program:
                 self.prepare(parts)
             if _start(threads.state, self._job, *places):
                 threads.wake()
-                _share(threads.state, 0)
+                _do_share(threads.state, 0)

@@ -17,18 +17,22 @@ import numpy as np
 
 from nomoat import hardware, jit
 
-# places of what they share: the number of jobs so far, of threads, of those asleep; the job itself
-TICKET, THREADS, SLEEPING, JOB = 0, 24, 25, 32
+# places of what they share: the number of jobs so far, of threads, of those asleep; where the function lies that does a share of a job;
+# the job itself
+TICKET, THREADS, SLEEPING, SHARE, JOB = 0, 24, 25, 26, 32
 SHARED = 64
 
 
 class Team:
     """As many threads as told, the caller's one of them."""
 
-    def __init__(self, threads: int, serve: Callable[[Any, int, int], int]) -> None:
-        """`serve(state, me, done)`: compiled; does the jobs after the first `done`, and says how many there were when none came."""
+    def __init__(self, threads: int, share: int, serve: Callable[[Any, int, int], int]) -> None:
+        """`share`: the address of what does a thread's share of a job, of the state's address, the thread and their number.
+
+        `serve(state, me, done)`: compiled; does the jobs after the first `done`, and says how many there were when none came.
+        """
         self.state = np.zeros(SHARED, np.int64)
-        self.state[THREADS] = threads
+        self.state[[THREADS, SHARE]] = threads, share
         self._serve = serve
         self._news = threading.Condition()
         serve(self.state, 0, 0)  # compiled here, where an error ends no thread that others wait for

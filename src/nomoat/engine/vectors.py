@@ -1,0 +1,53 @@
+"""What `program` does to a token's numbers between two products: loops over float32 that lie at an address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nomoat import jit
+
+
+@jit.kernel
+def copy(x: Any, y: Any, columns: Any) -> None:
+    """y = x."""
+    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
+    for c in range(columns):
+        y_C[c] = x_C[c]
+
+
+@jit.kernel
+def copy_rows(x: Any, y: Any, columns: Any, tokens: Any, share: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens."""
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            copy(x + 4 * m * columns, y + 4 * m * columns, columns)
+
+
+@jit.kernel
+def add(x: Any, y: Any, columns: Any) -> None:
+    """y += x."""
+    x_C, y_C = jit.floats_at(x, columns), jit.floats_at(y, columns)
+    for c in range(columns):
+        y_C[c] += x_C[c]
+
+
+@jit.kernel
+def gate(x: Any, up: Any, columns: Any) -> None:
+    """x = silu(x) * up."""
+    x_C, up_C = jit.floats_at(x, columns), jit.floats_at(up, columns)
+    for c in range(columns):
+        x_C[c] = x_C[c] / (np.float32(1) + jit.exp(-x_C[c])) * up_C[c]
+
+
+@jit.kernel
+def norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
+    """y = x / rms(x) * weight."""
+    x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
+    total = np.float32(0)
+    for c in range(columns):
+        total += x_C[c] * x_C[c]
+    scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
+    for c in range(columns):
+        y_C[c] = x_C[c] * scale * weight_C[c]
