@@ -17,7 +17,7 @@ import numpy as np
 
 from nomoat import hardware, jit
 
-# places of what they share: the number of jobs so far, of threads, of those asleep; where the function lies that does a share of a job;
+# places of what they share: how many jobs so far, how many threads, how many asleep; where what does a share of a job lies;
 # the job itself
 TICKET, THREADS, SLEEPING, SHARE, JOB = 0, 24, 25, 26, 32
 SHARED = 64
