@@ -15,9 +15,10 @@ import openvino as ov
 from openvino import opset13 as op
 from openvino._offline_transformations import paged_attention_transformation
 
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import core
 from nomoat.engine.own import OwnModel
-from nomoat.engine.paged import BLOCK_TOKENS, Row
+from nomoat.engine.paged import Row
 
 CHUNK_TOKENS = 256
 Logits = npt.NDArray[np.float32]

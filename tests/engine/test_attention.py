@@ -14,7 +14,7 @@ import pytest
 
 from nomoat import hardware
 from nomoat.engine import attention, chain, prompt_attention
-from nomoat.engine.attention import BLOCK_TOKENS
+from nomoat.engine.blocks import BLOCK_TOKENS
 
 pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
 WIDTH = 64

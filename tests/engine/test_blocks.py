@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from nomoat.engine.blocks import BlockPool
-from nomoat.engine.paged import BLOCK_TOKENS
+from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 
 
 def read(pool: BlockPool, ids: list[int], salt: bytes = b"") -> tuple[list[int], int]:

@@ -18,11 +18,12 @@ import pytest
 from nomoat import footprint, hardware, jit
 from nomoat.engine import arch as architectures
 from nomoat.engine import between, importer, layout, tiles
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
-from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
+from nomoat.engine.paged import PagedModel, Row
 from nomoat.records import Request
 from tests import tiny
 from tests.engine.test_adapters import ALL, write_adapter

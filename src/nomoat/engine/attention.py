@@ -14,9 +14,9 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.kernels import FLOAT, HALF, Emit
 
-BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
 LINK_NUMBERS = 16

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import hardware
-from nomoat.engine.blocks import BlockPool
+from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.own import OwnModel
-from nomoat.engine.paged import BLOCK_TOKENS, PagedModel, Row
+from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
 from nomoat.errors import NotEnoughMemoryError

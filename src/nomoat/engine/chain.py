@@ -12,6 +12,7 @@ import numpy as np
 
 from nomoat import jit
 from nomoat.engine import attention, prompt_attention
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.program import (
     AFTER,
     ATTENTION,
@@ -184,7 +185,7 @@ class Chain:
         scores = 4 * SCORED_TOKENS * (int(farthest) // SCORED_TOKENS + 1)
         ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
         _, kv_heads, width = self._facts[: attention.WIDTH + 1]
-        unpacked = prompt_attention.unpacked_bytes(int((-(-ends // attention.BLOCK_TOKENS)).sum()), int(kv_heads), int(width))
+        unpacked = prompt_attention.unpacked_bytes(int((-(-ends // BLOCK_TOKENS)).sum()), int(kv_heads), int(width))
         room = prompt_attention.room_bytes(int(width))
         arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T, few)
 
@@ -211,7 +212,7 @@ def _apart(places_T: Any, first_blocks_T: Any, lengths_N: Any) -> tuple[Any, Any
     rows = np.zeros((int(is_long.sum()), prompt_attention.ROW_NUMBERS), np.int64)
     firsts, lengths = starts[is_long], lengths_N[is_long]
     ends = places_T[firsts] + lengths
-    blocks = -(-ends // attention.BLOCK_TOKENS)
+    blocks = -(-ends // BLOCK_TOKENS)
     for column, numbers in (
         (prompt_attention.FIRST_TOKEN, firsts), (prompt_attention.TOKENS, lengths), (prompt_attention.PLACE, places_T[firsts]),
         (prompt_attention.FIRST_BLOCK, first_blocks_T[firsts]), (prompt_attention.BLOCKS_BEFORE, np.cumsum(blocks) - blocks),

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import tiles
-from nomoat.engine.attention import BLOCK_TOKENS
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError
 

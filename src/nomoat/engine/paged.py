@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.adapters import attach
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core
 from nomoat.engine.importer import LoraDelta
 from nomoat.errors import BadFileError
 
-BLOCK_TOKENS = 32  # what OpenVINO's CPU plugin reads at a time
 CACHES = ("key_cache.", "value_cache.")
 
 

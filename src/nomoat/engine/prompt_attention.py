@@ -18,7 +18,6 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine.attention import (
-    BLOCK_TOKENS,
     FACTS,
     HEADS,
     KEYS,
@@ -42,6 +41,7 @@ from nomoat.engine.attention import (
     block_of,
     turn,
 )
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.kernels import CACHE_LINE, FLOAT, HALF, WORD, Emit
 
 ROW_TOKENS = 24  # from so many tokens of a text on
