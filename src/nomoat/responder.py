@@ -173,12 +173,15 @@ def load(
     template: str | None = None,
     fallback_template: str | None = None,
     progress: ImportProgress | None = None,
+    compiling: ImportProgress | None = None,
 ) -> Responder:
     """The responder a reference names. Connects to nothing, but for references that name a server.
 
     `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
     model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`; `fallback_template`
     is used only where none of them has any. `progress` is told (layers done, layers) while a file is imported, once for each file.
+    `compiling` is told (functions done, functions) while a model's products are compiled, once a machine; without it that is done when
+    the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError.
     """
     if ref == "fake:":
@@ -191,7 +194,7 @@ def load(
         from nomoat.engine.remote import remote_engine
 
         return Responder(ref, remote_engine(ref))
-    return _load_local(ref, context_tokens, template, fallback_template, progress)
+    return _load_local(ref, context_tokens, template, fallback_template, progress, compiling)
 
 
 def load_sharing(
@@ -367,7 +370,12 @@ def _find_weights(ref: str) -> Path:
 
 
 def _load_local(
-    ref: str, context_tokens: int | None, template: str | None, fallback_template: str | None, progress: ImportProgress | None
+    ref: str,
+    context_tokens: int | None,
+    template: str | None,
+    fallback_template: str | None,
+    progress: ImportProgress | None,
+    compiling: ImportProgress | None,
 ) -> Responder:
     from nomoat.engine import importer
     from nomoat.engine.openvino import OpenVINOEngine
@@ -377,6 +385,8 @@ def _load_local(
     check = _memory_check(ref, context_tokens)
     folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress, check=check)
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
+    if compiling:
+        engine.compile_once(compiling)
     named = files.template(asked=template, own=engine.tokenizer.chat_template, fallback=fallback_template)
     if named:
         engine.use_template(named.value)

@@ -32,12 +32,15 @@ def test_a_bar_appears_with_the_first_layer_that_is_imported_and_not_before(monk
         made.append("gone")
 
     monkeypatch.setattr(console, "item_progress", bar)
-    with loading._import_bar("tiny"):
+    named = (("importing tiny (once)", "layers"), ("compiling for this CPU (once)", "functions"))
+    with loading._bars(*named):
         pass
     assert made == []
-    with loading._import_bar("tiny") as show:
-        show(1, 3)
-        show(2, 3)
+    with loading._bars(*named) as (importing, compiling):
+        importing(1, 3)
+        importing(2, 3)
+        compiling(0, 9)
         assert len(made) == 1
-    assert made[0].told == ["importing tiny (once)", (7, 1, 3), (7, 2, 3)]  # type: ignore[union-attr]
+    expected = ["importing tiny (once)", (7, 1, 3), (7, 2, 3), "compiling for this CPU (once)", (7, 0, 9)]
+    assert made[0].told == expected  # type: ignore[union-attr]
     assert made[1:] == ["gone"]

@@ -305,6 +305,19 @@ def test_memory_grows_with_a_pass_and_keeps_what_was_read(tmp_path: Path, whole_
 
 
 @needs_vnni
+def test_what_a_model_needs_is_compiled_once_a_machine(
+    tmp_path: Path, whole_vocabulary: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "kernels" / "kernel")
+    folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
+    told: list[tuple[int, int]] = []
+    for expected in (9, 0):  # five whatever the types, two of Q5_0 and two of Q8_0, which what is no such type becomes; then nothing
+        told.clear()
+        OpenVINOEngine(folder).compile_once(lambda done, total: told.append((done, total)))
+        assert told == [(done, expected) for done in range(expected + 1)] * bool(expected)
+
+
+@needs_vnni
 def test_a_model_whose_output_does_not_fit_is_stored_as_before(tmp_path: Path) -> None:
     """264 tokens are no whole number of tiles."""
     stored, _ = importer.planned(GGUFFile(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")))

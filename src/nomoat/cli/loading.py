@@ -1,4 +1,4 @@
-"""Loading a model for a command: a bar while a file is imported for the first time."""
+"""Loading a model for a command: a bar while a file is imported, or its products are compiled, for the first time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from nomoat.cli import console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from nomoat.responder import Responder
 
 
@@ -25,13 +23,13 @@ def load_with_bar(
     """
     from nomoat.responder import load
 
-    with _import_bar(ref) as show:
+    with _bars((f"importing {ref} (once)", "layers"), ("compiling for this CPU (once)", "functions")) as (show, compiling):
         if ref == "auto":
             from nomoat.route.router import load_auto
 
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
-            return load_auto(context_tokens=context_tokens, progress=show, on_decision=told)
-        responder = load(ref, context_tokens=context_tokens, template=template, progress=show)
+            return load_auto(context_tokens=context_tokens, progress=show, compiling=compiling, on_decision=told)
+        responder = load(ref, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     _say_template(responder)
     return responder
 
@@ -44,7 +42,7 @@ def load_sharing_with_bar(
 
     if len(refs) == 1:
         return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, say_decisions=False)]
-    with _import_bar(refs[0]) as show:
+    with _bars((f"importing {refs[0]} (once)", "layers")) as (show,):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show)
     for responder in found:
         _say_template(responder, name=responder.name)
@@ -52,20 +50,19 @@ def load_sharing_with_bar(
 
 
 @contextmanager
-def _import_bar(ref: str) -> Iterator[Callable[[int, int], None]]:
-    """What shows a bar as soon as it is told of a layer. Most starts import nothing, and do not wait for what draws bars."""
+def _bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
+    """What shows a bar each, as soon as it is told of a part of its work. Most starts have none, and do not wait for what draws bars.
+
+    Named are each by its title and by what is counted.
+    """
     with ExitStack() as stack:
+        shown = functools.cache(lambda: stack.enter_context(console.item_progress()))
+        task = functools.cache(lambda title, counted: shown().add_task(title, total=None, info=counted))
 
-        @functools.cache
-        def bar() -> tuple[Progress, TaskID]:
-            shown = stack.enter_context(console.item_progress())
-            return shown, shown.add_task(f"importing {ref} (once)", total=None, info="layers")
+        def show(title: str, counted: str, done: int, total: int) -> None:
+            shown().update(task(title, counted), completed=done, total=total)
 
-        def show(done: int, total: int) -> None:
-            shown, task = bar()
-            shown.update(task, completed=done, total=total)
-
-        yield show
+        yield [functools.partial(show, *one) for one in named]
 
 
 def _say_template(responder: Responder, *, name: str = "") -> None:

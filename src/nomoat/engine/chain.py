@@ -5,7 +5,7 @@ Shapes: T tokens of N rows, W those whose logits are wanted, V vocabulary, D wid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy as np
 from nomoat import jit
 from nomoat.engine import attention, prompt_attention
 from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.kernels import PRODUCTS
+from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
 from nomoat.engine.program import (
     AFTER,
     ATTENTION,
@@ -40,12 +42,30 @@ from nomoat.engine.program import (
     max_parts,
     place,
     run_links,
+    share,
     team,
 )
+from nomoat.engine.program import prepare as prepare_programs
 
+ATTENTION_FUNCTIONS = (attention.keep_keys, attention.attend, prompt_attention.unpack, prompt_attention.attend)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 SCORED_TOKENS = 1024  # memory for scores grows by so many: each time it does, all programs look anew where theirs lies
+
+
+def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> None:
+    """Compile what models with matrices of these types need: seconds, once a machine. `progress` is told (functions done, functions).
+
+    Raises NotEnoughDiskError, NotWritableError.
+    """
+    names = sorted(type_names)
+    functions: list[tuple[Callable[..., None], int]] = [(function, 3) for function in (share, *ATTENTION_FUNCTIONS)]
+    functions += [(PRODUCTS[name], 9) for name in names] + [(TO_BYTES[name], 5) for name in names if CAN_BE_USED]
+    for done, (function, count) in enumerate(functions):
+        progress(done, len(functions))
+        jit.compiled(function, count)
+    prepare_programs()
+    progress(len(functions), len(functions))
 
 
 class _Links:
@@ -70,8 +90,7 @@ class Chain:
         told = (facts["heads"], facts["kv_heads"], facts["head_dim"], 2 * len(facts["inverse"]), scale, facts["window"])
         self._facts[: len(told)] = told
         self._facts[attention.EPSILON] = programs[0].epsilon
-        functions = (attention.keep_keys, attention.attend, prompt_attention.unpack, prompt_attention.attend)
-        self._facts[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in functions]
+        self._facts[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
         self._facts_of_wanted = self._facts.copy()  # of the last attention, where nobody asks what other tokens see
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
         self._caches: Sequence[tuple[int, int]] = []

@@ -12,7 +12,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +165,22 @@ class OpenVINOEngine:
             if self._scorer is None:
                 self._scorer = self._make_scorer()
             return self._scorer.score(prompt, rows)
+
+    def compile_once(self, progress: Callable[[int, int], None]) -> None:
+        """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
+
+        `progress` is told (functions done, functions). Raises NotEnoughDiskError, NotWritableError, BadFileError.
+        """
+        if not self.storage.has_tiles or self._beside:
+            return
+        from nomoat import jit
+
+        done = jit.CACHE.parent / f"{self._folder.name}.done"
+        if not done.exists():
+            OwnModel.prepare(self._folder, progress)
+            with paths.translate_disk_errors(jit.CACHE):
+                done.parent.mkdir(parents=True, exist_ok=True)
+                done.touch()
 
     def _prepare(self) -> None:
         """Compile nomoat's own products, if this model has any."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -41,6 +41,18 @@ class OwnModel:
         graph = _Graph(folder)
         is_whole = all(len(graph.of_type(name)) == 1 for name in ("TiledRows", "TiledProduct"))
         return cls(graph) if graph.facts and is_whole else None
+
+    @classmethod
+    def prepare(cls, folder: Path, progress: Callable[[int, int], None]) -> None:
+        """Compile what a folder's model needs, see `chain.prepare`. Raises BadFileError, too."""
+        from nomoat.engine import chain
+
+        graph = _Graph(folder)
+        if graph.facts:
+            kinds = ("TiledRows", "TiledProduct", "BetweenAttentions")
+            operations = [graph.told(operation) for kind in kinds for operation in graph.of_type(kind)]
+            steps = [step for told in operations for step in json.loads(told.get("steps", "[]")) if step[0] != "norm"]
+            chain.prepare({*(told["type_name"] for told in operations if "type_name" in told), *(step[1] for step in steps)}, progress)
 
     def __init__(self, graph: _Graph) -> None:
         """The weights stay where they are, in the folder's file."""

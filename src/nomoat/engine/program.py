@@ -249,7 +249,7 @@ def _choose(job: Any, me: Any, threads: Any) -> None:
         copy(job[BEFORE] + wanted[m] * row_bytes, job[AFTER] + m * row_bytes, job[WIDTH])
 
 
-def _share(at: Any, me: Any, threads: Any) -> None:
+def share(at: Any, me: Any, threads: Any) -> None:
     """A chain of jobs, one thread's share. `at`: the address of the team's state. Compiled by itself, see `jit.compiled`."""
     state = jit.longs_at(at, SHARED)
     links = jit.longs_at(state[JOB], state[JOB + 1] * LINK).reshape(state[JOB + 1], LINK)
@@ -332,7 +332,7 @@ NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 @functools.cache
 def team() -> Team:
     """The threads that all programs share."""
-    return Team(config.threads().value, jit.compiled(_share, 3).address, _serve)
+    return Team(config.threads().value, jit.compiled(share, 3).address, _serve)
 
 
 def prepare() -> None:

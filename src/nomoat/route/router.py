@@ -165,8 +165,9 @@ class RouterEngine:
 
 
 def load_auto(
-    *, context_tokens: int | None = None, progress: ImportProgress | None = None, on_decision: OnDecision | None = None
-) -> Responder:
+    *, context_tokens: int | None = None, progress: ImportProgress | None = None, compiling: ImportProgress | None = None,
+    on_decision: OnDecision | None = None,
+) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 
     Raises UsageError for a policy without a local model or with one that is not on this machine, and what `responder.load` raises
@@ -178,7 +179,7 @@ def load_auto(
             "`auto` does not know the model on this machine: there is no policy that names it",
             hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
         )
-    local = responders.load(policy.local, context_tokens=context_tokens, progress=progress)
+    local = responders.load(policy.local, context_tokens=context_tokens, progress=progress, compiling=compiling)
     try:
         if not local.is_local:
             raise UsageError(
