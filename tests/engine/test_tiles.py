@@ -273,6 +273,8 @@ def test_the_last_layer_is_computed_for_wanted_tokens_alone_and_says_the_same(tm
         logits, states = (part.copy() for part in ours.run(rows))
         assert states.shape[0] == 177
         found.append(np.concatenate([logits, ours.run([Row(ids[100:101], 100, [9, 3, 4, 7], 1)])[0]]))
+        assert ours.run([Row(ids[:60], 0, [0, 1], 0, hidden=hidden)])[0].shape[0] == 0  # as the first passes of a long prompt
+        ours.run([Row(ids[60:130], 60, [0, 1, 10, 11, 12], 1, hidden=hidden)])
     assert found[0].shape[0] == 5
     assert np.sqrt(np.mean((found[0] - found[1]) ** 2)) < 0.02 * np.std(found[0])
     assert np.array_equal(found[0][-1], found[1][-1])

@@ -59,7 +59,8 @@ PAIR_ROOM = 2 * SUMS_BYTES + 4 * 4 * TILE_ROWS + PAIR_BYTES + GATED_BYTES
 
 @jit.kernel
 def _tokens_a_part(tokens: Any) -> Any:
-    """Whole panels, in parts of about the same size."""
+    """Whole panels, in parts of about the same size. Without any token, too: a prompt's first pass may want no logits."""
+    tokens = max(1, tokens)
     parts = -(-tokens // TOKENS_A_PART)
     return -(-tokens // (parts * PANEL_TOKENS)) * PANEL_TOKENS
 
