@@ -24,6 +24,7 @@ from nomoat.engine.likelihood import Scorer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
+from nomoat.errors import NotEnoughDiskError
 from nomoat.records import Request
 from tests import tiny
 from tests.engine.test_adapters import ALL, write_adapter
@@ -313,6 +314,12 @@ def test_what_a_model_needs_is_compiled_once_a_machine(
     monkeypatch.setattr(jit, "CACHE", tmp_path / "kernels" / "kernel")
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
     told: list[tuple[int, int]] = []
+
+    def fails(done: int, total: int) -> None:
+        raise NotEnoughDiskError("the disk is full")
+
+    with pytest.raises(NotEnoughDiskError, match="the disk is full"):
+        OpenVINOEngine(folder).compile_once(fails)
     for expected in (9, 0):  # five whatever the types, two of Q5_0 and two of Q8_0, which what is no such type becomes; then nothing
         told.clear()
         OpenVINOEngine(folder).compile_once(lambda done, total: told.append((done, total)))

@@ -13,6 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,11 +177,23 @@ class OpenVINOEngine:
         from nomoat import jit
 
         done = jit.CACHE.parent / f"{self._folder.name}.done"
-        if not done.exists():
-            OwnModel.prepare(self._folder, progress)
-            with paths.translate_disk_errors(jit.CACHE):
-                done.parent.mkdir(parents=True, exist_ok=True)
-                done.touch()
+        if done.exists():
+            return
+        prepared: Future[None] = Future()
+
+        def prepare() -> None:
+            try:
+                OwnModel.prepare(self._folder, progress)
+                with paths.translate_disk_errors(jit.CACHE):
+                    done.parent.mkdir(parents=True, exist_ok=True)
+                    done.touch()
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it is waited for
+                prepared.set_exception(exc)
+            else:
+                prepared.set_result(None)
+
+        threading.Thread(target=prepare, daemon=True).start()  # the compiler would lose a Ctrl-C and fail later, with other words
+        prepared.result()
 
     def _prepare(self) -> None:
         """Compile nomoat's own products, if this model has any."""
