@@ -36,7 +36,9 @@ def attended(
     counts = [-(-(past + new) // BLOCK_TOKENS) for past, new in texts]
     listed = drawn.permutation(sum(counts) + 3)[: sum(counts)].astype(np.int64)
     keys, values = (drawn.standard_normal((sum(counts) + 3, kv_heads, BLOCK_TOKENS, WIDTH)).astype(np.float16) for _ in (0, 1))
-    for cache in (keys, values):  # what nobody wrote may be anything
+    keys = np.ascontiguousarray(keys.swapaxes(2, 3))
+    tokens_first = keys.swapaxes(2, 3)
+    for cache in (tokens_first, values):  # what nobody wrote may be anything
         for (past, new), last in zip(texts, np.cumsum(counts) - 1, strict=True):
             cache[listed[last], :, (past + new - 1) % BLOCK_TOKENS + 1 :] = np.nan
     places = np.concatenate([np.arange(past, past + new) for past, new in texts])
@@ -68,7 +70,7 @@ def attended(
         blocks, within = listed[first_blocks[m] + at // BLOCK_TOKENS], at % BLOCK_TOKENS
         for head in range(heads):
             own = head * kv_heads // heads
-            likely = keys[blocks, own, within].astype(np.float32) @ query[m, head] * WIDTH**-0.5
+            likely = tokens_first[blocks, own, within].astype(np.float32) @ query[m, head] * WIDTH**-0.5
             weights = np.exp(likely - likely.max())
             expected[m, head] = weights / weights.sum() @ values[blocks, own, within].astype(np.float32)
     return seen, expected

@@ -1,7 +1,7 @@
-"""Attention of a few tokens over keys and values in blocks of float16, as OpenVINO's paged attention keeps them.
+"""Attention of a few tokens over keys and values in blocks of float16.
 
-A block is [head][token][width]. A link of a chain (see `program`) is one layer's attention: its numbers are the places of that layer,
-`FACTS` those of a pass.
+A block is [head][column][token] of keys, so that a query meets 32 of them at once, and [head][token][column] of values. A link of a
+chain (see `program`) is one layer's attention: its numbers are the places of that layer, `FACTS` those of a pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.kernels import FLOAT, HALF, Emit
+from nomoat.engine.kernels import FLOAT, HALF, WORD, Emit
 
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
@@ -29,44 +29,58 @@ KEEP_CODE, FEW_CODE, UNPACK_CODE, ROWS_CODE, NUM_FACTS = range(22, 27)  # functi
 
 
 @jit.in_llvm
-def _dots(typing: Any, query: Any, keys: Any, count: Any, width: Any, scores: Any) -> Any:
-    """scores = keys [count, width] of float16 times a query."""
+def _dots(typing: Any, query: Any, keys: Any, width: Any, scores: Any) -> Any:
+    """scores [32] = a query times a block's keys. Columns by turns into two sums, so that none waits for the one before it."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder)
-        query, keys, count, width, scores = args
-        parts = builder.udiv(width, emit.size(emit.lanes))
-        total = cgutils.alloca_once_value(builder, emit.number(0.0))
-        with cgutils.for_range(builder, count) as token:
+        query, keys, width, scores = args
+        places = range(0, BLOCK_TOKENS, emit.lanes)
+        totals = [[cgutils.alloca_once_value(builder, emit.number(0.0)) for _ in places] for _ in (0, 1)]
+        for total in (*totals[0], *totals[1]):
             builder.store(emit.number(0.0), total)
-            row = emit.add(keys, emit.times(builder.mul(token.index, width), 2))
-            with cgutils.for_range(builder, parts) as part:
-                key = emit.numbers(emit.add(row, emit.times(part.index, 2 * emit.lanes)), HALF)
-                asked = emit.load(emit.add(query, emit.times(part.index, 4 * emit.lanes)), emit.floats)
-                builder.store(emit.fused(key, asked, builder.load(total)), total)
-            emit.store(emit.float_sum(builder.load(total)), emit.add(scores, emit.times(token.index, 4)))
+        with cgutils.for_range(builder, builder.udiv(width, emit.size(2))) as pair:
+            for number, sums in enumerate(totals):
+                asked = emit.all_lanes(emit.load(emit.add(query, emit.times(pair.index, 8), emit.size(4 * number)), FLOAT, 4))
+                column = emit.add(keys, emit.times(pair.index, 4 * BLOCK_TOKENS), emit.size(2 * BLOCK_TOKENS * number))
+                for place, total in zip(places, sums, strict=True):
+                    key = emit.numbers(emit.add(column, emit.size(2 * place)), HALF)
+                    builder.store(emit.fused(key, asked, builder.load(total)), total)
+        for place, first, second in zip(places, *totals, strict=True):
+            emit.store(builder.fadd(builder.load(first), builder.load(second)), emit.add(scores, emit.size(4 * place)))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 5), generate
+    return types.void(*[types.intp] * 4), generate
 
 
 @jit.in_llvm
 def _gather(typing: Any, weights: Any, values: Any, count: Any, width: Any, seen: Any) -> Any:
-    """seen += weights times values [count, width] of float16."""
+    """seen += weights times values [count, width] of float16. Four vectors at a time, whose sums do not wait for one another."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder)
         weights, values, count, width, seen = args
-        total = cgutils.alloca_once_value(builder, emit.number(0.0))
-        with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
-            place = emit.add(seen, emit.times(part.index, 4 * emit.lanes))
-            builder.store(emit.load(place, emit.floats), total)
+
+        def gather(column: Any, parts: int) -> None:
+            places = [emit.add(seen, emit.times(column, 4), emit.size(4 * emit.lanes * part)) for part in range(parts)]
+            totals = [cgutils.alloca_once_value(builder, emit.number(0.0)) for _ in places]
+            for place, total in zip(places, totals, strict=True):
+                builder.store(emit.load(place, emit.floats), total)
             with cgutils.for_range(builder, count) as token:
-                start = emit.add(builder.mul(token.index, width), emit.times(part.index, emit.lanes))
-                value = emit.numbers(emit.add(values, emit.times(start, 2)), HALF)
+                row = emit.add(values, emit.times(emit.add(builder.mul(token.index, width), column), 2))
                 weight = emit.all_lanes(emit.load(emit.add(weights, emit.times(token.index, 4)), FLOAT, 4))
-                builder.store(emit.fused(value, weight, builder.load(total)), total)
-            emit.store(builder.load(total), place)
+                for part, total in enumerate(totals):
+                    value = emit.numbers(emit.add(row, emit.size(2 * emit.lanes * part)), HALF)
+                    builder.store(emit.fused(value, weight, builder.load(total)), total)
+            for place, total in zip(places, totals, strict=True):
+                emit.store(builder.load(total), place)
+
+        fours = builder.udiv(width, emit.size(4 * emit.lanes))
+        with cgutils.for_range(builder, fours) as loop:
+            gather(emit.times(loop.index, 4 * emit.lanes), 4)
+        rest = builder.sub(builder.udiv(width, emit.size(emit.lanes)), emit.times(fours, 4))
+        with cgutils.for_range(builder, rest) as loop:
+            gather(emit.times(emit.add(emit.times(fours, 4), loop.index), emit.lanes), 1)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 5), generate
@@ -80,12 +94,34 @@ def _keep(typing: Any, values: Any, place: Any, width: Any) -> Any:
         emit = Emit(builder)
         values, place, width = args
         with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
-            found = emit.load(emit.add(values, emit.times(part.index, 4 * emit.lanes)), emit.floats)
-            halves = builder.fptrunc(found, ir.VectorType(HALF, emit.lanes))
-            emit.store(halves, emit.add(place, emit.times(part.index, 2 * emit.lanes)), 1)
+            emit.store(_halves(emit, values, part), emit.add(place, emit.times(part.index, 2 * emit.lanes)), 1)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), generate
+
+
+@jit.in_llvm
+def _keep_across(typing: Any, values: Any, place: Any, width: Any) -> Any:
+    """The same, each number a column after the one before it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder)
+        values, place, width = args
+        with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
+            halves = builder.bitcast(_halves(emit, values, part), ir.VectorType(ir.IntType(16), emit.lanes))
+            column = emit.add(place, emit.times(part.index, 2 * BLOCK_TOKENS * emit.lanes))
+            for lane in range(emit.lanes):
+                number = builder.extract_element(halves, ir.Constant(WORD, lane))
+                emit.store(number, emit.add(column, emit.size(2 * BLOCK_TOKENS * lane)), 2)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), generate
+
+
+def _halves(emit: Emit, values: Any, part: Any) -> Any:
+    """A vector of numbers as float16."""
+    found = emit.load(emit.add(values, emit.times(part.index, 4 * emit.lanes)), emit.floats)
+    return emit.builder.fptrunc(found, ir.VectorType(HALF, emit.lanes))
 
 
 @jit.inline
@@ -146,10 +182,10 @@ def keep_keys(at: Any, me: Any, threads: Any) -> None:
         key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
         turn(key, facts, m, link[KEY_NORM])
         place = jit.longs_at(facts[PLACES], m + 1)[m]
-        row = place % BLOCK_TOKENS * width * 2
-        _keep(key, _block(facts, link[KEYS], m, place // BLOCK_TOKENS, head) + row, width)
+        within = 2 * (place % BLOCK_TOKENS)
+        _keep_across(key, _block(facts, link[KEYS], m, place // BLOCK_TOKENS, head) + within, width)
         value = link[VALUE] + m * link[VALUE_ROW] + 4 * head * width
-        _keep(value, _block(facts, link[VALUES], m, place // BLOCK_TOKENS, head) + row, width)
+        _keep(value, _block(facts, link[VALUES], m, place // BLOCK_TOKENS, head) + within * width, width)
 
 
 def attend(at: Any, me: Any, threads: Any) -> None:
@@ -172,16 +208,13 @@ def attend(at: Any, me: Any, threads: Any) -> None:
             seen_W[w] = 0
         last = jit.longs_at(facts[PLACES], m + 1)[m]
         first = max(0, last + 1 - facts[WINDOW]) if facts[WINDOW] else 0
-        for part in range(2):
-            if part == 1:
-                _softmax(scores, last + 1 - first)
-            start = first
-            while start <= last:
-                number = start // BLOCK_TOKENS
-                count = min((number + 1) * BLOCK_TOKENS, last + 1) - start
-                row, here = start % BLOCK_TOKENS * width * 2, scores + 4 * (start - first)
-                if part == 0:
-                    _dots(query, _block(facts, link[KEYS], m, number, kv_head) + row, count, width, here)
-                else:
-                    _gather(here, _block(facts, link[VALUES], m, number, kv_head) + row, count, width, seen)
-                start += count
+        first_block, last_block = first // BLOCK_TOKENS, last // BLOCK_TOKENS
+        begin = first_block * BLOCK_TOKENS  # whose score is the first
+        for number in range(first_block, last_block + 1):
+            _dots(query, _block(facts, link[KEYS], m, number, kv_head), width, scores + 4 * (number * BLOCK_TOKENS - begin))
+        _softmax(scores + 4 * (first - begin), last + 1 - first)
+        for number in range(first_block, last_block + 1):
+            start = max(first, number * BLOCK_TOKENS)
+            count = min((number + 1) * BLOCK_TOKENS, last + 1) - start
+            row = start % BLOCK_TOKENS * width * 2
+            _gather(scores + 4 * (start - begin), _block(facts, link[VALUES], m, number, kv_head) + row, count, width, seen)

@@ -196,23 +196,6 @@ def _widen(typing: Any, halves: Any, count: Any, result: Any) -> Any:
     return types.void(*[types.intp] * 3), generate
 
 
-@jit.in_llvm
-def _widen_across(typing: Any, halves: Any, count: Any, result: Any) -> Any:
-    """The same, each number `COLUMNS` after the one before it."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        halves, count, result = args
-        with cgutils.for_range(builder, builder.udiv(count, emit.size(emit.lanes))) as part:
-            found = emit.numbers(emit.add(halves, emit.times(part.index, 2 * emit.lanes)), HALF)
-            place = emit.add(result, emit.times(part.index, 4 * COLUMNS * emit.lanes))
-            for lane in range(emit.lanes):
-                emit.store(builder.extract_element(found, ir.Constant(WORD, lane)), emit.add(place, emit.size(4 * COLUMNS * lane)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
-
-
 @jit.inline
 def _clear(place: Any, count: Any) -> None:
     numbers = jit.floats_at(place, count)
@@ -244,12 +227,12 @@ def unpack(at: Any, me: Any, threads: Any) -> None:
             target, size = _unpacked(facts, row, head)
             target += 4 * number * BLOCK_TOKENS * width
             count = min(BLOCK_TOKENS, length - number * BLOCK_TOKENS)
-            if count < BLOCK_TOKENS:
-                _clear(target, BLOCK_TOKENS * width)
-                _clear(target + size, BLOCK_TOKENS * width)
-            for n in range(count):
-                _widen_across(keys + 2 * n * width, width, target + 4 * n)
+            _widen(keys, BLOCK_TOKENS * width, target)
             _widen(values, count * width, target + size)
+            if count < BLOCK_TOKENS:
+                for column in range(width):
+                    _clear(target + 4 * (column * BLOCK_TOKENS + count), BLOCK_TOKENS - count)
+                _clear(target + size + 4 * count * width, (BLOCK_TOKENS - count) * width)
 
 
 def attend(at: Any, me: Any, threads: Any) -> None:
