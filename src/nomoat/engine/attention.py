@@ -173,19 +173,23 @@ def _softmax(scores: Any, count: Any) -> None:
 
 
 def keep_keys(at: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the tokens' keys, turned, and values: into their blocks."""
+    """One thread's share of the tokens' keys, turned, and values: into their blocks.
+
+    Tokens that follow one another are the share of one thread: their keys lie in the same cache lines.
+    """
     link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width = facts[KV_HEADS], facts[WIDTH]
-    for unit in range(me, facts[TOKENS] * heads, threads):
-        m, head = unit // heads, unit % heads
-        key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
-        turn(key, facts, m, link[KEY_NORM])
-        place = jit.longs_at(facts[PLACES], m + 1)[m]
-        within = 2 * (place % BLOCK_TOKENS)
-        _keep_across(key, _block(facts, link[KEYS], m, place // BLOCK_TOKENS, head) + within, width)
-        value = link[VALUE] + m * link[VALUE_ROW] + 4 * head * width
-        _keep(value, _block(facts, link[VALUES], m, place // BLOCK_TOKENS, head) + within * width, width)
+    heads, width, tokens = facts[KV_HEADS], facts[WIDTH], facts[TOKENS]
+    places = jit.longs_at(facts[PLACES], tokens)
+    for unit in range(me, -(-tokens // BLOCK_TOKENS) * heads, threads):
+        first, head = unit // heads * BLOCK_TOKENS, unit % heads
+        for m in range(first, min(first + BLOCK_TOKENS, tokens)):
+            key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
+            turn(key, facts, m, link[KEY_NORM])
+            number, within = places[m] // BLOCK_TOKENS, places[m] % BLOCK_TOKENS
+            _keep_across(key, _block(facts, link[KEYS], m, number, head) + 2 * within, width)
+            value = link[VALUE] + m * link[VALUE_ROW] + 4 * head * width
+            _keep(value, _block(facts, link[VALUES], m, number, head) + 2 * within * width, width)
 
 
 def attend(at: Any, me: Any, threads: Any) -> None:
