@@ -44,7 +44,7 @@ class OwnModel:
 
     @classmethod
     def prepare(cls, folder: Path, progress: Callable[[int, int], None]) -> None:
-        """Compile what a folder's model needs, see `chain.prepare`. Raises BadFileError, too."""
+        """Compile what a folder's model needs, see `chain.prepare`; nothing for one that is not run so. Raises BadFileError, too."""
         from nomoat.engine import chain
 
         graph = _Graph(folder)

@@ -121,7 +121,7 @@ def _drawn(weights_C: Logits, chance: float) -> int:
     size = len(weights_C) // GROUP
     in_groups = weights_C[: size * GROUP].reshape(GROUP, size)
     sums = np.cumsum(np.concatenate([in_groups.sum(axis=0), weights_C[size * GROUP :]]), dtype=np.float64)
-    aim = chance * sums[-1]
+    aim = min(chance * sums[-1], np.nextafter(sums[-1], 0))
     at = int(np.searchsorted(sums, aim, side="right"))
     if at >= size:
         return size * (GROUP - 1) + at
