@@ -182,6 +182,7 @@ def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matr
 class LoraLinear(torch.autograd.Function):
     """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one.
 
+    y is f32: in bf16 what an adapter adds would be rounded away as long as it is small beside y (docs/log.md).
     With several B, of layers that read the same x: each has its R of A's rows, and its O of the outputs.
     """
 
@@ -189,22 +190,22 @@ class LoraLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor | None, *bs_OR: torch.Tensor
     ) -> Any:  # fmt: skip
-        y_NO = matrix.times(x_NI)
+        y_NO = matrix.times(x_NI).float()
         if bias_O is not None:
             y_NO += bias_O
         if a_RI is None:
             return y_NO
         hidden_NR = x_NI @ a_RI.t()
         for y, hidden, b_OR in zip(*_beside(y_NO, hidden_NR, bs_OR), bs_OR, strict=True):
-            y.addmm_(hidden, b_OR.t(), alpha=LORA_SCALE)
+            y.addmm_(hidden.float(), b_OR.float().t(), alpha=LORA_SCALE)
         ctx.matrix = matrix
         ctx.save_for_backward(x_NI, hidden_NR, a_RI, *bs_OR)
         return y_NO
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        (dy_NO,) = grads
         x_NI, hidden_NR, a_RI, *bs_OR = ctx.saved_tensors
+        dy_NO = grads[0].to(x_NI.dtype)
         pairs = list(zip(*_beside(dy_NO, hidden_NR, bs_OR), strict=True))
         dbs_OR = [(dy.t() @ hidden).mul_(LORA_SCALE) for dy, hidden in pairs]
         dhidden_NR = torch.cat([dy @ b_OR for (dy, _), b_OR in zip(pairs, bs_OR, strict=True)], dim=1).mul_(LORA_SCALE)
