@@ -130,13 +130,14 @@ class Chain:
         width, all_heads = self._arrays["residual"].shape[1], self._arrays["seen"].shape[1]
         head[[SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
         before[0][SEEN] = 0
-        of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._choice("hidden", "chosen", width), head]
+        of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._between(CHOICE, "hidden", "chosen", width), head]
         last_attention, last_steps = attentions[-1].copy(), after.copy()
         last_attention[attention.FACTS] = self._facts_of_wanted.ctypes.data
         last_steps[[SEEN, BEFORE, AFTER]] = [self._address(f"chosen {name}") for name in ("seen", "residual", "residual")]
         of_wanted = [
-            last_attention, self._choice("seen", "chosen seen", all_heads), self._choice("residual", "chosen residual", width),
-            last_steps, self._last_norm("chosen residual", "chosen"), head,
+            last_attention, self._between(CHOICE, "seen", "chosen seen", all_heads),
+            self._between(CHOICE, "residual", "chosen residual", width), last_steps,
+            self._last_norm("chosen residual", "chosen"), head,
         ]  # fmt: skip
         body = [link for both in zip(before, attentions, strict=True) for link in both][:-1]
         self._for_all = _Links(body + of_all, len(body) + 3)
@@ -168,15 +169,13 @@ class Chain:
         return row
 
     def _last_norm(self, before: str, after: str) -> Any:
-        row = np.zeros(LINK, np.int64)
-        row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, LAST_NORM, len(self._norm)
+        row = self._between(LAST_NORM, before, after, len(self._norm))
         row[EPSILON], row[WEIGHT] = self._programs[-2].epsilon, self._norm.ctypes.data
-        row[BEFORE], row[AFTER] = self._address(before), self._address(after)
         return row
 
-    def _choice(self, before: str, after: str, width: int) -> Any:
+    def _between(self, kind: int, before: str, after: str, width: int) -> Any:
         row = np.zeros(LINK, np.int64)
-        row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, CHOICE, width
+        row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, kind, width
         row[BEFORE], row[AFTER] = self._address(before), self._address(after)
         return row
 

@@ -28,7 +28,7 @@ from nomoat.tune import kernels
 LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of activations between the products
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied
 BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
 NAMES = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
 PRECISION_TRIES, CLEARLY_FASTER = 30, 1.3
