@@ -14,7 +14,7 @@ OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which on
 PROMPT_BYTES_PER_WEIGHT = 2  # bf16
 PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
 PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
-FEW_WEIGHTS = 20_000_000  # below it a prompt takes less time than a second form takes to load
+FEW_WEIGHTS = 20_000_000  # below it all is done at once: a second form, or products to be compiled, would take longer
 
 
 def in_tiles(num_weights: int) -> bool:

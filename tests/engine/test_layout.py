@@ -51,10 +51,14 @@ def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_c
     assert stored.reason
 
 
-def test_gemma_gets_a_scale_for_every_64_inputs(tiny_gguf: Path) -> None:
+@pytest.mark.parametrize(("flags", "form"), [(WITH_AVX2, "int8 in groups of 64"), (WITH_AVX2 | {"avx_vnni"}, "the file's own codes")])
+def test_gemma_has_more_than_one_scale_a_row(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, flags: frozenset[str], form: str
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: flags)
     file = file_of(values=270_000_000, type_name="Q5_0", architecture="gemma3")
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "default")
-    assert str(stored) == "layers int8 in groups of 64"
+    assert str(stored) == f"layers {form}"
 
 
 def test_a_4_bit_file_of_3_billion_weights_is_not_doubled(tiny_gguf: Path) -> None:

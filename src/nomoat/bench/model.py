@@ -71,8 +71,9 @@ class ModelSpeed:
 
 
 def measure_model(
-    ref: str, *, turns: int = TURNS, import_progress: ImportProgress | None = None, progress: TurnsProgress = lambda done, total: None
-) -> ModelSpeed:
+    ref: str, *, turns: int = TURNS, import_progress: ImportProgress | None = None, compiling: ImportProgress | None = None,
+    progress: TurnsProgress = lambda done, total: None,
+) -> ModelSpeed:  # fmt: skip
     """Load a local model and time it, one request at a time. Raises what `load` raises; UnsupportedError for a model on a server."""
     if is_remote(ref):
         raise UnsupportedError(
@@ -80,7 +81,7 @@ def measure_model(
             hint="`nomoat duel` and `nomoat eval` time the answers of servers",
         )
     started = time.perf_counter()
-    with responders.load(ref, progress=import_progress) as model:
+    with responders.load(ref, progress=import_progress, compiling=compiling) as model:
         model.complete(Request(prompt="moat", max_new_tokens=1))
         load_seconds = time.perf_counter() - started
         usages: list[Usage] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +10,7 @@ from nomoat.cli import console
 
 if TYPE_CHECKING:
     from nomoat.bench.machine import Machine
-    from nomoat.bench.model import ModelSpeed, TurnsProgress
-    from nomoat.responder import ImportProgress
+    from nomoat.bench.model import ModelSpeed
 
 
 def bench(
@@ -32,10 +29,11 @@ def bench(
     """
     from nomoat.bench.machine import measure_machine
     from nomoat.bench.model import measure_model
+    from nomoat.cli.loading import bars, loading_bars
 
     if model is not None:
-        with _bars(model) as (import_progress, progress):
-            speed = measure_model(model, import_progress=import_progress, progress=progress)
+        with bars(*loading_bars(model), (f"timing {model}", "turns")) as (importing, compiling, progress):
+            speed = measure_model(model, import_progress=importing, compiling=compiling, progress=progress)
     else:
         speed = None
     machine = measure_machine()
@@ -46,18 +44,6 @@ def bench(
     if speed is not None:
         print()
         _print_model(speed, machine)
-
-
-@contextmanager
-def _bars(model: str) -> Iterator[tuple[ImportProgress, TurnsProgress]]:
-    """A bar for the import, which happens once for each file, and one for the turns."""
-    with console.item_progress() as bar:
-        importing = bar.add_task(f"importing {model} (once)", total=None, info="layers", visible=False)
-        timing = bar.add_task(f"timing {model}", total=None, info="turns")
-        yield (
-            lambda done, total: bar.update(importing, completed=done, total=total, visible=True),
-            lambda done, total: bar.update(timing, completed=done, total=total),
-        )
 
 
 def _print_machine(machine: Machine) -> None:

@@ -23,7 +23,7 @@ def load_with_bar(
     """
     from nomoat.responder import load
 
-    with _bars((f"importing {ref} (once)", "layers"), ("compiling for this CPU (once)", "functions")) as (show, compiling):
+    with bars(*loading_bars(ref)) as (show, compiling):
         if ref == "auto":
             from nomoat.route.router import load_auto
 
@@ -42,15 +42,20 @@ def load_sharing_with_bar(
 
     if len(refs) == 1:
         return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, say_decisions=False)]
-    with _bars((f"importing {refs[0]} (once)", "layers")) as (show,):
+    with bars(loading_bars(refs[0])[0]) as (show,):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show)
     for responder in found:
         _say_template(responder, name=responder.name)
     return found
 
 
+def loading_bars(ref: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The bars for what is done once: a file's import, and the compiling of its products."""
+    return (f"importing {ref} (once)", "layers"), ("compiling for this CPU (once)", "functions")
+
+
 @contextmanager
-def _bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
+def bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
     """What shows a bar each, as soon as it is told of a part of its work. Most starts have none, and do not wait for what draws bars.
 
     Named are each by its title and by what is counted.

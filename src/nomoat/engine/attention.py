@@ -20,12 +20,12 @@ from nomoat.engine.kernels import FLOAT, HALF, WORD, Emit
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
 LINK_NUMBERS = 16
-# of a model; of a pass: each token's place in its text, and where that text's blocks begin in the list of blocks; the tokens attended
-# to one by one, and the rows of many (see `prompt_attention`), with memory for both
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, WINDOW, EPSILON = range(7)
-TOKENS, COSINES, SINES, PLACES, BLOCKS, FIRST_BLOCKS, FEW, NUM_FEW, ROW_TABLE, NUM_ROWS = range(7, 17)
-SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES = range(17, 22)
-KEEP_CODE, FEW_CODE, UNPACK_CODE, ROWS_CODE, NUM_FACTS = range(22, 27)  # functions of a link's address, a thread and their number
+# of a model's layers that see alike; of a pass: each token's place in its text, and where that text's blocks begin in the list of
+# blocks; the tokens attended to one by one, and the rows of many (see `prompt_attention`), with memory for both
+HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON = range(8)
+COSINES, SINES, TOKENS, PLACES, BLOCKS, FIRST_BLOCKS, FEW, NUM_FEW, ROW_TABLE, NUM_ROWS = range(8, 18)
+SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES = range(18, 23)
+KEEP_CODE, FEW_CODE, UNPACK_CODE, ROWS_CODE, NUM_FACTS = range(23, 28)  # functions of a link's address, a thread and their number
 
 
 @jit.in_llvm
@@ -159,6 +159,14 @@ def _block(facts: Any, cache: Any, m: Any, number: Any, head: Any) -> Any:
 
 
 @jit.inline
+def cap_scores(scores: Any, count: Any, cap: Any) -> None:
+    """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
+    scores_C = jit.floats_at(scores, count)
+    for c in range(count):
+        scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))
+
+
+@jit.inline
 def _softmax(scores: Any, count: Any) -> None:
     scores_C = jit.floats_at(scores, count)
     most, total = scores_C[0], np.float32(0)
@@ -197,7 +205,7 @@ def attend(at: Any, me: Any, threads: Any) -> None:
     link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[HEADS], facts[WIDTH]
-    scale = jit.as_float(np.uint32(facts[SCALE]))
+    scale, cap = jit.as_float(np.uint32(facts[SCALE])), jit.as_float(np.uint32(facts[CAP]))
     scores = facts[SCORES] + me * facts[SCORES_BYTES]
     few = jit.longs_at(facts[FEW], facts[NUM_FEW])
     for unit in range(me, facts[NUM_FEW] * heads, threads):
@@ -216,6 +224,8 @@ def attend(at: Any, me: Any, threads: Any) -> None:
         begin = first_block * BLOCK_TOKENS  # whose score is the first
         for number in range(first_block, last_block + 1):
             _dots(query, _block(facts, link[KEYS], m, number, kv_head), width, scores + 4 * (number * BLOCK_TOKENS - begin))
+        if cap:
+            cap_scores(scores + 4 * (first - begin), last + 1 - first, cap)
         _softmax(scores + 4 * (first - begin), last + 1 - first)
         for number in range(first_block, last_block + 1):
             start = max(first, number * BLOCK_TOKENS)

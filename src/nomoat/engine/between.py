@@ -1,6 +1,6 @@
 """Graphs of the usual decoders whose weights stay the file's own codes: all between two layers' attention is one operation.
 
-Usual is: RMS norms before attention and MLP, a gate of SiLU, one after the other (LLaMA, Mistral, Qwen, Phi-3).
+Usual is: RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 import openvino as ov
 from openvino import opset13 as op
 
-from nomoat.engine import arch as architectures
 from nomoat.engine import positions
-from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual
+from nomoat.engine.arch import Architecture, Dimensions, has_usual_attention, is_usual, score_scale
 from nomoat.engine.graph import GraphBuilder, Source
 from nomoat.engine.own import FACTS
 from nomoat.engine.positions import Node
@@ -28,14 +27,29 @@ QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
-    """What a model's file is to tell of its attention."""
-    layers = range(sizes.layers if arch.qk_norm else 0)
-    norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in layers]
+    """What a model's file is to tell of its attention, embedding and output. 0 stands for no window and no cap.
+
+    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has.
+    """
+    layers = range(sizes.layers)
+    normed = layers if arch.qk_norm else ()
+    norms = [[file.rows(f"blk.{layer}.attn_{part}_norm.weight").tolist() for part in "qk"] for layer in normed]
+    kinds = sorted(set(arch.windowed))
     return {
         "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim, "norms": norms,
-        "window": architectures.windows(arch, sizes).pop() or 0,
-        "inverse": positions.inverse_frequencies(file, sizes).tolist(), "magnitude": sizes.rope_magnitude,
+        "scale": score_scale(arch, sizes), "cap": sizes.attention_cap or 0,
+        "views": [_view(sizes, file, local=local) for local in kinds],
+        "layers": [kinds.index(arch.windowed[layer % len(arch.windowed)]) for layer in layers],
+        "embedding_scale": sizes.width**0.5 if arch.embedding_scaled else 1, "logit_cap": sizes.logit_cap or 0,
+        "vocabulary": sizes.vocabulary,
     }  # fmt: skip
+
+
+def _view(sizes: Dimensions, file: ModelSource, *, local: bool) -> dict[str, Any]:
+    window = sizes.window if local else None
+    sizes = positions.sizes_of_windowed(sizes) if local else sizes
+    inverse = positions.inverse_frequencies(file, sizes)
+    return {"window": window or 0, "inverse": inverse.tolist(), "magnitude": sizes.rope_magnitude}
 
 
 class BetweenBuilder(GraphBuilder):
@@ -75,25 +89,31 @@ class BetweenBuilder(GraphBuilder):
             made = self._tiles(parts, type_name)
             given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
 
-        def norm(tensor_name: str) -> None:
+        def norm(kind: str, tensor_name: str) -> None:
             weight = self.file.rows(f"{tensor_name}.weight")
-            given.add("norm", "", len(weight), None, weight)
+            given.add(kind, "", len(weight), None, weight)
+
+        def add(part: str, post_norm: str) -> None:
+            product("hold" if self.arch.post_norms else "add", [self._source(layer, part)])
+            if self.arch.post_norms:
+                norm("add_norm", f"blk.{layer}.{post_norm}")
 
         if seen is not None:
-            product("add", [self._source(layer, "self_attn.o_proj")])
-            norm(f"blk.{layer}.{self.arch.mlp_norm}")
-            product("gated", self._gate_up(layer))
-            product("add", [self._source(layer, "mlp.down_proj")])
+            add("self_attn.o_proj", "post_attention_norm")
+            norm("norm", f"blk.{layer}.{self.arch.mlp_norm}")
+            product("gated" if self.arch.activation == "silu" else "gelu_gated", self._gate_up(layer))
+            add("mlp.down_proj", "post_ffw_norm")
         groups: list[list[Source]] = []
         if layer + 1 < self.sizes.layers:
-            norm(f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
+            norm("norm", f"blk.{layer + 1}.{self.arch.attention_norms[0]}")
             groups = self._queries_keys_values(layer + 1)
             for group in groups:
                 product("out", group)
         steps, whole = given.finished()
         self._arrays.append(whole)
         inputs = [*([] if seen is None else [seen]), residual, op.constant(whole, shared_memory=True)]
-        made = BetweenAttentions(inputs, steps=steps, first=int(seen is None), epsilon=self.sizes.norm_epsilon)
+        told = {"epsilon": self.sizes.norm_epsilon, "chunk": self._chunk}
+        made = BetweenAttentions(inputs, steps=steps, first=int(seen is None), **told)
         outputs = made.outputs()
         return outputs[0], [one for y, group in zip(outputs[1:], groups, strict=True) for one in self._split(y, group)]
 

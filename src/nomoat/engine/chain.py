@@ -85,18 +85,23 @@ class Chain:
     def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any]) -> None:
         """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`."""
         self._programs, self._norm = [*programs, last], norm
-        self._facts = np.zeros(attention.NUM_FACTS, np.int64)
-        scale = int(np.float32(facts["head_dim"] ** -0.5).view(np.uint32))
-        told = (facts["heads"], facts["kv_heads"], facts["head_dim"], 2 * len(facts["inverse"]), scale, facts["window"])
-        self._facts[: len(told)] = told
-        self._facts[attention.EPSILON] = programs[0].epsilon
-        self._facts[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
-        self._facts_of_wanted = self._facts.copy()  # of the last attention, where nobody asks what other tokens see
+        self._sizes = facts["heads"], facts["kv_heads"], facts["head_dim"]
+        self._views = [self._facts_of_view(view, facts, programs[0].epsilon) for view in facts["views"]]
+        self._view_of_layer = facts["layers"]
+        # of the last attention, where nobody asks what other tokens see
+        self._facts_of_wanted = self._views[self._view_of_layer[-1]].copy()
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
         self._caches: Sequence[tuple[int, int]] = []
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
         self._make_room(1, 1)
+
+    def _facts_of_view(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
+        row = np.zeros(attention.NUM_FACTS, np.int64)
+        scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
+        row[: attention.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
+        row[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
+        return row
 
     def _make_room(self, tokens: int, wanted: int) -> None:
         """For a pass of so many tokens, with logits of so many."""
@@ -104,7 +109,7 @@ class Chain:
             return
         self._most_tokens = max(self._most_tokens, -(-tokens // ROOM_TOKENS) * ROOM_TOKENS)
         self._most_wanted = max(self._most_wanted, -(-wanted // ROOM_TOKENS) * ROOM_TOKENS)
-        heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
+        heads, kv_heads, head_dim = self._sizes
         width, all_heads = len(self._norm), heads * head_dim
         shapes = {"residual": width, "hidden": width, "seen": all_heads}
         shapes |= {f"output {number}": all_heads + 2 * kv_heads * head_dim for number in range(3)}
@@ -155,10 +160,11 @@ class Chain:
 
     def _attention(self, layer: int, units: int) -> Any:
         row = np.zeros(LINK, np.int64)
-        heads, kv_heads, head_dim = self._facts[: attention.WIDTH + 1]
+        heads, kv_heads, head_dim = self._sizes
         rows = [int(step[ROWS]) for step in self._programs[layer].steps if step[KIND] == OUT]
         starts = np.cumsum([0, *rows])
-        row[STATE], row[NUM_STEPS], row[attention.FACTS] = team().state.ctypes.data, ATTENTION, self._facts.ctypes.data
+        facts = self._views[self._view_of_layer[layer]]
+        row[STATE], row[NUM_STEPS], row[attention.FACTS] = team().state.ctypes.data, ATTENTION, facts.ctypes.data
         row[attention.SEEN], row[attention.UNITS] = self._address("seen"), units
         for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
             at = int(np.searchsorted(starts, begin, side="right")) - 1
@@ -187,10 +193,13 @@ class Chain:
                 links.numbers[at, [attention.KEYS, attention.VALUES]] = places
 
     def run(
-        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, cosines_TR: Any, sines_TR: Any,
+        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, turns: Sequence[tuple[Any, Any]],
         wanted_W: Any, *, hidden: bool,
     ) -> tuple[Any, Any]:  # fmt: skip
-        """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`."""
+        """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
+
+        `turns`: cosines and sines of every token's place [T, R], of each view.
+        """
         tokens, wanted = len(x_TD), len(wanted_W)
         self._make_room(tokens, wanted)
         self._arrays["residual"][:tokens] = x_TD
@@ -202,17 +211,19 @@ class Chain:
         farthest = max(places_T[one_by_one].max(initial=0) for one_by_one in (few, wanted_W))
         scores = 4 * SCORED_TOKENS * (int(farthest) // SCORED_TOKENS + 1)
         ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
-        _, kv_heads, width = self._facts[: attention.WIDTH + 1]
-        unpacked = prompt_attention.unpacked_bytes(int((-(-ends // BLOCK_TOKENS)).sum()), int(kv_heads), int(width))
-        room = prompt_attention.room_bytes(int(width))
-        arrays = (cosines_TR, sines_TR, places_T, blocks, first_blocks_T, few)
+        _, kv_heads, width = self._sizes
+        unpacked = prompt_attention.unpacked_bytes(int((-(-ends // BLOCK_TOKENS)).sum()), kv_heads, width)
+        room = prompt_attention.room_bytes(width)
+        arrays = (places_T, blocks, first_blocks_T, few)
 
         def ready() -> None:
             memory: tuple[int, ...] = place("attention", scores * len(team())), scores
             if len(rows):
                 memory += place("unpacked", unpacked), place("rooms", room * len(team())), room
             told = (tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), *memory)
-            for facts in (self._facts, self._facts_of_wanted):
+            views = zip((*self._views, self._facts_of_wanted), (*turns, turns[self._view_of_layer[-1]]), strict=True)
+            for facts, (cosines, sines) in views:
+                facts[[attention.COSINES, attention.SINES]] = cosines.ctypes.data, sines.ctypes.data
                 facts[attention.TOKENS : attention.TOKENS + len(told)] = told
             one_by_one = [attention.FEW, attention.NUM_FEW, attention.NUM_ROWS]
             self._facts_of_wanted[one_by_one] = wanted_W.ctypes.data, wanted, 0

@@ -19,12 +19,13 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as op
 
+from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import Architecture, Dimensions, score_scale
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
-from nomoat.engine.product import TiledProduct, TiledRows
+from nomoat.engine.product import OUTLIER_CHUNK, TiledProduct, TiledRows
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
@@ -69,7 +70,7 @@ class Tiled(NamedTuple):
 
     node: Node  # its tiles
     type_name: str
-    rows: int
+    rows: int  # of whole tiles
     columns: int
 
 
@@ -82,6 +83,7 @@ class GraphBuilder:
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
         self.storage = stored
+        self._chunk = OUTLIER_CHUNK if arch.name.startswith(footprint.OUTLIERS) else 0
         self._delta = delta
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive
@@ -206,7 +208,7 @@ class GraphBuilder:
 
     def _multiplied(self, x: Node, matrix: Node | Tiled) -> Node:
         if isinstance(matrix, Tiled):
-            return TiledProduct([x, matrix.node], type_name=matrix.type_name, rows=matrix.rows)
+            return TiledProduct([x, matrix.node], type_name=matrix.type_name, rows=matrix.rows, chunk=self._chunk)
         return op.matmul(x, matrix, False, True)
 
     def _linear(self, x: Node, layer: int, part: str) -> Node:
@@ -302,6 +304,8 @@ class GraphBuilder:
         if "output_project.weight" in self.file.tensors:
             x = self._multiplied(x, self._table("output_project.weight", "model.project_out"))
         y = _named(self._multiplied(x, head), "lm_head")
+        if isinstance(head, Tiled) and head.rows != self.sizes.vocabulary:
+            y = op.slice(y, i64(0), i64(self.sizes.vocabulary), i64(1), i64(-1))
         if "output.bias" in self.file.tensors:
             y = op.add(y, self._vector("output.bias"))
         return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
@@ -347,7 +351,7 @@ class GraphBuilder:
         """The values a query sees, by its scores: [B, H, T, D]."""
         if self.sizes.attention_cap is None:
             return op.scaled_dot_product_attention(query, key, value, mask, *self._scale())
-        (scale,) = self._scale() or [np.float32(self.sizes.head_dim**-0.5)]
+        scale = np.float32(score_scale(self.arch, self.sizes))
         scores = _capped(op.matmul(op.multiply(query, scale), key, False, True), self.sizes.attention_cap)
         return op.matmul(op.softmax(op.add(scores, mask), -1), value, False, False)
 
@@ -370,7 +374,7 @@ class GraphBuilder:
         """What scores are multiplied with, where it is not one by the root of the head's width."""
         if self.sizes.layers != self.arch.width_scaled_layers:
             return []
-        return [op.constant(np.float32((self.sizes.width // self.sizes.heads) ** -0.5))]
+        return [op.constant(np.float32(score_scale(self.arch, self.sizes)))]
 
     def _mask(self, local: bool) -> Node:
         assert self._masks is not None

@@ -20,7 +20,7 @@ from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "5"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "6"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
 PromptForm = Literal["codes", "bf16"]
 QUALITIES = get_args(Quality)
@@ -30,6 +30,7 @@ ROWS = Form("int8")
 GROUPS = Form("int8", 64)
 OWN = Form("own4", OWN_GROUP)
 TILES, TILES8 = Form("tiles"), Form("tiles8")
+TABLES = ("lm_head", "embed_tokens")
 # float32 throughout, for likelihoods with weights as the file has them
 EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
 
@@ -52,7 +53,7 @@ class Storage:
         if form.kind == "own4" and (changed or tensor.type_name not in OWN_TYPES):
             return ROWS
         if form.kind == "tiles":
-            found = tiles.type_of(tensor.type_name, tensor.num_rows, tensor.shape[-1], changed=changed)
+            found = _tile_type(layer_name, tensor, changed=changed)
             return ROWS if found is None else TILES if found == tensor.type_name and not changed else TILES8
         return form if form.group == 0 or tensor.shape[-1] % form.group == 0 else ROWS
 
@@ -96,6 +97,12 @@ class Storage:
     def __str__(self) -> str:
         names = {"": "layers", "lm_head": "output", "embed_tokens": "embedding"}
         return ", ".join(f"{names.get(end, end)} {form}" for end, form in self.forms.items())
+
+
+def _tile_type(layer_name: str, tensor: Tensor, *, changed: bool) -> str | None:
+    """The type a matrix has in tiles; None if it does not fit. The last tile of a table, which has a row a token, may be padded."""
+    rows = tiles.padded(tensor.num_rows) if layer_name.endswith(TABLES) else tensor.num_rows
+    return tiles.type_of(tensor.type_name, rows, tensor.shape[-1], changed=changed)
 
 
 def _layer_name(tensor_name: str) -> str:
@@ -147,14 +154,15 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     is_4_bit = own > file.num_values / 2
     if is_4_bit and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
-    if fused and quality == "default" and footprint.in_tiles_at_any_size() and _is_written_by_nomoat(file, sizes):
+    is_small = file.num_values < footprint.FEW_WEIGHTS
+    if fused and quality == "default" and not is_small and footprint.in_tiles_at_any_size() and _is_written_by_nomoat(file, sizes):
         return Storage(quality, {"": TILES}, fused, "answers are written fastest from the file's own codes")
     if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"
         why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
-        return Storage(quality, {"": OWN, "lm_head": ROWS, "embed_tokens": ROWS}, fused, why)
+        return Storage(quality, {"": OWN} | dict.fromkeys(TABLES, ROWS), fused, why)
     if quality == "small":
-        forms = {"": Form("uint4", 64)} | dict.fromkeys(("lm_head", "embed_tokens", "down_proj", "v_proj"), ROWS)
+        forms = {"": Form("uint4", 64)} | dict.fromkeys((*TABLES, "down_proj", "v_proj"), ROWS)
         return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
     has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
     if quality == "high" or has_outliers:
@@ -165,12 +173,12 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
 
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
-    """Whether `short` can write this model's answers."""
+    """Whether `own` can run this model."""
     arch = architectures.known().get(str(file.metadata.get("general.architecture")))
     if arch is None:
         return False
     matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
-    fit = all(tiles.type_of(tensor.type_name, tensor.num_rows, tensor.shape[-1], changed=False) for tensor in matrices)
+    fit = all(_tile_type(_layer_name(tensor.name), tensor, changed=False) for tensor in matrices)
     return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
 
 

@@ -51,8 +51,9 @@ class OwnModel:
         if graph.facts:
             kinds = ("TiledRows", "TiledProduct", "BetweenAttentions")
             operations = [graph.told(operation) for kind in kinds for operation in graph.of_type(kind)]
-            steps = [step for told in operations for step in json.loads(told.get("steps", "[]")) if step[0] != "norm"]
-            chain.prepare({*(told["type_name"] for told in operations if "type_name" in told), *(step[1] for step in steps)}, progress)
+            types = {step[1] for told in operations for step in json.loads(told.get("steps", "[]"))}
+            types |= {told.get("type_name", "") for told in operations}
+            chain.prepare(types - {""}, progress)
 
     def __init__(self, graph: _Graph) -> None:
         """The weights stay where they are, in the folder's file."""
@@ -64,17 +65,19 @@ class OwnModel:
         self._table = graph.constant(looked_up, 0).reshape(int(graph.told(head)["rows"]) // tiles.TILE_ROWS, -1)
         self._table_type = graph.told(looked_up)["type_name"]
         norm = graph.constant(graph.source(head, 0), 1).view(np.float32)
-        self._inverse = np.array(facts["inverse"], np.float32)
-        self._magnitude = np.float32(facts["magnitude"])
+        self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts["views"]]
+        self._embedding_scale, self._logit_cap = np.float32(facts["embedding_scale"]), np.float32(facts["logit_cap"])
         width, seen = len(norm), facts["heads"] * facts["head_dim"]
         programs = []
         for number, operation in enumerate(graph.of_type("BetweenAttentions")):
             told, weights = graph.told(operation), graph.constant(operation, -1)
             columns = seen if number else width
-            steps, epsilon = json.loads(told["steps"]), float(told["epsilon"])
-            programs.append(Program(steps, weights.ctypes.data, columns, width=width, epsilon=epsilon))
-        self.vocabulary, type_name = int(graph.told(head)["rows"]), graph.told(head)["type_name"]
-        last = Program([("out", type_name, self.vocabulary, 0, -1)], graph.constant(head, 1).ctypes.data, width)
+            steps, epsilon, chunk = json.loads(told["steps"]), float(told["epsilon"]), int(told["chunk"])
+            programs.append(Program(steps, weights.ctypes.data, columns, width=width, epsilon=epsilon, chunk=chunk))
+        told = graph.told(head)
+        self.vocabulary = int(facts["vocabulary"])
+        step = ("out", told["type_name"], int(told["rows"]), 0, -1)
+        last = Program([step], graph.constant(head, 1).ctypes.data, width, chunk=int(told["chunk"]))
         self._chain, self._graph = Chain(programs, last, norm, facts), graph
         self._layer_bytes = 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # of a block's keys in float16, or its values
         self._layers = len(programs) - 1
@@ -101,12 +104,20 @@ class OwnModel:
         first_blocks_T = np.repeat(np.cumsum([0, *map(len, blocks)])[:-1], lengths_N)
         ends = np.cumsum(lengths_N)
         wanted_W = np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)])
-        angles = places_T.astype(np.float32)[:, None] * self._inverse
-        cosines, sines = np.cos(angles) * self._magnitude, np.sin(angles) * self._magnitude
-        x_TD = tiles.rows_of(self._table, self._table_type, ids_T)
+        places_T1 = places_T.astype(np.float32)[:, None]
+        turns = []
+        for inverse, magnitude in self._views:
+            angles = places_T1 * inverse
+            turns.append((np.cos(angles) * magnitude, np.sin(angles) * magnitude))
+        x_TD = tiles.rows_of(self._table, self._table_type, ids_T) * self._embedding_scale
         listed = np.concatenate(blocks).astype(np.int64)
         hidden = any(row.hidden for row in rows)
-        return self._chain.run(x_TD, places_T, listed, first_blocks_T, lengths_N, cosines, sines, wanted_W, hidden=hidden)
+        logits_WR, states = self._chain.run(x_TD, places_T, listed, first_blocks_T, lengths_N, turns, wanted_W, hidden=hidden)
+        logits = logits_WR[:, : self.vocabulary]
+        if self._logit_cap:
+            np.tanh(np.divide(logits, self._logit_cap, out=logits), out=logits)
+            logits *= self._logit_cap
+        return logits, states
 
 
 class _Graph:

@@ -20,6 +20,7 @@ import openvino as ov
 from nomoat.engine import tiles
 
 CACHE_LINE = 64
+OUTLIER_CHUNK = 32  # columns that share a scale in long passes of families with outliers: with 64 Gemma-3-270M breaks the bound
 
 
 class _Own(ov.Op):  # type: ignore[misc]
@@ -55,10 +56,10 @@ class _Own(ov.Op):  # type: ignore[misc]
 
 
 class TiledProduct(_Own):
-    """x [..., C] and the tiles [T, S] of W -> x W^T [..., R]."""
+    """x [..., C] and the tiles [T, S] of W -> x W^T [..., R]. `chunk`: see `program.Program`."""
 
     class_type_info = ov.DiscreteTypeInfo("TiledProduct", "nomoat")
-    defaults: ClassVar = {"type_name": "", "rows": 0}
+    defaults: ClassVar = {"type_name": "", "rows": 0, "chunk": 0}
 
     def validate_and_infer_types(self) -> None:
         self._set_shape(0, 0, self._attributes["rows"])
@@ -67,7 +68,7 @@ class TiledProduct(_Own):
         x, y = inputs[0].data, outputs[0].data
         if self._program is None:
             step = ["out", self._attributes["type_name"], self._attributes["rows"], 0, -1]
-            self._program = _program([step], inputs[1], x.shape[-1])
+            self._program = _program([step], inputs[1], x.shape[-1], chunk=self._attributes["chunk"])
         if y.size:
             self._program.run(x, None, None, [y])
         return True
@@ -95,15 +96,19 @@ class BetweenAttentions(_Own):
     Inputs: what attention gave [..., C], unless the first layer is to come; the residual [..., W]; and all weights, as bytes.
     Outputs: the new residual [..., W], and the output of each step `out` [..., R].
 
-    `steps` is a list in JSON of lists [kind, type, rows, place, place of a bias or -1]. x is at first what attention gave:
-        add     residual += x W^T [+ bias]
-        norm    x = residual / rms(residual) * weight
-        gated   x = silu(a) * b, with a and b the halves of x W^T [+ bias]
-        out     the next output = x W^T [+ bias]
+    `steps` is a list in JSON of lists [kind, type, rows, place, place of a bias or -1]; for `chunk` see `program.Program`.
+    x is at first what attention gave:
+        add         residual += x W^T [+ bias]
+        hold        y = x W^T [+ bias]
+        add_norm    residual += y / rms(y) * weight
+        norm        x = residual / rms(residual) * weight
+        gated       x = silu(a) * b, with a and b the halves of x W^T [+ bias]
+        gelu_gated  x = gelu(a) * b, gelu by the tangent
+        out         the next output = x W^T [+ bias]
     """
 
     class_type_info = ov.DiscreteTypeInfo("BetweenAttentions", "nomoat")
-    defaults: ClassVar = {"steps": "[]", "first": 0, "epsilon": 0.0}
+    defaults: ClassVar = {"steps": "[]", "first": 0, "epsilon": 0.0, "chunk": 0}
 
     def validate_and_infer_types(self) -> None:
         residual = 1 - self._attributes["first"]
@@ -117,7 +122,8 @@ class BetweenAttentions(_Own):
         if self._program is None:
             steps, width = parsed_steps(self._attributes["steps"]), after.shape[-1]
             columns = width if seen is None else seen.shape[-1]
-            self._program = _program(steps, inputs[-1], columns, width=width, epsilon=self._attributes["epsilon"])
+            told = {name: self._attributes[name] for name in ("epsilon", "chunk")}
+            self._program = _program(steps, inputs[-1], columns, width=width, **told)
         if after.size:
             self._program.run(seen, before, after, [output.data for output in outputs[1:]])
         return True
@@ -165,8 +171,8 @@ def _outputs(steps: str) -> list[int]:
     return [rows for kind, _, rows, *_ in parsed_steps(steps) if kind == "out"]
 
 
-def _program(steps: Sequence[Sequence[Any]], weights: Any, columns: int, **residual: Any) -> Any:
+def _program(steps: Sequence[Sequence[Any]], weights: Any, columns: int, **told: Any) -> Any:
     """The weights stay where they are: OpenVINO keeps them for as long as the compiled model lives."""
     from nomoat.engine.program import Program
 
-    return Program(steps, int(weights.data.ctypes.data), columns, **residual)
+    return Program(steps, int(weights.data.ctypes.data), columns, **told)

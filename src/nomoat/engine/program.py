@@ -36,10 +36,10 @@ from nomoat.engine.panels import (
 )
 from nomoat.engine.team import JOB, SHARE, SHARED, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
-from nomoat.engine.vectors import add, copy, copy_rows, gate, norm
+from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 
-KINDS = ("add", "norm", "gated", "out")
-ADD, NORM, GATED, OUT = range(len(KINDS))
+KINDS = ("add", "hold", "add_norm", "norm", "gated", "gelu_gated", "out")
+ADD, HOLD, ADD_NORM, NORM, GATED, GELU_GATED, OUT = range(len(KINDS))
 KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
 INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, ROOMS = range(10)  # places of memory
 # numbers of a job
@@ -123,6 +123,19 @@ def _multiply_panels(step: Any, room: Any, y: Any, tokens: Any, chunk: Any, bloc
         t = jit.add_atomic(taken, 2)
 
 
+@jit.inline
+def _is_gated(step: Any) -> Any:
+    return step[KIND] == GATED or step[KIND] == GELU_GATED
+
+
+@jit.kernel
+def _gate(step: Any, x: Any, up: Any, columns: Any) -> None:
+    if step[KIND] == GATED:
+        gate(x, up, columns)
+    else:
+        gelu_gate(x, up, columns)
+
+
 @jit.kernel
 def _multiply_gated(step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
     """A gate's results for a part of a prompt, a chunk at a time, which is rounded for the next product before it leaves the cache."""
@@ -134,7 +147,7 @@ def _multiply_gated(step: Any, room: Any, tokens: Any, chunk: Any, blocks: Any, 
         for n in range(width // TILE_ROWS):
             t = c * (chunk // TILE_ROWS) + n
             _multiply_pair(step, room, chunk, blocks, t, t + columns // TILE_ROWS, sums)
-            gate(sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
+            _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
             write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
         panels, number = room[NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
         scales, firsts = room[NEXT_SCALES] + number, room[NEXT_SUMS] + number
@@ -180,8 +193,20 @@ def _finish(step: Any, y: Any, residual: Any, tokens: Any, width: Any, threads: 
             add(step[VECTOR], here, rows)
         if step[KIND] == ADD:
             add(here, residual + 4 * m * width, rows)
-        elif step[KIND] == GATED:
-            gate(here, here + 2 * rows, rows // 2)
+        elif _is_gated(step):
+            _gate(step, here, here + 2 * rows, rows // 2)
+
+
+@jit.kernel
+def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, share: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens: of the residual into y, or of y added to the residual."""
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            row = 4 * m * width
+            if step[KIND] == NORM:
+                norm(residual + row, step[VECTOR], epsilon, y + row, width)
+            else:
+                add_norm(y + row, step[VECTOR], epsilon, residual + row, width)
 
 
 @jit.kernel
@@ -207,17 +232,16 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         step = steps[number]
         rows = step[ROWS]
         y = room[RESULT]
-        if step[KIND] == NORM:
-            for start in range(me * share, tokens, threads * share):
-                for m in range(start, min(start + share, tokens)):
-                    norm(residual + 4 * m * width, step[VECTOR], epsilon, y + 4 * m * width, width)
-            _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
-            jit.meet(state, threads)
+        if step[KIND] == NORM or step[KIND] == ADD_NORM:
+            _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+            if step[KIND] == NORM:
+                _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+                jit.meet(state, threads)
             continue
         if step[KIND] == OUT:
             y = outputs[at] + 4 * first * rows
             at += 1
-        if blocks and step[KIND] == GATED:
+        if blocks and _is_gated(step):
             _multiply_gated(step, room, tokens, chunk, blocks, taken + 8 * number, me)
             room[INPUTS], room[NEXT_INPUTS] = room[NEXT_INPUTS], room[INPUTS]
             room[SCALES], room[NEXT_SCALES] = room[NEXT_SCALES], room[SCALES]
@@ -229,7 +253,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
         jit.meet(state, threads)
         if blocks == 0:
             _finish(step, y, residual, tokens, width, threads, me)
-            if step[KIND] == GATED:
+            if _is_gated(step):
                 _round_rows(y, 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
                 jit.meet(state, threads)
 
@@ -398,7 +422,7 @@ class Program:
             table[number, KIND] = KINDS.index(kind)
             table[number, VECTOR] = 0 if vector < 0 else address + vector
             table[number, ROWS] = rows
-            if kind == "norm":
+            if kind in ("norm", "add_norm"):
                 columns = rows
                 continue
             table[number, CODE] = jit.compiled(PRODUCTS[type_name], 9).address
@@ -407,7 +431,7 @@ class Program:
             table[number, TILES] = address + place
             table[number, TILE_SIZE] = columns // BLOCKS[type_name][0] * TILE_BYTES[type_name]
             table[number, COLUMNS] = columns
-            if kind == "gated":
+            if kind in ("gated", "gelu_gated"):
                 columns = rows // 2
         self.steps, self.width, self.epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
         widest, most = int(table[:, COLUMNS].max()), int(table[table[:, KIND] != OUT, ROWS].max(initial=0))

@@ -18,6 +18,7 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine.attention import (
+    CAP,
     FACTS,
     HEADS,
     KEYS,
@@ -39,6 +40,7 @@ from nomoat.engine.attention import (
     WIDTH,
     WINDOW,
     block_of,
+    cap_scores,
     turn,
 )
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -256,6 +258,24 @@ def attend(at: Any, me: Any, threads: Any) -> None:
 
 
 @jit.inline
+def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any) -> None:
+    """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them."""
+    width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
+    low, high = max(0, end - window) if window else 0, min(end, count)
+    if cap:
+        cap_scores(scores, count, cap)
+    if low == 0 and high == count:
+        _weigh_all(scores, count, low, high, state)
+    else:
+        _weigh_some(scores, count, low, max(low, high), state)
+    factor = jit.floats_at(state + FACTOR, 1)[0]
+    if factor != 1:
+        seen_W = jit.floats_at(seen, width)
+        for w in range(width):
+            seen_W[w] *= factor
+
+
+@jit.inline
 def _attend_some(link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, room: Any) -> None:
     """Some panels of queries of a row from number `first` on, of the heads that share a key's."""
     width, group, window = facts[WIDTH], facts[HEADS] // facts[KV_HEADS], facts[WINDOW]
@@ -278,18 +298,8 @@ def _attend_some(link: Any, facts: Any, row: Any, head: Any, first: Any, count: 
                 _score(room + p * panel_bytes, here, 4 * COLUMNS, width, there, SPAN_BYTES)
         start, shown = block * BLOCK_TOKENS, blocks * BLOCK_TOKENS
         for n in range(count):
-            high = row[PLACE] + (first + n) // group + 1
-            low = max(0, high - window - start) if window else 0
-            high = min(high - start, shown)
-            if low == 0 and high == shown:
-                _weigh_all(scores + n * SPAN_BYTES, shown, low, high, states + n * STATE_BYTES)
-            else:
-                _weigh_some(scores + n * SPAN_BYTES, shown, low, max(low, high), states + n * STATE_BYTES)
-            factor = jit.floats_at(states + n * STATE_BYTES + FACTOR, 1)[0]
-            if factor != 1:
-                seen_W = jit.floats_at(seen + n * seen_bytes, width)
-                for w in range(width):
-                    seen_W[w] *= factor
+            after = row[PLACE] + (first + n) // group + 1 - start
+            _weigh(facts, scores + n * SPAN_BYTES, shown, after, states + n * STATE_BYTES, seen + n * seen_bytes)
         values = keys + size + 4 * start * width
         for column in range(0, 4 * width, 4 * COLUMNS):
             for p in range(panels):

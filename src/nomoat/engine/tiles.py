@@ -47,13 +47,23 @@ def type_of(type_name: str, rows: int, columns: int, *, changed: bool) -> str | 
     return own if fit(own, rows, columns) else None
 
 
+def padded(rows: int) -> int:
+    """The rows of whole tiles that hold so many."""
+    return -(-rows // TILE_ROWS) * TILE_ROWS
+
+
 def size(type_name: str, rows: int, columns: int) -> int:
     """The bytes of all tiles of a matrix that fits."""
-    return int(rows // TILE_ROWS * (columns // BLOCKS[type_name][0]) * TILE_BYTES[type_name])
+    return int(padded(rows) // TILE_ROWS * (columns // BLOCKS[type_name][0]) * TILE_BYTES[type_name])
 
 
 def tiled(raw: Bytes, type_name: str) -> Bytes:
-    """Tiles [T, S] of rows as the file has them [R, row bytes]. Raises ValueError for scales that are no numbers."""
+    """Tiles [T, S] of rows as the file has them [R, row bytes], zeros after the last.
+
+    Raises ValueError for scales that are no numbers.
+    """
+    if missing := padded(len(raw)) - len(raw):
+        raw = np.concatenate([raw, np.zeros((missing, raw.shape[1]), np.uint8)])
     blocks = raw.reshape(len(raw) // TILE_ROWS, TILE_ROWS, -1, BLOCKS[type_name][1])
     makers = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k, "Q5_0": _q5_0, "Q8_0": _q8_0}
     made = makers[type_name](blocks)

@@ -42,12 +42,36 @@ def gate(x: Any, up: Any, columns: Any) -> None:
 
 
 @jit.kernel
+def gelu_gate(x: Any, up: Any, columns: Any) -> None:
+    """x = gelu(x) * up, by the tangent, which is a sigmoid: x / (1 + e^(-2 sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    x_C, up_C = jit.floats_at(x, columns), jit.floats_at(up, columns)
+    for c in range(columns):
+        turned = x_C[c] * (np.float32(1.5957691) + np.float32(0.07135481) * x_C[c] * x_C[c])
+        x_C[c] = x_C[c] / (np.float32(1) + jit.exp(-turned)) * up_C[c]
+
+
+@jit.inline
+def _norm_scale(x_C: Any, epsilon: Any) -> Any:
+    """1 / rms(x)."""
+    total = np.float32(0)
+    for c in range(len(x_C)):
+        total += x_C[c] * x_C[c]
+    return np.float32(1) / np.sqrt(total / np.float32(len(x_C)) + epsilon)
+
+
+@jit.kernel
 def norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
     """y = x / rms(x) * weight."""
     x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
-    total = np.float32(0)
-    for c in range(columns):
-        total += x_C[c] * x_C[c]
-    scale = np.float32(1) / np.sqrt(total / np.float32(columns) + epsilon)
+    scale = _norm_scale(x_C, epsilon)
     for c in range(columns):
         y_C[c] = x_C[c] * scale * weight_C[c]
+
+
+@jit.kernel
+def add_norm(x: Any, weight: Any, epsilon: Any, y: Any, columns: Any) -> None:
+    """y += x / rms(x) * weight."""
+    x_C, weight_C, y_C = jit.floats_at(x, columns), jit.floats_at(weight, columns), jit.floats_at(y, columns)
+    scale = _norm_scale(x_C, epsilon)
+    for c in range(columns):
+        y_C[c] += x_C[c] * scale * weight_C[c]

@@ -335,7 +335,7 @@ class Network:
             bias = torch.zeros(seen.shape)
             if self._slopes is not None:
                 bias = torch.from_numpy(self._slopes)[:, None, None] * keys_K
-            masks.append(bias.masked_fill(~seen, -torch.inf))
+            masks.append(bias.masked_fill(~seen, -torch.inf).to(self.dtype))
         return masks
 
 

@@ -40,12 +40,12 @@ GROUP = tiles.BLOCKS[TILED][0]
 class Matrix(Protocol):
     """A frozen [O, I] matrix."""
 
-    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
-        """x W^T: [N, O]."""
+    def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
+        """x W^T: [N, O], added to `onto_NO`, where that is given: in its place, and rounded once."""
         ...
 
-    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
-        """dy W, what the inputs' gradient is: [N, I]."""
+    def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
+        """dy W, what the inputs' gradient is: [N, I], in the same way."""
         ...
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
@@ -86,14 +86,18 @@ class Expanded:
                 self.weight_OI[start : start + len(rows)] = rows
                 start += len(rows)
 
-    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
-        return x_NI @ self.weight_OI.t()
+    def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
+        return _multiplied(x_NI, self.weight_OI.t(), onto_NO)
 
-    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
-        return dy_NO @ self.weight_OI
+    def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
+        return _multiplied(dy_NO, self.weight_OI, onto_NI)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         return self.weight_OI[indices].float()
+
+
+def _multiplied(x_NC: torch.Tensor, matrix_CR: torch.Tensor, onto_NR: torch.Tensor | None) -> torch.Tensor:
+    return x_NC @ matrix_CR if onto_NR is None else onto_NR.addmm_(x_NC, matrix_CR)
 
 
 class Codes:
@@ -107,11 +111,11 @@ class Codes:
         self._scales_OG1 = torch.cat([torch.from_numpy(scales) for _, scales in pieces]).float()
         self._dtype = dtype
 
-    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
-        return x_NI @ self._expanded().t()
+    def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
+        return _multiplied(x_NI, self._expanded().t(), onto_NO)
 
-    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
-        return dy_NO @ self._expanded()
+    def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
+        return _multiplied(dy_NO, self._expanded(), onto_NI)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         return (self._codes_OGS[indices] * self._scales_OG1[indices]).flatten(-2)
@@ -154,11 +158,13 @@ class Tiled:
         """Whether a matrix of these parts can be kept so: all sizes are multiples of 32."""
         return parts[0].num_inputs % GROUP == 0 and all(part.num_rows % GROUP == 0 for part in parts)
 
-    def times(self, x_NI: torch.Tensor) -> torch.Tensor:
-        return _product(*self._forward, x_NI)
+    def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
+        y_NO = _product(*self._forward, x_NI)
+        return y_NO if onto_NO is None else onto_NO.add_(y_NO)
 
-    def gradient(self, dy_NO: torch.Tensor) -> torch.Tensor:
-        return _product(*self._backward, dy_NO)
+    def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
+        dx_NI = _product(*self._backward, dy_NO)
+        return dx_NI if onto_NI is None else onto_NI.add_(dx_NI)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         found = torch.from_numpy(tiles.rows_of(self._tiles, TILED, indices.flatten().numpy()))
@@ -182,34 +188,35 @@ def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matr
 class LoraLinear(torch.autograd.Function):
     """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one.
 
-    y is f32: in bf16 what an adapter adds would be rounded away as long as it is small beside y (docs/log.md).
-    With several B, of layers that read the same x: each has its R of A's rows, and its O of the outputs.
+    What the adapter adds is there first, and x W^T is added to it: added to a y in bf16, it would be rounded away as long as it is
+    small beside y (docs/log.md). With several B, of layers that read the same x: each has its R of A's rows, and its O of the outputs.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x_NI: torch.Tensor, matrix: Matrix, bias_O: torch.Tensor | None, a_RI: torch.Tensor | None, *bs_OR: torch.Tensor
     ) -> Any:  # fmt: skip
-        y_NO = matrix.times(x_NI).float()
+        if a_RI is None:
+            y_NO = matrix.times(x_NI)
+            return y_NO if bias_O is None else y_NO.add_(bias_O)
+        hidden_NR = x_NI @ a_RI.t()
+        y_NO = x_NI.new_empty(len(x_NI), sum(map(len, bs_OR)))
+        for y, hidden, b_OR in zip(*_beside(y_NO, LORA_SCALE * hidden_NR, bs_OR), bs_OR, strict=True):
+            torch.mm(hidden, b_OR.t(), out=y)
         if bias_O is not None:
             y_NO += bias_O
-        if a_RI is None:
-            return y_NO
-        hidden_NR = x_NI @ a_RI.t()
-        for y, hidden, b_OR in zip(*_beside(y_NO, hidden_NR, bs_OR), bs_OR, strict=True):
-            y.addmm_(hidden.float(), b_OR.float().t(), alpha=LORA_SCALE)
         ctx.matrix = matrix
         ctx.save_for_backward(x_NI, hidden_NR, a_RI, *bs_OR)
-        return y_NO
+        return matrix.times(x_NI, y_NO)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         x_NI, hidden_NR, a_RI, *bs_OR = ctx.saved_tensors
-        dy_NO = grads[0].to(x_NI.dtype)
+        (dy_NO,) = grads
         pairs = list(zip(*_beside(dy_NO, hidden_NR, bs_OR), strict=True))
         dbs_OR = [(dy.t() @ hidden).mul_(LORA_SCALE) for dy, hidden in pairs]
         dhidden_NR = torch.cat([dy @ b_OR for (dy, _), b_OR in zip(pairs, bs_OR, strict=True)], dim=1).mul_(LORA_SCALE)
-        dx_NI = ctx.matrix.gradient(dy_NO).addmm_(dhidden_NR, a_RI) if ctx.needs_input_grad[0] else None
+        dx_NI = ctx.matrix.gradient(dy_NO, dhidden_NR @ a_RI) if ctx.needs_input_grad[0] else None
         return dx_NI, None, None, dhidden_NR.t() @ x_NI, *dbs_OR
 
 

@@ -217,21 +217,19 @@ def dimensions(
 
 
 def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
-    """RMS norms before attention and MLP, a gate of SiLU, one after the other (LLaMA, Mistral, Qwen, Phi-3)."""
+    """RMS norms before attention and MLP, or around them, a gate, one after the other (LLaMA, Mistral, Qwen, Phi-3, Gemma)."""
     has_gate = "mlp.gate_proj" in arch.projections or "mlp.gate_up_proj" in arch.projections
-    one_after_the_other = not (arch.post_norms or sizes.parallel or sizes.norms_last)
-    return arch.norm == "rms" and arch.activation == "silu" and has_gate and one_after_the_other and sizes.clamp_qkv is None
+    known_gate = has_gate and arch.activation in ("silu", "gelu_tanh")
+    one_after_the_other = not (sizes.parallel or sizes.norms_last)
+    return arch.norm == "rms" and known_gate and one_after_the_other and sizes.clamp_qkv is None
 
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
-    """Whether attention, embedding and output of a usual decoder are as `own` computes them."""
-    return (
-        arch.positions == "rope" and len(windows(arch, sizes)) == 1 and sizes.attention_cap is None and sizes.logit_cap is None
-        and not arch.embedding_scaled and not arch.embedding_norm and sizes.local_rope_base is None
-        and sizes.layers != arch.width_scaled_layers and sizes.head_dim % 16 == 0
-    )  # fmt: skip
+    """Whether attention and embedding of a usual decoder are as `own` computes them."""
+    return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % 16 == 0
 
 
-def windows(arch: Architecture, sizes: Dimensions) -> set[int | None]:
-    """How far back layers see: None for all that came before."""
-    return {sizes.window if local else None for local in arch.windowed}
+def score_scale(arch: Architecture, sizes: Dimensions) -> float:
+    """What the product of a query and a key is multiplied by."""
+    width = sizes.width // sizes.heads if sizes.layers == arch.width_scaled_layers else sizes.head_dim
+    return float(width**-0.5)
