@@ -107,6 +107,26 @@ def test_a_matrix_read_in_pieces_is_the_matrix_read_at_once(store: Any, monkeypa
     torch.testing.assert_close(at_once, x @ torch.from_numpy(weights).t(), atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("expanded", [True, False])
+def test_what_a_fresh_adapter_adds_is_not_rounded_away_in_bf16(expanded: bool) -> None:
+    """A thousandth of y, where y's last bit is worth four: y moves by it in the mean, and so do the gradients of x."""
+    torch.manual_seed(0)
+    weight = torch.randn(64, 256) / 16
+    part = qlora.Part(64, 256, lambda rows: weight[rows].numpy(), Form("float32"))
+    matrix = qlora.kept([part], "bfloat16", expanded=expanded)
+    x_NI = torch.randn(2048, 256, dtype=torch.bfloat16, requires_grad=True)
+    a_RI, b_OR, dy_NO = torch.randn(4, 256).bfloat16() / 16, 2.5e-4 * torch.randn(64, 4).bfloat16(), torch.randn(2048, 64).bfloat16()
+    changes = []
+    for b in (b_OR, torch.zeros_like(b_OR)):
+        y_NO = qlora.lora_linear(x_NI, matrix, None, a_RI, b)
+        changes.append((y_NO.detach().float(), torch.autograd.grad(y_NO, x_NI, dy_NO)[0].float()))
+    exact = qlora.LORA_SCALE * b_OR.float() @ a_RI.float()
+    for (with_it, without), added in zip(
+        zip(*changes, strict=True), (x_NI.detach().float() @ exact.t(), dy_NO.float() @ exact), strict=True
+    ):
+        assert float(((with_it - without) * added).sum() / (added * added).sum()) == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")
 def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
