@@ -20,11 +20,13 @@ from nomoat.engine.kernels import FLOAT, HALF, WORD, Emit
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
 LINK_NUMBERS = 16
-# of a model's layers that see alike; of a pass: each token's place in its text, and where that text's blocks begin in the list of
-# blocks; the tokens attended to one by one, and the rows of many (see `prompt_attention`), with memory for both
+# of a model's layers that see alike
 HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON = range(8)
-COSINES, SINES, TOKENS, PLACES, BLOCKS, FIRST_BLOCKS, FEW, NUM_FEW, ROW_TABLE, NUM_ROWS = range(8, 18)
-SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES = range(18, 23)
+# where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the tokens
+# attended to one by one, and the rows of many (see `prompt_attention`)
+COSINES, SINES, PLACES, FIRST_BLOCKS, FEW, ROW_TABLE = range(8, 14)
+# of a pass: how many of them, and memory for both kinds
+TOKENS, BLOCKS, SCORES, SCORES_BYTES, UNPACKED, ROOMS, ROOM_BYTES, NUM_FEW, NUM_ROWS = range(14, 23)
 KEEP_CODE, FEW_CODE, UNPACK_CODE, ROWS_CODE, NUM_FACTS = range(23, 28)  # functions of a link's address, a thread and their number
 
 

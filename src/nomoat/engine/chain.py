@@ -12,7 +12,6 @@ import numpy as np
 
 from nomoat import jit
 from nomoat.engine import attention, prompt_attention
-from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.kernels import PRODUCTS
 from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
 from nomoat.engine.program import (
@@ -75,8 +74,50 @@ class _Links:
         """`first_of_wanted`: from this one on they work on the tokens whose logits are wanted."""
         self.numbers = np.array(links)
         kinds, places = self.numbers[:, NUM_STEPS], np.arange(len(links))
-        self.attentions, self.choices = np.flatnonzero(kinds == ATTENTION), np.flatnonzero(kinds == CHOICE)
-        self.of_tokens, self.of_wanted = np.setdiff1d(places[:first_of_wanted], self.attentions), places[first_of_wanted:]
+        self.attentions = np.flatnonzero(kinds == ATTENTION)
+        self._of_tokens, self._of_wanted = np.setdiff1d(places[:first_of_wanted], self.attentions), places[first_of_wanted:]
+        self._told = 0, 0
+
+    def tell(self, tokens: int, wanted: int) -> None:
+        """How many a pass has."""
+        if self._told != (tokens, wanted):
+            self.numbers[self._of_tokens, TOKENS] = tokens
+            self.numbers[self._of_wanted, TOKENS] = wanted
+            self._told = tokens, wanted
+
+
+@jit.kept
+def _lay_out(rows_N4: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few_T: Any, wanted_W: Any, table_NR: Any) -> Any:
+    """What attention is to know of each token, of those attended to one by one, and of rows of many (see `prompt_attention`).
+
+    A row has tokens, tokens before them, tokens of which logits are wanted, and blocks. Gives how many tokens are attended to one by
+    one, and the farthest of their places; how many rows of many there are, and the blocks of these.
+    """
+    token = few = wanted = block = many = many_blocks = farthest = 0
+    for n in range(len(rows_N4)):
+        length, past, num_wanted, blocks = rows_N4[n, 0], rows_N4[n, 1], rows_N4[n, 2], rows_N4[n, 3]
+        is_long = length >= prompt_attention.ROW_TOKENS
+        if is_long:
+            table_NR[many, prompt_attention.FIRST_TOKEN] = token
+            table_NR[many, prompt_attention.TOKENS] = length
+            table_NR[many, prompt_attention.PLACE] = past
+            table_NR[many, prompt_attention.FIRST_BLOCK] = block
+            table_NR[many, prompt_attention.BLOCKS_BEFORE] = many_blocks
+            many, many_blocks = many + 1, many_blocks + blocks
+        if num_wanted or not is_long:
+            farthest = max(farthest, past + length - 1)
+        for m in range(length):
+            floats_T[token] = places_T[token] = past + m
+            first_blocks_T[token] = block
+            if not is_long:
+                few_T[few] = token
+                few += 1
+            if m >= length - num_wanted:
+                wanted_W[wanted] = token
+                wanted += 1
+            token += 1
+        block += blocks
+    return few, farthest, many, many_blocks
 
 
 class Chain:
@@ -86,10 +127,11 @@ class Chain:
         """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`."""
         self._programs, self._norm = [*programs, last], norm
         self._sizes = facts["heads"], facts["kv_heads"], facts["head_dim"]
-        self._views = [self._facts_of_view(view, facts, programs[0].epsilon) for view in facts["views"]]
+        self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts["views"]]
         self._view_of_layer = facts["layers"]
-        # of the last attention, where nobody asks what other tokens see
-        self._facts_of_wanted = self._views[self._view_of_layer[-1]].copy()
+        # of each view; the last row is of the last attention, where nobody asks what other tokens see
+        views = [*facts["views"], facts["views"][self._view_of_layer[-1]]]
+        self._facts = np.stack([self._facts_of_view(view, facts, programs[0].epsilon) for view in views])
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
         self._caches: Sequence[tuple[int, int]] = []
         self._arrays: dict[str, Any] = {}
@@ -117,10 +159,29 @@ class Chain:
         shapes = {"chosen seen": all_heads, "chosen residual": width, "chosen": width}
         shapes["logits"] = int(self._programs[-1].steps[0, ROWS])
         self._arrays |= {name: np.empty((self._most_wanted, size), np.float32) for name, size in shapes.items()}
+        self._make_tables()
         self._fill(max_parts(self._most_tokens))
+
+    def _make_tables(self) -> None:
+        """What `_lay_out` and the turning of positions fill, and where attention finds it."""
+        numbers = dict.fromkeys(("places", "first blocks", "few"), self._most_tokens) | {"wanted": self._most_wanted}
+        self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
+        self._arrays["floats"] = np.empty(self._most_tokens, np.float32)
+        most_rows = self._most_tokens // prompt_attention.ROW_TOKENS
+        self._arrays["rows"] = np.empty((most_rows, prompt_attention.ROW_NUMBERS), np.int64)
+        for number, (inverse, _) in enumerate(self._views):
+            for name in ("cosines", "sines"):
+                self._arrays[f"{name} {number}"] = np.empty((self._most_tokens, len(inverse)), np.float32)
+        for row, number in enumerate([*range(len(self._views)), self._view_of_layer[-1]]):
+            names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "rows")
+            self._facts[row, attention.COSINES : attention.ROW_TABLE + 1] = [self._address(name) for name in names]
+        self._facts[-1, attention.FEW] = self._address("wanted")
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
+
+    def _facts_at(self, row: int) -> int:
+        return int(self._facts[row].ctypes.data)
 
     def _fill(self, parts: int) -> None:
         """All numbers that stay. `parts`: of the longest pass, see `program`.
@@ -137,7 +198,7 @@ class Chain:
         before[0][SEEN] = 0
         of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._between(CHOICE, "hidden", "chosen", width), head]
         last_attention, last_steps = attentions[-1].copy(), after.copy()
-        last_attention[attention.FACTS] = self._facts_of_wanted.ctypes.data
+        last_attention[attention.FACTS] = self._facts_at(-1)
         last_steps[[SEEN, BEFORE, AFTER]] = [self._address(f"chosen {name}") for name in ("seen", "residual", "residual")]
         of_wanted = [
             last_attention, self._between(CHOICE, "seen", "chosen seen", all_heads),
@@ -163,8 +224,8 @@ class Chain:
         heads, kv_heads, head_dim = self._sizes
         rows = [int(step[ROWS]) for step in self._programs[layer].steps if step[KIND] == OUT]
         starts = np.cumsum([0, *rows])
-        facts = self._views[self._view_of_layer[layer]]
-        row[STATE], row[NUM_STEPS], row[attention.FACTS] = team().state.ctypes.data, ATTENTION, facts.ctypes.data
+        facts = self._facts_at(self._view_of_layer[layer])
+        row[STATE], row[NUM_STEPS], row[attention.FACTS] = team().state.ctypes.data, ATTENTION, facts
         row[attention.SEEN], row[attention.UNITS] = self._address("seen"), units
         for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
             at = int(np.searchsorted(starts, begin, side="right")) - 1
@@ -183,6 +244,8 @@ class Chain:
         row = np.zeros(LINK, np.int64)
         row[STATE], row[NUM_STEPS], row[WIDTH] = team().state.ctypes.data, kind, width
         row[BEFORE], row[AFTER] = self._address(before), self._address(after)
+        if kind == CHOICE:
+            row[WANTED] = self._address("wanted")
         return row
 
     def use(self, caches: Sequence[tuple[int, int]]) -> None:
@@ -192,59 +255,41 @@ class Chain:
             for at, places in zip(links.attentions, caches, strict=False):
                 links.numbers[at, [attention.KEYS, attention.VALUES]] = places
 
-    def run(
-        self, x_TD: Any, places_T: Any, blocks: Any, first_blocks_T: Any, lengths_N: Any, turns: Sequence[tuple[Any, Any]],
-        wanted_W: Any, *, hidden: bool,
-    ) -> tuple[Any, Any]:  # fmt: skip
+    def run(self, x_TD: Any, rows_N4: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
 
-        `turns`: cosines and sines of every token's place [T, R], of each view.
+        `rows_N4`: see `_lay_out`. `blocks`: of all rows, one after another.
         """
-        tokens, wanted = len(x_TD), len(wanted_W)
+        tokens, wanted = len(x_TD), int(rows_N4[:, 2].sum())
         self._make_room(tokens, wanted)
-        self._arrays["residual"][:tokens] = x_TD
-        few, rows = _apart(places_T, first_blocks_T, lengths_N)
+        arrays = self._arrays
+        arrays["residual"][:tokens] = x_TD
+        tables = (arrays[name] for name in ("floats", "places", "first blocks", "few", "wanted", "rows"))
+        few, farthest, many, many_blocks = _lay_out(rows_N4, *tables)
+        for number, (inverse, magnitude) in enumerate(self._views):
+            self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
-        links.numbers[links.of_tokens, TOKENS] = tokens
-        links.numbers[links.of_wanted, TOKENS] = wanted
-        links.numbers[links.choices, WANTED] = wanted_W.ctypes.data
-        farthest = max(places_T[one_by_one].max(initial=0) for one_by_one in (few, wanted_W))
-        scores = 4 * SCORED_TOKENS * (int(farthest) // SCORED_TOKENS + 1)
-        ends = rows[:, prompt_attention.PLACE] + rows[:, prompt_attention.TOKENS]
+        links.tell(tokens, wanted)
+        scores = 4 * SCORED_TOKENS * (farthest // SCORED_TOKENS + 1)
         _, kv_heads, width = self._sizes
-        unpacked = prompt_attention.unpacked_bytes(int((-(-ends // BLOCK_TOKENS)).sum()), kv_heads, width)
-        room = prompt_attention.room_bytes(width)
-        arrays = (places_T, blocks, first_blocks_T, few)
+        unpacked = prompt_attention.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
+        room = prompt_attention.room_bytes(width) if many else 0
 
         def ready() -> None:
-            memory: tuple[int, ...] = place("attention", scores * len(team())), scores
-            if len(rows):
-                memory += place("unpacked", unpacked), place("rooms", room * len(team())), room
-            told = (tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), *memory)
-            views = zip((*self._views, self._facts_of_wanted), (*turns, turns[self._view_of_layer[-1]]), strict=True)
-            for facts, (cosines, sines) in views:
-                facts[[attention.COSINES, attention.SINES]] = cosines.ctypes.data, sines.ctypes.data
-                facts[attention.TOKENS : attention.TOKENS + len(told)] = told
-            one_by_one = [attention.FEW, attention.NUM_FEW, attention.NUM_ROWS]
-            self._facts_of_wanted[one_by_one] = wanted_W.ctypes.data, wanted, 0
+            memory = (place(name, size) for name, size in (("unpacked", unpacked), ("rooms", room * len(team()))))
+            told = (tokens, blocks.ctypes.data, place("attention", scores * len(team())), scores, *memory, room, few, many)
+            self._facts[:, attention.TOKENS : attention.KEEP_CODE] = told
+            self._facts[-1, [attention.NUM_FEW, attention.NUM_ROWS]] = wanted, 0
             self._taken[:] = 0
 
         run_links(links.numbers, self._programs, ready)
-        return self._arrays["logits"][:wanted], self._arrays["hidden"][:tokens]
+        return arrays["logits"][:wanted], arrays["hidden"][:tokens]
 
-
-def _apart(places_T: Any, first_blocks_T: Any, lengths_N: Any) -> tuple[Any, Any]:
-    """The tokens that are attended to one by one, and the rows of many, see `prompt_attention`."""
-    starts = np.cumsum([0, *lengths_N])[:-1]
-    is_long = lengths_N >= prompt_attention.ROW_TOKENS
-    few = np.flatnonzero(~np.repeat(is_long, lengths_N)).astype(np.int64)
-    rows = np.zeros((int(is_long.sum()), prompt_attention.ROW_NUMBERS), np.int64)
-    firsts, lengths = starts[is_long], lengths_N[is_long]
-    ends = places_T[firsts] + lengths
-    blocks = -(-ends // BLOCK_TOKENS)
-    for column, numbers in (
-        (prompt_attention.FIRST_TOKEN, firsts), (prompt_attention.TOKENS, lengths), (prompt_attention.PLACE, places_T[firsts]),
-        (prompt_attention.FIRST_BLOCK, first_blocks_T[firsts]), (prompt_attention.BLOCKS_BEFORE, np.cumsum(blocks) - blocks),
-    ):  # fmt: skip
-        rows[:, column] = numbers
-    return few, rows
+    def _turn(self, cosines_TR: Any, sines_TR: Any, inverse_R: Any, magnitude: Any) -> None:
+        """Of each token's place, which is at `floats`."""
+        angles_TR = np.multiply.outer(self._arrays["floats"][: len(cosines_TR)], inverse_R)
+        np.cos(angles_TR, out=cosines_TR)
+        np.sin(angles_TR, out=sines_TR)
+        if magnitude != 1:
+            cosines_TR *= magnitude
+            sines_TR *= magnitude

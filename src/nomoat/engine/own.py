@@ -23,6 +23,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError
 
+FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 FACTS = ("nomoat", "attention")  # where a folder tells them, see `between.facts_of`
 
 
@@ -65,9 +66,10 @@ class OwnModel:
         self._table = graph.constant(looked_up, 0).reshape(int(graph.told(head)["rows"]) // tiles.TILE_ROWS, -1)
         self._table_type = graph.told(looked_up)["type_name"]
         norm = graph.constant(graph.source(head, 0), 1).view(np.float32)
-        self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts["views"]]
         self._embedding_scale, self._logit_cap = np.float32(facts["embedding_scale"]), np.float32(facts["logit_cap"])
         width, seen = len(norm), facts["heads"] * facts["head_dim"]
+        self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
+        self._width = width
         programs = []
         for number, operation in enumerate(graph.of_type("BetweenAttentions")):
             told, weights = graph.told(operation), graph.constant(operation, -1)
@@ -97,27 +99,35 @@ class OwnModel:
 
         The states are none at all if no row wants them: then the last layer is not computed for tokens without wanted logits.
         """
-        lengths_N = np.array([len(row.ids) for row in rows], np.int64)
-        ids_T = np.concatenate([row.ids for row in rows]).astype(np.int64)
-        places_T = np.concatenate([np.arange(row.past, row.past + len(row.ids)) for row in rows])
-        blocks = [row.blocks[: -(-(row.past + len(row.ids)) // BLOCK_TOKENS)] for row in rows]
-        first_blocks_T = np.repeat(np.cumsum([0, *map(len, blocks)])[:-1], lengths_N)
-        ends = np.cumsum(lengths_N)
-        wanted_W = np.concatenate([np.arange(end - row.wanted, end) for row, end in zip(rows, ends, strict=True)])
-        places_T1 = places_T.astype(np.float32)[:, None]
-        turns = []
-        for inverse, magnitude in self._views:
-            angles = places_T1 * inverse
-            turns.append((np.cos(angles) * magnitude, np.sin(angles) * magnitude))
-        x_TD = tiles.rows_of(self._table, self._table_type, ids_T) * self._embedding_scale
-        listed = np.concatenate(blocks).astype(np.int64)
+        counts = [-(-(row.past + len(row.ids)) // BLOCK_TOKENS) for row in rows]
+        rows_N4 = np.array([(len(row.ids), row.past, row.wanted, count) for row, count in zip(rows, counts, strict=True)], np.int64)
+        blocks = [block for row, count in zip(rows, counts, strict=True) for block in row.blocks[:count]]
+        x_TD = self._embedded([token for row in rows for token in row.ids])
         hidden = any(row.hidden for row in rows)
-        logits_WR, states = self._chain.run(x_TD, places_T, listed, first_blocks_T, lengths_N, turns, wanted_W, hidden=hidden)
+        logits_WR, states = self._chain.run(x_TD, rows_N4, np.array(blocks, np.int64), hidden=hidden)
         logits = logits_WR[:, : self.vocabulary]
         if self._logit_cap:
             np.tanh(np.divide(logits, self._logit_cap, out=logits), out=logits)
             logits *= self._logit_cap
         return logits, states
+
+    def _embedded(self, ids_T: Sequence[int]) -> npt.NDArray[np.float32]:
+        """[T, D]. Answers say the same words again and again: theirs are kept."""
+        if len(ids_T) > FEW_TOKENS:
+            return self._rows(ids_T)
+        x_TD = np.empty((len(ids_T), self._width), np.float32)
+        for at, token in enumerate(ids_T):
+            row = self._kept.get(token)
+            if row is None:
+                if len(self._kept) >= MOST_KEPT:
+                    self._kept.clear()
+                row = self._kept[token] = self._rows([token])[0]
+            x_TD[at] = row
+        return x_TD
+
+    def _rows(self, ids_T: Sequence[int]) -> npt.NDArray[np.float32]:
+        found_TD = tiles.rows_of(self._table, self._table_type, np.array(ids_T))
+        return found_TD if self._embedding_scale == 1 else found_TD * self._embedding_scale
 
 
 class _Graph:
