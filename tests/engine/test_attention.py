@@ -25,12 +25,11 @@ STEPS = [
 
 
 def attended(
-    texts: list[tuple[int, int]], *, heads: int, kv_heads: int, window: int, seed: int = 0
+    texts: list[tuple[int, int]], *, heads: int, kv_heads: int, window: int = 0, cap: float = 0, seed: int = 0
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What the new tokens of texts see, (tokens before, new tokens) each: ours, and by plain products."""
     drawn = np.random.default_rng(seed)
-    lengths = np.array([new for _, new in texts])
-    tokens = int(lengths.sum())
+    tokens = sum(new for _, new in texts)
     query, key, value = (drawn.standard_normal((tokens, count, WIDTH), np.float32) for count in (heads, kv_heads, kv_heads))
     query *= 3
     counts = [-(-(past + new) // BLOCK_TOKENS) for past, new in texts]
@@ -41,20 +40,24 @@ def attended(
     for cache in (tokens_first, values):  # what nobody wrote may be anything
         for (past, new), last in zip(texts, np.cumsum(counts) - 1, strict=True):
             cache[listed[last], :, (past + new - 1) % BLOCK_TOKENS + 1 :] = np.nan
-    places = np.concatenate([np.arange(past, past + new) for past, new in texts])
-    first_blocks = np.repeat(np.cumsum(counts) - counts, lengths)
-    few, rows = chain._apart(places, first_blocks, lengths)
+    told = np.array([(new, past, 1, count) for (past, new), count in zip(texts, counts, strict=True)])
+    places, first_blocks, few, wanted = (np.zeros(tokens, np.int64) for _ in range(4))
+    rows = np.zeros((len(texts), prompt_attention.ROW_NUMBERS), np.int64)
+    num_few, farthest, num_rows, _ = chain.lay_out(told, np.zeros(tokens, np.float32), places, first_blocks, few, wanted, rows)
+    assert np.array_equal(wanted[: len(texts)], np.cumsum(told[:, 0]) - 1)
+    assert farthest == max(past + new for past, new in texts) - 1
     seen = np.zeros((tokens, heads, WIDTH), np.float32)
     scores, room = np.zeros(4096, np.float32), np.zeros(prompt_attention.room_bytes(WIDTH) + 64, np.uint8)
     unpacked = np.full(sum(counts) * kv_heads * 2 * BLOCK_TOKENS * WIDTH, np.nan, np.float32)
     facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(16, np.int64), np.zeros(1, np.int64)
-    scale = int(np.float32(WIDTH**-0.5).view(np.uint32))
-    facts[: attention.EPSILON] = heads, kv_heads, WIDTH, 0, scale, window
+    scale, most = (int(np.float32(number).view(np.uint32)) for number in (WIDTH**-0.5, cap))
+    facts[: attention.EPSILON] = heads, kv_heads, WIDTH, 0, scale, most, window
     nothing = np.zeros(1, np.float32)
-    arrays = (nothing, nothing, places, listed, first_blocks, few)
+    arrays = (nothing, nothing, places, first_blocks, few, rows)
+    facts[attention.COSINES : attention.TOKENS] = [array.ctypes.data for array in arrays]
     facts[attention.TOKENS : attention.KEEP_CODE] = (
-        tokens, *(array.ctypes.data for array in arrays), len(few), rows.ctypes.data, len(rows), scores.ctypes.data, 4 * len(scores),
-        unpacked.ctypes.data, room.ctypes.data, len(room),
+        tokens, listed.ctypes.data, scores.ctypes.data, 4 * len(scores), unpacked.ctypes.data, room.ctypes.data, len(room), num_few,
+        num_rows,
     )  # fmt: skip
     link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
     asked = query.copy()  # is turned and scaled in place
@@ -71,16 +74,18 @@ def attended(
         for head in range(heads):
             own = head * kv_heads // heads
             likely = tokens_first[blocks, own, within].astype(np.float32) @ query[m, head] * WIDTH**-0.5
+            likely = cap * np.tanh(likely / cap) if cap else likely
             weights = np.exp(likely - likely.max())
             expected[m, head] = weights / weights.sum() @ values[blocks, own, within].astype(np.float32)
     return seen, expected
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (14, 2)])
-@pytest.mark.parametrize("window", [0, 40])
-def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, window: int) -> None:
+@pytest.mark.parametrize(("window", "cap"), [(0, 0), (40, 0), (0, 2.5)])
+def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, window: int, cap: float) -> None:
     """Rows of many tokens and of one, after other tokens and at a beginning, over more than a span of keys."""
-    seen, expected = attended([(0, 300), (70, 1), (500, 25), (3, 7), (31, 33)], heads=heads, kv_heads=kv_heads, window=window)
+    texts = [(0, 300), (70, 1), (500, 25), (3, 7), (31, 33)]
+    seen, expected = attended(texts, heads=heads, kv_heads=kv_heads, window=window, cap=cap)
     np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
 
 
@@ -89,7 +94,7 @@ import numpy as np
 from nomoat import hardware
 hardware.cpu_flags = lambda: frozenset({"avx2", "fma", "f16c"})
 from tests.engine.test_attention import attended
-seen, expected = attended([(0, 60), (70, 1), (31, 33)], heads=6, kv_heads=2, window=0)
+seen, expected = attended([(0, 60), (70, 1), (31, 33)], heads=6, kv_heads=2)
 np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
 """
 

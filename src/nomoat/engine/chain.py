@@ -87,7 +87,7 @@ class _Links:
 
 
 @jit.kept
-def _lay_out(rows_N4: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few_T: Any, wanted_W: Any, table_NR: Any) -> Any:
+def lay_out(rows_N4: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few_T: Any, wanted_W: Any, table_NR: Any) -> Any:
     """What attention is to know of each token, of those attended to one by one, and of rows of many (see `prompt_attention`).
 
     A row has tokens, tokens before them, tokens of which logits are wanted, and blocks. Gives how many tokens are attended to one by
@@ -163,7 +163,7 @@ class Chain:
         self._fill(max_parts(self._most_tokens))
 
     def _make_tables(self) -> None:
-        """What `_lay_out` and the turning of positions fill, and where attention finds it."""
+        """What `lay_out` and the turning of positions fill, and where attention finds it."""
         numbers = dict.fromkeys(("places", "first blocks", "few"), self._most_tokens) | {"wanted": self._most_wanted}
         self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
         self._arrays["floats"] = np.empty(self._most_tokens, np.float32)
@@ -258,14 +258,14 @@ class Chain:
     def run(self, x_TD: Any, rows_N4: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
 
-        `rows_N4`: see `_lay_out`. `blocks`: of all rows, one after another.
+        `rows_N4`: see `lay_out`. `blocks`: of all rows, one after another.
         """
         tokens, wanted = len(x_TD), int(rows_N4[:, 2].sum())
         self._make_room(tokens, wanted)
         arrays = self._arrays
         arrays["residual"][:tokens] = x_TD
         tables = (arrays[name] for name in ("floats", "places", "first blocks", "few", "wanted", "rows"))
-        few, farthest, many, many_blocks = _lay_out(rows_N4, *tables)
+        few, farthest, many, many_blocks = lay_out(rows_N4, *tables)
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
