@@ -32,11 +32,11 @@ def test_a_bar_appears_with_the_first_layer_that_is_imported_and_not_before(monk
         made.append("gone")
 
     monkeypatch.setattr(console, "item_progress", bar)
-    named = (("importing tiny (once)", "layers"), ("compiling for this CPU (once)", "functions"))
-    with loading._bars(*named):
+    named = loading.loading_bars("tiny")
+    with loading.bars(*named):
         pass
     assert made == []
-    with loading._bars(*named) as (importing, compiling):
+    with loading.bars(*named) as (importing, compiling):
         importing(1, 3)
         importing(2, 3)
         compiling(0, 9)

@@ -56,7 +56,7 @@ def test_gemma_has_more_than_one_scale_a_row(
     tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, flags: frozenset[str], form: str
 ) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: flags)
-    file = file_of(values=270_000_000, type_name="Q5_0", architecture="gemma3")
+    file = file_of(values=2**28, type_name="Q5_0", architecture="gemma3")
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), "default")
     assert str(stored) == f"layers {form}"
 
