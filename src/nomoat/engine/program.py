@@ -20,6 +20,7 @@ from nomoat.engine.kernels import CACHE_LINE, GROUPS, PRODUCTS, ROUNDED, round_i
 from nomoat.engine.panels import (
     CAN_BE_USED,
     CHUNK,
+    FINE_PANELS_FROM,
     FOUR_BYTES,
     NARROW,
     NARROW_CHUNK,
@@ -220,7 +221,8 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
-    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= PANELS_FROM else 0
+    panels_from = PANELS_FROM if chunk >= NARROW_CHUNK else FINE_PANELS_FROM
+    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= panels_from else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[BEFORE] != job[AFTER]:
         copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)
