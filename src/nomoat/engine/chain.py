@@ -64,6 +64,8 @@ def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> 
         progress(done, len(functions))
         jit.compiled(function, count)
     prepare_programs()
+    none = np.zeros(0, np.int64)
+    lay_out(np.zeros((0, 4), np.int64), np.zeros(0, np.float32), none, none, none, none, np.zeros((0, 0), np.int64))
     progress(len(functions), len(functions))
 
 
