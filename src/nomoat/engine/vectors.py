@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from nomoat import jit
+
+# GELU in its form with the tangent is x * sigmoid(a x + b x^3)
+GELU_LINEAR = 2 * (2 / math.pi) ** 0.5
+GELU_CUBIC = GELU_LINEAR * 0.044715
 
 
 @jit.kernel
@@ -43,10 +48,10 @@ def gate(x: Any, up: Any, columns: Any) -> None:
 
 @jit.kernel
 def gelu_gate(x: Any, up: Any, columns: Any) -> None:
-    """x = gelu(x) * up, by the tangent, which is a sigmoid: x / (1 + e^(-2 sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    """x = gelu(x) * up."""
     x_C, up_C = jit.floats_at(x, columns), jit.floats_at(up, columns)
     for c in range(columns):
-        turned = x_C[c] * (np.float32(1.5957691) + np.float32(0.07135481) * x_C[c] * x_C[c])
+        turned = x_C[c] * (np.float32(GELU_LINEAR) + np.float32(GELU_CUBIC) * x_C[c] * x_C[c])
         x_C[c] = x_C[c] / (np.float32(1) + jit.exp(-turned)) * up_C[c]
 
 

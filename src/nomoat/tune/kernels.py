@@ -8,7 +8,6 @@ Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from numba import types
 from numba.extending import overload
 
 from nomoat import jit
+from nomoat.engine import vectors
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -165,7 +165,7 @@ class Rotate(torch.autograd.Function):
 
 # -------------------------------------------------------------------- gate
 # Both activations in use are x * sigmoid(a x + b x^3): SiLU, and GELU in its form with tanh.
-GATES = {"silu": (1.0, 0.0), "gelu_tanh": (2 * (2 / math.pi) ** 0.5, 2 * (2 / math.pi) ** 0.5 * 0.044715)}
+GATES = {"silu": (1.0, 0.0), "gelu_tanh": (vectors.GELU_LINEAR, vectors.GELU_CUBIC)}
 
 
 @kernel
