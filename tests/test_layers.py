@@ -16,6 +16,7 @@ LAYERS = {
             "errors",
             "records",
             "paths",
+            "cache",
             "net",
             "hardware",
             "config",

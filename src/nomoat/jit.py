@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nomoat import paths
+from nomoat import cache, paths
 
 # numba looks for changes in a function's own file alone, not in what it is made of
 SOURCES = (
@@ -34,7 +34,7 @@ def _version() -> str:
 
 
 # not beside a module, which may not be ours to write to; the last name stands for any file there, in errors
-CACHE = paths.cache() / "kernels" / _version() / "kernel"
+CACHE = paths.cache() / cache.KERNELS / _version() / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
@@ -47,6 +47,7 @@ kept: Decorator = numba.njit(cache=True)  # for what Python calls at each start
 
 
 numba.config.CACHE_DIR = str(CACHE.parent)
+cache.use(CACHE.parent)
 
 
 def _find_blas_alone() -> None:

@@ -16,6 +16,10 @@ from pathlib import Path
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError
 
 READ_BLOCK_BYTES = 1 << 20
+DISK_HINT = (
+    "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
+    "or set NOMOAT_HOME to another disk"
+)
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
@@ -44,7 +48,7 @@ def data() -> Path:
 
 
 def cache() -> Path:
-    """What can be made again: imported models, and compiled kernels of `tune`."""
+    """What can be made again: see `nomoat.cache`."""
     return home() / "cache"
 
 
@@ -91,7 +95,7 @@ def _elsewhere(path: Path, *, disk: bool) -> str:
     if not path.is_relative_to(home()):
         return "free some space, or choose another place" if disk else "check that its folder is yours, or choose another place"
     if disk:
-        return "free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk"
+        return DISK_HINT
     return f"check who may write to `{home()}`, or set NOMOAT_HOME to a folder of yours"
 
 
@@ -102,7 +106,7 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
     if free < needed_bytes:
         raise NotEnoughDiskError(
             f"`{folder}` needs {needed_bytes / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free",
-            hint="free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk",
+            hint=DISK_HINT,
         ) from cause
 
 

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny import write_tiny_gguf
+
+from nomoat.engine import importer
+from tests.engine.test_adapters import ALL, write_adapter
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,3 +34,42 @@ def test_rm_of_what_is_not_there_removes_nothing(ref: str, error: str, hint: str
     done = nomoat("rm", ref)
     assert (done.returncode, done.stderr) == (1, f"error: {error}\nhint: {hint}\n")
     assert (empty_home / "adapters" / "kept").is_dir()
+
+
+def pulled(home: Path, name: str, arch: str) -> Path:
+    folder = home / "models/hf/o/r"
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_tiny_gguf(folder / name, arch=arch)
+
+
+def test_with_a_model_goes_what_was_imported_of_it(empty_home: Path, nomoat: Nomoat) -> None:
+    kept, doomed = pulled(empty_home, "a.gguf", "llama"), pulled(empty_home, "b.gguf", "qwen2")
+    folders = [importer.import_gguf(path) for path in (kept, doomed)]
+    done = nomoat("rm", "hf:o/r/b.gguf")
+    assert done.stderr.startswith("hf:o/r/b.gguf: removed, ")
+    assert [folder.exists() for folder in folders] == [True, False]
+    assert (kept.exists(), doomed.exists()) == (True, False)
+
+
+def test_with_an_adapter_goes_what_was_imported_with_it(empty_home: Path, nomoat: Nomoat) -> None:
+    (empty_home / "adapters").mkdir(parents=True)
+    folder = write_adapter(empty_home / "adapters" / "후기", seed=1, rank=4, parts=ALL)
+    base = pulled(empty_home, "a.gguf", "llama")
+    plain, baked = importer.import_gguf(base), importer.import_gguf(base, adapter=folder)
+    assert nomoat("rm", "hf:o/r/a.gguf+후기").returncode == 0
+    assert (plain.exists(), baked.exists(), folder.exists(), base.exists()) == (True, False, False, True)
+
+
+def test_rm_cache_removes_what_can_be_made_again_and_models_says_how_much(empty_home: Path, nomoat: Nomoat) -> None:
+    base = pulled(empty_home, "a.gguf", "llama")
+    folder = importer.import_gguf(base)
+    assert "cache: " in nomoat("models", "--pulled").stderr
+    assert nomoat("rm", "--cache").stderr.startswith("cache: removed, ")
+    assert (folder.exists(), base.exists()) == (False, True)
+    assert "cache: " not in nomoat("models", "--pulled").stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache")])
+def test_rm_removes_one_thing(arguments: tuple[str, ...], nomoat: Nomoat) -> None:
+    done = nomoat("rm", *arguments)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: name one thing to remove")

@@ -15,7 +15,6 @@ from nomoat import net, paths
 from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError
 
 SPARE_BYTES = 64 << 20  # left free on the disk, so that the rest of the machine goes on
-DISK_HINT = "free some space (`nomoat rm MODEL` removes a model), or set NOMOAT_HOME to another disk"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class Part:
             raise NotEnoughDiskError(
                 f"`{self.target.name}` needs {(needed_bytes + SPARE_BYTES) / 1e6:,.0f} MB on the disk of "
                 f"`{self.target.parent}`, and {free / 1e6:,.0f} MB are free",
-                hint=DISK_HINT,
+                hint=paths.DISK_HINT,
             )
 
     def require_whole(self, *, sha256: str | None, where: str, hint: str) -> None:

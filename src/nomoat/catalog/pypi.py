@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nomoat import net
+from nomoat import net, paths
 from nomoat.catalog import archive
-from nomoat.catalog.part import DISK_HINT, Part
+from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError, NotEnoughDiskError
 
 POLL_SECONDS = 0.2
@@ -94,7 +94,7 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
     if "No space left on device" in log:
         raise NotEnoughDiskError(
             f"no space left on the disk of `{folder.parent}` while pip fetched `{requirement}`",
-            hint=DISK_HINT,
+            hint=paths.DISK_HINT,
         )
     errors = [line.removeprefix("ERROR: ").strip() for line in log.splitlines() if line.startswith("ERROR:")]
     said = re.sub(r"\s+", " ", (errors or lines or ["it said nothing"])[-1])

@@ -38,6 +38,7 @@ def models(
     Memory is an estimate for this engine, which keeps models in int8, and large 4-bit files in 4 bits. A * marks a
     verdict that rests on terms nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
     """
+    from nomoat import cache
     from nomoat.catalog.cards import cards
     from nomoat.cli.facts import card_facts
 
@@ -62,6 +63,8 @@ def models(
     out.print(_table(rows))
     if any(_is_unconfirmed(row) for row in rows):
         console.say("* rests on terms not confirmed: `nomoat show MODEL`")
+    if pulled and (kept := cache.size()):
+        console.say(f"cache: {kept / 1e6:,.0f} MB that can be made again; `nomoat rm --cache` removes it")
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import __version__, config, footprint, paths
+from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
 from nomoat.engine.convert import ForeignFolder
@@ -28,6 +29,7 @@ from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, Un
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int], None]
@@ -43,7 +45,7 @@ class LoraDelta:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        self.weights_path = folder / "adapter_model.safetensors"
+        self.weights_path = folder / ADAPTER_WEIGHTS
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             tensors = load_file(self.weights_path)
@@ -170,15 +172,39 @@ def import_gguf(
         if check:
             check(sizes, source.num_values, stored.bytes_of(source))
         digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
-        _make(digest, source, sizes, stored, delta, progress, {"source": path.name, "source_sha256": origin[0]})
+        made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
+        _make(digest, source, sizes, stored, delta, progress, made_of)
         return _folder_of(_write_note(asked, digest))
     if check:
         check(architectures.Dimensions(**facts["sizes"]), facts["num_values"], facts["files"]["openvino_model.bin"])
-    return _folder_of(known)
+    folder = _folder_of(known)
+    cache.use(folder)
+    return folder
+
+
+def forget(path: Path) -> int:
+    """Remove what was imported of these weights, or with the adapter in this folder. Returns the bytes that got free."""
+    before = cache.size()
+    with suppress(BadFileError, OSError):  # of what cannot be read nothing was imported
+        digest = _known_digest(path)
+        for folder in cache.folders(cache.IMPORTED):
+            facts = _facts_if_whole(folder) or {}
+            if digest and digest in (facts.get("source_sha256"), facts.get("adapter_sha256")):
+                shutil.rmtree(folder, ignore_errors=True)
+    cache.sweep()
+    return before - cache.size()
+
+
+def _known_digest(path: Path) -> str | None:
+    """Of an adapter's weights; of a model's, if they were read before."""
+    adapter = path / ADAPTER_WEIGHTS
+    if adapter.exists():
+        return paths.sha256_of(adapter)
+    return sha256_of_model(path) if all(_note_of(file).exists() for file in files_of(path)) else None
 
 
 def _folder_of(digest: str) -> Path:
-    return paths.cache() / "imported" / digest[:24]
+    return paths.cache() / cache.IMPORTED / digest[:24]
 
 
 def _make(
@@ -204,6 +230,7 @@ def _make(
             name = source.metadata["general.architecture"]
             written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
+    cache.sweep()
 
 
 def fits_exactly(path: Path) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import config, paths
+from nomoat import cache, config, paths
 from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Answer, Batcher, Model, Reading, Tokens
@@ -260,7 +260,7 @@ class OpenVINOEngine:
         return made
 
     def _copy(self, end: str, properties: dict[str, str]) -> CompiledCopy:
-        return CompiledCopy(paths.cache() / "compiled" / f"{self._folder.name}{end}", properties)
+        return CompiledCopy(paths.cache() / cache.COMPILED / f"{self._folder.name}{end}", properties)
 
     def _started_batcher(self) -> Batcher:
         with self._lock:

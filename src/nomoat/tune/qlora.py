@@ -31,7 +31,7 @@ Precision = Literal["float32", "bfloat16", "int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied
 BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
 NAMES = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
-PRECISION_TRIES, CLEARLY_FASTER = 30, 1.3
+PRECISION_TRIES, CLEARLY_FASTER = 12, 1.3
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 TILED = tiles.WHOLE_BYTES
 GROUP = tiles.BLOCKS[TILED][0]
@@ -275,27 +275,44 @@ def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) ->
     }
 
 
+@functools.cache
 def fastest_precision() -> hardware.Detected[Precision]:
-    """The number format this CPU multiplies matrices fastest in, measured now, the best of many tries in turn."""
-    tokens, inputs, outputs = 2 * TOKENS_A_PART, 768, 1536
-    multiply: dict[Precision, Callable[[], Any]] = {}
-    for precision in ("float32", "bfloat16"):
-        x, weight = (torch.randn(rows, inputs, dtype=DTYPES[precision]) for rows in (tokens, outputs))
-        multiply[precision] = functools.partial(torch.nn.functional.linear, x, weight)
-    if panels.CAN_BE_USED:
-        weights = np.random.default_rng(0).standard_normal((outputs, inputs), np.float32)
-        tiled = Tiled([Part(outputs, inputs, lambda rows: weights[rows], Form("float32"))])
-        multiply["int8"] = functools.partial(tiled.times, torch.randn(tokens, inputs))
-    times: dict[Precision, float] = dict.fromkeys(multiply, math.inf)
+    """The number format this CPU learns fastest in: an MLP with its adapter, there and back, the best of many tries in turn.
+
+    The products alone would say too much of int8, between whose products numbers are f32, not bf16 (docs/log.md). Measured once.
+    """
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+    steps = {precision: _small_step(precision) for precision in precisions if precision != "int8" or panels.CAN_BE_USED}
+    times: dict[Precision, float] = dict.fromkeys(steps, math.inf)
     for _ in range(PRECISION_TRIES):
-        for precision, product in multiply.items():
+        for precision, step in steps.items():
             started = time.perf_counter()
-            product()
+            step()
             times[precision] = min(times[precision], time.perf_counter() - started)
-    speeds = {precision: 2 * tokens * inputs * outputs / seconds / 1e9 for precision, seconds in times.items()}
     best: Precision = "float32"
-    for precision, speed in speeds.items():  # the more exact one unless it is clearly slower
-        if speed > CLEARLY_FASTER * speeds[best]:
+    for precision, seconds in times.items():  # the more exact one unless it is clearly slower
+        if CLEARLY_FASTER * seconds < times[best]:
             best = precision
-    others = " and ".join(f"{speed:.0f} with {NAMES[precision]}" for precision, speed in speeds.items() if precision != best)
-    return hardware.Detected(best, f"{speeds[best]:.0f} GFLOP/s here, against {others}")
+    others = " and ".join(f"{seconds * 1e3:.1f} with {NAMES[precision]}" for precision, seconds in times.items() if precision != best)
+    return hardware.Detected(best, f"a small layer takes {times[best] * 1e3:.1f} ms here, against {others}")
+
+
+def _small_step(precision: Precision) -> Callable[[], None]:
+    """An MLP's pass there and back, with a product for its gate, ready to be measured."""
+    tokens, width, hidden, rank, dtype = 2 * TOKENS_A_PART, 512, 1536, 16, DTYPES[precision]
+    rng = np.random.default_rng(0)
+
+    def matrix(outputs: int, inputs: int) -> Matrix:
+        weights_OI = rng.standard_normal((outputs, inputs), np.float32)
+        return kept([Part(outputs, inputs, lambda rows: weights_OI[rows], Form("float32"))], precision, expanded=True)
+
+    gate_and_up, down = matrix(2 * hidden, width), matrix(width, hidden)
+    shapes = (2 * rank, width), (hidden, rank), (hidden, rank), (rank, hidden), (width, rank)
+    a, gate_b, up_b, down_a, down_b = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes)
+    x_NI = torch.randn(tokens, width, requires_grad=True)
+
+    def step() -> None:
+        gate, up = lora_linear(x_NI.to(dtype), gate_and_up, None, a, gate_b, up_b).chunk(2, dim=1)
+        lora_linear(gate * up, down, None, down_a, down_b).sum().backward()
+
+    return step

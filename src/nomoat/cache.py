@@ -1,0 +1,74 @@
+"""What can be made again, in `paths.cache()`: imported and compiled models, and kernels. How much it is, and when it goes.
+
+Nothing here is locked: a program that still reads what is removed keeps its memory of it, and makes it again at its next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from nomoat import paths
+
+UNUSED_DAYS = 30  # a folder nobody has used for so long is removed when another is made
+LEFT_DAYS = 1  # so old is what a killed program began and left
+DAY = 86_400
+IMPORTED, COMPILED, KERNELS = "imported", "compiled", "kernels"
+
+
+def use(folder: Path) -> None:
+    """Note that a folder is used now. It need not be there, nor be ours."""
+    with suppress(OSError):
+        os.utime(folder)
+
+
+def size() -> int:
+    """Bytes of all of it."""
+    return _bytes_of(paths.cache())
+
+
+def sweep(unused_days: float = UNUSED_DAYS) -> None:
+    """Remove what nobody has used for so long, and the compiled forms of imports that are gone."""
+    for kind in (IMPORTED, KERNELS):
+        for folder in folders(kind):
+            begun = folder.name.startswith(".")
+            if _age(folder) > DAY * (LEFT_DAYS if begun else unused_days):
+                shutil.rmtree(folder, ignore_errors=True)
+    imported = {folder.name for folder in folders(IMPORTED)}
+    for folder in folders(COMPILED):
+        if folder.name.partition("-")[0] not in imported and not folder.name.startswith("."):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear() -> int:
+    """Remove all of it, except what is being made now. Returns the bytes that got free."""
+    before = size()
+    sweep(unused_days=0)
+    for notes in ("asked", "sha256"):
+        shutil.rmtree(paths.cache() / notes, ignore_errors=True)
+    return before - size()
+
+
+def folders(kind: str) -> Iterator[Path]:
+    """Those of IMPORTED, COMPILED or KERNELS, some of them perhaps not finished."""
+    place = paths.cache() / kind
+    return (path for path in list(place.iterdir()) if path.is_dir()) if place.is_dir() else iter(())
+
+
+def _age(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:  # another program has removed it
+        return 0.0
+
+
+def _bytes_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
