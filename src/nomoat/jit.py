@@ -23,7 +23,7 @@ from nomoat import cache, paths
 # numba looks for changes in a function's own file alone, not in what it is made of
 SOURCES = (
     "jit.py", "engine/attention.py", "engine/blocks.py", "engine/kernels.py", "engine/panels.py", "engine/program.py",
-    "engine/prompt_attention.py", "engine/team.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
+    "engine/prompt_attention.py", "engine/steps.py", "engine/team.py", "engine/tiles.py", "engine/vectors.py", "tune/kernels.py",
 )  # fmt: skip
 
 

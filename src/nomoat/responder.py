@@ -194,39 +194,19 @@ def load(
         from nomoat.engine.remote import remote_engine
 
         return Responder(ref, remote_engine(ref))
-    return _load_local(ref, context_tokens, template, fallback_template, progress, compiling)
+    (responder,) = _load_local([ref], context_tokens, template, fallback_template, progress, compiling)
+    return responder
 
 
 def load_sharing(
-    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None
+    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, progress: ImportProgress | None = None,
+    compiling: ImportProgress | None = None,
 ) -> list[Responder]:  # fmt: skip
     """The responders of a base and its adapters, or of several of its adapters, on one copy of the base's weights.
 
-    Each keeps the chat template it has by itself. An adapter answers more slowly beside the weights than baked into them, which `load`
-    does. Raises what `load` raises.
+    Each keeps the chat template it has by itself. `progress`, `compiling`, and what is raised: as `load`.
     """
-    from nomoat.engine import importer
-    from nomoat.engine.openvino import OpenVINOEngine
-
-    files = [find_files(ref) for ref in refs]
-    adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
-    context_tokens = context_tokens or config.context_tokens()
-    check = _memory_check(refs[0], context_tokens)
-    folder = importer.import_gguf(files[0].weights, context_tokens=context_tokens, fused=False, progress=progress, check=check)
-    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files[0].weights, beside=adapters)
-    own = engine.tokenizer.chat_template
-    named = [found.template(asked=template, own=own) for found in files]
-    views: list[Engine] = [
-        engine if found.adapter is None else engine.adapted(adapters.index(found.adapter), template=name.value if name else None)
-        for found, name in zip(files, named, strict=True)
-    ]
-    for found, name in zip(files, named, strict=True):  # after the views, which are told apart by the engine's digest
-        if found.adapter is None and name:
-            engine.use_template(name.value)
-    return [
-        Responder(ref, view, licence=_licence(found), template=name)
-        for ref, view, found, name in zip(refs, views, files, named, strict=True)
-    ]
+    return _load_local(refs, context_tokens, template, None, progress, compiling)
 
 
 def groups(refs: Sequence[str]) -> list[list[str]]:
@@ -370,27 +350,42 @@ def _find_weights(ref: str) -> Path:
 
 
 def _load_local(
-    ref: str,
+    refs: Sequence[str],
     context_tokens: int | None,
     template: str | None,
     fallback_template: str | None,
     progress: ImportProgress | None,
     compiling: ImportProgress | None,
-) -> Responder:
+) -> list[Responder]:
+    """Of the same weights."""
     from nomoat.engine import importer
     from nomoat.engine.openvino import OpenVINOEngine
 
-    files = find_files(ref)
+    files = [find_files(ref) for ref in refs]
+    weights = files[0].weights
+    adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
     context_tokens = context_tokens or config.context_tokens()
-    check = _memory_check(ref, context_tokens)
-    folder = importer.import_gguf(files.weights, adapter=files.adapter, context_tokens=context_tokens, progress=progress, check=check)
-    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=files.weights, adapter=files.adapter)
+    folder, beside = importer.import_with(
+        weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
+        check=_memory_check(refs[0], context_tokens),
+    )  # fmt: skip
+    baked = adapters[0] if adapters and not beside else None
+    engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
     if compiling:
         engine.compile_once(compiling)
-    named = files.template(asked=template, own=engine.tokenizer.chat_template, fallback=fallback_template)
-    if named:
-        engine.use_template(named.value)
-    return Responder(ref, engine, licence=_licence(files), template=named)
+    own = engine.tokenizer.chat_template
+    named = [found.template(asked=template, own=own, fallback=fallback_template) for found in files]
+    views: list[Engine] = [
+        engine.adapted(adapters.index(found.adapter), template=name.value if name else None) if found.adapter and beside else engine
+        for found, name in zip(files, named, strict=True)
+    ]
+    for view, name in zip(views, named, strict=True):  # after the views, which are told apart by the engine's digest
+        if view is engine and name:
+            engine.use_template(name.value)
+    return [
+        Responder(ref, view, licence=_licence(found), template=name)
+        for ref, view, found, name in zip(refs, views, files, named, strict=True)
+    ]
 
 
 def _memory_need(sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None) -> MemoryNeed:

@@ -61,7 +61,9 @@ def expected(path: Path, adapter: Path | None, ids: list[int]) -> list[float]:
     if adapter is not None:
         weights = dict(model.named_parameters())
         with torch.no_grad():
-            for name, (a_RI, b_OR) in importer.LoraDelta(adapter).layers.items():
+            delta = importer.LoraDelta(adapter)
+            for name in delta.layers:
+                a_RI, b_OR = delta.scaled(name) or (np.zeros(0), np.zeros(0))
                 weights[f"{name}.weight"] += torch.tensor(b_OR @ a_RI)
     with torch.no_grad():
         rows = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)

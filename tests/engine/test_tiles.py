@@ -28,9 +28,9 @@ from nomoat.engine.likelihood import Scorer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
-from nomoat.errors import NotEnoughDiskError
+from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Request
-from tests.engine.test_adapters import ALL, write_adapter
+from tests.engine.test_adapters import ALL, EXACT, write_adapter
 
 needs_instructions = pytest.mark.skipif(
     not hardware.cpu_flags() >= footprint.TILES_NEED, reason="nomoat's own products need AVX2, FMA and F16C"
@@ -281,6 +281,73 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
         own = passes(ours, ids, step)
         assert np.sqrt(np.mean((own - expected) ** 2)) < 0.05 * np.std(expected)  # without any one of these it is 0.14 and more
         assert (own.argmax(-1) == expected.argmax(-1)).mean() > 0.9
+
+
+@needs_vnni
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str) -> None:
+    """Two adapters of different ranks on different layers, and none: prompts, short passes, and all of them in one pass."""
+    path = write_tiny_gguf(tmp_path / "model.gguf", arch=arch, type_name="Q4_0")
+    sizes = {"a": (20, ALL | {"self_attn.o_proj": (64, 64)}), "b": (3, {"mlp.down_proj": ALL["mlp.down_proj"]})}
+    adapters = [
+        importer.LoraDelta(write_adapter(tmp_path / name, seed=len(parts), rank=rank, parts=parts))
+        for name, (rank, parts) in sizes.items()
+    ]
+    ours = OwnModel.of(importer.import_gguf(path), adapters)
+    theirs = PagedModel(importer.import_gguf(path, fused=False), EXACT, adapters)
+    assert ours is not None
+    ids = np.random.default_rng(1).integers(10, 250, 200).tolist()
+    blocks = {None: [9, 3, 4, 7, 1, 0], 0: [2, 5, 6, 8, 10], 1: [11, 12, 13, 14, 15]}
+    found = []
+    for model in (ours, theirs):
+        model.allocate(16)
+        prompts = [Row(ids[:100], 0, blocks[owner], 40, adapter=owner) for owner in blocks]
+        alone = [np.array(model.run([row])[0]) for row in prompts]
+        nexts = [Row(ids[100:102], 100, blocks[owner], 2, adapter=owner) for owner in blocks]
+        found.append(np.concatenate([*alone, model.run(prompts)[0], model.run(nexts)[0]]))
+    own, other = found
+    errors = [np.sqrt(np.mean((own[at : at + 40] - other[at : at + 40]) ** 2)) for at in range(0, 240, 40)]
+    assert errors == pytest.approx(
+        [0.03, 0.07, 0.03] * 2, abs=0.02
+    )  # these adapters are larger than the weights; what is left out is 0.5
+    assert np.sqrt(np.mean((own[240:] - other[240:]) ** 2)) < 0.05
+    assert np.abs(own[:40] - own[40:80]).mean() > 0.1 < np.abs(own[:40] - own[80:120]).mean()
+    wanted = [np.array(ours.run([Row(ids[:100], 0, [1, 2, 3, 4], 1, adapter=0)])[0]) for _ in range(2)]  # the last layer for one token
+    assert np.array_equal(*wanted)
+    assert np.sqrt(np.mean((wanted[0] - own[79]) ** 2)) < 0.02 * np.std(other)
+
+
+@needs_vnni
+def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_path: Path, small_ones_too: None) -> None:
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
+    fitting = write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL)
+    strange = write_adapter(tmp_path / "b", seed=1, rank=4, parts={"mlp.no_proj": (64, 64)})
+    for alone in (True, False):
+        assert importer.import_with(path, [fitting], alone=alone) == (importer.import_gguf(path), [fitting])
+    assert importer.import_with(path, [strange], alone=False) == (importer.import_gguf(path, fused=False), [strange])
+    with pytest.raises(BadFileError, match="changes layers this model does not have"):
+        importer.import_with(path, [strange], alone=True)
+    large = importer.LoraDelta(write_adapter(tmp_path / "c", seed=1, rank=2, parts={"mlp.down_proj": (64, 64)}))
+    with pytest.raises(BadFileError, match=r"an adapter's `model.layers.0.mlp.down_proj` is \[64, 64\], the model's is \[64, 128\]"):
+        OwnModel.of(importer.import_gguf(path), [large])
+
+
+@needs_vnni
+@pytest.mark.parametrize("exactly", [True, False])
+def test_an_adapter_beside_the_weights_scores_continuations(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, exactly: bool
+) -> None:
+    """In float32, or, where there is no memory for that, from an import with the adapter baked into it."""
+    monkeypatch.setattr(importer, "fits_exactly", lambda path: exactly)
+    path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
+    adapter = write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL)
+    request, ends = Request(prompt="the hello world"), [" he", " world"]
+    baked = OpenVINOEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
+    beside = OpenVINOEngine(importer.import_gguf(path), weights=path, beside=[adapter])
+    expected = [[one.log_probability for one in engine.score(request, ends)] for engine in (baked, beside)]
+    found = beside.adapted(0).score(request, ends)  # type: ignore[attr-defined]
+    assert [one.log_probability for one in found] == expected[0] != expected[1]
+    beside.close(), baked.close()
 
 
 @needs_vnni

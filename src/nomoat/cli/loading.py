@@ -42,8 +42,8 @@ def load_sharing_with_bar(
 
     if len(refs) == 1:
         return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, say_decisions=False)]
-    with bars(loading_bars(refs[0])[0]) as (show,):
-        found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show)
+    with bars(*loading_bars(refs[0])) as (show, compiling):
+        found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     for responder in found:
         _say_template(responder, name=responder.name)
     return found

@@ -1,8 +1,8 @@
 """LoRA adapters beside the weights they change, chosen for each text of a pass.
 
 All adapters of a layer are two small matrices, one behind the other: y = W x + B ((A x) * m), where m is 1 where a column belongs
-to the text's adapter. So texts with different adapters, and with none, share a pass over the weights. A model with one adapter is
-faster with it baked into its weights (`importer`).
+to the text's adapter. So texts with different adapters, and with none, share a pass over the weights. `beside` is for passes of our
+own; `attach` for OpenVINO's graphs, where a model with one adapter is faster with it baked into its weights (`importer.import_with`).
 
 Shapes: T tokens, N adapters, I input, O output, R ranks of all adapters of a layer.
 """
@@ -13,8 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from nomoat.engine import tiles
 from nomoat.engine.importer import LoraDelta
+from nomoat.engine.program import Beside
+from nomoat.engine.steps import PLACE
+from nomoat.engine.weights import whole_bytes
 from nomoat.errors import BadFileError
 
 INPUT = "adapter"
@@ -34,7 +39,7 @@ def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     for name in sorted({layer for adapter in adapters for layer in adapter.layers}):
         if name not in layers:
             raise BadFileError(f"an adapter changes the layer `{name}`, which this model does not have")
-        parts = [adapter.layers.get(name) for adapter in adapters]
+        parts = [adapter.scaled(name) for adapter in adapters]
         ranks = tuple(0 if part is None else len(part[0]) for part in parts)
         if ranks not in masks:
             owner_NR = np.repeat(np.eye(len(adapters), dtype=np.float32), ranks, axis=1)
@@ -44,14 +49,49 @@ def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     model.validate_nodes_and_infer_types()
 
 
+def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[LoraDelta]) -> Beside | None:
+    """What the adapters add to a product of these layers (name, rows) with so many columns, if they do.
+
+    A in 8 bits, as inputs are; B in f16. Raises BadFileError for an adapter of other sizes than the model's.
+    """
+    given = [[adapter.scaled(name) for name, _ in parts] for adapter in adapters]
+    if not any(pair for of_adapter in given for pair in of_adapter):
+        return None
+    places = np.zeros((len(adapters), sum(rows for _, rows in parts) // tiles.TILE_ROWS, PLACE), np.int64)
+    seen: list[npt.NDArray[np.float32]] = []
+    kept: list[npt.NDArray[np.float16]] = []
+    start = 0
+    for places_T3, of_adapter in zip(places, given, strict=True):
+        first = 0
+        for (name, rows), pair in zip(parts, of_adapter, strict=True):
+            tiles_here = rows // tiles.TILE_ROWS
+            if pair is not None:
+                a_RI, b_OR = pair
+                _require_fitting(name, (len(b_OR), a_RI.shape[1]), (rows, columns))
+                turned_TR16 = np.ascontiguousarray(b_OR.reshape(tiles_here, tiles.TILE_ROWS, -1).transpose(0, 2, 1), np.float16)
+                addresses = turned_TR16.ctypes.data + turned_TR16[0].nbytes * np.arange(tiles_here)
+                places_T3[first : first + tiles_here] = np.stack(np.broadcast_arrays(addresses, start, len(a_RI)), axis=1)
+                start += len(a_RI)
+                seen.append(a_RI)
+                kept.append(turned_TR16)
+            first += tiles_here
+    seen.append(np.zeros((-start % tiles.TILE_ROWS, columns), np.float32))
+    a_RI = np.concatenate(seen)
+    return Beside(tiles.WHOLE_BYTES, len(a_RI), tiles.tiled(whole_bytes(a_RI), tiles.WHOLE_BYTES), places, kept)
+
+
+def _require_fitting(name: str, sizes: tuple[int, int], expected: tuple[int, int]) -> None:
+    if sizes != expected:
+        raise BadFileError(f"an adapter's `{name}` is {list(sizes)}, the model's is {list(expected)}")
+
+
 def _add(layer: Any, parts: Sequence[tuple[Any, Any]], mask_T1R: Any) -> None:
     from openvino import opset13 as op
 
     a_RI = np.ascontiguousarray(np.concatenate([a for a, _ in parts]), np.float32)
     b_OR = np.ascontiguousarray(np.concatenate([b for _, b in parts], axis=1), np.float32)
-    weight = [layer.output(0).partial_shape[-1].get_length(), layer.input_value(0).partial_shape[-1].get_length()]
-    if weight != [len(b_OR), a_RI.shape[1]]:
-        raise BadFileError(f"an adapter's `{layer.friendly_name}` is [{len(b_OR)}, {a_RI.shape[1]}], the model's is {weight}")
+    rows, columns = (port.partial_shape[-1].get_length() for port in (layer.output(0), layer.input_value(0)))
+    _require_fitting(layer.friendly_name, (len(b_OR), a_RI.shape[1]), (rows, columns))
     readers = layer.output(0).get_target_inputs()
     inner = op.multiply(op.matmul(layer.input(0).get_source_output(), op.constant(a_RI), False, True), mask_T1R)
     whole = op.add(layer, op.matmul(inner, op.constant(b_OR), False, True))

@@ -19,7 +19,7 @@ from nomoat.engine.kernels import FLOAT, HALF, WORD, Emit
 
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
-LINK_NUMBERS = 16
+LINK_NUMBERS = 18
 # of a model's layers that see alike
 HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON = range(8)
 # where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the tokens

@@ -29,7 +29,8 @@ QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 def facts_of(arch: Architecture, sizes: Dimensions, file: ModelSource) -> dict[str, Any]:
     """What a model's file is to tell of its attention, embedding and output. 0 stands for no window and no cap.
 
-    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has.
+    A view is how a layer sees: how far back, and how positions turn; `layers` says which of the views each has. `BetweenBuilder` adds
+    `parts`: of each step of each `BetweenAttentions` the layers it is made of, and the rows of each.
     """
     layers = range(sizes.layers)
     normed = layers if arch.qk_norm else ()
@@ -67,9 +68,11 @@ class BetweenBuilder(GraphBuilder):
         return [self._source(layer, name) for name in names]
 
     def _build(self) -> ov.Model:
+        self._parts: list[list[list[tuple[str, int]]]] = []
         model = super()._build()
         if has_usual_attention(self.arch, self.sizes):
-            model.set_rt_info(json.dumps(facts_of(self.arch, self.sizes, self.file)), list(FACTS))
+            facts = facts_of(self.arch, self.sizes, self.file) | {"parts": self._parts}
+            model.set_rt_info(json.dumps(facts), list(FACTS))
         return model
 
     def _layers(self, x: Node) -> Node:
@@ -82,16 +85,19 @@ class BetweenBuilder(GraphBuilder):
     def _between(self, seen: Node | None, residual: Node, layer: int) -> tuple[Node, list[Node]]:
         """From a layer's attention (-1: the embedding) to the next one's: the residual, its queries, keys and values."""
         given = Weights()
+        self._parts.append([])
 
         def product(kind: str, parts: Sequence[Source]) -> None:
             types = {self._tile_type(part) for part in parts}
             type_name = types.pop() if len(types) == 1 else WHOLE_BYTES
             made = self._tiles(parts, type_name)
             given.add(kind, type_name, len(made) * TILE_ROWS, made, self._biases(parts))
+            self._parts[-1].append([(part.layer, self.file.tensor(part.tensor).num_rows) for part in parts])
 
         def norm(kind: str, tensor_name: str) -> None:
             weight = self.file.rows(f"{tensor_name}.weight")
             given.add(kind, "", len(weight), None, weight)
+            self._parts[-1].append([])
 
         def add(part: str, post_norm: str) -> None:
             product("hold" if self.arch.post_norms else "add", [self._source(layer, part)])

@@ -14,12 +14,16 @@ from nomoat import jit
 from nomoat.engine import attention, prompt_attention
 from nomoat.engine.kernels import PRODUCTS
 from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
-from nomoat.engine.program import (
+from nomoat.engine.program import Program, max_parts, place, run_links, team
+from nomoat.engine.program import prepare as prepare_programs
+from nomoat.engine.steps import (
     AFTER,
     ATTENTION,
     BEFORE,
+    BESIDE,
     CHOICE,
     CHUNK_COLUMNS,
+    COUNTS,
     EPSILON,
     KIND,
     LAST_NORM,
@@ -27,6 +31,7 @@ from nomoat.engine.program import (
     NUM_STEPS,
     OUT,
     OUTPUTS,
+    OWNERS,
     ROOM,
     ROWS,
     SEEN,
@@ -37,14 +42,8 @@ from nomoat.engine.program import (
     WANTED,
     WEIGHT,
     WIDTH,
-    Program,
-    max_parts,
-    place,
-    run_links,
     share,
-    team,
 )
-from nomoat.engine.program import prepare as prepare_programs
 
 ATTENTION_FUNCTIONS = (attention.keep_keys, attention.attend, prompt_attention.unpack, prompt_attention.attend)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
@@ -65,7 +64,7 @@ def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> 
         jit.compiled(function, count)
     prepare_programs()
     none = np.zeros(0, np.int64)
-    lay_out(np.zeros((0, 4), np.int64), np.zeros(0, np.float32), none, none, none, none, np.zeros((0, 0), np.int64))
+    lay_out(np.zeros((0, 5), np.int64), np.zeros(0, np.float32), none, none, none, none, none, none, np.zeros((0, 0), np.int64))
     progress(len(functions), len(functions))
 
 
@@ -78,26 +77,29 @@ class _Links:
         kinds, places = self.numbers[:, NUM_STEPS], np.arange(len(links))
         self.attentions = np.flatnonzero(kinds == ATTENTION)
         self._of_tokens, self._of_wanted = np.setdiff1d(places[:first_of_wanted], self.attentions), places[first_of_wanted:]
-        self._told = 0, 0
+        self._told = 0, 0, (0, 0)
 
-    def tell(self, tokens: int, wanted: int) -> None:
-        """How many a pass has."""
-        if self._told != (tokens, wanted):
-            self.numbers[self._of_tokens, TOKENS] = tokens
-            self.numbers[self._of_wanted, TOKENS] = wanted
-            self._told = tokens, wanted
+    def tell(self, tokens: int, wanted: int, owners: tuple[int, int]) -> None:
+        """How many a pass has, and where the adapters of either stand, see `steps`."""
+        if self._told != (tokens, wanted, owners):
+            self._told = tokens, wanted, owners
+            for links, count, place in ((self._of_tokens, tokens, owners[0]), (self._of_wanted, wanted, owners[1])):
+                self.numbers[links, TOKENS], self.numbers[links, OWNERS] = count, place
 
 
 @jit.kept
-def lay_out(rows_N4: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few_T: Any, wanted_W: Any, table_NR: Any) -> Any:
+def lay_out(
+    rows_N5: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few_T: Any, owners_T: Any, wanted_W: Any, owners_W: Any,
+    table_NR: Any,
+) -> Any:  # fmt: skip
     """What attention is to know of each token, of those attended to one by one, and of rows of many (see `prompt_attention`).
 
-    A row has tokens, tokens before them, tokens of which logits are wanted, and blocks. Gives how many tokens are attended to one by
-    one, and the farthest of their places; how many rows of many there are, and the blocks of these.
+    A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). Gives how many tokens
+    are attended to one by one, and the farthest of their places; how many rows of many there are, and the blocks of these.
     """
     token = few = wanted = block = many = many_blocks = farthest = 0
-    for n in range(len(rows_N4)):
-        length, past, num_wanted, blocks = rows_N4[n, 0], rows_N4[n, 1], rows_N4[n, 2], rows_N4[n, 3]
+    for n in range(len(rows_N5)):
+        length, past, num_wanted, blocks, owner = rows_N5[n, 0], rows_N5[n, 1], rows_N5[n, 2], rows_N5[n, 3], rows_N5[n, 4]
         is_long = length >= prompt_attention.ROW_TOKENS
         if is_long:
             table_NR[many, prompt_attention.FIRST_TOKEN] = token
@@ -111,11 +113,13 @@ def lay_out(rows_N4: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few
         for m in range(length):
             floats_T[token] = places_T[token] = past + m
             first_blocks_T[token] = block
+            owners_T[token] = owner
             if not is_long:
                 few_T[few] = token
                 few += 1
             if m >= length - num_wanted:
                 wanted_W[wanted] = token
+                owners_W[wanted] = owner
                 wanted += 1
             token += 1
         block += blocks
@@ -166,7 +170,8 @@ class Chain:
 
     def _make_tables(self) -> None:
         """What `lay_out` and the turning of positions fill, and where attention finds it."""
-        numbers = dict.fromkeys(("places", "first blocks", "few"), self._most_tokens) | {"wanted": self._most_wanted}
+        numbers = dict.fromkeys(("places", "first blocks", "few", "owners"), self._most_tokens)
+        numbers |= dict.fromkeys(("wanted", "chosen owners"), self._most_wanted)
         self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
         self._arrays["floats"] = np.empty(self._most_tokens, np.float32)
         most_rows = self._most_tokens // prompt_attention.ROW_TOKENS
@@ -190,7 +195,7 @@ class Chain:
 
         The last layer's links stand there twice: for all tokens, and for those alone whose logits are wanted.
         """
-        num_steps = [len(program.steps) for program in self._programs]
+        num_steps = [COUNTS * len(program.steps) for program in self._programs]
         self._taken = np.zeros(parts * sum(num_steps) + len(self._programs), np.int64)
         takens = self._taken.ctypes.data + 8 * parts * np.cumsum([0, *num_steps])
         *before, after, head = (self._steps(*both) for both in zip(self._programs, takens, strict=False))
@@ -217,6 +222,7 @@ class Chain:
         places = (array.ctypes.data for array in (team().state, program.steps, program.room))
         row[[STATE, STEPS, ROOM]], row[NUM_STEPS], row[TAKEN] = [*places], len(program.steps), taken
         row[WIDTH], row[EPSILON], row[CHUNK_COLUMNS] = program.width, program.epsilon, program.chunk
+        row[BESIDE] = program.beside.ctypes.data
         row[SEEN], row[BEFORE], row[AFTER] = self._address("seen"), residual, residual
         row[OUTPUTS : OUTPUTS + 3] = [self._address(f"output {number}") for number in range(3)]
         return row
@@ -257,21 +263,22 @@ class Chain:
             for at, places in zip(links.attentions, caches, strict=False):
                 links.numbers[at, [attention.KEYS, attention.VALUES]] = places
 
-    def run(self, x_TD: Any, rows_N4: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
+    def run(self, x_TD: Any, rows_N5: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
 
-        `rows_N4`: see `lay_out`. `blocks`: of all rows, one after another.
+        `rows_N5`: see `lay_out`. `blocks`: of all rows, one after another.
         """
-        tokens, wanted = len(x_TD), int(rows_N4[:, 2].sum())
+        tokens, wanted = len(x_TD), int(rows_N5[:, 2].sum())
         self._make_room(tokens, wanted)
         arrays = self._arrays
         arrays["residual"][:tokens] = x_TD
-        tables = (arrays[name] for name in ("floats", "places", "first blocks", "few", "wanted", "rows"))
-        few, farthest, many, many_blocks = lay_out(rows_N4, *tables)
+        names = ("floats", "places", "first blocks", "few", "owners", "wanted", "chosen owners", "rows")
+        few, farthest, many, many_blocks = lay_out(rows_N5, *(arrays[name] for name in names))
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
-        links.tell(tokens, wanted)
+        has_owners = bool((rows_N5[:, 4] >= 0).any())
+        links.tell(tokens, wanted, (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0))
         scores = 4 * SCORED_TOKENS * (farthest // SCORED_TOKENS + 1)
         _, kv_heads, width = self._sizes
         unpacked = prompt_attention.unpacked_bytes(many_blocks, kv_heads, width) if many else 0

@@ -1,7 +1,7 @@
 """Weights (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
 
 The folder: `openvino_model.xml/.bin`, `tokenizer.json`, `tokenizer_config.json`, `config.json`. It appears whole or not at all.
-An adapter is added to the weights before they are quantised ("baked"): the tuned model runs at the base's full speed.
+An adapter may be added to the weights before they are quantised ("baked"), see `import_with`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -78,9 +78,14 @@ class LoraDelta:
         return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
 
     @property
-    def layers(self) -> dict[str, tuple[FloatArray, FloatArray]]:
-        """A_RI and scale * B_OR of each layer that is changed."""
-        return {layer: (a_RI, b_OR * np.float32(self._scale)) for layer, (a_RI, b_OR) in self._pairs.items()}
+    def layers(self) -> list[str]:
+        """Those that are changed."""
+        return list(self._pairs)
+
+    def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
+        """A_RI and scale * B_OR of a layer, or None."""
+        found = self._pairs.get(layer)
+        return None if found is None else (found[0], found[1] * np.float32(self._scale))
 
     def require_all_used(self) -> None:
         """Raises BadFileError if the model that was built has no layer for some of these matrices."""
@@ -157,6 +162,16 @@ def import_gguf(
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
     """
+    found = _import(path, adapter, context_tokens, quality, fused, progress, check, if_tiled=False)
+    assert found is not None
+    return found
+
+
+def _import(
+    path: Path, adapter: Path | None, context_tokens: int | None, quality: layout.Quality | None, fused: bool,
+    progress: Progress | None, check: Check | None, *, if_tiled: bool,
+) -> Path | None:  # fmt: skip
+    """`if_tiled`: None, and nothing made, for a model that would have no weights in tiles."""
     delta = None if adapter is None else LoraDelta(adapter)
     if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
         read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
@@ -169,6 +184,8 @@ def import_gguf(
         source = open_source(path)
         sizes = read_sizes(source, context_tokens=context_tokens)
         stored = layout.storage(source, sizes, quality, fused=fused)
+        if if_tiled and not stored.has_tiles:
+            return None
         if check:
             check(sizes, source.num_values, stored.bytes_of(source))
         digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
@@ -201,6 +218,29 @@ def _known_digest(path: Path) -> str | None:
     if adapter.exists():
         return paths.sha256_of(adapter)
     return sha256_of_model(path) if all(_note_of(file).exists() for file in files_of(path)) else None
+
+
+def import_with(
+    path: Path, adapters: Sequence[Path], *, alone: bool, context_tokens: int | None = None, progress: Progress | None = None,
+    check: Check | None = None,
+) -> tuple[Path, Sequence[Path]]:  # fmt: skip
+    """The folder of a model that is to answer with these adapters, and those that have to stand beside its weights.
+
+    In passes of nomoat's own all of them do: that is as fast as baked, the weights stay their file's codes, and one import is enough.
+    Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
+    All else is as for `import_gguf`.
+    """
+    from nomoat.engine.own import OwnModel
+
+    told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
+    if not adapters:
+        return import_gguf(path, **told), adapters
+    folder = _import(path, None, context_tokens, None, True, progress, check, if_tiled=True)
+    if folder is not None and OwnModel.can_run(folder, [LoraDelta(adapter) for adapter in adapters]):
+        return folder, adapters
+    if alone:
+        return import_gguf(path, adapter=adapters[0], **told), ()
+    return import_gguf(path, fused=False, **told), adapters
 
 
 def _folder_of(digest: str) -> Path:

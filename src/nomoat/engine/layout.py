@@ -20,7 +20,7 @@ from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "6"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "7"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
 PromptForm = Literal["codes", "bf16"]
 QUALITIES = get_args(Quality)

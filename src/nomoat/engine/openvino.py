@@ -65,7 +65,7 @@ class OpenVINOEngine:
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=facts["num_values"])
         self._lock = threading.Lock()
         self._batcher: Batcher | None = None
-        self._scorer: Scorer | None = None
+        self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights
 
     def use_template(self, name: str) -> None:
         """Chat with the named template; see `Tokenizer.use_template`."""
@@ -154,36 +154,38 @@ class OpenVINOEngine:
         content = bytes(self._grammars.words().decode_bytes([pick.token]))
         return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
-    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+    def score(
+        self, request: Request, continuations: Sequence[str], *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None
+    ) -> list[ContinuationScore]:
         if not continuations:
             return []
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
-        prompt, rows = likelihood.split(self.tokenizer, request, continuations)
+        prompt, rows = likelihood.split(words or self.tokenizer, request, continuations)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)))
         with self._lock:
-            if self._scorer is None:
-                self._scorer = self._make_scorer()
-            return self._scorer.score(prompt, rows)
+            if adapter not in self._scorers:
+                self._scorers[adapter] = self._make_scorer(adapter)
+            return self._scorers[adapter].score(prompt, rows)
 
     def compile_once(self, progress: Callable[[int, int], None]) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
 
         `progress` is told (functions done, functions). Raises NotEnoughDiskError, NotWritableError, BadFileError.
         """
-        if not self.storage.has_tiles or self._beside:
+        if not self.storage.has_tiles:
             return
         from nomoat import jit
 
-        done = jit.CACHE.parent / f"{self._folder.name}.done"
+        done = jit.CACHE.parent / f"{self._folder.name}{'-adapters' if self._beside else ''}.done"
         if done.exists():
             return
         prepared: Future[None] = Future()
 
         def prepare() -> None:
             try:
-                OwnModel.prepare(self._folder, progress)
+                OwnModel.prepare(self._folder, progress, adapters=bool(self._beside))
                 with paths.translate_disk_errors(jit.CACHE):
                     done.parent.mkdir(parents=True, exist_ok=True)
                     done.touch()
@@ -202,12 +204,19 @@ class OpenVINOEngine:
 
             program.prepare()
 
-    def _make_scorer(self) -> Scorer:
-        if self._weights is None or not importer.fits_exactly(self._weights):
-            self._prepare()
-            return Scorer(self._folder, self.layout.scoring_properties)
-        model = importer.exact_model(self._weights, adapter=self._adapter, context_tokens=self.context_tokens)
-        return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
+    def _make_scorer(self, beside: int | None) -> Scorer:
+        """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
+        adapter = self._adapter if beside is None else self._beside[beside].weights_path.parent
+        if self._weights is not None and importer.fits_exactly(self._weights):
+            model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self.context_tokens)
+            return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
+        folder = self._folder
+        if beside is not None:
+            if self._weights is None:
+                raise UnsupportedError("an adapter beside weights of no known file gives no likelihoods of continuations")
+            folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self.context_tokens)
+        self._prepare()
+        return Scorer(folder, self.layout.scoring_properties)
 
     def count_tokens(self, request: Request) -> int:
         return len(self._prompt_ids(request))
@@ -245,7 +254,7 @@ class OpenVINOEngine:
     def _make_model(self) -> Model:
         made: Model
         self._prepare()
-        if self.storage.has_tiles and not self._beside and (own := OwnModel.of(self._folder)) is not None:
+        if self.storage.has_tiles and (own := OwnModel.of(self._folder, self._beside)) is not None:
             return own
         if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
@@ -303,7 +312,7 @@ class _Adapted:
         return self._engine.prompt_likelihoods(self._in_tokens(request), adapter=self._adapter)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        raise UnsupportedError("an adapter beside the weights gives no likelihoods of continuations", hint="load BASE+ADAPTER alone")
+        return self._engine.score(request, continuations, adapter=self._adapter, words=self._words)
 
     def count_tokens(self, request: Request) -> int:
         return self._engine.count_tokens(self._in_tokens(request))

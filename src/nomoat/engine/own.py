@@ -12,7 +12,7 @@ import json
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,6 +22,10 @@ from nomoat.engine import tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError
+
+if TYPE_CHECKING:
+    from nomoat.engine.importer import LoraDelta
+    from nomoat.engine.program import Program
 
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 FACTS = ("nomoat", "attention")  # where a folder tells them, see `between.facts_of`
@@ -34,18 +38,27 @@ class OwnModel:
     largest_pass = PagedModel.largest_pass
 
     @classmethod
-    def of(cls, folder: Path) -> OwnModel | None:
-        """For a folder that `between.BetweenBuilder` wrote, with facts of its attention, whose embedding and output are in tiles.
-
-        Raises BadFileError if the folder is not whole.
-        """
-        graph = _Graph(folder)
-        is_whole = all(len(graph.of_type(name)) == 1 for name in ("TiledRows", "TiledProduct"))
-        return cls(graph) if graph.facts and is_whole else None
+    def of(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> OwnModel | None:
+        """For a folder that `can_run` is true of, with adapters beside its weights. Raises BadFileError if the folder is not whole."""
+        return cls(_Graph(folder), adapters) if cls.can_run(folder, adapters) else None
 
     @classmethod
-    def prepare(cls, folder: Path, progress: Callable[[int, int], None]) -> None:
-        """Compile what a folder's model needs, see `chain.prepare`; nothing for one that is not run so. Raises BadFileError, too."""
+    def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
+        """Whether `between.BetweenBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
+        made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
+        """
+        graph = _Graph(folder)
+        if not graph.facts or any(len(graph.of_type(name)) != 1 for name in ("TiledRows", "TiledProduct")):
+            return False
+        layers = {name for steps in graph.facts["parts"] for parts in steps for name, _ in parts}
+        return all(layers.issuperset(adapter.layers) for adapter in adapters)
+
+    @classmethod
+    def prepare(cls, folder: Path, progress: Callable[[int, int], None], *, adapters: bool = False) -> None:
+        """Compile what a folder's model needs, see `chain.prepare`; nothing for one that is not run so. Raises BadFileError, too.
+
+        `adapters`: what those beside its weights need as well.
+        """
         from nomoat.engine import chain
 
         graph = _Graph(folder)
@@ -53,10 +66,10 @@ class OwnModel:
             kinds = ("TiledRows", "TiledProduct", "BetweenAttentions")
             operations = [graph.told(operation) for kind in kinds for operation in graph.of_type(kind)]
             types = {step[1] for told in operations for step in json.loads(told.get("steps", "[]"))}
-            types |= {told.get("type_name", "") for told in operations}
+            types |= {told.get("type_name", "") for told in operations} | ({tiles.WHOLE_BYTES} if adapters else set())
             chain.prepare(types - {""}, progress)
 
-    def __init__(self, graph: _Graph) -> None:
+    def __init__(self, graph: _Graph, adapters: Sequence[LoraDelta]) -> None:
         """The weights stay where they are, in the folder's file."""
         from nomoat.engine.chain import Chain
         from nomoat.engine.program import Program
@@ -76,6 +89,8 @@ class OwnModel:
             columns = seen if number else width
             steps, epsilon, chunk = json.loads(told["steps"]), float(told["epsilon"]), int(told["chunk"])
             programs.append(Program(steps, weights.ctypes.data, columns, width=width, epsilon=epsilon, chunk=chunk))
+            if adapters:
+                _add_beside(programs[-1], facts["parts"][number], adapters)
         told = graph.told(head)
         self.vocabulary = int(facts["vocabulary"])
         step = ("out", told["type_name"], int(told["rows"]), 0, -1)
@@ -100,11 +115,12 @@ class OwnModel:
         The states are none at all if no row wants them: then the last layer is not computed for tokens without wanted logits.
         """
         counts = [-(-(row.past + len(row.ids)) // BLOCK_TOKENS) for row in rows]
-        rows_N4 = np.array([(len(row.ids), row.past, row.wanted, count) for row, count in zip(rows, counts, strict=True)], np.int64)
+        owners = [-1 if row.adapter is None else row.adapter for row in rows]
+        told = [(len(row.ids), row.past, row.wanted, *others) for row, *others in zip(rows, counts, owners, strict=True)]
         blocks = [block for row, count in zip(rows, counts, strict=True) for block in row.blocks[:count]]
         x_TD = self._embedded([token for row in rows for token in row.ids])
         hidden = any(row.hidden for row in rows)
-        logits_WR, states = self._chain.run(x_TD, rows_N4, np.array(blocks, np.int64), hidden=hidden)
+        logits_WR, states = self._chain.run(x_TD, np.array(told, np.int64), np.array(blocks, np.int64), hidden=hidden)
         logits = logits_WR[:, : self.vocabulary]
         if self._logit_cap:
             np.tanh(np.divide(logits, self._logit_cap, out=logits), out=logits)
@@ -128,6 +144,17 @@ class OwnModel:
     def _rows(self, ids_T: Sequence[int]) -> npt.NDArray[np.float32]:
         found_TD = tiles.rows_of(self._table, self._table_type, np.array(ids_T))
         return found_TD if self._embedding_scale == 1 else found_TD * self._embedding_scale
+
+
+def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], adapters: Sequence[LoraDelta]) -> None:
+    """Let the adapters add to each step's result, where they change a layer it is made of."""
+    from nomoat.engine.adapters import beside
+    from nomoat.engine.steps import COLUMNS
+
+    for number, of_step in enumerate(parts):
+        added = beside(of_step, int(program.steps[number, COLUMNS]), adapters) if of_step else None
+        if added is not None:
+            program.add_beside(number, added)
 
 
 class _Graph:

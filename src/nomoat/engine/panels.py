@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import hardware, jit
-from nomoat.engine.kernels import AHEAD, BYTE, FLOAT, GROUPS, HALF_ROUNDED, WORD, Emit
+from nomoat.engine.kernels import AHEAD, BYTE, FLOAT, GROUPS, HALF, HALF_ROUNDED, WORD, Emit
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 CHUNK, NARROW_CHUNK, NARROW = 128, 64, 768  # columns; below this width a model's answers change too much with 128 (docs/log.md)
@@ -203,6 +203,27 @@ def _written(*, added: bool) -> Any:
 
 # A tile's sums of so many tokens, written into their rows of a result or added to them.
 write_sums, add_sums = _written(added=False), _written(added=True)
+
+
+@jit.in_llvm
+def add_ranks(typing: Any, b: Any, hidden: Any, rank: Any, y: Any) -> Any:
+    """A tile's sixteen numbers at y += B h: `b` is [rank][row of the tile] in f16, `hidden` [rank] in f32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder)
+        b, hidden, rank, y = args
+        totals = [cgutils.alloca_once_value(builder, emit.number(0.0)) for _ in range(TILE_ROWS // emit.lanes)]
+        for total, start in zip(totals, _lanes(emit, y), strict=True):
+            builder.store(start, total)
+        with cgutils.for_range(builder, rank) as loop:
+            factor = emit.all_lanes(emit.load(emit.add(hidden, emit.times(loop.index, 4)), FLOAT, 4))
+            for number, total in enumerate(totals):
+                row = emit.numbers(emit.add(b, emit.times(loop.index, 2 * TILE_ROWS), emit.size(2 * emit.lanes * number)), HALF)
+                builder.store(emit.fused(row, factor, builder.load(total)), total)
+        _write_lanes(emit, [builder.load(total) for total in totals], y)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate
 
 
 def _lanes(emit: Emit, address: Any) -> list[Any]:

@@ -21,7 +21,8 @@ import torch
 from nomoat import hardware
 from nomoat.engine import panels, tiles
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.program import TOKENS_A_PART, Program
+from nomoat.engine.program import Program
+from nomoat.engine.steps import TOKENS_A_PART
 from nomoat.engine.weights import Arrays, Form, quantised, restored, whole_bytes
 from nomoat.tune import kernels
 

@@ -1,0 +1,344 @@
+"""What the threads of a team do of a job: steps between two layers' attention (products, norms, gates), and what lies between jobs.
+
+Compiled by numba at the first use, once a machine (some seconds). See `program` for who gives them jobs, and
+`product.BetweenAttentions` for what steps are.
+
+Shapes: M tokens, R rows (outputs), C columns (inputs), W width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nomoat import jit
+from nomoat.engine import attention
+from nomoat.engine.kernels import ROUNDED, round_inputs
+from nomoat.engine.panels import (
+    CAN_BE_USED,
+    CHUNK,
+    FINE_PANELS_FROM,
+    FOUR_BYTES,
+    NARROW_CHUNK,
+    PAIR_BYTES,
+    PANEL_TOKENS,
+    PANELS_FROM,
+    ROUNDED_TOGETHER,
+    add_ranks,
+    add_sums,
+    begin_sums,
+    panel_product,
+    round_into_panel,
+    write_sums,
+)
+from nomoat.engine.team import JOB, SHARED
+from nomoat.engine.tiles import TILE_ROWS
+from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
+
+KINDS = ("add", "hold", "add_norm", "norm", "gated", "gelu_gated", "out")
+ADD, HOLD, ADD_NORM, NORM, GATED, GELU_GATED, OUT = range(len(KINDS))
+KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
+# further ones of what adapters add to a step's result, see `_add_beside`: the address of a table of places (0: nothing), its length
+PLACES, NUM_TILES = VECTOR + 1, VECTOR + 2
+INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, ROOMS = range(11)  # places of memory
+# numbers of a job
+STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
+WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
+# of a prompt's panels; the table of what adapters add, and the address of each token's adapter, -1 for none; 0 if no token has one
+CHUNK_COLUMNS, BESIDE, OWNERS = OUTPUTS + 3, OUTPUTS + 4, OUTPUTS + 5
+LINK = attention.LINK_NUMBERS  # numbers of a job in a chain
+PLACE = 3  # numbers of a place
+ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
+COUNTS = 2  # of tiles taken, for each step: of its product and of what is beside it
+PIECES = 8  # of a product, for each thread: one that is slower takes fewer
+TOKENS_A_PART = 336  # at most, of a prompt, whose intermediate results stay in a CPU's caches: 28 panels
+PART_TOKENS = TOKENS_A_PART + PANEL_TOKENS  # a few more may be read, if not used
+SUMS_BYTES = 4 * TILE_ROWS * PART_TOKENS  # of a tile
+GATED_BYTES = 4 * CHUNK * PART_TOKENS
+# of a thread: two tiles' sums, scales, zeros and codes, and a chunk of a gate's results
+PAIR_ROOM = 2 * SUMS_BYTES + 4 * 4 * TILE_ROWS + PAIR_BYTES + GATED_BYTES
+
+
+@jit.kernel
+def _tokens_a_part(tokens: Any) -> Any:
+    """Whole panels, in parts of about the same size. Without any token, too: a prompt's first pass may want no logits."""
+    tokens = max(1, tokens)
+    parts = -(-tokens // TOKENS_A_PART)
+    return -(-tokens // (parts * PANEL_TOKENS)) * PANEL_TOKENS
+
+
+# Every step is done by all threads at once, each with its share: of a tile's rows of the result, or of the tokens
+@jit.kernel
+def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
+    columns, rows = step[COLUMNS], step[ROWS]
+    inputs, scales, totals, sums = room[INPUTS], room[SCALES], room[TOTALS], room[SUMS]
+    tile, here = step[TILES] + t * step[TILE_SIZE], y + t * 4 * TILE_ROWS
+    jit.call_with_9(step[CODE], tile, inputs, scales, totals, sums, here, tokens, columns, rows)
+
+
+@jit.kernel
+def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tokens: Any, t: Any) -> None:
+    """What each token's adapter adds to a tile's rows of a result: B's rows times what A made of the inputs.
+
+    An adapter's place of a tile: where its B lies, [rank][row of the tile], from which number on A's results stand, and the rank.
+    """
+    if owners == 0 or beside[PLACES] == 0:
+        return
+    owner_M, hidden_bytes = jit.longs_at(owners, tokens), 4 * beside[ROWS]
+    for m in range(tokens):
+        if owner_M[m] >= 0:
+            place = jit.longs_at(beside[PLACES] + 8 * PLACE * (owner_M[m] * beside[NUM_TILES] + t), PLACE)
+            add_ranks(place[0], room[HIDDEN] + m * hidden_bytes + 4 * place[1], place[2], y + m * row_bytes)
+
+
+@jit.kernel
+def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, taken: Any, threads: Any) -> None:
+    """`taken`: the address of how many tiles have been taken by any thread, which takes a few more until none is left."""
+    count = step[ROWS] // TILE_ROWS
+    piece = max(1, count // (PIECES * threads))
+    start = jit.add_atomic(taken, piece)
+    while start < count:
+        for t in range(start, min(start + piece, count)):
+            _multiply_tile(step, room, y, tokens, t)
+            _add_beside(beside, room, owners, y + 4 * TILE_ROWS * t, 4 * step[ROWS], tokens, t)
+        start = jit.add_atomic(taken, piece)
+
+
+@jit.kernel
+def _multiply_pair(
+    step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, first: Any, second: Any, sums: Any
+) -> None:
+    """The products of two tiles and the panels of a part, with their biases. What they need themselves lies after the sums."""
+    columns = step[COLUMNS]
+    scales = sums + 2 * SUMS_BYTES
+    zeros = scales + 2 * 4 * TILE_ROWS
+    codes = zeros + 2 * 4 * TILE_ROWS
+    for tile, t in enumerate((first, second)):
+        begin_sums(sums + tile * SUMS_BYTES, step[VECTOR] + 4 * t * TILE_ROWS if step[VECTOR] else zeros, blocks * PANEL_TOKENS)
+    for start in range(0, columns, chunk):
+        width = min(chunk, columns - start)
+        for tile, t in enumerate((first, second)):
+            here = step[TILES] + t * step[TILE_SIZE]
+            group, there = step[GROUP], codes + tile * (FOUR_BYTES // 2)
+            jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, scales + tile * 4 * TILE_ROWS)
+        number = 4 * (start // chunk) * blocks * PANEL_TOKENS
+        inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
+        panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks)
+    for tile, t in enumerate((first, second)):
+        _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
+
+
+@jit.kernel
+def _multiply_panels(
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any
+) -> None:
+    """A step's product for a part of a prompt, written or added to y."""
+    count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
+    t = jit.add_atomic(taken, 2)
+    while t < count:
+        both = min(2, count - t)
+        _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
+        for tile in range(both):
+            here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
+            if step[KIND] == ADD:
+                add_sums(here, there, tokens, 4 * step[ROWS])
+            else:
+                write_sums(here, there, tokens, 4 * step[ROWS])
+        t = jit.add_atomic(taken, 2)
+
+
+@jit.inline
+def _is_gated(step: Any) -> Any:
+    return step[KIND] == GATED or step[KIND] == GELU_GATED
+
+
+@jit.kernel
+def _gate(step: Any, x: Any, up: Any, columns: Any) -> None:
+    if step[KIND] == GATED:
+        gate(x, up, columns)
+    else:
+        gelu_gate(x, up, columns)
+
+
+@jit.kernel
+def _multiply_gated(step: Any, beside: Any, room: Any, owners: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any) -> None:
+    """A gate's results for a part of a prompt, a chunk at a time, which is rounded for the next product before it leaves the cache."""
+    columns, sums = step[ROWS] // 2, room[PAIRS] + me * PAIR_ROOM
+    gated = sums + PAIR_ROOM - GATED_BYTES
+    c = jit.add_atomic(taken, 1)
+    while c * chunk < columns:
+        width = min(chunk, columns - c * chunk)
+        for n in range(width // TILE_ROWS):
+            t = c * (chunk // TILE_ROWS) + n
+            _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + columns // TILE_ROWS, sums)
+            _gate(step, sums, sums + SUMS_BYTES, tokens * TILE_ROWS)
+            write_sums(sums, gated + 4 * n * TILE_ROWS, tokens, 4 * width)
+        panels, number = room[NEXT_INPUTS] + c * chunk * blocks * PANEL_TOKENS, 4 * c * blocks * PANEL_TOKENS
+        scales, firsts = room[NEXT_SCALES] + number, room[NEXT_SUMS] + number
+        _round_panels(gated, 4 * width, panels, scales, firsts, 0, tokens, width, chunk, blocks)
+        c = jit.add_atomic(taken, 1)
+
+
+@jit.kernel
+def _round_panels(
+    x: Any, row_bytes: Any, panels: Any, scales: Any, firsts: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any
+) -> None:
+    for m in range(first, end, ROUNDED_TOGETHER):
+        panel = panels + m // PANEL_TOKENS * chunk * PANEL_TOKENS + 4 * (m % PANEL_TOKENS)
+        left = min(ROUNDED_TOGETHER, end - m)
+        round_into_panel(x + m * row_bytes, row_bytes, left, panel, scales + 4 * m, firsts + 4 * m, columns, chunk, blocks)
+
+
+@jit.kernel
+def _round_some(x: Any, row_bytes: Any, room: Any, first: Any, end: Any, columns: Any, chunk: Any, blocks: Any) -> None:
+    if blocks:
+        _round_panels(x, row_bytes, room[INPUTS], room[SCALES], room[SUMS], first, end, columns, chunk, blocks)
+        return
+    for m in range(first, end):
+        n, here = m * columns, x + m * row_bytes
+        round_inputs(here, room[INPUTS] + n, room[SCALES] + n // 8, room[TOTALS] + n // 8, room[SUMS] + n // 4, columns // ROUNDED)
+
+
+@jit.kernel
+def _round_rows(x: Any, row_bytes: Any, room: Any, tokens: Any, columns: Any, chunk: Any, blocks: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens: a panel is written by one thread."""
+    share = PANEL_TOKENS if blocks else 1
+    for start in range(me * share, tokens, threads * share):
+        _round_some(x, row_bytes, room, start, min(start + share, tokens), columns, chunk, blocks)
+
+
+@jit.kernel
+def _finish(step: Any, y: Any, residual: Any, tokens: Any, width: Any, threads: Any, me: Any) -> None:
+    """What follows a product, one thread's share of the tokens: its bias, and the sum or the gate."""
+    rows = step[ROWS]
+    for m in range(me, tokens, threads):
+        here = y + 4 * m * rows
+        if step[VECTOR]:
+            add(step[VECTOR], here, rows)
+        if step[KIND] == ADD:
+            add(here, residual + 4 * m * width, rows)
+        elif _is_gated(step):
+            _gate(step, here, here + 2 * rows, rows // 2)
+
+
+@jit.kernel
+def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, width: Any, share: Any, threads: Any, me: Any) -> None:
+    """One thread's share of the tokens: of the residual into y, or of y added to the residual."""
+    for start in range(me * share, tokens, threads * share):
+        for m in range(start, min(start + share, tokens)):
+            row = 4 * m * width
+            if step[KIND] == NORM:
+                norm(residual + row, step[VECTOR], epsilon, y + row, width)
+            else:
+                add_norm(y + row, step[VECTOR], epsilon, residual + row, width)
+
+
+@jit.kernel
+def _product(
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any,
+    threads: Any, me: Any,
+) -> None:  # fmt: skip
+    """One thread's share of a step's product, written to y; in a prompt's part with all that follows it, a sum or a gate."""
+    if blocks == 0:
+        _multiply(step, beside, room, owners, y, tokens, taken, threads)
+    elif _is_gated(step):
+        _multiply_gated(step, beside, room, owners, tokens, chunk, blocks, taken, me)
+        room[INPUTS], room[NEXT_INPUTS] = room[NEXT_INPUTS], room[INPUTS]
+        room[SCALES], room[NEXT_SCALES] = room[NEXT_SCALES], room[SCALES]
+        room[SUMS], room[NEXT_SUMS] = room[NEXT_SUMS], room[SUMS]
+    else:
+        target = residual if step[KIND] == ADD else y
+        _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, taken, me)
+
+
+@jit.kernel
+def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any, me: Any) -> None:
+    """All steps for the tokens of a part, one thread's share.
+
+    Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
+    """
+    state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
+    besides = jit.longs_at(job[BESIDE], len(steps) * (NUM_TILES + 1)).reshape(len(steps), NUM_TILES + 1)
+    owners = job[OWNERS] + 8 * first if job[OWNERS] else 0
+    taken = job[TAKEN] + 8 * COUNTS * len(steps) * part
+    epsilon = jit.as_float(np.uint32(job[EPSILON]))
+    residual = job[AFTER] + 4 * first * width
+    columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
+    panels_from = PANELS_FROM if chunk >= NARROW_CHUNK else FINE_PANELS_FROM
+    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= panels_from else 0
+    share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
+    if job[BEFORE] != job[AFTER]:
+        copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)
+    if job[SEEN]:
+        _round_rows(job[SEEN] + 4 * first * columns, 4 * columns, room, tokens, columns, chunk, blocks, threads, me)
+        jit.meet(state, threads)
+    at = 0
+    for number in range(len(steps)):
+        step = steps[number]
+        rows = step[ROWS]
+        y = room[RESULT]
+        if step[KIND] == NORM or step[KIND] == ADD_NORM:
+            _norm_rows(step, residual, y, epsilon, tokens, width, share, threads, me)
+            if step[KIND] == NORM:
+                _round_rows(y, 4 * width, room, tokens, width, chunk, blocks, threads, me)
+                jit.meet(state, threads)
+            continue
+        if step[KIND] == OUT:
+            y = outputs[at] + 4 * first * rows
+            at += 1
+        beside = besides[number]
+        if owners and beside[PLACES]:
+            of_beside = taken + 8 * (len(steps) + number)
+            _product(beside, beside, room, 0, room[HIDDEN], residual, tokens, chunk, blocks, of_beside, threads, me)
+            jit.meet(state, threads)
+        _product(step, beside, room, owners, y, residual, tokens, chunk, blocks, taken + 8 * number, threads, me)
+        jit.meet(state, threads)
+        if blocks == 0:
+            _finish(step, y, residual, tokens, width, threads, me)
+            if _is_gated(step):
+                _round_rows(y, 4 * rows, room, tokens, rows // 2, chunk, blocks, threads, me)
+                jit.meet(state, threads)
+
+
+@jit.kernel
+def _last_norm(job: Any, me: Any, threads: Any) -> None:
+    """The norm after the last layer."""
+    width, epsilon = job[WIDTH], jit.as_float(np.uint32(job[EPSILON]))
+    for m in range(me, job[TOKENS], threads):
+        norm(job[BEFORE] + 4 * m * width, job[WEIGHT], epsilon, job[AFTER] + 4 * m * width, width)
+
+
+@jit.kernel
+def _choose(job: Any, me: Any, threads: Any) -> None:
+    """The rows of the tokens whose logits are wanted, one after another."""
+    wanted, row_bytes = jit.longs_at(job[WANTED], job[TOKENS]), 4 * job[WIDTH]
+    for m in range(me, job[TOKENS], threads):
+        copy(job[BEFORE] + wanted[m] * row_bytes, job[AFTER] + m * row_bytes, job[WIDTH])
+
+
+def share(at: Any, me: Any, threads: Any) -> None:
+    """A chain of jobs, one thread's share. `at`: the address of the team's state. Compiled by itself, see `jit.compiled`."""
+    state = jit.longs_at(at, SHARED)
+    links = jit.longs_at(state[JOB], state[JOB + 1] * LINK).reshape(state[JOB + 1], LINK)
+    for number in range(len(links)):
+        job = links[number]
+        if job[NUM_STEPS] == ATTENTION:
+            facts, here = jit.longs_at(job[attention.FACTS], attention.NUM_FACTS), state[JOB] + 8 * LINK * number
+            jit.call_with_3(facts[attention.KEEP_CODE], here, me, threads)
+            jit.meet(job[STATE], threads)
+            if facts[attention.NUM_ROWS]:
+                jit.call_with_3(facts[attention.UNPACK_CODE], here, me, threads)
+                jit.meet(job[STATE], threads)
+                jit.call_with_3(facts[attention.ROWS_CODE], here, me, threads)
+            jit.call_with_3(facts[attention.FEW_CODE], here, me, threads)
+        elif job[NUM_STEPS] == LAST_NORM:
+            _last_norm(job, me, threads)
+        elif job[NUM_STEPS] == CHOICE:
+            _choose(job, me, threads)
+        else:
+            steps = jit.longs_at(job[STEPS], job[NUM_STEPS] * (VECTOR + 1)).reshape(job[NUM_STEPS], VECTOR + 1)
+            size = _tokens_a_part(job[TOKENS])
+            for first in range(0, job[TOKENS], size):
+                _part(steps, job, first // size, first, min(size, job[TOKENS] - first), threads, me)
+        jit.meet(job[STATE], threads)
