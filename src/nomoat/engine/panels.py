@@ -205,25 +205,38 @@ def _written(*, added: bool) -> Any:
 write_sums, add_sums = _written(added=False), _written(added=True)
 
 
-@jit.in_llvm
-def add_ranks(typing: Any, b: Any, hidden: Any, rank: Any, y: Any) -> Any:
-    """A tile's sixteen numbers at y += B h: `b` is [rank][row of the tile] in f16, `hidden` [rank] in f32."""
+def _add_ranks(tokens: int) -> Any:
+    """y += B h for a tile's sixteen rows and so many tokens: `b` is [rank][row] in f16, `hidden` [token][rank] in f32."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        b, hidden, rank, y = args
-        totals = [cgutils.alloca_once_value(builder, emit.number(0.0)) for _ in range(TILE_ROWS // emit.lanes)]
-        for total, start in zip(totals, _lanes(emit, y), strict=True):
-            builder.store(start, total)
-        with cgutils.for_range(builder, rank) as loop:
-            factor = emit.all_lanes(emit.load(emit.add(hidden, emit.times(loop.index, 4)), FLOAT, 4))
-            for number, total in enumerate(totals):
-                row = emit.numbers(emit.add(b, emit.times(loop.index, 2 * TILE_ROWS), emit.size(2 * emit.lanes * number)), HALF)
-                builder.store(emit.fused(row, factor, builder.load(total)), total)
-        _write_lanes(emit, [builder.load(total) for total in totals], y)
-        return context.get_dummy_value()
+    @jit.in_llvm
+    def add_ranks(typing: Any, b: Any, hidden: Any, hidden_bytes: Any, rank: Any, y: Any, row_bytes: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(builder)
+            b, hidden, hidden_bytes, rank, y, row_bytes = args
+            places = [emit.add(y, emit.times(row_bytes, token)) for token in range(tokens)]
+            seen = [emit.add(hidden, emit.times(hidden_bytes, token)) for token in range(tokens)]
+            totals = [[cgutils.alloca_once_value(builder, emit.number(0.0)) for _ in range(0, TILE_ROWS, emit.lanes)] for _ in places]
+            for of_token, place in zip(totals, places, strict=True):
+                for total, start in zip(of_token, _lanes(emit, place), strict=True):
+                    builder.store(start, total)
+            with cgutils.for_range(builder, rank) as loop:
+                row = emit.add(b, emit.times(loop.index, 2 * TILE_ROWS))
+                rows = [emit.numbers(emit.add(row, emit.size(2 * start)), HALF) for start in range(0, TILE_ROWS, emit.lanes)]
+                for of_token, here in zip(totals, seen, strict=True):
+                    factor = emit.all_lanes(emit.load(emit.add(here, emit.times(loop.index, 4)), FLOAT, 4))
+                    for total, weights in zip(of_token, rows, strict=True):
+                        builder.store(emit.fused(weights, factor, builder.load(total)), total)
+            for of_token, place in zip(totals, places, strict=True):
+                _write_lanes(emit, [builder.load(total) for total in of_token], place)
+            return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), generate
+        return types.void(*[types.intp] * 6), generate
+
+    return add_ranks
+
+
+RANKS_TOGETHER = 8  # tokens
+add_ranks, add_ranks_together = _add_ranks(1), _add_ranks(RANKS_TOGETHER)
 
 
 def _lanes(emit: Emit, address: Any) -> list[Any]:

@@ -24,8 +24,10 @@ from nomoat.engine.panels import (
     PAIR_BYTES,
     PANEL_TOKENS,
     PANELS_FROM,
+    RANKS_TOGETHER,
     ROUNDED_TOGETHER,
     add_ranks,
+    add_ranks_together,
     add_sums,
     begin_sums,
     panel_product,
@@ -86,10 +88,21 @@ def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tok
     if owners == 0 or beside[PLACES] == 0:
         return
     owner_M, hidden_bytes = jit.longs_at(owners, tokens), 4 * beside[ROWS]
-    for m in range(tokens):
-        if owner_M[m] >= 0:
-            place = jit.longs_at(beside[PLACES] + 8 * PLACE * (owner_M[m] * beside[NUM_TILES] + t), PLACE)
-            add_ranks(place[0], room[HIDDEN] + m * hidden_bytes + 4 * place[1], place[2], y + m * row_bytes)
+    m = 0
+    while m < tokens:
+        owner, end = owner_M[m], m + 1
+        while end < tokens and owner_M[end] == owner:
+            end += 1
+        if owner >= 0:
+            place = jit.longs_at(beside[PLACES] + 8 * PLACE * (owner * beside[NUM_TILES] + t), PLACE)
+            hidden = room[HIDDEN] + 4 * place[1]
+            while end - m >= RANKS_TOGETHER:
+                add_ranks_together(place[0], hidden + m * hidden_bytes, hidden_bytes, place[2], y + m * row_bytes, row_bytes)
+                m += RANKS_TOGETHER
+            while m < end:
+                add_ranks(place[0], hidden + m * hidden_bytes, hidden_bytes, place[2], y + m * row_bytes, row_bytes)
+                m += 1
+        m = end
 
 
 @jit.kernel
