@@ -134,8 +134,8 @@ def test_a_folder_that_cannot_be_tuned_says_so(tmp_path: Path, change: dict[str,
 
 def test_settings_follow_the_data_and_the_model() -> None:
     few, many = chosen(Settings(), num_lessons=100, width=576, layers=2), chosen(Settings(), num_lessons=10_000, width=1536, layers=2)
-    assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 1.2e-3)
-    assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 7.3e-4)
+    assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 2e-3)
+    assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 1.2e-3)
     assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5).layers == 3
 
 

@@ -28,7 +28,7 @@ from nomoat.tune.samples import Sample
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 FEW_LESSONS, MANY_LESSONS = 500, 5000
-WIDTH_OF_FULL_RATE, FULL_RATE = 576, 1.2e-3  # SmolLM2-135M's, where it was found
+WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
