@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_as_torch_does
+from safetensors.torch import save_file as save_as_torch_does
 from tiny import WIDTH, write_tiny_gguf
 
 from nomoat import paths
@@ -76,11 +79,41 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
     assert list((paths.cache() / "imported").iterdir()) == []
 
 
-def test_an_adapter_without_weights_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"cut"), "is not a whole safetensors file: it has 3 bytes"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "is not a whole adapter folder"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[1]"), "is not a whole adapter folder"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 0, "lora_alpha": 8}'),
+            "adapter folder",
+        ),
+        (lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}'), "adapter folder: 'r'"),
+        (lambda folder: save_file({"x.lora_A.weight": np.ones((4, 128))}, folder / "adapter_model.safetensors"), "x.lora_B.weight"),
+        (
+            lambda folder: save_file({"x": np.full(3, np.nan)}, folder / "adapter_model.safetensors"),
+            "holds values that are no weights",
+        ),
+        (lambda folder: save_file({"x": np.ones(3)}, folder / "adapter_model.safetensors"), "holds no LoRA matrices"),
+    ],
+)
+def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
     folder = write_adapter(tmp_path / "broken", strength=1.0)
-    (folder / "adapter_model.safetensors").write_bytes(b"cut")
-    with pytest.raises(BadFileError, match="is not a whole adapter folder"):
+    damage(folder)
+    with pytest.raises(BadFileError, match=message):
         importer.import_gguf(tiny_gguf, adapter=folder)
+
+
+def test_an_adapter_in_bf16_is_read(tmp_path: Path) -> None:
+    """As PEFT saves one of a model that is loaded in bf16."""
+    folder = write_adapter(tmp_path / "a", strength=1.0)
+    exact = importer.LoraDelta(folder)
+    path = folder / "adapter_model.safetensors"
+    save_as_torch_does({name: tensor.bfloat16() for name, tensor in load_as_torch_does(path).items()}, path)
+    (layer,) = importer.LoraDelta(folder).layers
+    for own, other in zip(importer.LoraDelta(folder).scaled(layer) or (), exact.scaled(layer) or (), strict=True):
+        assert own == pytest.approx(other, rel=0.01)
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) -> None:

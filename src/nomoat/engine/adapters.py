@@ -69,6 +69,10 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
                 a_RI, b_OR = pair
                 _require_fitting(name, (len(b_OR), a_RI.shape[1]), (rows, columns))
                 turned_TR16 = np.ascontiguousarray(b_OR.reshape(tiles_here, tiles.TILE_ROWS, -1).transpose(0, 2, 1), np.float16)
+                if not np.isfinite(turned_TR16).all():
+                    raise BadFileError(
+                        f"an adapter's `{name}` has weights above 65,504", hint="tune it again, at a lower learning rate"
+                    )
                 addresses = turned_TR16.ctypes.data + turned_TR16[0].nbytes * np.arange(tiles_here)
                 places_T3[first : first + tiles_here] = np.stack(np.broadcast_arrays(addresses, start, len(a_RI)), axis=1)
                 start += len(a_RI)

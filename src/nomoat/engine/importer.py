@@ -42,28 +42,33 @@ class LoraDelta:
     """
 
     def __init__(self, folder: Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from nomoat.engine.safetensors import as_numbers, read_tensors
 
         self.weights_path = folder / ADAPTER_WEIGHTS
+        again = "tune it again with `nomoat tune`, or download it again"
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            tensors = load_file(self.weights_path)
-        except (OSError, json.JSONDecodeError, SafetensorError) as exc:
-            raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint="tune it again with `nomoat tune`") from exc
-        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
-            raise BadFileError(f"`{folder}` is a `{config.get('peft_type')}` adapter of a kind nomoat cannot add to weights")
-        rank = config["r"]
-        self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-        self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {}
-        for name, a_RI in tensors.items():
-            if name.endswith(".lora_A.weight"):
-                layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                b_OR = tensors[name.replace(".lora_A.", ".lora_B.")]
-                self._pairs[layer] = (a_RI.astype(np.float32), b_OR.astype(np.float32))
+            if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
+                raise BadFileError(f"`{folder}` is a `{config.get('peft_type')}` adapter of a kind nomoat cannot add to weights")
+            rank = config["r"]
+            self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+            tensors = {
+                name: as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
+                for name, found in read_tensors(self.weights_path)
+            }
+            self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {
+                name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
+                    a_RI,
+                    tensors[name.replace(".lora_A.", ".lora_B.")],
+                )
+                for name, a_RI in tensors.items()
+                if name.endswith(".lora_A.weight")
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
+            raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint=again) from exc
         self._unused = set(self._pairs)
         if not self._pairs:
-            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint="tune it again with `nomoat tune`")
+            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
 
     def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A and B of a layer, or None."""

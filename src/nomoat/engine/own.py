@@ -40,18 +40,15 @@ class OwnModel:
     @classmethod
     def of(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> OwnModel | None:
         """For a folder that `can_run` is true of, with adapters beside its weights. Raises BadFileError if the folder is not whole."""
-        return cls(_Graph(folder), adapters) if cls.can_run(folder, adapters) else None
+        graph = _Graph(folder)
+        return cls(graph, adapters) if graph.can_run(adapters) else None
 
     @classmethod
     def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
         """Whether `between.BetweenBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
         made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
         """
-        graph = _Graph(folder)
-        if not graph.facts or any(len(graph.of_type(name)) != 1 for name in ("TiledRows", "TiledProduct")):
-            return False
-        layers = {name for steps in graph.facts["parts"] for parts in steps for name, _ in parts}
-        return all(layers.issuperset(adapter.layers) for adapter in adapters)
+        return _Graph(folder).can_run(adapters)
 
     @classmethod
     def prepare(cls, folder: Path, progress: Callable[[int, int], None], *, adapters: bool = False) -> None:
@@ -171,6 +168,13 @@ class _Graph:
         self._sources = {(edge.get("to-layer"), edge.get("to-port")): edge.get("from-layer") for edge in root.iterfind("edges/edge")}
         told = root.find("/".join(("rt_info", *FACTS)))
         self.facts: dict[str, Any] = {} if told is None else json.loads(told.get("value", ""))
+
+    def can_run(self, adapters: Sequence[LoraDelta]) -> bool:
+        """See `OwnModel`."""
+        if not self.facts or any(len(self.of_type(name)) != 1 for name in ("TiledRows", "TiledProduct")):
+            return False
+        layers = {name for steps in self.facts["parts"] for parts in steps for name, _ in parts}
+        return all(layers.issuperset(adapter.layers) for adapter in adapters)
 
     def of_type(self, name: str) -> list[Any]:
         """In the order they are computed."""

@@ -39,6 +39,14 @@ class _Stored:
     type_name: str
 
 
+def as_numbers(values: npt.NDArray[Any], type_name: str, *, what: str) -> FloatArray:
+    """A tensor's values as float32. Raises BadFileError, which says `what` they are, for what is no weight: NaN, too."""
+    numbers = (values.astype(np.uint32) << 16).view(np.float32) if type_name == "BF16" else values.astype(np.float32)
+    if not (values.size == 0 or (numbers.min() > -LARGEST_WEIGHT and numbers.max() < LARGEST_WEIGHT)):
+        raise BadFileError(f"{what} holds values that are no weights", hint="download it again")
+    return np.asarray(np.ascontiguousarray(numbers))
+
+
 @dataclass(frozen=True, slots=True)
 class _Translated:
     """A tensor under its GGUF name: rows picked by `order`, after transposing if `transposed`, plus `offset`."""
@@ -190,10 +198,7 @@ class SafetensorsFolder:
             values = values[found.order if rows is None else found.order[rows]]
         elif rows is not None:
             values = values[rows]
-        numbers = (values.astype(np.uint32) << 16).view(np.float32) if found.stored.type_name == "BF16" else values.astype(np.float32)
-        if not (numbers.min() > -LARGEST_WEIGHT and numbers.max() < LARGEST_WEIGHT):  # so refuses NaN, too
-            raise BadFileError(f"tensor `{name}` of `{self.path}` holds values that are no weights", hint="download it again")
-        return np.asarray(np.ascontiguousarray(numbers) + np.float32(found.offset))
+        return as_numbers(values, found.stored.type_name, what=f"tensor `{name}` of `{self.path}`") + np.float32(found.offset)
 
     def read_tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises UnsupportedError, BadFileError."""
