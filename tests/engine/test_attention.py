@@ -40,16 +40,20 @@ def attended(
     for cache in (tokens_first, values):  # what nobody wrote may be anything
         for (past, new), last in zip(texts, np.cumsum(counts) - 1, strict=True):
             cache[listed[last], :, (past + new - 1) % BLOCK_TOKENS + 1 :] = np.nan
-    told = np.array([(new, past, 1, count) for (past, new), count in zip(texts, counts, strict=True)])
-    places, first_blocks, few, wanted = (np.zeros(tokens, np.int64) for _ in range(4))
+    told = np.array([(new, past, 1, count, at - 1) for at, ((past, new), count) in enumerate(zip(texts, counts, strict=True))])
+    places, first_blocks, few, owners, wanted, chosen_owners = (np.zeros(tokens, np.int64) for _ in range(6))
     rows = np.zeros((len(texts), prompt_attention.ROW_NUMBERS), np.int64)
-    num_few, farthest, num_rows, _ = chain.lay_out(told, np.zeros(tokens, np.float32), places, first_blocks, few, wanted, rows)
+    num_few, farthest, num_rows, _ = chain.lay_out(
+        told, np.zeros(tokens, np.float32), places, first_blocks, few, owners, wanted, chosen_owners, rows
+    )
+    assert np.array_equal(owners, np.repeat(told[:, 4], told[:, 0]))
+    assert np.array_equal(chosen_owners[: len(texts)], told[:, 4])
     assert np.array_equal(wanted[: len(texts)], np.cumsum(told[:, 0]) - 1)
     assert farthest == max(past + new for past, new in texts) - 1
     seen = np.zeros((tokens, heads, WIDTH), np.float32)
     scores, room = np.zeros(4096, np.float32), np.zeros(prompt_attention.room_bytes(WIDTH) + 64, np.uint8)
     unpacked = np.full(sum(counts) * kv_heads * 2 * BLOCK_TOKENS * WIDTH, np.nan, np.float32)
-    facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(16, np.int64), np.zeros(1, np.int64)
+    facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(attention.LINK_NUMBERS, np.int64), np.zeros(1, np.int64)
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (WIDTH**-0.5, cap))
     facts[: attention.EPSILON] = heads, kv_heads, WIDTH, 0, scale, most, window
     nothing = np.zeros(1, np.float32)

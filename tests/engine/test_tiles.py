@@ -109,9 +109,10 @@ import numpy as np
 from nomoat import hardware
 flags = hardware.cpu_flags() - {"avx512_vnni", "avx_vnni"}
 hardware.cpu_flags = lambda: flags
-from tests.engine.test_tiles import TYPES, product, raw_rows
+from tests.engine.test_tiles import TYPES, product, product_with_adapters, raw_rows
 x = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
-np.save(sys.argv[1], np.stack([product(x, raw_rows(name, 80, 768), name) for name in TYPES]))
+products = [product(x, raw_rows(name, 80, 768), name) for name in TYPES]
+np.save(sys.argv[1], np.stack([*products, product_with_adapters(x, [0, 1, 1, -1, 0])]))
 """
 
 
@@ -122,8 +123,50 @@ def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Pat
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", OTHER_CPU, str(place)], check=True, env=environment)
     x_MC = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
-    ours = np.stack([product(x_MC, raw_rows(name, 80, 768), name) for name in TYPES])
+    products = [product(x_MC, raw_rows(name, 80, 768), name) for name in TYPES]
+    ours = np.stack([*products, product_with_adapters(x_MC, [0, 1, 1, -1, 0])])
     assert np.load(place) == pytest.approx(ours, rel=1e-4, abs=1e-4)
+
+
+class Given:
+    """Two adapters of one layer, as `importer.LoraDelta` has them: the second has another rank."""
+
+    def __init__(self, rank: int) -> None:
+        chance = np.random.default_rng(rank)
+        self.a_RI, self.b_OR = (chance.normal(size=size).astype(np.float32) for size in ((rank, 768), (80, rank)))
+
+    def scaled(self, layer: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+        return (self.a_RI, self.b_OR) if layer == "x" else None
+
+
+def product_with_adapters(x_MC: npt.NDArray[np.float32], owners: list[int]) -> npt.NDArray[np.float32]:
+    """Weights are zero: what comes is the adapters'."""
+    from nomoat.engine.adapters import beside
+    from nomoat.engine.program import Program
+    from nomoat.engine.steps import OWNERS
+
+    weights = tiles.tiled(raw_rows("Q8_0", 80, 768) * np.uint8(0), "Q8_0")
+    program = Program([("out", "Q8_0", 80, 0, -1)], weights.ctypes.data, 768)
+    added = beside([("x", 80)], 768, [Given(5), Given(20)])  # type: ignore[list-item]
+    assert added is not None
+    program.add_beside(0, added)
+    owners_M, y_1MR = np.array(owners, np.int64), np.zeros((1, len(x_MC), 80), np.float32)
+    program._job[OWNERS] = owners_M.ctypes.data
+    program.run(x_MC[None], None, None, [y_1MR])
+    return y_1MR[0]
+
+
+@needs_instructions
+@pytest.mark.parametrize("owners", [[0], [1, -1, 0], [1] * 9 + [0] * 8, [0] * 21 + [-1] + [1] * 20 + [0] * 10])
+def test_each_token_gets_what_its_own_adapter_adds(owners: list[int]) -> None:
+    x_MC = np.random.default_rng(1).normal(size=(len(owners), 768)).astype(np.float32)
+    adapters = [Given(5), Given(20)]
+    exact = np.stack(
+        [adapters[at].b_OR @ (adapters[at].a_RI @ x) if at >= 0 else np.zeros(80) for at, x in zip(owners, x_MC, strict=True)]
+    )
+    error = product_with_adapters(x_MC, owners) - exact
+    assert np.sqrt(np.mean(error**2)) < 2 * ROUNDING * np.sqrt(np.mean(exact**2))
+    assert not error[np.array(owners) < 0].any()
 
 
 @needs_instructions
