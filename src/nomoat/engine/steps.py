@@ -83,10 +83,8 @@ def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
 def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tokens: Any, t: Any) -> None:
     """What each token's adapter adds to a tile's rows of a result: B's rows times what A made of the inputs.
 
-    An adapter's place of a tile: where its B lies, [rank][row of the tile], from which number on A's results stand, and the rank.
+    `owners`: the address of each token's adapter, -1 for none. An adapter's place of a tile: where its B lies, [rank][row of the tile], from which number on A's results stand, and the rank.
     """
-    if owners == 0 or beside[PLACES] == 0:
-        return
     owner_M, hidden_bytes = jit.longs_at(owners, tokens), 4 * beside[ROWS]
     m = 0
     while m < tokens:
@@ -114,7 +112,8 @@ def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: An
     while start < count:
         for t in range(start, min(start + piece, count)):
             _multiply_tile(step, room, y, tokens, t)
-            _add_beside(beside, room, owners, y + 4 * TILE_ROWS * t, 4 * step[ROWS], tokens, t)
+            if owners:
+                _add_beside(beside, room, owners, y + 4 * TILE_ROWS * t, 4 * step[ROWS], tokens, t)
         start = jit.add_atomic(taken, piece)
 
 
@@ -138,8 +137,9 @@ def _multiply_pair(
         number = 4 * (start // chunk) * blocks * PANEL_TOKENS
         inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
         panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks)
-    for tile, t in enumerate((first, second)):
-        _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
+    if owners:
+        for tile, t in enumerate((first, second)):
+            _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
 
 
 @jit.kernel
@@ -273,7 +273,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     """
     state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
     besides = jit.longs_at(job[BESIDE], len(steps) * (NUM_TILES + 1)).reshape(len(steps), NUM_TILES + 1)
-    owners = job[OWNERS] + 8 * first if job[OWNERS] else 0
+    first_owner = job[OWNERS] + 8 * first if job[OWNERS] else 0
     taken = job[TAKEN] + 8 * COUNTS * len(steps) * part
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
@@ -301,7 +301,8 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
             y = outputs[at] + 4 * first * rows
             at += 1
         beside = besides[number]
-        if owners and beside[PLACES]:
+        owners = first_owner if beside[PLACES] else 0
+        if owners:
             of_beside = taken + 8 * (len(steps) + number)
             _product(beside, beside, room, 0, room[HIDDEN], residual, tokens, chunk, blocks, of_beside, threads, me)
             jit.meet(state, threads)
