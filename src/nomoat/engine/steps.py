@@ -83,7 +83,8 @@ def _multiply_tile(step: Any, room: Any, y: Any, tokens: Any, t: Any) -> None:
 def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tokens: Any, t: Any) -> None:
     """What each token's adapter adds to a tile's rows of a result: B's rows times what A made of the inputs.
 
-    `owners`: the address of each token's adapter, -1 for none. An adapter's place of a tile: where its B lies, [rank][row of the tile], from which number on A's results stand, and the rank.
+    `owners`: the address of each token's adapter, -1 for none. An adapter's place of a tile: where its B lies, [rank][row of the
+    tile], from which number on A's results stand, and the rank.
     """
     owner_M, hidden_bytes = jit.longs_at(owners, tokens), 4 * beside[ROWS]
     m = 0
