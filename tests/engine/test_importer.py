@@ -96,6 +96,19 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
             "holds values that are no weights",
         ),
         (lambda folder: save_file({"x": np.ones(3)}, folder / "adapter_model.safetensors"), "holds no LoRA matrices"),
+        (
+            lambda folder: save_file(
+                {f"x.lora_{part}.weight": np.ones((4, 4)) for part in "AB"} | {"lm_head.weight": np.ones((4, 4))},
+                folder / "adapter_model.safetensors",
+            ),
+            "holds `lm_head.weight`, which is no LoRA matrix",
+        ),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text(
+                '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"x": 4}}'
+            ),
+            "of a kind nomoat cannot add",
+        ),
     ],
 )
 def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:

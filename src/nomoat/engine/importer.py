@@ -48,7 +48,8 @@ class LoraDelta:
         again = "tune it again with `nomoat tune`, or download it again"
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
+            other = any(config.get(name) for name in ("use_dora", "alpha_pattern", "rank_pattern"))  # other scales than the one below
+            if config.get("peft_type") != "LORA" or other or config.get("bias", "none") != "none":
                 raise BadFileError(f"`{folder}` is a `{config.get('peft_type')}` adapter of a kind nomoat cannot add to weights")
             rank = config["r"]
             self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
@@ -69,6 +70,12 @@ class LoraDelta:
         self._unused = set(self._pairs)
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
+        strange = next((name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
+        if strange:
+            raise BadFileError(
+                f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
+                hint="merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder",
+            )
 
     def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A and B of a layer, or None."""
