@@ -80,8 +80,7 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
                 kept.append(turned_TR16)
             first += tiles_here
     seen.append(np.zeros((-start % tiles.TILE_ROWS, columns), np.float32))
-    a_RI = np.concatenate(seen)
-    return Beside(tiles.WHOLE_BYTES, len(a_RI), tiles.tiled(whole_bytes(a_RI), tiles.WHOLE_BYTES), places, kept)
+    return Beside(tiles.tiled(whole_bytes(np.concatenate(seen)), tiles.WHOLE_BYTES), places, kept)
 
 
 def _require_fitting(name: str, sizes: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D 
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from nomoat.engine.program import Program
 
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
+GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 FACTS = ("nomoat", "attention")  # where a folder tells them, see `between.facts_of`
 
 
@@ -40,7 +42,7 @@ class OwnModel:
     @classmethod
     def of(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> OwnModel | None:
         """For a folder that `can_run` is true of, with adapters beside its weights. Raises BadFileError if the folder is not whole."""
-        graph = _Graph(folder)
+        graph = _graph_of(folder)
         return cls(graph, adapters) if graph.can_run(adapters) else None
 
     @classmethod
@@ -48,7 +50,7 @@ class OwnModel:
         """Whether `between.BetweenBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
         made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
         """
-        return _Graph(folder).can_run(adapters)
+        return _graph_of(folder).can_run(adapters)
 
     @classmethod
     def prepare(cls, folder: Path, progress: Callable[[int, int], None], *, adapters: bool = False) -> None:
@@ -58,7 +60,7 @@ class OwnModel:
         """
         from nomoat.engine import chain
 
-        graph = _Graph(folder)
+        graph = _graph_of(folder)
         if graph.facts:
             kinds = ("TiledRows", "TiledProduct", "BetweenAttentions")
             operations = [graph.told(operation) for kind in kinds for operation in graph.of_type(kind)]
@@ -154,13 +156,28 @@ def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], ad
             program.add_beside(number, added)
 
 
+def _graph_of(folder: Path) -> _Graph:
+    """Read once a start, which asks for it several times: it takes 80 ms. Raises BadFileError."""
+    try:
+        written = tuple((folder / name).stat().st_mtime_ns for name in (GRAPH, WEIGHTS))
+    except OSError as exc:
+        raise _not_whole(folder) from exc
+    return _read_graph(folder, written)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_graph(folder: Path, written: tuple[int, ...]) -> _Graph:
+    """`written`: when its files were, since another may have taken its place."""
+    return _Graph(folder)
+
+
 class _Graph:
     """The operations and constants of a folder, as OpenVINO wrote them. Its import and its reading would be 0.16 s of a start."""
 
     def __init__(self, folder: Path) -> None:
         try:
-            root = ElementTree.parse(folder / "openvino_model.xml").getroot()
-            self._bytes = np.memmap(folder / "openvino_model.bin", np.uint8, "r")
+            root = ElementTree.parse(folder / GRAPH).getroot()
+            self._bytes = np.memmap(folder / WEIGHTS, np.uint8, "r")
         except (OSError, ValueError, ElementTree.ParseError) as exc:
             raise _not_whole(folder) from exc
         self._folder = folder

@@ -52,7 +52,7 @@ from nomoat.engine.steps import (
     share,
 )
 from nomoat.engine.team import JOB, SHARE, SLEEPING, THREADS, TICKET, Team
-from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
+from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
@@ -166,16 +166,19 @@ def place(name: str, size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What N adapters add to a product: all their A in tiles, [rows, columns] as one matrix, and a place for each of its tiles.
+    """What N adapters add to a product: all their A as one matrix, in tiles of 8 bits, and a place for each of the product's tiles.
 
     `places` [N, tiles, PLACE]: see `steps`. `kept`: what lies at their addresses.
     """
 
-    type_name: str
-    rows: int
     tiles: npt.NDArray[np.uint8]
     places: npt.NDArray[np.int64]
     kept: Sequence[Any]
+
+    @property
+    def rows(self) -> int:
+        """Of the matrix."""
+        return len(self.tiles) * TILE_ROWS
 
 
 def _product_row(type_name: str, rows: int, columns: int, address: int) -> Any:
@@ -227,7 +230,7 @@ class Program:
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""
         row = self.beside[number]
-        row[: VECTOR + 1] = _product_row(added.type_name, added.rows, int(self.steps[number, COLUMNS]), added.tiles.ctypes.data)
+        row[: VECTOR + 1] = _product_row(WHOLE_BYTES, added.rows, int(self.steps[number, COLUMNS]), added.tiles.ctypes.data)
         row[PLACES], row[NUM_TILES] = added.places.ctypes.data, added.places.shape[1]
         self._kept.append(added)
 

@@ -101,7 +101,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     }
     with paths.whole_folder(target) as part:
         named = {f"base_model.model.{name}": tensor.detach().contiguous() for name, tensor in learned.items()}
-        (part / "adapter_model.safetensors").write_bytes(serialised(named))
+        (part / importer.ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in (("adapter_config.json", config), ("provenance.json", provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
         if metrics["history"]:
