@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from reference import model_of_gguf
-from safetensors.numpy import save_file
-from tiny import HIDDEN, LAYERS, WIDTH
+from tiny import ADAPTED, WIDTH, write_adapter
 
 from nomoat.engine import Engine, Reader, importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
@@ -20,30 +18,14 @@ from nomoat.records import Request
 from nomoat.responder import Responder
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
-ALL = {"self_attn.q_proj": (WIDTH, WIDTH), "mlp.gate_proj": (HIDDEN, WIDTH), "mlp.down_proj": (WIDTH, HIDDEN)}
-
-
-def write_adapter(folder: Path, *, seed: int, rank: int, parts: dict[str, tuple[int, int]]) -> Path:
-    """A PEFT folder of random matrices that change the model visibly."""
-    folder.mkdir()
-    chance = np.random.default_rng(seed)
-    tensors = {}
-    for layer in range(LAYERS):
-        for part, (rows, columns) in parts.items():
-            name = f"base_model.model.model.layers.{layer}.{part}"
-            tensors[f"{name}.lora_A.weight"] = chance.normal(0, 0.3, (rank, columns)).astype(np.float32)
-            tensors[f"{name}.lora_B.weight"] = chance.normal(0, 0.3, (rows, rank)).astype(np.float32)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank}))
-    return folder
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     """Two adapters of different ranks, the second on some of the first one's layers."""
     return [
-        write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL),
-        write_adapter(tmp_path / "b", seed=2, rank=3, parts={"mlp.down_proj": ALL["mlp.down_proj"]}),
+        write_adapter(tmp_path / "a", seed=1, rank=4),
+        write_adapter(tmp_path / "b", seed=2, rank=3, parts={"mlp.down_proj": ADAPTED["mlp.down_proj"]}),
     ]
 
 

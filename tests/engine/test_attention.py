@@ -13,19 +13,16 @@ import numpy.typing as npt
 import pytest
 
 from nomoat import hardware
-from nomoat.engine import attention, chain, prompt_attention
+from nomoat.engine import attending, attention, chain
 from nomoat.engine.blocks import BLOCK_TOKENS
 
 pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
 WIDTH = 64
-STEPS = [
-    numba.njit(step, error_model="numpy")
-    for step in (attention.keep_keys, prompt_attention.unpack, prompt_attention.attend, attention.attend)
-]
+STEPS = [numba.njit(step, error_model="numpy") for step in (attention.keep, attending.unpack, attending.attend, attending.join)]
 
 
 def attended(
-    texts: list[tuple[int, int]], *, heads: int, kv_heads: int, window: int = 0, cap: float = 0, seed: int = 0
+    texts: list[tuple[int, int]], *, heads: int, kv_heads: int, window: int = 0, cap: float = 0, seed: int = 0, pieces: int = 1
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What the new tokens of texts see, (tokens before, new tokens) each: ours, and by plain products."""
     drawn = np.random.default_rng(seed)
@@ -41,34 +38,36 @@ def attended(
         for (past, new), last in zip(texts, np.cumsum(counts) - 1, strict=True):
             cache[listed[last], :, (past + new - 1) % BLOCK_TOKENS + 1 :] = np.nan
     told = np.array([(new, past, 1, count, at - 1) for at, ((past, new), count) in enumerate(zip(texts, counts, strict=True))])
-    places, first_blocks, few, owners, wanted, chosen_owners = (np.zeros(tokens, np.int64) for _ in range(6))
-    rows = np.zeros((len(texts), prompt_attention.ROW_NUMBERS), np.int64)
-    num_few, farthest, num_rows, _ = chain.lay_out(
-        told, np.zeros(tokens, np.float32), places, first_blocks, few, owners, wanted, chosen_owners, rows
-    )
+    places, first_blocks, owners, wanted, chosen_owners = (np.zeros(tokens, np.int64) for _ in range(5))
+    few, many, asked = (np.zeros((len(texts), attending.ROW_NUMBERS), np.int64) for _ in range(3))
+    arrays = (places, first_blocks, owners, wanted, chosen_owners, few, many, asked)
+    num_few, num_many, num_asked, _, *portions, longest = chain.lay_out(told, np.zeros(tokens, np.float32), *arrays, heads // kv_heads)
     assert np.array_equal(owners, np.repeat(told[:, 4], told[:, 0]))
     assert np.array_equal(chosen_owners[: len(texts)], told[:, 4])
     assert np.array_equal(wanted[: len(texts)], np.cumsum(told[:, 0]) - 1)
-    assert farthest == max(past + new for past, new in texts) - 1
+    assert num_few + num_many == num_asked == len(texts)
+    assert longest == max(past + new for past, new in texts)
+    short = sum(-(-new * heads // kv_heads // attending.PORTION) for _, new in texts if new < attending.MANY_TOKENS)
+    assert portions == [short, len(texts) * -(-heads // kv_heads // attending.PORTION)]
+    assert asked[:, attending.PLACE].tolist() == [past + new - 1 for past, new in texts]
     seen = np.zeros((tokens, heads, WIDTH), np.float32)
-    scores, room = np.zeros(4096, np.float32), np.zeros(prompt_attention.room_bytes(WIDTH) + 64, np.uint8)
+    room, partial = np.zeros(attending.room_bytes(WIDTH), np.uint8), np.zeros(attending.partial_bytes(1000, pieces, WIDTH), np.uint8)
     unpacked = np.full(sum(counts) * kv_heads * 2 * BLOCK_TOKENS * WIDTH, np.nan, np.float32)
-    facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(attention.LINK_NUMBERS, np.int64), np.zeros(1, np.int64)
+    facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(attention.LINK_NUMBERS, np.int64), np.zeros(2, np.int64)
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (WIDTH**-0.5, cap))
     facts[: attention.EPSILON] = heads, kv_heads, WIDTH, 0, scale, most, window
     nothing = np.zeros(1, np.float32)
-    arrays = (nothing, nothing, places, first_blocks, few, rows)
-    facts[attention.COSINES : attention.TOKENS] = [array.ctypes.data for array in arrays]
+    tables = (nothing, nothing, places, first_blocks, few, many)
+    facts[attention.COSINES : attention.TOKENS] = [array.ctypes.data for array in tables]
     facts[attention.TOKENS : attention.KEEP_CODE] = (
-        tokens, listed.ctypes.data, scores.ctypes.data, 4 * len(scores), unpacked.ctypes.data, room.ctypes.data, len(room), num_few,
-        num_rows,
+        tokens, listed.ctypes.data, unpacked.ctypes.data, room.ctypes.data, len(room), partial.ctypes.data, pieces, num_few, num_many,
     )  # fmt: skip
     link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
     asked = query.copy()  # is turned and scaled in place
     link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (asked, key, value)]
     link[[attention.QUERY_ROW, attention.KEY_ROW, attention.VALUE_ROW]] = [4 * n * WIDTH for n in (heads, kv_heads, kv_heads)]
     link[[attention.KEYS, attention.VALUES]] = keys.ctypes.data, values.ctypes.data
-    for step in STEPS:
+    for step in STEPS[: 3 if pieces == 1 else 4]:
         step(link.ctypes.data, 0, 1)
     expected = np.zeros_like(seen)
     for m in range(tokens):
@@ -84,12 +83,13 @@ def attended(
     return seen, expected
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (14, 2)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (14, 2), (8, 4), (8, 1)])
 @pytest.mark.parametrize(("window", "cap"), [(0, 0), (40, 0), (0, 2.5)])
-def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, window: int, cap: float) -> None:
-    """Rows of many tokens and of one, after other tokens and at a beginning, over more than a span of keys."""
-    texts = [(0, 300), (70, 1), (500, 25), (3, 7), (31, 33)]
-    seen, expected = attended(texts, heads=heads, kv_heads=kv_heads, window=window, cap=cap)
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_tokens_see_those_up_to_their_own_place(heads: int, kv_heads: int, window: int, cap: float, pieces: int) -> None:
+    """Rows of many tokens, of few and of one, after other tokens and at a beginning, over more than a span of keys."""
+    texts = [(0, 300), (70, 1), (500, 25), (3, 7), (31, 33), (600, 1), (299, 2), (520, 23)]
+    seen, expected = attended(texts, heads=heads, kv_heads=kv_heads, window=window, cap=cap, pieces=pieces)
     np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
 
 
@@ -98,7 +98,7 @@ import numpy as np
 from nomoat import hardware
 hardware.cpu_flags = lambda: frozenset({"avx2", "fma", "f16c"})
 from tests.engine.test_attention import attended
-seen, expected = attended([(0, 60), (70, 1), (31, 33)], heads=6, kv_heads=2)
+seen, expected = attended([(0, 60), (70, 1), (31, 33), (300, 4)], heads=6, kv_heads=2, pieces=2)
 np.testing.assert_allclose(seen, expected, atol=2e-5, rtol=2e-4)
 """
 
@@ -107,3 +107,10 @@ def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
     """With vectors of half the width, in a home of its own: its code is compiled anew."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", OTHER_CPU], check=True, env=environment)
+
+
+def test_keys_are_seen_in_pieces_where_threads_had_unlike_shares_else() -> None:
+    assert [attending.pieces(3, 1800, threads) for threads in (1, 2, 3, 8)] == [1, 2, 1, 8]
+    assert attending.pieces(3, 255, 2) == 1  # too short
+    assert attending.pieces(8, 1800, 2) == 1  # enough of them
+    assert attending.pieces(7, 10_000, 64) == 37  # not seven for each of 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,26 +14,13 @@ import pytest
 from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_as_torch_does
 from safetensors.torch import save_file as save_as_torch_does
-from tiny import WIDTH, write_tiny_gguf
+from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths
 from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 from nomoat.records import Request
-
-
-def write_adapter(folder: Path, *, strength: float, number: int = 1) -> Path:
-    folder.mkdir()
-    chance = np.random.default_rng(3)
-    layer = f"base_model.model.model.layers.{number}.mlp.down_proj"
-    tensors = {
-        f"{layer}.lora_A.weight": chance.normal(size=(4, 128)).astype(np.float32),
-        f"{layer}.lora_B.weight": (strength * chance.normal(size=(WIDTH, 4))).astype(np.float32),
-    }
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
-    return folder
 
 
 def likelihood(folder: Path) -> float:
@@ -70,7 +56,7 @@ def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(ti
 
 
 def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left(tiny_gguf: Path, tmp_path: Path) -> None:
-    folder = write_adapter(tmp_path / "other", strength=1.0, number=7)
+    folder = write_adapter(tmp_path / "other", layers=[7], parts={"mlp.down_proj": (64, 128)})
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(tiny_gguf, adapter=folder)
     assert caught.value.message == (
@@ -112,7 +98,7 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
     ],
 )
 def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Callable[[Path], Any], message: str) -> None:
-    folder = write_adapter(tmp_path / "broken", strength=1.0)
+    folder = write_adapter(tmp_path / "broken")
     damage(folder)
     with pytest.raises(BadFileError, match=message):
         importer.import_gguf(tiny_gguf, adapter=folder)
@@ -120,7 +106,7 @@ def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Cal
 
 def test_an_adapter_in_bf16_is_read(tmp_path: Path) -> None:
     """As PEFT saves one of a model that is loaded in bf16."""
-    folder = write_adapter(tmp_path / "a", strength=1.0)
+    folder = write_adapter(tmp_path / "a", layers=[1], parts={"mlp.down_proj": (64, 128)})
     exact = importer.LoraDelta(folder)
     path = folder / "adapter_model.safetensors"
     save_as_torch_does({name: tensor.bfloat16() for name, tensor in load_as_torch_does(path).items()}, path)

@@ -17,7 +17,7 @@ import pytest
 import tiny
 import torch
 from reference import CASES, make_model, write_gguf
-from tiny import write_tiny_gguf
+from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import footprint, hardware, jit
 from nomoat.engine import arch as architectures
@@ -30,7 +30,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Request
-from tests.engine.test_adapters import ALL, EXACT, write_adapter
+from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(
     not hardware.cpu_flags() >= footprint.TILES_NEED, reason="nomoat's own products need AVX2, FMA and F16C"
@@ -236,7 +236,7 @@ def test_a_matrix_that_an_adapter_changes_has_8_bits_and_one_that_does_not_fit_i
 @needs_instructions
 def test_adapters_change_a_model_of_tiles_baked_or_beside(tmp_path: Path, tiles_at_any_size: None) -> None:
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
-    adapter = write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL)
+    adapter = write_adapter(tmp_path / "a")
     ids = np.random.default_rng(3).integers(3, 250, 30).tolist()
     exact = log_probability(importer.exact_model(path, adapter=adapter), layout.EXACT_PROPERTIES, ids)
     assert log_probability(importer.import_gguf(path, adapter=adapter), layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
@@ -331,7 +331,7 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
 def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str) -> None:
     """Two adapters of different ranks on different layers, and none: prompts, short passes, and all of them in one pass."""
     path = write_tiny_gguf(tmp_path / "model.gguf", arch=arch, type_name="Q4_0")
-    sizes = {"a": (20, ALL | {"self_attn.o_proj": (64, 64)}), "b": (3, {"mlp.down_proj": ALL["mlp.down_proj"]})}
+    sizes = {"a": (20, ADAPTED | {"self_attn.o_proj": (64, 64)}), "b": (3, {"mlp.down_proj": ADAPTED["mlp.down_proj"]})}
     adapters = [
         importer.LoraDelta(write_adapter(tmp_path / name, seed=len(parts), rank=rank, parts=parts))
         for name, (rank, parts) in sizes.items()
@@ -363,8 +363,8 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
 @needs_vnni
 def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_path: Path, small_ones_too: None) -> None:
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
-    fitting = write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL)
-    strange = write_adapter(tmp_path / "b", seed=1, rank=4, parts={"mlp.no_proj": (64, 64)})
+    fitting = write_adapter(tmp_path / "a")
+    strange = write_adapter(tmp_path / "b", parts={"mlp.no_proj": (64, 64)})
     for alone in (True, False):
         assert importer.import_with(path, [fitting], alone=alone) == (importer.import_gguf(path), [fitting])
     assert importer.import_with(path, [strange], alone=False) == (importer.import_gguf(path, fused=False), [strange])
@@ -383,7 +383,7 @@ def test_an_adapter_beside_the_weights_scores_continuations(
     """In float32, or, where there is no memory for that, from an import with the adapter baked into it."""
     monkeypatch.setattr(importer, "fits_exactly", lambda path: exactly)
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
-    adapter = write_adapter(tmp_path / "a", seed=1, rank=4, parts=ALL)
+    adapter = write_adapter(tmp_path / "a")
     request, ends = Request(prompt="the hello world"), [" he", " world"]
     baked = OpenVINOEngine(importer.import_gguf(path, adapter=adapter), weights=path, adapter=adapter)
     beside = OpenVINOEngine(importer.import_gguf(path), weights=path, beside=[adapter])

@@ -16,8 +16,7 @@ import jsonschema
 import numpy as np
 import openai
 import pytest
-from safetensors.numpy import save_file
-from tiny import HIDDEN, WIDTH
+from tiny import write_adapter
 
 from nomoat.catalog import licences
 from nomoat.engine import importer
@@ -210,7 +209,9 @@ def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI) 
 
 def test_adapters_of_one_base_are_served_on_one_copy_of_its_weights(tiny_gguf: Path, empty_home: Path, start: Start, sdk: Sdk) -> None:
     for seed, name in enumerate(("spam", "후기")):
-        write_adapter(empty_home / "adapters" / name, seed=seed, rank=4)
+        folder = write_adapter(empty_home / "adapters" / name, seed=seed)
+        facts = {"licence": licences.as_dict(licences.chain(None))}
+        (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
     refs = [str(tiny_gguf), f"{tiny_gguf}+spam", f"{tiny_gguf}+후기"]
     models = from_references(refs)
     client = sdk(start(models))
@@ -244,18 +245,3 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests(start: St
             client.chat.completions.create(model="broken", messages=[{"role": "user", "content": "a b"}])
         reply = client.chat.completions.create(model="fine", messages=[{"role": "user", "content": "a b"}])
         assert reply.choices[0].message.content == "b a"
-
-
-def write_adapter(folder: Path, *, seed: int, rank: int) -> None:
-    """A PEFT folder of random matrices, with the provenance that a tuned one has."""
-    folder.mkdir(parents=True)
-    chance = np.random.default_rng(seed)
-    layer = "base_model.model.model.layers.1.mlp.down_proj"
-    tensors = {
-        f"{layer}.lora_A.weight": chance.normal(size=(rank, HIDDEN)).astype(np.float32),
-        f"{layer}.lora_B.weight": chance.normal(size=(WIDTH, rank)).astype(np.float32),
-    }
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": rank}))
-    facts = {"licence": licences.as_dict(licences.chain(None))}
-    (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")

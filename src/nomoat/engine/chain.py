@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import attention, prompt_attention
+from nomoat.engine import attending, attention
 from nomoat.engine.kernels import PRODUCTS
 from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
 from nomoat.engine.program import Program, max_parts, place, run_links, team
@@ -45,10 +45,9 @@ from nomoat.engine.steps import (
     share,
 )
 
-ATTENTION_FUNCTIONS = (attention.keep_keys, attention.attend, prompt_attention.unpack, prompt_attention.attend)
+ATTENTION_FUNCTIONS = (attention.keep, attending.unpack, attending.attend, attending.join)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
-SCORED_TOKENS = 1024  # memory for scores grows by so many: each time it does, all programs look anew where theirs lies
 
 
 def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> None:
@@ -64,7 +63,8 @@ def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> 
         jit.compiled(function, count)
     prepare_programs()
     none = np.zeros(0, np.int64)
-    lay_out(np.zeros((0, 5), np.int64), np.zeros(0, np.float32), none, none, none, none, none, none, np.zeros((0, 0), np.int64))
+    rows = np.zeros((0, 0), np.int64)
+    lay_out(np.zeros((0, 5), np.int64), np.zeros(0, np.float32), none, none, none, none, none, rows, rows, rows, 1)
     progress(len(functions), len(functions))
 
 
@@ -87,43 +87,48 @@ class _Links:
                 self.numbers[links, TOKENS], self.numbers[links, OWNERS] = count, place
 
 
+@jit.inline
+def _tell(row: Any, token: Any, tokens: Any, place: Any, block: Any, blocks_before: Any) -> None:
+    row[attending.FIRST_TOKEN], row[attending.TOKENS], row[attending.PLACE] = token, tokens, place
+    row[attending.FIRST_BLOCK], row[attending.BLOCKS_BEFORE] = block, blocks_before
+
+
 @jit.kept
 def lay_out(
-    rows_N5: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, few_T: Any, owners_T: Any, wanted_W: Any, owners_W: Any,
-    table_NR: Any,
+    rows_N5: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, owners_T: Any, wanted_W: Any, owners_W: Any, few_NR: Any,
+    many_NR: Any, wanted_NR: Any, group: Any,
 ) -> Any:  # fmt: skip
-    """What attention is to know of each token, of those attended to one by one, and of rows of many (see `prompt_attention`).
+    """What attention is to know of each token, and of rows of few, of many and of wanted tokens (see `attending`).
 
-    A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). Gives how many tokens
-    are attended to one by one, and the farthest of their places; how many rows of many there are, and the blocks of these.
+    A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). `group`: heads that
+    share a key's. Gives how many rows there are of each kind, the blocks of those of many, the portions of queries of the others,
+    and the tokens of the longest text.
     """
-    token = few = wanted = block = many = many_blocks = farthest = 0
+    token = few = many = asked = wanted = block = many_blocks = few_portions = asked_portions = longest = 0
     for n in range(len(rows_N5)):
         length, past, num_wanted, blocks, owner = rows_N5[n, 0], rows_N5[n, 1], rows_N5[n, 2], rows_N5[n, 3], rows_N5[n, 4]
-        is_long = length >= prompt_attention.ROW_TOKENS
-        if is_long:
-            table_NR[many, prompt_attention.FIRST_TOKEN] = token
-            table_NR[many, prompt_attention.TOKENS] = length
-            table_NR[many, prompt_attention.PLACE] = past
-            table_NR[many, prompt_attention.FIRST_BLOCK] = block
-            table_NR[many, prompt_attention.BLOCKS_BEFORE] = many_blocks
+        if length >= attending.MANY_TOKENS:
+            _tell(many_NR[many], token, length, past, block, many_blocks)
             many, many_blocks = many + 1, many_blocks + blocks
-        if num_wanted or not is_long:
-            farthest = max(farthest, past + length - 1)
+        else:
+            _tell(few_NR[few], token, length, past, block, 0)
+            few, few_portions = few + 1, few_portions - (-length * group // attending.PORTION)
+        if num_wanted:
+            before = length - num_wanted
+            _tell(wanted_NR[asked], token + before, num_wanted, past + before, block, 0)
+            asked, asked_portions = asked + 1, asked_portions - (-num_wanted * group // attending.PORTION)
+        longest = max(longest, past + length)
         for m in range(length):
             floats_T[token] = places_T[token] = past + m
             first_blocks_T[token] = block
             owners_T[token] = owner
-            if not is_long:
-                few_T[few] = token
-                few += 1
             if m >= length - num_wanted:
                 wanted_W[wanted] = token
                 owners_W[wanted] = owner
                 wanted += 1
             token += 1
         block += blocks
-    return few, farthest, many, many_blocks
+    return few, many, asked, many_blocks, few_portions, asked_portions, longest
 
 
 class Chain:
@@ -170,19 +175,20 @@ class Chain:
 
     def _make_tables(self) -> None:
         """What `lay_out` and the turning of positions fill, and where attention finds it."""
-        numbers = dict.fromkeys(("places", "first blocks", "few", "owners"), self._most_tokens)
+        numbers = dict.fromkeys(("places", "first blocks", "owners"), self._most_tokens)
         numbers |= dict.fromkeys(("wanted", "chosen owners"), self._most_wanted)
         self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
         self._arrays["floats"] = np.empty(self._most_tokens, np.float32)
-        most_rows = self._most_tokens // prompt_attention.ROW_TOKENS
-        self._arrays["rows"] = np.empty((most_rows, prompt_attention.ROW_NUMBERS), np.int64)
+        most_many = self._most_tokens // attending.MANY_TOKENS
+        for name, most in (("few", self._most_tokens), ("many", most_many), ("asked", self._most_wanted)):
+            self._arrays[name] = np.empty((most, attending.ROW_NUMBERS), np.int64)
         for number, (inverse, _) in enumerate(self._views):
             for name in ("cosines", "sines"):
                 self._arrays[f"{name} {number}"] = np.empty((self._most_tokens, len(inverse)), np.float32)
         for row, number in enumerate([*range(len(self._views)), self._view_of_layer[-1]]):
-            names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "rows")
-            self._facts[row, attention.COSINES : attention.ROW_TABLE + 1] = [self._address(name) for name in names]
-        self._facts[-1, attention.FEW] = self._address("wanted")
+            names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "many")
+            self._facts[row, attention.COSINES : attention.MANY_TABLE + 1] = [self._address(name) for name in names]
+        self._facts[-1, attention.FEW_TABLE] = self._address("asked")
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
@@ -196,10 +202,10 @@ class Chain:
         The last layer's links stand there twice: for all tokens, and for those alone whose logits are wanted.
         """
         num_steps = [COUNTS * len(program.steps) for program in self._programs]
-        self._taken = np.zeros(parts * sum(num_steps) + len(self._programs), np.int64)
+        self._taken = np.zeros(parts * sum(num_steps) + 2 * len(self._programs), np.int64)
         takens = self._taken.ctypes.data + 8 * parts * np.cumsum([0, *num_steps])
         *before, after, head = (self._steps(*both) for both in zip(self._programs, takens, strict=False))
-        attentions = [self._attention(layer, takens[-1] + 8 * layer) for layer in range(len(before))]
+        attentions = [self._attention(layer, takens[-1] + 16 * layer) for layer in range(len(before))]
         width, all_heads = self._arrays["residual"].shape[1], self._arrays["seen"].shape[1]
         head[[SEEN, BEFORE, AFTER, OUTPUTS]] = self._address("chosen"), 0, 0, self._address("logits")
         before[0][SEEN] = 0
@@ -272,23 +278,26 @@ class Chain:
         self._make_room(tokens, wanted)
         arrays = self._arrays
         arrays["residual"][:tokens] = x_TD
-        names = ("floats", "places", "first blocks", "few", "owners", "wanted", "chosen owners", "rows")
-        few, farthest, many, many_blocks = lay_out(rows_N5, *(arrays[name] for name in names))
+        names = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
+        heads, kv_heads, width = self._sizes
+        found = lay_out(rows_N5, *(arrays[name] for name in names), heads // kv_heads)
+        few, many, asked, many_blocks, *portions, keys = found
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
         has_owners = bool((rows_N5[:, 4] >= 0).any())
         links.tell(tokens, wanted, (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0))
-        scores = 4 * SCORED_TOKENS * (farthest // SCORED_TOKENS + 1)
-        _, kv_heads, width = self._sizes
-        unpacked = prompt_attention.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
-        room = prompt_attention.room_bytes(width) if many else 0
+        unpacked = attending.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
+        room = attending.room_bytes(width)
+        units = [kv_heads * count for count in portions]
+        pieces = [attending.pieces(count, keys, len(team())) for count in units]
+        partial = max(attending.partial_bytes(*both, width) for both in zip(units, pieces, strict=True))
 
         def ready() -> None:
-            memory = (place(name, size) for name, size in (("unpacked", unpacked), ("rooms", room * len(team()))))
-            told = (tokens, blocks.ctypes.data, place("attention", scores * len(team())), scores, *memory, room, few, many)
+            keys_at, rooms_at = place("unpacked", unpacked), place("rooms", room * len(team()))
+            told = (tokens, blocks.ctypes.data, keys_at, rooms_at, room, place("partial", partial), pieces[0], few, many)
             self._facts[:, attention.TOKENS : attention.KEEP_CODE] = told
-            self._facts[-1, [attention.NUM_FEW, attention.NUM_ROWS]] = wanted, 0
+            self._facts[-1, [attention.PIECES, attention.NUM_FEW, attention.NUM_MANY]] = pieces[1], asked, 0
             self._taken[:] = 0
 
         run_links(links.numbers, self._programs, ready)

@@ -104,7 +104,8 @@ class OwnModel:
 
         It is mapped as shared, though nobody shares it, so that `hugepages` tells it from weights: it would make all of it real.
         """
-        self._memory = [[mmap.mmap(-1, num_blocks * self._layer_bytes) for _ in ("keys", "values")] for _ in range(self._layers)]
+        size = num_blocks * self._layer_bytes + 2 * BLOCK_TOKENS  # so many columns are read at a time, of the last token's, too
+        self._memory = [[mmap.mmap(-1, size) for _ in ("keys", "values")] for _ in range(self._layers)]
         places = [[np.frombuffer(part, np.uint8).ctypes.data for part in layer] for layer in self._memory]
         self._chain.use([(keys, values) for keys, values in places])
 

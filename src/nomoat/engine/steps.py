@@ -342,11 +342,13 @@ def share(at: Any, me: Any, threads: Any) -> None:
             facts, here = jit.longs_at(job[attention.FACTS], attention.NUM_FACTS), state[JOB] + 8 * LINK * number
             jit.call_with_3(facts[attention.KEEP_CODE], here, me, threads)
             jit.meet(job[STATE], threads)
-            if facts[attention.NUM_ROWS]:
+            if facts[attention.NUM_MANY]:
                 jit.call_with_3(facts[attention.UNPACK_CODE], here, me, threads)
                 jit.meet(job[STATE], threads)
-                jit.call_with_3(facts[attention.ROWS_CODE], here, me, threads)
-            jit.call_with_3(facts[attention.FEW_CODE], here, me, threads)
+            jit.call_with_3(facts[attention.ATTEND_CODE], here, me, threads)
+            if facts[attention.PIECES] > 1:
+                jit.meet(job[STATE], threads)
+                jit.call_with_3(facts[attention.JOIN_CODE], here, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)
         elif job[NUM_STEPS] == CHOICE:

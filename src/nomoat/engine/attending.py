@@ -1,0 +1,373 @@
+"""What tokens see: their queries meet the keys of their text, and weigh its values.
+
+The queries of all heads that share a key stand beside one another, token by token, so that a key is read once for up to 24 of them.
+Scores of a span of keys are held at a time; what was seen before is scaled when a larger score comes. Source: Dao et al. 2022,
+FlashAttention, arXiv:2205.14135. Keys and values of many tokens' text become float32 once a layer; few tokens read them as they are
+kept, in pieces where that gives every thread something to do, whose parts are joined (as in Flash-Decoding, Dao et al. 2023).
+
+A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, where its blocks begin
+in the list of blocks, and how many blocks the rows before it have.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nomoat import jit
+from nomoat.engine.attention import (
+    CAP,
+    FACTS,
+    FEW_TABLE,
+    HEADS,
+    KEYS,
+    KV_HEADS,
+    LINK_NUMBERS,
+    MANY_TABLE,
+    NUM_FACTS,
+    NUM_FEW,
+    NUM_MANY,
+    PARTIAL,
+    PIECES,
+    QUERY,
+    QUERY_ROW,
+    ROOM_BYTES,
+    ROOMS,
+    SCALE,
+    SEEN,
+    UNITS,
+    UNPACKED,
+    VALUES,
+    WIDTH,
+    WINDOW,
+    block_of,
+    cap_scores,
+)
+from nomoat.engine.attention_kernels import (
+    COLUMNS,
+    FACTOR,
+    FEW_QUERIES,
+    LOG2_E,
+    MOST,
+    NOTHING,
+    QUERIES,
+    SPAN_BLOCKS,
+    SPAN_BYTES,
+    STATE,
+    STATE_BYTES,
+    TOTAL,
+    ask_for,
+    gather,
+    gather_kept,
+    score,
+    score_kept,
+    weigh_all,
+    weigh_some,
+    widen,
+)
+from nomoat.engine.blocks import BLOCK_TOKENS
+from nomoat.engine.kernels import CACHE_LINE
+
+MANY_TOKENS = 24  # from so many tokens of a text on
+FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, BLOCKS_BEFORE, ROW_NUMBERS = range(6)
+PANELS = 2  # so many meet a block of keys in turn
+PORTION = PANELS * QUERIES
+BLOCKS_AHEAD = 3  # before they are read keys are asked for
+PIECE_KEYS = 128  # at least, of a piece
+UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to have as much to do as the others
+
+
+def room_bytes(width: int) -> int:
+    """Of a thread: queries, scores, what is seen, states."""
+    size = PORTION * (4 * (width + _whole_columns(width)) + SPAN_BYTES + STATE_BYTES)
+    return -(-size // CACHE_LINE) * CACHE_LINE
+
+
+def unpacked_bytes(blocks: int, kv_heads: int, width: int) -> int:
+    """Of so many blocks. A product reads whole `COLUMNS`, so beyond the last number of a head whose width they do not divide."""
+    return 2 * 4 * blocks * kv_heads * BLOCK_TOKENS * width + 4 * COLUMNS
+
+
+def _whole_columns(width: int) -> int:
+    return -(-width // COLUMNS) * COLUMNS
+
+
+def pieces(units: int, keys: int, threads: int) -> int:
+    """How many the keys of few tokens are seen in: so many that as many units' pieces as possible are the same for each thread.
+
+    `units`: portions of queries, of each head of keys. `keys`: of the longest text.
+    """
+    if units == 0 or units >= UNITS_A_THREAD * threads:
+        return 1
+    even = threads // math.gcd(units, threads)
+    enough = -(-UNITS_A_THREAD * threads // units)
+    return max(1, min(even, enough, keys // PIECE_KEYS))
+
+
+def partial_bytes(units: int, parts: int, width: int) -> int:
+    """Of what is seen in so many parts of the keys, to be joined; nothing for a single part."""
+    return 0 if parts == 1 else units * parts * PORTION * 4 * (width + STATE)
+
+
+@jit.inline
+def _clear(place: Any, count: Any) -> None:
+    numbers = jit.floats_at(place, count)
+    for n in range(count):
+        numbers[n] = 0
+
+
+@jit.inline
+def _unpacked(facts: Any, row: Any, head: Any) -> Any:
+    """Where a row's keys of one head lie, [block][column][key of 32]; its values, [key][column], follow. And the bytes of either."""
+    blocks = -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS)
+    size = 4 * blocks * BLOCK_TOKENS * facts[WIDTH]
+    return facts[UNPACKED] + row[BLOCKS_BEFORE] * facts[KV_HEADS] * 2 * 4 * BLOCK_TOKENS * facts[WIDTH] + 2 * head * size, size
+
+
+def unpack(at: Any, me: Any, threads: Any) -> None:
+    """One thread's share of the blocks of rows of many tokens. Places after a text's end become zeros: they may hold no numbers."""
+    link = jit.longs_at(at, LINK_NUMBERS)
+    facts = jit.longs_at(link[FACTS], NUM_FACTS)
+    heads, width = facts[KV_HEADS], facts[WIDTH]
+    rows = jit.longs_at(facts[MANY_TABLE], facts[NUM_MANY] * ROW_NUMBERS).reshape(facts[NUM_MANY], ROW_NUMBERS)
+    for r in range(len(rows)):
+        row = rows[r]
+        length = row[PLACE] + row[TOKENS]
+        for unit in range(me, -(-length // BLOCK_TOKENS) * heads, threads):
+            number, head = unit // heads, unit % heads
+            keys = block_of(facts, link[KEYS], row[FIRST_BLOCK] + number, head)
+            values = block_of(facts, link[VALUES], row[FIRST_BLOCK] + number, head)
+            target, size = _unpacked(facts, row, head)
+            target += 4 * number * BLOCK_TOKENS * width
+            count = min(BLOCK_TOKENS, length - number * BLOCK_TOKENS)
+            widen(keys, BLOCK_TOKENS * width, target)
+            widen(values, count * width, target + size)
+            if count < BLOCK_TOKENS:
+                for column in range(width):
+                    _clear(target + 4 * (column * BLOCK_TOKENS + count), BLOCK_TOKENS - count)
+                _clear(target + size + 4 * count * width, (BLOCK_TOKENS - count) * width)
+
+
+def attend(at: Any, me: Any, threads: Any) -> None:
+    """One thread's share of the queries of all rows, when keys and values are kept, and unpacked for rows of many tokens.
+
+    Each thread takes the next few: of rows of many, then of few, whose keys may be seen in pieces.
+    """
+    link = jit.longs_at(at, LINK_NUMBERS)
+    facts = jit.longs_at(link[FACTS], NUM_FACTS)
+    room, heads = facts[ROOMS] + me * facts[ROOM_BYTES], facts[KV_HEADS]
+    group = facts[HEADS] // heads
+    for are_few in range(2):
+        table, count = (facts[FEW_TABLE], facts[NUM_FEW]) if are_few else (facts[MANY_TABLE], facts[NUM_MANY])
+        rows = jit.longs_at(table, count * ROW_NUMBERS).reshape(count, ROW_NUMBERS)
+        parts = facts[PIECES] if are_few else 1
+        taken, before, r = link[UNITS] + 8 * are_few, 0, 0
+        unit = jit.add_atomic(taken, 1)
+        while r < count:
+            portions = -(-rows[r, TOKENS] * group // PORTION)
+            if unit - before >= portions * heads * parts:
+                before += portions * heads * parts
+                r += 1
+                continue
+            part, rest = (unit - before) % parts, (unit - before) // parts
+            head, portion = rest // portions, rest % portions  # keys of one head stay in the cache
+            first = (portions - 1 - portion) * PORTION  # the longest first
+            partial = facts[PARTIAL] + unit * PORTION * 4 * (facts[WIDTH] + STATE) if parts > 1 else 0
+            together = min(PORTION, rows[r, TOKENS] * group - first)
+            _attend_some(link, facts, rows[r], head, first, together, room, are_few, part, parts, partial)
+            unit = jit.add_atomic(taken, 1)
+
+
+def join(at: Any, me: Any, threads: Any) -> None:
+    """One thread's share of the queries of few tokens, when all pieces of their keys are seen."""
+    link = jit.longs_at(at, LINK_NUMBERS)
+    facts = jit.longs_at(link[FACTS], NUM_FACTS)
+    heads, width, parts = facts[KV_HEADS], facts[WIDTH], facts[PIECES]
+    group, size = facts[HEADS] // heads, 4 * (width + STATE)
+    rows = jit.longs_at(facts[FEW_TABLE], facts[NUM_FEW] * ROW_NUMBERS).reshape(facts[NUM_FEW], ROW_NUMBERS)
+    unit = query = 0
+    for r in range(len(rows)):
+        count = rows[r, TOKENS] * group
+        portions = -(-count // PORTION)
+        for rest in range(heads * portions):
+            head, first = rest // portions, (portions - 1 - rest % portions) * PORTION
+            for n in range(first, min(first + PORTION, count)):
+                if query % threads == me:
+                    partial = facts[PARTIAL] + (unit * PORTION + n - first) * size
+                    _join_parts(partial, PORTION * size, parts, _result_of(link, facts, rows[r], head, n), width)
+                query += 1
+            unit += parts
+
+
+@jit.inline
+def _join_parts(partial: Any, step: Any, parts: Any, result: Any, width: Any) -> None:
+    """What a query saw in each part of the keys, and its state there, which follows."""
+    most, total = np.float32(NOTHING), np.float32(0)
+    for part in range(parts):
+        most = max(most, jit.floats_at(partial + part * step + 4 * width, STATE)[MOST])
+    result_W = jit.floats_at(result, width)
+    for w in range(width):
+        result_W[w] = 0
+    for part in range(parts):
+        seen_W = jit.floats_at(partial + part * step, width)
+        state = jit.floats_at(partial + part * step + 4 * width, STATE)
+        share = jit.exp((state[MOST] - most) * np.float32(1 / LOG2_E))
+        total += share * state[TOTAL]
+        for w in range(width):
+            result_W[w] += share * seen_W[w]
+    for w in range(width):
+        result_W[w] /= total
+
+
+@jit.inline
+def _result_of(link: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
+    """Where it goes what a query of a row sees, number `n` of those of a head of keys."""
+    group = facts[HEADS] // facts[KV_HEADS]
+    m, own = row[FIRST_TOKEN] + n // group, head * group + n % group
+    return link[SEEN] + 4 * (m * facts[HEADS] + own) * facts[WIDTH]
+
+
+@jit.inline
+def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any) -> None:
+    """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them."""
+    width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
+    low, high = max(0, end - window) if window else 0, min(end, count)
+    if cap:
+        cap_scores(scores, count, cap)
+    if low == 0 and high == count:
+        weigh_all(scores, count, low, high, state)
+    else:
+        weigh_some(scores, count, low, max(low, high), state)
+    factor = jit.floats_at(state, STATE)[FACTOR]
+    if factor != 1:
+        seen_W = jit.floats_at(seen, width)
+        for w in range(width):
+            seen_W[w] *= factor
+
+
+@jit.inline
+def _panel_of(count: Any, are_few: Any) -> Any:
+    """Which of `FEW_QUERIES` a panel of so many queries of few tokens has, and how many these are; -1 and all of many tokens'."""
+    if not are_few:
+        return -1, QUERIES
+    which = 0
+    while which < len(FEW_QUERIES) - 1 and FEW_QUERIES[which] < count:
+        which += 1
+    return which, FEW_QUERIES[which]
+
+
+@jit.inline
+def _score_blocks(
+    link: Any, facts: Any, row: Any, head: Any, block: Any, blocks: Any, end_block: Any, which: Any, panels: Any, queries: Any,
+    panel_bytes: Any, scores: Any, scores_bytes: Any,
+) -> None:  # fmt: skip
+    """The panels' scores of the keys of so many blocks. The values of few tokens' text are asked for, which are read next."""
+    width, first = facts[WIDTH], row[FIRST_BLOCK] + block
+    size = 2 * BLOCK_TOKENS * width
+    for b in range(blocks):
+        key = _unpacked(facts, row, head)[0] + 2 * (block + b) * size
+        if which >= 0:
+            key = block_of(facts, link[KEYS], first + b, head)
+            ask_for(block_of(facts, link[VALUES], first + b, head), size)
+            if block + b + BLOCKS_AHEAD < end_block:
+                ask_for(block_of(facts, link[KEYS], first + b + BLOCKS_AHEAD, head), size)
+        for p in range(panels):
+            query, there = queries + p * panel_bytes, scores + p * scores_bytes + 4 * BLOCK_TOKENS * b
+            if which >= 0:
+                score_kept(which, query, key, 2 * COLUMNS, width, there, SPAN_BYTES)
+            else:
+                score(0, query, key, 4 * COLUMNS, width, there, SPAN_BYTES)
+
+
+@jit.inline
+def _gather_blocks(
+    link: Any, facts: Any, row: Any, head: Any, block: Any, count: Any, which: Any, panels: Any, scores: Any, scores_bytes: Any,
+    seen: Any, seen_bytes: Any, all_seen_bytes: Any,
+) -> None:  # fmt: skip
+    """Add to what the panels saw the values of so many keys from a block on, by their weights."""
+    width = facts[WIDTH]
+    for column in range(0, width, COLUMNS):
+        for p in range(panels):
+            weights, there = scores + p * scores_bytes, seen + p * all_seen_bytes + 4 * column
+            if which < 0:
+                keys, size = _unpacked(facts, row, head)
+                gather(0, weights, keys + size + 4 * (block * BLOCK_TOKENS * width + column), 4 * width, count, there, seen_bytes)
+                continue
+            for start in range(0, count, BLOCK_TOKENS):
+                value = block_of(facts, link[VALUES], row[FIRST_BLOCK] + block + start // BLOCK_TOKENS, head) + 2 * column
+                left = min(BLOCK_TOKENS, count - start)
+                gather_kept(which, weights + 4 * start, value, 2 * width, left, there, seen_bytes)
+
+
+@jit.inline
+def _attend_some(
+    link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, room: Any, are_few: Any, part: Any, parts: Any, partial: Any
+) -> None:
+    """Some panels of queries of a row from number `first` on, of the heads that share a key's; what they see in a part of the keys.
+
+    `partial`: where what is seen and its states go; 0 for a single part, whose result goes where it is wanted.
+    """
+    width, group, window = facts[WIDTH], facts[HEADS] // facts[KV_HEADS], facts[WINDOW]
+    which, together = _panel_of(count, are_few)
+    panels, panel_bytes, seen_bytes = -(-count // together), 4 * together * width, 4 * (-(-width // COLUMNS) * COLUMNS)
+    scores, scores_bytes = room + PORTION * 4 * width, together * SPAN_BYTES
+    seen = scores + PORTION * SPAN_BYTES
+    states = seen + PORTION * seen_bytes
+    _prepare(link, facts, row, head, first, count, together, room, states)
+    _clear(seen, panels * together * seen_bytes // 4)
+    lowest = max(0, row[PLACE] + first // group + 1 - window) if window else 0
+    end = row[PLACE] + (first + count - 1) // group + 1
+    block, blocks_seen = lowest // BLOCK_TOKENS, (end - 1) // BLOCK_TOKENS + 1 - lowest // BLOCK_TOKENS
+    end_block = block + blocks_seen * (part + 1) // parts
+    block += blocks_seen * part // parts
+    while block < end_block:
+        blocks = min((block // SPAN_BLOCKS + 1) * SPAN_BLOCKS, end_block) - block
+        start, shown = block * BLOCK_TOKENS, blocks * BLOCK_TOKENS
+        _score_blocks(
+            link, facts, row, head, block, blocks, end_block, which, panels, room, panel_bytes, scores, scores_bytes
+        )  # fmt: skip
+        for n in range(count):
+            after = row[PLACE] + (first + n) // group + 1 - start
+            _weigh(facts, scores + n * SPAN_BYTES, shown, after, states + n * STATE_BYTES, seen + n * seen_bytes)
+        keys = min(shown, end - start)
+        _gather_blocks(
+            link, facts, row, head, block, keys, which, panels, scores, scores_bytes, seen, seen_bytes, together * seen_bytes
+        )  # fmt: skip
+        block += blocks
+    for n in range(count):
+        result, state = _result_of(link, facts, row, head, first + n), jit.floats_at(states + n * STATE_BYTES, STATE)
+        _hand_over(seen + n * seen_bytes, state, width, result, partial + n * 4 * (width + STATE) if partial else 0)
+
+
+@jit.inline
+def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> None:
+    seen_W = jit.floats_at(seen, width)
+    if partial:
+        partial_W = jit.floats_at(partial, width + STATE)
+        for w in range(width):
+            partial_W[w] = seen_W[w]
+        for s in range(STATE):
+            partial_W[width + s] = state[s]
+    else:
+        result_W = jit.floats_at(result, width)
+        for w in range(width):
+            result_W[w] = seen_W[w] / state[TOTAL]
+
+
+@jit.inline
+def _prepare(link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, states: Any) -> None:
+    """Queries scaled and side by side, [panel][column][query]; states of queries that have seen nothing yet."""
+    width, group = facts[WIDTH], facts[HEADS] // facts[KV_HEADS]
+    scale = jit.as_float(np.uint32(facts[SCALE])) * np.float32(LOG2_E)
+    states_S = jit.floats_at(states, PORTION * STATE)
+    if count % together:
+        _clear(panels + count // together * 4 * together * width, together * width)
+    for n in range(count):
+        m, own = row[FIRST_TOKEN] + (first + n) // group, head * group + (first + n) % group
+        query_W = jit.floats_at(link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, width)
+        panel = jit.floats_at(panels + n // together * 4 * together * width, together * width)
+        for w in range(width):
+            panel[w * together + n % together] = query_W[w] * scale
+        states_S[n * STATE + MOST], states_S[n * STATE + TOTAL] = np.float32(NOTHING), np.float32(0)
