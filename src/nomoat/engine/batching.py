@@ -30,7 +30,7 @@ PASS_TOKENS = 2048  # tokens a pass may read, over all texts
 PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: bounds how long they wait for their next token
 LIKELIHOOD_TOKENS = 256  # of one text in a pass, where logits of all are wanted: bounds their memory
 MAX_TEXTS = 256  # under way at once
-GUESSED_TOKENS = 16  # in a pass, over all answers: beside many answers a guess no longer comes nearly for free
+GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
 HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
 CACHE_BYTES = 2 << 30
@@ -312,14 +312,15 @@ class Batcher:
         """Who takes part in the next pass, and with what."""
         writing = [text for text in self._running if len(text.ids) - text.done == 1]
         reading = [text for text in self._running if len(text.ids) - text.done > 1]
-        guess = GUESSED_TOKENS // len(writing) if writing and self._model.takes_many else 0
+        guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else min(PASS_TOKENS, self._model.largest_pass)
         planned: list[tuple[_Text, Row]] = []
         for text in [*writing, *reading]:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
             is_read = len(text.ids) - text.done > 1
-            ids, wanted = text.next_tokens(room if is_read else 1 + guess, guess)
+            left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
+            ids, wanted = text.next_tokens(room if is_read else 1 + guess, min(guess, left))
             if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
             planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, is_read, text.wants_hidden)))
