@@ -192,5 +192,5 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
     with path.open("r+b") as file:
         file.seek(end - 1000)
         file.write(b"\xff" * 1000)
-    with pytest.raises(BadFileError, match=r"`blk\.1\.ffn_down\.weight` holds values that are no weights"):
+    with pytest.raises(BadFileError, match=r"`blk\.1\.ffn_down\.weight` of .* holds values that are no weights"):
         importer.import_gguf(path)

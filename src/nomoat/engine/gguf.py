@@ -130,11 +130,7 @@ class GGUFFile:
         tensor = self.tensor(name)
         values = dequantise(self.raw_rows(name, rows), tensor.type_name)
         self._parts[tensor.file_number].give_back(tensor)
-        if not (values.size == 0 or (values.min() > -LARGEST_WEIGHT and values.max() < LARGEST_WEIGHT)):  # so refuses NaN, too
-            raise BadFileError(
-                f"`{self.path}` is not a whole GGUF file: tensor `{name}` holds values that are no weights",
-                hint="download it again, and compare its size",
-            )
+        require_weights(values, what=f"tensor `{name}` of `{self.path}`")
         return values.reshape(-1) if len(tensor.shape) == 1 else values
 
     def read_tokenizer(self) -> Tokenizer:
@@ -142,6 +138,12 @@ class GGUFFile:
         from nomoat.engine import tokenizer
 
         return tokenizer.from_metadata(self.metadata)
+
+
+def require_weights(values: FloatArray, *, what: str) -> None:
+    """Raise BadFileError, which says `what` they are, if some of these are no weights: NaN, too."""
+    if not (values.size == 0 or (values.min() > -LARGEST_WEIGHT and values.max() < LARGEST_WEIGHT)):
+        raise BadFileError(f"{what} holds values that are no weights", hint="download it again, and compare its size")
 
 
 def dequantise(raw: npt.NDArray[np.uint8], type_name: str) -> FloatArray:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
 from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, require_kinds, scaling_tensors
-from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, Tensor
+from nomoat.engine.gguf import FloatArray, Tensor, require_weights
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 
@@ -40,10 +40,9 @@ class _Stored:
 
 
 def as_numbers(values: npt.NDArray[Any], type_name: str, *, what: str) -> FloatArray:
-    """A tensor's values as float32. Raises BadFileError, which says `what` they are, for what is no weight: NaN, too."""
+    """A tensor's values as float32. Raises BadFileError, see `require_weights`."""
     numbers = (values.astype(np.uint32) << 16).view(np.float32) if type_name == "BF16" else values.astype(np.float32)
-    if not (values.size == 0 or (numbers.min() > -LARGEST_WEIGHT and numbers.max() < LARGEST_WEIGHT)):
-        raise BadFileError(f"{what} holds values that are no weights", hint="download it again")
+    require_weights(numbers, what=what)
     return np.asarray(np.ascontiguousarray(numbers))
 
 
