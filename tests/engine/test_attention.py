@@ -17,7 +17,7 @@ from nomoat.engine import attending, attention, chain
 from nomoat.engine.blocks import BLOCK_TOKENS
 
 pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
-WIDTH = 64
+WIDTH, THREADS = 64, 2
 STEPS = [numba.njit(step, error_model="numpy") for step in (attention.keep, attending.unpack, attending.attend, attending.join)]
 
 
@@ -51,7 +51,8 @@ def attended(
     assert portions == [short, len(texts) * -(-heads // kv_heads // attending.PORTION)]
     assert asked[:, attending.PLACE].tolist() == [past + new - 1 for past, new in texts]
     seen = np.zeros((tokens, heads, WIDTH), np.float32)
-    room, partial = np.zeros(attending.room_bytes(WIDTH), np.uint8), np.zeros(attending.partial_bytes(1000, pieces, WIDTH), np.uint8)
+    room = np.zeros((THREADS, attending.room_bytes(WIDTH)), np.uint8)
+    partial = np.zeros(attending.partial_bytes(1000, pieces, WIDTH), np.uint8)
     unpacked = np.full(sum(counts) * kv_heads * 2 * BLOCK_TOKENS * WIDTH, np.nan, np.float32)
     facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(attention.LINK_NUMBERS, np.int64), np.zeros(2, np.int64)
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (WIDTH**-0.5, cap))
@@ -60,7 +61,8 @@ def attended(
     tables = (nothing, nothing, places, first_blocks, few, many)
     facts[attention.COSINES : attention.TOKENS] = [array.ctypes.data for array in tables]
     facts[attention.TOKENS : attention.KEEP_CODE] = (
-        tokens, listed.ctypes.data, unpacked.ctypes.data, room.ctypes.data, len(room), partial.ctypes.data, pieces, num_few, num_many,
+        tokens, listed.ctypes.data, unpacked.ctypes.data, room.ctypes.data, room.shape[1], partial.ctypes.data, pieces, num_few,
+        num_many,
     )  # fmt: skip
     link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
     asked = query.copy()  # is turned and scaled in place
@@ -68,7 +70,8 @@ def attended(
     link[[attention.QUERY_ROW, attention.KEY_ROW, attention.VALUE_ROW]] = [4 * n * WIDTH for n in (heads, kv_heads, kv_heads)]
     link[[attention.KEYS, attention.VALUES]] = keys.ctypes.data, values.ctypes.data
     for step in STEPS[: 3 if pieces == 1 else 4]:
-        step(link.ctypes.data, 0, 1)
+        for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
+            step(link.ctypes.data, thread, THREADS)
     expected = np.zeros_like(seen)
     for m in range(tokens):
         low = max(0, places[m] + 1 - window) if window else 0
