@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from nomoat.engine.steps import (
     AFTER,
     BEFORE,
     BESIDE,
+    BESIDE_NUMBERS,
     CHUNK_COLUMNS,
     CODE,
     COLUMNS,
@@ -29,6 +30,7 @@ from nomoat.engine.steps import (
     HIDDEN,
     KIND,
     KINDS,
+    LAST_BIT,
     LINK,
     NEXT_INPUTS,
     NUM_STEPS,
@@ -48,6 +50,7 @@ from nomoat.engine.steps import (
     TILES,
     TOKENS,
     TOKENS_A_PART,
+    USERS,
     VECTOR,
     share,
 )
@@ -168,12 +171,21 @@ def place(name: str, size: int) -> int:
 class Beside:
     """What N adapters add to a product: all their A as one matrix, in tiles of 8 bits, and a place for each of the product's tiles.
 
-    `places` [N, tiles, PLACE]: see `steps`. `kept`: what lies at their addresses.
+    `places` [N, tiles, PLACE]: see `steps`. `kept`: what lies at their addresses. `users`: whose each of the matrix's tiles is, a bit
+    for each adapter.
     """
 
     tiles: npt.NDArray[np.uint8]
     places: npt.NDArray[np.int64]
     kept: Sequence[Any]
+    users: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        users = np.zeros(len(self.tiles), np.int64)
+        for number, places in enumerate(self.places):
+            for _, start, rank in places[places[:, -1] > 0]:
+                users[start // TILE_ROWS : -(-(start + rank) // TILE_ROWS)] |= 1 << min(number, LAST_BIT)
+        object.__setattr__(self, "users", users)
 
     @property
     def rows(self) -> int:
@@ -224,14 +236,14 @@ class Program:
         self._job = np.zeros(LINK, np.int64)
         self.chunk = chunk or (NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK)
         self._job[CHUNK_COLUMNS] = self.chunk
-        self.beside = np.zeros((len(steps), NUM_TILES + 1), np.int64)
+        self.beside = np.zeros((len(steps), BESIDE_NUMBERS), np.int64)
         self.moves, self._parts = 0, 0
 
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""
         row = self.beside[number]
         row[: VECTOR + 1] = _product_row(WHOLE_BYTES, added.rows, int(self.steps[number, COLUMNS]), added.tiles.ctypes.data)
-        row[PLACES], row[NUM_TILES] = added.places.ctypes.data, added.places.shape[1]
+        row[PLACES], row[NUM_TILES], row[USERS] = added.places.ctypes.data, added.places.shape[1], added.users.ctypes.data
         self._kept.append(added)
 
     def prepare(self, parts: int) -> None:

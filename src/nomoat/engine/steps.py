@@ -41,8 +41,10 @@ from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gat
 KINDS = ("add", "hold", "add_norm", "norm", "gated", "gelu_gated", "out")
 ADD, HOLD, ADD_NORM, NORM, GATED, GELU_GATED, OUT = range(len(KINDS))
 KIND, CODE, PANELS_CODE, GROUP, ROWS, COLUMNS, TILES, TILE_SIZE, VECTOR = range(9)  # columns of a table of steps
-# further ones of what adapters add to a step's result, see `_add_beside`: the address of a table of places (0: nothing), its length
-PLACES, NUM_TILES = VECTOR + 1, VECTOR + 2
+# further ones of what adapters add to a step's result, see `_add_beside`: the address of a table of places (0: nothing), its length,
+# and where it is told whose the matrix's tiles are, a bit for each adapter
+PLACES, NUM_TILES, USERS, BESIDE_NUMBERS = range(VECTOR + 1, VECTOR + 5)
+LAST_BIT = 62  # stands for all further adapters
 INPUTS, SCALES, TOTALS, SUMS, RESULT, PAIRS, NEXT_INPUTS, NEXT_SCALES, NEXT_SUMS, HIDDEN, ROOMS = range(11)  # places of memory
 # numbers of a job
 STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTER, OUTPUTS = range(12)
@@ -105,13 +107,31 @@ def _add_beside(beside: Any, room: Any, owners: Any, y: Any, row_bytes: Any, tok
 
 
 @jit.kernel
-def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, taken: Any, threads: Any) -> None:
+def _asking(owners: Any, tokens: Any) -> Any:
+    """A bit for each adapter that one of these tokens has."""
+    owner_M, found = jit.longs_at(owners, tokens), 0
+    for m in range(tokens):
+        if owner_M[m] >= 0:
+            found |= 1 << min(owner_M[m], LAST_BIT)
+    return found
+
+
+@jit.kernel
+def _is_needed(step: Any, t: Any, asking: Any) -> Any:
+    """Whether a tile is, of all adapters' matrix, by those that are asked; any other product's are, with 0 for these."""
+    return asking == 0 or (jit.longs_at(step[USERS], t + 1)[t] & asking) != 0
+
+
+@jit.kernel
+def _multiply(step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, asking: Any, taken: Any, threads: Any) -> None:
     """`taken`: the address of how many tiles have been taken by any thread, which takes a few more until none is left."""
     count = step[ROWS] // TILE_ROWS
     piece = max(1, count // (PIECES * threads))
     start = jit.add_atomic(taken, piece)
     while start < count:
         for t in range(start, min(start + piece, count)):
+            if not _is_needed(step, t, asking):
+                continue
             _multiply_tile(step, room, y, tokens, t)
             if owners:
                 _add_beside(beside, room, owners, y + 4 * TILE_ROWS * t, 4 * step[ROWS], tokens, t)
@@ -145,13 +165,16 @@ def _multiply_pair(
 
 @jit.kernel
 def _multiply_panels(
-    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any, me: Any
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any, taken: Any, me: Any
 ) -> None:
     """A step's product for a part of a prompt, written or added to y."""
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
     t = jit.add_atomic(taken, 2)
     while t < count:
         both = min(2, count - t)
+        if not (_is_needed(step, t, asking) or _is_needed(step, t + both - 1, asking)):
+            t = jit.add_atomic(taken, 2)
+            continue
         _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
         for tile in range(both):
             here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
@@ -250,12 +273,15 @@ def _norm_rows(step: Any, residual: Any, y: Any, epsilon: Any, tokens: Any, widt
 
 @jit.kernel
 def _product(
-    step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, chunk: Any, blocks: Any, taken: Any,
-    threads: Any, me: Any,
+    step: Any, beside: Any, room: Any, owners: Any, y: Any, residual: Any, tokens: Any, chunk: Any, blocks: Any, asking: Any,
+    taken: Any, threads: Any, me: Any,
 ) -> None:  # fmt: skip
-    """One thread's share of a step's product, written to y; in a prompt's part with all that follows it, a sum or a gate."""
+    """One thread's share of a step's product, written to y; in a prompt's part with all that follows it, a sum or a gate.
+
+    `asking`: see `_is_needed`.
+    """
     if blocks == 0:
-        _multiply(step, beside, room, owners, y, tokens, taken, threads)
+        _multiply(step, beside, room, owners, y, tokens, asking, taken, threads)
     elif _is_gated(step):
         _multiply_gated(step, beside, room, owners, tokens, chunk, blocks, taken, me)
         room[INPUTS], room[NEXT_INPUTS] = room[NEXT_INPUTS], room[INPUTS]
@@ -263,7 +289,7 @@ def _product(
         room[SUMS], room[NEXT_SUMS] = room[NEXT_SUMS], room[SUMS]
     else:
         target = residual if step[KIND] == ADD else y
-        _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, taken, me)
+        _multiply_panels(step, beside, room, owners, target, tokens, chunk, blocks, asking, taken, me)
 
 
 @jit.kernel
@@ -273,8 +299,9 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     Rows of a result are ready when all threads are; then each token is the share of one thread until the next product.
     """
     state, room, outputs, width = job[STATE], jit.longs_at(job[ROOM], ROOMS).copy(), job[OUTPUTS:], job[WIDTH]
-    besides = jit.longs_at(job[BESIDE], len(steps) * (NUM_TILES + 1)).reshape(len(steps), NUM_TILES + 1)
+    besides = jit.longs_at(job[BESIDE], len(steps) * BESIDE_NUMBERS).reshape(len(steps), BESIDE_NUMBERS)
     first_owner = job[OWNERS] + 8 * first if job[OWNERS] else 0
+    asking = _asking(first_owner, tokens) if first_owner else 0
     taken = job[TAKEN] + 8 * COUNTS * len(steps) * part
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
@@ -302,12 +329,12 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
             y = outputs[at] + 4 * first * rows
             at += 1
         beside = besides[number]
-        owners = first_owner if beside[PLACES] else 0
+        owners = first_owner if beside[PLACES] and asking else 0
         if owners:
             of_beside = taken + 8 * (len(steps) + number)
-            _product(beside, beside, room, 0, room[HIDDEN], residual, tokens, chunk, blocks, of_beside, threads, me)
+            _product(beside, beside, room, 0, room[HIDDEN], residual, tokens, chunk, blocks, asking, of_beside, threads, me)
             jit.meet(state, threads)
-        _product(step, beside, room, owners, y, residual, tokens, chunk, blocks, taken + 8 * number, threads, me)
+        _product(step, beside, room, owners, y, residual, tokens, chunk, blocks, 0, taken + 8 * number, threads, me)
         jit.meet(state, threads)
         if blocks == 0:
             _finish(step, y, residual, tokens, width, threads, me)
