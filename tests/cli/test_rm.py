@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import write_tiny_gguf
+from tiny import write_adapter, write_tiny_gguf
 
 from nomoat.engine import importer
-from tests.engine.test_adapters import ALL, write_adapter
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -53,7 +52,7 @@ def test_with_a_model_goes_what_was_imported_of_it(empty_home: Path, nomoat: Nom
 
 def test_with_an_adapter_goes_what_was_imported_with_it(empty_home: Path, nomoat: Nomoat) -> None:
     (empty_home / "adapters").mkdir(parents=True)
-    folder = write_adapter(empty_home / "adapters" / "후기", seed=1, rank=4, parts=ALL)
+    folder = write_adapter(empty_home / "adapters" / "후기")
     base = pulled(empty_home, "a.gguf", "llama")
     plain, baked = importer.import_gguf(base), importer.import_gguf(base, adapter=folder)
     assert nomoat("rm", "hf:o/r/a.gguf+후기").returncode == 0
