@@ -17,6 +17,7 @@ SIZES = (1, 3, 7, 15)
 COST = 0.1  # of a guessed token in a pass, in passes over one token
 # how likely a guessed token is right: at first, and the number of tokens that is worth; what remains of older ones with each new one
 FIRST_CHANCE, FIRST_TOKENS, REMEMBERED = 0.6, 4.0, 0.8
+SUREST = 0.999  # of a chance: with 1 the series below has no sum in this form
 FORGOTTEN = 0.005  # of what made guesses not worth their cost, whenever there could be one: so they are tried again
 
 
@@ -58,9 +59,8 @@ class Lookup:
 
     def _best_size(self) -> int:
         """The guess with the most tokens to be expected for its pass's cost; 0 if a pass without any has more."""
-        chance = self._right / self._tried
-        expected = {size: sum(chance**n for n in range(size + 1)) / (1 + COST * size) for size in (0, *SIZES)}
-        return max(expected, key=lambda size: expected[size])
+        chance = min(self._right / self._tried, SUREST)
+        return max((0, *SIZES), key=lambda size: (1 - chance ** (size + 1)) / (1 + COST * size))  # of a geometric series
 
     def _agreeing(self, place: int) -> int:
         """How many tokens before `place` are the last ones again."""
