@@ -65,8 +65,8 @@ def attended(
         num_many,
     )  # fmt: skip
     link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
-    asked = query.copy()  # is turned and scaled in place
-    link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (asked, key, value)]
+    turned = query.copy()  # in place
+    link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
     link[[attention.QUERY_ROW, attention.KEY_ROW, attention.VALUE_ROW]] = [4 * n * WIDTH for n in (heads, kv_heads, kv_heads)]
     link[[attention.KEYS, attention.VALUES]] = keys.ctypes.data, values.ctypes.data
     for step in STEPS[: 3 if pieces == 1 else 4]:

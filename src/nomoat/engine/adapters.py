@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nomoat.engine import tiles
 from nomoat.engine.importer import LoraDelta
 from nomoat.engine.program import Beside
-from nomoat.engine.steps import PLACE
+from nomoat.engine.steps import LAST_BIT, PLACE
 from nomoat.engine.weights import whole_bytes
 from nomoat.errors import BadFileError
 
@@ -60,8 +60,8 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
     places = np.zeros((len(adapters), sum(rows for _, rows in parts) // tiles.TILE_ROWS, PLACE), np.int64)
     seen: list[npt.NDArray[np.float32]] = []
     kept: list[npt.NDArray[np.float16]] = []
-    start = 0
-    for places_T3, of_adapter in zip(places, given, strict=True):
+    ranks: list[int] = []  # whose each rank is, as a bit
+    for number, (places_T3, of_adapter) in enumerate(zip(places, given, strict=True)):
         first = 0
         for (name, rows), pair in zip(parts, of_adapter, strict=True):
             tiles_here = rows // tiles.TILE_ROWS
@@ -74,13 +74,15 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
                         f"an adapter's `{name}` has weights above 65,504", hint="tune it again, at a lower learning rate"
                     )
                 addresses = turned_TR16.ctypes.data + turned_TR16[0].nbytes * np.arange(tiles_here)
-                places_T3[first : first + tiles_here] = np.stack(np.broadcast_arrays(addresses, start, len(a_RI)), axis=1)
-                start += len(a_RI)
+                places_T3[first : first + tiles_here] = np.stack(np.broadcast_arrays(addresses, len(ranks), len(a_RI)), axis=1)
+                ranks += [1 << min(number, LAST_BIT)] * len(a_RI)
                 seen.append(a_RI)
                 kept.append(turned_TR16)
             first += tiles_here
-    seen.append(np.zeros((-start % tiles.TILE_ROWS, columns), np.float32))
-    return Beside(tiles.tiled(whole_bytes(np.concatenate(seen)), tiles.WHOLE_BYTES), places, kept)
+    padding = -len(ranks) % tiles.TILE_ROWS
+    seen.append(np.zeros((padding, columns), np.float32))
+    users = np.bitwise_or.reduce(np.reshape(ranks + [0] * padding, (-1, tiles.TILE_ROWS)), axis=1)
+    return Beside(tiles.tiled(whole_bytes(np.concatenate(seen)), tiles.WHOLE_BYTES), users, places, kept)
 
 
 def _require_fitting(name: str, sizes: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -43,7 +43,6 @@ from nomoat.engine.attention import (
     WIDTH,
     WINDOW,
     block_of,
-    cap_scores,
 )
 from nomoat.engine.attention_kernels import (
     COLUMNS,
@@ -230,12 +229,20 @@ def _result_of(link: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
 
 
 @jit.inline
+def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
+    """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
+    scores_C = jit.floats_at(scores, count)
+    for c in range(count):
+        scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))
+
+
+@jit.inline
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them."""
     width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
     if cap:
-        cap_scores(scores, count, cap)
+        _cap_scores(scores, count, cap)
     if low == 0 and high == count:
         weigh_all(scores, count, low, high, state)
     else:
@@ -267,8 +274,9 @@ def _score_blocks(
     width, first = facts[WIDTH], row[FIRST_BLOCK] + block
     size = 2 * BLOCK_TOKENS * width
     for b in range(blocks):
-        key = _unpacked(facts, row, head)[0] + 2 * (block + b) * size
-        if which >= 0:
+        if which < 0:
+            key = _unpacked(facts, row, head)[0] + 2 * (block + b) * size
+        else:
             key = block_of(facts, link[KEYS], first + b, head)
             ask_for(block_of(facts, link[VALUES], first + b, head), size)
             if block + b + BLOCKS_AHEAD < end_block:

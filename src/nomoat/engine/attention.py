@@ -96,14 +96,6 @@ def block_of(facts: Any, cache: Any, at: Any, head: Any) -> Any:
     return cache + (block * facts[KV_HEADS] + head) * BLOCK_TOKENS * facts[WIDTH] * 2
 
 
-@jit.inline
-def cap_scores(scores: Any, count: Any, cap: Any) -> None:
-    """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
-    scores_C = jit.floats_at(scores, count)
-    for c in range(count):
-        scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))
-
-
 def keep(at: Any, me: Any, threads: Any) -> None:
     """One thread's share of the tokens: queries and keys are turned, keys and values go into their blocks.
 

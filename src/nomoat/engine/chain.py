@@ -280,8 +280,8 @@ class Chain:
         arrays["residual"][:tokens] = x_TD
         names = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
         heads, kv_heads, width = self._sizes
-        found = lay_out(rows_N5, *(arrays[name] for name in names), heads // kv_heads)
-        few, many, asked, many_blocks, *portions, keys = found
+        tables = (arrays[name] for name in names)
+        few, many, asked, many_blocks, *portions, keys = lay_out(rows_N5, *tables, heads // kv_heads)
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all

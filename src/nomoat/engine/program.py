@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,6 @@ from nomoat.engine.steps import (
     HIDDEN,
     KIND,
     KINDS,
-    LAST_BIT,
     LINK,
     NEXT_INPUTS,
     NUM_STEPS,
@@ -171,21 +170,14 @@ def place(name: str, size: int) -> int:
 class Beside:
     """What N adapters add to a product: all their A as one matrix, in tiles of 8 bits, and a place for each of the product's tiles.
 
-    `places` [N, tiles, PLACE]: see `steps`. `kept`: what lies at their addresses. `users`: whose each of the matrix's tiles is, a bit
-    for each adapter.
+    `users`: whose each of the matrix's tiles is, a bit for each adapter. `places` [N, tiles, PLACE]: see `steps`. `kept`: what lies at
+    their addresses.
     """
 
     tiles: npt.NDArray[np.uint8]
+    users: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
     kept: Sequence[Any]
-    users: npt.NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        users = np.zeros(len(self.tiles), np.int64)
-        for number, places in enumerate(self.places):
-            for _, start, rank in places[places[:, -1] > 0]:
-                users[start // TILE_ROWS : -(-(start + rank) // TILE_ROWS)] |= 1 << min(number, LAST_BIT)
-        object.__setattr__(self, "users", users)
 
     @property
     def rows(self) -> int:
