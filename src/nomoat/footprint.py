@@ -10,6 +10,7 @@ TILES_FROM_WEIGHTS = 700_000_000  # from here on an answer waits for memory more
 TILES_NEED = {"avx2", "fma", "f16c"}  # instructions of nomoat's own products; where there are better ones, they are used
 EXACT_BYTES_PER_WEIGHT = 2 * 4  # float32, once in the model and once as compiled
 EXACT_SHARE = 1 / 4  # of all memory, not of what is free: the same machine is to give the same likelihoods every day
+OWN_FAMILIES = {"llama", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3"}  # run by nomoat's own products at any size
 OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which one scale a row and bf16 lose
 PROMPT_BYTES_PER_WEIGHT = 2  # bf16
 PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
@@ -17,15 +18,14 @@ PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept o
 FEW_WEIGHTS = 20_000_000  # below it all is done at once: a second form, or products to be compiled, would take longer
 
 
+def has_own_products() -> bool:
+    """Whether nomoat's own products run on this CPU, which multiply by a file's own codes."""
+    return hardware.cpu_flags() >= TILES_NEED
+
+
 def in_tiles(num_weights: int) -> bool:
-    """Whether a 4-bit file of so many weights is kept in its own codes, which nomoat's own products multiply by on this CPU."""
-    return num_weights >= TILES_FROM_WEIGHTS and hardware.cpu_flags() >= TILES_NEED
-
-
-def in_tiles_at_any_size() -> bool:
-    """Whether nomoat's own products are fast enough here for prompts of small models too, which OpenVINO reads well in int8."""
-    flags = hardware.cpu_flags()
-    return flags >= TILES_NEED and bool({"avx512_vnni", "avx_vnni"} & flags)
+    """Whether a 4-bit file of so many weights is kept in its own codes at every quality, whatever its family."""
+    return num_weights >= TILES_FROM_WEIGHTS and has_own_products()
 
 
 def exact_bytes(num_weights: int) -> int | None:

@@ -44,6 +44,13 @@ def test_a_4_bit_file_of_a_large_model_keeps_its_own_codes(monkeypatch: pytest.M
         assert (found.weights_bytes, found.note.split(",")[0]) == (round(per_weight * count), f"estimate: {note}")
 
 
+def test_a_small_4_bit_file_of_a_usual_family_keeps_its_codes_and_needs_no_second_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "amx_bf16"}))
+    found = need("smollm2-135m")
+    assert (found.weights_bytes, found.prompts_bytes) == (98_362_432, 0)
+    assert found.note.startswith("estimate: the file's own codes in memory")
+
+
 def test_without_the_instructions_it_keeps_4_bits_from_3_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
     sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)

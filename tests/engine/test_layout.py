@@ -11,7 +11,8 @@ import pytest
 from reference import EXACT
 from tiny import write_tiny_gguf
 
-from nomoat import config, hardware
+from nomoat import config, footprint, hardware
+from nomoat.engine import arch as architectures
 from nomoat.engine import hugepages, importer, layout
 from nomoat.engine.gguf import GGUFFile, Tensor
 from nomoat.engine.likelihood import Scorer
@@ -29,12 +30,14 @@ def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
 @pytest.mark.parametrize(
     ("billions", "type_name", "quality", "flags", "form"),
     [
-        (0.5, "Q4_K", "default", WITH_AVX2, "int8 rows"),
+        (0.5, "Q4_K", "default", WITH_AVX2, "the file's own codes"),
+        (0.5, "Q4_K", "default", WITHOUT, "int8 rows"),
         (1.5, "Q4_K", "default", WITH_AVX2, "the file's own codes"),
         (1.5, "Q4_K", "high", WITH_AVX2, "the file's own codes"),
         (1.5, "Q4_K", "default", WITHOUT, "int8 rows"),
         (3.1, "Q4_K", "default", WITHOUT, "own4 in groups of 32"),
-        (3.1, "Q8_0", "default", WITH_AVX2, "int8 rows"),
+        (3.1, "Q8_0", "default", WITH_AVX2, "the file's own codes"),
+        (3.1, "Q8_0", "default", WITHOUT, "int8 rows"),
         (0.5, "Q4_1", "small", WITH_AVX2, "own4 in groups of 32"),
         (0.5, "Q5_0", "small", WITH_AVX2, "uint4 in groups of 64"),
         (0.5, "Q4_K", "high", WITH_AVX2, "int8 in groups of 64"),
@@ -45,13 +48,20 @@ def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_c
     form: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(hardware, "cpu_flags", lambda: flags)
-    file = file_of(values=int(billions * 1e9), type_name=type_name)
+    file = file_of(values=int(billions * 1e9) // 2**16 * 2**16, type_name=type_name)  # rows in whole tiles
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), quality)
     assert str(stored).startswith(f"layers {form}")
     assert stored.reason
 
 
-@pytest.mark.parametrize(("flags", "form"), [(WITH_AVX2, "int8 in groups of 64"), (WITH_AVX2 | {"avx_vnni"}, "the file's own codes")])
+def test_the_families_that_keep_their_codes_are_those_told_before_a_download(tiny_gguf: Path) -> None:
+    sizes = importer.read_sizes(GGUFFile(tiny_gguf))
+    usual = {name for name, arch in architectures.known().items()
+             if architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)}  # fmt: skip
+    assert usual == footprint.OWN_FAMILIES
+
+
+@pytest.mark.parametrize(("flags", "form"), [(WITHOUT, "int8 in groups of 64"), (WITH_AVX2, "the file's own codes")])
 def test_gemma_has_more_than_one_scale_a_row(
     tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, flags: frozenset[str], form: str
 ) -> None:

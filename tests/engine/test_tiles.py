@@ -21,7 +21,7 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import footprint, hardware, jit
 from nomoat.engine import arch as architectures
-from nomoat.engine import between, importer, layout, tiles
+from nomoat.engine import between, importer, layout, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -32,10 +32,7 @@ from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Request
 from tests.engine.test_adapters import EXACT
 
-needs_instructions = pytest.mark.skipif(
-    not hardware.cpu_flags() >= footprint.TILES_NEED, reason="nomoat's own products need AVX2, FMA and F16C"
-)
-needs_vnni = pytest.mark.skipif(not footprint.in_tiles_at_any_size(), reason="short passes of small models need VNNI")
+needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
 TYPES = list(tiles.BLOCKS)
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 
@@ -295,7 +292,7 @@ def passes(model: OwnModel | PagedModel, ids: list[int], step: int) -> npt.NDArr
     return np.concatenate([logits[:-1] for logits in made])
 
 
-@needs_vnni
+@needs_instructions
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0", None])
 def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str, type_name: str | None) -> None:
@@ -309,7 +306,7 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_
     assert np.array(ours.run(row)[1]) == pytest.approx(theirs.run(row)[1], abs=0.2)
 
 
-@needs_vnni
+@needs_instructions
 @pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3", "phi3, window"])
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
     """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""
@@ -326,7 +323,7 @@ def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_on
         assert (own.argmax(-1) == expected.argmax(-1)).mean() > 0.9
 
 
-@needs_vnni
+@needs_instructions
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
 def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Path, small_ones_too: None, arch: str) -> None:
     """Two adapters of different ranks on different layers, and none: prompts, short passes, and all of them in one pass."""
@@ -360,7 +357,7 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
     assert np.sqrt(np.mean((wanted[0] - own[79]) ** 2)) < 0.02 * np.std(other)
 
 
-@needs_vnni
+@needs_instructions
 def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_path: Path, small_ones_too: None) -> None:
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     fitting = write_adapter(tmp_path / "a")
@@ -375,7 +372,7 @@ def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_pa
         OwnModel.of(importer.import_gguf(path), [large])
 
 
-@needs_vnni
+@needs_instructions
 @pytest.mark.parametrize("exactly", [True, False])
 def test_an_adapter_beside_the_weights_scores_continuations(
     tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, exactly: bool
@@ -393,7 +390,7 @@ def test_an_adapter_beside_the_weights_scores_continuations(
     beside.close(), baked.close()
 
 
-@needs_vnni
+@needs_instructions
 def test_the_last_layer_is_computed_for_wanted_tokens_alone_and_says_the_same(tmp_path: Path, small_ones_too: None) -> None:
     """Three rows of which few logits are wanted, and then the next token, for which all keys have to be there."""
     ours, _, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
@@ -410,13 +407,13 @@ def test_the_last_layer_is_computed_for_wanted_tokens_alone_and_says_the_same(tm
     assert np.array_equal(found[0][-1], found[1][-1])
 
 
-@needs_vnni
+@needs_instructions
 def test_passes_give_the_same_bits_however_many_tokens_are_in_one(tmp_path: Path, small_ones_too: None) -> None:
     ours, _, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
     assert np.array_equal(passes(ours, ids, 1), passes(ours, ids, 8))
 
 
-@needs_vnni
+@needs_instructions
 def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch) -> None:
     read = importer.read_sizes
     monkeypatch.setattr(importer, "read_sizes", lambda *args, **told: replace(read(*args, **told), window=40))
@@ -426,7 +423,7 @@ def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, small_ones_
         assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.02 * np.std(own)
 
 
-@needs_vnni
+@needs_instructions
 def test_memory_grows_with_a_pass_and_keeps_what_was_read(tmp_path: Path, small_ones_too: None) -> None:
     """A long prompt after a short one, many logits after one: the keys of the first stay."""
     ours, _, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
@@ -436,7 +433,7 @@ def test_memory_grows_with_a_pass_and_keeps_what_was_read(tmp_path: Path, small_
     assert np.array_equal(ours.run([Row(ids[40:41], 40, [0, 1], 1)])[0], expected)
 
 
-@needs_vnni
+@needs_instructions
 def test_what_a_model_needs_is_compiled_once_a_machine(tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "CACHE", tmp_path / "kernels" / "kernel")
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
@@ -447,13 +444,14 @@ def test_what_a_model_needs_is_compiled_once_a_machine(tmp_path: Path, small_one
 
     with pytest.raises(NotEnoughDiskError, match="the disk is full"):
         OpenVINOEngine(folder).compile_once(fails)
-    for expected in (9, 0):  # five whatever the types, two of Q5_0 and two of Q8_0, which what is no such type becomes; then nothing
+    of_types = 4 if panels.CAN_BE_USED else 2  # of Q5_0 and of Q8_0, which what is no such type becomes
+    for expected in (5 + of_types, 0):  # five whatever the types; then nothing
         told.clear()
         OpenVINOEngine(folder).compile_once(lambda done, total: told.append((done, total)))
         assert told == [(done, expected) for done in range(expected + 1)] * bool(expected)
 
 
-@needs_vnni
+@needs_instructions
 def test_a_vocabulary_that_is_no_whole_number_of_tiles_is_padded(tmp_path: Path, small_ones_too: None) -> None:
     """Those of all these tests have 264 tokens."""
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")

@@ -1,8 +1,9 @@
 """How much memory a model takes here, told before it is downloaded.
 
-The engine imports a file into int8 with one scale a row, whatever its own bits: 1.05 bytes a parameter. Only 4-bit files from 2.5
-billion parameters up (with `--quality small` all) keep their 4 bits: a 7B as Q4_K_M takes 4.6 GB. The KV cache is 16-bit. CPUs with
-AMX read prompts of small models with weights in bf16 beside those.
+On CPUs with AVX2 4-bit files of the usual families keep their own codes, and others from 700 million parameters up. What does not
+is imported into int8 with one scale a row: 1.05 bytes a parameter; on other CPUs 4-bit files from 2.5 billion parameters up (with
+`--quality small` all) keep 4 bits. The KV cache is 16-bit. CPUs with AMX read prompts of small int8 models with weights in bf16
+beside those.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`.
 What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs
 the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
@@ -20,7 +21,7 @@ from nomoat.hardware import Detected
 from nomoat.records import ModelCard
 
 INT8_BYTES_PER_PARAMETER = 1.05  # a scale a row, norms in 16 bits
-TILES_BYTES_PER_PARAMETER = 0.64  # Q4_K_M: 4.6 bits, 6.6 of the matrices that have 6
+TILES_BYTES_PER_PARAMETER = 0.64  # Q4_K_M: 4.6 bits, 6.6 of the matrices that have 6; where the file's size is not known
 OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
 FOUR_BIT_FILE = re.compile(r"q4_[01k]", re.IGNORECASE)
 KV_BYTES_PER_VALUE = 2
@@ -38,6 +39,7 @@ class ModelSizes:
 
     parameters: int
     four_bits: bool = False  # whether the file has 4-bit codes
+    file_bytes: int | None = None
     weights_bytes: int | None = None  # as they are served
     layers: int | None = None
     kv_heads: int | None = None
@@ -80,8 +82,9 @@ def sizes_of(card: ModelCard) -> ModelSizes | None:
     if card.parameters is None:
         return None
     four_bits = bool(card.sources) and all(FOUR_BIT_FILE.search(source.file_name) for source in card.sources)
+    sizes = [source.size_bytes for source in card.sources if source.size_bytes]
     return ModelSizes(
-        parameters=card.parameters, four_bits=four_bits, layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim,
+        parameters=card.parameters, four_bits=four_bits, file_bytes=max(sizes, default=None), layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim,
         architecture=card.architecture,
     )  # fmt: skip
 
@@ -120,17 +123,22 @@ def _weights(sizes: ModelSizes) -> tuple[int, str]:
     """Bytes of the weights as they are served, and where the number comes from."""
     if sizes.weights_bytes is not None:
         return sizes.weights_bytes, "weights as they are stored here"
-    if sizes.four_bits and footprint.in_tiles(sizes.parameters):
-        return round(TILES_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own codes in memory"
+    if sizes.four_bits and _keeps_codes(sizes):
+        return sizes.file_bytes or round(TILES_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own codes in memory"
     if sizes.four_bits and (config.quality().value == "small" or sizes.parameters >= footprint.OWN4_FROM_WEIGHTS):
         return round(OWN4_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own 4 bits in memory"
     return round(INT8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: int8 in memory, whatever the file"
 
 
+def _keeps_codes(sizes: ModelSizes) -> bool:
+    is_usual = config.quality().value == "default" and sizes.architecture in footprint.OWN_FAMILIES
+    return footprint.in_tiles(sizes.parameters) or (is_usual and footprint.has_own_products())
+
+
 def _prompts(sizes: ModelSizes) -> int:
-    if config.quality().value != "default" or (sizes.architecture or "").startswith(footprint.OUTLIERS):
-        return 0
-    return footprint.prompt_bytes(sizes.parameters).value
+    in_groups = config.quality().value != "default" or (sizes.architecture or "").startswith(footprint.OUTLIERS)
+    keeps_codes = sizes.four_bits and _keeps_codes(sizes)
+    return 0 if in_groups or keeps_codes else footprint.prompt_bytes(sizes.parameters).value
 
 
 def fit(need: MemoryNeed) -> Detected[Fits]:

@@ -189,7 +189,8 @@ def _import(
         read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
     quality = quality or layout.as_quality(config.quality().value)
     origin = [sha256_of_model(path), paths.sha256_of(delta.weights_path) if delta else ""]
-    asked = paths.cache() / "asked" / _digest(__version__, layout.VERSION, *origin, quality, str(fused), str(context_tokens))
+    rule = [layout.VERSION, str(footprint.has_own_products())]  # a home may be another machine's, too
+    asked = paths.cache() / "asked" / _digest(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
     known = _read_note(asked)
     facts = None if known is None else _facts_if_whole(_folder_of(known))
     if known is None or facts is None:

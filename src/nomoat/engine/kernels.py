@@ -23,12 +23,13 @@ from nomoat import hardware, jit
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 TOKENS_AT_ONCE = (12, 8, 4, 2, 1, 0)  # whose sums stay in registers while a tile is read; the next larger for other numbers
-BYTE, WORD, SIZE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+BYTE, SHORT, WORD, SIZE = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
 LOW_HALVES, BITS_4_AND_5, BIT_4, NO_SIGN = 0x0F0F0F0F, 0x30303030, 0x10101010, 0x7FFFFFFF
 LOW_SEVEN_BITS, LOWEST_BITS = 0x7F7F7F7F, 0x01010101
+LARGEST_SHORT, LARGEST_INPUT = 32767, 127
 
 
 class Emit:
@@ -120,22 +121,29 @@ class Emit:
         """a * b + c."""
         return self._call(f"llvm.fma.v{self.lanes}f32", self.floats, [a, b, c])
 
-    def dot(self, total: Any, codes: Any, inputs: Any, *, most: int = 255) -> Any:
-        """In each lane the sum of four products of an unsigned and a signed byte, added to `total`. `most`: the largest code."""
+    def dot(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any], *, most: int = 255) -> Any:
+        """In each lane the sum of products of unsigned and signed bytes, four a vector, added to `total`. `most`: the largest code."""
         if self.has_vnni:
-            return self._call(f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}", self.words, [total, codes, inputs])
+            name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
+            return functools.reduce(lambda sums, both: self._call(name, self.words, [sums, *both]), zip(codes, inputs, strict=True), total)
         if most < 128:
-            return self.builder.add(total, self._four_products(codes, inputs))
-        high = self.builder.and_(self.builder.lshr(codes, self.word(7)), self.word(LOWEST_BITS))
-        total = self.builder.add(total, self.builder.shl(self._four_products(high, inputs), self.word(7)))
-        return self.builder.add(total, self._four_products(self.builder.and_(codes, self.word(LOW_SEVEN_BITS)), inputs))
+            return self.builder.add(total, self._products(codes, inputs, most))
+        low = [self.builder.and_(code, self.word(LOW_SEVEN_BITS)) for code in codes]
+        high = [self.builder.and_(self.builder.lshr(code, self.word(7)), self.word(LOWEST_BITS)) for code in codes]
+        total = self.builder.add(total, self.builder.shl(self._products(high, inputs, 1), self.word(7)))
+        return self.builder.add(total, self._products(low, inputs, 127))
 
-    def _four_products(self, codes: Any, inputs: Any) -> Any:
-        """The same sum by AVX2, of codes with 7 bits: with 8 the sum of two products would saturate."""
-        bytes_, pairs = ir.VectorType(BYTE, 32), ir.VectorType(ir.IntType(16), 16)
-        as_bytes = [self.builder.bitcast(value, bytes_) for value in (codes, inputs)]
-        two = self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, as_bytes)
-        return self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 16)])
+    def _products(self, codes: Sequence[Any], inputs: Sequence[Any], most: int) -> Any:
+        """The same sums by AVX2, of codes with at most 7 bits: two products and as many more as cannot pass 16 bits are added in these."""
+        bytes_, pairs = ir.VectorType(BYTE, 4 * self.lanes), ir.VectorType(SHORT, 2 * self.lanes)
+        together = LARGEST_SHORT // (2 * most * LARGEST_INPUT)
+        sums = []
+        for start in range(0, len(codes), together):
+            chosen = zip(codes[start : start + together], inputs[start : start + together], strict=True)
+            twos = [[self.builder.bitcast(value, bytes_) for value in both] for both in chosen]
+            two = functools.reduce(self.builder.add, [self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, both) for both in twos])
+            sums.append(self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 2 * self.lanes)]))
+        return functools.reduce(self.builder.add, sums)
 
     def _call(self, name: str, result: Any, arguments: list[Any], *, fastmath: Sequence[str] = ()) -> Any:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -251,9 +259,8 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
                     other = emit.load(emit.add(places["sums"], emit.times(place, 4), emit.size(4)), WORD, 4)
                     whole_sum = builder.add(whole_sum, other)
                 first = emit.all_lanes(builder.mul(whole_sum, ir.Constant(WORD, offset)))
-            dots = first
-            for four, code in enumerate(codes):
-                dots = emit.dot(dots, code, emit.all_lanes(emit.load(emit.add(inputs, emit.size(4 * four)), WORD)), most=most)
+            fours = [emit.all_lanes(emit.load(emit.add(inputs, emit.size(4 * four)), WORD)) for four in range(len(codes))]
+            dots = emit.dot(first, codes, fours, most=most)
             whole = builder.sitofp(dots, emit.floats)
             scales = emit.all_lanes(emit.load(emit.add(places["scales"], emit.times(number, 4)), FLOAT, 4))
             before = builder.load(total)

@@ -155,7 +155,7 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if is_4_bit and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
-    if fused and quality == "default" and not is_small and footprint.in_tiles_at_any_size() and _is_written_by_nomoat(file, sizes):
+    if fused and quality == "default" and not is_small and footprint.has_own_products() and _is_written_by_nomoat(file, sizes):
         return Storage(quality, {"": TILES}, fused, "answers are written fastest from the file's own codes")
     if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
         large = "int8 would double the memory of a 4-bit file this large"

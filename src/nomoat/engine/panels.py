@@ -2,7 +2,8 @@
 
 So 64 products are one instruction and a sum is scaled once a chunk, where `kernels` scales it once a group: for that weights are
 rounded a second time, to 8 bits. Two tiles and `PANEL_TOKENS` tokens are worked on together, whose sums fill the registers; a chunk
-of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI: elsewhere codes of 8 bits saturate.
+of two tiles stays in the nearest cache for all tokens of a part. Only for CPUs with VNNI: elsewhere products of a file's own
+codes are as fast, as more of them can be added in 16 bits, and nothing is rounded.
 
 A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][panel][column / 4][token][4].
 """
@@ -264,7 +265,7 @@ def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) ->
         for token, both in enumerate(totals):
             input_ = emit.all_lanes(emit.load(emit.add(seen, emit.size(4 * token)), WORD, 4))
             for tile, total in zip(tiles, both, strict=True):
-                builder.store(emit.dot(builder.load(total), tile, input_), total)
+                builder.store(emit.dot(builder.load(total), [tile], [input_]), total)
     return [[builder.load(total) for total in both] for both in totals]
 
 

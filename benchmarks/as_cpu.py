@@ -1,0 +1,54 @@
+"""Run a command as if this machine's CPU had fewer instructions: how an older or a smaller CPU's paths do, where there is none at hand.
+
+    python benchmarks/as_cpu.py avx2 python benchmarks/speed.py qwen2.5-coder-0.5b --llama-python VENV/bin/python
+    python benchmarks/as_cpu.py avx_vnni python -m pytest tests/engine
+
+`avx2`: as AMD's Zen 2 and 3 and Intel's Core of the 4th to the 10th generation. `avx_vnni`: as Intel's Core from the 12th generation
+on, which has products of bytes and no AVX-512. nomoat and those it asks see such a /proc/cpuinfo, numba compiles for such a CPU, and
+oneDNN (in OpenVINO and PyTorch) keeps to such instructions. A peer compiled by itself has to be compiled so. Speed is that of this
+CPU, without those instructions; clocks, caches and memory stay its own. Needs Linux and user namespaces. Compiled code and imported
+models of such a CPU are kept apart: name another NOMOAT_HOME.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+INFO = Path("/proc/cpuinfo")
+# what numba compiles for, what oneDNN keeps to, and the flags nobody may see
+CPUS = {
+    "avx2": ("haswell", "AVX2", ("avx512", "amx", "avx_vnni")),
+    "avx_vnni": ("alderlake", "AVX2_VNNI", ("avx512", "amx")),
+}
+
+
+def without(text: str, hidden: tuple[str, ...]) -> str:
+    """/proc/cpuinfo without some of its flags."""
+    lines = []
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            line = f"{name}: {' '.join(flag for flag in value.split() if not flag.startswith(hidden))}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    if len(sys.argv) < 3 or sys.argv[1] not in CPUS:
+        print(__doc__, file=sys.stderr)
+        return 2
+    name, isa, hidden = CPUS[sys.argv[1]]
+    environment = os.environ | {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": "+sse4.2", "ONEDNN_MAX_CPU_ISA": isa}
+    with tempfile.TemporaryDirectory() as folder:
+        seen = Path(folder) / "cpuinfo"
+        seen.write_text(without(INFO.read_text(encoding="utf-8"), hidden), encoding="utf-8")
+        inside = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /proc/cpuinfo && exec "$@"', str(seen)]
+        return subprocess.run([*inside, *sys.argv[2:]], env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
