@@ -4,7 +4,7 @@
     python benchmarks/as_cpu.py avx_vnni python -m pytest tests/engine
 
 `avx2`: as AMD's Zen 2 and 3 and Intel's Core of the 4th to the 10th generation. `avx_vnni`: as Intel's Core from the 12th generation
-on, which has products of bytes and no AVX-512. nomoat and those it asks see such a /proc/cpuinfo, numba compiles for such a CPU, and
+on, which has products of bytes and no AVX-512. `sse4_2`: as small Celerons and Pentiums, and Core before the 4th generation. nomoat and those it asks see such a /proc/cpuinfo, numba compiles for such a CPU, and
 oneDNN (in OpenVINO and PyTorch) keeps to such instructions. A peer compiled by itself has to be compiled so. Speed is that of this
 CPU, without those instructions; clocks, caches and memory stay its own. Needs Linux and user namespaces. Compiled code and imported
 models of such a CPU are kept apart: name another NOMOAT_HOME.
@@ -23,6 +23,7 @@ INFO = Path("/proc/cpuinfo")
 CPUS = {
     "avx2": ("haswell", "AVX2", ("avx512", "amx", "avx_vnni")),
     "avx_vnni": ("alderlake", "AVX2_VNNI", ("avx512", "amx")),
+    "sse4_2": ("nehalem", "SSE41", ("avx", "amx", "fma", "f16c", "bmi")),
 }
 
 

@@ -28,6 +28,12 @@ def in_tiles(num_weights: int) -> bool:
     return num_weights >= TILES_FROM_WEIGHTS and has_own_products()
 
 
+def can_page() -> bool:
+    """Whether OpenVINO 2026.4.1's PagedAttention runs on this CPU: on x86-64 it needs AVX2, and fails at its first pass without."""
+    flags = hardware.cpu_flags()
+    return "avx2" in flags or "sse2" not in flags
+
+
 def exact_bytes(num_weights: int) -> int | None:
     """What likelihoods in float32 take beside the served weights; None where that is too much, and the served ones are used."""
     need = EXACT_BYTES_PER_WEIGHT * num_weights

@@ -1,4 +1,4 @@
-"""Answers of models whose attention cannot be paged, on a tiny Gemma 2."""
+"""Answers of models whose attention cannot be paged, on a tiny Gemma 2, and of any model where no attention can be."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 import torch
 from reference import CASES, EXACT, WINDOW, make_model, write_gguf
 
+from nomoat import hardware
 from nomoat.engine import importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.paged import PagedModel
+from nomoat.engine.serial import SerialModel
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
@@ -96,3 +99,17 @@ def test_likelihoods_and_embeddings_are_those_of_the_reference(
         assert one.log_probability == pytest.approx(float(expected[at, ids[at + 1]]), abs=1e-2)
     ours, theirs = engine.embed(["the hello world"])[0], told.hidden_states[-1][0].mean(0).numpy()
     assert float(ours @ theirs / (ours @ ours) ** 0.5 / (theirs @ theirs) ** 0.5) > 0.999
+
+
+def test_a_cpu_without_avx2_answers_so_with_any_model_as_others_do(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for flags, kind in ((frozenset({"sse2", "avx2"}), PagedModel), (frozenset({"sse2"}), SerialModel)):
+        monkeypatch.setattr(hardware, "cpu_flags", lambda flags=flags: flags)
+        engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+        monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))
+        assert isinstance(engine._make_model(), kind)
+        chunks = engine.generate(Request(prompt="hello the", max_new_tokens=12, top_logprobs=0))
+        answers.append([one.token_id for chunk in chunks for one in chunk.likelihoods])
+        engine.close()
+    assert len(answers[0]) == 12
+    assert answers[0] == answers[1]

@@ -28,7 +28,7 @@ FLOAT, HALF = ir.FloatType(), ir.HalfType()
 ROUNDED, HALF_ROUNDED = 32, 16  # inputs that share a scale, and that are summed
 CACHE_LINE, AHEAD = 64, 2048  # bytes; how far before it is used a tile is asked for
 LOW_HALVES, BITS_4_AND_5, BIT_4, NO_SIGN = 0x0F0F0F0F, 0x30303030, 0x10101010, 0x7FFFFFFF
-LOW_SEVEN_BITS, LOWEST_BITS = 0x7F7F7F7F, 0x01010101
+HIGHEST_BITS = 0x80808080
 LARGEST_SHORT, LARGEST_INPUT = 32767, 127
 
 
@@ -122,28 +122,39 @@ class Emit:
         return self._call(f"llvm.fma.v{self.lanes}f32", self.floats, [a, b, c])
 
     def dot(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any], *, most: int = 255) -> Any:
-        """In each lane the sum of products of unsigned and signed bytes, four a vector, added to `total`. `most`: the largest code."""
+        """In each lane the sum of products of unsigned and signed bytes, four a vector, added to `total`. `most`: the largest code.
+
+        Without VNNI by AVX2, for codes of at most 7 bits: as many products as cannot pass 16 bits are added in these.
+        """
+        both = list(zip(codes, inputs, strict=True))
         if self.has_vnni:
             name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
-            return functools.reduce(lambda sums, both: self._call(name, self.words, [sums, *both]), zip(codes, inputs, strict=True), total)
-        if most < 128:
-            return self.builder.add(total, self._products(codes, inputs, most))
-        low = [self.builder.and_(code, self.word(LOW_SEVEN_BITS)) for code in codes]
-        high = [self.builder.and_(self.builder.lshr(code, self.word(7)), self.word(LOWEST_BITS)) for code in codes]
-        total = self.builder.add(total, self.builder.shl(self._products(high, inputs, 1), self.word(7)))
-        return self.builder.add(total, self._products(low, inputs, 127))
+            return functools.reduce(lambda sums, pair: self._call(name, self.words, [sums, *pair]), both, total)
+        together = max(1, LARGEST_SHORT // (2 * most * LARGEST_INPUT))  # panels, which hold larger codes, are compiled, but not used
+        for start in range(0, len(both), together):
+            twos = [self._two_products(*pair) for pair in both[start : start + together]]
+            total = self._add_pairs(total, functools.reduce(self.builder.add, twos))
+        return total
 
-    def _products(self, codes: Sequence[Any], inputs: Sequence[Any], most: int) -> Any:
-        """The same sums by AVX2, of codes with at most 7 bits: two products and as many more as cannot pass 16 bits are added in these."""
-        bytes_, pairs = ir.VectorType(BYTE, 4 * self.lanes), ir.VectorType(SHORT, 2 * self.lanes)
-        together = LARGEST_SHORT // (2 * most * LARGEST_INPUT)
-        sums = []
-        for start in range(0, len(codes), together):
-            chosen = zip(codes[start : start + together], inputs[start : start + together], strict=True)
-            twos = [[self.builder.bitcast(value, bytes_) for value in both] for both in chosen]
-            two = functools.reduce(self.builder.add, [self._call("llvm.x86.avx2.pmadd.ub.sw", pairs, both) for both in twos])
-            sums.append(self._call("llvm.x86.avx2.pmadd.wd", self.words, [two, ir.Constant(pairs, [1] * 2 * self.lanes)]))
-        return functools.reduce(self.builder.add, sums)
+    def dot_around_zero(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any]) -> Any:
+        """The same of codes of 8 bits less 128, by AVX2 alone: the sign of a code goes over to the input."""
+        bytes_ = ir.VectorType(BYTE, 4 * self.lanes)
+        for code, input_ in zip(codes, inputs, strict=True):
+            signed = self.builder.bitcast(self.builder.xor(code, self.word(HIGHEST_BITS)), bytes_)
+            size = self._call(f"llvm.abs.v{4 * self.lanes}i8", bytes_, [signed, ir.Constant(ir.IntType(1), 0)])
+            turned = self._call("llvm.x86.avx2.psign.b", bytes_, [self.builder.bitcast(input_, bytes_), signed])
+            total = self._add_pairs(total, self._two_products(size, turned))
+        return total
+
+    def _two_products(self, codes: Any, inputs: Any) -> Any:
+        """Sums of two products, in 16 bits."""
+        both = [self.builder.bitcast(value, ir.VectorType(BYTE, 4 * self.lanes)) for value in (codes, inputs)]
+        return self._call("llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(SHORT, 2 * self.lanes), both)
+
+    def _add_pairs(self, total: Any, sums: Any) -> Any:
+        """Both sums of a lane, added to its total."""
+        ones = ir.Constant(ir.VectorType(SHORT, 2 * self.lanes), [1] * 2 * self.lanes)
+        return self.builder.add(total, self._call("llvm.x86.avx2.pmadd.wd", self.words, [sums, ones]))
 
     def _call(self, name: str, result: Any, arguments: list[Any], *, fastmath: Sequence[str] = ()) -> Any:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -250,8 +261,8 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
         for token, total in enumerate(sums):
             inputs = emit.add(places["inputs"], emit.times(places["columns"], token), emit.times(at, width))
             number = emit.add(emit.times(rounded, token), at if width == ROUNDED else builder.lshr(at, emit.size(1)))
-            first = emit.word(0)
-            if isinstance(offset, int):
+            first, is_signed = emit.word(0), most > LARGEST_INPUT and not emit.has_vnni
+            if isinstance(offset, int) and not is_signed:
                 halves = emit.times(rounded, 2 * token)
                 place = emit.add(halves, emit.times(at, width // HALF_ROUNDED))
                 whole_sum = emit.load(emit.add(places["sums"], emit.times(place, 4)), WORD, 4)
@@ -260,7 +271,7 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
                     whole_sum = builder.add(whole_sum, other)
                 first = emit.all_lanes(builder.mul(whole_sum, ir.Constant(WORD, offset)))
             fours = [emit.all_lanes(emit.load(emit.add(inputs, emit.size(4 * four)), WORD)) for four in range(len(codes))]
-            dots = emit.dot(first, codes, fours, most=most)
+            dots = emit.dot_around_zero(first, codes, fours) if is_signed else emit.dot(first, codes, fours, most=most)
             whole = builder.sitofp(dots, emit.floats)
             scales = emit.all_lanes(emit.load(emit.add(places["scales"], emit.times(number, 4)), FLOAT, 4))
             before = builder.load(total)

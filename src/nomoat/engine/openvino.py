@@ -262,7 +262,7 @@ class OpenVINOEngine:
                 copy = self._copy("-prompts", self.layout.prompt_properties)
                 made = TwoForms(made, PagedModel(self._folder, self.layout.prompt_properties, copy=copy, change=dense.expand))
         elif self._beside:
-            raise UnsupportedError("adapters beside the weights need paged attention, which this model cannot have")
+            raise UnsupportedError("adapters beside the weights need paged attention, which this model cannot have on this CPU")
         else:
             made = SerialModel(self._folder, self.layout.properties)
         hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nomoat import footprint
 from nomoat.errors import BadFileError, UnsupportedError
 
 # our layer's name -> tensor's name, within a layer
@@ -90,8 +91,8 @@ class Dimensions:
 
     @property
     def has_paged_attention(self) -> bool:
-        """Whether continuous batching can run it: among the 28 inputs of OpenVINO 2026.4.1's PagedAttention, none caps scores."""
-        return self.attention_cap is None
+        """Whether OpenVINO's continuous batching can run it here: among the 28 inputs of its PagedAttention, none caps scores."""
+        return self.attention_cap is None and footprint.can_page()
 
 
 def known() -> dict[str, Architecture]:
