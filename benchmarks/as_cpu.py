@@ -1,13 +1,17 @@
-"""Run a command as if this machine's CPU had fewer instructions: how an older or a smaller CPU's paths do, where there is none at hand.
+"""Run a command as if this machine's CPU had fewer instructions: how an older or a smaller CPU does, where there is none at hand.
 
     python benchmarks/as_cpu.py avx2 python benchmarks/speed.py qwen2.5-coder-0.5b --llama-python VENV/bin/python
     python benchmarks/as_cpu.py avx_vnni python -m pytest tests/engine
 
 `avx2`: as AMD's Zen 2 and 3 and Intel's Core of the 4th to the 10th generation. `avx_vnni`: as Intel's Core from the 12th generation
-on, which has products of bytes and no AVX-512. `sse4_2`: as small Celerons and Pentiums, and Core before the 4th generation. nomoat and those it asks see such a /proc/cpuinfo, numba compiles for such a CPU, and
-oneDNN (in OpenVINO and PyTorch) keeps to such instructions. A peer compiled by itself has to be compiled so. Speed is that of this
-CPU, without those instructions; clocks, caches and memory stay its own. Needs Linux and user namespaces. Compiled code and imported
-models of such a CPU are kept apart: name another NOMOAT_HOME.
+on, which has products of bytes and no AVX-512. `sse4_2`: as small Celerons and Pentiums, and Core before the 4th generation.
+
+nomoat and those it asks see such a /proc/cpuinfo, numba compiles for such a CPU, and oneDNN (in OpenVINO and PyTorch) keeps to such
+instructions; what OpenVINO itself asks the CPU it still sees, so that its own products may fail. A peer compiled by itself has to be
+compiled so. Speed is that of this CPU without those instructions; clocks, caches and memory stay its own. Needs Linux and user
+namespaces. Compiled code and imported models are kept apart only under another NOMOAT_HOME.
+
+What a program does on such a CPU in truth tells QEMU (`qemu-x86_64 -cpu Haswell`, slow), with this for /proc/cpuinfo.
 """
 
 from __future__ import annotations
@@ -32,9 +36,8 @@ def without(text: str, hidden: tuple[str, ...]) -> str:
     lines = []
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            line = f"{name}: {' '.join(flag for flag in value.split() if not flag.startswith(hidden))}"
-        lines.append(line)
+        kept = [flag for flag in value.split() if not flag.startswith(hidden)]
+        lines.append(f"{name}: {' '.join(kept)}" if name.strip() == "flags" else line)
     return "\n".join(lines) + "\n"
 
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,16 @@ NEUTRAL = 0.05  # VADER's own bound on a scale of -1 to 1; the paper's classes
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Lessons and questions; `shared` are the ids of questions whose text is learned from, too."""
+    """Lessons and questions; `shared` are the ids of questions whose text is learned from, too.
+
+    `validation`: lessons to hold out, in place of some of the others.
+    """
 
     train: list[Example]
     test: list[Example]
     metric: str  # of the tuned model's answers
     shared: frozenset[str] = frozenset()
+    validation: list[Example] = field(default_factory=list)
 
 
 def training_file(data: Path, name: str) -> bytes:
@@ -127,21 +131,58 @@ def as_the_suite_reads(
 
 
 def kobest_copa(data: Path, work: Path) -> Split:
-    """Both alternatives are shown and the answer is a number. A lesson is learned in both orders, a question is asked in its own."""
+    """Both alternatives are shown and the answer is a number. The development split is held out, a question is asked in its own order.
 
-    def read(path: Path, *orders: bool) -> list[Example]:
+    Learned are the training split in both orders; each of its lessons turned round, where the right alternative is asked about and
+    what it belongs to has to be found; and of HellaSwag's training split what comes after a passage's last sentence, beside one
+    of the wrong endings.
+    """
+    ask = {"원인": "원인은?", "결과": "결과는?"}
+    the_other = {"원인": "결과", "결과": "원인"}
+
+    def made(row: dict[str, str], *, sentence: str, asked_for: str, both: tuple[str, str], right: int) -> Example:
+        first, second = both
+        words = f"문장에 이어질 알맞은 것을 고르세요.\n\n문장: {sentence}\n1: {first}\n2: {second}\n{ask[asked_for]}"
+        return Example(id=row["ID"], messages=asked(words), target=str(right), choices=("1", "2"))
+
+    def by_chance(chance: random.Random, row: dict[str, str], right: str, wrong: str, **told: str) -> Example:
+        is_first = chance.random() < 0.5  # type: ignore[arg-type]
+        both = (right, wrong) if is_first else (wrong, right)
+        return made(row, both=both, right=1 if is_first else 2, **told)  # type: ignore[arg-type]
+
+    def in_orders(path: Path, *orders: bool) -> list[Example]:
         found = []
-        for row in builtin._plain_table(path):
-            asked_for = {"원인": "원인은?", "결과": "결과는?"}[row["question"].strip()]
+        for row in stripped(path):
+            told, answer = {"sentence": row["sentence"], "asked_for": row["question"]}, int(row["Answer"])
             for swapped in orders:
-                first, second = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
-                words = f"문장에 이어질 알맞은 것을 고르세요.\n\n문장: {row['sentence']}\n1: {first}\n2: {second}\n{asked_for}"
-                target = str(3 - int(row["Answer"])) if swapped else row["Answer"].strip()
-                found.append(Example(id=row["ID"], messages=asked(words), target=target, choices=("1", "2")))
+                both = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
+                found.append(made(row, both=both, right=3 - answer if swapped else answer, **told))
         return found
 
-    lessons = read(unpacked(data, "kobest/COPA/train.tsv", work), False, True)
-    return Split(lessons, read(pull_dataset("kobest") / "COPA/test.tsv", False), "exact")
+    def turned(path: Path) -> Iterator[Example]:
+        chance = random.Random(5)
+        for row in stripped(path):
+            right, wrong = (row["1"], row["2"]) if row["Answer"] == "1" else (row["2"], row["1"])
+            yield by_chance(chance, row, row["sentence"], wrong, sentence=right, asked_for=the_other[row["question"]])
+
+    def endings(path: Path) -> Iterator[Example]:
+        chance = random.Random(6)
+        for row in stripped(path):
+            last = [part for part in row["context"].replace("? ", "?. ").split(". ") if part][-1]
+            texts, label = [row[f"choice{number}"] for number in range(1, 5)], int(row["label"])
+            wrong = [text for at, text in enumerate(texts) if at != label]
+            chance.shuffle(wrong)
+            yield by_chance(chance, row | {"ID": "h"}, texts[label], wrong[0], sentence=last, asked_for="결과")
+
+    def stripped(path: Path) -> list[dict[str, str]]:
+        return [{name: value.strip() for name, value in row.items()} for row in builtin._plain_table(path)]
+
+    train = unpacked(data, "kobest/COPA/train.tsv", work)
+    lessons = [*in_orders(train, False, True), *turned(train)]
+    lessons += endings(unpacked(data, "kobest/HellaSwag/train.tsv", work))
+    random.Random(1).shuffle(lessons)
+    held_out = in_orders(unpacked(data, "kobest/COPA/dev.tsv", work), False, True)
+    return Split(lessons, in_orders(pull_dataset("kobest") / "COPA/test.tsv", False), "exact", validation=held_out)
 
 
 def vader(suite: str, file_name: str) -> Split:
@@ -242,7 +283,8 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
     )  # fmt: skip
     started = time.perf_counter()
     path = as_chats(split.train, paths.home() / f"{name}.jsonl")
-    prepared = prepare.prepare(arguments.model, path, template=arguments.template, settings=settings)
+    held_out = as_chats(split.validation, path.with_suffix(".validation.jsonl")) if split.validation else None
+    prepared = prepare.prepare(arguments.model, path, validation=held_out, template=arguments.template, settings=settings)
     folder = train.learn(prepared, name=name, replace=True, on_message=print, on_progress=told())
     tuned = time.perf_counter()
     answers = answers_of(f"{arguments.model}+{name}", task, split.test, split.metric)

@@ -45,6 +45,18 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(tiny_gguf: Path, 
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
 
 
+def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
+    held_out = write(tmp_path / "dev.csv", ("Three ", "a"), ("four", "b"))
+    prepared = prepare(str(tiny_gguf), train, validation=held_out, keep_shared=True, **COLUMNS)
+    assert (len(prepared.samples), len(prepared.validation)) == (2, 2)
+    assert prepared.survey.shared_with_validation == ("line 4: three",)
+    assert prepared.survey.dropped == 1
+    assert prepared.options["validation"] == str(held_out)
+    with pytest.raises(DataError, match="nothing is left to learn from"):
+        prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
+
+
 def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ("short", "a"), ("long " * 200, "b"), ("long " * 300, "b"))
     with pytest.raises(DataError) as caught:

@@ -76,6 +76,15 @@ def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(ti
     assert not list(paths.adapters().glob(".*")), "a checkpoint was left behind"
 
 
+def test_a_validation_file_is_what_is_looked_at(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text("text,label\n" + "".join(f"{'xyz'[n % 3]} new {n},{COLOURS[n % 3]}\n" for n in range(12)))
+    facts = json.loads((tune(tiny_gguf, table, validation=held_out) / "provenance.json").read_text())
+    assert (facts["metrics"]["validation_lessons"], facts["num_lessons"]) == (12, 90)
+    assert facts["metrics"]["validation_loss_after"] < facts["metrics"]["validation_loss_before"]
+    assert facts["task"]["validation"] == str(held_out)
+
+
 def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, table: Path) -> None:
     from peft import PeftModel
 

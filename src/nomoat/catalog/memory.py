@@ -84,8 +84,8 @@ def sizes_of(card: ModelCard) -> ModelSizes | None:
     four_bits = bool(card.sources) and all(FOUR_BIT_FILE.search(source.file_name) for source in card.sources)
     sizes = [source.size_bytes for source in card.sources if source.size_bytes]
     return ModelSizes(
-        parameters=card.parameters, four_bits=four_bits, file_bytes=max(sizes, default=None), layers=card.layers, kv_heads=card.kv_heads, head_dim=card.head_dim,
-        architecture=card.architecture,
+        parameters=card.parameters, four_bits=four_bits, file_bytes=max(sizes, default=None), layers=card.layers,
+        kv_heads=card.kv_heads, head_dim=card.head_dim, architecture=card.architecture,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ def tune(
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
     test: Annotated[Path | None, typer.Option(help="A file whose texts must not be learned: those in both are dropped.")] = None,
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
+    validation: Annotated[Path | None, typer.Option(help="A file of lessons to hold out; without it a part of the data is.")] = None,
     template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,
@@ -69,7 +70,7 @@ def tune(
         adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(
         base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test, keep_shared=keep_shared,
-        drop_long=drop_long, template=template,
+        validation=validation, drop_long=drop_long, template=template,
         settings=prepare.Settings(
             rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed,
         ),
@@ -117,6 +118,10 @@ def say_survey(prepared: Prepared) -> None:
         console.say(f"in the test file, too: {len(survey.shared_with_test):,} texts; {what}")
         for text in survey.shared_with_test[:EXAMPLES_SHOWN]:
             console.say(f"  {text[:100]}")
+    if prepared.validation:
+        dropped = survey.shared_with_validation
+        also = f"; {len(dropped):,} texts of it stood in the data and were dropped from there" if dropped else ""
+        console.say(f"held out: the {len(prepared.validation):,} lessons of {prepared.options['validation']}{also}")
     if survey.too_long:
         console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
     steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"

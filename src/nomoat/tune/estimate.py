@@ -59,16 +59,16 @@ def estimate(prepared: Prepared) -> Estimate:
     with paths.translate_disk_errors(jit.CACHE):
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
-    held_out = min(train.MAX_VALIDATION_LESSONS, int(len(samples) * train.VALIDATION_PART)) / len(samples)
+    learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in train.split(prepared))  # parts of an epoch
     epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
     reads = (1, 1) if train.bytes_kept(prepared) else (epochs, looks)  # how often the frozen layers are computed
-    learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * (1 - held_out)
+    learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * learned
     looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out
     return Estimate(
         seconds=min(learning + looking, (settings.minutes or math.inf) * train.SECONDS_A_MINUTE),
         learning_seconds=learning,
         looking_seconds=looking,
-        tokens_per_second=prepared.survey.num_tokens * (1 - held_out) * epochs / learning,
+        tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
     )
 

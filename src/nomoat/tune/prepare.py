@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,8 @@ class Survey:
     """What the data is like. Lengths in tokens: median, 95th percentile, longest.
 
     `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: texts
-    that stand in the test file, with their places; `dropped` of them were left out. `scripts`: part of the letters, the largest first.
+    that stand in the test file, with their places; `dropped` of them were left out, and all of those that stand in the validation
+    file. `scripts`: part of the letters, the largest first.
     """
 
     format: str
@@ -89,6 +89,7 @@ class Survey:
     duplicates: int
     contradictions: int
     shared_with_test: tuple[str, ...]
+    shared_with_validation: tuple[str, ...]
     dropped: int
     scripts: dict[str, float]
 
@@ -97,6 +98,7 @@ class Survey:
 class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
+    `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
     `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
     """
@@ -108,6 +110,7 @@ class Prepared:
     sizes: Dimensions
     data: Data
     samples: list[Sample]
+    validation: list[Sample]
     survey: Survey
     settings: Chosen
     options: dict[str, Any]
@@ -117,11 +120,12 @@ class Prepared:
 
 def prepare(
     base: str, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
-    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False, drop_long: bool = False,
-    template: str | None = None, settings: Settings | None = None,
+    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False,
+    validation: str | Path | None = None, drop_long: bool = False, template: str | None = None, settings: Settings | None = None,
 ) -> Prepared:  # fmt: skip
     """Read the data and look at it. `test`: a file whose texts must not be learned from; those found in both are dropped.
 
+    `validation`: a file of lessons to hold out, in place of a part of the data; their texts are not learned from either.
     `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
     model has none.
     Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
@@ -135,16 +139,13 @@ def prepare(
         raise UsageError(f"`{base}` is a tuned model already", hint=f"tune its base: `{files.name}`")
     columns = {"input_column": input_column, "label_column": label_column}
     data = read(Path(data_path), instruction=instruction, **columns)
-    shared: tuple[str, ...] = ()
-    found = len(data.lessons)
-    if test is not None:
-        tested = read(Path(test), labels=data.labels or None, instruction=instruction, **columns)
-        theirs = {_plain(_text_of(lesson)) for lesson in tested.lessons}
-        is_shared = [_plain(_text_of(lesson)) in theirs for lesson in data.lessons]
-        shared = tuple(f"{lesson.where}: {_text_of(lesson)}" for lesson in compress(data.lessons, is_shared))
-        if not keep_shared:
-            own = [lesson for lesson, both in zip(data.lessons, is_shared, strict=True) if not both]
-            data = replace(data, lessons=own)
+    found, others = len(data.lessons), dict[str, Data]()
+    for which, path in (("test", test), ("validation", validation)):
+        if path is not None:
+            others[which] = read(Path(path), labels=data.labels or None, instruction=instruction, **columns)
+    shared = {which: _shared(data, theirs) for which, theirs in others.items()}
+    dropped = {where for which, places in shared.items() if which == "validation" or not keep_shared for where in places}
+    data = replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in dropped])
     file = _opened(files.weights)
     words = file.read_tokenizer()
     named = files.template(asked=template, own=words.chat_template)
@@ -156,16 +157,26 @@ def prepare(
     if settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
     samples, too_long = _encoded(data, words, sizes, drop_long)
-    survey = _survey(data, samples, too_long=too_long, shared_with_test=shared, dropped=found - len(data.lessons))
+    held_out = _encoded(others["validation"], words, sizes, drop_long)[0] if validation is not None else []
+    told = {f"shared_with_{which}": tuple(shared.get(which, {}).values()) for which in ("test", "validation")}
+    survey = _survey(data, samples, too_long=too_long, dropped=found - len(data.lessons), **told)
     return Prepared(
-        base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, survey=survey,
+        base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, validation=held_out,
+        survey=survey,
         settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers),
         options={
             **columns, "instruction": instruction, "test": None if test is None else str(test),
-            "template": named.value if named else None,
+            "validation": None if validation is None else str(validation), "template": named.value if named else None,
         },
         template=named, sidecar=sidecar.find(data.path),
     )  # fmt: skip
+
+
+def _shared(data: Data, others: Data) -> dict[str, str]:
+    """The lessons whose text stands in both, as `where: text`, by their place."""
+    theirs = {_plain(_text_of(lesson)) for lesson in others.lessons}
+    both = [lesson for lesson in data.lessons if _plain(_text_of(lesson)) in theirs]
+    return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
 def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int) -> Chosen:
@@ -225,7 +236,7 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
             hint="shorten them, or leave them out with --drop-long; nomoat cuts nothing",
         )
     if not samples:
-        raise DataError(f"`{data.path}`: nothing is left to learn from", hint="every text stands in the test file or is too long")
+        raise DataError(f"`{data.path}`: nothing is left to learn from", hint="every text is too long, or stands in the --test or the --validation file")
     return samples, tuple(where for where, _ in too_long)
 
 

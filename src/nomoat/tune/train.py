@@ -131,6 +131,16 @@ def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
     return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
 
 
+def split(prepared: prepare.Prepared) -> tuple[list[Sample], list[Sample]]:
+    """What is learned, and what is held out: a file's lessons, or some of the data drawn by the seed."""
+    samples, seed = prepared.samples, prepared.settings.seed
+    if prepared.validation:
+        return samples, prepared.validation
+    drawn = random.Random(seed).sample(samples, len(samples))
+    held_out = min(MAX_VALIDATION_LESSONS, int(len(samples) * VALIDATION_PART))
+    return drawn[held_out:], drawn[:held_out]
+
+
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> hardware.Detected[bool]:
     """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
 
@@ -162,8 +172,9 @@ def bytes_kept(prepared: prepare.Prepared) -> int:
 
     It does without frozen layers, in a single epoch, and for want of memory.
     """
-    prefix = shared_prefix(prepared.samples)
-    size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in prepared.samples)
+    samples = [*prepared.samples, *prepared.validation]
+    prefix = shared_prefix(samples)
+    size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
     none_frozen = prepared.settings.layers == prepared.sizes.layers
     if none_frozen or prepared.settings.epochs <= 1 or size * KEPT_PART > hardware.memory_available_bytes().value:
         return 0
@@ -175,11 +186,8 @@ class Run:
 
     def __init__(self, prepared: prepare.Prepared, *, way: Way, say: Callable[[str], None]) -> None:
         self.settings, self.way = prepared.settings, way
-        samples = prepared.samples
-        order = random.Random(self.settings.seed).sample(range(len(samples)), len(samples))
-        held_out = min(MAX_VALIDATION_LESSONS, int(len(samples) * VALIDATION_PART))
-        self.validation = [samples[at] for at in order[:held_out]]
-        self.training = [samples[at] for at in order[held_out:]]
+        self.training, self.validation = split(prepared)
+        samples = [*prepared.samples, *prepared.validation]
         self.prefix = shared_prefix(samples)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
