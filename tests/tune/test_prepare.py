@@ -51,7 +51,7 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
     prepared = prepare(str(tiny_gguf), train, validation=held_out, keep_shared=True, **COLUMNS)
     assert (len(prepared.samples), len(prepared.validation)) == (2, 2)
     assert prepared.survey.shared_with_validation == ("line 4: three",)
-    assert prepared.survey.dropped == 1
+    assert (prepared.survey.dropped, prepared.survey.num_lessons) == (0, 2)
     assert prepared.options["validation"] == str(held_out)
     with pytest.raises(DataError, match="nothing is left to learn from"):
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)

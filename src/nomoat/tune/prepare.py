@@ -139,13 +139,14 @@ def prepare(
         raise UsageError(f"`{base}` is a tuned model already", hint=f"tune its base: `{files.name}`")
     columns = {"input_column": input_column, "label_column": label_column}
     data = read(Path(data_path), instruction=instruction, **columns)
-    found, others = len(data.lessons), dict[str, Data]()
+    others = dict[str, Data]()
     for which, path in (("test", test), ("validation", validation)):
         if path is not None:
             others[which] = read(Path(path), labels=data.labels or None, instruction=instruction, **columns)
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
-    dropped = {where for which, places in shared.items() if which == "validation" or not keep_shared for where in places}
-    data = replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in dropped])
+    dropped = {} if keep_shared else shared.get("test", {})
+    not_learned = dropped | shared.get("validation", {})
+    data = replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in not_learned])
     file = _opened(files.weights)
     words = file.read_tokenizer()
     named = files.template(asked=template, own=words.chat_template)
@@ -159,7 +160,7 @@ def prepare(
     samples, too_long = _encoded(data, words, sizes, drop_long)
     held_out = _encoded(others["validation"], words, sizes, drop_long)[0] if validation is not None else []
     told = {f"shared_with_{which}": tuple(shared.get(which, {}).values()) for which in ("test", "validation")}
-    survey = _survey(data, samples, too_long=too_long, dropped=found - len(data.lessons), **told)
+    survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, validation=held_out,
         survey=survey,
