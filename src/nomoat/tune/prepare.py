@@ -237,7 +237,8 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
             hint="shorten them, or leave them out with --drop-long; nomoat cuts nothing",
         )
     if not samples:
-        raise DataError(f"`{data.path}`: nothing is left to learn from", hint="every text is too long, or stands in the --test or the --validation file")
+        hint = "every text is too long, or stands in the --test or the --validation file"
+        raise DataError(f"`{data.path}`: nothing is left to learn from", hint=hint)
     return samples, tuple(where for where, _ in too_long)
 
 
