@@ -15,7 +15,7 @@ from nomoat.engine import convert
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
 HUB = "hf:owner/repo/m.gguf"
-MEMORY_NOTE = "(estimate: int8 in memory, whatever the file)"
+INT8_NOTE, CODES_NOTE = "(estimate: int8 in memory, whatever the file)", "(estimate: the file's own codes in memory)"
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def test_pull_says_licence_and_memory_before_it_connects(nomoat: Nomoat) -> None
     first, second, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
     assert second.startswith("memory: ")
-    total, prompts = ("2.0", " + a second form for prompts 0.99") if footprint.prompt_bytes(494_000_000).value else ("1.0", "")
-    assert f"about {total} GB: weights 0.52{prompts} + KV cache 0.05 (4,096 tokens) + overhead 0.40 {MEMORY_NOTE}" in second
+    total, weights, note = ("0.9", "0.49", CODES_NOTE) if footprint.has_own_products() else ("1.0", "0.52", INT8_NOTE)
+    assert f"about {total} GB: weights {weights} + KV cache 0.05 (4,096 tokens) + overhead 0.40 {note}" in second
     assert rest == [
         "error: refused to connect to `huggingface.co` to pull a model: NOMOAT_OFFLINE is set",
         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",
