@@ -140,30 +140,29 @@ def kobest_copa(data: Path, work: Path) -> Split:
     ask = {"원인": "원인은?", "결과": "결과는?"}
     the_other = {"원인": "결과", "결과": "원인"}
 
-    def made(row: dict[str, str], *, sentence: str, asked_for: str, both: tuple[str, str], right: int) -> Example:
-        first, second = both
+    def made(key: str, sentence: str, asked_for: str, first: str, second: str, right: int) -> Example:
         words = f"문장에 이어질 알맞은 것을 고르세요.\n\n문장: {sentence}\n1: {first}\n2: {second}\n{ask[asked_for]}"
-        return Example(id=row["ID"], messages=asked(words), target=str(right), choices=("1", "2"))
+        return Example(id=key, messages=asked(words), target=str(right), choices=("1", "2"))
 
-    def by_chance(chance: random.Random, row: dict[str, str], right: str, wrong: str, **told: str) -> Example:
-        is_first = chance.random() < 0.5  # type: ignore[arg-type]
-        both = (right, wrong) if is_first else (wrong, right)
-        return made(row, both=both, right=1 if is_first else 2, **told)  # type: ignore[arg-type]
+    def by_chance(chance: random.Random, key: str, sentence: str, asked_for: str, right: str, wrong: str) -> Example:
+        if chance.random() < 0.5:
+            return made(key, sentence, asked_for, right, wrong, 1)
+        return made(key, sentence, asked_for, wrong, right, 2)
 
     def in_orders(path: Path, *orders: bool) -> list[Example]:
         found = []
         for row in stripped(path):
-            told, answer = {"sentence": row["sentence"], "asked_for": row["question"]}, int(row["Answer"])
             for swapped in orders:
-                both = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
-                found.append(made(row, both=both, right=3 - answer if swapped else answer, **told))
+                first, second = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
+                right = 3 - int(row["Answer"]) if swapped else int(row["Answer"])
+                found.append(made(row["ID"], row["sentence"], row["question"], first, second, right))
         return found
 
     def turned(path: Path) -> Iterator[Example]:
         chance = random.Random(5)
         for row in stripped(path):
             right, wrong = (row["1"], row["2"]) if row["Answer"] == "1" else (row["2"], row["1"])
-            yield by_chance(chance, row, row["sentence"], wrong, sentence=right, asked_for=the_other[row["question"]])
+            yield by_chance(chance, row["ID"], right, the_other[row["question"]], row["sentence"], wrong)
 
     def endings(path: Path) -> Iterator[Example]:
         chance = random.Random(6)
@@ -172,7 +171,7 @@ def kobest_copa(data: Path, work: Path) -> Split:
             texts, label = [row[f"choice{number}"] for number in range(1, 5)], int(row["label"])
             wrong = [text for at, text in enumerate(texts) if at != label]
             chance.shuffle(wrong)
-            yield by_chance(chance, row | {"ID": "h"}, texts[label], wrong[0], sentence=last, asked_for="결과")
+            yield by_chance(chance, "", last, "결과", texts[label], wrong[0])
 
     def stripped(path: Path) -> list[dict[str, str]]:
         return [{name: value.strip() for name, value in row.items()} for row in builtin._plain_table(path)]

@@ -53,7 +53,7 @@ def estimate(prepared: Prepared) -> Estimate:
     precision = qlora.fastest_precision().value
     expanded = train.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
-    prefix = shared_prefix(samples)
+    prefix = shared_prefix(prepared.all_samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: _computed(batch, prefix))
     typical = batches[len(batches) // 2]
     with paths.translate_disk_errors(jit.CACHE):

@@ -117,6 +117,11 @@ class Prepared:
     template: Detected[str] | None
     sidecar: Sidecar | None
 
+    @property
+    def all_samples(self) -> list[Sample]:
+        """With those of the validation file."""
+        return [*self.samples, *self.validation]
+
 
 def prepare(
     base: str, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,

@@ -172,7 +172,7 @@ def bytes_kept(prepared: prepare.Prepared) -> int:
 
     It does without frozen layers, in a single epoch, and for want of memory.
     """
-    samples = [*prepared.samples, *prepared.validation]
+    samples = prepared.all_samples
     prefix = shared_prefix(samples)
     size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
     none_frozen = prepared.settings.layers == prepared.sizes.layers
@@ -187,7 +187,7 @@ class Run:
     def __init__(self, prepared: prepare.Prepared, *, way: Way, say: Callable[[str], None]) -> None:
         self.settings, self.way = prepared.settings, way
         self.training, self.validation = split(prepared)
-        samples = [*prepared.samples, *prepared.validation]
+        samples = prepared.all_samples
         self.prefix = shared_prefix(samples)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
