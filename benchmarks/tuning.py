@@ -130,12 +130,13 @@ def as_the_suite_reads(
     return Split(list(read(work)), list(read(pull_dataset(dataset))), "exact")
 
 
-def kobest_copa(data: Path, work: Path) -> Split:
+def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
     """Both alternatives are shown and the answer is a number. The development split is held out, a question is asked in its own order.
 
     Learned are the training split in both orders; each of its lessons turned round, where the right alternative is asked about and
     what it belongs to has to be found; and of HellaSwag's training split what comes after a passage's last sentence, beside one
-    of the wrong endings.
+    of the wrong endings. `again`: in another order, the turned ones and the endings with their alternatives changed about, and
+    beside another wrong ending.
     """
     ask = {"원인": "원인은?", "결과": "결과는?"}
     the_other = {"원인": "결과", "결과": "원인"}
@@ -145,7 +146,7 @@ def kobest_copa(data: Path, work: Path) -> Split:
         return Example(id=key, messages=asked(words), target=str(right), choices=("1", "2"))
 
     def by_chance(chance: random.Random, key: str, sentence: str, asked_for: str, right: str, wrong: str) -> Example:
-        if chance.random() < 0.5:
+        if (chance.random() < 0.5) != again:
             return made(key, sentence, asked_for, right, wrong, 1)
         return made(key, sentence, asked_for, wrong, right, 2)
 
@@ -171,7 +172,7 @@ def kobest_copa(data: Path, work: Path) -> Split:
             texts, label = [row[f"choice{number}"] for number in range(1, 5)], int(row["label"])
             wrong = [text for at, text in enumerate(texts) if at != label]
             chance.shuffle(wrong)
-            yield by_chance(chance, "", last, "결과", texts[label], wrong[0])
+            yield by_chance(chance, "", last, "결과", texts[label], wrong[again])
 
     def stripped(path: Path) -> list[dict[str, str]]:
         return [{name: value.strip() for name, value in row.items()} for row in builtin._plain_table(path)]
@@ -179,7 +180,7 @@ def kobest_copa(data: Path, work: Path) -> Split:
     train = unpacked(data, "kobest/COPA/train.tsv", work)
     lessons = [*in_orders(train, False, True), *turned(train)]
     lessons += endings(unpacked(data, "kobest/HellaSwag/train.tsv", work))
-    random.Random(1).shuffle(lessons)
+    random.Random(1 + again).shuffle(lessons)
     held_out = in_orders(unpacked(data, "kobest/COPA/dev.tsv", work), False, True)
     return Split(lessons, in_orders(pull_dataset("kobest") / "COPA/test.tsv", False), "exact", validation=held_out)
 
@@ -205,6 +206,7 @@ TASKS: dict[str, Callable[[Path, Path], Split]] = {
         as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg
     ),
     "kobest-copa": kobest_copa,
+    "kobest-copa-again": functools.partial(kobest_copa, again=True),
     "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc),
     "vader-tweets": lambda _data, _work: vader("vader-tweets", "tweets_GroundTruth.txt"),
     "vader-reviews": lambda _data, _work: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),
