@@ -95,6 +95,11 @@ def chain(base: ModelCard | None, extra: Iterable[Parent] = ()) -> ChainVerdict:
     return _verdict([*start, *(_link(parent) for parent in extra)])
 
 
+def joined(*verdicts: ChainVerdict) -> ChainVerdict:
+    """The verdict on what was made from all of these."""
+    return _verdict(link for found in verdicts for link in found.links)
+
+
 def require_known(licence_id: str) -> None:
     """Raise UsageError for an id that is not in the catalogue: mistyped, it would make every verdict "unknown" without a word."""
     if licence_id not in licences():

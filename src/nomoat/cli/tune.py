@@ -22,7 +22,7 @@ EXAMPLES_SHOWN = 3
 
 
 def tune(
-    base: Annotated[str, typer.Argument(help="Model to start from: a card's name, a .gguf file, or a Hugging Face folder.")],
+    base: Annotated[str, typer.Argument(help="Where to start: a card's name, a .gguf file, a Hugging Face folder, or BASE+NAME.")],
     data: Annotated[Path, typer.Argument(help="CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L).")],
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,
@@ -37,7 +37,7 @@ def tune(
     data_licence: Annotated[str, typer.Option(help="Terms of the data, as `nomoat show` names them.")] = "own",
     minutes: Annotated[float | None, typer.Option(help="Be done after this time, if the epochs take longer.")] = None,
     epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
-    rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
+    rank: Annotated[int | None, typer.Option(help="Rank of the adapter; 16 if not given.")] = None,
     layers: Annotated[int | None, typer.Option(help="Upper layers that learn; half of them if not given.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
@@ -55,6 +55,7 @@ def tune(
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --test test.csv --dry-run
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
       nomoat tune smollm2-135m chats.jsonl --name support --resume
+      nomoat tune smollm2-135m+support more.jsonl --name support2     (goes on from what `support` has learned)
       nomoat tune gemma3-270m chats.jsonl --name support --template gemma     (a base model, which has no chat template)
       nomoat run smollm2-135m+support "My parcel is late"
 
@@ -90,7 +91,7 @@ def tune(
     if prepared.sidecar is not None:
         say_terms(licences.from_dict(provenance["licence"]))
     console.say(f"wrote {folder}")
-    console.say(f'try it: nomoat run {base}+{name} "..."')
+    console.say(f'try it: nomoat run {prepared.base}+{name} "..."')
 
 
 def say_survey(prepared: Prepared) -> None:
@@ -110,6 +111,9 @@ def say_survey(prepared: Prepared) -> None:
     if prepared.sidecar is not None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
+    if prepared.start is not None:
+        file = prepared.start.provenance.get("data_file")
+        console.say(f"goes on from the adapter `{prepared.start.name}`{f', which learned from {file}' if file else ''}")
     if survey.duplicates:
         contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
         console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -11,9 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, hardware, paths
+import numpy as np
+
+from nomoat import __version__, hardware, paths, responder
+from nomoat.catalog import cards, licences
+from nomoat.catalog.licences import ChainVerdict
+from nomoat.engine import arch as architectures
 from nomoat.engine import importer
-from nomoat.errors import BadFileError, UsageError
+from nomoat.engine.gguf import FloatArray
+from nomoat.engine.source import ModelSource
+from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Parent
 
 if TYPE_CHECKING:
@@ -21,12 +29,84 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
+LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
+
+    `learned`: its matrices by PEFT's names, scaled as those learned here are. `provenance` is empty for one that was made elsewhere.
+    """
+
+    name: str
+    sha256: str
+    learned: dict[str, FloatArray]
+    rank: int
+    layers: int
+    provenance: dict[str, Any]
+    licence: ChainVerdict
+
+    @property
+    def instruction(self) -> str | None:
+        """What stood before each text of its table, where that was given."""
+        given: str | None = self.provenance.get("task", {}).get("instruction")
+        return given
+
+    @property
+    def labels(self) -> list[str]:
+        """Those of the tables it was tuned on, from the first on; none if they were no tables."""
+        before = self.provenance.get("start") or {}
+        return sorted({*self.provenance.get("data", {}).get("labels", ()), *before.get("labels", ())})
+
+    def facts(self) -> dict[str, Any]:
+        """What it was made from, back to the base."""
+        kept = {name: self.provenance.get(name) for name in ("data_file", "data_sha256", "num_lessons", "settings", "start")}
+        return {"adapter": self.name, "sha256": self.sha256, "labels": self.labels, **kept}
+
+
+def read_start(base: str, folder: Path, file: ModelSource) -> Start:
+    """An adapter of `base` to go on from. Raises BadFileError, and UnsupportedError for another form than is learned here."""
+    delta = importer.LoraDelta(folder)
+    learned, shapes, ranks = dict[str, FloatArray](), dict[str, tuple[int, ...]](), set[int]()
+    for layer in delta.layers:
+        found = delta.scaled(layer)
+        assert found is not None
+        a_RI, b_OR = found
+        learned |= {f"{layer}.lora_A.weight": a_RI, f"{layer}.lora_B.weight": b_OR / np.float32(LORA_SCALE)}
+        shapes[layer] = (len(b_OR), a_RI.shape[1])
+        ranks |= {len(a_RI), b_OR.shape[1]}
+    wanted = _shapes_from_the_top(file, len(shapes))
+    if shapes != wanted or len(ranks) > 1:
+        other = next((name for name in {**wanted, **shapes} if wanted.get(name) != shapes.get(name)), "")
+        why = f"it differs at `{other}`" if other else f"it has the ranks {', '.join(map(str, sorted(ranks)))}"
+        raise UnsupportedError(
+            f"a training cannot go on from `{folder.name}`: {why}, and adapters learned here change every linear layer of the upper "
+            "layers, with one rank",
+            hint=f"tune the base, `{base}`",
+        )
+    return Start(
+        name=folder.name, sha256=paths.sha256_of(folder / importer.ADAPTER_WEIGHTS), learned=learned, rank=ranks.pop(),
+        layers=len({name.split(".")[2] for name in shapes}), provenance=responder.provenance_of(folder),
+        licence=responder.adapter_chain(base, folder),
+    )  # fmt: skip
+
+
+def _shapes_from_the_top(file: ModelSource, least: int) -> dict[str, tuple[int, ...]]:
+    """The shapes (rows, columns) of the linear layers of so many upper layers as have at least so many of them."""
+    arch = architectures.find(str(file.require("general.architecture")))
+    found = dict[str, tuple[int, ...]]()
+    for number in reversed(range(importer.read_sizes(file).layers)):
+        if len(found) < least:
+            tensors = {f"model.layers.{number}.{part}": f"blk.{number}.{name}.weight" for part, name in arch.projections.items()}
+            found |= {layer: file.tensor(name).shape for layer, name in tensors.items()}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts; `data_licence` is a licence's id; `teachers` are
-    those that wrote the data, and what they showed.
+    those that wrote the data, and what they showed; `start` is the adapter it goes on from.
     """
 
     base: str
@@ -37,9 +117,12 @@ class Origin:
     settings: dict[str, Any]
     task: dict[str, Any]
     teachers: tuple[Parent, ...] = ()
+    start: Start | None = None
 
+    @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """As it is written into `provenance.json`, and compared before a training is resumed."""
+        """As it is written into `provenance.json`, and compared before a training is resumed; of the files as they were first met."""
+        others = {f"{which}_sha256": paths.sha256_of(Path(self.task[which])) for which in ("test", "validation") if self.task[which]}
         return {
             "base": self.base,
             "base_file": self.weights.name,
@@ -47,7 +130,9 @@ class Origin:
             "data_file": self.data.name,
             "data_sha256": paths.sha256_of(self.data),
             "data_licence": self.data_licence,
+            **others,
             "num_lessons": self.num_lessons,
+            "start": self.start.facts() if self.start else None,
             "settings": self.settings,
             "task": self.task,
         }
@@ -74,13 +159,13 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     """Write the adapter as PEFT names its parts, whole or not at all. `learned`: `layer.lora_A.weight` and the like."""
     from safetensors.torch import save as serialised
 
-    from nomoat.tune import plots, qlora
+    from nomoat.tune import plots
 
     provenance = {
         "nomoat": __version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
-        **origin.facts(),
+        **origin.facts,
         "data": survey,
         "metrics": metrics,
         "licence": _licence(origin),
@@ -91,7 +176,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": origin.base,
         "r": rank,
-        "lora_alpha": rank * qlora.LORA_SCALE,
+        "lora_alpha": rank * LORA_SCALE,
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in learned}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
@@ -113,7 +198,7 @@ class Checkpoint:
 
     def __init__(self, target: Path, origin: Origin) -> None:
         self._folder = _checkpoint_folder(target)
-        self._origin = origin
+        self._facts = origin.facts
         self.name = target.name
 
     def save(self, state: dict[str, Any]) -> None:
@@ -121,7 +206,7 @@ class Checkpoint:
         import torch
 
         content = io.BytesIO()  # PyTorch says of a full disk that an internal check has failed
-        torch.save({**state, "origin": self._origin.facts()}, content)
+        torch.save({**state, "origin": self._facts}, content)
         with paths.whole_file(self._folder / CHECKPOINT_FILE) as part:
             part.write_bytes(content.getbuffer())
 
@@ -136,9 +221,7 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
             raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint="start again without --resume") from exc
-        now, then = ({**facts, **facts["settings"], **facts["task"]} for facts in (self._origin.facts(), state["origin"]))
-        for facts in (now, then):  # each by its own name
-            del facts["settings"], facts["task"]
+        now, then = _each_by_name(self._facts), _each_by_name(state["origin"])
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
             name, was, wanted = changed[0], then.get(changed[0]), now[changed[0]]
@@ -160,13 +243,18 @@ class Checkpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:
+    start = facts.get("start")
+    flat = {**facts, **facts["settings"], **facts["task"], "start": f"{start['adapter']} ({start['sha256']})" if start else None}
+    return {name: value for name, value in flat.items() if name not in ("settings", "task")}
+
+
 def _checkpoint_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.checkpoint"
 
 
 def _licence(origin: Origin) -> dict[str, Any]:
-    """The licence chain of the result: the base's, the data it learned from, and who wrote that."""
-    from nomoat.catalog import cards, licences
-
+    """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that."""
     learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    return licences.as_dict(licences.chain(cards.find(origin.base), [learned_from, *origin.teachers]))
+    own = licences.chain(cards.find(origin.base), [learned_from, *origin.teachers])
+    return licences.as_dict(licences.joined(origin.start.licence, own) if origin.start else own)

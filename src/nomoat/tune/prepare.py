@@ -21,11 +21,14 @@ from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
+from nomoat.tune import adapter
 from nomoat.tune import samples as encoding
+from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, Lesson, read
 from nomoat.tune.samples import Sample
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
+RANK = 16
 FEW_LESSONS, MANY_LESSONS = 500, 5000
 WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
 
@@ -38,7 +41,7 @@ class Settings:
     shorter. `batch`: lessons a step, at most. `noise`: NEFTune's alpha, for embeddings, so all layers have to learn.
     """
 
-    rank: int = 16
+    rank: int | None = None
     layers: int | None = None
     learning_rate: float | None = None
     epochs: float | None = None
@@ -99,12 +102,14 @@ class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
+    `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
     `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
     """
 
     base: str
     weights: Path
+    start: Start | None
     file: ModelSource
     arch: Architecture
     sizes: Dimensions
@@ -130,6 +135,7 @@ def prepare(
 ) -> Prepared:  # fmt: skip
     """Read the data and look at it. `test`: a file whose texts must not be learned from; those found in both are dropped.
 
+    `base`: a model, or BASE+ADAPTER to go on from what an adapter has learned, with its instruction, rank and layers.
     `validation`: a file of lessons to hold out, in place of a part of the data; their texts are not learned from either.
     `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
     model has none.
@@ -140,19 +146,20 @@ def prepare(
     if template is not None:
         templates.named(template)
     files = responder.find_files(base)
-    if files.adapter is not None:
-        raise UsageError(f"`{base}` is a tuned model already", hint=f"tune its base: `{files.name}`")
-    columns = {"input_column": input_column, "label_column": label_column}
-    data = read(Path(data_path), instruction=instruction, **columns)
+    file = _opened(files.weights)
+    start = adapter.read_start(files.name, files.adapter, file) if files.adapter else None
+    if start:
+        settings, instruction = _as_it_was(settings, start), instruction or start.instruction
+    how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
+    data = _read(Path(data_path), start, **how)
     others = dict[str, Data]()
     for which, path in (("test", test), ("validation", validation)):
         if path is not None:
-            others[which] = read(Path(path), labels=data.labels or None, instruction=instruction, **columns)
+            others[which] = read(Path(path), labels=data.labels or None, **how)
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
     data = replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in not_learned])
-    file = _opened(files.weights)
     words = file.read_tokenizer()
     named = files.template(asked=template, own=words.chat_template)
     if named is None and words.chat_template is None and data.format == "Alpaca instructions":
@@ -160,22 +167,39 @@ def prepare(
     if named is not None:
         words.use_template(named.value)
     arch, sizes = architectures.find(str(file.require("general.architecture"))), importer.read_sizes(file)
-    if settings.rank > sizes.width:
+    if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
     samples, too_long = _encoded(data, words, sizes, drop_long)
     held_out = _encoded(others["validation"], words, sizes, drop_long)[0] if validation is not None else []
     told = {f"shared_with_{which}": tuple(shared.get(which, {}).values()) for which in ("test", "validation")}
     survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
-        base=files.name, weights=files.weights, file=file, arch=arch, sizes=sizes, data=data, samples=samples, validation=held_out,
-        survey=survey,
+        base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
+        validation=held_out, survey=survey,
         settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers),
         options={
-            **columns, "instruction": instruction, "test": None if test is None else str(test),
+            **how, "test": None if test is None else str(test),
             "validation": None if validation is None else str(validation), "template": named.value if named else None,
         },
         template=named, sidecar=sidecar.find(data.path),
     )  # fmt: skip
+
+
+def _as_it_was(settings: Settings, start: Start) -> Settings:
+    """With the rank and the layers of the adapter to go on from. Raises UsageError where others are asked for."""
+    for name in ("rank", "layers"):
+        asked, there = getattr(settings, name), getattr(start, name)
+        if asked not in (None, there):
+            hint = f"leave out --{name}, or tune the base"
+            raise UsageError(f"{name} is {asked}, and the adapter `{start.name}` has {there}", hint=hint)
+    return replace(settings, rank=start.rank, layers=start.layers)
+
+
+def _read(path: Path, start: Start | None, **how: str | None) -> Data:
+    """The file, with the labels its adapter knows already named beside its own."""
+    data = read(path, labels=start.labels if start and start.labels else None, **how)
+    named = {*data.labels, *(lesson.label for lesson in data.lessons if lesson.label is not None)}
+    return data if named == set(data.labels) else read(path, labels=sorted(named), **how)
 
 
 def _shared(data: Data, others: Data) -> dict[str, str]:
@@ -201,7 +225,7 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int) -> 
         why = f"it needs all {layers} layers to learn; the upper {learning} do"
         raise UsageError(f"noise is {settings.noise:g}, and {why}", hint=f"add --layers {layers}")
     return Chosen(
-        rank=settings.rank, layers=learning, learning_rate=rate, epochs=epochs, batch=batch, minutes=settings.minutes,
+        rank=settings.rank or RANK, layers=learning, learning_rate=rate, epochs=epochs, batch=batch, minutes=settings.minutes,
         noise=settings.noise or 0.0, seed=settings.seed,
     )  # fmt: skip
 

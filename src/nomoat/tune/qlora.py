@@ -25,8 +25,8 @@ from nomoat.engine.program import Program
 from nomoat.engine.steps import TOKENS_A_PART
 from nomoat.engine.weights import Arrays, Form, quantised, restored, whole_bytes
 from nomoat.tune import kernels
+from nomoat.tune.adapter import LORA_SCALE
 
-LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
 INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied

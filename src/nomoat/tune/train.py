@@ -74,6 +74,7 @@ def tune(base: str, data_path: str | Path, *, name: str, data_licence: str = "ow
          **options: Any) -> Path:  # fmt: skip
     """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
 
+    `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
     `options` are those of `prepare.prepare`. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
     enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
@@ -98,7 +99,7 @@ def learn(
     origin = adapter.Origin(
         base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
         num_lessons=len(prepared.data.lessons), settings=asdict(prepared.settings), task=prepared.options,
-        teachers=prepared.sidecar.parents if prepared.sidecar else (),
+        teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
     with paths.alone(target, busy=busy), paths.translate_disk_errors(jit.CACHE):  # they would write into one checkpoint
@@ -195,6 +196,8 @@ class Run:
             prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
             precision=way.precision, keep_expanded=way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
+        if prepared.start:
+            self._use({name: torch.from_numpy(matrix) for name, matrix in prepared.start.learned.items()})
         self.beginning = self.network.begin(samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
         first_batches = [*self._batches(0), *self._batches_held_out()] if way.keeps_lower else []

@@ -1,0 +1,178 @@
+"""`tune BASE+NAME`: what an adapter has learned is gone on from, and where it came from stays known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ADAPTED, LAYERS, write_adapter
+from typer.testing import CliRunner
+
+import nomoat
+from nomoat import hardware, paths
+from nomoat.cli import app
+from nomoat.engine import arch as architectures
+from nomoat.engine.gguf import GGUFFile
+from nomoat.errors import UnsupportedError, UsageError
+from nomoat.tune import prepare, qlora, train
+
+COLUMNS = {"input_column": "text", "label_column": "label"}
+SETTINGS = prepare.Settings(rank=4, layers=2, epochs=6, learning_rate=5e-3)
+A_STEP = prepare.Settings(epochs=1e-3, learning_rate=1e-9)
+
+
+@pytest.fixture(autouse=True)
+def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+def write_table(path: Path, labels: Sequence[str] = ("red", "green", "blue"), texts: str = "xyz") -> Path:
+    """Sixty texts whose label their first letter tells."""
+    rows = (f"{texts[n % len(labels)]} {n},{labels[n % len(labels)]}\n" for n in range(60))
+    path.write_text("text,label\n" + "".join(rows))
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_table(tmp_path / "colours.csv")
+
+
+def tune(base: object, table: Path, name: str, **options: Any) -> Path:
+    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
+    return found
+
+
+def prepared(ref: str, table: Path, **options: Any) -> prepare.Prepared:
+    return prepare.prepare(ref, table, **COLUMNS, **options)
+
+
+def test_it_begins_with_what_the_adapter_has_learned(tiny_gguf: Path, table: Path) -> None:
+    first = tune(tiny_gguf, table, "first")
+    second = tune(f"{tiny_gguf}+first", table, "second", settings=A_STEP)
+    was, now = (load_file(folder / "adapter_model.safetensors") for folder in (first, second))
+    assert was.keys() == now.keys() and all(torch.allclose(was[name], now[name], atol=1e-7) for name in was)
+    before, after = facts_of(first), facts_of(second)
+    assert after["metrics"]["validation_loss_before"] == pytest.approx(before["metrics"]["validation_loss_after"], rel=1e-4)
+    assert (after["settings"]["rank"], after["settings"]["layers"]) == (4, 2)
+    third = facts_of(tune(f"{tiny_gguf}+first", table, "third", settings=prepare.Settings(epochs=6, learning_rate=5e-3)))
+    assert third["metrics"]["validation_loss_after"] < 0.9 * before["metrics"]["validation_loss_after"]
+
+
+def test_an_adapter_can_be_gone_on_from_in_its_own_place(tiny_gguf: Path, table: Path) -> None:
+    tune(tiny_gguf, table, "colours", settings=A_STEP)
+    with pytest.raises(UsageError, match="there is an adapter `colours` already"):
+        tune(f"{tiny_gguf}+colours", table, "colours", settings=A_STEP)
+    again = tune(f"{tiny_gguf}+colours", table, "colours", settings=A_STEP, replace=True)
+    assert facts_of(again)["start"]["adapter"] == "colours"
+
+
+def test_all_it_was_made_from_is_told_back_to_the_base(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    first = tune(tiny_gguf, table, "first", settings=A_STEP, data_licence="cc-by-nc-4.0")
+    tune(f"{tiny_gguf}+first", write_table(tmp_path / "more.csv", texts="abc"), "second", settings=A_STEP)
+    third = facts_of(tune(f"{tiny_gguf}+second", write_table(tmp_path / "most.csv", texts="def"), "third", settings=A_STEP))
+    start = third["start"]
+    assert (start["adapter"], start["data_file"], start["num_lessons"]) == ("second", "more.csv", 60)
+    assert start["start"]["sha256"] == paths.sha256_of(first / "adapter_model.safetensors")
+    assert start["start"]["data_sha256"] == paths.sha256_of(table) and start["start"]["start"] is None
+    links = [(link["role"], link["name"], link["licence"]) for link in third["licence"]["links"][1:]]
+    assert links == [("data", "colours.csv", "cc-by-nc-4.0"), ("data", "more.csv", "own"), ("data", "most.csv", "own")]
+    assert third["licence"]["commercial"] == "no"
+
+
+def test_the_labels_and_the_instruction_it_knows_are_asked_for_as_before(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    tune(tiny_gguf, table, "first", settings=A_STEP)
+    only_red = write_table(tmp_path / "red.csv", ["red"])
+    assert prepared(f"{tiny_gguf}+first", only_red).data.labels == ("blue", "green", "red")
+    tune(f"{tiny_gguf}+first", only_red, "second", settings=A_STEP)
+    with_white = write_table(tmp_path / "white.csv", ["red", "white"])
+    assert prepared(f"{tiny_gguf}+second", with_white).data.labels == ("blue", "green", "red", "white")
+    tune(tiny_gguf, table, "asked", settings=A_STEP, instruction="Which colour?")
+    assert prepared(f"{tiny_gguf}+asked", only_red).data.lessons[0].messages[0].content.startswith("Which colour?")
+    found = prepared(f"{tiny_gguf}+asked", only_red, instruction="What colour?")
+    assert found.options["instruction"] == "What colour?"
+
+
+@pytest.mark.parametrize(("name", "asked", "there"), [("rank", 8, 4), ("layers", 1, 2)])
+def test_another_form_than_it_has_is_refused(tiny_gguf: Path, table: Path, name: str, asked: int, there: int) -> None:
+    tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, layers=2, epochs=1e-3))
+    with pytest.raises(UsageError) as caught:
+        prepared(f"{tiny_gguf}+first", table, settings=prepare.Settings(**{name: asked}))
+    assert caught.value.message == f"{name} is {asked}, and the adapter `first` has {there}"
+
+
+def test_an_adapter_made_elsewhere_is_gone_on_from_if_it_has_our_form(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    file = GGUFFile(tiny_gguf)
+    parts = {part: file.tensor(f"blk.0.{name}.weight").shape for part, name in architectures.find("llama").projections.items()}
+    folder = write_adapter(tmp_path / "elsewhere", parts=parts)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2}))  # a quarter of our scale
+    found = tune(f"{tiny_gguf}+{folder}", table, "here", settings=A_STEP)
+    was, now = (load_file(one / "adapter_model.safetensors") for one in (folder, found))
+    name = "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"
+    assert torch.allclose(now[name], was[name] / 4, atol=1e-6)
+    assert facts_of(found)["licence"]["commercial"] == "unknown" and facts_of(found)["start"]["data_file"] is None
+
+
+def test_an_adapter_of_another_form_is_refused_and_told_why(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    some = write_adapter(tmp_path / "some", parts={"mlp.down_proj": ADAPTED["mlp.down_proj"]})
+    low = write_adapter(tmp_path / "low", layers=range(LAYERS - 1))
+    for folder in (some, low):
+        with pytest.raises(UnsupportedError, match=f"a training cannot go on from `{folder.name}`: it differs at `model.layers"):
+            prepared(f"{tiny_gguf}+{folder}", table)
+
+
+def test_it_is_resumed_with_the_adapter_it_began_with_only(tiny_gguf: Path, table: Path) -> None:
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    tune(tiny_gguf, table, "first")
+    options = {"settings": prepare.Settings(epochs=4, learning_rate=5e-3)}
+    whole = load_file(tune(f"{tiny_gguf}+first", table, "whole", **options) / "adapter_model.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, **options)
+    parts = load_file(tune(f"{tiny_gguf}+first", table, "parts", resume=True, **options) / "adapter_model.safetensors")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(KeyboardInterrupt):
+        tune(f"{tiny_gguf}+first", table, "parts", on_progress=stop, replace=True, **options)
+    tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, layers=2, epochs=1e-3), replace=True)
+    with pytest.raises(UsageError, match="was begun with start first"):
+        tune(f"{tiny_gguf}+first", table, "parts", resume=True, replace=True, **options)
+
+
+def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    held_out = write_table(tmp_path / "held_out.csv", texts="abc")
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "parts", validation=held_out, on_progress=stop)
+    write_table(held_out, texts="def")
+    with pytest.raises(UsageError, match="was begun with validation_sha256"):
+        tune(tiny_gguf, table, "parts", validation=held_out, resume=True)
+
+
+def test_a_file_that_is_gone_before_the_training_ends_costs_nothing(tiny_gguf: Path, table: Path) -> None:
+    sha256 = paths.sha256_of(table)
+    folder = tune(tiny_gguf, table, "colours", on_progress=lambda progress: table.unlink(missing_ok=True))
+    assert facts_of(folder)["data_sha256"] == sha256
+
+
+def test_the_command_says_what_it_goes_on_from(tiny_gguf: Path, table: Path) -> None:
+    tune(tiny_gguf, table, "first", settings=A_STEP)
+    arguments = [f"{tiny_gguf}+first", str(table), "--name", "second", "--epochs", "0.1"]
+    done = CliRunner().invoke(app, ["tune", *arguments, "--input-column", "text", "--label-column", "label"])
+    assert done.exit_code == 0
+    assert "goes on from the adapter `first`, which learned from colours.csv" in done.stderr
+    assert f"try it: nomoat run {tiny_gguf}+second" in " ".join(done.stderr.split())
