@@ -63,6 +63,10 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
         prepare(str(tiny_gguf), path, **COLUMNS)
     assert caught.value.message.startswith(f"`{path}`, line 3: 1,0") and caught.value.message.endswith("(1 more do not fit)")
     assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.too_long == ("line 3", "line 4")
+    shorter = tmp_path / "short.csv"
+    shorter.write_text("text,label\n" + "".join(f"short {n},{'ab'[n % 2]}\n" for n in range(4)))
+    found = prepare(str(tiny_gguf), shorter, validation=path, drop_long=True, **COLUMNS)
+    assert found.survey.too_long == (f"line 3 of {path.name}", f"line 4 of {path.name}") and len(found.validation) == 1
 
 
 def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -170,7 +170,10 @@ def prepare(
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
     samples, too_long = _encoded(data, words, sizes, drop_long)
-    held_out = _encoded(others["validation"], words, sizes, drop_long)[0] if validation is not None else []
+    held_out = list[Sample]()
+    if validation is not None:
+        held_out, left_out = _encoded(others["validation"], words, sizes, drop_long)
+        too_long += tuple(f"{where} of {Path(validation).name}" for where in left_out)
     told = {f"shared_with_{which}": tuple(shared.get(which, {}).values()) for which in ("test", "validation")}
     survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
