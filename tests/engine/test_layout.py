@@ -41,6 +41,11 @@ def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
         (0.5, "Q4_1", "small", WITH_AVX2, "own4 in groups of 32"),
         (0.5, "Q5_0", "small", WITH_AVX2, "uint4 in groups of 64"),
         (0.5, "Q4_K", "high", WITH_AVX2, "int8 in groups of 64"),
+        (1.5, "IQ4_XS", "high", WITH_AVX2, "the file's own codes"),
+        (1.5, "Q3_K", "small", WITH_AVX2, "the file's own codes"),
+        (3.1, "Q2_K", "default", WITHOUT, "int8 rows"),
+        (1.5, "Q5_K", "default", WITH_AVX2, "the file's own codes"),
+        (1.5, "Q5_K", "high", WITH_AVX2, "int8 in groups of 64"),
     ],
 )
 def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_cpu(

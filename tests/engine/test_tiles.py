@@ -34,6 +34,7 @@ from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
 TYPES = list(tiles.BLOCKS)
+PLACES = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}  # of a block's float16, if not its beginning
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
 
 
@@ -42,7 +43,7 @@ def raw_rows(type_name: str, rows: int, columns: int, *, seed: int = 0) -> npt.N
     chance = np.random.default_rng(seed)
     weights, size = tiles.BLOCKS[type_name]
     blocks = chance.integers(0, 256, (rows, columns // weights, size), dtype=np.uint8)
-    start, numbers = (208, 1) if type_name == "Q6_K" else (0, 2 if type_name in ("Q4_1", "Q4_K") else 1)
+    start, numbers = PLACES.get(type_name, 0), 2 if tiles.LAYOUTS[type_name].names[1] == "offset" else 1  # type: ignore[index]
     scales = chance.uniform(0.001, 0.01, (rows, columns // weights, numbers)).astype(np.float16)
     blocks[..., start : start + 2 * numbers] = scales.view(np.uint8)
     return blocks.reshape(rows, -1)
@@ -73,7 +74,7 @@ def test_tiles_hold_the_files_weights_to_the_last_bit(type_name: str) -> None:
 @pytest.mark.parametrize("type_name", TYPES)
 def test_scales_that_are_no_numbers_are_refused(type_name: str) -> None:
     raw = raw_rows(type_name, 16, 512)
-    raw[3, 208 if type_name == "Q6_K" else 0 :][:2] = np.frombuffer(np.float16("nan").tobytes(), np.uint8)
+    raw[3, PLACES.get(type_name, 0) :][:2] = np.frombuffer(np.float16("nan").tobytes(), np.uint8)
     with pytest.raises(ValueError, match="no numbers"):
         tiles.tiled(raw, type_name)
 

@@ -67,7 +67,7 @@ from nomoat.engine.attention_kernels import (
     widen,
 )
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.kernels import CACHE_LINE
+from nomoat.engine.emit import CACHE_LINE
 
 MANY_TOKENS = 24  # from so many tokens of a text on
 FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, BLOCKS_BEFORE, ROW_NUMBERS = range(6)

@@ -15,7 +15,7 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.kernels import HALF, WORD, Emit
+from nomoat.engine.emit import HALF, WORD, Emit
 
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)

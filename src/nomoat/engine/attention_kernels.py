@@ -12,7 +12,7 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.kernels import CACHE_LINE, FLOAT, HALF, WORD, Emit
+from nomoat.engine.emit import CACHE_LINE, FLOAT, HALF, WORD, Emit
 
 COLUMNS = BLOCK_TOKENS  # of a product: the keys of a block, or so many of a value's columns
 QUERIES = 12  # a panel, whose sums with 32 keys or columns fill the registers

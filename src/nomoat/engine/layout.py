@@ -8,6 +8,7 @@ What this does not cover: families and sizes that were not measured follow the r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -20,7 +21,7 @@ from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "7"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "8"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
 PromptForm = Literal["codes", "bf16"]
 QUALITIES = get_args(Quality)
@@ -150,9 +151,11 @@ def as_quality(text: str) -> Quality:
 
 def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bool = True) -> Storage:
     """How to store this file's matrices."""
-    own = sum(tensor.num_values for tensor in file.tensors.values() if tensor.type_name in OWN_TYPES)
-    is_4_bit = own > file.num_values / 2
-    if is_4_bit and footprint.in_tiles(file.num_values):
+    types = Counter[str]()
+    for tensor in file.tensors.values():
+        types[tensor.type_name] += tensor.num_values
+    is_4_bit = sum(types[name] for name in OWN_TYPES) > file.num_values / 2
+    if sum(types[name] for name in tiles.FOUR_BITS) > file.num_values / 2 and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
     if fused and quality == "default" and not is_small and footprint.has_own_products() and _is_written_by_nomoat(file, sizes):

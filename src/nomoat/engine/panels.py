@@ -17,7 +17,9 @@ from numba import types
 from numba.core import cgutils
 
 from nomoat import hardware, jit
-from nomoat.engine.kernels import AHEAD, BYTE, FLOAT, GROUPS, HALF, HALF_ROUNDED, WORD, Emit
+from nomoat.engine.codes import GROUPS
+from nomoat.engine.emit import BYTE, FLOAT, HALF, WORD, Emit
+from nomoat.engine.kernels import AHEAD, HALF_ROUNDED
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 CHUNK, NARROW_CHUNK, NARROW = 128, 64, 768  # columns; below this width a model's answers change too much with 128 (docs/log.md)
@@ -104,7 +106,20 @@ def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
     return builder.bitcast(builder.or_(made[0], builder.shl(made[1], constant(8))), emit.words)
 
 
-q4_0_to_bytes, q4_1_to_bytes, q4_k_to_bytes, q6_k_to_bytes, q5_0_to_bytes, q8_0_to_bytes = (_to_bytes(kind) for kind in GROUPS)
+(
+    q4_0_to_bytes,
+    q4_1_to_bytes,
+    q5_0_to_bytes,
+    q5_1_to_bytes,
+    q8_0_to_bytes,
+    q2_k_to_bytes,
+    q3_k_to_bytes,
+    q4_k_to_bytes,
+    q5_k_to_bytes,
+    q6_k_to_bytes,
+    iq4_nl_to_bytes,
+    iq4_xs_to_bytes,
+) = (_to_bytes(kind) for kind in GROUPS)
 
 
 def _q4_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
@@ -115,24 +130,61 @@ def _q4_1(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
     q4_1_to_bytes(tile, start, groups, codes, scales)
 
 
-def _q4_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q4_k_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q6_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q6_k_to_bytes(tile, start, groups, codes, scales)
-
-
 def _q5_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
     q5_0_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q5_1(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q5_1_to_bytes(tile, start, groups, codes, scales)
 
 
 def _q8_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
     q8_0_to_bytes(tile, start, groups, codes, scales)
 
 
+def _q2_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q2_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q3_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q3_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q4_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q4_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q5_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q5_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _q6_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    q6_k_to_bytes(tile, start, groups, codes, scales)
+
+
+def _iq4_nl(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    iq4_nl_to_bytes(tile, start, groups, codes, scales)
+
+
+def _iq4_xs(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+    iq4_xs_to_bytes(tile, start, groups, codes, scales)
+
+
 # To be compiled by themselves, as `kernels.PRODUCTS`.
-TO_BYTES = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k, "Q5_0": _q5_0, "Q8_0": _q8_0}
+TO_BYTES = {
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q8_0": _q8_0,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+}
 
 
 @jit.in_llvm

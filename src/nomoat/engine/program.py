@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import config, jit, paths
-from nomoat.engine.kernels import CACHE_LINE, GROUPS, PRODUCTS
+from nomoat.engine.codes import GROUPS
+from nomoat.engine.emit import CACHE_LINE
+from nomoat.engine.kernels import PRODUCTS
 from nomoat.engine.panels import CAN_BE_USED, CHUNK, NARROW, NARROW_CHUNK, TO_BYTES
 from nomoat.engine.steps import (
     AFTER,

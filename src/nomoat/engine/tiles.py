@@ -1,8 +1,9 @@
-"""The own codes of a GGUF file (Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0) in the order in which `kernels` multiplies by them.
+"""The own codes of a GGUF file (see BLOCKS) in the order in which `kernels` multiplies by them.
 
 Sixteen rows are a tile, which is read from its first byte to its last. Codes lie four inputs of each row after one another in 64
-bytes, an operand of the instructions that multiply bytes; two such operands share 64 bytes, the first in the low halves. Nothing is
-rounded: scales and offsets are the file's.
+bytes, an operand of the instructions that multiply bytes; two such operands share 64 bytes, the first in the low halves. Bits above
+the fourth, and codes of two bits, lie in operands of their own, the first's lowest. Nothing is rounded: scales and offsets are the
+file's.
 
 Shapes: R rows, C columns (inputs), T tiles, B blocks of a row, G groups of a block, S bytes of a tile, M some rows.
 """
@@ -15,22 +16,44 @@ import numpy as np
 import numpy.typing as npt
 
 TILE_ROWS = 16
-# weights of a block, its bytes in the file
-BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q4_K": (256, 144), "Q6_K": (256, 210), "Q5_0": (32, 22), "Q8_0": (32, 34)}
+BLOCKS = {  # weights of a block, its bytes in the file
+    "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84), "Q3_K": (256, 110),
+    "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
+}  # fmt: skip
+FOUR_BITS = {"Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS"}  # types of at most so many a code
 WHOLE_BYTES = "Q8_0"
+LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # of IQ4's codes. Source: ggml's kvalues_iq4nl
 LANES = ("<f2", (TILE_ROWS,))  # one number of each row
-LAYOUTS = {  # of a block's weights in sixteen rows; `kernels` knows these places
-    "Q4_0": np.dtype([("scale", *LANES), ("codes", "u1", (4, TILE_ROWS, 4))]),
-    "Q4_1": np.dtype([("scale", *LANES), ("offset", *LANES), ("codes", "u1", (4, TILE_ROWS, 4))]),
+OPERAND = (TILE_ROWS, 4)  # four codes of each row
+
+
+def _layout(second: str | None, small: str | None, groups: int, codes: tuple[int, ...], *, fifth: bool = False) -> np.dtype[np.void]:
+    """A scale of each row, perhaps a second number; small scales of so many groups; perhaps operands of fifth bits; and codes."""
+    fields: list[Any] = [("scale", *LANES)]
+    fields += [(second, *LANES)] if second else []
+    fields += [("scales", small, (groups, TILE_ROWS))] if small else []
+    fields += [("high", "u1", OPERAND)] if fifth else []
+    return np.dtype([*fields, ("codes", "u1", (*codes, *OPERAND))])
+
+
+LAYOUTS = {  # of a block's weights in sixteen rows; `codes` knows these places
+    "Q4_0": _layout(None, None, 0, (4,)),
+    "Q4_1": _layout("offset", None, 0, (4,)),
+    "Q5_0": _layout(None, None, 0, (4,), fifth=True),
+    "Q5_1": _layout("offset", None, 0, (4,), fifth=True),
+    "Q8_0": _layout(None, None, 0, (8,)),  # codes and 128
+    # of 16 inputs each: a scale in the low halves and a minimum in the high ones; an operand of two bits
+    "Q2_K": _layout("offset", "u1", 16, (16,)),
+    # of 16 inputs each a scale; of 32 each two operands of two bits, and one of third bits
+    "Q3_K": _layout("unused", "i1", 16, (8, 3)),
     # scales and minima by turns, of 32 inputs each
-    "Q4_K": np.dtype([("scale", *LANES), ("offset", *LANES), ("scales", "u1", (16, TILE_ROWS)), ("codes", "u1", (32, TILE_ROWS, 4))]),
+    "Q4_K": _layout("offset", "u1", 16, (32,)),
+    # the same, and of 32 inputs each an operand of fifth bits behind four
+    "Q5_K": _layout("offset", "u1", 16, (8, 5)),
     # of 16 inputs each: a scale; twice their low halves and once their two high bits
-    "Q6_K": np.dtype(
-        [("scale", *LANES), ("unused", *LANES), ("scales", "i1", (16, TILE_ROWS)), ("codes", "u1", (16, 3, TILE_ROWS, 4))]
-    ),
-    # the fifth bit of an operand's codes is a bit of each byte, the first operand's the lowest
-    "Q5_0": np.dtype([("scale", *LANES), ("high", "u1", (TILE_ROWS, 4)), ("codes", "u1", (4, TILE_ROWS, 4))]),
-    "Q8_0": np.dtype([("scale", *LANES), ("codes", "u1", (8, TILE_ROWS, 4))]),  # codes and 128
+    "Q6_K": _layout("unused", "i1", 16, (16, 3)),
+    "IQ4_NL": _layout(None, None, 0, (4,)),
+    "IQ4_XS": _layout("unused", "i1", 8, (32,)),  # of 32 inputs each a scale
 }
 TILE_BYTES = {type_name: layout.itemsize for type_name, layout in LAYOUTS.items()}
 Bytes = npt.NDArray[np.uint8]
@@ -65,14 +88,13 @@ def tiled(raw: Bytes, type_name: str) -> Bytes:
     if missing := padded(len(raw)) - len(raw):
         raw = np.concatenate([raw, np.zeros((missing, raw.shape[1]), np.uint8)])
     blocks = raw.reshape(len(raw) // TILE_ROWS, TILE_ROWS, -1, BLOCKS[type_name][1])
-    makers = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k, "Q5_0": _q5_0, "Q8_0": _q8_0}
-    made = makers[type_name](blocks)
-    return np.ascontiguousarray(np.concatenate(made, axis=-1)).reshape(len(blocks), -1)
+    made = [_flat(part) for part in MAKERS[type_name](blocks)]
+    return np.concatenate(made, axis=-1).reshape(len(blocks), -1)
 
 
 def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
     """The weights [M, C] of some rows."""
-    blocks_TB = tiles_TS.view(LAYOUTS[type_name])
+    blocks_TB, fields = tiles_TS.view(LAYOUTS[type_name]), LAYOUTS[type_name].names or ()
     tile, lane = np.asarray(rows_M) // TILE_ROWS, np.asarray(rows_M) % TILE_ROWS
 
     def of(name: str) -> npt.NDArray[Any]:
@@ -80,113 +102,172 @@ def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]
         found: npt.NDArray[Any] = np.moveaxis(blocks_TB[name], -2 if name in ("codes", "high") else -1, 0)[lane, tile]
         return found
 
-    low = of("codes")
-    if type_name == "Q8_0":
-        scales = of("scale").astype(np.float32)[..., None]
-        return _scaled(low, scales, -128 * scales)
-    if type_name == "Q6_K":
-        low, high = low[..., :2, :], (low[..., 2:, :] >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3
-        codes = np.stack([low & 15, low >> 4], axis=-2).reshape(high.shape) | (high << 4)
-        scales = of("scale").astype(np.float32)[..., None] * of("scales")
-        return _scaled(codes, scales, -32 * scales)
-    codes, scales = np.stack([low & 15, low >> 4], axis=-2), of("scale").astype(np.float32)[..., None]
-    if type_name == "Q5_0":
-        fifth = (of("high")[..., None, :] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
-        return _scaled(codes.reshape(fifth.shape) | (fifth << 4), scales, -16 * scales)
-    if type_name == "Q4_0":
-        return _scaled(codes, scales, -8 * scales)
+    scales = of("scale").astype(np.float32)[..., None]
+    codes = _unpacked(type_name, of("codes"), of("high") if "high" in fields else None)
+    if "unused" in fields:
+        scales = scales * of("scales")
+    if type_name in ZEROS:
+        return _scaled(codes.astype(np.int16) - ZEROS[type_name], scales)
     offsets = of("offset").astype(np.float32)[..., None]
-    if type_name == "Q4_K":
+    if type_name == "Q2_K":
+        small = of("scales")
+        scales, offsets = scales * (small & 15), -offsets * (small >> 4)
+    elif type_name in ("Q4_K", "Q5_K"):
         small = of("scales").reshape(*scales.shape[:2], 8, 2)
         scales, offsets = scales * small[..., 0], -offsets * small[..., 1]
     return _scaled(codes, scales, offsets)
 
 
-def _scaled(codes: Bytes, scales_MBG: npt.NDArray[np.float32], offsets_MBG: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    groups = codes.reshape(*scales_MBG.shape, -1)
-    return np.asarray(groups * scales_MBG[..., None] + offsets_MBG[..., None], np.float32).reshape(len(codes), -1)
+def _unpacked(type_name: str, codes: Bytes, high: Bytes | None) -> npt.NDArray[Any]:
+    """Codes of some rows [M, B, operands, 4], with those that share bytes apart, in the order of their inputs."""
+
+    def bits(packed: Bytes, width: int) -> Bytes:
+        """Of one operand [..., 4] those of 8 / width operands [..., 8 / width, 4]."""
+        shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
+        return np.asarray((packed[..., None, :] >> shifts) & ((1 << width) - 1), np.uint8)
+
+    if type_name == "Q8_0":
+        return codes
+    if type_name == "Q2_K":
+        return bits(codes, 2)
+    if type_name == "Q3_K":
+        low = bits(codes[..., :2, :], 2)
+        return low | (bits(codes[..., 2, :], 1).reshape(low.shape) << 2)
+    if type_name == "Q6_K":
+        low = bits(codes[..., :2, :], 4)
+        return low | (bits(codes[..., 2, :], 2).reshape(low.shape) << 4)
+    if type_name == "Q5_K":
+        low, high = bits(codes[..., :4, :], 4), codes[..., 4, :]
+    else:
+        low = bits(codes, 4)
+    if type_name in ("IQ4_NL", "IQ4_XS"):
+        return np.array(LEVELS, np.int16)[low]
+    return low if high is None else low | (bits(high, 1).reshape(low.shape) << 4)
 
 
+def _scaled(
+    codes: npt.NDArray[Any], scales_MBG: npt.NDArray[np.float32], offsets_MBG: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
+    weights = codes.reshape(*scales_MBG.shape, -1) * scales_MBG[..., None]
+    return np.asarray(weights if offsets_MBG is None else weights + offsets_MBG[..., None], np.float32).reshape(len(codes), -1)
+
+
+# What a tile's block holds, of blocks [T, 16, B, bytes] as files have them.
 def _q4_0(blocks: Bytes) -> list[Bytes]:
-    return [_beside(_numbers(blocks[..., 0:2])), _nibbles(halves(blocks[..., 2:]))]
+    return [_number(blocks, 0), _operands(parts(blocks[..., 2:], 4, together=16), 4)]
 
 
 def _q4_1(blocks: Bytes) -> list[Bytes]:
-    return [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4])), _nibbles(halves(blocks[..., 4:]))]
-
-
-def _q4_k(blocks: Bytes) -> list[Bytes]:
-    """Two float16, scales and minima, 256 codes."""
-    both_TB8S = np.stack(scales_and_minima(blocks), axis=-1).transpose(0, 2, 3, 4, 1)
-    codes = halves(blocks[..., 16:].reshape(*blocks.shape[:3], 4, 32)).reshape(*blocks.shape[:3], 256)
-    numbers = [_beside(_numbers(blocks[..., 0:2])), _beside(_numbers(blocks[..., 2:4]))]
-    return [*numbers, both_TB8S.reshape(*both_TB8S.shape[:2], -1), _nibbles(codes)]
-
-
-def _q6_k(blocks: Bytes) -> list[Bytes]:
-    """128 bytes of low halves, 64 of two high bits, 16 signed scales, a float16. Source: ggml's dequantize_row_q6_K."""
-    lead = blocks.shape[:3]
-    low = blocks[..., :128].reshape(*lead, 2, 2, 32)  # halves of 128 inputs; two of their four parts, low bits first
-    high = blocks[..., 128:192].reshape(*lead, 2, 1, 32)
-    nibbles = np.concatenate([low & 15, low >> 4], axis=-2)
-    whole = nibbles | ((high >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & 3) << 4
-    fours = _fours(whole.reshape(*lead, 256))
-    fours = fours.reshape(*fours.shape[:2], 16, 4, 64)
-    low_halves = (fours[..., 0::2, :] & 15) | (fours[..., 1::2, :] << 4)
-    shifted = (fours >> 4) << np.array([0, 2, 4, 6], np.uint8)[:, None]
-    codes = np.concatenate([low_halves, np.bitwise_or.reduce(shifted, axis=-2, keepdims=True)], axis=-2)
-    parts = [blocks[..., 192:208].transpose(0, 2, 3, 1), codes]
-    number = _beside(_numbers(blocks[..., 208:210]))
-    return [number, np.zeros_like(number), *(part.reshape(*part.shape[:2], -1) for part in parts)]
+    return [_number(blocks, 0), _number(blocks, 2), _operands(parts(blocks[..., 4:], 4, together=16), 4)]
 
 
 def _q5_0(blocks: Bytes) -> list[Bytes]:
     """A float16, 32 fifth bits, 16 bytes of low halves."""
-    fifth = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little")
-    fours = _fours(fifth)
-    high = np.bitwise_or.reduce(fours << np.arange(8, dtype=np.uint8)[:, None], axis=-2)
-    return [_beside(_numbers(blocks[..., 0:2])), high, _nibbles(halves(blocks[..., 6:]))]
+    fifth, low = parts(blocks[..., 2:6], 1, together=1), parts(blocks[..., 6:], 4, together=16)
+    return [_number(blocks, 0), _operands(fifth, 1), _operands(low, 4)]
+
+
+def _q5_1(blocks: Bytes) -> list[Bytes]:
+    """The same with an offset behind the first number."""
+    fifth, low = parts(blocks[..., 4:8], 1, together=1), parts(blocks[..., 8:], 4, together=16)
+    return [_number(blocks, 0), _number(blocks, 2), _operands(fifth, 1), _operands(low, 4)]
 
 
 def _q8_0(blocks: Bytes) -> list[Bytes]:
-    codes = _fours(blocks[..., 2:] ^ np.uint8(128))
-    return [_beside(_numbers(blocks[..., 0:2])), codes.reshape(*codes.shape[:2], -1)]
+    return [_number(blocks, 0), _operands(blocks[..., 2:] ^ np.uint8(128), 8)]
 
 
-def _numbers(two_bytes: Bytes) -> npt.NDArray[np.float16]:
-    """Float16 [T, 16, B]."""
-    numbers = np.ascontiguousarray(two_bytes).view(np.float16)[..., 0]
-    if not np.isfinite(numbers).all():
-        raise ValueError("scales that are no numbers")
-    return numbers
+def _q2_k(blocks: Bytes) -> list[Bytes]:
+    """16 scales with minima, 64 bytes of codes, two float16. Source: ggml's dequantize_row_q2_K."""
+    return [_number(blocks, 80), _number(blocks, 82), _small(blocks[..., :16]), _operands(parts(blocks[..., 16:80], 2), 2)]
 
 
-def _beside(numbers: npt.NDArray[Any]) -> Bytes:
-    """A number of each row, beside one another: [T, B, bytes]."""
-    return np.asarray(np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8))
+def _q3_k(blocks: Bytes) -> list[Bytes]:
+    """32 bytes of third bits, 64 of two bits, 16 scales of 6 bits in 12, a float16. Source: ggml's dequantize_row_q3_K."""
+    low, high = _operands(parts(blocks[..., 32:96], 2), 2), _operands(parts(blocks[..., :32], 1), 1)
+    scales = parts(blocks[..., 96:104], 4, together=8) | (parts(blocks[..., 104:108], 2, together=4) << 4)
+    return [_number(blocks, 108), _unused(blocks), _small(scales - np.uint8(32)), _behind(low, high)]
 
 
-def halves(group_bytes: Bytes) -> Bytes:
-    """Codes of a group as files have them: the low halves of its bytes, then the high ones."""
-    return np.concatenate([group_bytes & 15, group_bytes >> 4], axis=-1)
+def _q4_k(blocks: Bytes) -> list[Bytes]:
+    """Two float16, scales and minima, 128 bytes of codes."""
+    return [_number(blocks, 0), _number(blocks, 2), _by_turns(blocks), _operands(parts(blocks[..., 16:], 4), 4)]
+
+
+def _q5_k(blocks: Bytes) -> list[Bytes]:
+    """The same, with 32 bytes of fifth bits before the codes' low halves. Source: ggml's dequantize_row_q5_K."""
+    low, high = _operands(parts(blocks[..., 48:], 4), 4), _operands(parts(blocks[..., 16:48], 1), 1)
+    return [_number(blocks, 0), _number(blocks, 2), _by_turns(blocks), _behind(low, high)]
+
+
+def _q6_k(blocks: Bytes) -> list[Bytes]:
+    """128 bytes of low halves, 64 of two high bits, 16 signed scales, a float16. Source: ggml's dequantize_row_q6_K."""
+    low, high = _operands(parts(blocks[..., :128], 4, together=64), 4), _operands(parts(blocks[..., 128:192], 2), 2)
+    return [_number(blocks, 208), _unused(blocks), _small(blocks[..., 192:208]), _behind(low, high)]
+
+
+def _iq4_xs(blocks: Bytes) -> list[Bytes]:
+    """A float16, 8 scales of 6 bits (high bits in two bytes, low halves in four), codes. Source: ggml's dequantize_row_iq4_xs."""
+    scales = parts(blocks[..., 4:8], 4, together=1) | (parts(blocks[..., 2:4], 2, together=1) << 4)
+    codes = _operands(parts(blocks[..., 8:], 4, together=16), 4)
+    return [_number(blocks, 0), _unused(blocks), _small(scales - np.uint8(32)), codes]
+
+
+MAKERS = {
+    "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k,
+    "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _q4_0, "IQ4_XS": _iq4_xs,
+}  # fmt: skip
+ZEROS = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 128, "Q3_K": 4, "Q6_K": 32, "IQ4_NL": 0, "IQ4_XS": 0}  # the code of a weight of 0
+
+
+def parts(packed: Bytes, bits: int, *, together: int = 32) -> Bytes:
+    """Codes of so many bits as files have them: of so many bytes the lowest bits first, then those above them."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    found = (packed.reshape(*packed.shape[:-1], -1, 1, together) >> shifts) & ((1 << bits) - 1)
+    return np.asarray(found.reshape(*packed.shape[:-1], -1), np.uint8)
 
 
 def scales_and_minima(blocks: Bytes) -> tuple[Bytes, Bytes]:
-    """Of blocks of Q4_K [..., 144] the 8 scales and the 8 minima, of 6 bits in 12 bytes. Source: ggml's get_scale_min_k4."""
+    """Of blocks of Q4_K and Q5_K the 8 scales and the 8 minima, of 6 bits in 12 bytes. Source: ggml's get_scale_min_k4."""
     low, high, mixed = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
     scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=-1)
     minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=-1)
     return scales, minima
 
 
-def _fours(codes: Bytes) -> Bytes:
-    """Codes [T, 16, B, C] as [T, B, C / 4, 64]: four inputs of each row after one another."""
-    rows = codes.reshape(*codes.shape[:3], -1, 4).transpose(0, 2, 3, 1, 4)
-    return np.ascontiguousarray(rows).reshape(*rows.shape[:3], 64)
+def _by_turns(blocks: Bytes) -> Bytes:
+    return _flat(np.stack(scales_and_minima(blocks), axis=-1).transpose(0, 2, 3, 4, 1))
 
 
-def _nibbles(codes: Bytes) -> Bytes:
-    """Two of such 64 bytes in one place, the first in the low halves: [T, B, bytes]."""
-    fours = _fours(codes)
-    both = np.bitwise_or(fours[..., 0::2, :], fours[..., 1::2, :] << 4)
-    return np.asarray(both.reshape(*both.shape[:2], -1), np.uint8)
+def _small(scales: npt.NDArray[Any]) -> Bytes:
+    """A byte of each group [T, 16, B, G], those of the sixteen rows beside one another."""
+    return _flat(np.asarray(scales.transpose(0, 2, 3, 1), np.uint8))
+
+
+def _number(blocks: Bytes, at: int) -> Bytes:
+    """A float16 of each row, beside one another: [T, B, bytes]."""
+    numbers = np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0]
+    if not np.isfinite(numbers).all():
+        raise ValueError("scales that are no numbers")
+    return np.asarray(np.ascontiguousarray(numbers.transpose(0, 2, 1)).view(np.uint8))
+
+
+def _unused(blocks: Bytes) -> Bytes:
+    return np.zeros((len(blocks), blocks.shape[2], 2 * TILE_ROWS), np.uint8)
+
+
+def _flat(values: Bytes) -> Bytes:
+    """[T, B, bytes]."""
+    return values.reshape(*values.shape[:2], -1)
+
+
+def _operands(codes: Bytes, bits: int) -> Bytes:
+    """Codes [T, 16, B, C] as operands [T, B, number, 64], four inputs of each row side by side; of few bits several in one place."""
+    fours = np.ascontiguousarray(codes.reshape(*codes.shape[:3], -1, 4).transpose(0, 2, 3, 1, 4))
+    shared = fours.reshape(*fours.shape[:2], -1, 8 // bits, 64)
+    return np.asarray(np.bitwise_or.reduce(shared << np.arange(0, 8, bits, dtype=np.uint8)[:, None], axis=-2))
+
+
+def _behind(low: Bytes, high: Bytes) -> Bytes:
+    """Of each of `high`'s operands those of `low` that belong to it, and then it."""
+    return np.concatenate([low.reshape(*high.shape[:3], -1, 64), high[..., None, :]], axis=-2)

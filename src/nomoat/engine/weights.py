@@ -161,15 +161,15 @@ def _float16(two_bytes: npt.NDArray[np.uint8]) -> FloatArray:
 def _q4_0_or_1(blocks: npt.NDArray[np.uint8], type_name: str) -> Arrays:
     scales = _float16(blocks[..., 0:2])
     if type_name == "Q4_0":
-        return tiles.halves(blocks[..., 2:]), scales, -8 * scales
-    return tiles.halves(blocks[..., 4:]), scales, _float16(blocks[..., 2:4])
+        return tiles.parts(blocks[..., 2:], 4, together=16), scales, -8 * scales
+    return tiles.parts(blocks[..., 4:], 4, together=16), scales, _float16(blocks[..., 2:4])
 
 
 def _q4_k(blocks: npt.NDArray[np.uint8]) -> Arrays:
     """Blocks of 8 groups: two float16, scales and minima, 256 codes."""
-    rows, num_blocks = blocks.shape[:2]
+    rows = len(blocks)
     scales, minima = (
         small * _float16(blocks[..., at : at + 2]) for small, at in zip(tiles.scales_and_minima(blocks), (0, 2), strict=True)
     )
-    codes = tiles.halves(blocks[..., 16:].reshape(rows, num_blocks, Q4_K_GROUPS // 2, 32)).reshape(rows, -1, OWN_GROUP)
+    codes = tiles.parts(blocks[..., 16:], 4).reshape(rows, -1, OWN_GROUP)
     return codes, scales.reshape(rows, -1, 1).astype(np.float32), -minima.reshape(rows, -1, 1).astype(np.float32)

@@ -1,0 +1,166 @@
+"""What a group of a tile's codes is, for `kernels` and `panels`: operands of four codes of each row, and each row's scale and offset.
+
+A weight is scale * code + offset. The places are those of `tiles.LAYOUTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from nomoat.engine.emit import BYTE, HALF, WORD, Emit
+from nomoat.engine.tiles import LEVELS, TILE_BYTES
+
+LOW_HALVES, LOW_TWO_BITS = 0x0F0F0F0F, 0x03030303
+BIT_2, BIT_4, BITS_4_AND_5 = 0x04040404, 0x10101010, 0x30303030
+SMALL, CODES = 64, 64 + 256  # where a block's small scales begin, and its codes, in the types that have sixteen bytes of both a row
+Operands = list[Any]
+Group = tuple[Operands, Any, Any]  # an offset that is a whole number of scales is no vector but that number
+
+
+def _block(emit: Emit, kind: str, tile: Any, group: Any, groups: int) -> tuple[Any, Any]:
+    """The address of a group's block, and which of its so many groups it is."""
+    number = emit.builder.lshr(group, emit.size(groups.bit_length() - 1))
+    return emit.add(tile, emit.times(number, TILE_BYTES[kind])), emit.builder.and_(group, emit.size(groups - 1))
+
+
+def _number(emit: Emit, block: Any, half: int, at: int = 0) -> Any:
+    return emit.numbers(emit.add(block, emit.size(at + half * 16)), HALF)
+
+
+def _operand(emit: Emit, address: Any, number: int, half: int) -> Any:
+    return emit.load(emit.add(address, emit.size(64 * number + 32 * half)), emit.words)
+
+
+def _nibbles(emit: Emit, address: Any, count: int, half: int) -> Operands:
+    found, mask = [], emit.word(LOW_HALVES)
+    for at in range(count):
+        both = _operand(emit, address, at, half)
+        found += [emit.builder.and_(both, mask), emit.builder.and_(emit.builder.lshr(both, emit.word(4)), mask)]
+    return found
+
+
+def _moved(emit: Emit, words: Any, up: int) -> Any:
+    return emit.builder.shl(words, emit.word(up)) if up >= 0 else emit.builder.lshr(words, emit.word(-up))
+
+
+def _with_bits(emit: Emit, low: Operands, high: Any, *, apart: int, place: int, mask: int) -> Operands:
+    """Codes whose upper bits share an operand: those of the first are its lowest, of the next so many bits further up."""
+    moved = [_moved(emit, high, place - apart * at) for at in range(len(low))]
+    return [emit.builder.or_(four, emit.builder.and_(bits, emit.word(mask))) for four, bits in zip(low, moved, strict=True)]
+
+
+def _two_bits(emit: Emit, address: Any, half: int) -> Operands:
+    four = _operand(emit, address, 0, half)
+    return [emit.builder.and_(_moved(emit, four, -2 * at), emit.word(LOW_TWO_BITS)) for at in range(4)]
+
+
+def _leveled(emit: Emit, nibbles: Operands, levels: Sequence[int]) -> Operands:
+    """Each code's level, and 128."""
+    table = ir.Constant(ir.VectorType(BYTE, 4 * emit.lanes), [level + 128 for level in levels] * (emit.lanes // 4))
+    return [emit.looked_up(table, four) for four in nibbles]
+
+
+# -------------------------------------------------------------------- a tile's address, which group, which half of the rows -> Group
+def _q4_0(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, _ = _block(emit, "Q4_0", tile, group, 1)
+    return _nibbles(emit, emit.add(block, emit.size(32)), 4, half), _number(emit, block, half), -8
+
+
+def _q4_1(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, _ = _block(emit, "Q4_1", tile, group, 1)
+    return _nibbles(emit, emit.add(block, emit.size(64)), 4, half), _number(emit, block, half), _number(emit, block, half, 32)
+
+
+def _q5_0(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, _ = _block(emit, "Q5_0", tile, group, 1)
+    high, low = _operand(emit, emit.add(block, emit.size(32)), 0, half), _nibbles(emit, emit.add(block, emit.size(96)), 4, half)
+    return _with_bits(emit, low, high, apart=1, place=4, mask=BIT_4), _number(emit, block, half), -16
+
+
+def _q5_1(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, _ = _block(emit, "Q5_1", tile, group, 1)
+    high, low = _operand(emit, emit.add(block, emit.size(64)), 0, half), _nibbles(emit, emit.add(block, emit.size(128)), 4, half)
+    codes = _with_bits(emit, low, high, apart=1, place=4, mask=BIT_4)
+    return codes, _number(emit, block, half), _number(emit, block, half, 32)
+
+
+def _q8_0(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, _ = _block(emit, "Q8_0", tile, group, 1)
+    return [_operand(emit, emit.add(block, emit.size(32)), at, half) for at in range(8)], _number(emit, block, half), -128
+
+
+def _q2_k(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, within = _block(emit, "Q2_K", tile, group, 16)
+    both = emit.load(emit.add(block, emit.times(within, 16), emit.size(SMALL + half * 8)), ir.VectorType(BYTE, emit.lanes))
+    both = emit.builder.zext(both, emit.words)
+    scale = emit.builder.uitofp(emit.builder.and_(both, emit.word(15)), emit.floats)
+    minimum = emit.builder.uitofp(emit.builder.lshr(both, emit.word(4)), emit.floats)
+    codes = _two_bits(emit, emit.add(block, emit.times(within, 64), emit.size(CODES)), half)
+    offset = emit.builder.fneg(emit.builder.fmul(_number(emit, block, half, 32), minimum))
+    return codes, emit.builder.fmul(_number(emit, block, half), scale), offset
+
+
+def _q3_k(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    """Two groups share an operand of third bits."""
+    builder = emit.builder
+    block, within = _block(emit, "Q3_K", tile, group, 16)
+    pair, second = builder.lshr(within, emit.size(1)), builder.and_(within, emit.size(1))
+    codes = emit.add(block, emit.times(pair, 192), emit.size(CODES))
+    low = _two_bits(emit, emit.add(codes, emit.times(second, 64)), half)
+    high = builder.lshr(_operand(emit, codes, 2, half), emit.all_lanes(builder.trunc(emit.times(second, 4), WORD)))
+    return _with_bits(emit, low, high, apart=1, place=2, mask=BIT_2), _signed_scale(emit, block, within, half), -4
+
+
+def _q4_k(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, within = _block(emit, "Q4_K", tile, group, 8)
+    codes = _nibbles(emit, emit.add(block, emit.times(within, 256), emit.size(CODES)), 4, half)
+    return codes, *_scale_and_minimum(emit, block, within, half)
+
+
+def _q5_k(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, within = _block(emit, "Q5_K", tile, group, 8)
+    codes = emit.add(block, emit.times(within, 320), emit.size(CODES))
+    low, high = _nibbles(emit, codes, 4, half), _operand(emit, codes, 4, half)
+    return _with_bits(emit, low, high, apart=1, place=4, mask=BIT_4), *_scale_and_minimum(emit, block, within, half)
+
+
+def _q6_k(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, within = _block(emit, "Q6_K", tile, group, 16)
+    codes = emit.add(block, emit.times(within, 192), emit.size(CODES))
+    low, high = _nibbles(emit, codes, 2, half), _operand(emit, codes, 2, half)
+    return _with_bits(emit, low, high, apart=2, place=4, mask=BITS_4_AND_5), _signed_scale(emit, block, within, half), -32
+
+
+def _iq4_nl(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, _ = _block(emit, "IQ4_NL", tile, group, 1)
+    nibbles = _nibbles(emit, emit.add(block, emit.size(32)), 4, half)
+    return _leveled(emit, nibbles, LEVELS), _number(emit, block, half), -128
+
+
+def _iq4_xs(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+    block, within = _block(emit, "IQ4_XS", tile, group, 8)
+    nibbles = _nibbles(emit, emit.add(block, emit.times(within, 256), emit.size(SMALL + 128)), 4, half)
+    return _leveled(emit, nibbles, LEVELS), _signed_scale(emit, block, within, half), -128
+
+
+def _signed_scale(emit: Emit, block: Any, within: Any, half: int) -> Any:
+    small = emit.add(block, emit.times(within, 16), emit.size(SMALL + half * 8))
+    return emit.builder.fmul(_number(emit, block, half), emit.small_numbers(small, signed=True))
+
+
+def _scale_and_minimum(emit: Emit, block: Any, within: Any, half: int) -> tuple[Any, Any]:
+    small = emit.add(block, emit.times(within, 32), emit.size(SMALL + half * 8))
+    scale = emit.builder.fmul(_number(emit, block, half), emit.small_numbers(small, signed=False))
+    minimum = emit.small_numbers(emit.add(small, emit.size(16)), signed=False)
+    return scale, emit.builder.fneg(emit.builder.fmul(_number(emit, block, half, 32), minimum))
+
+
+# codes of a group, the largest code, and who reads it
+GROUPS: dict[str, tuple[int, int, Callable[[Emit, Any, Any, int], Group]]] = {
+    "Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q5_0": (32, 31, _q5_0), "Q5_1": (32, 31, _q5_1), "Q8_0": (32, 255, _q8_0),
+    "Q2_K": (16, 3, _q2_k), "Q3_K": (16, 7, _q3_k), "Q4_K": (32, 15, _q4_k), "Q5_K": (32, 31, _q5_k), "Q6_K": (16, 63, _q6_k),
+    "IQ4_NL": (32, max(LEVELS) + 128, _iq4_nl), "IQ4_XS": (32, max(LEVELS) + 128, _iq4_xs),
+}  # fmt: skip

@@ -1,0 +1,168 @@
+"""LLVM's instructions for vectors of numbers, as everything that is compiled here uses them: by way of numba, whose own loops do not
+become the products of bytes that CPUs have.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from nomoat import hardware
+
+BYTE, SHORT, WORD, SIZE = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+FLOAT, HALF = ir.FloatType(), ir.HalfType()
+CACHE_LINE = 64
+NO_SIGN, HIGHEST_BITS = 0x7FFFFFFF, 0x80808080
+LARGEST_SHORT, LARGEST_INPUT = 32767, 127
+
+
+class Emit:
+    """LLVM's instructions for vectors of this CPU's width; 8 lanes take a tile in two halves."""
+
+    def __init__(self, builder: Any, *, lanes: int | None = None) -> None:
+        self.builder = builder
+        flags = hardware.cpu_flags()
+        self.lanes = lanes or (16 if "avx512_vnni" in flags else 8)
+        self.has_vnni = bool({"avx512_vnni", "avx_vnni"} & flags)
+        self.words, self.floats = ir.VectorType(WORD, self.lanes), ir.VectorType(FLOAT, self.lanes)
+
+    def size(self, value: int) -> Any:
+        return ir.Constant(SIZE, value)
+
+    def add(self, *values: Any) -> Any:
+        return functools.reduce(self.builder.add, values)
+
+    def times(self, value: Any, factor: int) -> Any:
+        return self.builder.mul(value, self.size(factor))
+
+    def load(self, address: Any, kind: Any, align: int = 1) -> Any:
+        return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=align)
+
+    def store(self, value: Any, address: Any, align: int = 4) -> None:
+        self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=align)
+
+    def all_lanes(self, value: Any) -> Any:
+        nothing = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        one = self.builder.insert_element(nothing, value, ir.Constant(WORD, 0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(self.words, [0] * self.lanes))
+
+    def prefetch(self, address: Any, count: int) -> None:
+        """Ask for so many bytes, which are read soon."""
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), WORD, WORD, WORD])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        for start in range(0, count, CACHE_LINE):
+            place = self.builder.inttoptr(self.add(address, self.size(start)), BYTE.as_pointer())
+            self.builder.call(function, [place, *(ir.Constant(WORD, value) for value in (0, 3, 1))])
+
+    def word(self, value: int) -> Any:
+        return ir.Constant(self.words, [value] * self.lanes)
+
+    def number(self, value: float) -> Any:
+        return ir.Constant(self.floats, [value] * self.lanes)
+
+    def numbers(self, address: Any, kind: Any) -> Any:
+        """A number of each lane's row, as float32."""
+        found = self.load(address, ir.VectorType(kind, self.lanes))
+        return self.builder.fpext(found, self.floats)
+
+    def small_numbers(self, address: Any, *, signed: bool) -> Any:
+        """The same of a number that is a byte."""
+        found = self.load(address, ir.VectorType(BYTE, self.lanes))
+        return self.builder.sitofp(found, self.floats) if signed else self.builder.uitofp(found, self.floats)
+
+    def larger(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def without_sign(self, values: Any) -> Any:
+        return self.builder.bitcast(self.builder.and_(self.builder.bitcast(values, self.words), self.word(NO_SIGN)), self.floats)
+
+    def largest(self, values: Sequence[Any]) -> Any:
+        """The largest number without its sign: the bits of such numbers are in the same order."""
+        bits = [self.builder.and_(self.builder.bitcast(value, self.words), self.word(NO_SIGN)) for value in values]
+        most = functools.reduce(lambda a, b: self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b), bits)
+        return self.builder.bitcast(self._call(f"llvm.vector.reduce.umax.v{self.lanes}i32", WORD, [most]), FLOAT)
+
+    def highest(self, values: Any) -> Any:
+        """The largest number with its sign."""
+        return self._call(f"llvm.vector.reduce.fmax.v{self.lanes}f32", FLOAT, [values], fastmath=["nnan", "nsz"])
+
+    def rounded(self, values: Any) -> Any:
+        """The nearest whole numbers, as float32."""
+        return self._call(f"llvm.rint.v{self.lanes}f32", self.floats, [values])
+
+    def whole(self, values: Any) -> Any:
+        """The nearest whole numbers."""
+        return self.builder.fptosi(self.rounded(values), self.words)
+
+    def sum_of(self, words: Any) -> Any:
+        return self._call(f"llvm.vector.reduce.add.v{self.lanes}i32", WORD, [words])
+
+    def float_sum(self, values: Any) -> Any:
+        """Of all lanes, in any order."""
+        return self._call(f"llvm.vector.reduce.fadd.v{self.lanes}f32", FLOAT, [ir.Constant(FLOAT, 0.0), values], fastmath=["reassoc"])
+
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c."""
+        return self._call(f"llvm.fma.v{self.lanes}f32", self.floats, [a, b, c])
+
+    def dot(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any], *, most: int = 255) -> Any:
+        """In each lane the sum of products of unsigned and signed bytes, four a vector, added to `total`. `most`: the largest code.
+
+        Without VNNI by AVX2, for codes of at most 7 bits: as many products as cannot pass 16 bits are added in these.
+        """
+        both = list(zip(codes, inputs, strict=True))
+        if self.has_vnni:
+            name = f"llvm.x86.avx512.vpdpbusd.{self.lanes * 32}"
+            return functools.reduce(lambda sums, pair: self._call(name, self.words, [sums, *pair]), both, total)
+        together = max(1, LARGEST_SHORT // (2 * most * LARGEST_INPUT))  # panels, which hold larger codes, are compiled, but not used
+        for start in range(0, len(both), together):
+            twos = [self._two_products(*pair) for pair in both[start : start + together]]
+            total = self._add_pairs(total, functools.reduce(self.builder.add, twos))
+        return total
+
+    def dot_around_zero(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any]) -> Any:
+        """The same of codes of 8 bits less 128, by AVX2 alone: the sign of a code goes over to the input."""
+        bytes_ = ir.VectorType(BYTE, 4 * self.lanes)
+        for code, input_ in zip(codes, inputs, strict=True):
+            signed = self.builder.bitcast(self.builder.xor(code, self.word(HIGHEST_BITS)), bytes_)
+            size = self._call(f"llvm.abs.v{4 * self.lanes}i8", bytes_, [signed, ir.Constant(ir.IntType(1), 0)])
+            turned = self._call("llvm.x86.avx2.psign.b", bytes_, [self.builder.bitcast(input_, bytes_), signed])
+            total = self._add_pairs(total, self._two_products(size, turned))
+        return total
+
+    def looked_up(self, table: Any, codes: Any) -> Any:
+        """The table's byte (every sixteen of it alike) for each byte of `codes`, which are below 16."""
+        bytes_ = ir.VectorType(BYTE, 4 * self.lanes)
+        name = "llvm.x86.avx512.pshuf.b.512" if self.lanes == 16 else "llvm.x86.avx2.pshuf.b"
+        return self.builder.bitcast(self._call(name, bytes_, [table, self.builder.bitcast(codes, bytes_)]), self.words)
+
+    def _two_products(self, codes: Any, inputs: Any) -> Any:
+        """Sums of two products, in 16 bits."""
+        both = [self.builder.bitcast(value, ir.VectorType(BYTE, 4 * self.lanes)) for value in (codes, inputs)]
+        return self._call("llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(SHORT, 2 * self.lanes), both)
+
+    def _add_pairs(self, total: Any, sums: Any) -> Any:
+        """Both sums of a lane, added to its total."""
+        ones = ir.Constant(ir.VectorType(SHORT, 2 * self.lanes), [1] * 2 * self.lanes)
+        return self.builder.add(total, self._call("llvm.x86.avx2.pmadd.wd", self.words, [sums, ones]))
+
+    def _call(self, name: str, result: Any, arguments: list[Any], *, fastmath: Sequence[str] = ()) -> Any:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments, fastmath=fastmath)
+
+    @contextmanager
+    def loop(self, more: Callable[[], Any]) -> Iterator[None]:
+        """While `more` gives a true bit."""
+        ask, body, after = (self.builder.append_basic_block(name) for name in ("ask", "body", "after"))
+        self.builder.branch(ask)
+        self.builder.position_at_end(ask)
+        self.builder.cbranch(more(), body, after)
+        self.builder.position_at_end(body)
+        yield
+        self.builder.branch(ask)
+        self.builder.position_at_end(after)
