@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ADAPTED, LAYERS, write_adapter
+from tiny import ADAPTED, LAYERS, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
@@ -21,7 +21,8 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.tune import prepare, qlora, train
 
-COLUMNS = {"input_column": "text", "label_column": "label"}
+COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
+COMMAND_COLUMNS = ["--input-column", "text", "--label-column", "label"]
 SETTINGS = prepare.Settings(rank=4, layers=2, epochs=6, learning_rate=5e-3)
 A_STEP = prepare.Settings(epochs=1e-3, learning_rate=1e-9)
 
@@ -96,10 +97,37 @@ def test_the_labels_and_the_instruction_it_knows_are_asked_for_as_before(tiny_gg
     tune(f"{tiny_gguf}+first", only_red, "second", settings=A_STEP)
     with_white = write_table(tmp_path / "white.csv", ["red", "white"])
     assert prepared(f"{tiny_gguf}+second", with_white).data.labels == ("blue", "green", "red", "white")
+    done = CliRunner().invoke(app, ["tune", f"{tiny_gguf}+second", str(with_white), "--dry-run", *COMMAND_COLUMNS])
+    assert "labels asked for: blue, green, red, white; the adapter knows them" in done.stderr
     tune(tiny_gguf, table, "asked", settings=A_STEP, instruction="Which colour?")
     assert prepared(f"{tiny_gguf}+asked", only_red).data.lessons[0].messages[0].content.startswith("Which colour?")
     found = prepared(f"{tiny_gguf}+asked", only_red, instruction="What colour?")
     assert found.options["instruction"] == "What colour?"
+
+
+def test_what_was_held_out_is_held_out_again_in_any_order_and_with_any_seed(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    def sides(path: Path, seed: int = 0) -> list[set[bytes]]:
+        found = train.split(prepared(str(tiny_gguf), path, settings=prepare.Settings(seed=seed)))
+        return [{sample.digest for sample in side} for side in found]
+
+    learned, held_out = sides(table)
+    assert (len(learned), len(held_out)) == (54, 6) and not learned & held_out
+    first, *rows = table.read_text().splitlines()
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join([first, *reversed(rows)]))
+    assert sides(other, seed=1) == [learned, held_out]
+    other.write_text("\n".join([first, *rows, *rows, *rows[:20]]))
+    learned, held_out = sides(other)
+    assert held_out and not learned & held_out
+
+
+def test_other_weights_than_it_was_learned_beside_are_named(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    tune(tiny_gguf, table, "first", settings=A_STEP)
+    other = write_tiny_gguf(tmp_path / "other.gguf", type_name="Q8_0")
+    done = CliRunner().invoke(app, ["tune", f"{other}+first", str(table), "--dry-run", *COMMAND_COLUMNS])
+    assert "note: it was learned beside tiny.gguf, other weights than these" in done.stderr
+    facts = facts_of(tune(f"{other}+first", table, "second", settings=A_STEP))
+    assert facts["start"]["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["base_sha256"] == paths.sha256_of(other)
 
 
 @pytest.mark.parametrize(("name", "asked", "there"), [("rank", 8, 4), ("layers", 1, 2)])
@@ -172,7 +200,7 @@ def test_a_file_that_is_gone_before_the_training_ends_costs_nothing(tiny_gguf: P
 def test_the_command_says_what_it_goes_on_from(tiny_gguf: Path, table: Path) -> None:
     tune(tiny_gguf, table, "first", settings=A_STEP)
     arguments = [f"{tiny_gguf}+first", str(table), "--name", "second", "--epochs", "0.1"]
-    done = CliRunner().invoke(app, ["tune", *arguments, "--input-column", "text", "--label-column", "label"])
+    done = CliRunner().invoke(app, ["tune", *arguments, *COMMAND_COLUMNS])
     assert done.exit_code == 0
     assert "goes on from the adapter `first`, which learned from colours.csv" in done.stderr
     assert f"try it: nomoat run {tiny_gguf}+second" in " ".join(done.stderr.split())

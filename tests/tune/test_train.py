@@ -321,6 +321,18 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, ta
 
 
 @pytest.mark.skipif(not may_mount(), reason="needs a mount namespace")
+def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
+    size = train.bytes_kept(prepared, "float32", expanded=True)
+    need = train._bytes_needed(prepared, "float32", expanded=True)
+    assert size > 0
+    for free, kept in ((need + size, size), (need + size - 1, 0)):
+        monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda free=free: hardware.Detected(free, "set by the test"))
+        assert train.bytes_kept(prepared, "float32", expanded=True) == kept
+
+
 def test_a_full_disk_ends_a_training_with_an_error_and_no_half_files(tiny_gguf: Path, table: Path, empty_home: Path) -> None:
     """A file system too small for the first checkpoint, which is as large as four adapters."""
     adapters = empty_home / "adapters"

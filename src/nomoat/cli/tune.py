@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from nomoat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
+    from nomoat.tune.adapter import Start
     from nomoat.tune.prepare import Prepared, Settings
     from nomoat.tune.train import Progress
 
@@ -88,10 +90,9 @@ def tune(
         console.print_json(provenance)
         return
     _say_result(provenance["metrics"])
-    if prepared.sidecar is not None:
+    if prepared.sidecar or prepared.start:
         say_terms(licences.from_dict(provenance["licence"]))
-    console.say(f"wrote {folder}")
-    console.say(f'try it: nomoat run {prepared.base}+{name} "..."')
+    console.say(f'wrote {folder}\ntry it: nomoat run {prepared.base}+{name} "..."')
 
 
 def say_survey(prepared: Prepared) -> None:
@@ -112,8 +113,7 @@ def say_survey(prepared: Prepared) -> None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
     if prepared.start is not None:
-        file = prepared.start.provenance.get("data_file")
-        console.say(f"goes on from the adapter `{prepared.start.name}`{f', which learned from {file}' if file else ''}")
+        _say_start(prepared.start, prepared.data.labels, survey.labels)
     if survey.duplicates:
         contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
         console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")
@@ -130,6 +130,18 @@ def say_survey(prepared: Prepared) -> None:
         console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
     steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"
     console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
+
+
+def _say_start(start: Start, asked: Sequence[str], labels: Mapping[str, int]) -> None:
+    file = start.provenance.get("data_file")
+    console.say(f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}")
+    if start.other_base:
+        console.say(f"note: it was learned beside {start.other_base}, other weights than these")
+    if set(asked) != set(labels) and not start.instruction:
+        console.say(
+            f"labels asked for: {', '.join(asked)}; the adapter knows them. A table without some of them asks otherwise in eval and "
+            "duel: give all the same --instruction"
+        )
 
 
 def say_terms(found: ChainVerdict) -> None:

@@ -37,6 +37,7 @@ class Start:
     """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
 
     `learned`: its matrices by PEFT's names, scaled as those learned here are. `provenance` is empty for one that was made elsewhere.
+    `other_base`: the file of weights it was learned beside, where that is another one than now.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Start:
     layers: int
     provenance: dict[str, Any]
     licence: ChainVerdict
+    other_base: str | None
 
     @property
     def instruction(self) -> str | None:
@@ -61,11 +63,12 @@ class Start:
 
     def facts(self) -> dict[str, Any]:
         """What it was made from, back to the base."""
-        kept = {name: self.provenance.get(name) for name in ("data_file", "data_sha256", "num_lessons", "settings", "start")}
+        names = ("base", "base_file", "base_sha256", "data_file", "data_sha256", "data_licence", "num_lessons", "settings", "start")
+        kept = {name: self.provenance.get(name) for name in names}
         return {"adapter": self.name, "sha256": self.sha256, "labels": self.labels, **kept}
 
 
-def read_start(base: str, folder: Path, file: ModelSource) -> Start:
+def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:
     """An adapter of `base` to go on from. Raises BadFileError, and UnsupportedError for another form than is learned here."""
     delta = importer.LoraDelta(folder)
     learned, shapes, ranks = dict[str, FloatArray](), dict[str, tuple[int, ...]](), set[int]()
@@ -85,10 +88,12 @@ def read_start(base: str, folder: Path, file: ModelSource) -> Start:
             "layers, with one rank",
             hint=f"tune the base, `{base}`",
         )
+    provenance = responder.provenance_of(folder)
+    is_same = provenance.get("base_sha256") in (None, importer.sha256_of_model(weights))
     return Start(
         name=folder.name, sha256=paths.sha256_of(folder / importer.ADAPTER_WEIGHTS), learned=learned, rank=ranks.pop(),
-        layers=len({name.split(".")[2] for name in shapes}), provenance=responder.provenance_of(folder),
-        licence=responder.adapter_chain(base, folder),
+        layers=len({name.split(".")[2] for name in shapes}), provenance=provenance,
+        licence=responder.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
     )  # fmt: skip
 
 

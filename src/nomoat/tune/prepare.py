@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -147,9 +148,9 @@ def prepare(
         templates.named(template)
     files = responder.find_files(base)
     file = _opened(files.weights)
-    start = adapter.read_start(files.name, files.adapter, file) if files.adapter else None
+    start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
-        settings, instruction = _as_it_was(settings, start), instruction or start.instruction
+        settings, instruction = _as_it_was(settings, start), start.instruction if instruction is None else instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     data = _read(Path(data_path), start, **how)
     others = dict[str, Data]()
@@ -179,7 +180,7 @@ def prepare(
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
         validation=held_out, survey=survey,
-        settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers),
+        settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers, can_add_layers=start is None),
         options={
             **how, "test": None if test is None else str(test),
             "validation": None if validation is None else str(validation), "template": named.value if named else None,
@@ -212,7 +213,7 @@ def _shared(data: Data, others: Data) -> dict[str, str]:
     return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
-def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int) -> Chosen:
+def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can_add_layers: bool = True) -> Chosen:
     """The gaps filled: few lessons are seen more often and in smaller batches, wider models learn at a lower rate.
 
     The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/log.md).
@@ -226,7 +227,9 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int) -> 
     learning = min(settings.layers or (layers + 1) // 2, layers)
     if settings.noise and learning < layers:
         why = f"it needs all {layers} layers to learn; the upper {learning} do"
-        raise UsageError(f"noise is {settings.noise:g}, and {why}", hint=f"add --layers {layers}")
+        raise UsageError(
+            f"noise is {settings.noise:g}, and {why}", hint=f"add --layers {layers}" if can_add_layers else "tune the base"
+        )
     return Chosen(
         rank=settings.rank or RANK, layers=learning, learning_rate=rate, epochs=epochs, batch=batch, minutes=settings.minutes,
         noise=settings.noise or 0.0, seed=settings.seed,
@@ -252,7 +255,14 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
     context_tokens = sizes.context_tokens
     samples, too_long = list[Sample](), list[tuple[str, int]]()
     for lesson in data.lessons:
-        made = encoding.encode(lesson, words)
+        try:
+            made = encoding.encode(lesson, words)
+        except UnsupportedError as exc:
+            if words.chat_template is None:
+                raise
+            raise DataError(
+                f"`{data.path}`, {lesson.where}: {exc.message}", hint="change the conversation, or the --template"
+            ) from exc
         if (largest := max(max(sample.tokens) for sample in made)) >= sizes.vocabulary:
             named = tokenizer.name_of(words.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
@@ -260,7 +270,8 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
         if longest > context_tokens:
             too_long.append((lesson.where, longest))
         else:
-            samples += made
+            digest = hashlib.sha256(_plain(_text_of(lesson)).encode("utf-8", "surrogatepass")).digest()
+            samples += [replace(sample, digest=digest) for sample in made]
     if too_long and not drop_long:
         where, longest = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""

@@ -25,10 +25,14 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The tokens of a conversation, and the answers in them: (first token, one past the last), in order. Each ends its turn."""
+    """The tokens of a conversation, and the answers in them: (first token, one past the last), in order. Each ends its turn.
+
+    `digest` is the same for lessons with the same text.
+    """
 
     tokens: list[int]
     answers: tuple[tuple[int, int], ...]
+    digest: bytes = b""
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -9,6 +9,7 @@ import math
 import random
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ SECONDS_A_MINUTE = 60
 PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
 LARGE_PART = 0.25  # of a step's tokens
-KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory
+KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory, and fits
 
 Stage = Literal["measuring the base", "tuning"]
 Settings = prepare.Settings
@@ -125,7 +126,7 @@ def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
     say(f"precision: {precision.value} ({precision.reason})")
     expanded = keep_expanded(prepared, precision.value)
     say(f"weights: {'kept expanded' if expanded.value else 'expanded layer by layer, activations computed twice'} ({expanded.reason})")
-    size = bytes_kept(prepared)
+    size = bytes_kept(prepared, precision.value, expanded=expanded.value)
     if size:
         frozen = prepared.sizes.layers - prepared.settings.layers
         say(f"the lowest {frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
@@ -133,13 +134,24 @@ def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
 
 
 def split(prepared: prepare.Prepared) -> tuple[list[Sample], list[Sample]]:
-    """What is learned, and what is held out: a file's lessons, or some of the data drawn by the seed."""
-    samples, seed = prepared.samples, prepared.settings.seed
+    """What is learned, and what is held out: a file's lessons, or some of the data.
+
+    Those are drawn by their text: what stands there several times is on one side, and whoever goes on from an adapter with the same
+    texts, in whatever order, holds the same out.
+    """
     if prepared.validation:
-        return samples, prepared.validation
-    drawn = random.Random(seed).sample(samples, len(samples))
-    held_out = min(MAX_VALIDATION_LESSONS, int(len(samples) * VALIDATION_PART))
-    return drawn[held_out:], drawn[:held_out]
+        return prepared.samples, prepared.validation
+    texts = defaultdict[bytes, list[Sample]](list)
+    for sample in prepared.samples:
+        texts[sample.digest].append(sample)
+    wanted = min(MAX_VALIDATION_LESSONS, int(len(prepared.samples) * VALIDATION_PART))
+    held_out: dict[bytes, list[Sample]] = {}
+    for digest in sorted(texts):
+        if len(texts[digest]) <= wanted:
+            held_out[digest] = texts[digest]
+            wanted -= len(texts[digest])
+    learned = [sample for sample in prepared.samples if sample.digest not in held_out]
+    return learned, [sample for same in held_out.values() for sample in same]
 
 
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> hardware.Detected[bool]:
@@ -147,16 +159,8 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> har
 
     Raises NotEnoughMemoryError if neither fits.
     """
-    sizes, settings = prepared.sizes, prepared.settings
     free = hardware.memory_available_bytes().value
-    values = prepared.file.num_values
-    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
-    per_layer = sum(rows + columns for rows, columns in shapes)
-    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
-    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
-    state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
-    expanded = PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
-    codes = PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
+    expanded, codes = (_bytes_needed(prepared, precision, expanded=kept) for kept in (True, False))
     if expanded < free:
         return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
     if codes < free:
@@ -168,7 +172,20 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> har
     )
 
 
-def bytes_kept(prepared: prepare.Prepared) -> int:
+def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
+    sizes, settings = prepared.sizes, prepared.settings
+    values = prepared.file.num_values
+    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
+    per_layer = sum(rows + columns for rows, columns in shapes)
+    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
+    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
+    state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
+    if expanded:
+        return PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
+    return PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
+
+
+def bytes_kept(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     """Memory for what the frozen layers say about all lessons, after their shared beginning. 0: each step computes that anew.
 
     It does without frozen layers, in a single epoch, and for want of memory.
@@ -176,10 +193,11 @@ def bytes_kept(prepared: prepare.Prepared) -> int:
     samples = prepared.all_samples
     prefix = shared_prefix(samples)
     size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
-    none_frozen = prepared.settings.layers == prepared.sizes.layers
-    if none_frozen or prepared.settings.epochs <= 1 or size * KEPT_PART > hardware.memory_available_bytes().value:
+    if prepared.settings.layers == prepared.sizes.layers or prepared.settings.epochs <= 1:
         return 0
-    return size
+    free = hardware.memory_available_bytes().value
+    room = min(free // KEPT_PART, free - _bytes_needed(prepared, precision, expanded=expanded))
+    return size if size <= room else 0
 
 
 class Run:
