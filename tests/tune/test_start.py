@@ -45,7 +45,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def tune(base: object, table: Path, name: str, **options: Any) -> Path:
-    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
+    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
