@@ -43,6 +43,17 @@ def test_all_parts_of_a_split_model_are_pulled_and_removed_whichever_is_named(hu
     assert list(empty_home.rglob("*")) == []
 
 
+def test_a_split_model_is_installed_when_all_its_parts_are_here(hub: Any) -> None:
+    first, second = (f"hf:owner/repo/m-0000{number}-of-00002.gguf" for number in (1, 2))
+    hub.files["/owner/repo/resolve/main/m-00001-of-00002.gguf"] = b"GGUF part"
+    with pytest.raises(DownloadError):
+        pull.pull_model(first)
+    assert (pull.find_installed(first), pull.find_installed(second)) == (None, None)
+    hub.files["/owner/repo/resolve/main/m-00002-of-00002.gguf"] = b"GGUF part"
+    path = pull.pull_model(first)
+    assert (pull.find_installed(first), pull.find_installed(second)) == (path, path.with_name("m-00002-of-00002.gguf"))
+
+
 def test_force_pulls_again(hub: Any) -> None:
     pull.pull_model(HUB)
     hub.files["/owner/repo/resolve/main/sub/m.gguf"] = b"GGUF two"

@@ -43,6 +43,17 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
     assert not path.exists()
 
 
+def test_pull_of_a_split_model_that_was_cut_off_goes_on(mirror: Path, nomoat: Nomoat) -> None:
+    first, second = (f"m-0000{number}-of-00002.gguf" for number in (1, 2))
+    (mirror / first).write_bytes(b"GGUF" + bytes(1000))
+    assert nomoat("pull", f"hf:owner/repo/{first}").returncode == 1
+    (mirror / second).write_bytes(b"GGUF" + bytes(1000))
+    done = nomoat("pull", f"hf:owner/repo/{first}")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"hf:owner/repo/{first}: pulled, 0 MB")
+    assert Path(done.stdout.strip()).with_name(second).is_file()
+    assert "here already" in nomoat("pull", f"hf:owner/repo/{first}").stderr
+
+
 @pytest.mark.skipif(convert.is_installed(), reason="the convert extra might run it")
 def test_pull_refuses_a_folder_it_could_not_run_before_its_weights_unless_forced(
     mirror: Path, nomoat: Nomoat, empty_home: Path

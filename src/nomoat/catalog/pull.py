@@ -98,13 +98,14 @@ def require_source(ref: str) -> None:
 
 
 def find_installed(ref: str) -> Path | None:
-    """Where the model of that reference lies, if it is pulled."""
+    """Where the model of that reference lies, if it is pulled: a split one with all its parts."""
     if repo := _repository(ref):
         return _folder(repo) if folders.is_whole(_folder(repo)) else None
     try:
-        return _place(ref).file()
+        here = {part: _place(part).file() for part in _parts(ref)}
     except NomoatError:
         return None
+    return here[ref] if all(here.values()) else None
 
 
 def installed() -> list[Installed]:
