@@ -246,7 +246,8 @@ def planned_bytes(ref: str, context_tokens: int | None) -> int:
     source = open_source(find_files(ref).weights)
     stored, _ = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
-    return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens).total_bytes
+    need = _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
+    return need.total_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,7 +368,7 @@ def _load_local(
     context_tokens = context_tokens or config.context_tokens()
     folder, beside = importer.import_with(
         weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
-        check=_memory_check(refs[0], context_tokens),
+        check=_memory_check(refs[0], weights, context_tokens),
     )  # fmt: skip
     baked = adapters[0] if adapters and not beside else None
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
@@ -388,24 +389,32 @@ def _load_local(
     ]
 
 
-def _memory_need(sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None) -> MemoryNeed:
+def _memory_need(
+    sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None, *, keeps_codes: bool
+) -> MemoryNeed:
     from nomoat.catalog import memory
 
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
-        parameters=num_values, weights_bytes=weights_bytes, layers=sizes.layers, kv_heads=sizes.kv_heads, head_dim=sizes.head_dim
+        parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
     )  # fmt: skip
     need = memory.memory_need(shape, planned)
     assert need is not None  # only closed models have none
     return need
 
 
-def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions, int, int], None]:
+def _memory_check(ref: str, weights: Path, context_tokens: int | None) -> Callable[[Dimensions, int, int], None]:
     """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
+    from nomoat.engine import importer
+    from nomoat.engine.source import open_source
 
     def check(sizes: Dimensions, num_values: int, weights_bytes: int) -> None:
-        need = _memory_need(sizes, num_values, weights_bytes, context_tokens)
         free = hardware.memory_available_bytes().value
+        need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=False)
+        # the file, which takes a while to open, is asked only where a second form for prompts decides
+        if need.total_bytes > free >= need.total_bytes - need.prompts_bytes and importer.planned(open_source(weights))[0].has_tiles:
+            need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=True)
         if need.total_bytes > free:
             raise NotEnoughMemoryError(
                 f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "

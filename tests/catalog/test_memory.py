@@ -51,6 +51,46 @@ def test_a_small_4_bit_file_of_a_usual_family_keeps_its_codes_and_needs_no_secon
     assert found.note.startswith("estimate: the file's own codes in memory")
 
 
+def test_a_file_of_a_usual_family_keeps_its_codes_whatever_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """smollm2-360m is a Q6_K file of no known size: it takes 8 bits at most."""
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "amx_bf16"}))
+    found = need("smollm2-360m")
+    assert (found.weights_bytes, found.prompts_bytes) == (34 * 362_000_000 // 32, 0)
+    assert found.note == "estimate: the file's own codes in memory, at most 8 bits"
+    sizes = memory.ModelSizes(parameters=362_000_000, file_bytes=300_000_000, architecture="llama")
+    for file_bytes, kept in ((300_000_000, 300_000_000), (800_000_000, 34 * 362_000_000 // 32)):
+        of_known_size = memory.memory_need(replace(sizes, file_bytes=file_bytes), 1000)
+        assert of_known_size is not None
+        assert (of_known_size.weights_bytes, of_known_size.note.split(",")[0]) == (kept, "estimate: the file's own codes in memory")
+
+
+@pytest.mark.parametrize(("quality", "architecture"), [("high", "llama"), ("default", "falcon")])
+def test_a_file_of_more_bits_becomes_int8_at_other_qualities_and_in_other_families(
+    quality: str, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    monkeypatch.setenv("NOMOAT_QUALITY", quality)
+    sizes = memory.ModelSizes(parameters=7_000_000_000, file_bytes=5_000_000_000, architecture=architecture)
+    found = memory.memory_need(sizes, 1000)
+    assert found is not None
+    assert found.note.startswith("estimate: int8 in memory")
+
+
+def test_file_names_say_which_have_at_most_4_bits() -> None:
+    few = ["m.Q2_K.gguf", "m-q3_k_m.gguf", "m-q4_0.gguf", "m.Q4_K_S.gguf", "m-IQ4_XS.gguf", "m-IQ4_NL.gguf"]
+    more = ["m-Q5_K_M.gguf", "m.Q5_1.gguf", "m-Q6_K.gguf", "m-q8_0.gguf", "m-f16.gguf"]
+    assert [bool(memory.FOUR_BIT_FILE.search(name)) for name in (*few, *more)] == [True] * len(few) + [False] * len(more)
+
+
+@pytest.mark.usefixtures("sixteen_gb")
+def test_a_file_at_hand_that_keeps_its_codes_needs_no_second_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"avx2", "fma", "f16c", "amx_bf16"}))
+    sizes = memory.ModelSizes(parameters=135_000_000, weights_bytes=98_000_000)
+    kept, changed = (memory.memory_need(replace(sizes, keeps_codes=keeps), 1000) for keeps in (True, False))
+    assert kept is not None and changed is not None
+    assert (kept.prompts_bytes, changed.prompts_bytes) == (0, 2 * 135_000_000)
+
+
 def test_without_the_instructions_it_keeps_4_bits_from_3_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
     sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)

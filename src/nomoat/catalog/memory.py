@@ -1,9 +1,9 @@
 """How much memory a model takes here, told before it is downloaded.
 
-On CPUs with AVX2 4-bit files of the usual families keep their own codes, and others from 700 million parameters up. What does not
-is imported into int8 with one scale a row: 1.05 bytes a parameter; on other CPUs 4-bit files from 2.5 billion parameters up (with
-`--quality small` all) keep 4 bits. The KV cache is 16-bit. CPUs with AMX read prompts of small int8 models with weights in bf16
-beside those.
+On CPUs with AVX2 files of the usual families keep their own codes (8 bits at most) at the default quality, and files of at most 4 bits
+from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row: 1.05 bytes a parameter;
+on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. The KV cache is 16-bit. CPUs with
+AMX read prompts of small int8 models with weights in bf16 beside those.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`.
 What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs
 the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
@@ -22,8 +22,9 @@ from nomoat.records import ModelCard
 
 INT8_BYTES_PER_PARAMETER = 1.05  # a scale a row, norms in 16 bits
 TILES_BYTES_PER_PARAMETER = 0.64  # Q4_K_M: 4.6 bits, 6.6 of the matrices that have 6; where the file's size is not known
+TILES8_BYTES_PER_PARAMETER = 34 / 32  # Q8_0: the most that a file's own codes take, and what those of other types become
 OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
-FOUR_BIT_FILE = re.compile(r"q4_[01k]", re.IGNORECASE)
+FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
 KV_BYTES_PER_VALUE = 2
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -38,9 +39,10 @@ class ModelSizes:
     """What memory depends on. A shape that is None is estimated from the number of parameters, and so are the weights' bytes."""
 
     parameters: int
-    four_bits: bool = False  # whether the file has 4-bit codes
+    four_bits: bool = False  # whether the file's codes have at most 4 bits
     file_bytes: int | None = None
     weights_bytes: int | None = None  # as they are served
+    keeps_codes: bool | None = None  # whether the file's own codes are served; None is foretold
     layers: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
@@ -123,22 +125,29 @@ def _weights(sizes: ModelSizes) -> tuple[int, str]:
     """Bytes of the weights as they are served, and where the number comes from."""
     if sizes.weights_bytes is not None:
         return sizes.weights_bytes, "weights as they are stored here"
-    if sizes.four_bits and _keeps_codes(sizes):
-        return sizes.file_bytes or round(TILES_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own codes in memory"
+    if _keeps_codes(sizes):
+        most, note = round(TILES8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own codes in memory"
+        if sizes.file_bytes is not None:
+            return min(sizes.file_bytes, most), note
+        return (round(TILES_BYTES_PER_PARAMETER * sizes.parameters), note) if sizes.four_bits else (most, f"{note}, at most 8 bits")
     if sizes.four_bits and (config.quality().value == "small" or sizes.parameters >= footprint.OWN4_FROM_WEIGHTS):
         return round(OWN4_BYTES_PER_PARAMETER * sizes.parameters), "estimate: the file's own 4 bits in memory"
     return round(INT8_BYTES_PER_PARAMETER * sizes.parameters), "estimate: int8 in memory, whatever the file"
 
 
 def _keeps_codes(sizes: ModelSizes) -> bool:
-    is_usual = config.quality().value == "default" and sizes.architecture in footprint.OWN_FAMILIES
-    return footprint.in_tiles(sizes.parameters) or (is_usual and footprint.has_own_products())
+    """Whether nomoat's own products multiply by the file's codes, as far as a card tells; see the engine's `layout.storage`."""
+    if sizes.keeps_codes is not None:
+        return sizes.keeps_codes
+    if sizes.four_bits and footprint.in_tiles(sizes.parameters):
+        return True
+    is_usual = sizes.architecture in footprint.OWN_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
+    return is_usual and config.quality().value == "default" and footprint.has_own_products()
 
 
 def _prompts(sizes: ModelSizes) -> int:
     in_groups = config.quality().value != "default" or (sizes.architecture or "").startswith(footprint.OUTLIERS)
-    keeps_codes = sizes.four_bits and _keeps_codes(sizes)
-    return 0 if in_groups or keeps_codes else footprint.prompt_bytes(sizes.parameters).value
+    return 0 if in_groups or _keeps_codes(sizes) else footprint.prompt_bytes(sizes.parameters).value
 
 
 def fit(need: MemoryNeed) -> Detected[Fits]:

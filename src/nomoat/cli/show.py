@@ -121,9 +121,11 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     found = licences.verdict(card) if card is not None else licences.chain(None)
     heads = said.get(f"{architecture}.attention.head_count")
     width = said.get(f"{architecture}.embedding_length")
+    stored = importer.planned(source)[0] if words.runs_here(architecture) else None
     sizes = memory.ModelSizes(
         parameters=source.num_values,
-        weights_bytes=importer.planned(source)[0].bytes_of(source) if words.runs_here(architecture) else None,
+        weights_bytes=stored.bytes_of(source) if stored else None,
+        keeps_codes=stored.has_tiles if stored else None,
         layers=_whole(said.get(f"{architecture}.block_count")),
         kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
         head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
