@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 from reference import CASES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
+from tiny import write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 from nomoat.cli import app
@@ -40,6 +42,37 @@ def test_the_lora_file_holds_the_change_in_the_file_s_order_of_rows(tmp_path: Pa
     for tensor in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
         change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
         np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+def test_the_lora_file_of_a_rank_stabilised_adapter_has_its_scale(tmp_path: Path) -> None:
+    """PEFT's `use_rslora` divides by the rank's root, llama.cpp always by the rank."""
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    adapter = make_adapter(tmp_path / "adapter", weights)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
+    lora = GGUFFile(export.lora_gguf(weights, adapter, tmp_path / "lora.gguf"))
+    merged = GGUFFile(export.merged_gguf(weights, adapter, tmp_path / "merged.gguf", quantisation="F32"))
+    tensor = "blk.0.attn_q.weight"
+    change = lora.metadata["adapter.lora.alpha"] / RANK * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
+    np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+def test_the_merged_file_of_a_base_of_another_alignment_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Aligned(gguf.GGUFWriter):
+        def __init__(self, path: str, arch: str) -> None:
+            super().__init__(path, arch)
+            self.add_custom_alignment(256)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf, "GGUFWriter", Aligned)
+        weights = write_tiny_gguf(tmp_path / "base.gguf")
+    adapter = write_adapter(tmp_path / "adapter", layers=[1])
+    merged = GGUFFile(export.merged_gguf(weights, adapter, tmp_path / "merged.gguf", quantisation="Q8_0"))
+    base = GGUFFile(weights)
+    assert base.metadata["general.alignment"] == 256
+    for tensor in base.tensors:
+        if not tensor.startswith("blk.1."):
+            np.testing.assert_allclose(merged.rows(tensor), base.rows(tensor), atol=0.01, err_msg=tensor)
 
 
 def test_an_adapter_of_the_upper_layers_leaves_the_lower_ones_alone(tmp_path: Path) -> None:
@@ -91,6 +124,42 @@ def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path)
     assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./mine.gguf\n")
     written = GGUFFile(tmp_path / "out" / "mine.gguf")
     assert written.tensor("blk.0.attn_q.weight").type_name == gguf.GGMLQuantizationType.Q8_0.name
+
+
+@pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
+def test_what_is_there_is_replaced_only_if_asked_and_the_base_never(form: str, tmp_path: Path) -> None:
+    from nomoat import paths
+
+    base = write_tiny_gguf(tmp_path / "mine.gguf")
+    before = base.read_bytes()
+    write_adapter(paths.adapters() / "mine")
+
+    def run(output: Path, *more: str) -> str:
+        result = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(output), "--form", form, *more])
+        return str(result.exception) if result.exit_code else "written"
+
+    of_base = tmp_path if form == "ollama" else base
+    for more in ((), ("--replace",)):
+        assert run(of_base, *more) == f"`{base}` is the base itself, which the tuned model is made of"
+    output = tmp_path / "out"
+    target = output / "mine.gguf" if form == "ollama" else output
+    assert run(output) == "written"
+    first = target.stat().st_ino
+    assert run(output) == f"`{target}` is there already"
+    assert (target.stat().st_ino, base.read_bytes()) == (first, before)
+    assert run(output, "--replace") == "written"
+    assert target.stat().st_ino != first
+    if form == "ollama":
+        target.unlink()
+        assert run(output) == f"`{output / 'Modelfile'}` is there already"
+
+
+def test_a_folder_is_no_file_to_export_to(tiny_gguf: Path, tmp_path: Path) -> None:
+    from nomoat import paths
+
+    write_adapter(paths.adapters() / "mine")
+    result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path), "--replace"])
+    assert str(result.exception) == f"`{tmp_path}` is a folder"
 
 
 @pytest.mark.parametrize(

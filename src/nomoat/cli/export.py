@@ -30,6 +30,7 @@ def export(
         Form, typer.Option(help="gguf: one merged file; lora: the adapter alone; ollama: merged, and a Modelfile.")
     ] = Form.GGUF,
     quantisation: Annotated[str, typer.Option(help="Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, BF16, F16 or F32 (merged files).")] = "Q8_0",
+    replace: Annotated[bool, typer.Option("--replace", help="Write over what is there.")] = False,
 ) -> None:
     """Write a tuned model for llama.cpp, Ollama, LM Studio and the like.
 
@@ -54,12 +55,15 @@ def export(
     files = responder.find_files(model)
     if files.adapter is None:
         raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
+    target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output
+    modelfile = output / "Modelfile"
+    for path in (target, modelfile) if form is Form.OLLAMA else (target,):
+        _require_free(path, files.weights, replace=replace)
     if form is Form.LORA:
-        _say_written(exporting.lora_gguf(files.weights, files.adapter, output))
+        _say_written(exporting.lora_gguf(files.weights, files.adapter, target))
         return
     source = open_source(files.weights)
     words = files.read_tokenizer(source)
-    target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output
     with console.stage_progress() as bar:
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
@@ -69,8 +73,20 @@ def export(
     _say_written(written)
     if form is Form.OLLAMA:
         context_tokens = importer.read_sizes(source).context_tokens
-        made = ollama.write_modelfile(output / "Modelfile", model=written, words=words, context_tokens=context_tokens)
+        made = ollama.write_modelfile(modelfile, model=written, words=words, context_tokens=context_tokens)
         console.say(f"wrote {made}; next: ollama create {files.adapter.name} -f {made}")
+
+
+def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
+    """Raise UsageError for what is there already, if it is not to be replaced, and for the base's own files always."""
+    from nomoat.engine.source import files_of
+
+    if any(target.resolve() == file.resolve() for file in files_of(weights)):
+        raise UsageError(f"`{target}` is the base itself, which the tuned model is made of", hint="choose another --output")
+    if target.is_dir():
+        raise UsageError(f"`{target}` is a folder", hint=f"name a file: --output {target / 'tuned.gguf'}")
+    if target.exists() and not replace:
+        raise UsageError(f"`{target}` is there already", hint="choose another --output, or --replace it")
 
 
 def _say_written(path: Path) -> None:

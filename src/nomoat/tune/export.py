@@ -89,7 +89,9 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(config["lora_alpha"]))
+        # llama.cpp's scale is this over the rank; PEFT's, with `use_rslora`, lora_alpha over the rank's root
+        alpha = config["lora_alpha"] * (config["r"] ** 0.5 if config.get("use_rslora") else 1)
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
         for tensor, layer in _layer_names(arch, sizes).items():
             matrices = delta.matrices(layer)
             if matrices is None:
@@ -118,10 +120,11 @@ def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architectur
 
 
 def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...] = ()) -> None:
-    """Every key of the base, as it is, `but` those; the file's own type is stated anew."""
+    """Every key of the base, as it is, `but` those, and but what tells how the base was written."""
     import gguf
 
-    left_out = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version", "split.", *but)
+    how = ("GGUF.", "general.architecture", "general.alignment", "general.file_type", "general.quantization_version", "split.")
+    left_out = (*how, *but)
     for field in gguf.GGUFReader(str(parts_of(weights)[0])).fields.values():
         if not field.name.startswith(left_out):
             inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
