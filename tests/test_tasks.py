@@ -39,6 +39,18 @@ def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, 
     assert {"a,b": "1,2", "c": "3"}.items() <= read_table(written(tmp_path / name, content))[0].items()
 
 
+def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
+    text = "word " * 30_000 + "end"
+    assert read_table(written(tmp_path / "long.csv", f"text,label\n{text},x\n")) == [{"text": text, "label": "x"}]
+
+
+def test_a_quote_that_is_not_closed_in_a_long_file_is_told_by_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "long.csv", 'text,label\na,x\n"b,y\n' + "c,z\n" * 40_000)
+    with pytest.raises(DataError, match="line 3: unexpected end of data") as caught:
+        read_table(path)
+    assert caught.value.hint == 'a quote inside a quoted field is written twice: "she said ""no"""'
+
+
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError
-from nomoat.textfiles import read_jsonl
+from nomoat.textfiles import read_jsonl, read_text
 
 
 def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) -> None:
@@ -23,6 +23,7 @@ def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) ->
         (b'{"a": 1}\n{"a" 1}\n', ", line 2: not JSON: Expecting ':' delimiter at column 6"),
         (b'{"a": 1}\n\n[1]\n', ", line 3: not a JSON object"),
         (b'{"a": 1}\n{"a": "\xff"}\n', ", line 2: not UTF-8 text"),
+        (b'{"a": 1}\n{"a": ' + b"[" * 100_000, ", line 2: lists or objects inside one another, too many to be read"),
         (b'{"a": "\\ud83d\\ude00"}\n{"a": "\\ud83d"}\n', ", line 2: a character is only half there (a `\\ud83d` without its partner)"),
     ],
 )
@@ -32,3 +33,31 @@ def test_broken_jsonl_is_refused_with_its_line(tmp_path: Path, content: bytes, m
     with pytest.raises(DataError) as caught:
         read_jsonl(path)
     assert caught.value.message == f"`{path}`{message}"
+
+
+def test_a_number_of_too_many_digits_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"a": ' + "1" * 5000 + "}")
+    with pytest.raises(DataError, match=", line 1: not JSON that can be read: Exceeds the limit"):
+        read_jsonl(path)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """root may read everything, so the system's refusal is put in its mouth."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}")
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError) as caught:
+        read_text(path)
+    expected = (f"`{path}` cannot be read: Permission denied", "check the path, and who may read the file")
+    assert (caught.value.message, caught.value.hint) == expected
+
+
+def test_a_path_that_goes_through_a_file_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"a\.jsonl/b` cannot be read: Not a directory"):
+        read_text(tmp_path / "a.jsonl" / "b")

@@ -17,6 +17,7 @@ from nomoat.records import Message
 from nomoat.textfiles import read_text
 
 TAB_SUFFIXES = (".tsv", ".tab")
+LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
 
 
@@ -80,6 +81,7 @@ def _parse_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     text = read_text(path)
     if not text.strip():
         raise DataError(f"`{path}` is empty", hint="the first line names the columns, each further line is one row")
+    csv.field_size_limit(max(csv.field_size_limit(), min(len(text), LARGEST_FIELD)))  # Python's own is 131,072 characters
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     records: list[tuple[int, list[str]]] = []
     begins = 1

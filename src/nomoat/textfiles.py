@@ -10,13 +10,18 @@ from nomoat.errors import DataError
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file's text without a byte-order mark. Raises DataError, with the line of the first byte that is not UTF-8."""
+    """A UTF-8 file's text without a byte-order mark.
+
+    Raises DataError for what cannot be read, and with the line of the first byte that is not UTF-8.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as exc:
         raise DataError(f"`{path}`: there is no such file") from exc
     except IsADirectoryError as exc:
         raise DataError(f"`{path}` is a folder, not a file") from exc
+    except OSError as exc:
+        raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -24,6 +29,19 @@ def read_text(path: Path) -> str:
         raise DataError(
             f"`{path}`, line {line}: not UTF-8 text", hint="save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
         ) from exc
+
+
+def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
+    """The JSON value in that text, which is a whole file or one line of it. Raises DataError, with the line where it is known."""
+    at = f", line {line}" if line else ""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise DataError(f"`{path}`, line {line or exc.lineno}: not JSON: {exc.msg} at column {exc.colno}") from exc
+    except RecursionError as exc:
+        raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
+    except ValueError as exc:  # a number of more digits than Python reads
+        raise DataError(f"`{path}`{at}: not JSON that can be read: {exc}") from exc
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -36,25 +54,23 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as exc:
-            raise DataError(f"`{path}`, line {line}: not JSON: {exc.msg} at column {exc.colno}") from exc
+        value = parse_json(text, path, line=line)
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, line {line}: not a JSON object", hint='each line is one object: {"key": "value"}')
         if "\\u" in text:
-            _require_whole_characters(value, path, line)
+            require_whole_characters(value, path, f"line {line}")
         rows.append((line, value))
     if not rows:
         raise DataError(f"`{path}` is empty", hint="each line is one JSON object")
     return rows
 
 
-def _require_whole_characters(value: dict[str, Any], path: Path, line: int) -> None:
+def require_whole_characters(value: dict[str, Any], path: Path, where: str) -> None:
+    """Raise DataError for text that UTF-8 cannot hold, which JSON's escapes can."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as exc:
         raise DataError(
-            f"`{path}`, line {line}: a character is only half there (a `\\ud83d` without its partner)",
+            f"`{path}`, {where}: a character is only half there (a `\\ud83d` without its partner)",
             hint="write that character itself, in UTF-8, or remove it",
         ) from exc

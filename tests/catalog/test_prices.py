@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nomoat.catalog import cards
-from nomoat.catalog.prices import price, prices
+from nomoat.catalog.prices import own_path, price, prices
+from nomoat.errors import DataError
 
 
 def test_a_price_has_a_date_and_a_source() -> None:
@@ -28,3 +31,32 @@ def test_an_unknown_model_has_no_price() -> None:
 @pytest.mark.parametrize("api", [card.api for card in cards.cards() if card.api])
 def test_every_model_that_can_be_called_has_a_price(api: str) -> None:
     assert price(api) is not None
+
+
+OWN = '[[price]]\napi = "openai:gpt-4o-mini"\ninput = 0.3\noutput = 1\nas_of = 2026-11-01\nsource = "our contract"\n'
+
+
+def test_ones_own_prices_come_first(empty_home: Path) -> None:
+    empty_home.mkdir()
+    own_path().write_text(OWN)
+    found = price("openai:gpt-4o-mini")
+    assert found is not None
+    assert (found.input_usd_per_million, found.output_usd_per_million, found.as_of) == (0.3, 1, "2026-11-01")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "why"),
+    [
+        ("0.3", '"0.15"', "`input` of `openai:gpt-4o-mini` is '0.15', and has to be a number of USD, without quotes"),
+        ("0.3", "-1", "`input` of `openai:gpt-4o-mini` is -1, and has to be a number of USD, without quotes"),
+        ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, without quotes"),
+        ("source", 'unit = "words"\nsource', "a unit is 'words', and has to be tokens or characters"),
+        ("output", "out", "'output'"),
+    ],
+)
+def test_ones_own_prices_that_are_none_are_refused_with_the_reason(empty_home: Path, right: str, wrong: str, why: str) -> None:
+    empty_home.mkdir()
+    own_path().write_text(OWN.replace(right, wrong))
+    with pytest.raises(DataError) as caught:
+        price("openai:gpt-4o-mini")
+    assert caught.value.message == f"`{own_path()}` is not a table of prices: {why}"

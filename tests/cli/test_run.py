@@ -155,6 +155,7 @@ def test_what_the_sampling_options_cannot_mean_is_refused(tmp_path: Path) -> Non
     assert run("fake:", "x", "--logprobs", "1").stderr.decode() == (
         "error: `--logprobs` prints numbers for machines\nhint: add `--json`\n"
     )
-    missing = str(tmp_path / "none.json")
-    done = run("fake:", "x", "--json-schema", missing)
-    assert done.returncode == 1 and done.stderr.decode().startswith(f"error: cannot read the JSON schema `{missing}`: ")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name in ("none.json", "deep.json"):
+        done = run("fake:", "x", "--json-schema", str(tmp_path / name))
+        assert done.returncode == 1 and done.stderr.decode().startswith(f"error: cannot read the JSON schema `{tmp_path / name}`: ")

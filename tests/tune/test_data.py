@@ -121,6 +121,15 @@ def test_share_gpt_and_alpaca_are_told_by_their_first_entry(tmp_path: Path) -> N
             '[{"conversations": [{"from": "cat", "value": "x"}]}]',
             "`{path}`, entry 1: a turn is from 'cat' and has a value of type str",
         ),
+        (
+            '[{"conversations": [{"from": ["human"], "value": "x"}]}]',
+            "`{path}`, entry 1: a turn is from ['human'] and has a value of type str",
+        ),
+        ("[" * 100_000, "`{path}`: lists or objects inside one another, too many to be read"),
+        (
+            '[{"instruction": "x", "output": "\\ud83d"}]',
+            "`{path}`, entry 1: a character is only half there (a `\\ud83d` without its partner)",
+        ),
         ('[\n{"instruction": \n}]', "`{path}`, line 3: not JSON: Expecting value at column 1"),
     ],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from nomoat import paths
 from nomoat.errors import DataError
@@ -45,17 +46,31 @@ def own_path() -> Path:
 
 
 def _parse(text: str) -> dict[str, Price]:
+    """Raises KeyError, TypeError and ValueError for what is no table of prices."""
     return {
         row["api"]: Price(
             api=row["api"],
-            input_usd_per_million=row["input"],
-            output_usd_per_million=row["output"],
-            unit=row.get("unit", "tokens"),
-            as_of=row["as_of"],
-            source=row["source"],
+            input_usd_per_million=_usd(row, "input"),
+            output_usd_per_million=_usd(row, "output"),
+            unit=_unit(row.get("unit", "tokens")),
+            as_of=str(row["as_of"]),  # a TOML date, too
+            source=str(row["source"]),
         )
         for row in tomllib.loads(text)["price"]
     }
+
+
+def _usd(row: dict[str, Any], name: str) -> float:
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` of `{row['api']}` is {value!r}, and has to be a number of USD, without quotes")
+    return value
+
+
+def _unit(value: Any) -> Literal["tokens", "characters"]:
+    if value not in ("tokens", "characters"):
+        raise ValueError(f"a unit is {value!r}, and has to be tokens or characters")
+    return cast(Literal["tokens", "characters"], value)
 
 
 def price(api_ref: str) -> Price | None:
@@ -76,7 +91,7 @@ def _own_prices() -> dict[str, Price]:
         return {}
     try:
         return _parse(read_text(path))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
             f"`{path}` is not a table of prices: {exc}",
             hint='a price has the lines: [[price]], api = "openai:NAME", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"',

@@ -131,7 +131,7 @@ def _schema_text(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         json.loads(text)
         return text
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise UsageError(f"cannot read the JSON schema `{path}`: {exc}", hint="name a file with a JSON schema") from exc
 
 

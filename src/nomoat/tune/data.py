@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,13 +110,12 @@ def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
     text = textfiles.read_text(path).lstrip()
     if not text.startswith("["):
         return [(f"line {line}", value) for line, value in textfiles.read_jsonl(path)]
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as exc:
-        raise DataError(f"`{path}`, line {exc.lineno}: not JSON: {exc.msg} at column {exc.colno}") from exc
+    values = textfiles.parse_json(text, path)
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, entry {number}: not a JSON object", hint='each entry is one object: {"key": "value"}')
+        if "\\u" in text:
+            textfiles.require_whole_characters(value, path, f"entry {number}")
     if not values:
         raise DataError(f"`{path}` is an empty list", hint="each entry is one JSON object")
     return [(f"entry {number}", value) for number, value in enumerate(values, start=1)]
@@ -150,7 +148,7 @@ def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
     for row in rows:
         speaker = row.get("from") if isinstance(row, dict) else None
         content = row.get("value") if isinstance(row, dict) else None
-        if speaker not in SPEAKERS or not isinstance(content, str):
+        if not isinstance(speaker, str) or speaker not in SPEAKERS or not isinstance(content, str):
             raise DataError(
                 f"`{path}`, {where}: a turn is from {speaker!r} and has a value of type {type(content).__name__}",
                 hint=f"turns are from {', '.join(SPEAKERS)}; the value is text",
