@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from tiny import write_adapter
 
 from nomoat import footprint, hardware, responder
+from nomoat.catalog import cards
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
@@ -42,3 +45,26 @@ def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_one_form(tin
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need - 1, "free"))
     with pytest.raises(NotEnoughMemoryError, match=r"`tiny` needs about 0\.4 GB of memory at a context of 64 tokens"):
         check(*told)
+
+
+@pytest.mark.parametrize("ref", ["smollm2-135m", "smollm2-135m+mine"])
+def test_a_folder_of_other_things_does_not_hide_a_card_of_its_name(
+    ref: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = cards.card("smollm2-135m").sources[0]
+    pulled = empty_home / "models" / "smollm2-135m" / source.file_name
+    pulled.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, pulled)
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ref).mkdir()
+    found = responder.find_files(ref)
+    assert (found.weights, found.adapter) == (pulled, adapter if "+" in ref else None)
+    (tmp_path / ref / "config.json").write_text("{}")
+    assert responder.find_files(ref).weights == Path(ref)
+
+
+def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tiny_gguf, "smollm2-135m")
+    assert responder.find_files("smollm2-135m").weights == Path("smollm2-135m")

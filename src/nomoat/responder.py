@@ -27,6 +27,7 @@ from nomoat import config, hardware, paths
 from nomoat.engine import Engine, Reader
 from nomoat.errors import BadFileError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
+from nomoat.hub_folder import CONFIG
 from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
 
@@ -315,7 +316,7 @@ def find_files(ref: str) -> LocalFiles:
         raise UsageError(
             f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
         )
-    if Path(ref).expanduser().exists() or "+" not in ref:  # a path may hold a plus of its own
+    if "+" not in ref or _is_path(ref):  # a path may hold a plus of its own
         return LocalFiles(name=ref, weights=_find_weights(ref), adapter=None)
     base, _, name = ref.rpartition("+")
     weights = _find_weights(base)
@@ -327,10 +328,19 @@ def find_files(ref: str) -> LocalFiles:
     raise UnknownModelError(f"no adapter `{name}`", hint=known)
 
 
-def _find_weights(ref: str) -> Path:
+def _is_path(ref: str) -> bool:
+    """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
+    from nomoat.catalog import cards
+
     path = Path(ref).expanduser()
-    if path.exists():
-        return path
+    if not path.is_dir() or (path / CONFIG).is_file():
+        return path.exists()
+    return cards.find(ref) is None and cards.find(ref.rpartition("+")[0]) is None
+
+
+def _find_weights(ref: str) -> Path:
+    if _is_path(ref):
+        return Path(ref).expanduser()
     if ref.endswith(".gguf") and not ref.startswith("hf:"):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
     from nomoat.catalog import cards, pull
