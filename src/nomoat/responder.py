@@ -319,10 +319,14 @@ def find_files(ref: str) -> LocalFiles:
     if "+" not in ref or _is_path(ref):  # a path may hold a plus of its own
         return LocalFiles(name=ref, weights=_find_weights(ref), adapter=None)
     base, _, name = ref.rpartition("+")
-    weights = _find_weights(base)
+    return LocalFiles(name=base, weights=_find_weights(base), adapter=find_adapter(name))
+
+
+def find_adapter(name: str) -> Path:
+    """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
     for folder in (paths.adapters() / name, Path(name).expanduser()):
         if (folder / "adapter_config.json").exists():
-            return LocalFiles(name=base, weights=weights, adapter=folder)
+            return folder
     there = sorted(path.name for path in paths.adapters().glob("*") if (path / "adapter_config.json").exists())
     known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)

@@ -115,6 +115,24 @@ def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
     )
 
 
+def test_learn_finds_the_duel_over_a_table_by_the_instruction_it_was_asked_with(tmp_path: Path) -> None:
+    table = tmp_path / "castle.csv"
+    kinds = {"bridge": "what is the name of bridge", "sum": "compute the sum of"}
+    table.write_text("text,kind\n" + "".join(f"{words} {at},{kind}\n" for kind, words in kinds.items() for at in range(25)))
+    suite = load_suite(table, input_column="text", label_column="kind", instruction="Which kind?")
+    with AnswerStore() as store:
+        for model, hard in (("fake:", 0.0), ("openai:big", 1.0)):
+            outcomes = [
+                Outcome(suite=suite.name, example_id=one.id, model=model, answer="", score=1.0 if one.target == "bridge" else hard)
+                for one in suite.examples
+            ]
+            store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
+    asked = ("route", "learn", "fake:", "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
+    assert "error: no outcomes of `fake:` and `openai:big`" in nomoat(*asked).stderr
+    done = nomoat(*asked, "--instruction", "Which kind?")
+    assert done.stdout.startswith("`fake:` is as good as `openai:big` on 25 of 50 prompts\n")
+
+
 def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     done = nomoat("route", "learn", "fake:", "openai:other", "--suite", str(duelled))
     assert (done.returncode, done.stdout) == (1, "")

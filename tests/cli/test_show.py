@@ -49,6 +49,16 @@ def test_show_of_a_tuned_model_reads_its_chain(
     assert json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["licence"]["commercial"] == commercial
 
 
+def test_show_of_an_adapter_by_its_path_reads_its_chain(
+    empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path], tmp_path: Path
+) -> None:
+    elsewhere = tuned("cc-by-nc-4.0").rename(tmp_path / "mine")
+    (elsewhere / "adapter_config.json").write_text("{}")
+    done = nomoat("show", f"openllama-3b+{elsewhere}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"adapter: {elsewhere}" in done.stdout.splitlines() and "commercial use: no" in done.stdout.splitlines()
+
+
 def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
     tuned("own")
     path = empty_home / "adapters" / "후기" / "provenance.json"
@@ -61,7 +71,7 @@ def test_show_of_a_broken_provenance_says_which_file(empty_home: Path, nomoat: N
 @pytest.mark.parametrize(
     ("ref", "error", "hint"),
     [
-        ("openllama-3b+nothing", "no adapter is called `nothing`", "`nomoat tune` makes one"),
+        ("openllama-3b+nothing", "no adapter `nothing`", "there are no adapters yet; `nomoat tune` makes one"),
         (HUB, f"`{HUB}` is not in the catalogue and not on this disk", f"nomoat pull {HUB}"),
         ("gemma3-270", "no model is called `gemma3-270`", "did you mean `gemma3-270m`"),
     ],

@@ -60,6 +60,7 @@ def learn(
     suites: Annotated[list[str], typer.Option("--suite", "-s", help="What they fought over; may be given again.")],
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
+    instruction: options.Instruction = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Learn from duels which prompts the local model answers as well. No model is loaded, nothing is sent.
@@ -69,7 +70,8 @@ def learn(
       nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
       nomoat route learn smollm2-135m http://127.0.0.1:11434/v1#llama3 --suite a.jsonl --suite b.jsonl
 
-    The figures are of prompts the router had not seen. One that is no better than chance is not kept.
+    A table takes the columns and the instruction it was given in the duel. The figures are of prompts the router had not seen. One that
+    is no better than chance is not kept.
     """
     from nomoat.judge.suites import load_suite
     from nomoat.records import Request
@@ -77,7 +79,7 @@ def learn(
     from nomoat.route.policy import load_policy
 
     policy = load_policy()
-    loaded = [load_suite(suite, input_column=input_column, label_column=label_column) for suite in suites]
+    loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites]
     prompts = {
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded

@@ -47,12 +47,9 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     if card is not None:
         return _card(card, context)
     if "+" in ref:
-        folder = adapter_folder(ref)
-        if folder is None:
-            from nomoat.errors import UnknownModelError
+        from nomoat import responder
 
-            raise UnknownModelError(f"no adapter is called `{ref.rpartition('+')[2]}`", hint="`nomoat tune` makes one")
-        return _adapter(ref, folder)
+        return _adapter(ref, adapter_folder(ref) or responder.find_adapter(ref.rpartition("+")[2]))
     path = pull.find_installed(ref)
     if path is not None:
         return _file(path, context)
