@@ -91,7 +91,7 @@ def test_a_file_at_hand_that_keeps_its_codes_needs_no_second_form(monkeypatch: p
     assert (kept.prompts_bytes, changed.prompts_bytes) == (0, 2 * 135_000_000)
 
 
-def test_without_the_instructions_it_keeps_4_bits_from_3_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_instructions_it_keeps_4_bits_from_2_5_billion_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
     sizes = memory.ModelSizes(parameters=6_740_000_000, four_bits=True)
     large, small = (memory.memory_need(replace(sizes, parameters=count), 1000) for count in (6_740_000_000, 1_500_000_000))

@@ -64,7 +64,7 @@ def duel(
       nomoat duel smollm2-135m qwen2.5-coder-0.5b -s vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
       nomoat duel --table A B C -s self-instruct-252 --limit 50 --judge openai:gpt-4o --max-cost 2
       nomoat duel smollm2-135m stored:reviews/openai:gpt-4o-mini --suite reviews
-      nomoat duel gemma3-270m+support gemma3-270m --suite my.jsonl --template gemma
+      nomoat duel bloom-560m+support bloom-560m --suite my.jsonl --template vicuna_v1.1
       nomoat duel stored:vicuna80/vicuna-13b stored:vicuna80/gpt35
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 

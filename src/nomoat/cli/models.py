@@ -35,8 +35,8 @@ def models(
       nomoat models -c 32768 --open
       nomoat models --closed --json
 
-    Memory is an estimate for this engine, which keeps models in int8, and large 4-bit files in 4 bits. A * marks a
-    verdict that rests on terms nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
+    Memory is an estimate for this engine, which keeps a file's own codes where this CPU and the model's family allow it, and int8
+    elsewhere. A * marks a verdict that rests on terms nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
     """
     from nomoat import cache
     from nomoat.catalog.cards import cards

@@ -70,8 +70,8 @@ def learn(
       nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
       nomoat route learn smollm2-135m http://127.0.0.1:11434/v1#llama3 --suite a.jsonl --suite b.jsonl
 
-    A table takes the columns and the instruction it was given in the duel. The figures are of prompts the router had not seen. One that
-    is no better than chance is not kept.
+    A table takes the columns and the instruction it was given in the duel. The figures are of prompts the router had not seen. One
+    that is no better than chance is not kept.
     """
     from nomoat.judge.suites import load_suite
     from nomoat.records import Request

@@ -58,7 +58,7 @@ def tune(
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
       nomoat tune smollm2-135m chats.jsonl --name support --resume
       nomoat tune smollm2-135m+support more.jsonl --name support2     (goes on from what `support` has learned)
-      nomoat tune gemma3-270m chats.jsonl --name support --template gemma     (a base model, which has no chat template)
+      nomoat tune bloom-560m chats.jsonl --name support --template vicuna_v1.1     (a base model, which has no chat template)
       nomoat run smollm2-135m+support "My parcel is late"
 
     The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
