@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from misbehaving import Server, counted
 
 from nomoat.asking.spending import Spending
 from nomoat.cli import sending
+from nomoat.judge.judged import run_graded
 from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite, load_suite
 
@@ -31,8 +33,10 @@ def elsewhere(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -
     return serving(counted("yes", 1, 1))
 
 
-def consent(server: Server, suite: Suite, *, yes: bool) -> None:
-    sending.require_consent([f"{server.url}#m", "fake:"], [suite], limit=None, seed=0, spending=Spending(), yes=yes)
+def consent(server: Server, suite: Suite, *, yes: bool, judge: str | None = None, spending: Spending | None = None) -> None:
+    sending.require_consent(
+        [f"{server.url}#m", "fake:"], [suite], limit=None, seed=0, spending=spending or Spending(), yes=yes, judge=judge
+    )  # fmt: skip
 
 
 SAID = "2 texts (22 bytes) would go to 127.0.0.1, for `{url}#m`; cost not known\n"
@@ -46,6 +50,15 @@ def test_preview_says_how_much_goes_where_and_shows_one_text(
         "one of them: Call 010-1234-5678\n1 of 2 hold what looks like personal data: a phone number\n"
     )
     assert elsewhere.bodies == []
+
+
+def test_texts_without_a_chat_are_counted_and_searched_too(
+    elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consent(elsewhere, dataclasses.replace(suite, chat=False), yes=True)
+    assert capsys.readouterr().err == SAID.format(url=elsewhere.url) + (
+        "one of them: Call 010-1234-5678\n1 of 2 hold what looks like personal data: a phone number\n"
+    )
 
 
 @pytest.mark.parametrize("agreed", [True, False])
@@ -63,6 +76,19 @@ def test_person_at_a_terminal_is_asked(elsewhere: Server, suite: Suite, monkeypa
 def test_what_is_answered_already_is_not_sent_again(elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
     run_suite(f"{elsewhere.url}#m", suite)
     consent(elsewhere, suite, yes=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_answers_for_a_judge_are_longer_and_asked_for_though_short_ones_are_there(
+    elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """512 tokens at a dollar for a thousand, for each of two texts."""
+    run_suite(f"{elsewhere.url}#m", suite)
+    price = Spending(input_usd_per_million=0.0, output_usd_per_million=1000.0)
+    consent(elsewhere, suite, yes=True, judge="fake:", spending=price)
+    assert capsys.readouterr().err.startswith(SAID.format(url=elsewhere.url).replace("cost not known", "at most $1.0240"))
+    run_graded(f"{elsewhere.url}#m", suite, "fake:")
+    consent(elsewhere, suite, yes=False, judge="fake:")
     assert capsys.readouterr().err == ""
 
 

@@ -31,7 +31,7 @@ def preview_requests(model: Responder, requests: Sequence[Request], *, spending:
     if model.is_local or not isinstance(model.engine, RemoteEngine):
         return None
     pending = [request for request in dict.fromkeys(requests) if store.answer(model.digest, request) is None]
-    texts = tuple("\n\n".join(message.content for message in request.messages) for request in pending)
+    texts = tuple(_text_of(request) for request in pending)
     if not texts:
         return None
     rates = spending.pricing(model).rates
@@ -42,3 +42,8 @@ def preview_requests(model: Responder, requests: Sequence[Request], *, spending:
         num_bytes=sum(len(text.encode()) for text in texts),
         most_usd=None if rates is None else sum(rates.most_usd(request) for request in pending),
     )
+
+
+def _text_of(request: Request) -> str:
+    """All that a request says: its conversation, or the text that is to be continued."""
+    return "\n\n".join(message.content for message in request.messages) if request.prompt is None else request.prompt

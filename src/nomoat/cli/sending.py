@@ -37,9 +37,11 @@ def require_consent(
 
     if not any(is_remote(model) for model in (*models, judge or "")):
         return
+    from nomoat.judge.judged import asked_for_a_judge
     from nomoat.judge.preview import previews
 
-    found = [preview for suite in suites for preview in previews(models, suite, limit=limit, seed=seed, spending=spending)]
+    asked = suites if judge is None else [asked_for_a_judge(suite) for suite in suites]
+    found = [preview for suite in asked for preview in previews(models, suite, limit=limit, seed=seed, spending=spending)]
     further = []
     if judge is not None and (host := _outside_host(judge)) is not None:
         further.append(f"each question with its answers, twice, would go to {host}, for the judge `{judge}`")

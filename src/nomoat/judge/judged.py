@@ -183,10 +183,15 @@ def run_graded(
     return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 
+def asked_for_a_judge(suite: Suite) -> Suite:
+    """The suite as its questions are asked where a judge compares the answers: all are written, and have room for it."""
+    tokens = suite.max_new_tokens if suite.metric == "judge" else max(suite.max_new_tokens, ANSWER_TOKENS)
+    return replace(suite, metric="judge", max_new_tokens=tokens)
+
+
 def _asker(suite: Suite, store: AnswerStore, settings: RunSettings) -> Callable[[str | Responder], Evaluation]:
     """Gets one side's written answers, not yet scored."""
-    tokens = suite.max_new_tokens if suite.metric == "judge" else max(suite.max_new_tokens, ANSWER_TOKENS)
-    asked, notes = drawn(replace(suite, metric="judge", max_new_tokens=tokens), settings.limit, settings.seed)
+    asked, notes = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
 
     def ask(side: str | Responder) -> Evaluation:
         with opened(side, settings) as model:
