@@ -345,8 +345,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """One row of a leaderboard. `rating` is the Bradley-Terry strength on Elo's scale (1,000 is the average of the table), with its
-    interval. `difference` is this model's score minus the first one's; it and its p-value, corrected (Holm) for the number of rows,
-    are None for the first, and for models that were never compared with it.
+    interval. `difference` is this model's score minus the first one's; it and its p-value, corrected (Holm) for all pairs of the
+    table, are None for the first, and for models that were never compared with it.
     """
 
     side: Side

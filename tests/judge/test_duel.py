@@ -224,3 +224,14 @@ def test_a_few_ties_never_make_two_models_equal(group_of: Callable[[int], str]) 
         assert verdict.winner == "undecided"
         assert verdict.difference_low < -0.05 < 0.05 < verdict.difference_high
         assert verdict.left.score_low < 0.9
+
+
+def test_groups_that_all_come_to_the_same_do_not_make_two_models_equal() -> None:
+    """Six answers in three groups, one won and one lost in each: nothing lies between the groups, and three of them show little."""
+    left, right, *_ = sides({0, 2, 4}, {1, 3, 5}, 6)
+    examples = tuple(dataclasses.replace(example, group=str(at // 2)) for at, example in enumerate(quiz(6).examples))
+    verdict = nomoat.duel(left, right, dataclasses.replace(quiz(6), examples=examples), rope=5)
+    assert (verdict.winner, verdict.difference) == ("undecided", 0.0)
+    assert verdict.difference_low < -0.5 < 0.5 < verdict.difference_high
+    assert verdict.left.score_low < 0.25
+    assert verdict.left.score_high > 0.75

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nomoat.engine.fake import FakeEngine
+from nomoat.judge import report, slices
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.plots import Point, difference_svg, forest_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
@@ -17,7 +18,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import Duel, Rules
+from nomoat.judge.verdict import Duel, Rules, groups_of, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
@@ -135,6 +136,22 @@ def test_rows_are_categories_lengths_and_languages_with_what_each_side_won(suite
     assert [row[0].interval is None for row in points] == [False, True, False, False]  # a row with few examples gets no interval
 
 
+def test_parts_of_few_groups_have_no_interval(suite: Suite) -> None:
+    """20 examples of a category in 4 groups are 4 pieces of evidence; in 10 groups of 2 their interval is one of groups."""
+    for size, is_known in ((5, False), (2, True)):
+        examples = tuple(
+            dataclasses.replace(example, category="ab"[at % 2], group=f"{at % 2}-{at // 2 // size}")
+            for at, example in enumerate(suite.examples)
+        )
+        evaluation = run_suite(responder("one", 30), dataclasses.replace(suite, examples=examples))
+        rows = slices.slices_of(examples)
+        _, points = report._forest_rows([evaluation], rows, 0.05)
+        part = [evaluation.outcomes[at] for at in rows[1].positions]
+        low, high = score_interval("exact", [outcome.score for outcome in part], groups=groups_of(part))
+        assert rows[1].name == "a"
+        assert points[1][0].interval == ((100 * low, 100 * high) if is_known else None)
+
+
 def test_duel_that_stopped_shows_its_confidence_sequence_and_the_command(suite: Suite, tmp_path: Path) -> None:
     duel = run_duel(responder("a", 38), responder("b", 1), suite, RunSettings(concurrency=4, seed=2), rules=Rules(rope=3))
     assert duel.verdict.num_examples < 40
@@ -188,7 +205,7 @@ def test_every_command_to_do_it_again_names_the_limit(suite: Suite, tmp_path: Pa
     write_evaluation_report(run_suite(sides[0], suite, settings), path)
     assert "nomoat eval one &#39;한글 &amp; more&#39; --seed 0 --limit 20</pre>" in path.read_text(encoding="utf-8")
     write_table_report(run_table(sides, suite, settings), path)
-    assert "--suite &#39;한글 &amp; more&#39; --seed 0 --limit 20</pre>" in path.read_text(encoding="utf-8")
+    assert "--suite &#39;한글 &amp; more&#39; --seed 0 --alpha 0.05 --limit 20</pre>" in path.read_text(encoding="utf-8")
     write_duel_report(run_duel(*sides, suite, settings, stop_early=False), path)
     assert "--seed 0 --all --alpha 0.05 --limit 20</pre>" in path.read_text(encoding="utf-8")
 

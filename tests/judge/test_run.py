@@ -17,6 +17,7 @@ from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
+from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
@@ -239,6 +240,14 @@ def test_examples_of_one_group_count_as_one_piece_of_evidence() -> None:
     assert verdict.notes[-1] == "24 examples in 8 groups that belong together: errors are those between groups"
     alone = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), suite, stop_early=False)
     assert (alone.p_value, alone.winner) == (2 / 2**12, "left")
+
+
+def test_score_of_examples_in_groups_has_the_interval_of_groups() -> None:
+    suite = suite_of(24)
+    grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))
+    side = run_suite(knowing(12, 24), dataclasses.replace(suite, examples=grouped)).side
+    scores, groups = [1.0] * 12 + [0.0] * 12, [example.group for example in grouped]
+    assert (side.score_low, side.score_high) == clustered_mean_interval(scores, groups)
 
 
 def test_one_example_decides_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import score_interval
+from nomoat.judge.verdict import Rules, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
@@ -42,12 +43,41 @@ def test_leaderboard_orders_models_and_says_whom_it_cannot_tell_from_the_first(s
     assert board.sentence == "`top` leads 2 other models on `quiz`, 120 items; too close to call between it and `near`."
 
 
-def test_p_values_are_corrected_for_the_number_of_rows(suite: Suite) -> None:
-    """6 against 0, twice: p = 2 / 2**6 = 0.031 each, and 0.0625 where both are looked at."""
+def test_p_values_are_corrected_for_all_pairs(suite: Suite) -> None:
+    """6 against 0, twice: p = 2 / 2**6 = 0.031 each, times three pairs, the one of the two behind included. Corrected for the
+    rows alone, one of ten equal models was worse than the first in 8 of 100 simulated tables of 200 items, and so in 1 of 100.
+    """
     models = [knowing("top", range(60)), knowing("b", range(54)), knowing("c", range(6, 60))]
     board = run_table(models, suite).leaderboard
-    assert [row.p_value for row in board.standings[1:]] == [0.0625, 0.0625]
+    assert [row.p_value for row in board.standings[1:]] == [3 * 2 / 2**6, 3 * 2 / 2**6]
     assert "too close to call between it and" in board.sentence
+
+
+def test_scores_keep_to_the_tables_alpha(suite: Suite) -> None:
+    board = run_table([knowing("top", range(100)), knowing("low", range(20))], suite, rules=Rules(alpha=0.01)).leaderboard
+    side = board.standings[0].side
+    assert (side.score_low, side.score_high) == score_interval("exact", [1.0] * 100 + [0.0] * 20, alpha=0.01)
+
+
+def test_items_of_one_group_are_one_piece_of_evidence_for_scores_and_ratings(suite: Suite) -> None:
+    """30 items, and each of them four times, in a group: ratings are known no better by the second, and scores less well than by
+    120 items.
+    """
+    known = {"top": range(100), "low": range(20, 80)}
+    models = [knowing(name, right) for name, right in known.items()]
+    groups = [str(at // 4) for at in range(N)]
+    fourfold = tuple(
+        dataclasses.replace(example, messages=suite.examples[at - at % 4].messages, group=groups[at])
+        for at, example in enumerate(suite.examples)
+    )
+    once, again = (
+        run_table(models, dataclasses.replace(suite, examples=examples)).leaderboard.standings
+        for examples in (suite.examples[::4], fourfold)
+    )
+    for few, many in zip(once, again, strict=True):
+        scores = [float(at - at % 4 in known[many.side.model]) for at in range(N)]
+        assert (many.side.score_low, many.side.score_high) == score_interval("exact", scores, groups=groups)
+        assert many.rating_high - many.rating_low == pytest.approx(few.rating_high - few.rating_low, rel=0.1)
 
 
 def test_table_needs_different_models(suite: Suite) -> None:

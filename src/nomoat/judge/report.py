@@ -15,13 +15,13 @@ from markupsafe import Markup, escape
 from nomoat import __version__, paths
 from nomoat.judge import plots, slices, wording
 from nomoat.judge.table import Table
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, group_names, groups_of, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
 NOTHING_ASKED = ("review", "recorded", "published")
-MIN_FOR_INTERVAL = 5  # a category with fewer examples gets no interval: a bootstrap of three numbers promises too much
+MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def write_table_report(table: Table, path: Path) -> None:
     margin = 0.05 * (high - low)
     names = [row.side.model for row in board.standings]
     limit = _limit_flag(board.notes)
-    flags = ("--seed", str(board.seed), *limit, *_judge_flag(first.side))
+    flags = ("--seed", str(board.seed), "--alpha", f"{board.alpha:g}", *limit, *_judge_flag(first.side))
     _write(
         path,
         "table.html.j2",
@@ -328,9 +328,9 @@ def _point(metric: str, outcomes: Sequence[Outcome], seed: int, alpha: float) ->
     scale = wording.points_per_score(metric)
     scores = [outcome.score for outcome in outcomes]
     value = scale * sum(scores) / len(scores)
-    if len(scores) < MIN_FOR_INTERVAL:
+    if len(set(group_names(outcomes))) < MIN_FOR_INTERVAL:
         return plots.Point(value=value, interval=None)
-    low, high = score_interval(metric, scores, alpha=alpha, seed=seed)
+    low, high = score_interval(metric, scores, alpha=alpha, seed=seed, groups=groups_of(outcomes))
     return plots.Point(value=value, interval=(scale * low, scale * high))
 
 

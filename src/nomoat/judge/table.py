@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
@@ -61,6 +62,7 @@ def run_table(
                 settings.spending.begin_stage(*names[at:])
                 every.append(run_suite(model, asked, replace(settings, store=store)))
             evaluations = in_common(every)
+    evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
         (one, other): Duel(
             verdict=compare(evaluations[one], evaluations[other], rules=rules), left=evaluations[one], right=evaluations[other]
@@ -97,11 +99,17 @@ def mean_sides(duels: Mapping[tuple[int, int], Duel], num_models: int, rules: Ru
     for at in range(num_models):
         own = [fought.left if at == pair[0] else fought.right for pair, fought in duels.items() if at in pair]
         means = [float(np.mean([outcome.score for outcome in item])) for item in zip(*(side.outcomes for side in own), strict=True)]
-        scored = tuple(replace(outcome, score=score) for outcome, score in zip(own[0].outcomes, means, strict=True))
-        low, high = score_interval(own[0].suite.metric, means, alpha=rules.alpha, seed=own[0].seed, groups=groups_of(own[0].outcomes))
-        side = replace(own[0].side, score=float(np.mean(means)), score_low=low, score_high=high)
-        evaluations.append(replace(own[0], outcomes=scored, side=side))
+        evaluations.append(_scored(own[0], means, rules))
     return evaluations
+
+
+def _scored(evaluation: Evaluation, scores: Sequence[float], rules: Rules) -> Evaluation:
+    """The evaluation with these scores, in the order of its outcomes, and the interval of their mean by the table's rules."""
+    outcomes = tuple(replace(outcome, score=score) for outcome, score in zip(evaluation.outcomes, scores, strict=True))
+    metric, groups = evaluation.suite.metric, groups_of(outcomes)
+    low, high = score_interval(metric, scores, alpha=rules.alpha, seed=evaluation.seed, groups=groups)
+    side = replace(evaluation.side, score=float(np.mean(scores)), score_low=low, score_high=high)
+    return replace(evaluation, outcomes=outcomes, side=side)
 
 
 def ordered(
@@ -112,16 +120,13 @@ def ordered(
 ) -> Table:
     """The table of these models (by position in `evaluations`), rated by who won which item of which duel."""
     first = evaluations[0]
-    # I items, M models
-    wins_IMM = np.zeros((len(first.outcomes), len(evaluations), len(evaluations)))
-    for (one, other), fought in duels.items():
-        gap_I = np.sign([a.score - b.score for a, b in zip(fought.left.outcomes, fought.right.outcomes, strict=True)])
-        wins_IMM[:, one, other] = (1 + gap_I) / 2
-        wins_IMM[:, other, one] = (1 - gap_I) / 2
-    strengths_M, intervals_M2 = stats.bradley_terry_intervals(wins_IMM, confidence=1 - rules.alpha, seed=first.seed)
+    wins_GMM = _wins(duels, len(evaluations), groups_of(first.outcomes) or [outcome.example_id for outcome in first.outcomes])
+    strengths_M, intervals_M2 = stats.bradley_terry_intervals(wins_GMM, confidence=1 - rules.alpha, seed=first.seed)
     order = sorted(range(len(evaluations)), key=lambda at: -strengths_M[at])
     against_first = {at: verdict for at in order[1:] if (verdict := _verdict_on(duels, at, order[0])) is not None}
-    corrected = dict(zip(against_first, stats.holm([verdict.p_value for verdict in against_first.values()]), strict=True))
+    # Which rows are shown depends on who leads, and that on the same answers: all pairs were looked at.
+    p_values = stats.holm([fought.verdict.p_value for fought in duels.values()])
+    corrected = dict(zip((frozenset(pair) for pair in duels), p_values, strict=True))
     standings = []
     for at in order:
         low, high = (AVERAGE_RATING + RATING_PER_LOG_ODDS * float(bound) for bound in intervals_M2[at])
@@ -134,7 +139,7 @@ def ordered(
                 difference=verdict.difference,
                 difference_low=verdict.difference_low,
                 difference_high=verdict.difference_high,
-                p_value=corrected[at],
+                p_value=corrected[frozenset((at, order[0]))],
             )
         standings.append(standing)
     suite = first.suite
@@ -151,6 +156,19 @@ def ordered(
         alpha=rules.alpha,
     )
     return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order))
+
+
+def _wins(duels: Mapping[tuple[int, int], Duel], num_models: int, groups: Sequence[str]) -> NDArray[np.float64]:
+    """How often each model (row) won against each other one (column), a tie half, for each group of items."""
+    # I items, G groups of them, M models
+    places = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+    group_I = [places[group] for group in groups]
+    wins_GMM = np.zeros((len(places), num_models, num_models))
+    for (one, other), fought in duels.items():
+        gap_I = np.sign([a.score - b.score for a, b in zip(fought.left.outcomes, fought.right.outcomes, strict=True)])
+        np.add.at(wins_GMM[:, one, other], group_I, (1 + gap_I) / 2)
+        np.add.at(wins_GMM[:, other, one], group_I, (1 - gap_I) / 2)
+    return wins_GMM
 
 
 def _verdict_on(duels: Mapping[tuple[int, int], Duel], one: int, other: int) -> Verdict | None:

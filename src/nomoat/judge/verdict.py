@@ -31,6 +31,7 @@ class Rules:
 
 
 DEFAULT_RULES = Rules()
+NO_SPREAD = 1e-9  # of the scale: what lies nearer together differs by rounding only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,13 @@ def groups_of(outcomes: Sequence[Outcome]) -> tuple[str, ...] | None:
     """The group of each outcome (its own, where it has none), or None if no two belong together. One group alone tells nothing
     of what lies between groups: that is None too.
     """
-    groups = tuple(f"group {outcome.group}" if outcome.group else f"example {outcome.example_id}" for outcome in outcomes)
+    groups = group_names(outcomes)
     return groups if 1 < len(set(groups)) < len(groups) else None
+
+
+def group_names(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """The group of each outcome; one of its own, where it has none."""
+    return tuple(f"group {outcome.group}" if outcome.group else f"example {outcome.example_id}" for outcome in outcomes)
 
 
 def score_interval(
@@ -89,7 +95,7 @@ def side_of(
 ) -> Side:
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price."""
     scores = [outcome.score for outcome in outcomes]
-    low, high = score_interval(metric, scores, seed=seed)
+    low, high = score_interval(metric, scores, seed=seed, groups=groups_of(outcomes))
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
@@ -234,15 +240,16 @@ def _fixed(
 
 
 def _clustered_interval(values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float) -> stats.Interval:
-    if max(values) > min(values):
-        low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
+    """Cluster-robust; groups that are no different from each other have no spread to learn from, as in `_mean_interval`."""
+    low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
+    if high - low > NO_SPREAD * (bounds[1] - bounds[0]):
         return max(bounds[0], low), min(bounds[1], high)
-    return _mean_interval([values[0]] * len(set(groups)), bounds, alpha, seed=0)
+    return _mean_interval([float(np.mean(values))] * len(set(groups)), bounds, alpha, seed=0)
 
 
 def _mean_interval(values: Sequence[float], bounds: stats.Interval, alpha: float, seed: int) -> stats.Interval:
     """Bootstrap; values that are all equal have no spread to draw from, and what they leave open is known from the bounds."""
-    if max(values) > min(values):
+    if max(values) - min(values) > NO_SPREAD * (bounds[1] - bounds[0]):
         return stats.mean_interval(values, confidence=1 - alpha, seed=seed)
     return ConfidenceSequence(lowest=bounds[0], highest=bounds[1], alpha=alpha).add(values)
 
