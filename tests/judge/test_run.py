@@ -19,6 +19,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.verdict import groups_of
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
@@ -248,6 +249,18 @@ def test_score_of_examples_in_groups_has_the_interval_of_groups() -> None:
     side = run_suite(knowing(12, 24), dataclasses.replace(suite, examples=grouped)).side
     scores, groups = [1.0] * 12 + [0.0] * 12, [example.group for example in grouped]
     assert (side.score_low, side.score_high) == clustered_mean_interval(scores, groups)
+
+
+def test_examples_that_follow_each_other_are_one_group_without_being_told() -> None:
+    """20 conversations of two turns: 20 pieces of evidence, not 40."""
+    suite = suite_of(40)
+    turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite.examples))
+    evaluation = run_suite(knowing(20, 40), dataclasses.replace(suite, examples=turns))
+    assert [outcome.group for outcome in evaluation.outcomes] == [str(at - at % 2) for at in range(40)]
+    assert groups_of(evaluation.outcomes) is not None
+    named = tuple(dataclasses.replace(e, group="told" if at == 1 else "") for at, e in enumerate(turns))
+    outcomes = run_suite(knowing(20, 40), dataclasses.replace(suite, examples=named)).outcomes
+    assert [outcome.group for outcome in outcomes[:4]] == ["told", "told", "2", "2"]
 
 
 def test_one_example_decides_nothing() -> None:

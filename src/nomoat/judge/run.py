@@ -104,6 +104,10 @@ class Asking:
     failure: NomoatError | None = None
     writes_choices: bool = False
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
+    groups: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = _groups(self.suite.examples)
 
     def ask(self, examples: Sequence[Example]) -> None:
         """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
@@ -231,7 +235,7 @@ class Asking:
             answer=answer,
             score=score,
             category=example.category,
-            group=example.group,
+            group=self.groups[example.id],
             seconds=seconds,
             cost_usd=self.settings.spending.pricing(self.model).cost_usd(NO_TOKENS),
         )
@@ -374,6 +378,16 @@ def _conversations(examples: Sequence[Example]) -> list[list[Example]]:
         first[example.id] = first.get(example.follows, example.id)
         found.setdefault(first[example.id], []).append(example)
     return list(found.values())
+
+
+def _groups(examples: Sequence[Example]) -> dict[str, str]:
+    """The group of each example: what it names, or, where one follows another, its conversation."""
+    found = {}
+    for conversation in _conversations(examples):
+        named = next((example.group for example in conversation if example.group), "")
+        shared = named or (conversation[0].id if len(conversation) > 1 else "")
+        found.update({example.id: example.group or shared for example in conversation})
+    return found
 
 
 @contextmanager
