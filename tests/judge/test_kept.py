@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -61,6 +62,16 @@ def test_answers_that_are_not_kept_are_left_out_and_counted() -> None:
     evaluation = run_suite("stored:quiz/go", quiz(40))
     assert (len(evaluation.outcomes), evaluation.side.score, evaluation.partial) == (10, 0.5, "")
     assert "`stored:quiz/go` is not asked: it has answered 10 of 40 of these questions before" in evaluation.notes[0]
+
+
+def test_conversations_that_were_not_asked_in_full_are_kept_as_far_as_they_were() -> None:
+    """Two turns each; the second was asked in the first conversation only, and nothing of the last one."""
+    turns = [dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(quiz(6).examples)]
+    asked = dataclasses.replace(quiz(6), examples=tuple(turns[at] for at in (0, 1, 2)))
+    run_suite(knowing("good", 2), asked)
+    evaluation = run_suite("stored:quiz/good", dataclasses.replace(quiz(6), examples=tuple(turns)))
+    assert [(outcome.example_id, outcome.score) for outcome in evaluation.outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
+    assert "it has answered 3 of 6 of these questions before" in evaluation.notes[0]
 
 
 def test_likelihoods_are_kept_too() -> None:

@@ -127,7 +127,7 @@ class Asking:
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
 
     def _kept(self, examples: Sequence[Example]) -> list[Example]:
-        """Those that a model which is not here was asked before; one that follows another is known once that one is asked."""
+        """Those that a model which is not here was asked before, and, of a conversation, in the very words that came before."""
         digest = self.model.digest
         if self.suite.metric == "choice" and not self.writes_choices:
             scored = [e for e in examples if self.store.choice_scores(digest, *self.scored(e)) is not None]
@@ -138,7 +138,19 @@ class Asking:
             )
             if not self.writes_choices:
                 return []
-        return [e for e in examples if e.follows or self.store.answer(digest, self.request(e)) is not None]
+        kept = []
+        for example in examples:
+            if example.follows and example.follows not in self.histories:
+                continue
+            if (answer := self.store.answer(digest, self.request(example))) is not None:
+                self.remember(example, answer)
+                kept.append(example)
+        return kept
+
+    def remember(self, example: Example, answer: Completion) -> None:
+        """Keep what was said so far for the examples that follow this one."""
+        said = Message(role="assistant", content=f"{self.suite.answer_start}{answer.text}")
+        self.histories[example.id] = (*self.request(example).messages, said)
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
         """What the answers so far come to. Raises the failure if there is not one answer."""
@@ -278,10 +290,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         tried |= {example.id for example in ready}
         for example, completion in _written(run, ready, len(answered)):
             answered[example.id] = completion
-            run.histories[example.id] = (
-                *run.request(example).messages,
-                Message(role="assistant", content=f"{run.suite.answer_start}{completion.text}"),
-            )
+            run.remember(example, completion)
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
         _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
