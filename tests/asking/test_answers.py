@@ -18,12 +18,14 @@ from misbehaving import Act, Server, counted, half, reset, say
 import nomoat
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
+from nomoat.engine.fake import FakeEngine
 from nomoat.errors import BudgetReachedError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
+from nomoat.responder import Responder
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 Serving = Callable[..., Server]
@@ -160,6 +162,13 @@ def test_duel_with_a_budget_compares_what_both_answered(serving: Serving) -> Non
     mirrored = run_duel("fake:", f"{server.url}#m", suite_of(30), RunSettings(spending=spending(0.2)))
     assert mirrored.verdict.num_examples == len(mirrored.left.suite.examples) == 11
     assert len(server.bodies) == 11
+
+
+def test_duel_that_money_ended_says_so(serving: Serving) -> None:
+    equal = Responder("equal", FakeEngine(answers={f"question {at}": "yes" for at in range(30)}))
+    verdict = run_duel(f"{serving(FINE).url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2))).verdict
+    assert (verdict.num_examples, verdict.winner) == (11, "undecided")
+    assert verdict.notes[-1].endswith("whenever one stops: the rest was not asked, for want of money (`--max-cost`)")
 
 
 def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> None:

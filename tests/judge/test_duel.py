@@ -10,7 +10,7 @@ import pytest
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, NotEnoughMemoryError, UnsupportedError, UsageError
+from nomoat.errors import DataError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
 from nomoat.judge import duel as duels
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.settings import RunSettings
@@ -87,6 +87,24 @@ def test_last_look_finds_what_the_sequence_is_too_careful_for() -> None:
     assert (verdict.winner, verdict.num_examples) == ("left", 60)
     assert verdict.p_value == pytest.approx(2 * 0.00635, abs=1e-4)
     assert "the rest was not needed" not in verdict.notes[-1]
+
+
+def test_last_look_is_taken_though_a_question_failed() -> None:
+    """The same 11 against 1; one of the 48 items in which the sides are alike has no answer of the right side."""
+
+    class Failing(Counting):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            if request.messages[-1].content == "question 30":
+                raise RemoteError("too busy")
+            yield from super().generate(request)
+
+    left, *_ = sides(set(range(11)), set(), 60)
+    for size in (60, 7):
+        verdict = nomoat.duel(left, Responder("base", Failing({59}, 60)), quiz(60), concurrency=size)
+        assert (verdict.winner, verdict.num_examples, verdict.num_planned) == ("left", 59, 60)
+        assert verdict.p_value == pytest.approx(2 * 0.00635, abs=1e-4)
+        assert "1 question got no answer: too busy" in verdict.partial
+        assert "the rest" not in verdict.notes[-1]
 
 
 def test_too_close_to_call_after_everything_was_asked() -> None:

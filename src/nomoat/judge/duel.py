@@ -188,7 +188,12 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
     watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(examples))
     for start in range(0, len(examples), round_size):
         differences = _differences(one, other, examples[start : start + round_size])
-        if (differences and watch.add(differences)) or _is_out_of_money(one, other):
+        if differences:
+            watch.add(differences)
+        is_out_of_money = _is_out_of_money(one, other)
+        if start + round_size >= len(examples) and not is_out_of_money:
+            watch.end()
+        if watch.is_known or is_out_of_money:
             break
     return watch
 
@@ -209,7 +214,10 @@ def _is_out_of_money(*sides: Asking) -> bool:
 def _order_note(watch: Watch, round_size: int, seed: int) -> str:
     looks = "one at a time" if round_size == 1 else f"{round_size} at a time"
     order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
-    return order if watch.is_complete else f"{order}: the rest was not needed (`--all` asks everything)"
+    if watch.is_complete:
+        return order
+    rest = "was not needed (`--all` asks everything)" if watch.is_known else "was not asked, for want of money (`--max-cost`)"
+    return f"{order}: the rest {rest}"
 
 
 def _ref(side: str | Responder) -> str:

@@ -87,6 +87,7 @@ class Watch:
         self.p_value = 1.0
         self._rope = rope
         self._num_seen = 0
+        self._was_ended = False
         self._sequence = ConfidenceSequence(lowest=lowest, highest=highest, alpha=self.alpha_each)
 
     def add(self, differences: Sequence[float]) -> bool:
@@ -95,6 +96,16 @@ class Watch:
         low, high = self._sequence.add(differences)
         self.p_value = min(self.p_value, 2 * self._sequence.p_value_now(0.0))
         self.looks.append(Look(num_examples=self._num_seen, low=low, high=high))
+        return self.is_known
+
+    def end(self) -> None:
+        """All planned examples were asked, and those without an answer will have none."""
+        self._was_ended = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the looks so far name a winner, or show that both are equal."""
+        low, high = self.interval
         return low > 0 or high < 0 or (self._rope is not None and is_equivalent((low, high), self._rope))
 
     @property
@@ -105,7 +116,7 @@ class Watch:
     @property
     def is_complete(self) -> bool:
         """Whether all planned examples are asked, so that the last look is due."""
-        return self._num_seen >= self.num_planned
+        return self._was_ended or self._num_seen >= self.num_planned
 
 
 def common_part(sequence: Interval, last_look: Interval) -> Interval:
