@@ -249,11 +249,8 @@ def test_shots_are_turns_of_a_chat_or_one_text(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_written_and_read_back(tmp_path: Path) -> None:
-    write_lines(
-        tmp_path / "s.jsonl",
-        {"input": "x", "target": ["1", "one"], "group": "g"},
-        {"id": "b", "input": "y", "target": "2", "follows": "1"},
-    )
+    first = {"input": "x", "target": ["1", "one"], "group": "g"}
+    write_lines(tmp_path / "s.jsonl", first, {"id": "b", "input": "y", "target": "2"})
     (tmp_path / "s.toml").write_text(
         'metric = "f1"\ntitle = "T"\nlanguage = "en"\nprompt_source = "ours"\nstop = ["\\n"]\nchat = false\ndelimiter = "  "\n'
     )
@@ -261,10 +258,28 @@ def test_every_setting_is_written_and_read_back(tmp_path: Path) -> None:
     assert suite.examples[0].other_targets == ("one",)
     assert (suite.stop, suite.chat, suite.delimiter) == (("\n",), False, "  ")
     assert load_suite(write_suite(suite, tmp_path / "copy")) == suite
+    write_lines(tmp_path / "s.jsonl", first, {"id": "b", "input": "y", "target": "2", "follows": "1"})
     (tmp_path / "s.toml").write_text('answer_start = "답:\\n"')
     begun = load_suite(tmp_path / "s.toml")
     assert (begun.answer_start, begun.sha256 != suite.sha256) == ("답:\n", True)
     assert load_suite(write_suite(begun, tmp_path / "begun")) == begun
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "b", "input": "and then?", "target": "y", "follows": "a"},
+        {"id": "b", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}], "target": "y"},
+    ],
+)
+def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, object]) -> None:
+    """Only its last message would be asked."""
+    path = write_lines(tmp_path / "s.jsonl", {"id": "a", "input": "x", "target": "y"}, row)
+    assert len(load_suite(path).examples) == 2
+    path.with_suffix(".toml").write_text("chat = false")
+    with pytest.raises(DataError) as caught:
+        load_suite(path)
+    assert caught.value.message == f"`{path}`: example `b` is part of a conversation, and chat is false"
 
 
 @pytest.mark.parametrize(

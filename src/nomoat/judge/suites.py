@@ -314,6 +314,11 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
     metric = settings.metric or ("choice" if all(example.choices for example in examples) else "exact")
     schema = _read_schema(jsonl.parent / settings.schema) if settings.schema else None
     for example in examples:
+        if not settings.chat and (example.follows or len(example.messages) > 1):
+            raise DataError(
+                f"`{jsonl}`: example `{example.id}` is part of a conversation, and chat is false",
+                hint="write all that comes before into its `input`, or leave `chat = false` out",
+            )
         if wrong := _unfit(metric, example, schema):
             raise DataError(f"`{jsonl}`: example `{example.id}` {wrong}, and the metric is `{metric}`")
     return Suite(
