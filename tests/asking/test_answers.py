@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -87,6 +88,35 @@ def test_own_price_table_comes_before_ours(serving: Serving, empty_home: Path) -
     row = f'[[price]]\napi = "{ref}"\ninput = 3.0\noutput = 4.0\nas_of = "2026-11"\nsource = "contract"\n'
     (empty_home / "prices.toml").write_text(row)
     assert run_suite(ref, suite_of(1)).side.price == "$3 in, $4 out per million tokens, list price as of 2026-11"
+
+
+def test_answer_counts_once_however_often_it_is_needed(serving: Serving) -> None:
+    """Four answers of $0.012, asked for twice in one run, and once more in the next."""
+    server = serving(FINE)
+    model = f"{server.url}#m"
+    for _ in range(2):
+        budget = spending(1.0)
+        for _ in range(2):
+            run_suite(model, suite_of(4), RunSettings(spending=budget))
+        assert budget.budget is not None
+        assert budget.budget.spent_usd == pytest.approx(4 * REAL_USD)
+    assert len(server.bodies) == 4
+
+
+def test_budget_is_spent_on_whole_conversations(serving: Serving) -> None:
+    """A second turn may cost $0.123: after three conversations and one more first turn, $0.2 have no room for it."""
+    turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite_of(30).examples))
+    suite = dataclasses.replace(suite_of(30), examples=turns)
+    server = serving(FINE)
+    evaluation = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(0.2), concurrency=1))
+    ids = [int(outcome.example_id) for outcome in evaluation.outcomes]
+    assert len(server.bodies) == 7
+    assert len(ids) == 6
+    assert [at + 1 for at in ids[::2]] == ids[1::2]
+    assert max(ids) > 10  # drawn from all over the suite
+    assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: --max-cost")
+    whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(5.0), concurrency=8))
+    assert (len(whole.outcomes), whole.partial, len(server.bodies)) == (30, "", 30)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])

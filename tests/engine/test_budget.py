@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
 
 from nomoat.engine.budget import Budget, Meter, Rates
-from nomoat.errors import BudgetReachedError
+from nomoat.errors import BudgetReachedError, UsageError
 from nomoat.records import Message, Request, Usage
 
 RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
@@ -45,6 +46,15 @@ def test_call_that_could_exceed_the_budget_is_not_made() -> None:
     with pytest.raises(BudgetReachedError) as caught, meter.call(ASKED):
         raise AssertionError("never called")
     assert caught.value.message == "--max-cost $0.0083 is reached: $0.0083 is spent, and the next call may cost $0.0055"
+
+
+@pytest.mark.parametrize("usd", [math.nan, math.inf, -1.0])
+def test_what_is_no_sum_of_money_is_refused(usd: float) -> None:
+    """No sum exceeds one that is no number: everything would have been let through."""
+    with pytest.raises(UsageError, match="--max-cost is "):
+        Budget(usd)
+    with pytest.raises(UsageError, match="a price is "):
+        Rates(input_usd_per_million=1.0, output_usd_per_million=usd)
 
 
 def test_call_waits_for_what_calls_under_way_leave_over() -> None:

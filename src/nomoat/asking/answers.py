@@ -99,10 +99,13 @@ def collect_scores(
 
 
 def _count_earlier(model: Responder, spending: Spending, collected: Collected) -> None:
-    """A budget is for the questions, not for one try at them: what stored answers cost counts."""
+    """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run."""
     rates = spending.pricing(model).rates
     if spending.budget is not None and rates is not None:
         for request, completion in collected.answers.items():
+            if (model.digest, request) in spending.paid:
+                continue
+            spending.paid.add((model.digest, request))
             cost_usd = rates.cost_usd(completion.usage)
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
 
@@ -127,6 +130,7 @@ def _ask(
                 raise
             return error
         store.save_answer(model.digest, request, completion)
+        spending.paid.add((model.digest, request))  # its meter has counted it
         in_a_row.went_well()
         return completion
 

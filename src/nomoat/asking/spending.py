@@ -8,7 +8,7 @@ from nomoat.catalog import prices
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine, is_remote
 from nomoat.errors import UsageError
-from nomoat.records import Usage
+from nomoat.records import Request, Usage
 from nomoat.responder import Responder
 
 STORED = "stored:"
@@ -46,6 +46,7 @@ class Spending:
         if (input_usd_per_million is None) != (output_usd_per_million is None):
             raise UsageError("a price has two parts", hint="give --price-in and --price-out, both in USD per million tokens")
         self.budget = None if max_cost_usd is None else Budget(max_cost_usd)
+        self.paid: set[tuple[str, Request]] = set()  # the answers that the budget knows of, by their model's digest
         self._given: Rates | None = None
         self._given_to: str | None = None
         self._found: dict[str, Pricing] = {}

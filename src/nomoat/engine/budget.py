@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from nomoat.errors import BudgetReachedError
+from nomoat.errors import BudgetReachedError, UsageError
 from nomoat.records import Request, Usage
 
 # A tokenizer makes at most one token of each byte (byte-level BPE; SentencePiece with byte fallback). Templates add role markers.
@@ -18,10 +19,15 @@ TEMPLATE_TOKENS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What a server takes, in USD per million tokens."""
+    """What a server takes, in USD per million tokens. Raises UsageError for what is no price."""
 
     input_usd_per_million: float
     output_usd_per_million: float
+
+    def __post_init__(self) -> None:
+        for price in (self.input_usd_per_million, self.output_usd_per_million):
+            if not 0 <= price < math.inf:  # nan is neither
+                raise UsageError(f"a price is {price:g}", hint="give it in USD per million tokens, 0 or more")
 
     def cost_usd(self, usage: Usage) -> float | None:
         """What an answer cost by these rates; None if the server did not count its tokens."""
@@ -47,10 +53,12 @@ class Budget:
     """What may be spent, shared by all who spend it. Safe to use from several threads.
 
     Whoever comes first is served first: a short request that would fit does not overtake a long one that has to wait, or does not
-    fit any more. Otherwise the questions answered would be the short ones.
+    fit any more. Otherwise the questions answered would be the short ones. Raises UsageError for what is no sum of money.
     """
 
     def __init__(self, max_usd: float) -> None:
+        if not 0 <= max_usd < math.inf:  # nan is neither, and no sum would ever exceed it
+            raise UsageError(f"--max-cost is {max_usd:g}", hint="give it in USD, 0 or more")
         self.max_usd = max_usd
         self._spent_usd = 0.0
         self._reserved_usd = 0.0

@@ -279,9 +279,38 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
 
 def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     answered: dict[str, Completion] = {}
+    for part in _asked_together(run, examples):
+        _ask_in_turn(run, part, answered)
+        if isinstance(run.failure, BudgetReachedError):
+            answered = _whole_conversations(examples, answered)
+            break
+    run.num_cut += sum(completion.finish_reason == "length" for completion in answered.values())
+    run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
+    pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
+    return [
+        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
+        for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
+    ]
+
+
+def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """Everything at once; with a budget, a few conversations at a time, in random order.
+
+    Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
+    """
+    conversations = _conversations(examples)
+    if run.settings.spending.budget is None or len(conversations) == len(examples):
+        yield examples
+        return
+    random.Random(0).shuffle(conversations)
+    for start in range(0, len(conversations), run.settings.concurrency):
+        yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
+
+
+def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:
+    """Add an answer to each example, as far as there is one. One that follows another is asked once that one is answered."""
     tried: set[str] = set()
     while remaining := [example for example in examples if example.id not in tried]:
-        # An example that follows another one is asked once that one is answered.
         ready = [example for example in remaining if not example.follows or example.follows in run.histories]
         if not ready and run.failure is not None:  # what they follow got no answer
             break
@@ -291,11 +320,12 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         for example, completion in _written(run, ready, len(answered)):
             answered[example.id] = completion
             run.remember(example, completion)
-    pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
-    return [
-        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
-        for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
-    ]
+
+
+def _whole_conversations(examples: Sequence[Example], answered: dict[str, Completion]) -> dict[str, Completion]:
+    """The answers of conversations that were answered to their end."""
+    whole = [conversation for conversation in _conversations(examples) if all(example.id in answered for example in conversation)]
+    return {example.id: answered[example.id] for conversation in whole for example in conversation}
 
 
 def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
@@ -327,9 +357,8 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     found = collected.answers
     run.num_reused += collected.num_reused
     run.num_failed += collected.num_failed
-    run.failure = run.failure or collected.failure
-    run.num_cut += sum(request in found and found[request].finish_reason == "length" for request in requests.values())
-    run.num_filtered += sum(request in found and found[request].finish_reason == "filtered" for request in requests.values())
+    if run.failure is None or isinstance(collected.failure, BudgetReachedError):  # which ends everything, whatever failed before
+        run.failure = collected.failure
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 
