@@ -72,8 +72,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
     comma, semicolon and tab gives the header most columns. Empty lines are skipped.
     Raises DataError for a missing or empty file, other encodings, a broken quote, a row of the wrong length, doubled columns.
     """
+    return [row for _, row in read_numbered_table(path)]
+
+
+def read_numbered_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """As `read_table`, each row with the line it begins on."""
     header, rows = _parse_table(path)
-    return [dict(zip(header, row, strict=True)) for _, row in rows]
+    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
 def _parse_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

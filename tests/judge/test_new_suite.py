@@ -26,6 +26,8 @@ def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:
     ("answers", "metric"),
     [
         (["1", "2.5", "1,000"], "numeric"),
+        (["1e5", "+3", "−2", "$4"], "numeric"),
+        (["1", "2.5", "nan"], "exact"),  # which no answer's number could equal
         (["Paris", "New York", "Seoul"], "exact"),
         (["It is the capital of France, on the Seine.", "b", "c"], "rouge"),
         (["서울은 대한민국의 수도이고 아주 큰 도시이다", "부산", "대구"], "char-f1"),
@@ -65,3 +67,12 @@ def test_an_empty_answer_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b"}\n')
     with pytest.raises(DataError, match="line 2: column `label` is empty or no text"):
         suite_from_file(path)
+
+
+def test_an_empty_cell_of_a_table_is_named_by_the_line_it_is_in(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text('text,label\n\n"two\nlines",x\nb,\n')
+    with pytest.raises(DataError, match="line 5: column `label` is empty or no text"):
+        suite_from_file(path)
+    path.write_text('text,label\n\n"two\nlines",x\nb,y\n')
+    assert [example.id for example in suite_from_file(path).suite.examples] == ["3", "5"]

@@ -19,7 +19,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
-from nomoat.judge.verdict import groups_of
+from nomoat.judge.verdict import groups_of, score_interval
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
@@ -261,6 +261,13 @@ def test_examples_that_follow_each_other_are_one_group_without_being_told() -> N
     named = tuple(dataclasses.replace(e, group="told" if at == 1 else "") for at, e in enumerate(turns))
     outcomes = run_suite(knowing(20, 40), dataclasses.replace(suite, examples=named)).outcomes
     assert [outcome.group for outcome in outcomes[:4]] == ["told", "told", "2", "2"]
+
+
+def test_scores_that_differ_by_rounding_only_are_all_equal() -> None:
+    """A bootstrap of them has no width, or no numbers at all."""
+    low, high = score_interval("rouge", [0.1 + 0.2, 0.3] * 6)
+    assert (low, high) == pytest.approx(score_interval("rouge", [0.3] * 12))
+    assert high - low > 0.3
 
 
 def test_one_example_decides_nothing() -> None:

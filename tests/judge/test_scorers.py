@@ -105,6 +105,11 @@ def test_anything_else_is_no_letter(answer: str) -> None:
         ("답은 18개입니다", "18", 1.0),
         ("I do not know", "18", 0.0),
         ("18 of 20", "18", 0.0),  # the last number counts
+        ("5", "1e5", 0.0),
+        ("It is 100,000.", "1e5", 1.0),
+        ("1.5E-3 m", "0.0015", 1.0),
+        ("3 eggs", "3", 1.0),
+        ("1e99999999999999999999", "1", 0.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
@@ -170,6 +175,13 @@ def test_best_of_several_targets_counts() -> None:
     assert score_text("exact", "Yes.", example) == 1.0
 
 
+def test_equal_fractions_are_equal_scores_to_the_last_digit() -> None:
+    """Two words of two and three of five make F1 2 / 3 against four, which differ in the last bit as they are computed."""
+    example = Example(id="1", messages=asked("x"), target="a b c d")
+    assert rouge("a b", "a b c d") != rouge("a b c x y", "a b c d")
+    assert score_text("rouge", "a b", example) == score_text("rouge", "a b c x y", example) == pytest.approx(2 / 3)
+
+
 def test_pattern_is_found_anywhere_and_a_slow_one_is_an_error() -> None:
     assert matches("주문번호: 12-345", r"\d{2}-\d{3}") == 1.0
     assert matches("none", r"\d") == 0.0
@@ -190,6 +202,27 @@ def test_pattern_is_found_anywhere_and_a_slow_one_is_an_error() -> None:
 )
 def test_json_is_scored_by_its_fields(answer: str, score: float) -> None:
     assert json_score(answer, '{"name": "Kim", "age": 30}') == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ('[{"name": "Lee", "age": 4}, {"name": "Kim", "age": 30}]', 1.0),
+        ('[{"name": "Kim", "age": 4}, {"name": "Lee", "age": 30}]', 0.5),  # each age is the other's
+        ('[{"name": "Kim", "age": 30}]', 2 * 2 / (2 + 4)),
+        ('[{"name": "Kim"}, {"name": "Lee", "age": 4}, {"age": 30}]', 2 * 3 / (4 + 4)),
+        ('{"name": "Kim", "age": 30}', 0.0),
+        ('["Kim", 30, "Lee", 4]', 0.0),
+    ],
+)
+def test_items_of_a_list_of_json_count_as_wholes(answer: str, score: float) -> None:
+    assert json_score(answer, '[{"name": "Kim", "age": 30}, {"name": "Lee", "age": 4}]') == pytest.approx(score)
+
+
+def test_lists_of_json_are_paired_at_every_depth() -> None:
+    target = '{"rows": [[1, 2, []], [3, "x"]], "tags": ["a", "a", {"b": [true]}]}'
+    assert json_score('{"tags": [{"b": [true]}, "A", "a"], "rows": [["X", 3], [[], 2, 1]]}', target) == 1.0
+    assert json_score('{"rows": [[1, 3], [2, "x", []]], "tags": ["a"]}', target) == pytest.approx(2 * 4 / (6 + 8))
 
 
 def test_json_that_breaks_its_schema_scores_nothing() -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nomoat.errors import DataError, UsageError
+from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import MAX_LABELS, Metric, Suite
 from nomoat.records import Example
-from nomoat.tasks import label_task_messages, read_table
+from nomoat.tasks import label_task_messages, read_numbered_table
 from nomoat.textfiles import read_jsonl
 
 INPUT_NAMES = (
@@ -73,9 +74,8 @@ def suite_from_file(
 
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
-    if path.suffix.lower() == ".jsonl":
-        return [(line, row) for line, row in read_jsonl(path)]
-    return [(number, row) for number, row in enumerate(read_table(path), start=2)]
+    """Each row with the line it begins on."""
+    return [*(read_jsonl(path) if path.suffix.lower() == ".jsonl" else read_numbered_table(path))]
 
 
 def _column(
@@ -111,7 +111,7 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     """The metric that fits the answers, and why."""
     if 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers):
         return "choice", f"metric: choice ({len(labels)} different answers in {len(answers):,} rows: {', '.join(labels)})"
-    if all(_is_number(answer) for answer in answers):
+    if all(scorers.is_number(answer) for answer in answers):
         return "numeric", "metric: numeric (every answer is a number)"
     longest = max(len(answer.split()) for answer in answers)
     if longest <= SHORT_WORDS:
@@ -119,14 +119,6 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     if _is_korean(answers):
         return "char-f1", f"metric: char-f1 (Korean answers of up to {longest} words)"
     return "rouge", f"metric: rouge (answers of up to {longest} words)"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", ""))
-    except ValueError:
-        return False
-    return True
 
 
 def _is_korean(texts: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -18,6 +18,8 @@ from nomoat.errors import DataError
 from nomoat.matching import normalise_answer
 from nomoat.records import Example
 from nomoat.rouge import rouge_l, words
+
+DIGITS = 12  # of a score: those after are rounding, and two sides may differ in them
 
 
 def exact(answer: str, target: str) -> float:
@@ -30,14 +32,15 @@ def exact(answer: str, target: str) -> float:
 
 
 def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[str, Any] | None = None) -> float:
-    """What a written answer is worth, in 0..1, by any metric that compares it with the example's targets.
+    """What a written answer is worth, in 0..1, by any metric that compares it with the example's targets; equal fractions are equal
+    to the last digit, however they were computed.
 
     Raises DataError for a pattern that takes too long, KeyError for a metric that needs more than the text.
     """
     if metric == "json":
-        return json_score(answer, example.target, schema)
+        return round(json_score(answer, example.target, schema), DIGITS)
     scorer = TEXT_SCORERS[metric]
-    return max(scorer(answer, target) for target in (example.target, *example.other_targets))
+    return round(max(scorer(answer, target) for target in (example.target, *example.other_targets)), DIGITS)
 
 
 # ---------------------------------------------------------------- choices
@@ -54,17 +57,17 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 
 
 # ---------------------------------------------------------------- numbers
-NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
 FINAL = "####"  # GSM8K writes its answers after it
 
 
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none.
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5. Source: the flexible-extract filter of
-    EleutherAI/lm-evaluation-harness, gsm8k.
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000. Source: the flexible-extract filter
+    of EleutherAI/lm-evaluation-harness, gsm8k, which knows no exponents.
     """
-    normalised = unicodedata.normalize("NFKC", text).replace("−", "-")
+    normalised = _plain_signs(text)
     before, mark, after = normalised.rpartition(FINAL)
     first_after = NUMBER.search(after) if mark else None
     found = first_after[0] if first_after else next(iter(reversed(NUMBER.findall(before if mark else normalised))), None)
@@ -74,6 +77,15 @@ def number_in(text: str) -> Decimal | None:
         return Decimal(found.replace(",", "").replace("$", ""))
     except InvalidOperation:
         return None
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, as `number_in` reads it, and nothing else."""
+    return NUMBER.fullmatch(_plain_signs(text).strip().removeprefix("+")) is not None and number_in(text) is not None
+
+
+def _plain_signs(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).replace("−", "-")
 
 
 def numeric(answer: str, target: str) -> float:
@@ -182,8 +194,9 @@ def broken_pattern(pattern: str) -> str:
 def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None) -> float:
     """F1 over the fields of the target's JSON and the answer's; 0.0 for an answer that is no JSON or breaks the schema.
 
-    Without a target, an answer that keeps the schema scores 1.0. Fields are compared by path and value; the order in a list does not
-    count, strings are compared as `exact` does, 1 equals 1.0.
+    Without a target, an answer that keeps the schema scores 1.0. Fields are compared by path and value, strings as `exact` does, 1
+    equals 1.0. The order in a list does not count: each item, with all its fields, is paired with one of the other list's so that as
+    many as possible are equal.
     """
     import jsonschema
 
@@ -192,7 +205,10 @@ def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None
         return 0.0
     if schema is not None and not jsonschema.validators.validator_for(schema)(schema).is_valid(value):
         return 0.0
-    return _f1(list(_fields(value)), list(_fields(json.loads(target)))) if target else 1.0
+    if not target:
+        return 1.0
+    wanted = json.loads(target)
+    return 2 * _num_common(value, wanted) / (_num_fields(value) + _num_fields(wanted))
 
 
 def broken_json(text: str) -> str:
@@ -219,20 +235,46 @@ def first_json(text: str) -> tuple[bool, Any]:
     return False, None
 
 
-def _fields(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, object]]:
-    """(path, kind, value) of everything that holds no further fields; an empty object or list is a field too."""
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _fields(item, (*path, f".{key}"))
-    elif isinstance(value, list) and value:
-        for item in value:
-            yield from _fields(item, (*path, "[]"))
-    elif isinstance(value, str):
-        yield path, "text", normalise_answer(value)
-    elif isinstance(value, dict | list):
-        yield path, "empty", json.dumps(value)
-    else:
-        yield path, type(value).__name__ if isinstance(value, bool) else "value", value
+def _num_fields(value: Any) -> int:
+    """How many values hold no further ones; an empty object or list is one too."""
+    if not _has_fields(value):
+        return 1
+    return sum(_num_fields(item) for item in (value.values() if isinstance(value, dict) else value))
+
+
+def _num_common(one: Any, other: Any) -> int:
+    """How many fields are the same in both."""
+    if not (_has_fields(one) and _has_fields(other)):
+        return int(not _has_fields(one) and not _has_fields(other) and _field(one) == _field(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return sum(_num_common(one[key], other[key]) for key in one.keys() & other.keys())
+    return _num_paired(one, other) if isinstance(one, list) and isinstance(other, list) else 0
+
+
+def _num_paired(one: list[Any], other: list[Any]) -> int:
+    """How many fields are the same in both lists, whose items are paired so that it is most."""
+    from scipy.optimize import linear_sum_assignment
+
+    single, single_other = (Counter(_field(item) for item in items if not _has_fields(item)) for items in (one, other))
+    num_common = (single & single_other).total()
+    wholes, wholes_other = ([item for item in items if _has_fields(item)] for items in (one, other))
+    if wholes and wholes_other:
+        common = [[_num_common(item, item_other) for item_other in wholes_other] for item in wholes]
+        num_common += sum(common[at][at_other] for at, at_other in zip(*linear_sum_assignment(common, maximize=True), strict=True))
+    return num_common
+
+
+def _has_fields(value: Any) -> bool:
+    return isinstance(value, dict | list) and bool(value)
+
+
+def _field(value: Any) -> tuple[str, object]:
+    """(kind, value) of what holds no further fields."""
+    if isinstance(value, str):
+        return "text", normalise_answer(value)
+    if isinstance(value, dict | list):
+        return "empty", json.dumps(value)
+    return type(value).__name__ if isinstance(value, bool) else "value", value
 
 
 TEXT_SCORERS: dict[str, Callable[[str, str], float]] = {
