@@ -201,6 +201,16 @@ def test_duel_that_money_ended_says_so(serving: Serving) -> None:
     assert verdict.notes[-1].endswith("whenever one stops: the rest was not asked, for want of money (`--max-cost`)")
 
 
+def test_money_that_ends_a_run_is_named_though_a_question_failed_before(serving: Serving) -> None:
+    """Every question fails in the first round, and every one is answered in the second, until $0.2 are spent."""
+    equal = Responder("equal", FakeEngine(answers={f"question {at}": "yes" for at in range(30)}))
+    server = serving(*[say(400, {"error": {"message": "no"}})] * 2, FINE)
+    verdict = run_duel(f"{server.url}#m", equal, suite_of(30), RunSettings(spending=spending(0.2), concurrency=2)).verdict
+    assert (verdict.num_examples, len(server.bodies)) == (11, 13)
+    assert verdict.partial.startswith("--max-cost $0.2000 is reached")
+    assert verdict.notes[-1].endswith("the rest was not asked, for want of money (`--max-cost`)")
+
+
 def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> None:
     """$0.4 for 30 questions: the left side may spend half, which is 11 answers; the right side gets no more than these."""
     servers = [serving(FINE), serving(FINE)]
