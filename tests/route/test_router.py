@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -91,11 +92,13 @@ def test_without_private_data_the_default_decides() -> None:
         said("my resident number: 800101", "go on", "-1234560"),
         Request(prompt=PRIVATE),
         Request(prompt="hello", stop=(PRIVATE,)),
+        Request(prompt="hello", json_schema=json.dumps({"enum": ["010-1234-5678"]})),
+        Request(prompt="hello", json_schema=json.dumps({"properties": {"김철수": {"type": "string"}}})),
     ],
-    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop"],
+    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop", "schema", "schema's name"],
 )
 def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> None:
-    engine, cloud, decisions = built(FixedRouter(0.0))
+    engine, cloud, decisions = built(FixedRouter(0.0), names=("김철수",))
     list(engine.generate(request_))
     assert (cloud.told, decisions[0].where) == ([], "local")
 
@@ -106,6 +109,11 @@ def test_decision_names_what_was_found_and_not_the_text() -> None:
     assert decision.kinds == ("name", "phone")
     assert decision.why == "it holds a name from the policy and a phone number, which the policy keeps here"
     assert "1234" not in repr(decision)
+
+
+def test_schema_that_is_no_json_is_for_the_engine_to_refuse() -> None:
+    engine, _, _ = built()
+    assert engine.decide(Request(prompt="hello", json_schema="{")).where == "cloud"
 
 
 def test_private_continuations_are_not_scored_by_the_cloud() -> None:

@@ -11,6 +11,7 @@ What this does not cover: a client that leaves the private turns out sends the r
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -216,7 +217,17 @@ def _texts(request: Request, continuations: Sequence[str]) -> tuple[str, str]:
     """All that would leave with a request, and the question in it, where a number may go on over two turns."""
     question = question_of(request)
     everything = [question, *(message.content for message in request.messages), *request.stop, request.answer_start, *continuations]
+    if request.json_schema is not None:
+        everything.append(_schema_words(request.json_schema))
     return "\n\n".join(everything), question
+
+
+def _schema_words(schema: str) -> str:
+    """A JSON schema with its words as they are, not as `\\u` escapes. What is no JSON stays; whoever is asked with it refuses it."""
+    try:
+        return json.dumps(json.loads(schema), ensure_ascii=False)
+    except ValueError:
+        return schema
 
 
 def _listed(words: Sequence[str]) -> str:
