@@ -133,10 +133,10 @@ def test_auc_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 # ---------------------------------------------------------------- outcomes
-def keep(model: str, digest: str, scores: dict[str, float], suite: str = "s1") -> None:
+def keep(model: str, digest: str, scores: dict[str, float], suite: str = "s1", metric: str = "exact") -> None:
     rows = [Outcome(suite="castle", example_id=name, model=model, answer="", score=score) for name, score in scores.items()]
     with AnswerStore() as store:
-        store.save_outcomes(suite, "exact", digest, rows)
+        store.save_outcomes(suite, metric, digest, rows)
 
 
 PROMPTS = {"s1": {"1": "one", "2": "two", "3": "three"}}
@@ -156,6 +156,46 @@ def test_of_a_model_asked_in_two_versions_the_last_counts() -> None:
     keep("openai:theirs", "d2", {"1": 1.0})
     found = read_pairs("ours", "openai:theirs", PROMPTS)
     assert (found.local_digest, found.pairs[0].local_score) == ("a-new", 1.0)
+
+
+def test_scores_of_different_metrics_are_never_compared() -> None:
+    """A grade of 7 is no better than a right answer, which is 1."""
+    keep("ours", "d1", {"1": 7.0}, metric="grade")
+    keep("openai:theirs", "d2", {"1": 1.0})
+    with pytest.raises(DataError) as raised:
+        read_pairs("ours", "openai:theirs", PROMPTS)
+    assert raised.value.message == (
+        "`ours` and `openai:theirs` answered the same questions, and nothing compares their scores: they are of different metrics, "
+        "or a judge's verdicts against other models"
+    )
+    assert raised.value.hint == "nomoat duel ours openai:theirs --suite SUITE --all"
+
+
+def test_of_several_metrics_the_last_that_both_have_counts() -> None:
+    for model, digest, score in (("ours", "d1", 0.0), ("openai:theirs", "d2", 1.0)):
+        keep(model, digest, {"1": score})
+    for model, digest, score in (("ours", "d1", 8.0), ("openai:theirs", "d2", 3.0)):
+        keep(model, digest, {"1": score}, metric="grade")
+    keep("ours", "d1", {"1": 0.5}, metric="judged")
+    assert read_pairs("ours", "openai:theirs", PROMPTS).pairs == (Pair(prompt="one", local_score=8.0, cloud_score=3.0),)
+
+
+def test_verdicts_on_pairs_with_other_models_do_not_count() -> None:
+    """`ours` won against a third model, `theirs` against a fourth."""
+    for model, digest in (("ours", "d1"), ("openai:theirs", "d2")):
+        keep(model, digest, {"1": 1.0, "2": 0.5}, metric="judged")
+    with pytest.raises(DataError, match="nothing compares their scores"):
+        read_pairs("ours", "openai:theirs", PROMPTS)
+    keep("ours", "d1", {"1": 0.0}, metric="judged")
+    assert [pair.local_score for pair in read_pairs("ours", "openai:theirs", PROMPTS).pairs] == [0.0, 0.5]
+
+
+def test_grades_and_scores_are_not_put_together() -> None:
+    for suite, metric in (("s1", "grade"), ("s2", "exact")):
+        keep("ours", "d1", {"1": 1.0}, suite, metric)
+        keep("openai:theirs", "d2", {"1": 1.0}, suite, metric)
+    with pytest.raises(DataError, match="one of these suites was graded from 1 to 10 and another scored from 0 to 1"):
+        read_pairs("ours", "openai:theirs", {"s1": {"1": "one"}, "s2": {"1": "one"}})
 
 
 @pytest.mark.parametrize("asked", [False, True])

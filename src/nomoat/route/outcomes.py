@@ -7,10 +7,11 @@ unix_seconds. The file belongs to `judge`; it is opened for reading only. It hol
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nomoat import paths
@@ -18,13 +19,12 @@ from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
 
 LOCK_WAIT_SECONDS = 60.0
-NEWEST = """
-SELECT outcome, model_digest FROM outcomes
-WHERE suite_sha256 = ?1 AND json_extract(outcome, '$.model') = ?2 AND model_digest = (
-    SELECT model_digest FROM outcomes WHERE suite_sha256 = ?1 AND json_extract(outcome, '$.model') = ?2
-    ORDER BY unix_seconds DESC LIMIT 1)
-ORDER BY example_id
+OF_MODEL = """
+SELECT metric, model_digest, unix_seconds, outcome FROM outcomes
+WHERE suite_sha256 = ? AND json_extract(outcome, '$.model') = ? ORDER BY unix_seconds DESC
 """
+# How a judge's scores are kept: shares of pairs won, against whomever the pairs were with; grades from 1 to 10.
+JUDGED_PAIRS, GRADE = "judged", "grade"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +54,35 @@ class Pairs:
 def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], *, path: Path | None = None) -> Pairs:
     """Pairs of the examples that both models answered. `suites`: for each suite's sha256, prompts by example id.
 
-    Of a model that was asked in several versions, the version asked last counts.
-    Raises DataError if the two never met in a suite, or the local model changed between suites; BadFileError.
+    Both scores of a pair are of one metric, in each suite the one that both were scored by last; a judge's verdicts on pairs count
+    only where the two models were each other's opponent. Of a model that was asked in several versions, the version asked last counts.
+    Raises DataError if the two never met in a suite, met in no way that compares them, were graded in one suite and scored from 0 to 1
+    in another, or if the local model changed between suites; BadFileError.
     """
     path = paths.runs() / "answers.sqlite" if path is None else path
     pairs: list[Pair] = []
     digests: set[str] = set()
+    metrics: set[str] = set()
     with _opened(path) as db:
         for suite_sha256, prompts in suites.items():
-            ours, digest = _newest(db, suite_sha256, local)
-            theirs, _ = _newest(db, suite_sha256, cloud)
-            shared = [name for name in ours if name in theirs and name in prompts]
-            pairs += [Pair(prompt=prompts[name], local_score=ours[name], cloud_score=theirs[name]) for name in shared]
-            digests |= {digest} if shared else set()
+            ours, theirs = _newest(db, suite_sha256, local, prompts), _newest(db, suite_sha256, cloud, prompts)
+            metric = _last_in_common(ours, theirs)
+            if metric is not None:
+                metrics.add(metric)
+                digests.add(ours[metric].digest)
+                pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts)
+            elif _names_in(ours) & _names_in(theirs):
+                raise DataError(
+                    f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
+                    "metrics, or a judge's verdicts against other models",
+                    hint=f"nomoat duel {local} {cloud} --suite SUITE --all",
+                )
     if not pairs:
         raise DataError(
             f"no outcomes of `{local}` and `{cloud}` on the same questions", hint=f"nomoat duel {local} {cloud} --suite SUITE --all"
         )
+    if GRADE in metrics and len(metrics) > 1:
+        raise DataError("one of these suites was graded from 1 to 10 and another scored from 0 to 1", hint="learn from one of them")
     if len(digests) > 1:
         raise DataError(
             f"`{local}` was not the same model in each of these suites",
@@ -79,11 +91,45 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
     return Pairs(local=local, cloud=cloud, local_digest=digests.pop(), pairs=tuple(pairs))
 
 
-def _newest(db: sqlite3.Connection | None, suite_sha256: str, model: str) -> tuple[dict[str, float], str]:
-    """Scores by example of a model's latest version in a suite, and that version's digest."""
-    rows = [] if db is None else db.execute(NEWEST, (suite_sha256, model)).fetchall()
-    outcomes = [Outcome(**json.loads(text)) for text, _ in rows]
-    return {outcome.example_id: outcome.score for outcome in outcomes}, rows[0][1] if rows else ""
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One version of a model by one metric: its scores by example, and when the last of them was kept."""
+
+    digest: str
+    unix_seconds: float
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def _newest(db: sqlite3.Connection | None, suite_sha256: str, model: str, known: Container[str]) -> dict[str, _Scored]:
+    """By metric, the `known` examples' scores of the version of a model that was asked last."""
+    found: dict[str, _Scored] = {}
+    for metric, digest, unix_seconds, text in [] if db is None else db.execute(OF_MODEL, (suite_sha256, model)):
+        scored = found.setdefault(metric, _Scored(digest, unix_seconds))
+        outcome = Outcome(**json.loads(text))
+        if digest == scored.digest and outcome.example_id in known:
+            scored.scores[outcome.example_id] = outcome.score
+    return found
+
+
+def _last_in_common(ours: Mapping[str, _Scored], theirs: Mapping[str, _Scored]) -> str | None:
+    """The metric that compares the two, the one used last if there are several."""
+    able = [name for name in ours if name in theirs and _compares(name, ours[name].scores, theirs[name].scores)]
+    return max(able, key=lambda name: min(ours[name].unix_seconds, theirs[name].unix_seconds), default=None)
+
+
+def _compares(metric: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
+    """Whether there are shared examples; a judge shares one point between two opponents."""
+    sums = [ours[name] + theirs[name] for name in ours if name in theirs]
+    return bool(sums) and (metric != JUDGED_PAIRS or all(math.isclose(total, 1.0, abs_tol=1e-6) for total in sums))
+
+
+def _paired(ours: Mapping[str, float], theirs: Mapping[str, float], prompts: Mapping[str, str]) -> list[Pair]:
+    shared = sorted(ours.keys() & theirs.keys())
+    return [Pair(prompt=prompts[name], local_score=ours[name], cloud_score=theirs[name]) for name in shared]
+
+
+def _names_in(scored: Mapping[str, _Scored]) -> set[str]:
+    return {name for one in scored.values() for name in one.scores}
 
 
 @contextmanager
