@@ -137,13 +137,13 @@ class Responder:
         """Log-likelihood of each continuation; see `Engine.score`."""
         return self.engine.score(request, continuations)
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]. Raises UnsupportedError where the weights are elsewhere."""
-        return self._reader("embeddings").embed(texts)
+    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        """The mean of each text's last hidden states, [N, D]; see `Reader`. Raises UnsupportedError as `prompt_likelihoods` does."""
+        return self._reader("embeddings").embed(texts, stop=stop)
 
-    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         """How likely each token of the prompt is; see `Reader`. Raises UnsupportedError where the weights are elsewhere."""
-        return self._reader("likelihoods").prompt_likelihoods(request)
+        return self._reader("likelihoods").prompt_likelihoods(request, stop=stop)
 
     def _reader(self, what: str) -> Reader:
         if not isinstance(self.engine, Reader):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Never
 
 import httpx
 import openai
@@ -17,9 +19,10 @@ import pytest
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import RemoteError, UsageError
+from nomoat.errors import NomoatError, RemoteError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
+from nomoat.serve.answers import Answers
 from nomoat.serve.app import bind, create_app, serve
 
 Start = Callable[..., str]
@@ -238,6 +241,57 @@ def test_client_that_goes_away_stops_the_engine(start: Start, stream: bool) -> N
         else:
             client.post(f"{url}/chat/completions", json=body)
     assert closed.wait(5)
+
+
+class SlowReader(FakeEngine):
+    """Reads until it is told to stop, as an engine does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = threading.Event()
+
+    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> Never:
+        assert stop is not None and stop.wait(10)
+        self.stopped.set()
+        raise NomoatError("the reading was stopped")
+
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> Never:
+        self.embed([], stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("embeddings", {"input": "hi"}), ("completions", {"prompt": "hi", "echo": True, "logprobs": 1, "max_tokens": 1})],
+)
+def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str, body: dict[str, object]) -> None:
+    engine = SlowReader()
+    url = start(Responder("fake", engine))
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{url}/{path}", json={"model": "fake", **body}, timeout=0.5)
+    assert engine.stopped.wait(5)
+    metrics = httpx.get(url.replace("/v1", "/metrics")).text
+    assert 'nomoat_requests_total{model="fake",outcome="gone"} 1.0' in metrics
+
+
+def test_stopping_the_answers_stops_other_work_too() -> None:
+    async def main() -> bool:
+        answers = Answers()
+        begun = threading.Event()
+
+        def work(stop: threading.Event) -> bool:
+            begun.set()
+            return stop.wait(10)
+
+        working = asyncio.ensure_future(answers.work(work))
+        await asyncio.to_thread(begun.wait, 5)
+        answers.stop()
+        try:
+            return await working
+        finally:
+            answers.close()
+
+    started = time.monotonic()
+    assert asyncio.run(main()) and time.monotonic() - started < 8
 
 
 def test_error_after_the_answer_has_begun_reaches_the_client_as_an_event(start: Start, sdk: Sdk) -> None:

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UsageError
+from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
-from nomoat.serve.models import Loader, Models
+from nomoat.serve.models import Loader, Models, from_references
 
 
 class Shelf:
@@ -67,6 +68,73 @@ def test_a_model_that_is_answering_is_never_unloaded_and_the_next_waits_for_it(s
             assert not waiting.done() and shelf.events == ["+a"]
         waiting.result(timeout=5)
     assert shelf.events == ["+a", "-a", "+b"]
+
+
+def waiting_for(models: Models, count: int) -> None:
+    until = time.monotonic() + 5
+    while len(models._waiting) < count:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_who_waits_for_room_is_served_before_newcomers_to_the_busy_model(shelf: Shelf) -> None:
+    """Without that a model that is always busy would keep all others waiting for ever. Those who want the same model go together."""
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    with ThreadPoolExecutor(4) as pool:
+        with models.use("a"):
+            asked = []
+            for count, name in enumerate(("b", "a", "b", "a"), start=1):
+                asked.append(pool.submit(use, models, name))
+                waiting_for(models, count)
+            assert shelf.events == ["+a"]
+        for one in asked:
+            one.result(timeout=5)
+    assert shelf.events == ["+a", "-a", "+b", "-b", "+a"]
+
+
+def test_who_has_gone_waits_no_longer_and_nothing_is_loaded_for_them(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    gone = threading.Event()
+
+    def ask() -> None:
+        with models.use("b", gone):
+            pass
+
+    with ThreadPoolExecutor(2) as pool:
+        with models.use("a"):
+            leaving = pool.submit(ask)
+            waiting_for(models, 1)
+            behind = pool.submit(use, models, "a")
+            waiting_for(models, 2)
+            gone.set()
+            with pytest.raises(NomoatError, match="the answer was stopped"):
+                leaving.result(timeout=5)
+            behind.result(timeout=5)
+        with pytest.raises(NomoatError, match="the answer was stopped"):
+            ask()
+    use(models, "a")
+    assert shelf.events == ["+a"]
+
+
+def test_models_that_are_always_there_wait_for_nobody(shelf: Shelf) -> None:
+    models = Models({"mine": Responder("mine", FakeEngine())}, [shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    with ThreadPoolExecutor(1) as pool:
+        with models.use("a"):
+            waiting = pool.submit(use, models, "b")
+            waiting_for(models, 1)
+            use(models, "mine")
+        waiting.result(timeout=5)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.gguf").touch()
+    one, two = str(tmp_path / "one" / "x.gguf"), str(tmp_path / "two" / "x.gguf")
+    with pytest.raises(UsageError) as caught:
+        from_references([one, one, two])
+    assert caught.value.message == f"`{one}` and `{two}` would both be called `x.gguf`"
+    assert caught.value.hint == "rename one of the two files"
 
 
 def test_many_who_ask_at_once_load_it_once(shelf: Shelf) -> None:

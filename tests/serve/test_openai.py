@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema
@@ -20,9 +21,11 @@ from tiny import write_adapter
 
 from nomoat.catalog import licences
 from nomoat.engine import importer
+from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, NomoatError
+from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, from_references
 
@@ -141,6 +144,29 @@ def test_embeddings_come_in_both_encodings_with_length_one(tiny: openai.OpenAI) 
     assert as_floats.usage.prompt_tokens == as_floats.usage.total_tokens > 3
     (alone,) = tiny.embeddings.create(model="tiny", input="world").data
     np.testing.assert_allclose(alone.embedding, by_default[1], atol=1e-3)
+
+
+def test_reading_that_nobody_waits_for_any_more_is_given_up(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    read = engine._read
+    seen: list[Reading] = []
+
+    def watched(*args: Any, **kwargs: Any) -> list[Reading]:
+        seen[:] = read(*args, **kwargs)
+        return list(seen)
+
+    monkeypatch.setattr(engine, "_read", watched)
+    gone = threading.Event()
+    gone.set()
+    for ask in (
+        lambda: engine.embed(["the hello"] * 50, stop=gone),
+        lambda: engine.prompt_likelihoods(Request(prompt="the"), stop=gone),
+    ):
+        with pytest.raises(NomoatError, match="the reading was stopped"):
+            ask()
+        assert all(one.cancelled for one in seen) and seen.pop()
+    assert engine.embed(["the hello"], stop=threading.Event()).shape == (1, 64)
+    engine.close()
 
 
 def test_embeddings_that_cannot_be_had_are_refused(fake: openai.OpenAI, start: Start, sdk: Sdk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -58,12 +59,15 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Reader(Protocol):
-    """What engines can do beside that if they have the weights at hand."""
+    """What engines can do beside that if they have the weights at hand.
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    Once `stop` is set, the work ends soon, with NomoatError.
+    """
+
+    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         """The mean of each text's last hidden states, [N, D]."""
         ...
 
-    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         """How likely each token of the prompt was after those before it, with `top_logprobs` alternatives; the first has none."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -49,11 +50,11 @@ class FakeEngine:
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(kept), prefill_seconds=0.0, decode_seconds=0.0),
         )
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         """How often each of eight kinds of words occurs, and 1."""
         return np.array([[1.0, *(sum(len(word) % 8 == k for word in text.split()) for k in range(8))] for text in texts], np.float32)
 
-    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         words = self._text(request).split()
         found = [_likelihood(word if at == 0 else f" {word}", request) for at, word in enumerate(words)]
         return [dataclasses.replace(found[0], log_probability=None, top=()), *found[1:]]

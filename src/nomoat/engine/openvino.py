@@ -23,7 +23,7 @@ import numpy.typing as npt
 from nomoat import cache, config, paths
 from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
-from nomoat.engine.batching import Answer, Batcher, Model, Reading, Tokens
+from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
@@ -33,7 +33,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import BadFileError, ContextExceededError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -128,14 +128,18 @@ class OpenVINOEngine:
         )
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
 
-    def embed(self, texts: Sequence[str], *, adapter: int | None = None) -> npt.NDArray[np.float32]:
+    def embed(
+        self, texts: Sequence[str], *, stop: threading.Event | None = None, adapter: int | None = None
+    ) -> npt.NDArray[np.float32]:  # fmt: skip
         rows = [self.tokenizer.encode(text, add_bos=True) for text in texts]
-        return np.stack([reading.result.result()[0] for reading in self._read(rows, adapter=adapter)])
+        return np.stack([mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)])
 
-    def prompt_likelihoods(self, request: Request, *, adapter: int | None = None) -> list[TokenLikelihood]:
+    def prompt_likelihoods(
+        self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None
+    ) -> list[TokenLikelihood]:  # fmt: skip
         ids = self._prompt_ids(request)
-        (reading,) = self._read([ids], top_logprobs=request.top_logprobs or 0, adapter=adapter)
-        return [self._likelihood(pick) for pick in [Pick(ids[0]), *reading.result.result()[1]]]
+        ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0, adapter=adapter), stop)
+        return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
     def _read(self, rows: Sequence[list[int]], *, adapter: int | None, top_logprobs: int | None = None) -> list[Reading]:
         for row in rows:
@@ -305,11 +309,11 @@ class _Adapted:
     def generate(self, request: Request) -> Iterator[Chunk]:
         return self._engine.generate(self._in_tokens(request), adapter=self._adapter)
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return self._engine.embed(texts, adapter=self._adapter)
+    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        return self._engine.embed(texts, stop=stop, adapter=self._adapter)
 
-    def prompt_likelihoods(self, request: Request) -> list[TokenLikelihood]:
-        return self._engine.prompt_likelihoods(self._in_tokens(request), adapter=self._adapter)
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
+        return self._engine.prompt_likelihoods(self._in_tokens(request), stop=stop, adapter=self._adapter)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self._engine.score(request, continuations, adapter=self._adapter, words=self._words)
@@ -319,6 +323,24 @@ class _Adapted:
 
     def close(self) -> None:
         self._engine.close()
+
+
+def _results(readings: Sequence[Reading], stop: threading.Event | None) -> list[tuple[npt.NDArray[np.float32], list[Pick]]]:
+    """What was read; see `Reader` about `stop`. Whatever ends the waiting, such as Ctrl-C, ends the reading."""
+    try:
+        return [_result(reading, stop) for reading in readings]
+    finally:
+        for reading in readings:
+            reading.result.cancel()  # does nothing to those that are there
+
+
+def _result(reading: Reading, stop: threading.Event | None) -> tuple[npt.NDArray[np.float32], list[Pick]]:
+    while stop is None or not stop.is_set():
+        try:
+            return reading.result.result(timeout=HEARTBEAT_SECONDS)
+        except TimeoutError:
+            continue
+    raise NomoatError("the reading was stopped", hint="whoever asked for it has gone, or the server is shutting down")
 
 
 class _StopWatch:

@@ -16,9 +16,14 @@ from nomoat.records import Chunk
 MAX_ANSWERS = 64  # at once; more wait
 
 T = TypeVar("T")
-Make = Callable[[], Iterator[Chunk]]
+Make = Callable[[threading.Event], Iterator[Chunk]]  # told what is set when nobody waits for it any more
 
 log = logging.getLogger("nomoat.serve")
+
+
+def stopped() -> NomoatError:
+    """What ends the work for a client that has gone, or in a server that is shutting down."""
+    return NomoatError("the answer was stopped", hint="the server is shutting down")
 
 
 class Answer:
@@ -62,15 +67,14 @@ class Answer:
     def _write(self, at: int) -> None:
         if self._stopped.is_set():
             return
-        chunks = self._makes[at]()
+        chunks = self._makes[at](self._stopped)
         try:
             for chunk in chunks:
                 self._put(at, chunk)
                 if chunk.finish_reason is not None:
                     return
                 if self._stopped.is_set():
-                    self._put(at, NomoatError("the answer was stopped", hint="the server is shutting down"))
-                    return
+                    raise stopped()
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
@@ -86,6 +90,7 @@ class Answers:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=MAX_ANSWERS, thread_name_prefix="answer")
         self._running: dict[Future[None], Answer] = {}
+        self._working: set[threading.Event] = set()
 
     @property
     def num_texts(self) -> int:
@@ -101,14 +106,23 @@ class Answers:
             future.add_done_callback(self._ended)
         return answer
 
-    async def work(self, function: Callable[[], T]) -> T:
-        """The result of something that takes time, done in a thread beside the answers."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+    async def work(self, function: Callable[[threading.Event], T]) -> T:
+        """The result of something that takes time, done in a thread beside the answers. It is told what is set when nobody waits for
+        it any more."""
+        stop = threading.Event()
+        self._working.add(stop)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, stop)
+        finally:
+            stop.set()
+            self._working.discard(stop)
 
     def stop(self) -> None:
         """Stop all of them."""
         for answer in list(self._running.values()):
             answer.stop()
+        for stop in list(self._working):
+            stop.set()
 
     def close(self) -> None:
         """Stop all of them and wait for their threads, so that an engine may be closed after it."""

@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import functools
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -74,7 +75,7 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
-        return JSONResponse(await served.embed(wire.parse_embeddings(await _body(request))))
+        return await served.embed(request, wire.parse_embeddings(await _body(request)))
 
     @app.get("/v1/models")
     async def list_models() -> Response:
@@ -234,25 +235,24 @@ class Served:
             raise
         answer.stop()
         self._metrics.count_request(name, "gone")
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return _left()
 
-    async def embed(self, call: wire.EmbeddingCall) -> dict[str, Any]:
-        """The body of the answer to a wish for embeddings."""
+    async def embed(self, request: HttpRequest, call: wire.EmbeddingCall) -> Response:
+        """The response to a wish for embeddings."""
         name = self._models.find(call.model)
 
-        def work() -> tuple[Any, int]:
-            with self._models.use(name) as responder:
-                tokens = sum(responder.engine.count_tokens(Request(prompt=text)) for text in call.texts)
-                return responder.embed(call.texts), tokens
+        def work(stop: threading.Event) -> dict[str, Any]:
+            with self._models.use(name, stop) as responder:
+                num_tokens = sum(responder.engine.count_tokens(Request(prompt=text)) for text in call.texts)
+                return wire.render_embeddings(call, name, responder.embed(call.texts, stop=stop), num_tokens)
 
         try:
-            vectors, num_tokens = await self._answers.work(work)
-            body = wire.render_embeddings(call, name, vectors, num_tokens)
+            body = await _unless_gone(request, self._answers.work(work))
         except BaseException:
             self._metrics.count_request(name, "error")
             raise
-        self._metrics.count_request(name, "ok")
-        return body
+        self._metrics.count_request(name, "gone" if body is None else "ok")
+        return _left() if body is None else JSONResponse(body)
 
     async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], count: int) -> list[wire.Whole]:
         pieces: list[list[Chunk]] = [[] for _ in range(count)]
@@ -282,11 +282,11 @@ class Served:
         finally:
             self._metrics.count_request(name, outcome)
 
-    def _chunks(self, name: str, call: wire.Call, request: Request) -> Iterator[Chunk]:
+    def _chunks(self, name: str, call: wire.Call, request: Request, stop: threading.Event) -> Iterator[Chunk]:
         """One text of an answer, in its thread."""
-        with self._models.use(name) as responder:
+        with self._models.use(name, stop) as responder:
             if call.echo:
-                yield from _prompt_chunks(responder, request)
+                yield from _prompt_chunks(responder, request, stop)
             if call.max_new_tokens == 0:
                 tokens = responder.engine.count_tokens(request)
                 usage = Usage(prompt_tokens=tokens, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
@@ -296,12 +296,12 @@ class Served:
                 yield from responder.stream(dataclasses.replace(request, max_new_tokens=limit))
 
 
-def _prompt_chunks(responder: Responder, request: Request) -> Iterator[Chunk]:
+def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event) -> Iterator[Chunk]:
     """The prompt as part of the answer, with its likelihoods if they were asked for."""
     if request.top_logprobs is None and request.prompt is not None:
         yield Chunk(text=request.prompt)
         return
-    likelihoods = responder.prompt_likelihoods(request)
+    likelihoods = responder.prompt_likelihoods(request, stop=stop)
     text = request.prompt or b"".join(one.content for one in likelihoods).decode("utf-8", "replace")
     yield Chunk(text=text, likelihoods=() if request.top_logprobs is None else tuple(likelihoods))
 
@@ -331,6 +331,11 @@ async def _unless_gone(request: HttpRequest, work: Awaitable[T]) -> T | None:
     finally:
         for task in (working, gone):
             task.cancel()
+
+
+def _left() -> Response:
+    """To a client that has gone away."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _gone(request: HttpRequest) -> None:

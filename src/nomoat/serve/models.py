@@ -15,7 +15,9 @@ from nomoat import hardware
 from nomoat import responder as responders
 from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
+from nomoat.serve.answers import stopped
 
+HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
 MEMORY_SHARE = 0.8  # of what is free when the server starts
 Load = Callable[[Sequence[str]], Sequence[Responder]]
 
@@ -35,16 +37,27 @@ def from_references(
     """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
 
     `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several.
-    Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded.
+    Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
+    would have one name.
     """
     if memory_bytes is None:
         memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
+    _require_names_of_their_own(refs)
     loaders = []
     for group in responders.groups(refs):
         names = tuple(responders.shown_name(ref) for ref in group)
         planned = responders.planned_bytes(group[0], context_tokens)
         loaders.append(Loader(names=names, planned_bytes=planned, load=functools.partial(load or _load, group)))
     return Models(loaders=loaders, memory_bytes=memory_bytes)
+
+
+def _require_names_of_their_own(refs: Sequence[str]) -> None:
+    shown: dict[str, str] = {}
+    for ref in dict.fromkeys(refs):
+        name = responders.shown_name(ref)
+        if name in shown:
+            raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two files")
+        shown[name] = ref
 
 
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
@@ -58,12 +71,21 @@ class _Unit:
     loader: Loader | None
     responders: dict[str, Responder] = field(default_factory=dict)
     users: int = 0
-    is_loading: bool = False
+    is_loading: bool = False  # by one of its users
     used_at: int = 0
 
     @property
     def planned_bytes(self) -> int:
         return self.loader.planned_bytes if self.loader else 0
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """Someone who wants a model, what is set when they have gone, and whether it is theirs to use or to load."""
+
+    unit: _Unit
+    stop: threading.Event
+    has_come: bool = False
 
 
 class Models:
@@ -86,6 +108,7 @@ class Models:
             raise UsageError("there is no model to serve")
         self._memory_bytes = memory_bytes
         self._changed = threading.Condition()
+        self._waiting: list[_Turn] = []  # in the order in which they came
         self._clock = 0
 
     @property
@@ -110,16 +133,19 @@ class Models:
             return {name: unit.responders[name] for name, unit in self._units.items() if name in unit.responders}
 
     @contextmanager
-    def use(self, name: str) -> Iterator[Responder]:
-        """The model, loaded now if need be; it stays until the block ends. Raises what loading raises."""
+    def use(self, name: str, stop: threading.Event | None = None) -> Iterator[Responder]:
+        """The model, loaded now if need be; it stays until the block ends. Who waits for room is served before all who come later, but
+        for those who want the same model.
+
+        Raises what loading raises, and NomoatError if `stop` is set before the model is there; then it is not loaded for nobody.
+        """
         unit = self._units[name]
-        self._begin(unit)
+        self._begin(unit, stop)
         try:
             yield unit.responders[name]
         finally:
             with self._changed:
-                unit.users -= 1
-                self._changed.notify_all()
+                self._leave(unit)
 
     def close(self) -> None:
         """Unload what was loaded here."""
@@ -128,19 +154,27 @@ class Models:
                 if unit.loader is not None:
                     _unload(unit)
 
-    def _begin(self, unit: _Unit) -> None:
+    def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
+        """Become a user of it, once it is there."""
+        stop = stop or threading.Event()
+        turn = _Turn(unit, stop)
         with self._changed:
-            while not unit.responders:
-                if unit.is_loading or not self._has_room(unit):
-                    self._changed.wait()
-                else:
-                    unit.is_loading = True
-                    break
-            self._clock += 1
-            unit.used_at = self._clock
-            unit.users += 1
-            if not unit.is_loading:
+            if unit.loader is None:  # needs no room, and makes none
+                unit.users += 1
                 return
+            self._waiting.append(turn)
+            try:
+                self._admit()
+                while not stop.is_set() and (unit.is_loading or not turn.has_come):
+                    self._changed.wait(HEARTBEAT_SECONDS)
+                if stop.is_set():
+                    raise stopped()
+            except BaseException:
+                self._give_up(turn)
+                raise
+            if unit.responders:
+                return
+            unit.is_loading = True
         self._load(unit)
 
     def _load(self, unit: _Unit) -> None:
@@ -149,21 +183,45 @@ class Models:
             made = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
         except BaseException:
             with self._changed:
-                unit.users -= 1
                 unit.is_loading = False
-                self._changed.notify_all()
+                self._leave(unit)
             raise
         with self._changed:
             unit.responders = made
             unit.is_loading = False
             self._changed.notify_all()
 
+    # The callers of what follows hold the lock.
+    def _admit(self) -> None:
+        """Give their turn to all who want the model of the first in the row, as long as there is room for that model."""
+        self._waiting = [turn for turn in self._waiting if not turn.stop.is_set()]
+        while self._waiting and self._has_room(unit := self._waiting[0].unit):
+            come = [turn for turn in self._waiting if turn.unit is unit]
+            self._waiting = [turn for turn in self._waiting if turn.unit is not unit]
+            for turn in come:
+                turn.has_come = True
+            unit.users += len(come)
+            self._clock += 1
+            unit.used_at = self._clock
+        self._changed.notify_all()
+
+    def _leave(self, unit: _Unit) -> None:
+        unit.users -= 1
+        self._admit()
+
+    def _give_up(self, turn: _Turn) -> None:
+        if turn.has_come:
+            self._leave(turn.unit)
+        else:
+            self._waiting = [other for other in self._waiting if other is not turn]
+            self._admit()
+
     def _has_room(self, unit: _Unit) -> bool:
-        """Whether this one may be loaded now; unloads idle ones for it. The caller holds the lock."""
-        if self._memory_bytes is None:
+        """Whether this one may be used now; unloads idle ones for it."""
+        if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:
-            there = list({id(one): one for one in self._units.values() if one.responders or one.is_loading}.values())
+            there = list({id(one): one for one in self._units.values() if one.responders or one.users}.values())
             if sum(one.planned_bytes for one in [*there, unit]) <= self._memory_bytes:
                 return True
             idle = [one for one in there if one.loader and not one.users]
