@@ -62,6 +62,12 @@ def test_the_example_in_the_manual_is_a_policy() -> None:
             "names `smollm2-135m` as `cloud`, which is no server",
             'such as "openai:gpt-4o-mini" or "https://host/v1#model"',
         ),
+        (
+            "cloud = 'http://[bad/v1#m'",
+            "names `http://[bad/v1#m` as `cloud`, which is no address",
+            'such as "https://host/v1#model"',
+        ),
+        ("cloud = 'http:///v1#m'", "names `http:///v1#m` as `cloud`, which is no address", 'such as "https://host/v1#model"'),
         ("default = 'cloud'", 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such'),
         (
             "names = ['Kim']\nnever_leaves = ['phone']",

@@ -89,7 +89,7 @@ def load_policy(path: Path | None = None) -> Policy:
 
 
 def host_of(ref: str) -> str:
-    """The host that a reference to a server names: a provider's own, or the URL's."""
+    """The host that a reference to a server names: a provider's own, or the URL's. Raises ValueError for what is no URL."""
     provider = ref.partition(":")[0]
     return (urlsplit(BASE_URLS.get(provider, ref)).hostname or "").lower()
 
@@ -124,12 +124,21 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(
             path, f"names `{policy.cloud}` as `cloud`, which is no server", 'such as "openai:gpt-4o-mini" or "https://host/v1#model"'
         )
+    if policy.cloud is not None and not _host_or_nothing(policy.cloud):
+        raise _error(path, f"names `{policy.cloud}` as `cloud`, which is no address", 'such as "https://host/v1#model"')
     if policy.cloud is None and policy.default == "cloud":
         raise _error(path, 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such')
     if policy.names and "name" not in policy.never_leaves:
         raise _error(path, "lists `names`, and `never_leaves` does not hold `name`", "add it there, or remove the names")
     if policy.cloud is not None:
         policy.require_allowed(host_of(policy.cloud))
+
+
+def _host_or_nothing(ref: str) -> str:
+    try:
+        return host_of(ref)
+    except ValueError:
+        return ""
 
 
 def _error(path: Path, what: str, hint: str) -> UsageError:
