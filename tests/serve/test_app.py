@@ -163,7 +163,7 @@ def test_unknown_model_is_a_404_that_names_the_known(start: Start, sdk: Sdk) -> 
 
 
 def test_wrong_and_missing_keys_are_refused_and_health_needs_none(start: Start, sdk: Sdk) -> None:
-    url = start(fake(), api_key="비밀-key")
+    url = start(fake(), api_key="s3cret-key")
     with pytest.raises(openai.AuthenticationError) as caught:
         ask(sdk(url, api_key="other"), "hi")
     assert caught.value.body["message"] == "the API key is wrong"
@@ -241,6 +241,16 @@ def test_client_that_goes_away_stops_the_engine(start: Start, stream: bool) -> N
         else:
             client.post(f"{url}/chat/completions", json=body)
     assert closed.wait(5)
+
+
+def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    url = httpx.URL(start(fake()))
+    with socket.create_connection((url.host, url.port or 0)) as half:
+        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{")
+        time.sleep(0.3)
+    time.sleep(0.3)
+    assert httpx.get(f"{url}/models").status_code == 200
+    assert "ClientDisconnect" not in caplog.text
 
 
 class SlowReader(FakeEngine):
@@ -336,6 +346,15 @@ def test_serve_refuses_to_open_to_others_without_a_key() -> None:
     with pytest.raises(UsageError) as caught:
         serve("fake:", host="0.0.0.0")
     assert caught.value.message == "`0.0.0.0` can be reached from other machines, and there is no API key"
+
+
+@pytest.mark.parametrize("key", ["비밀-key", "clé", " s3cret", "a\nb"])
+def test_key_that_no_client_could_send_is_refused_at_the_start(key: str) -> None:
+    for begin in (lambda: serve("no such model", port=0, api_key=key), lambda: create_app(fake(), api_key=key)):
+        with pytest.raises(UsageError) as caught:
+            begin()
+        assert caught.value.message == "the API key holds characters that a header cannot carry"
+        assert caught.value.hint == "use letters without accents, digits and signs only"
 
 
 def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:

@@ -119,6 +119,13 @@ def test_echo_tells_what_the_prompts_tokens_are_worth(fake: openai.OpenAI) -> No
     assert (choice.text, choice.logprobs) == ("c b a", None)
 
 
+def test_usage_of_several_prompts_is_the_same_whole_and_streamed(fake: openai.OpenAI) -> None:
+    asked = {"model": "fake", "prompt": ["a", "a", "a b c"], "n": 2, "max_tokens": 1}
+    assert fake.completions.create(**asked).usage.prompt_tokens == 5
+    *_, last = fake.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    assert (last.choices, last.usage.prompt_tokens, last.usage.completion_tokens) == ([], 5, 6)
+
+
 def test_likelihoods_as_an_evaluation_harness_asks_for_them(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
     """Token ids in, `echo`, one token more, the likeliest rival of each: what lm-evaluation-harness sends and reads."""
     engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -136,6 +137,53 @@ def test_answers_to_one_prompt_count_it_once() -> None:
     assert wire.render_usage(usage, usage, usage, usage, each=2) == {
         "prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18,
     }  # fmt: skip
+
+
+def test_equal_prompts_count_as_often_as_they_are_sent() -> None:
+    usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
+    reply = wire.Reply(wire.parse_text(b'{"prompt": ["a", "a"]}'), "m")
+    whole = wire.Whole(text="x", finish_reason="stop", usage=usage)
+    assert reply.whole([whole, whole])["usage"]["prompt_tokens"] == 10
+
+
+def test_streamed_usage_is_that_of_each_prompt_whichever_answer_ends_first() -> None:
+    body = b'{"prompt": ["a", "a b c"], "n": 2, "stream": true, "stream_options": {"include_usage": true}}'
+    ended = {
+        at: Usage(prompt_tokens=tokens, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+        for at, tokens in ((3, 3), (0, 1), (2, 3), (1, 1))
+    }
+    event, _, _ = wire.Reply(wire.parse_text(body), "m").closing(ended).partition(b"\n\n")
+    usage = json.loads(event.removeprefix(b"data: "))["usage"]
+    assert usage == {"prompt_tokens": 4, "completion_tokens": 4, "total_tokens": 8}
+
+
+def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
+    parts = "한국".encode()
+    halves = [parts[:2], parts[2:4], parts[4:], b"!"]
+    tokens = tuple(TokenLikelihood(token_id=1, content=half, log_probability=-1.0) for half in halves)
+    reply = wire.Reply(wire.parse_text(b'{"prompt": ["a", "b"], "logprobs": 0}'), "m")
+    usage = Usage(prompt_tokens=1, completion_tokens=4, prefill_seconds=0.0, decode_seconds=0.0)
+    whole = wire.Whole(text="한국!", finish_reason="stop", usage=usage, likelihoods=tokens)
+    for choice in reply.whole([whole, whole])["choices"]:
+        assert choice["logprobs"]["text_offset"] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("parse_body", "body", "param"),
+    [
+        (wire.parse_chat, {"messages": HELLO, "stop": ["a", 1]}, "stop"),
+        (wire.parse_chat, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        (wire.parse_text, {"prompt": 3}, "prompt"),
+        (wire.parse_text, {"prompt": "a", "logprobs": "x"}, "logprobs"),
+        (wire.parse_embeddings, {"input": [[1]]}, "input"),
+        (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
+         "response_format.json_schema.schema"),
+    ],
+)  # fmt: skip
+def test_field_of_several_types_is_named_without_them(parse_body: Callable[[bytes], object], body: object, param: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse_body(json.dumps(body).encode())
+    assert caught.value.param == param and caught.value.message.startswith(f"`{param}`: ")
 
 
 def test_half_a_character_is_told_as_bytes() -> None:

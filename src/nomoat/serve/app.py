@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from nomoat import __version__, net
@@ -30,7 +31,7 @@ from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import wire
 from nomoat.serve.answers import Answer, Answers
-from nomoat.serve.auth import Guard
+from nomoat.serve.auth import Guard, require_sendable
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
@@ -47,7 +48,10 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
     """An OpenAI-compatible application for one responder, for several under the names clients ask for, or for models loaded as needed.
 
     The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none.
+    Raises UsageError for a key that cannot be sent.
     """
+    if api_key is not None:
+        require_sendable(api_key)
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = Metrics(num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()))
@@ -63,6 +67,7 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
     app.state.answers = answers
     app.add_middleware(Guard, api_key=api_key)
     app.add_exception_handler(NomoatError, _nomoat_error)
+    app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(HTTPException, _http_error)
 
     @app.post("/v1/chat/completions")
@@ -108,14 +113,15 @@ def serve(
     caller's.
 
     `port` 0 takes a free one. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests are accepted.
-    Raises UsageError for a host that others can reach without a key, and for a port that cannot be had; what
-    `nomoat.responder.load` raises.
+    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent, and for a port that cannot be had;
+    what `nomoat.responder.load` raises.
     """
     if not net.is_loopback(host) and not api_key:
         raise UsageError(
             f"`{host}` can be reached from other machines, and there is no API key",
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
+    require_sendable(api_key or "")
     with bind(host, port) as listener:
         models = _models(model)
         try:
@@ -216,26 +222,25 @@ class Served:
         name = self._models.find(call.model)
         answer = self._answers.start([functools.partial(self._chunks, name, call, asked) for asked in call.requests])
         reply = wire.Reply(call, name)
-        prompts = len({asked.prompt if asked.prompt_ids is None else asked.prompt_ids for asked in call.requests})
         chunks = aiter(answer)
         try:
             if call.stream:
                 # what is wrong with a request shows here, while there is a status to say it with
                 first = await _unless_gone(request, anext(chunks))
                 if first is not None:
-                    return _EventStream(self._events(name, reply, first, chunks, prompts), answer)
+                    return _EventStream(self._events(name, reply, first, chunks), answer)
             else:
                 wholes = await _unless_gone(request, self._wholes(name, chunks, len(call.requests)))
                 if wholes is not None:
                     self._metrics.count_request(name, "ok")
-                    return JSONResponse(reply.whole(wholes, prompts=prompts))
+                    return JSONResponse(reply.whole(wholes))
         except BaseException:
             answer.stop()
             self._metrics.count_request(name, "error")
             raise
         answer.stop()
         self._metrics.count_request(name, "gone")
-        return _left()
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     async def embed(self, request: HttpRequest, call: wire.EmbeddingCall) -> Response:
         """The response to a wish for embeddings."""
@@ -252,7 +257,7 @@ class Served:
             self._metrics.count_request(name, "error")
             raise
         self._metrics.count_request(name, "gone" if body is None else "ok")
-        return _left() if body is None else JSONResponse(body)
+        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
 
     async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], count: int) -> list[wire.Whole]:
         pieces: list[list[Chunk]] = [[] for _ in range(count)]
@@ -263,19 +268,19 @@ class Served:
         return [_whole(name, parts) for parts in pieces]
 
     async def _events(
-        self, name: str, reply: wire.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]], prompts: int
+        self, name: str, reply: wire.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]
     ) -> AsyncIterator[bytes]:
-        usages: list[Usage] = []
+        usages: dict[int, Usage] = {}
         outcome = "gone"
         yield reply.opening()
         try:
             async for at, chunk in _first_and_rest(first, rest):
                 if chunk.usage is not None:
-                    usages.append(chunk.usage)
+                    usages[at] = chunk.usage
                     self._metrics.count_answer(name, chunk.usage)
                 yield reply.event(chunk, at)
             outcome = "ok"
-            yield reply.closing(usages, prompts=prompts)
+            yield reply.closing(usages)
         except NomoatError as error:
             outcome = "error"
             yield wire.render_error_event(error)
@@ -333,11 +338,6 @@ async def _unless_gone(request: HttpRequest, work: Awaitable[T]) -> T | None:
             task.cancel()
 
 
-def _left() -> Response:
-    """To a client that has gone away."""
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
 async def _gone(request: HttpRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -356,6 +356,11 @@ async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
         raise error
     status, body = wire.render_error(error)
     return JSONResponse(body, status_code=status)
+
+
+async def _client_left(request: HttpRequest, error: Exception) -> Response:
+    """While it was sending its request."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _http_error(request: HttpRequest, error: Exception) -> Response:

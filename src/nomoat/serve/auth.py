@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nomoat import net
-from nomoat.errors import BadRequestError
+from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import wire
 
 OPEN_PATHS = frozenset({"/health"})
@@ -22,6 +22,14 @@ OPEN_PATHS = frozenset({"/health"})
 def is_key(given: str, key: str) -> bool:
     """Compares in a time that does not tell how much of the key was right."""
     return secrets.compare_digest(given.encode(), key.encode())
+
+
+def require_sendable(key: str) -> None:
+    """Raise UsageError for a key that no client can send in a header: it would lock everyone out."""
+    if not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise UsageError(
+            "the API key holds characters that a header cannot carry", hint="use letters without accents, digits and signs only"
+        )
 
 
 class Guard:

@@ -9,6 +9,7 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import time
 import uuid
@@ -139,13 +140,17 @@ class _Embed(BaseModel):
 
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
+# What tells a field from the name pydantic has for one of the types it may be of.
+SHAPES: tuple[type[BaseModel], ...] = (_Part, _Turn, _StreamOptions, _Schema, _Format, _Chat, _Text, _Embed)
+FIELD_NAMES = frozenset(field.alias or name for shape in SHAPES for name, field in shape.model_fields.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """What a client asked: one answer to each request. `model` None: the only one served.
 
-    `max_new_tokens` None: as many as the context has room for. `echo`: the prompt is part of the answer.
+    `max_new_tokens` None: as many as the context has room for. `echo`: the prompt is part of the answer. `n`: requests in a row with
+    the same prompt.
     """
 
     kind: Kind
@@ -155,6 +160,7 @@ class Call:
     stream: bool
     include_usage: bool
     echo: bool = False
+    n: int = 1
 
     @property
     def request(self) -> Request:
@@ -236,7 +242,7 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
         asked = shape.model_validate_json(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in FIELD_NAMES)
         if first["type"] == "json_invalid" or not where:
             raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
         raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
@@ -258,6 +264,7 @@ def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tok
         max_new_tokens=max_new_tokens,
         stream=bool(asked.stream),
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
+        n=n,
     )
 
 
@@ -316,15 +323,17 @@ class Reply:
     def __init__(self, call: Call, model: str) -> None:
         self._chat = call.kind == "chat"
         self._include_usage = call.stream and call.include_usage
-        self._offsets = [0] * len(call.requests)  # where each choice's text has come to
+        self._n = call.n
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in call.requests]  # characters may take two tokens
+        self._offsets = [0] * len(call.requests)  # where each choice's text has come to, in whole characters
         self._envelope = {
             "id": ("chatcmpl-" if self._chat else "cmpl-") + uuid.uuid4().hex,
             "created": int(time.time()),
             "model": model,
         }
 
-    def whole(self, answers: Sequence[Whole], *, prompts: int = 1) -> dict[str, Any]:
-        """The body of answers that are not streamed. `prompts`: how many the answers were to; each counts once."""
+    def whole(self, answers: Sequence[Whole]) -> dict[str, Any]:
+        """The body of answers that are not streamed."""
         choices = []
         for at, answer in enumerate(answers):
             choice = self._choice(at, _finish(answer.finish_reason), answer.likelihoods)
@@ -334,7 +343,7 @@ class Reply:
                 choice["text"] = answer.text
             choices.append(choice)
         kind = "chat.completion" if self._chat else "text_completion"
-        usage = render_usage(*(answer.usage for answer in answers), each=len(answers) // prompts)
+        usage = render_usage(*(answer.usage for answer in answers), each=self._n)
         return {**self._envelope, "object": kind, "choices": choices, "usage": usage}
 
     def opening(self) -> bytes:
@@ -352,11 +361,11 @@ class Reply:
             events += self._event(at, {}, _finish(chunk.finish_reason), ())
         return events
 
-    def closing(self, usages: Sequence[Usage], *, prompts: int = 1) -> bytes:
-        """The last events: the usage, if it was asked for, and the end."""
+    def closing(self, usages: Mapping[int, Usage]) -> bytes:
+        """The last events: the usage, if it was asked for, and the end. `usages`: by the choices' numbers."""
         if not self._include_usage:
             return DONE
-        usage = render_usage(*usages, each=len(usages) // prompts)
+        usage = render_usage(*(usages[at] for at in sorted(usages)), each=self._n)
         return _sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
 
     @property
@@ -386,7 +395,7 @@ class Reply:
         offsets = []
         for one in likelihoods:
             offsets.append(self._offsets[at])
-            self._offsets[at] += len(one.content.decode("utf-8", "ignore"))
+            self._offsets[at] += len(self._decoders[at].decode(one.content))
         return {
             "tokens": [_token(one) for one in likelihoods],
             "token_logprobs": [one.log_probability for one in likelihoods],
