@@ -10,6 +10,8 @@ openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
 http://host:port/v1#model         any OpenAI-compatible server
 stored:suite/name                 answers given before and kept (those of this machine's own runs: judge/kept.py)
 fake:                             the deterministic engine of tests and docs
+
+`auto`, which `nomoat run` and `nomoat serve` take besides, is no model but a choice between two: route/router.py.
 """
 
 from __future__ import annotations
@@ -183,8 +185,13 @@ def load(
     is used only where none of them has any. `progress` is told (layers done, layers) while a file is imported, once for each file.
     `compiling` is told (functions done, functions) while a model's products are compiled, once a machine; without it that is done when
     the model is first asked.
-    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError.
+    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto`.
     """
+    if ref == "auto":
+        raise UsageError(
+            "`auto` chooses between two models, and one is needed here",
+            hint="name the model; `nomoat run`, `nomoat serve` and `nomoat.route.router.load_auto()` know `auto`",
+        )
     if ref == "fake:":
         from nomoat.engine.fake import FakeEngine
 

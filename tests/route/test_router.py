@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import nomoat
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import ContextExceededError, UsageError
 from nomoat.records import Chunk, Message, Request
@@ -183,6 +184,14 @@ def test_auto_without_a_policy_says_what_to_write() -> None:
         router.load_auto()
     assert raised.value.message == "`auto` does not know the model on this machine: there is no policy that names it"
     assert raised.value.hint == f'write local = "smollm2-135m", or such, into `{default_path()}`'
+
+
+def test_auto_is_refused_where_one_model_is_needed() -> None:
+    written('local = "fake:"')
+    with pytest.raises(UsageError) as raised:
+        nomoat.load("auto")
+    assert raised.value.message == "`auto` chooses between two models, and one is needed here"
+    assert raised.value.hint == "name the model; `nomoat run`, `nomoat serve` and `nomoat.route.router.load_auto()` know `auto`"
 
 
 def test_auto_answers_here() -> None:
