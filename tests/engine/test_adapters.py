@@ -14,7 +14,7 @@ from tiny import ADAPTED, WIDTH, write_adapter
 from nomoat.engine import Engine, Reader, importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.records import Request
+from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
@@ -79,6 +79,16 @@ def test_texts_with_different_adapters_share_passes_and_no_keys(engine: OpenVINO
             texts[at] += "".join(chunk.text for chunk in [next(stream, None)] if chunk is not None)
     assert texts == alone * 2
     assert len(set(alone)) == 3
+
+
+def test_an_answer_that_is_begun_goes_on_with_an_adapter_as_without(engine: OpenVINOEngine) -> None:
+    """The template ends in the same words either way."""
+    talk = (Message(role="user", content="the hello"),)
+    begun = Request(messages=talk, answer_start="the he", max_new_tokens=12)
+    written = Request(prompt=engine.tokenizer.prompt_text(begun)[0], max_new_tokens=12)
+    for one in (engine, engine.adapted(0)):
+        assert Responder("x", one).complete(begun).text == Responder("x", one).complete(written).text
+        assert one.count_tokens(begun) == one.count_tokens(written)
 
 
 def test_the_digests_differ(engine: OpenVINOEngine) -> None:

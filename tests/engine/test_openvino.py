@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from reference import model_of_gguf, our_logits
-from tiny import CONTEXT, write_tiny_gguf
+from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
-from nomoat.engine import importer
+from nomoat.engine import importer, openvino, tokenizer
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.sampling import Pick
 from nomoat.engine.weights import quantised_rows
 from nomoat.errors import ContextExceededError
 from nomoat.records import Completion, Message, Request
@@ -141,6 +142,48 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: OpenVINOEng
     assert len(stop) == 3
     stopped = responder.complete(Request(prompt="hello the", max_new_tokens=20, stop=(stop,)))
     assert stopped.text == whole[: whole.index(stop)] and stopped.finish_reason == "stop"
+
+
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁the", "▁hello", "▁", "h", "e"]
+
+
+class Says:
+    """In place of a sampler: these pieces, whatever the model finds likely."""
+
+    def __init__(self, *asked: object) -> None:
+        self._said = iter(["▁hello", "<0xFF>", "▁the"])
+
+    def pick(self, logits_V: object) -> Pick:
+        return Pick(PIECES.index(next(self._said)))
+
+
+@pytest.fixture
+def spaced(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenVINOEngine]:
+    """With a SentencePiece vocabulary, and an adapter beside it."""
+    kinds = [2, 3, 3, *[6] * 256, *[1] * 5]
+    facts = {"model": "llama", "tokens": PIECES, "scores": [0.0] * len(PIECES), "token_type": kinds}
+    facts |= {"bos_token_id": 1, "eos_token_id": 2}
+    words = tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items()})
+    words.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}:"
+    monkeypatch.setattr(tokenizer, "load", lambda folder: words)
+    monkeypatch.setattr(openvino, "Sampler", Says)
+    made = OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[write_adapter(tmp_path / "a")])
+    yield made
+    made.close()
+
+
+def test_an_answer_of_sentencepiece_keeps_its_first_space_where_it_goes_on_with_a_text(spaced: OpenVINOEngine) -> None:
+    chat = (Message(role="user", content="the"),)
+    ids = tuple(spaced.tokenizer.encode("the", add_bos=True))
+    for engine in (spaced, spaced.adapted(0)):
+        responder = Responder("x", engine)
+        for request, text in (
+            (Request(messages=chat, max_new_tokens=3), "hello\ufffd the"),
+            (Request(messages=chat, answer_start="the", max_new_tokens=3), " hello\ufffd the"),
+            (Request(prompt="the", max_new_tokens=3), " hello\ufffd the"),
+            (Request(prompt_ids=ids, max_new_tokens=3), " hello\ufffd the"),
+        ):
+            assert responder.complete(request).text == text, request
 
 
 def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOEngine) -> None:

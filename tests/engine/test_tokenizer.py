@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,40 @@ def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.Senten
     stream = words.decode_stream()
     text = "return the tokenizer 한국 🙂 x"
     assert "".join(stream.push(token) for token in words.encode(text)) + stream.finish() == text
+
+
+def pushed(words: tokenizer.Tokenizer, ids: list[int], before: list[int] | None = None) -> list[str]:
+    stream = words.decode_stream(before or ())
+    return [*(stream.push(token) for token in ids), stream.finish()]
+
+
+@pytest.mark.parametrize("before", ["x", "return the", "龍", "안녕 ", "龍龍龍龍 "])
+def test_a_continuation_keeps_the_space_of_its_first_word(pieces: sentencepiece.SentencePieceProcessor, before: str) -> None:
+    """Whatever the prompt ends with: a word, single bytes of a character, a space."""
+    words = of_pieces(pieces)
+    prompt, following = words.encode(before, add_bos=True), words.encode("the tokenizer")
+    assert "".join(pushed(words, following)) == "the tokenizer"
+    assert "".join(pushed(words, following, prompt)) == " the tokenizer"
+    assert "".join(pushed(words, following, [pieces.bos_id()])) == "the tokenizer"
+
+
+def test_bytes_that_are_no_text_are_shown_as_such_and_what_follows_is_whole(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    words = of_pieces(pieces)
+    dragon, (the,), bad = words.encode("龍")[1:], words.encode("the"), pieces.piece_to_id("<0xFF>")
+    assert len(dragon) == 3
+    assert pushed(words, [*dragon, bad, the, *dragon]) == ["", "", "龍", "", "\ufffd the", "", "", "龍", ""]
+    assert "".join(pushed(words, [*dragon, bad])) == "龍\ufffd"
+    assert "".join(pushed(words, [the, *dragon[:2]])) == "the\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_any_tokens_can_be_decoded_one_by_one(pieces: sentencepiece.SentencePieceProcessor, tmp_path: Path, kind: str) -> None:
+    words = of_pieces(pieces) if kind == "sentencepiece" else of(write_tiny_gguf(tmp_path / "t.gguf"))
+    chance = random.Random(7)
+    for _ in range(200):
+        ids = [chance.randrange(250) for _ in range(12)]
+        whole, text = words.decode(ids), "".join(pushed(words, ids))
+        assert text == whole or "\ufffd" in whole
 
 
 def test_a_vocabulary_without_a_score_for_each_piece_is_damaged(pieces: sentencepiece.SentencePieceProcessor) -> None:

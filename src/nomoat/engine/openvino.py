@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +75,9 @@ class OpenVINOEngine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
         return _Adapted(self, at, paths.sha256_of(self._beside[at].weights_path), template)
 
-    def generate(self, request: Request, *, adapter: int | None = None) -> Iterator[Chunk]:
-        ids = self._prompt_ids(request)
+    def generate(self, request: Request, *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None) -> Iterator[Chunk]:
+        words = words or self.tokenizer
+        ids = self._prompt_ids(request, words)
         self._require_room(len(ids), 1, request.max_new_tokens)
         assert self.context_tokens is not None
         answer = Answer(
@@ -91,11 +91,13 @@ class OpenVINOEngine:
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
-        return self._stream(request, len(ids), answer.tokens, started)
+        return self._stream(request, ids, answer.tokens, started, words)
 
-    def _stream(self, request: Request, prompt_tokens: int, tokens: Tokens, started: float) -> Iterator[Chunk]:
-        text = _StopWatch((*request.stop, *(self.tokenizer.stops if request.messages else ())))
-        stream = self.tokenizer.decode_stream()
+    def _stream(
+        self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, words: tokenizer.Tokenizer
+    ) -> Iterator[Chunk]:
+        text = _StopWatch((*request.stop, *(words.stops if request.messages else ())))
+        stream = words.decode_stream(() if request.messages and not request.answer_start else prompt)
         first_at: float | None = None
         count = 0
         reason: FinishReason = "length"
@@ -121,7 +123,7 @@ class OpenVINOEngine:
         rest = "" if text.stopped else text.push(stream.finish()) + text.finish()
         ended = time.perf_counter()
         usage = Usage(
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=len(prompt),
             completion_tokens=count,
             prefill_seconds=(first_at or ended) - started,
             decode_seconds=ended - (first_at or ended),
@@ -135,9 +137,10 @@ class OpenVINOEngine:
         return np.stack([mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)])
 
     def prompt_likelihoods(
-        self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None
+        self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None,
+        words: tokenizer.Tokenizer | None = None,
     ) -> list[TokenLikelihood]:  # fmt: skip
-        ids = self._prompt_ids(request)
+        ids = self._prompt_ids(request, words or self.tokenizer)
         ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0, adapter=adapter), stop)
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
@@ -222,17 +225,18 @@ class OpenVINOEngine:
         self._prepare()
         return Scorer(folder, self.layout.scoring_properties)
 
-    def count_tokens(self, request: Request) -> int:
-        return len(self._prompt_ids(request))
+    def count_tokens(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> int:
+        return len(self._prompt_ids(request, words or self.tokenizer))
 
     def close(self) -> None:
         with self._lock:
             if self._batcher is not None:
                 self._batcher.close()
-            self._batcher = self._scorer = None
+            self._batcher = None
+            self._scorers.clear()
 
-    def _prompt_ids(self, request: Request) -> list[int]:
-        ids = self.tokenizer.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
+    def _prompt_ids(self, request: Request, words: tokenizer.Tokenizer) -> list[int]:
+        ids = words.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
         if not ids:
             raise UsageError("the prompt has no tokens", hint="write something into it")
         self._require_known(ids)
@@ -299,27 +303,20 @@ class _Adapted:
             made_of += f"\n{self._words.chat_template}"
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()
 
-    def _in_tokens(self, request: Request) -> Request:
-        """A conversation as the tokens it is with this adapter's template; anything else as it is."""
-        if not request.messages:
-            return request
-        ids = tuple(self._words.prompt_ids(request))
-        return replace(request, messages=(), prompt_ids=ids, stop=(*request.stop, *self._words.stops))
-
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return self._engine.generate(self._in_tokens(request), adapter=self._adapter)
+        return self._engine.generate(request, adapter=self._adapter, words=self._words)
 
     def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self._engine.embed(texts, stop=stop, adapter=self._adapter)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
-        return self._engine.prompt_likelihoods(self._in_tokens(request), stop=stop, adapter=self._adapter)
+        return self._engine.prompt_likelihoods(request, stop=stop, adapter=self._adapter, words=self._words)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self._engine.score(request, continuations, adapter=self._adapter, words=self._words)
 
     def count_tokens(self, request: Request) -> int:
-        return self._engine.count_tokens(self._in_tokens(request))
+        return self._engine.count_tokens(request, words=self._words)
 
     def close(self) -> None:
         self._engine.close()

@@ -27,6 +27,7 @@ LONG_TEXT = 50_000  # characters; takes some 50 ms
 MAX_TOKENS = 2**32  # `tokenizers` counts them in 32 bits
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
 SPACE = "▁"  # how SentencePiece writes a space
+BROKEN = "\ufffd"  # what stands for bytes that are no text, and for the beginning of a character
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
 
 ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -126,9 +127,9 @@ class Tokenizer:
         text, add_bos = self.prompt_text(request)
         return self.encode(text, add_bos=add_bos)
 
-    def decode_stream(self) -> DecodeStream:
-        """Decodes an answer token by token."""
-        return DecodeStream(self)
+    def decode_stream(self, before: Sequence[int] = ()) -> DecodeStream:
+        """Decodes an answer token by token. `before`: the tokens of the text that it goes on with, if it does not begin one."""
+        return DecodeStream(self, before)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, as Hugging Face names them."""
@@ -169,26 +170,41 @@ def name_of(backend: Any, token_id: int) -> str | None:
 
 
 class DecodeStream:
-    """Gives out text as soon as it is certain: never half a Korean syllable or half an emoji."""
+    """Gives out text as soon as it is certain: never half a Korean syllable or half an emoji. Bytes that are no text become `BROKEN`.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        from tokenizers.decoders import DecodeStream as Stream
+    A token's text depends on what stands before it: SentencePiece's first word of a text loses its space. So tokens are decoded behind
+    those whose text was given out last. `tokenizers` has such a stream, too; it fails for good at bytes that are no text.
+    """
 
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stream = Stream(skip_special_tokens=True)
-        self._ids: list[int] = []
-        self._given = 0
+        self._given = self._end_of(before)
+        self._ids: list[int] = []  # whose text is not given out yet
 
     def push(self, token_id: int) -> str:
         """The text that this token makes certain; may be empty."""
         self._ids.append(token_id)
-        piece = self._stream.step(self._tokenizer.backend, token_id) or ""
-        self._given += len(piece)
-        return piece
+        text = self._text()
+        if not text or text.endswith(BROKEN):
+            return ""
+        self._given, self._ids = self._ids, []
+        return text
 
     def finish(self) -> str:
         """What was still held back: bytes that never became a character."""
-        return self._tokenizer.decode(self._ids)[self._given :]
+        return self._text()
+
+    def _text(self) -> str:
+        before, whole = self._tokenizer.decode(self._given), self._tokenizer.decode([*self._given, *self._ids])
+        # Bytes that are no text break the whole run of single bytes they stand in, what was given out included.
+        return whole[len(before) :] if whole.startswith(before) else self._tokenizer.decode(self._ids)
+
+    def _end_of(self, ids: Sequence[int]) -> list[int]:
+        """The last of these tokens, so few as are a text of whole characters."""
+        size = 1
+        while size < len(ids) and ((text := self._tokenizer.decode(ids[-size:])) == "" or BROKEN in text):
+            size *= 2
+        return list(ids[-size:])
 
 
 def load(folder: Path) -> Tokenizer:
