@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from reference import model_of_gguf
 
 from nomoat.engine import batching, importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.paged import Row
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
@@ -106,10 +108,10 @@ def test_one_requests_failure_is_nobody_elses(engine: OpenVINOEngine, monkeypatc
     expected = answer(engine, good)
     draw = batching.Sampler._draw
 
-    def fails(self: batching.Sampler, logits: object) -> int:
+    def fails(self: batching.Sampler, *logits: object) -> int:
         if self._request.seed == 13 and self._random.random() < 2:
             raise ArithmeticError("meant")
-        return draw(self, logits)  # type: ignore[arg-type]
+        return draw(self, *logits)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batching.Sampler, "_draw", fails)
     stream = engine.generate(good)
@@ -174,6 +176,52 @@ def test_a_long_prompts_likelihoods_are_told_in_parts_with_the_same_result(
     whole = [one.log_probability for one in engine.prompt_likelihoods(request)[1:]]
     monkeypatch.setattr(batching, "LIKELIHOOD_TOKENS", 7)
     assert [one.log_probability for one in engine.prompt_likelihoods(request)[1:]] == pytest.approx(whole, abs=1e-3)
+
+
+def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [engine.tokenizer.encode(f"{n} the hello he " * 8) for n in range(4)]
+
+    def told() -> list[list[float]]:
+        return [[pick.log_probability or 0.0 for pick in reading.result.result()[1]] for reading in read()]
+
+    def read() -> list[batching.Reading]:
+        return engine._read(rows, adapter=None, top_logprobs=0)
+
+    whole = told()
+    monkeypatch.setattr(batching, "LIKELIHOOD_TOKENS", 60)
+    batcher, wanted = engine._started_batcher(), []
+    run = batcher._model.run
+
+    def counted(passed: list[Row]) -> object:
+        wanted.append(sum(row.wanted for row in passed))
+        return run(passed)
+
+    monkeypatch.setattr(batcher._model, "run", counted)
+    for parts, at_once in zip(told(), whole, strict=True):
+        assert parts == pytest.approx(at_once, abs=1e-3)
+    assert sum(wanted) == sum(map(len, rows)) and max(wanted) <= 60
+
+
+def test_a_pass_that_fails_fails_nobody_who_waits(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One text at a time may run, so that the second one waits while the first one fails."""
+    batcher = engine._started_batcher()
+    expected = answer(engine, Request(prompt="the hello", max_new_tokens=5))
+    run, failed = batcher._model.run, threading.Event()
+
+    def failing(rows: object) -> object:
+        while not (failed.is_set() or batcher._waiting) and batcher._incoming.empty():
+            time.sleep(0.01)
+        if batcher._waiting and not failed.is_set():
+            failed.set()
+            raise IndexError("meant")
+        return run(rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batching, "MAX_TEXTS", 1)
+    monkeypatch.setattr(batcher._model, "run", failing)
+    first, second = (engine.generate(Request(prompt=text, max_new_tokens=5)) for text in ("x", "the hello"))
+    with pytest.raises(IndexError, match="meant"):
+        list(first)
+    assert "".join(chunk.text for chunk in second) == expected
 
 
 def test_embeddings_are_the_mean_of_the_references_last_hidden_states(

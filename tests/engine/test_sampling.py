@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nomoat.engine.sampling import CANDIDATES, Sampler, largest, with_log_probability
+from nomoat.errors import BadFileError
 from nomoat.records import Request
 
 # chances 0.5, 0.25, 0.125, 0.0625, 0.0625
@@ -90,6 +91,23 @@ def test_log_probabilities_are_the_models_own_whatever_the_settings() -> None:
 def test_log_probabilities_of_large_logits_do_not_overflow() -> None:
     pick = with_log_probability(np.array([900.0, 890.0], np.float32), 1, 0)
     assert pick.log_probability == pytest.approx(-10.0, abs=1e-3) and pick.top == ()
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-30, 1e-9])
+def test_the_coldest_temperature_takes_the_likeliest(temperature: float) -> None:
+    logits = np.array([3.0, 90.0, -np.inf, 89.0] * 20, np.float32)
+    assert set(shares(logits, draws=50, temperature=temperature)) <= {*range(1, 80, 4)}
+    assert shares(LOGITS * 100, draws=50, temperature=temperature, top_k=3, top_p=0.9, min_p=0.1) == {0: 1.0}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("strange", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_an_error_and_no_token(temperature: float, strange: float) -> None:
+    logits = np.array([1.0, strange, 2.0], np.float32)
+    with pytest.raises(BadFileError, match="the model's logits for this text are no numbers"):
+        shares(logits, draws=1, temperature=temperature)
+    with pytest.raises(BadFileError, match="the model's logits for this text are no numbers"):
+        with_log_probability(logits, 0, 0)
 
 
 def test_the_same_seed_draws_the_same_and_no_seed_does_not() -> None:

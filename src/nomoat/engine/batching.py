@@ -28,7 +28,7 @@ from nomoat.errors import NotEnoughMemoryError
 
 PASS_TOKENS = 2048  # tokens a pass may read, over all texts
 PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: bounds how long they wait for their next token
-LIKELIHOOD_TOKENS = 256  # of one text in a pass, where logits of all are wanted: bounds their memory
+LIKELIHOOD_TOKENS = 256  # of a pass, over all texts, where logits of each token are wanted: bounds their memory
 MAX_TEXTS = 256  # under way at once
 GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
 HEARTBEAT_SECONDS = 0.5
@@ -82,8 +82,11 @@ class _Text:
     def cancelled(self) -> bool:
         return False
 
-    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
-        """The tokens of its next pass, at most `room`, and of how many of the last logits are wanted."""
+    def next_tokens(self, room: int, guess: int, logits: int) -> tuple[list[int], int]:
+        """The tokens of its next pass, at most `room`, and of how many of the last logits are wanted.
+
+        None at all for one that wants the logits of each token, if room for `logits` of them is not left.
+        """
         raise NotImplementedError
 
     def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
@@ -125,7 +128,7 @@ class Answer(_Text):
     def cancelled(self) -> bool:
         return self.tokens.cancelled
 
-    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
+    def next_tokens(self, room: int, guess: int, logits: int) -> tuple[list[int], int]:
         ids = self.ids[self.done : self.done + room]
         self._reading = len(ids)
         self._guess = []
@@ -183,8 +186,8 @@ class Reading(_Text):
     def cancelled(self) -> bool:
         return self.result.cancelled()
 
-    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
-        room = room if self._top is None else min(room, LIKELIHOOD_TOKENS)
+    def next_tokens(self, room: int, guess: int, logits: int) -> tuple[list[int], int]:
+        room = room if self._top is None else max(0, min(room, logits))
         ids = self.ids[self.done : self.done + room]
         return ids, 1 if self._top is None else len(ids)
 
@@ -248,14 +251,14 @@ class Batcher:
                 self._drop_cancelled()
                 self._pass()
             except Exception as exc:  # noqa: BLE001 - a mistake of ours must not leave anyone waiting for ever
-                self._fail_all(exc)
-        self._fail_all(_closed())
+                self._fail_all(exc, also_waiting=not self._running)
+        self._fail_all(_closed(), also_waiting=True)
         del self._model
 
-    def _fail_all(self, error: BaseException) -> None:
+    def _fail_all(self, error: BaseException, *, also_waiting: bool) -> None:
         for text in list(self._running):
             self._fail(text, error)
-        while self._waiting:
+        while also_waiting and self._waiting:
             self._waiting.popleft().fail(error)
 
     def _receive(self) -> bool:
@@ -280,7 +283,7 @@ class Batcher:
         rows = [row for _, row in planned]
         try:
             logits_WV, hidden_TD = self._model.run(rows)
-        except RuntimeError as exc:
+        except Exception as exc:  # noqa: BLE001 - those who wait had no part in this pass
             for text, _ in planned:
                 self._fail(text, exc)
             return
@@ -302,11 +305,10 @@ class Batcher:
             text = self._waiting[0]
             if self._running and len(text.ids) // BLOCK_TOKENS + 1 > self._pool.num_free:
                 return
-            self._waiting.popleft()
+            self._running.append(self._waiting.popleft())
             if text.may_reuse and self._model.takes_many:
                 text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text))
                 text.done = len(text.blocks) * BLOCK_TOKENS
-            self._running.append(text)
 
     def _plan(self) -> list[tuple[_Text, Row]]:
         """Who takes part in the next pass, and with what."""
@@ -314,17 +316,18 @@ class Batcher:
         reading = [text for text in self._running if len(text.ids) - text.done > 1]
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else min(PASS_TOKENS, self._model.largest_pass)
+        logits = LIKELIHOOD_TOKENS
         planned: list[tuple[_Text, Row]] = []
         for text in [*writing, *reading]:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
             is_read = len(text.ids) - text.done > 1
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
-            ids, wanted = text.next_tokens(room if is_read else 1 + guess, min(guess, left))
-            if not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
+            ids, wanted = text.next_tokens(room if is_read else 1 + guess, min(guess, left), logits)
+            if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
             planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, is_read, text.wants_hidden)))
-            room -= len(ids)
+            room, logits = room - len(ids), logits - wanted
         return planned
 
     def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.grammar import Grammar
+from nomoat.errors import BadFileError
 from nomoat.records import Request
 
 Logits = npt.NDArray[np.float32]
 GROUP = 16  # tokens
+COLDEST = float(np.finfo(np.float32).tiny)  # a temperature below it cannot be divided by
 CANDIDATES = 1024  # sorted first where a share of likelihood is asked for; nearly always enough
 
 
@@ -50,7 +52,10 @@ class Sampler:
             self._penalise(changed_V)
             if self._grammar is not None:
                 self._grammar.forbid(changed_V)
-        token = int(changed_V.argmax()) if asked.temperature == 0 else self._draw(changed_V)
+        token = int(changed_V.argmax())  # one that is no number, if there is any
+        _require_number(changed_V[token])
+        if asked.temperature != 0:
+            token = self._draw(changed_V, changed_V[token])
         if self._grammar is not None:
             self._grammar.accept(token)
         if self._penalised:
@@ -72,14 +77,15 @@ class Sampler:
             counts = np.fromiter(self._counts.values(), np.float32)
             logits_V[tokens] -= np.float32(asked.presence_penalty) + np.float32(asked.frequency_penalty) * counts
 
-    def _draw(self, logits_V: Logits) -> int:
+    def _draw(self, logits_V: Logits, highest: np.float32) -> int:
         asked = self._request
-        scaled_V = logits_V / np.float32(asked.temperature)
+        with np.errstate(over="ignore"):  # at a temperature near 0 all but the likeliest are infinitely far from it
+            scaled_V = (logits_V - highest) / np.float32(max(COLDEST, asked.temperature))
         tokens_C: npt.NDArray[np.intp] | None = None
         if asked.top_k and asked.top_k < len(scaled_V):
             tokens_C = largest(scaled_V, asked.top_k)
             scaled_V = scaled_V[tokens_C]
-        weights_C = np.exp(scaled_V - scaled_V.max())
+        weights_C = np.exp(scaled_V)
         if asked.top_p < 1:
             kept = _likeliest_share(weights_C, asked.top_p)
             tokens_C = kept if tokens_C is None else tokens_C[kept]
@@ -93,10 +99,17 @@ class Sampler:
 def with_log_probability(logits_V: Logits, token: int, num_top: int) -> Pick:
     """A token that is given, with its log-probability and the `num_top` likeliest ones."""
     highest = logits_V.max()
+    _require_number(highest)
     log_sum = float(highest) + float(np.log(np.exp(logits_V - highest).sum(dtype=np.float64)))
     top = largest(logits_V, num_top) if num_top else np.zeros(0, np.intp)
     top = top[np.argsort(-logits_V[top], kind="stable")]
     return Pick(token, float(logits_V[token]) - log_sum, tuple((int(at), float(logits_V[at]) - log_sum) for at in top))
+
+
+def _require_number(highest: np.float32) -> None:
+    """Raise BadFileError if the highest of all logits is none: of one that is NaN, numpy says that it is the highest."""
+    if not np.isfinite(highest):
+        raise BadFileError("the model's logits for this text are no numbers", hint="download its weights again: they may be damaged")
 
 
 def largest(values_V: Logits, count: int) -> npt.NDArray[np.intp]:
