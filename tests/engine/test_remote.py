@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 from misbehaving import FINE, Act, Server, events, half, piece, reset, say, stall
 
+from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import BASE_URLS, RemoteEngine, is_remote, remote_engine
 from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
+RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +222,59 @@ def test_system_message_goes_before_the_question_where_it_has_no_role(serving: C
     with Responder("r", at(server)) as responder:
         responder.complete(Request(messages=(Message(role="system", content="짧게"), *HELLO.messages)))
     assert server.bodies[1]["messages"] == [{"role": "user", "content": "짧게\n\nhello there"}]
+
+
+NO_SYSTEM = say(400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system'"}})
+
+
+def test_every_system_message_goes_before_the_question_that_comes_next(serving: Callable[..., Server]) -> None:
+    roles = ("user", "system", "assistant", "user", "system", "system", "user", "system")
+    talk = tuple(Message(role=role, content=str(at)) for at, role in enumerate(roles))
+    server = serving(NO_SYSTEM, FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(Request(messages=talk))
+    assert [(row["role"], row["content"]) for row in server.bodies[1]["messages"]] == [
+        ("user", "0"), ("assistant", "2"), ("user", "1\n\n3"), ("user", "4\n\n5\n\n6"), ("user", "7"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("request_", [
+    Request(messages=(*HELLO.messages, Message(role="system", content="짧게"))),
+    Request(messages=(Message(role="system", content="짧게"),)),
+    Request(prompt="once"),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "refusal", ["role `system` is not supported", "max_tokens is not supported", "max_completion_tokens: unsupported"]
+)
+def test_a_server_that_refuses_whatever_it_is_asked_is_an_error(
+    serving: Callable[..., Server], request_: Request, refusal: str
+) -> None:
+    server = serving(say(400, {"error": {"message": refusal}}))
+    engine = at(server)
+    for _ in range(2):
+        with pytest.raises(RemoteError, match="answered 400"):
+            list(engine.generate(request_))
+    assert len(server.bodies) <= 4
+    engine.close()
+
+
+def spent(engine: RemoteEngine, request: Request, error: type[Exception]) -> float:
+    """USD counted for a call that raises this."""
+    budget = Budget(1.0)
+    engine.meter = Meter(rates=RATES, budget=budget)
+    with pytest.raises(error):
+        list(engine.generate(request))
+    engine.close()
+    return budget.spent_usd
+
+
+def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_free(serving: Callable[..., Server]) -> None:
+    most = RATES.most_usd(HELLO)
+    assert spent(at(serving(stall), read_timeout_seconds=0.1), HELLO, RemoteError) == pytest.approx(most)
+    assert spent(at(serving(half)), HELLO, RemoteError) == pytest.approx(most)
+    assert spent(at(serving(say(400, {"error": "no"}))), HELLO, RemoteError) == 0
+    cloud = RemoteEngine(base_url="http://127.0.0.1:9/v1", model="m", key="k", provider="google")
+    assert spent(cloud, Request(messages=HELLO.messages, top_k=3), UnsupportedError) == 0
 
 
 def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving: Callable[..., Server]) -> None:

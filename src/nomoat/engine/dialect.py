@@ -47,7 +47,7 @@ class Dialect:
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
         said = [DISPENSABLE[name] for name in DISPENSABLE if name in self._left_out]
-        return (*said, *([] if self._system_role else ["takes no system message: it was put before the first question"]))
+        return (*said, *([] if self._system_role else ["takes no system message: it was put before the next question"]))
 
     def body(self, model: str, request: Request) -> dict[str, Any]:
         """The request in this server's words. Raises UnsupportedError for what cannot be asked there."""
@@ -88,7 +88,10 @@ class Dialect:
         return {name: value for name, value in settings.items() if name not in self._left_out}
 
     def learn(self, refusal: str, body: dict[str, Any]) -> bool:
-        """Whether a refusal (status 400 or 422) says what to ask otherwise than `body` did; it is asked otherwise from now on."""
+        """Whether a refusal (status 400 or 422) says what to ask otherwise than `body` did; it is asked otherwise from now on.
+
+        Where that changes nothing for this request, its body is the same again.
+        """
         if not REFUSED.search(refusal):
             return False
         with self._lock:
@@ -119,11 +122,16 @@ class Dialect:
         return any(message["role"] == "system" for message in body.get("messages", []))
 
     def _messages(self, request: Request) -> list[dict[str, str]]:
-        rows = [{"role": message.role, "content": message.content} for message in request.messages]
-        if self._system_role or rows[0]["role"] != "system" or len(rows) == 1:
-            return rows
-        first = {"role": rows[1]["role"], "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}
-        return [first, *rows[2:]]
+        """Where a server takes no system message, each is put before the question that comes next, or is one if none does."""
+        rows: list[dict[str, str]] = []
+        held: list[str] = []
+        for message in request.messages:
+            if message.role == "system" and not self._system_role:
+                held.append(message.content)
+                continue
+            before, held = (held, []) if message.role == "user" else ([], held)
+            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content])})
+        return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
 
 
 def _beside_openais(request: Request) -> dict[str, Any]:

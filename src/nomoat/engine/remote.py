@@ -209,12 +209,13 @@ class RemoteEngine:
 
     @contextmanager
     def _metered(self, request: Request) -> Iterator[Bill]:
-        """A server that refused did no work, and takes no money."""
+        """A server that refused did no work, and takes no money; nor does one that was not asked."""
         with self.meter.call(request) if self.meter is not None else nullcontext(Bill(0.0)) as bill:
             try:
                 yield bill
-            except RemoteError as error:
-                if error.fate != "lost":
+            except NomoatError as error:
+                has_worked = isinstance(error, RemoteError) and error.fate != "rejected" and error.status is None
+                if not has_worked:
                     bill.usd = 0.0
                 raise
 
@@ -244,14 +245,16 @@ class RemoteEngine:
         """The SDK's stream of events, still to be read; None if the provider's content filter refused the question."""
         import openai
 
+        body = self._dialect.body(self.model, request)
         while True:
-            body = self._dialect.body(self.model, request)
             try:
                 return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 if exc.code in FILTER_CODES:
                     return None
-                if not self._dialect.learn(self._said(exc.body, exc.response.text), body):
+                learned = self._dialect.learn(self._said(exc.body, exc.response.text), body)
+                refused, body = body, self._dialect.body(self.model, request)
+                if not learned or body == refused:
                     raise
 
     def _read(self, event: Any) -> tuple[str, FinishReason | None, Any]:
@@ -278,7 +281,8 @@ class RemoteEngine:
         try:
             yield
         except openai.APITimeoutError as exc:
-            fate: Fate = "rejected" if isinstance(exc.__cause__, httpx.ConnectTimeout) else "final"
+            was_sent = not isinstance(exc.__cause__, httpx.ConnectTimeout | httpx.PoolTimeout)
+            fate: Fate = "final" if was_sent else "rejected"
             raise RemoteError(
                 f"`{self.host}` did not answer within {self._timeout_seconds:,.0f} s", hint="try again, or ask for less", fate=fate
             ) from exc
