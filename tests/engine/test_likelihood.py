@@ -16,7 +16,7 @@ from tiny import write_tiny_gguf
 from nomoat.engine import importer, likelihood
 from nomoat.engine.likelihood import Scorer, Tree
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import ContextExceededError, NomoatError
+from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError
 from nomoat.records import Message, Request
 
 RANDOM = np.random.default_rng(3).integers(3, 250, 400).tolist()
@@ -60,6 +60,17 @@ def test_every_architecture_s_likelihoods_equal_the_reference_within_a_thousandt
         prompt = RANDOM[-length:]
         expected = reference_values(model, prompt, CONTINUATIONS)
         np.testing.assert_allclose(values(scorer, prompt, CONTINUATIONS), expected, atol=1e-3)
+
+
+def test_a_graph_that_others_built_gives_no_likelihoods(tiny_gguf: Path) -> None:
+    """As optimum-intel's, whose nodes have other names; suites of choices then ask for written answers."""
+    folder = importer.import_gguf(tiny_gguf)
+    graph = folder / "openvino_model.xml"
+    graph.write_text(graph.read_text().replace('name="mask.keys"', 'name="__module.model/aten::arange"'))
+    engine = OpenVINOEngine(folder)
+    with pytest.raises(UnsupportedError, match="gives no likelihoods of continuations"):
+        engine.score(Request(prompt="x"), [" he"])
+    engine.close()
 
 
 def test_the_imported_layout_can_be_scored_too(tiny_gguf: Path, scorer: Scorer) -> None:

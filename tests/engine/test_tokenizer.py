@@ -209,6 +209,18 @@ def test_a_sentencepiece_text_begins_with_its_own_token_where_the_model_expects_
     assert of_pieces(pieces, add_bos_token=False).encode("hello", add_bos=True) == pieces.encode("hello")
 
 
+@pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("llama3", True), ("llama-v3", True), ("falcon3", True),
+                                             ("tekken", True), ("gpt-4o", False), ("smollm", False), ("qwen2", False)])  # fmt: skip
+def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Path, pre: str, begins: bool) -> None:
+    """Where `tokenizer.ggml.add_bos_token` is not written: many files of Llama 3. Conversations begin as their template says."""
+    file = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
+    words = file.read_tokenizer()
+    assert (words.prompt_ids(Request(prompt="the"))[0] == words.special.bos_id) == begins
+    for said in (True, False):
+        words = tokenizer.from_metadata({**file.metadata, "tokenizer.ggml.add_bos_token": said})
+        assert (words.encode("the", add_bos=True)[0] == words.special.bos_id) == said
+
+
 def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.SentencePieceProcessor) -> None:
     words = of_pieces(pieces)
     stream = words.decode_stream()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nomoat.engine.compiled import core
 from nomoat.engine.tokenizer import Tokenizer
+from nomoat.errors import UnsupportedError
 from nomoat.records import ContinuationScore, Request
 
 # Prompts are read in parts of this length whoever came before, so that what is kept from the last prompt equals what is read anew.
@@ -94,12 +95,15 @@ class Scorer:
     """
 
     def __init__(self, model: Any, properties: dict[str, str]) -> None:
-        """`model`: of the graph that `graph` builds, or the folder of one. A model that is given is changed."""
+        """`model`: of the graph that `graph` builds, or the folder of one. A model that is given is changed.
+
+        Raises UnsupportedError for a graph that others built, such as optimum-intel.
+        """
         if isinstance(model, Path):
             model = core().read_model(str(model / "openvino_model.xml"))
-        vocabulary = model.output("logits").get_partial_shape()[2].get_length()
-        self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // vocabulary))
+        logits = model.output("logits").get_partial_shape()
         _give_log_probabilities(model)
+        self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))
         self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []
@@ -194,12 +198,19 @@ def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:
 
 
 def _give_log_probabilities(model: Any) -> None:
-    """Change the model: it takes places and sight instead of a mask, and gives log-probabilities instead of logits."""
+    """Change the model: it takes places and sight instead of a mask, and gives log-probabilities instead of logits.
+
+    Raises UnsupportedError for a model without the nodes that are replaced.
+    """
     from openvino import opset13 as op
 
     from nomoat.engine.positions import KEYS, QUERIES, SEEN, i64
 
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+    if not nodes.keys() >= {KEYS, QUERIES, SEEN, "position_ids", "attention_mask", "lm_head"}:
+        raise UnsupportedError(
+            "a model that nomoat did not build itself gives no likelihoods of continuations", hint="compare its written answers"
+        )
 
     def parameter(name: str, shape: list[int], kind: Any) -> Any:
         node = op.parameter(shape, kind)

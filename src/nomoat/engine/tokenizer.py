@@ -54,6 +54,7 @@ PRE_TOKENIZERS = {
     "falcon": "punctuation and words",
 }
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
+BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +224,9 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
         raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
     types = _numbers(metadata, "token_type", len(tokens))
-    kind = metadata.get("tokenizer.ggml.model")
+    kind, pre = metadata.get("tokenizer.ggml.model"), str(metadata.get("tokenizer.ggml.pre", "default"))
     if kind == "gpt2":
-        backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), str(metadata.get("tokenizer.ggml.pre", "default")))
+        backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), pre)
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
         backend = _sentencepiece_bpe(tokens, scores, types)
@@ -241,7 +242,7 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
         bos_id=bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None,  # some files write 2^32 - 1 for none
         eos_id=eos_id,
         stop_ids=stop_ids([eos_id], backend.token_to_id),
-        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")),
+        add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)),
     )
     return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
 
