@@ -10,7 +10,7 @@ import pytest
 
 from nomoat.errors import BadRequestError, NomoatError, OfflineError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Message, TokenLikelihood, Usage
-from nomoat.serve import wire
+from nomoat.serve import app, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -191,6 +191,27 @@ def test_half_a_character_is_told_as_bytes() -> None:
     event = wire.Reply(parse(stream=True), "m").event(Chunk(text="", likelihoods=(half,)))
     (content,) = json.loads(event.removeprefix(b"data: "))["choices"][0]["logprobs"]["content"]
     assert content == {"token": "bytes:\\xed\\x95", "logprob": -1.0, "bytes": [0xED, 0x95], "top_logprobs": []}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_offsets_are_places_in_the_text_whatever_a_model_reads_before_it(stream: bool) -> None:
+    """`<s>`, and the space that SentencePiece puts before a text; a character of three tokens is one."""
+    usage = Usage(prompt_tokens=6, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+    contents = [b"<s>", b" the", b" ", b"\xed", b"\x95", b"\x9c", b" x", b"!"]
+    told = tuple(TokenLikelihood(token_id=1, content=content, log_probability=None) for content in contents)
+    chunks = [
+        Chunk(text="the 한", likelihoods=told[:6]), Chunk(text=" x", likelihoods=told[6:7]), Chunk(text="!", likelihoods=told[7:]),
+        Chunk(text="", finish_reason="stop", usage=usage),
+    ]  # fmt: skip
+    call = wire.parse_text(json.dumps({"prompt": "the 한", "echo": True, "logprobs": 0, "stream": stream}).encode())
+    reply = wire.Reply(call, "m")
+    if stream:
+        events = b"".join(map(reply.event, chunks)).decode().splitlines()
+        choices = [json.loads(line.removeprefix("data: "))["choices"][0] for line in events if line]
+    else:
+        choices = reply.whole([app._whole("m", chunks, echo=True)])["choices"]
+    assert "".join(choice["text"] for choice in choices) == "the 한 x!"
+    assert [at for choice in choices if choice["logprobs"] for at in choice["logprobs"]["text_offset"]] == [0, 0, 3, 4, 4, 4, 5, 7]
 
 
 def test_event_is_one_data_line_whatever_the_text_holds() -> None:

@@ -230,7 +230,7 @@ class Served:
                 if first is not None:
                     return _EventStream(self._events(name, reply, first, chunks), answer)
             else:
-                wholes = await _unless_gone(request, self._wholes(name, chunks, len(call.requests)))
+                wholes = await _unless_gone(request, self._wholes(name, chunks, call))
                 if wholes is not None:
                     self._metrics.count_request(name, "ok")
                     return JSONResponse(reply.whole(wholes))
@@ -259,13 +259,13 @@ class Served:
         self._metrics.count_request(name, "gone" if body is None else "ok")
         return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
 
-    async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], count: int) -> list[wire.Whole]:
-        pieces: list[list[Chunk]] = [[] for _ in range(count)]
+    async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], call: wire.Call) -> list[wire.Whole]:
+        pieces: list[list[Chunk]] = [[] for _ in call.requests]
         async for at, chunk in chunks:
             pieces[at].append(chunk)
             if chunk.usage is not None:
                 self._metrics.count_answer(name, chunk.usage)
-        return [_whole(name, parts) for parts in pieces]
+        return [_whole(name, parts, echo=call.echo) for parts in pieces]
 
     async def _events(
         self, name: str, reply: wire.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]
@@ -311,13 +311,14 @@ def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event
     yield Chunk(text=text, likelihoods=() if request.top_logprobs is None else tuple(likelihoods))
 
 
-def _whole(name: str, chunks: Sequence[Chunk]) -> wire.Whole:
+def _whole(name: str, chunks: Sequence[Chunk], *, echo: bool) -> wire.Whole:
     last = chunks[-1]
     if last.finish_reason is None or last.usage is None:
         raise NomoatError(f"`{name}` ended without its usage")
     text = "".join(chunk.text for chunk in chunks)
     likelihoods = tuple(one for chunk in chunks for one in chunk.likelihoods)
-    return wire.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods)
+    ahead = wire.ahead_of(chunks[0]) if echo else 0
+    return wire.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead)
 
 
 async def _first_and_rest(first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:

@@ -180,12 +180,13 @@ class EmbeddingCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
-    """A whole answer."""
+    """A whole answer. `ahead`: see `ahead_of`."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     likelihoods: tuple[TokenLikelihood, ...] = ()
+    ahead: int = 0
 
 
 def parse_chat(body: bytes) -> Call:
@@ -323,7 +324,7 @@ class Reply:
     def __init__(self, call: Call, model: str) -> None:
         self._chat = call.kind == "chat"
         self._include_usage = call.stream and call.include_usage
-        self._n = call.n
+        self._n, self._echo = call.n, call.echo
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in call.requests]  # characters may take two tokens
         self._offsets = [0] * len(call.requests)  # where each choice's text has come to, in whole characters
         self._envelope = {
@@ -336,6 +337,7 @@ class Reply:
         """The body of answers that are not streamed."""
         choices = []
         for at, answer in enumerate(answers):
+            self._offsets[at] -= answer.ahead
             choice = self._choice(at, _finish(answer.finish_reason), answer.likelihoods)
             if self._chat:
                 choice["message"] = {"role": "assistant", "content": answer.text, "refusal": None}
@@ -355,6 +357,8 @@ class Reply:
     def event(self, chunk: Chunk, at: int = 0) -> bytes:
         """The events of one chunk of choice `at`: its text, and at the end the reason."""
         events = b""
+        if self._echo and not self._offsets[at]:
+            self._offsets[at] -= ahead_of(chunk)
         if chunk.text or chunk.likelihoods:
             events += self._event(at, {"content": chunk.text}, None, chunk.likelihoods)
         if chunk.finish_reason is not None:
@@ -394,7 +398,7 @@ class Reply:
     def _text_likelihoods(self, at: int, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
         offsets = []
         for one in likelihoods:
-            offsets.append(self._offsets[at])
+            offsets.append(max(0, self._offsets[at]))
             self._offsets[at] += len(self._decoders[at].decode(one.content))
         return {
             "tokens": [_token(one) for one in likelihoods],
@@ -402,6 +406,12 @@ class Reply:
             "top_logprobs": [_top_of_text(one) for one in likelihoods],
             "text_offset": offsets,
         }
+
+
+def ahead_of(echoed: Chunk) -> int:
+    """Characters that a model read before an echoed prompt's text: the token that begins a text, SentencePiece's space."""
+    read = b"".join(one.content for one in echoed.likelihoods).decode("utf-8", "replace")
+    return max(0, len(read) - len(echoed.text))
 
 
 def _token(one: TokenLikelihood) -> str:
