@@ -14,3 +14,9 @@ def test_half_a_character_is_refused_before_anything_is_asked() -> None:
             make()
         assert caught.value.message == "the text is not whole: its character 4 is half of one"
         assert caught.value.hint == "send UTF-8 text; convert it first: `iconv`"
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_an_answer_of_no_tokens_is_refused(count: int) -> None:
+    with pytest.raises(UsageError, match=f"an answer of at most {count} tokens is asked for"):
+        Request(prompt="x", max_new_tokens=count)

@@ -35,7 +35,7 @@ class Request:
     frequency penalties are OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the
     log-probability of each token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON,
     that the answer follows. `answer_start`: words put into the model's mouth, which its answer goes on from; not part of the answer,
-    and only for conversations with models on this machine.
+    and only for conversations with models on this machine. Raises UsageError for an answer of no tokens, and for half a character.
     """
 
     messages: tuple[Message, ...] = ()
@@ -60,6 +60,8 @@ class Request:
             raise ValueError("only the answer of a conversation is begun: a prompt can end in any words")
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise ValueError("a request has either messages or a prompt")
+        if self.max_new_tokens < 1:
+            raise UsageError(f"an answer of at most {self.max_new_tokens} tokens is asked for", hint="ask for at least 1")
         _require_whole_characters(self.prompt or "")
 
 

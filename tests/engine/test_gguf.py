@@ -171,6 +171,20 @@ def test_a_part_under_another_name_says_what_to_call_it(tiny_gguf: Path, tmp_pat
     assert caught.value.hint == "give the parts their names: `NAME-00001-of-00002.gguf` and so on"
 
 
+@pytest.mark.parametrize("key", ["split.count", "split.tensors.count"])
+@pytest.mark.parametrize("value", ["2", [2, 3]])
+def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, value: object) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "llama")
+    (writer.add_string if isinstance(value, str) else writer.add_array)(key, value)  # type: ignore[operator]
+    writer.add_tensor("x", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BadFileError, match=f"`{key}` of .* is not a whole number"):
+        GGUFFile(tmp_path / "t.gguf")
+
+
 def test_an_empty_file_is_named_with_its_size(tmp_path: Path) -> None:
     path = tmp_path / "empty.gguf"
     path.touch()

@@ -78,6 +78,12 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
         (lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}'), "adapter folder: 'r'"),
         (lambda folder: save_file({"x.lora_A.weight": np.ones((4, 128))}, folder / "adapter_model.safetensors"), "x.lora_B.weight"),
         (
+            lambda folder: save_file(
+                {"x.lora_A.weight": np.ones((4, 128)), "x.lora_B.weight": np.ones((64, 3))}, folder / "adapter_model.safetensors"
+            ),
+            r"the matrices of `x` in .* do not go together: \[4, 128\] and \[64, 3\]",
+        ),
+        (
             lambda folder: save_file({"x": np.full(3, np.nan)}, folder / "adapter_model.safetensors"),
             "holds values that are no weights",
         ),

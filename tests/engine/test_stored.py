@@ -61,6 +61,11 @@ def test_question_without_an_answer_is_refused(folder: Path) -> None:
         list(engine.generate(Request(messages=(*asking("Why?").messages, *asking("Who?").messages))))
 
 
+def test_token_ids_are_no_question_that_was_stored() -> None:
+    with pytest.raises(UnsupportedError, match="`x` holds answers to texts, and knows no token ids"):
+        list(StoredEngine({}, name="x").generate(Request(prompt_ids=(1, 2))))
+
+
 def test_answers_have_no_likelihoods_and_no_tokenizer() -> None:
     engine = StoredEngine({"a": "b"}, name="stored:s/x")
     with pytest.raises(UnsupportedError, match="no likelihoods"):

@@ -87,7 +87,7 @@ class GGUFFile:
         names = parts_of(path)
         self._parts = [_Part(name) for name in names]
         self.metadata = self._parts[0].metadata
-        count = self.metadata.get("split.count", 1)
+        count = self._whole_number("split.count", 1)
         if count > 1 and count != len(names):
             raise BadFileError(
                 f"`{path}` says that it is one of {count} parts",
@@ -98,9 +98,15 @@ class GGUFFile:
             for number, part in enumerate(self._parts)
             for name, tensor in part.tensors.items()
         }
-        expected = self.metadata.get("split.tensors.count", len(self.tensors))
+        expected = self._whole_number("split.tensors.count", len(self.tensors))
         if count > 1 and expected != len(self.tensors):
             raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
+
+    def _whole_number(self, key: str, default: int) -> int:
+        value = self.metadata.get(key, default)
+        if type(value) is not int:
+            raise BadFileError(f"`{key}` of `{self.path}` is not a whole number", hint="download it again, or try another file")
+        return value
 
     @property
     def num_values(self) -> int:

@@ -68,6 +68,10 @@ class LoraDelta:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
             raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint=again) from exc
         self._unused = set(self._pairs)
+        for layer, (a_RI, b_OR) in self._pairs.items():
+            if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1]:
+                both = f"{list(a_RI.shape)} and {list(b_OR.shape)}"
+                raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=again)
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
         strange = next((name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
