@@ -10,7 +10,7 @@ import pytest
 
 from nomoat.errors import BadRequestError, NomoatError, OfflineError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Message, TokenLikelihood, Usage
-from nomoat.serve import app, wire
+from nomoat.serve import app, replies, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -127,22 +127,22 @@ def test_response_format_becomes_a_schema() -> None:
 
 def test_cancelled_answers_end_with_a_reason_clients_know() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
-    body = wire.Reply(parse(), "m").whole([wire.Whole(text="x", finish_reason="cancelled", usage=usage)])
+    body = replies.Reply(parse(), "m").whole([replies.Whole(text="x", finish_reason="cancelled", usage=usage)])
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
 
 def test_answers_to_one_prompt_count_it_once() -> None:
     usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
-    assert wire.render_usage(usage, usage, usage, usage, each=2) == {
+    assert replies.render_usage(usage, usage, usage, usage, each=2) == {
         "prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18,
     }  # fmt: skip
 
 
 def test_equal_prompts_count_as_often_as_they_are_sent() -> None:
     usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
-    reply = wire.Reply(wire.parse_text(b'{"prompt": ["a", "a"]}'), "m")
-    whole = wire.Whole(text="x", finish_reason="stop", usage=usage)
+    reply = replies.Reply(wire.parse_text(b'{"prompt": ["a", "a"]}'), "m")
+    whole = replies.Whole(text="x", finish_reason="stop", usage=usage)
     assert reply.whole([whole, whole])["usage"]["prompt_tokens"] == 10
 
 
@@ -152,7 +152,7 @@ def test_streamed_usage_is_that_of_each_prompt_whichever_answer_ends_first() -> 
         at: Usage(prompt_tokens=tokens, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
         for at, tokens in ((3, 3), (0, 1), (2, 3), (1, 1))
     }
-    event, _, _ = wire.Reply(wire.parse_text(body), "m").closing(ended).partition(b"\n\n")
+    event, _, _ = replies.Reply(wire.parse_text(body), "m").closing(ended).partition(b"\n\n")
     usage = json.loads(event.removeprefix(b"data: "))["usage"]
     assert usage == {"prompt_tokens": 4, "completion_tokens": 4, "total_tokens": 8}
 
@@ -161,9 +161,9 @@ def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
     parts = "한국".encode()
     halves = [parts[:2], parts[2:4], parts[4:], b"!"]
     tokens = tuple(TokenLikelihood(token_id=1, content=half, log_probability=-1.0) for half in halves)
-    reply = wire.Reply(wire.parse_text(b'{"prompt": ["a", "b"], "logprobs": 0}'), "m")
+    reply = replies.Reply(wire.parse_text(b'{"prompt": ["a", "b"], "logprobs": 0}'), "m")
     usage = Usage(prompt_tokens=1, completion_tokens=4, prefill_seconds=0.0, decode_seconds=0.0)
-    whole = wire.Whole(text="한국!", finish_reason="stop", usage=usage, likelihoods=tokens)
+    whole = replies.Whole(text="한국!", finish_reason="stop", usage=usage, likelihoods=tokens)
     for choice in reply.whole([whole, whole])["choices"]:
         assert choice["logprobs"]["text_offset"] == [0, 0, 1, 2]
 
@@ -188,7 +188,7 @@ def test_field_of_several_types_is_named_without_them(parse_body: Callable[[byte
 
 def test_half_a_character_is_told_as_bytes() -> None:
     half = TokenLikelihood(token_id=1, content="한".encode()[:2], log_probability=-1.0)
-    event = wire.Reply(parse(stream=True), "m").event(Chunk(text="", likelihoods=(half,)))
+    event = replies.Reply(parse(stream=True), "m").event(Chunk(text="", likelihoods=(half,)))
     (content,) = json.loads(event.removeprefix(b"data: "))["choices"][0]["logprobs"]["content"]
     assert content == {"token": "bytes:\\xed\\x95", "logprob": -1.0, "bytes": [0xED, 0x95], "top_logprobs": []}
 
@@ -204,7 +204,7 @@ def test_offsets_are_places_in_the_text_whatever_a_model_reads_before_it(stream:
         Chunk(text="", finish_reason="stop", usage=usage),
     ]  # fmt: skip
     call = wire.parse_text(json.dumps({"prompt": "the 한", "echo": True, "logprobs": 0, "stream": stream}).encode())
-    reply = wire.Reply(call, "m")
+    reply = replies.Reply(call, "m")
     if stream:
         events = b"".join(map(reply.event, chunks)).decode().splitlines()
         choices = [json.loads(line.removeprefix("data: "))["choices"][0] for line in events if line]
@@ -215,7 +215,7 @@ def test_offsets_are_places_in_the_text_whatever_a_model_reads_before_it(stream:
 
 
 def test_event_is_one_data_line_whatever_the_text_holds() -> None:
-    event = wire.Reply(parse(stream=True), "m").event(Chunk(text="a\n\ndata: b\r\u2028"))
+    event = replies.Reply(parse(stream=True), "m").event(Chunk(text="a\n\ndata: b\r\u2028"))
     assert event.startswith(b"data: {") and event.endswith(b"}\n\n")
     assert event.count(b"\n") == 2 and b"\r" not in event
 
@@ -226,9 +226,9 @@ def test_event_is_one_data_line_whatever_the_text_holds() -> None:
      (NomoatError("x"), 500, None)],
 )  # fmt: skip
 def test_each_kind_of_error_has_its_status(error: NomoatError, status: int, code: str | None) -> None:
-    told, body = wire.render_error(error)
+    told, body = replies.render_error(error)
     assert (told, body["error"]["code"], body["error"]["message"]) == (status, code, "x")
 
 
 def test_error_message_is_never_empty() -> None:
-    assert wire.render_error(NomoatError(""))[1]["error"]["message"] == "unknown error"
+    assert replies.render_error(NomoatError(""))[1]["error"]["message"] == "unknown error"

@@ -89,9 +89,7 @@ def tune(
     if as_json:
         console.print_json(provenance)
         return
-    _say_result(provenance["metrics"])
-    if prepared.sidecar or prepared.start:
-        say_terms(licences.from_dict(provenance["licence"]))
+    _say_result(provenance, with_terms=bool(prepared.sidecar or prepared.start))
     console.say(f'wrote {folder}\ntry it: nomoat run {prepared.base}+{name} "..."')
 
 
@@ -169,16 +167,20 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     return asdict(found)
 
 
-def _say_result(metrics: dict[str, Any]) -> None:
+def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
+    from nomoat.catalog import licences
+
+    metrics = provenance["metrics"]
     before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
-    if before is None:
-        return
-    console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
+    if before is not None:
+        console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
     if change is not None and change[1] >= 0:
         console.say(
             f"chance alone may do that (the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %): the tuned model is "
             "not shown to be better; try a lower --learning-rate, or more data"
         )
+    if with_terms:
+        say_terms(licences.from_dict(provenance["licence"]))
 
 
 def tune_with_bar(base: str, data: Path, *, name: str, settings: Settings, replace: bool = False, data_licence: str = "own",

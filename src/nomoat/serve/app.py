@@ -29,7 +29,7 @@ from nomoat import __version__, net
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
-from nomoat.serve import wire
+from nomoat.serve import replies, wire
 from nomoat.serve.answers import Answer, Answers
 from nomoat.serve.auth import Guard, require_sendable
 from nomoat.serve.metrics import Metrics
@@ -84,7 +84,7 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
 
     @app.get("/v1/models")
     async def list_models() -> Response:
-        return JSONResponse(wire.render_models(models.names, models.loaded(), created=created))
+        return JSONResponse(replies.render_models(models.names, models.loaded(), created=created))
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
@@ -221,7 +221,7 @@ class Served:
         """The response to a call, whole or as it is written."""
         name = self._models.find(call.model)
         answer = self._answers.start([functools.partial(self._chunks, name, call, asked) for asked in call.requests])
-        reply = wire.Reply(call, name)
+        reply = replies.Reply(call, name)
         chunks = aiter(answer)
         try:
             if call.stream:
@@ -249,7 +249,7 @@ class Served:
         def work(stop: threading.Event) -> dict[str, Any]:
             with self._models.use(name, stop) as responder:
                 num_tokens = sum(responder.engine.count_tokens(Request(prompt=text)) for text in call.texts)
-                return wire.render_embeddings(call, name, responder.embed(call.texts, stop=stop), num_tokens)
+                return replies.render_embeddings(call, name, responder.embed(call.texts, stop=stop), num_tokens)
 
         try:
             body = await _unless_gone(request, self._answers.work(work))
@@ -259,7 +259,7 @@ class Served:
         self._metrics.count_request(name, "gone" if body is None else "ok")
         return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
 
-    async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], call: wire.Call) -> list[wire.Whole]:
+    async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], call: wire.Call) -> list[replies.Whole]:
         pieces: list[list[Chunk]] = [[] for _ in call.requests]
         async for at, chunk in chunks:
             pieces[at].append(chunk)
@@ -268,7 +268,7 @@ class Served:
         return [_whole(name, parts, echo=call.echo) for parts in pieces]
 
     async def _events(
-        self, name: str, reply: wire.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]
+        self, name: str, reply: replies.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]
     ) -> AsyncIterator[bytes]:
         usages: dict[int, Usage] = {}
         outcome = "gone"
@@ -283,7 +283,7 @@ class Served:
             yield reply.closing(usages)
         except NomoatError as error:
             outcome = "error"
-            yield wire.render_error_event(error)
+            yield replies.render_error_event(error)
         finally:
             self._metrics.count_request(name, outcome)
 
@@ -311,14 +311,14 @@ def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event
     yield Chunk(text=text, likelihoods=() if request.top_logprobs is None else tuple(likelihoods))
 
 
-def _whole(name: str, chunks: Sequence[Chunk], *, echo: bool) -> wire.Whole:
+def _whole(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies.Whole:
     last = chunks[-1]
     if last.finish_reason is None or last.usage is None:
         raise NomoatError(f"`{name}` ended without its usage")
     text = "".join(chunk.text for chunk in chunks)
     likelihoods = tuple(one for chunk in chunks for one in chunk.likelihoods)
-    ahead = wire.ahead_of(chunks[0]) if echo else 0
-    return wire.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead)
+    ahead = replies.ahead_of(chunks[0]) if echo else 0
+    return replies.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead)
 
 
 async def _first_and_rest(first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
@@ -355,7 +355,7 @@ def _room(responder: Responder, request: Request) -> int:
 async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, NomoatError):
         raise error
-    status, body = wire.render_error(error)
+    status, body = replies.render_error(error)
     return JSONResponse(body, status_code=status)
 
 
@@ -369,7 +369,7 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-    return JSONResponse(wire.error_body(message), status_code=error.status_code, headers=error.headers)
+    return JSONResponse(replies.error_body(message), status_code=error.status_code, headers=error.headers)
 
 
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:

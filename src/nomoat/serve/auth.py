@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nomoat import net
 from nomoat.errors import BadRequestError, UsageError
-from nomoat.serve import wire
+from nomoat.serve import replies
 
 OPEN_PATHS = frozenset({"/health"})
 
@@ -48,7 +48,7 @@ class Guard:
         if problem is None:
             await self._app(scope, receive, send)
             return
-        status, body = wire.render_error(problem)
+        status, body = replies.render_error(problem)
         headers = {"www-authenticate": "Bearer"} if status == 401 else None
         await JSONResponse(body, status_code=status, headers=headers)(scope, receive, send)
 

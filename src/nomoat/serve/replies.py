@@ -1,0 +1,236 @@
+"""Our records -> OpenAI's JSON: what a client is answered. See `wire`."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.errors import (
+    BadRequestError,
+    ContextExceededError,
+    NomoatError,
+    NotEnoughMemoryError,
+    OfflineError,
+    RemoteError,
+    UnknownModelError,
+    UnsupportedError,
+    UsageError,
+)
+from nomoat.records import Chunk, FinishReason, TokenLikelihood, Usage
+from nomoat.responder import Responder
+from nomoat.serve.wire import Call, EmbeddingCall
+
+DONE = b"data: [DONE]\n\n"
+STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
+    (ContextExceededError, 400, "invalid_request_error", "context_length_exceeded"),
+    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (UnsupportedError, 400, "invalid_request_error", "unsupported"),
+    (UsageError, 400, "invalid_request_error", None),
+    (OfflineError, 403, "permission_error", "offline"),
+    (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
+    (RemoteError, 502, "server_error", "upstream_error"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A whole answer. `ahead`: see `ahead_of`."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    likelihoods: tuple[TokenLikelihood, ...] = ()
+    ahead: int = 0
+
+
+class Reply:
+    """The envelope of a call's answers: the same id, time and model on every event. Choices are numbered from 0."""
+
+    def __init__(self, call: Call, model: str) -> None:
+        self._chat = call.kind == "chat"
+        self._include_usage = call.stream and call.include_usage
+        self._n, self._echo = call.n, call.echo
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in call.requests]  # characters may take two tokens
+        self._offsets = [0] * len(call.requests)  # where each choice's text has come to, in whole characters
+        self._envelope = {
+            "id": ("chatcmpl-" if self._chat else "cmpl-") + uuid.uuid4().hex,
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, answers: Sequence[Whole]) -> dict[str, Any]:
+        """The body of answers that are not streamed."""
+        choices = []
+        for at, answer in enumerate(answers):
+            self._offsets[at] -= answer.ahead
+            choice = self._choice(at, _finish(answer.finish_reason), answer.likelihoods)
+            if self._chat:
+                choice["message"] = {"role": "assistant", "content": answer.text, "refusal": None}
+            else:
+                choice["text"] = answer.text
+            choices.append(choice)
+        kind = "chat.completion" if self._chat else "text_completion"
+        usage = render_usage(*(answer.usage for answer in answers), each=self._n)
+        return {**self._envelope, "object": kind, "choices": choices, "usage": usage}
+
+    def opening(self) -> bytes:
+        """The first events of a chat: the role. A text completion has none."""
+        if not self._chat:
+            return b""
+        return b"".join(self._event(at, {"role": "assistant", "content": ""}, None, ()) for at in range(len(self._offsets)))
+
+    def event(self, chunk: Chunk, at: int = 0) -> bytes:
+        """The events of one chunk of choice `at`: its text, and at the end the reason."""
+        events = b""
+        if self._echo and not self._offsets[at]:
+            self._offsets[at] -= ahead_of(chunk)
+        if chunk.text or chunk.likelihoods:
+            events += self._event(at, {"content": chunk.text}, None, chunk.likelihoods)
+        if chunk.finish_reason is not None:
+            events += self._event(at, {}, _finish(chunk.finish_reason), ())
+        return events
+
+    def closing(self, usages: Mapping[int, Usage]) -> bytes:
+        """The last events: the usage, if it was asked for, and the end. `usages`: by the choices' numbers."""
+        if not self._include_usage:
+            return DONE
+        usage = render_usage(*(usages[at] for at in sorted(usages)), each=self._n)
+        return _sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
+
+    @property
+    def _object(self) -> str:
+        return "chat.completion.chunk" if self._chat else "text_completion"
+
+    def _event(self, at: int, delta: dict[str, str], finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> bytes:
+        choice = self._choice(at, finish_reason, likelihoods)
+        if self._chat:
+            choice["delta"] = delta
+        else:
+            choice["text"] = delta.get("content", "")
+        event: dict[str, Any] = {**self._envelope, "object": self._object, "choices": [choice]}
+        if self._include_usage:
+            event["usage"] = None
+        return _sse(event)
+
+    def _choice(self, at: int, finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
+        logprobs: dict[str, Any] | None = None
+        if likelihoods and self._chat:
+            logprobs = {"content": [_chat_likelihood(one) for one in likelihoods], "refusal": None}
+        elif likelihoods:
+            logprobs = self._text_likelihoods(at, likelihoods)
+        return {"index": at, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def _text_likelihoods(self, at: int, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
+        offsets = []
+        for one in likelihoods:
+            offsets.append(max(0, self._offsets[at]))
+            self._offsets[at] += len(self._decoders[at].decode(one.content))
+        return {
+            "tokens": [_token(one) for one in likelihoods],
+            "token_logprobs": [one.log_probability for one in likelihoods],
+            "top_logprobs": [_top_of_text(one) for one in likelihoods],
+            "text_offset": offsets,
+        }
+
+
+def ahead_of(echoed: Chunk) -> int:
+    """Characters that a model read before an echoed prompt's text: the token that begins a text, SentencePiece's space."""
+    read = b"".join(one.content for one in echoed.likelihoods).decode("utf-8", "replace")
+    return max(0, len(read) - len(echoed.text))
+
+
+def _token(one: TokenLikelihood) -> str:
+    """A token's text; as OpenAI writes it where it is no whole character, so that two tokens never look the same."""
+    try:
+        return one.content.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in one.content)
+
+
+def _chat_likelihood(one: TokenLikelihood) -> dict[str, Any]:
+    top = [{"token": _token(other), "logprob": other.log_probability, "bytes": list(other.content)} for other in one.top]
+    return {"token": _token(one), "logprob": one.log_probability, "bytes": list(one.content), "top_logprobs": top}
+
+
+def _top_of_text(one: TokenLikelihood) -> dict[str, float | None] | None:
+    """The likeliest tokens, and the token itself. None where nothing was asked for, and for the first token of a text."""
+    if not one.top:
+        return None
+    return {_token(other): other.log_probability for other in (one, *one.top)}
+
+
+def render_embeddings(call: EmbeddingCall, model: str, vectors_ND: npt.NDArray[np.float32], num_tokens: int) -> dict[str, Any]:
+    """The body of /v1/embeddings; vectors have length 1, as OpenAI's have. Raises BadRequestError for other dimensions."""
+    if call.dimensions not in (None, vectors_ND.shape[1]):
+        raise BadRequestError(f"`dimensions` can only be {vectors_ND.shape[1]:,} for this model", param="dimensions")
+    unit_ND = (vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)).astype("<f4")
+    rows = [base64.b64encode(row.tobytes()).decode() if call.as_base64 else row.tolist() for row in unit_ND]
+    data = [{"object": "embedding", "index": at, "embedding": row} for at, row in enumerate(rows)]
+    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens}}
+
+
+def render_usage(*usages: Usage, each: int = 1) -> dict[str, int]:
+    """Tokens in OpenAI's words, of all answers together; of `each` answers in a row to one prompt, the prompt counts once."""
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages[::each])
+    completion_tokens = sum(usage.completion_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, created: int) -> dict[str, Any]:
+    """The body of /v1/models. What is known of a model only while it is in memory is null before."""
+    rows = []
+    for name in names:
+        responder = loaded.get(name)
+        row = {"id": name, "object": "model", "created": created, "owned_by": "nomoat", "loaded": responder is not None}
+        row |= {
+            "context_tokens": responder.engine.context_tokens if responder else None,
+            "licence": responder.licence if responder else None,
+            "local": responder.is_local if responder else None,
+            "digest": responder.digest if responder else None,
+        }
+        rows.append(row)
+    return {"object": "list", "data": rows}
+
+
+def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500."""
+    message = f"{error.message}; {error.hint}" if error.hint else error.message
+    if isinstance(error, BadRequestError):
+        return error.status, error_body(message, param=error.param, code=error.code)
+    for kind, status, name, code in STATUS_AND_TYPE:
+        if isinstance(error, kind):
+            return status, error_body(message, kind=name, code=code, param="model" if status == 404 else None)
+    return 500, error_body(message, kind="server_error")
+
+
+def render_error_event(error: NomoatError) -> bytes:
+    """An error after the answer has begun."""
+    return _sse(render_error(error)[1])
+
+
+def error_body(
+    message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """OpenAI's form of an error. The message is never empty."""
+    return {"error": {"message": message or "unknown error", "type": kind, "param": param, "code": code}}
+
+
+def _finish(reason: FinishReason) -> str:
+    return {"length": "length", "filtered": "content_filter"}.get(reason, "stop")
+
+
+def _sse(value: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
