@@ -188,6 +188,15 @@ def log_probability(model: Any, properties: dict[str, str], ids: list[int]) -> f
 
 
 @needs_instructions
+def test_at_high_quality_prompts_are_rounded_in_smaller_chunks(tmp_path: Path, tiles_at_any_size: None) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", type_name="Q4_0")
+    qualities: tuple[layout.Quality, ...] = ("high", "default")
+    folders = [importer.import_gguf(path, quality=quality) for quality in qualities]
+    fine, usual = ((folder / "openvino_model.xml").read_text(encoding="utf-8") for folder in folders)
+    assert f'chunk="{panels.NARROW_CHUNK}"' in fine and 'chunk="0"' in usual
+
+
+@needs_instructions
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_any_size: None, arch: str, fused: bool) -> None:

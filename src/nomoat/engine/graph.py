@@ -25,7 +25,7 @@ from nomoat.engine.arch import Architecture, Dimensions, score_scale
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
-from nomoat.engine.product import OUTLIER_CHUNK, TiledProduct, TiledRows
+from nomoat.engine.product import FINE_CHUNK, OUTLIER_CHUNK, TiledProduct, TiledRows
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 
@@ -83,7 +83,7 @@ class GraphBuilder:
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
         self.storage = stored
-        self._chunk = OUTLIER_CHUNK if arch.name.startswith(footprint.OUTLIERS) else 0
+        self._chunk = OUTLIER_CHUNK if arch.name.startswith(footprint.OUTLIERS) else FINE_CHUNK if stored.rounds_less else 0
         self._delta = delta
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive

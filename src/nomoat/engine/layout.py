@@ -21,7 +21,7 @@ from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "8"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "9"  # part of the cache's key: change it when what is written, or the rule for it, changes
 Quality = Literal["high", "default", "small"]
 PromptForm = Literal["codes", "bf16"]
 QUALITIES = get_args(Quality)
@@ -64,6 +64,11 @@ class Storage:
         return TILES in self.forms.values()
 
     @property
+    def rounds_less(self) -> bool:
+        """Whether prompts' weights are rounded in smaller chunks than at other qualities."""
+        return self.has_tiles and self.quality == "high"
+
+    @property
     def smallest_group(self) -> int:
         """0 if no matrix has groups."""
         return min((form.group for form in self.forms.values() if form.group), default=0)
@@ -81,7 +86,8 @@ class Storage:
 
     def key(self) -> str:
         """Equal for equal storage, whatever the reason."""
-        return "; ".join([VERSION, *(f"{end}={form}" for end, form in self.forms.items()), "fused" if self.fused else "apart"])
+        how = [*(["fine"] if self.rounds_less else []), "fused" if self.fused else "apart"]
+        return "; ".join([VERSION, *(f"{end}={form}" for end, form in self.forms.items()), *how])
 
     def bytes_of(self, file: ModelSource) -> int:
         """What the matrices take, in memory and on disk."""
