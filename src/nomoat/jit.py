@@ -42,6 +42,7 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that a
 
 Decorator = Callable[[Callable[..., Any]], Any]
 in_llvm: Decorator = intrinsic
+in_llvm_by_name: Decorator = intrinsic(prefer_literal=True)  # told a name, known when it is compiled, as its first argument
 inline: Decorator = numba.njit(fastmath=FAST, error_model="numpy")
 kernel: Decorator = numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")  # for threads of a team
 kept: Decorator = numba.njit(cache=True)  # for what Python calls at each start

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from nomoat.engine.emit import BYTE, HALF, WORD, Emit
-from nomoat.engine.tiles import LEVELS, TILE_BYTES
+from nomoat.engine.tiles import LEVELS, TILE_BYTES, UNITS
 
 LOW_HALVES, LOW_TWO_BITS = 0x0F0F0F0F, 0x03030303
 BIT_2, BIT_4, BITS_4_AND_5 = 0x04040404, 0x10101010, 0x30303030
@@ -59,7 +59,8 @@ def _two_bits(emit: Emit, address: Any, half: int) -> Operands:
 
 def _leveled(emit: Emit, nibbles: Operands, levels: Sequence[int]) -> Operands:
     """Each code's level, and 128."""
-    table = ir.Constant(ir.VectorType(BYTE, 4 * emit.lanes), [level + 128 for level in levels] * (emit.lanes // 4))
+    bytes_ = [level + 128 for level in levels] + [0] * (16 - len(levels))
+    table = ir.Constant(ir.VectorType(BYTE, 4 * emit.lanes), bytes_ * (emit.lanes // 4))
     return [emit.looked_up(table, four) for four in nibbles]
 
 
@@ -134,16 +135,24 @@ def _q6_k(emit: Emit, tile: Any, group: Any, half: int) -> Group:
     return _with_bits(emit, low, high, apart=2, place=4, mask=BITS_4_AND_5), _signed_scale(emit, block, within, half), -32
 
 
+def _leveled_k(kind: str, groups: int) -> Callable[[Emit, Any, Any, int], Group]:
+    """Of a type whose blocks have so many groups of levels."""
+
+    def read(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+        block, within = _block(emit, kind, tile, group, groups)
+        codes = emit.add(block, emit.times(within, 2048 // groups), emit.size(SMALL + 16 * groups))
+        scale = _signed_scale(emit, block, within, half)
+        if kind in UNITS:
+            scale = emit.builder.fmul(scale, emit.number(UNITS[kind]))
+        return _leveled(emit, _nibbles(emit, codes, 32 // groups, half), LEVELS[kind]), scale, -128
+
+    return read
+
+
 def _iq4_nl(emit: Emit, tile: Any, group: Any, half: int) -> Group:
     block, _ = _block(emit, "IQ4_NL", tile, group, 1)
     nibbles = _nibbles(emit, emit.add(block, emit.size(32)), 4, half)
-    return _leveled(emit, nibbles, LEVELS), _number(emit, block, half), -128
-
-
-def _iq4_xs(emit: Emit, tile: Any, group: Any, half: int) -> Group:
-    block, within = _block(emit, "IQ4_XS", tile, group, 8)
-    nibbles = _nibbles(emit, emit.add(block, emit.times(within, 256), emit.size(SMALL + 128)), 4, half)
-    return _leveled(emit, nibbles, LEVELS), _signed_scale(emit, block, within, half), -128
+    return _leveled(emit, nibbles, LEVELS["IQ4_NL"]), _number(emit, block, half), -128
 
 
 def _signed_scale(emit: Emit, block: Any, within: Any, half: int) -> Any:
@@ -162,5 +171,7 @@ def _scale_and_minimum(emit: Emit, block: Any, within: Any, half: int) -> tuple[
 GROUPS: dict[str, tuple[int, int, Callable[[Emit, Any, Any, int], Group]]] = {
     "Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q5_0": (32, 31, _q5_0), "Q5_1": (32, 31, _q5_1), "Q8_0": (32, 255, _q8_0),
     "Q2_K": (16, 3, _q2_k), "Q3_K": (16, 7, _q3_k), "Q4_K": (32, 15, _q4_k), "Q5_K": (32, 31, _q5_k), "Q6_K": (16, 63, _q6_k),
-    "IQ4_NL": (32, max(LEVELS) + 128, _iq4_nl), "IQ4_XS": (32, max(LEVELS) + 128, _iq4_xs),
+    "IQ4_NL": (32, 241, _iq4_nl), "IQ4_XS": (32, 241, _leveled_k("IQ4_XS", 8)), "IQ3_S": (32, 248, _leveled_k("IQ3_S", 8)),
+    "IQ3_XXS": (32, 252, _leveled_k("IQ3_XXS", 8)), "IQ2_S": (16, 214, _leveled_k("IQ2_S", 16)),
+    "IQ2_XS": (16, 214, _leveled_k("IQ2_XS", 16)), "IQ2_XXS": (32, 214, _leveled_k("IQ2_XXS", 8)),
 }  # fmt: skip

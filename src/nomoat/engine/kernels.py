@@ -10,6 +10,7 @@ Shapes: M texts' tokens, R rows (outputs), C columns (inputs), G groups of a row
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -74,57 +75,41 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
         emit.store(builder.load(total), place)
 
 
-def _tile(kind: str) -> Any:
-    """The products of one tile and all tokens."""
-    width = GROUPS[kind][0]
+@jit.in_llvm_by_name
+def _tile(
+    typing: Any, kind: Any, tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any,
+    rows: Any,
+) -> Any:  # fmt: skip
+    """The products of one tile and all tokens. `kind`: a name in GROUPS."""
+    if not isinstance(kind, types.StringLiteral):
+        return None
+    name = kind.literal_value
 
-    @jit.in_llvm
-    def tile(
-        typing: Any, tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
-    ) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            tile, inputs, scales, totals, sums, outputs, tokens, columns, rows = args
-            groups = builder.udiv(columns, emit.size(width))
-            done = cgutils.alloca_once_value(builder, emit.size(0))
-            builder.store(emit.size(0), done)
-            for count, fewer in itertools.pairwise(TOKENS_AT_ONCE):
-                limit = builder.sub(tokens, emit.size(fewer))
-                with emit.loop(lambda limit=limit: builder.icmp_signed("<", builder.load(done), limit)):  # type: ignore[misc]
-                    at = builder.load(done)
-                    bytes_before = builder.mul(at, columns)  # of a token's inputs; an eighth of it of scales and totals
-                    number = builder.lshr(bytes_before, emit.size(3))
-                    places = {
-                        "tile": tile, "groups": groups, "columns": columns, "row_bytes": emit.times(rows, 4),
-                        "inputs": emit.add(inputs, bytes_before), "scales": emit.add(scales, number),
-                        "totals": emit.add(totals, number), "sums": emit.add(sums, emit.times(number, 2)),
-                        "outputs": emit.add(outputs, emit.times(builder.mul(at, rows), 4)),
-                        "last": builder.sub(builder.sub(tokens, at), emit.size(1)),
-                    }  # fmt: skip
-                    for half in range(TILE_ROWS // emit.lanes):
-                        _sums(emit, kind, count, half, places)
-                    builder.store(emit.add(at, emit.size(count)), done)
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder)
+        _, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows = args
+        groups = builder.udiv(columns, emit.size(GROUPS[name][0]))
+        done = cgutils.alloca_once_value(builder, emit.size(0))
+        builder.store(emit.size(0), done)
+        for count, fewer in itertools.pairwise(TOKENS_AT_ONCE):
+            limit = builder.sub(tokens, emit.size(fewer))
+            with emit.loop(lambda limit=limit: builder.icmp_signed("<", builder.load(done), limit)):  # type: ignore[misc]
+                at = builder.load(done)
+                bytes_before = builder.mul(at, columns)  # of a token's inputs; an eighth of it of scales and totals
+                number = builder.lshr(bytes_before, emit.size(3))
+                places = {
+                    "tile": tile, "groups": groups, "columns": columns, "row_bytes": emit.times(rows, 4),
+                    "inputs": emit.add(inputs, bytes_before), "scales": emit.add(scales, number),
+                    "totals": emit.add(totals, number), "sums": emit.add(sums, emit.times(number, 2)),
+                    "outputs": emit.add(outputs, emit.times(builder.mul(at, rows), 4)),
+                    "last": builder.sub(builder.sub(tokens, at), emit.size(1)),
+                }  # fmt: skip
+                for half in range(TILE_ROWS // emit.lanes):
+                    _sums(emit, name, count, half, places)
+                builder.store(emit.add(at, emit.size(count)), done)
+        return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9), generate
-
-    return tile
-
-
-(
-    q4_0_tile,
-    q4_1_tile,
-    q5_0_tile,
-    q5_1_tile,
-    q8_0_tile,
-    q2_k_tile,
-    q3_k_tile,
-    q4_k_tile,
-    q5_k_tile,
-    q6_k_tile,
-    iq4_nl_tile,
-    iq4_xs_tile,
-) = (_tile(kind) for kind in GROUPS)
+    return types.void(kind, *[types.intp] * 9), generate
 
 
 @jit.in_llvm
@@ -155,66 +140,14 @@ def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: An
     return types.void(*[types.intp] * 6), generate
 
 
-def _multiply_q4_0(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q4_0_tile(a, b, c, d, e, f, g, h, i)
+def _product(kind: str) -> Callable[..., None]:
+    def multiply(
+        tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
+    ) -> None:  # fmt: skip
+        _tile(kind, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows)
+
+    return multiply
 
 
-def _multiply_q4_1(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q4_1_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q5_0(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q5_0_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q5_1(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q5_1_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q8_0(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q8_0_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q2_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q2_k_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q3_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q3_k_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q4_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q4_k_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q5_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q5_k_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_q6_k(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    q6_k_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_iq4_nl(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    iq4_nl_tile(a, b, c, d, e, f, g, h, i)
-
-
-def _multiply_iq4_xs(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
-    iq4_xs_tile(a, b, c, d, e, f, g, h, i)
-
-
-# To be compiled by themselves (`jit.compiled`): tile, inputs, scales, totals, sums, outputs, tokens, columns, rows.
-PRODUCTS = {
-    "Q4_0": _multiply_q4_0,
-    "Q4_1": _multiply_q4_1,
-    "Q5_0": _multiply_q5_0,
-    "Q5_1": _multiply_q5_1,
-    "Q8_0": _multiply_q8_0,
-    "Q2_K": _multiply_q2_k,
-    "Q3_K": _multiply_q3_k,
-    "Q4_K": _multiply_q4_k,
-    "Q5_K": _multiply_q5_k,
-    "Q6_K": _multiply_q6_k,
-    "IQ4_NL": _multiply_iq4_nl,
-    "IQ4_XS": _multiply_iq4_xs,
-}
+# To be compiled by themselves (`jit.compiled`), each with nine arguments.
+PRODUCTS = {kind: _product(kind) for kind in GROUPS}

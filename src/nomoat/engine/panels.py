@@ -10,6 +10,7 @@ A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -35,45 +36,46 @@ FRACTION = 5  # bits behind the point while a code is scaled: the upper half of 
 LOW_WORDS = 0x0000FFFF
 
 
-def _to_bytes(kind: str) -> Any:
+@jit.in_llvm_by_name
+def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> Any:
     """Some groups of a tile's codes as bytes, at every second place for a tile's operand, and each row's scale.
 
-    Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk.
+    Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk. `kind`: a name
+    in GROUPS.
     """
-    width, most, read = GROUPS[kind]
+    if not isinstance(kind, types.StringLiteral):
+        return None
+    name = kind.literal_value
+    width, most, read = GROUPS[name]
     bits = most.bit_length()
-    group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
+    group_bytes = TILE_BYTES[name] * width // BLOCKS[name][0]
 
-    @jit.in_llvm
-    def to_bytes(typing: Any, tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            tile, start, groups, codes, scales = args
-            for half in range(TILE_ROWS // emit.lanes):
-                largest = cgutils.alloca_once_value(builder, emit.number(0.0))
-                builder.store(emit.number(0.0), largest)
-                with cgutils.for_range(builder, groups) as loop:
-                    _, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
-                    for end in (offset, emit.fused(scale, emit.number(float(most)), offset)):
-                        builder.store(emit.larger(emit.without_sign(end), builder.load(largest)), largest)
-                found = builder.load(largest)
-                emit.store(builder.fmul(found, emit.number(1 / 127)), emit.add(scales, emit.size(4 * half * emit.lanes)))
-                inverse = builder.fdiv(emit.number(127.0), found)
-                inverse = builder.select(builder.fcmp_ordered("==", found, emit.number(0.0)), emit.number(0.0), inverse)
-                with cgutils.for_range(builder, groups) as loop:
-                    place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
-                    emit.prefetch(emit.add(tile, emit.times(emit.add(start, loop.index), group_bytes), emit.size(AHEAD)), group_bytes)
-                    fours, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
-                    factor = emit.whole(builder.fmul(builder.fmul(scale, inverse), emit.number(float(2 ** (bits + 1 + FRACTION)))))
-                    added = emit.whole(builder.fmul(builder.fmul(offset, inverse), emit.number(float(2**FRACTION))))
-                    added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
-                    for number, four in enumerate(fours):
-                        emit.store(_scaled(emit, four, bits, factor, added), emit.add(place, emit.size(number * FOUR_BYTES)))
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = Emit(builder)
+        _, tile, start, groups, codes, scales = args
+        for half in range(TILE_ROWS // emit.lanes):
+            largest = cgutils.alloca_once_value(builder, emit.number(0.0))
+            builder.store(emit.number(0.0), largest)
+            with cgutils.for_range(builder, groups) as loop:
+                _, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
+                for end in (offset, emit.fused(scale, emit.number(float(most)), offset)):
+                    builder.store(emit.larger(emit.without_sign(end), builder.load(largest)), largest)
+            found = builder.load(largest)
+            emit.store(builder.fmul(found, emit.number(1 / 127)), emit.add(scales, emit.size(4 * half * emit.lanes)))
+            inverse = builder.fdiv(emit.number(127.0), found)
+            inverse = builder.select(builder.fcmp_ordered("==", found, emit.number(0.0)), emit.number(0.0), inverse)
+            with cgutils.for_range(builder, groups) as loop:
+                place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
+                emit.prefetch(emit.add(tile, emit.times(emit.add(start, loop.index), group_bytes), emit.size(AHEAD)), group_bytes)
+                fours, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
+                factor = emit.whole(builder.fmul(builder.fmul(scale, inverse), emit.number(float(2 ** (bits + 1 + FRACTION)))))
+                added = emit.whole(builder.fmul(builder.fmul(offset, inverse), emit.number(float(2**FRACTION))))
+                added = builder.add(added, emit.word((ZERO << FRACTION) + (1 << FRACTION - 1)))
+                for number, four in enumerate(fours):
+                    emit.store(_scaled(emit, four, bits, factor, added), emit.add(place, emit.size(number * FOUR_BYTES)))
+        return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 5), generate
-
-    return to_bytes
+    return types.void(kind, *[types.intp] * 5), generate
 
 
 def _group(emit: Emit, found: tuple[list[Any], Any, Any]) -> tuple[list[Any], Any, Any]:
@@ -106,85 +108,15 @@ def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
     return builder.bitcast(builder.or_(made[0], builder.shl(made[1], constant(8))), emit.words)
 
 
-(
-    q4_0_to_bytes,
-    q4_1_to_bytes,
-    q5_0_to_bytes,
-    q5_1_to_bytes,
-    q8_0_to_bytes,
-    q2_k_to_bytes,
-    q3_k_to_bytes,
-    q4_k_to_bytes,
-    q5_k_to_bytes,
-    q6_k_to_bytes,
-    iq4_nl_to_bytes,
-    iq4_xs_to_bytes,
-) = (_to_bytes(kind) for kind in GROUPS)
+def _bytes_of(kind: str) -> Callable[..., None]:
+    def to_bytes(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+        _to_bytes(kind, tile, start, groups, codes, scales)
+
+    return to_bytes
 
 
-def _q4_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q4_0_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q4_1(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q4_1_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q5_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q5_0_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q5_1(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q5_1_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q8_0(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q8_0_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q2_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q2_k_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q3_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q3_k_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q4_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q4_k_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q5_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q5_k_to_bytes(tile, start, groups, codes, scales)
-
-
-def _q6_k(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    q6_k_to_bytes(tile, start, groups, codes, scales)
-
-
-def _iq4_nl(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    iq4_nl_to_bytes(tile, start, groups, codes, scales)
-
-
-def _iq4_xs(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-    iq4_xs_to_bytes(tile, start, groups, codes, scales)
-
-
-# To be compiled by themselves, as `kernels.PRODUCTS`.
-TO_BYTES = {
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
-    "Q8_0": _q8_0,
-    "Q2_K": _q2_k,
-    "Q3_K": _q3_k,
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
-    "Q6_K": _q6_k,
-    "IQ4_NL": _iq4_nl,
-    "IQ4_XS": _iq4_xs,
-}
+# To be compiled by themselves, as `kernels.PRODUCTS`, each with five arguments.
+TO_BYTES = {kind: _bytes_of(kind) for kind in GROUPS}
 
 
 @jit.in_llvm

@@ -19,10 +19,19 @@ TILE_ROWS = 16
 BLOCKS = {  # weights of a block, its bytes in the file
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84), "Q3_K": (256, 110),
     "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
+    "IQ3_S": (256, 110), "IQ3_XXS": (256, 98), "IQ2_S": (256, 82), "IQ2_XS": (256, 74), "IQ2_XXS": (256, 66),
 }  # fmt: skip
-FOUR_BITS = {"Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS"}  # types of at most so many a code
 WHOLE_BYTES = "Q8_0"
-LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # of IQ4's codes. Source: ggml's kvalues_iq4nl
+_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # Source: ggml's kvalues_iq4nl
+_IQ2 = (-86, -50, -16, 16, 50, 86)
+# What the codes of these types stand for, in UNITS of a group's scale, so that the largest is near 127. A file has IQ2 and IQ3 as
+# places in a table of vectors with signs aside: their weights are of so few levels that 4 bits hold each of them.
+LEVELS = {
+    "IQ4_NL": _IQ4, "IQ4_XS": _IQ4, "IQ3_S": tuple(range(-120, 121, 16)), "IQ2_S": _IQ2, "IQ2_XS": _IQ2, "IQ2_XXS": _IQ2,
+    "IQ3_XXS": (-124, -104, -88, -72, -56, -40, -24, -8, 8, 24, 40, 56, 72, 88, 104, 124),
+}  # fmt: skip
+UNITS = {"IQ3_S": 1 / 8, "IQ3_XXS": 1 / 8, "IQ2_S": 1 / 16, "IQ2_XS": 1 / 16, "IQ2_XXS": 1 / 16}
+FOUR_BITS = {"Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", *LEVELS}  # types of at most so many a code
 LANES = ("<f2", (TILE_ROWS,))  # one number of each row
 OPERAND = (TILE_ROWS, 4)  # four codes of each row
 
@@ -53,7 +62,8 @@ LAYOUTS = {  # of a block's weights in sixteen rows; `codes` knows these places
     # of 16 inputs each: a scale; twice their low halves and once their two high bits
     "Q6_K": _layout("unused", "i1", 16, (16, 3)),
     "IQ4_NL": _layout(None, None, 0, (4,)),
-    "IQ4_XS": _layout("unused", "i1", 8, (32,)),  # of 32 inputs each a scale
+    **dict.fromkeys(("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_XXS"), _layout("unused", "i1", 8, (32,))),  # of 32 inputs each a scale
+    **dict.fromkeys(("IQ2_S", "IQ2_XS"), _layout("unused", "i1", 16, (32,))),  # of 16
 }
 TILE_BYTES = {type_name: layout.itemsize for type_name, layout in LAYOUTS.items()}
 Bytes = npt.NDArray[np.uint8]
@@ -105,7 +115,7 @@ def rows_of(tiles_TS: Bytes, type_name: str, rows_M: npt.NDArray[np.integer[Any]
     scales = of("scale").astype(np.float32)[..., None]
     codes = _unpacked(type_name, of("codes"), of("high") if "high" in fields else None)
     if "unused" in fields:
-        scales = scales * of("scales")
+        scales = scales * of("scales") * np.float32(UNITS.get(type_name, 1))
     if type_name in ZEROS:
         return _scaled(codes.astype(np.int16) - ZEROS[type_name], scales)
     offsets = of("offset").astype(np.float32)[..., None]
@@ -140,8 +150,8 @@ def _unpacked(type_name: str, codes: Bytes, high: Bytes | None) -> npt.NDArray[A
         low, high = bits(codes[..., :4, :], 4), codes[..., 4, :]
     else:
         low = bits(codes, 4)
-    if type_name in ("IQ4_NL", "IQ4_XS"):
-        return np.array(LEVELS, np.int16)[low]
+    if type_name in LEVELS:
+        return np.array(LEVELS[type_name], np.int16)[low]
     return low if high is None else low | (bits(high, 1).reshape(low.shape) << 4)
 
 
@@ -213,11 +223,50 @@ def _iq4_xs(blocks: Bytes) -> list[Bytes]:
     return [_number(blocks, 0), _unused(blocks), _small(scales - np.uint8(32)), codes]
 
 
+def _iq3_s(blocks: Bytes) -> list[Bytes]:
+    """A scale of 4 bits for each 32 inputs, in the last four bytes. Source: ggml's dequantize_row_iq3_s."""
+    return _of_levels(blocks, "IQ3_S", parts(blocks[..., 106:], 4, together=1))
+
+
+def _iq3_xxs(blocks: Bytes) -> list[Bytes]:
+    """A scale of 4 bits above the 28 of signs of each 32 inputs. Source: ggml's dequantize_row_iq3_xxs."""
+    return _of_levels(blocks, "IQ3_XXS", blocks[..., 69::4] >> 4)
+
+
+def _iq2_s(blocks: Bytes) -> list[Bytes]:
+    """A scale of 4 bits for each 16 inputs, in the last eight bytes. Source: ggml's dequantize_row_iq2_s."""
+    return _of_levels(blocks, "IQ2_S", parts(blocks[..., 74:], 4, together=1))
+
+
+def _iq2_xs(blocks: Bytes) -> list[Bytes]:
+    """The same. Source: ggml's dequantize_row_iq2_xs."""
+    return _of_levels(blocks, "IQ2_XS", parts(blocks[..., 66:], 4, together=1))
+
+
+def _iq2_xxs(blocks: Bytes) -> list[Bytes]:
+    """Of each 32 inputs 8 bytes, which end with a scale of 4 bits. Source: ggml's dequantize_row_iq2_xxs."""
+    return _of_levels(blocks, "IQ2_XXS", blocks[..., 9::8] >> 4)
+
+
+def _of_levels(blocks: Bytes, type_name: str, scales: npt.NDArray[Any]) -> list[Bytes]:
+    """A group's weights by its scale (2 * scale + 1) times the block's float16, the first two bytes: which level each of them is."""
+    import gguf
+
+    number, odd = _number(blocks, 0), 2 * scales + 1
+    weights = gguf.quants.dequantize(blocks.reshape(-1, blocks.shape[-1]), gguf.GGMLQuantizationType[type_name])
+    units = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32) * odd * np.float32(UNITS[type_name])
+    with np.errstate(all="ignore"):  # where a block's number is 0, so are its weights, whatever their codes
+        levels = np.nan_to_num(np.rint(weights.reshape(*units.shape, -1) / units[..., None]))
+    codes = np.minimum(np.searchsorted(LEVELS[type_name], levels), len(LEVELS[type_name]) - 1).astype(np.uint8)
+    return [number, _unused(blocks), _small(odd), _operands(codes.reshape(*blocks.shape[:3], -1), 4)]
+
+
 MAKERS = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k,
-    "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _q4_0, "IQ4_XS": _iq4_xs,
+    "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _q4_0, "IQ4_XS": _iq4_xs, "IQ3_S": _iq3_s, "IQ3_XXS": _iq3_xxs, "IQ2_S": _iq2_s,
+    "IQ2_XS": _iq2_xs, "IQ2_XXS": _iq2_xxs,
 }  # fmt: skip
-ZEROS = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 128, "Q3_K": 4, "Q6_K": 32, "IQ4_NL": 0, "IQ4_XS": 0}  # the code of a weight of 0
+ZEROS = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 128, "Q3_K": 4, "Q6_K": 32, **dict.fromkeys(LEVELS, 0)}  # the code of a weight of 0
 
 
 def parts(packed: Bytes, bits: int, *, together: int = 32) -> Bytes:
