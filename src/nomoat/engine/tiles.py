@@ -10,6 +10,7 @@ Shapes: R rows, C columns (inputs), T tiles, B blocks of a row, G groups of a bl
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -224,41 +225,66 @@ def _iq4_xs(blocks: Bytes) -> list[Bytes]:
 
 
 def _iq3_s(blocks: Bytes) -> list[Bytes]:
-    """A scale of 4 bits for each 32 inputs, in the last four bytes. Source: ggml's dequantize_row_iq3_s."""
-    return _of_levels(blocks, "IQ3_S", parts(blocks[..., 106:], 4, together=1))
+    """64 places of 9 bits, the ninth apart; 32 bytes of signs; 8 scales of 4 bits. Source: ggml's dequantize_row_iq3_s."""
+    places = blocks[..., 2:66] | (parts(blocks[..., 66:74], 1, together=1).astype(np.uint16) << 8)
+    return _of_levels(blocks, "IQ3_S", places, blocks[..., 74:106], parts(blocks[..., 106:], 4, together=1))
 
 
 def _iq3_xxs(blocks: Bytes) -> list[Bytes]:
-    """A scale of 4 bits above the 28 of signs of each 32 inputs. Source: ggml's dequantize_row_iq3_xxs."""
-    return _of_levels(blocks, "IQ3_XXS", blocks[..., 69::4] >> 4)
+    """64 places; of each 32 inputs four signs of 7 bits and a scale of 4. Source: ggml's dequantize_row_iq3_xxs."""
+    return _of_levels(blocks, "IQ3_XXS", blocks[..., 2:66], _signs(blocks[..., 66:]), blocks[..., 69::4] >> 4)
 
 
 def _iq2_s(blocks: Bytes) -> list[Bytes]:
-    """A scale of 4 bits for each 16 inputs, in the last eight bytes. Source: ggml's dequantize_row_iq2_s."""
-    return _of_levels(blocks, "IQ2_S", parts(blocks[..., 74:], 4, together=1))
+    """32 places of 10 bits, two of them apart; 32 bytes of signs; 16 scales of 4 bits. Source: ggml's dequantize_row_iq2_s."""
+    places = blocks[..., 2:34] | (parts(blocks[..., 66:74], 2, together=1).astype(np.uint16) << 8)
+    return _of_levels(blocks, "IQ2_S", places, blocks[..., 34:66], parts(blocks[..., 74:], 4, together=1))
 
 
 def _iq2_xs(blocks: Bytes) -> list[Bytes]:
-    """The same. Source: ggml's dequantize_row_iq2_xs."""
-    return _of_levels(blocks, "IQ2_XS", parts(blocks[..., 66:], 4, together=1))
+    """32 places of 9 bits, each with a sign of 7; 16 scales of 4 bits. Source: ggml's dequantize_row_iq2_xs."""
+    both = np.ascontiguousarray(blocks[..., 2:66]).view("<u2")
+    return _of_levels(blocks, "IQ2_XS", both & 511, _signs_in_7_bits()[both >> 9], parts(blocks[..., 66:], 4, together=1))
 
 
 def _iq2_xxs(blocks: Bytes) -> list[Bytes]:
-    """Of each 32 inputs 8 bytes, which end with a scale of 4 bits. Source: ggml's dequantize_row_iq2_xxs."""
-    return _of_levels(blocks, "IQ2_XXS", blocks[..., 9::8] >> 4)
+    """Of each 32 inputs four places, four signs of 7 bits and a scale of 4. Source: ggml's dequantize_row_iq2_xxs."""
+    groups = blocks[..., 2:].reshape(*blocks.shape[:3], 8, 8)
+    signs = _signs(groups[..., 4:].reshape(*blocks.shape[:3], -1))
+    return _of_levels(blocks, "IQ2_XXS", groups[..., :4].reshape(*blocks.shape[:3], -1), signs, groups[..., 7] >> 4)
 
 
-def _of_levels(blocks: Bytes, type_name: str, scales: npt.NDArray[Any]) -> list[Bytes]:
-    """A group's weights by its scale (2 * scale + 1) times the block's float16, the first two bytes: which level each of them is."""
+def _of_levels(blocks: Bytes, type_name: str, places: npt.NDArray[Any], signs: Bytes, scales: npt.NDArray[Any]) -> list[Bytes]:
+    """Weights by their vectors' places in the type's table, and a bit for each sign; 2 * scale + 1 is a group's scale."""
+    above = _vectors(type_name)[places].reshape(*blocks.shape[:3], 256)  # so many levels above the lowest one that has no sign
+    half = len(LEVELS[type_name]) // 2
+    codes = np.where(parts(signs, 1, together=1), half - 1 - above, half + above)
+    return [_number(blocks, 0), _unused(blocks), _small(2 * scales + 1), _operands(np.asarray(codes, np.uint8), 4)]
+
+
+def _signs(words: Bytes) -> Bytes:
+    """The signs of eight inputs each, of which a word of 32 bits has four, below its scale."""
+    places = (np.ascontiguousarray(words).view("<u4")[..., None] >> np.array([0, 7, 14, 21], np.uint32)) & 127
+    return np.asarray(_signs_in_7_bits()[places.reshape(*words.shape[:-1], -1)])
+
+
+@functools.cache
+def _signs_in_7_bits() -> Bytes:
+    """An eighth sign makes their number even."""
     import gguf
 
-    number, odd = _number(blocks, 0), 2 * scales + 1
-    weights = gguf.quants.dequantize(blocks.reshape(-1, blocks.shape[-1]), gguf.GGMLQuantizationType[type_name])
-    units = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32) * odd * np.float32(UNITS[type_name])
-    with np.errstate(all="ignore"):  # where a block's number is 0, so are its weights, whatever their codes
-        levels = np.nan_to_num(np.rint(weights.reshape(*units.shape, -1) / units[..., None]))
-    codes = np.minimum(np.searchsorted(LEVELS[type_name], levels), len(LEVELS[type_name]) - 1).astype(np.uint8)
-    return [number, _unused(blocks), _small(odd), _operands(codes.reshape(*blocks.shape[:3], -1), 4)]
+    return np.frombuffer(gguf.quants.IQ2_XXS.ksigns, np.uint8)
+
+
+@functools.cache
+def _vectors(type_name: str) -> Bytes:
+    """The type's table, with the order of a number among those that stand in it in its place."""
+    import gguf
+
+    table = getattr(gguf.quants, type_name)
+    table.init_grid()
+    numbers = table.grid.reshape(table.grid_shape)
+    return np.asarray(np.searchsorted(np.unique(numbers), numbers), np.uint8)
 
 
 MAKERS = {
