@@ -3,6 +3,7 @@
     python benchmarks/tuning.py sms_spam --data FOLDER [--model smollm2-135m] [--seeds 0 1 2] [--minutes M] [--epochs N] [--json FILE]
     python benchmarks/tuning.py sms_spam --data FOLDER --model gemma3-270m --template gemma
     python benchmarks/tuning.py banking77 --data FOLDER --likelihood      (of the last run's adapter)
+    python benchmarks/tuning.py kobest-copa-again --data FOLDER --model BASE+bench-kobest-copa-0      (goes on from that adapter)
 
 FOLDER holds a folder a data set, training files as their sources name them (gzipped or not); test files are pulled as the suites do.
 Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label. The base is scored by
@@ -288,7 +289,7 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
     prepared = prepare.prepare(arguments.model, path, validation=held_out, template=arguments.template, settings=settings)
     folder = train.learn(prepared, name=name, replace=True, on_message=print, on_progress=told())
     tuned = time.perf_counter()
-    answers = answers_of(f"{arguments.model}+{name}", task, split.test, split.metric)
+    answers = answers_of(f"{prepared.base}+{name}", task, split.test, split.metric)
     found = {
         "task": task, "model": arguments.model, "seed": seed, "date": date.today().isoformat(), "lessons": len(split.train),
         "template": prepared.options["template"], "settings": asdict(prepared.settings),
@@ -342,7 +343,7 @@ def main() -> None:
     numbers = {"minutes": float, "epochs": float, "learning-rate": float, "noise": float, "layers": int, "batch": int}
     for name, kind in numbers.items():
         parser.add_argument(f"--{name}", type=kind)
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rank", type=int)
     parser.add_argument("--likelihood", action="store_true", help="no training: ask the last run's adapter for the likeliest label")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
