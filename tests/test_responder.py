@@ -37,9 +37,10 @@ def test_show_counts_no_second_form_of_a_file_that_keeps_its_codes(tiny_gguf: Pa
 @pytest.mark.usefixtures("amx")
 def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_one_form(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need = responder.planned_bytes(str(tiny_gguf), 64)
-    check = responder._memory_check("tiny", tiny_gguf, 64)
+    check = responder._memory_check("tiny", 64)
     source = open_source(tiny_gguf)
-    told = importer.read_sizes(source), source.num_values, importer.planned(source)[0].bytes_of(source)
+    stored, _ = importer.planned(source)
+    told = importer.read_sizes(source), source.num_values, stored.bytes_of(source), stored.has_tiles
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need, "free"))
     check(*told)
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need - 1, "free"))

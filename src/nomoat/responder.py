@@ -389,7 +389,7 @@ def _load_local(
     context_tokens = context_tokens or config.context_tokens()
     folder, beside = importer.import_with(
         weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
-        check=_memory_check(refs[0], weights, context_tokens),
+        check=_memory_check(refs[0], context_tokens),
     )  # fmt: skip
     baked = adapters[0] if adapters and not beside else None
     engine = OpenVINOEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
@@ -425,17 +425,12 @@ def _memory_need(
     return need
 
 
-def _memory_check(ref: str, weights: Path, context_tokens: int | None) -> Callable[[Dimensions, int, int], None]:
+def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions, int, int, bool], None]:
     """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
-    from nomoat.engine import importer
-    from nomoat.engine.source import open_source
 
-    def check(sizes: Dimensions, num_values: int, weights_bytes: int) -> None:
+    def check(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool) -> None:
+        need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=has_tiles)
         free = hardware.memory_available_bytes().value
-        need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=False)
-        # the file, which takes a while to open, is asked only where a second form for prompts decides
-        if need.total_bytes > free >= need.total_bytes - need.prompts_bytes and importer.planned(open_source(weights))[0].has_tiles:
-            need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=True)
         if need.total_bytes > free:
             raise NotEnoughMemoryError(
                 f"`{ref}` needs about {need.total_bytes / 1e9:.1f} GB of memory at a context of {need.context_tokens:,} tokens, "

@@ -167,11 +167,12 @@ def _scale_and_minimum(emit: Emit, block: Any, within: Any, half: int) -> tuple[
     return scale, emit.builder.fneg(emit.builder.fmul(_number(emit, block, half, 32), minimum))
 
 
+# groups of a block of 256
+OF_LEVELS = {"IQ4_XS": 8, "IQ3_S": 8, "IQ3_XXS": 8, "IQ2_S": 16, "IQ2_XS": 16, "IQ2_XXS": 8}
 # codes of a group, the largest code, and who reads it
 GROUPS: dict[str, tuple[int, int, Callable[[Emit, Any, Any, int], Group]]] = {
     "Q4_0": (32, 15, _q4_0), "Q4_1": (32, 15, _q4_1), "Q5_0": (32, 31, _q5_0), "Q5_1": (32, 31, _q5_1), "Q8_0": (32, 255, _q8_0),
     "Q2_K": (16, 3, _q2_k), "Q3_K": (16, 7, _q3_k), "Q4_K": (32, 15, _q4_k), "Q5_K": (32, 31, _q5_k), "Q6_K": (16, 63, _q6_k),
-    "IQ4_NL": (32, 241, _iq4_nl), "IQ4_XS": (32, 241, _leveled_k("IQ4_XS", 8)), "IQ3_S": (32, 248, _leveled_k("IQ3_S", 8)),
-    "IQ3_XXS": (32, 252, _leveled_k("IQ3_XXS", 8)), "IQ2_S": (16, 214, _leveled_k("IQ2_S", 16)),
-    "IQ2_XS": (16, 214, _leveled_k("IQ2_XS", 16)), "IQ2_XXS": (32, 214, _leveled_k("IQ2_XXS", 8)),
+    "IQ4_NL": (32, LEVELS["IQ4_NL"][-1] + 128, _iq4_nl),
+    **{kind: (256 // groups, LEVELS[kind][-1] + 128, _leveled_k(kind, groups)) for kind, groups in OF_LEVELS.items()},
 }  # fmt: skip

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
-Check = Callable[[architectures.Dimensions, int, int], None]
+Check = Callable[[architectures.Dimensions, int, int, bool], None]
 
 
 class LoraDelta:
@@ -53,6 +53,7 @@ class LoraDelta:
                 raise BadFileError(f"`{folder}` is a `{config.get('peft_type')}` adapter of a kind nomoat cannot add to weights")
             rank = config["r"]
             self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+            self.alpha = float(self._scale * rank)  # as others have it, who divide it by the rank
             tensors = {
                 name: as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
                 for name, found in read_tensors(self.weights_path)
@@ -174,7 +175,8 @@ def import_gguf(
     `path` is a GGUF file or a Hugging Face folder. What was imported in the same way before is found without opening it.
     `context_tokens`: the context asked for. One beyond the first of a model of LongRoPE makes another folder.
     `quality`: None for the setting. `fused`: see `layout.Storage`; False for a model that adapters shall be attached to.
-    `check` is told (dimensions, number of weights, their bytes as they are served) before anything large is made, and may raise.
+    `check` is told (dimensions, number of weights, their bytes as they are served, whether some are in tiles) before anything large
+    is made, and may raise.
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
     """
@@ -204,13 +206,14 @@ def _import(
         if if_tiled and not stored.has_tiles:
             return None
         if check:
-            check(sizes, source.num_values, stored.bytes_of(source))
+            check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles)
         digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
         _make(digest, source, sizes, stored, delta, progress, made_of)
         return _folder_of(_write_note(asked, digest))
     if check:
-        check(architectures.Dimensions(**facts["sizes"]), facts["num_values"], facts["files"]["openvino_model.bin"])
+        has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
+        check(architectures.Dimensions(**facts["sizes"]), facts["num_values"], facts["files"]["openvino_model.bin"], has_tiles)
     folder = _folder_of(known)
     cache.use(folder)
     return folder

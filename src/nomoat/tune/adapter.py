@@ -19,6 +19,7 @@ from nomoat.catalog import cards, licences
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
+from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
@@ -100,12 +101,18 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
 def _shapes_from_the_top(file: ModelSource, least: int) -> dict[str, tuple[int, ...]]:
     """The shapes (rows, columns) of the linear layers of so many upper layers as have at least so many of them."""
     arch = architectures.find(str(file.require("general.architecture")))
-    found = dict[str, tuple[int, ...]]()
-    for number in reversed(range(importer.read_sizes(file).layers)):
-        if len(found) < least:
-            tensors = {f"model.layers.{number}.{part}": f"blk.{number}.{name}.weight" for part, name in arch.projections.items()}
-            found |= {layer: file.tensor(name).shape for layer, name in tensors.items()}
-    return found
+    whole = -(-least // len(arch.projections)) * len(arch.projections)
+    upper = list(layer_names(arch, importer.read_sizes(file)).items())[-whole:]
+    return {layer: file.tensor(tensor).shape for tensor, layer in upper}
+
+
+def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
+    """The layer each tensor belongs to, from the lowest on: an adapter speaks of layers, a file of tensors."""
+    return {
+        f"blk.{layer}.{tensor}.weight": f"model.layers.{layer}.{part}"
+        for layer in range(sizes.layers)
+        for part, tensor in arch.projections.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,9 +61,8 @@ def estimate(prepared: Prepared) -> Estimate:
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in train.split(prepared))  # parts of an epoch
     epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
-    reads = (
-        (1, 1) if train.bytes_kept(prepared, precision, expanded=expanded.value) else (epochs, looks)
-    )  # how often the frozen layers are computed
+    is_kept = train.bytes_kept(prepared, precision, expanded=expanded.value) > 0
+    reads = (1, 1) if is_kept else (epochs, looks)  # how often the frozen layers are computed
     learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * learned
     looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out
     return Estimate(

@@ -5,7 +5,6 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from nomoat.engine import importer, positions
 from nomoat.engine.gguf import FloatArray, GGUFFile, parts_of
 from nomoat.engine.source import open_source
 from nomoat.errors import UnsupportedError
+from nomoat.tune.adapter import layer_names
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
 
@@ -48,7 +48,7 @@ def merged_gguf(
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = importer.read_sizes(file)
     delta = importer.LoraDelta(adapter)
-    layers = _layer_names(arch, sizes)
+    layers = layer_names(arch, sizes)
     kind = gguf.GGMLQuantizationType[quantisation]
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
@@ -84,15 +84,12 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
         raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
     sizes = importer.read_sizes(file)
     delta = importer.LoraDelta(adapter)
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        # llama.cpp's scale is this over the rank; PEFT's, with `use_rslora`, lora_alpha over the rank's root
-        alpha = config["lora_alpha"] * (config["r"] ** 0.5 if config.get("use_rslora") else 1)
-        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
-        for tensor, layer in _layer_names(arch, sizes).items():
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, delta.alpha)
+        for tensor, layer in layer_names(arch, sizes).items():
             matrices = delta.matrices(layer)
             if matrices is None:
                 continue
@@ -102,15 +99,6 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
         delta.require_all_used()
         _write(writer)
     return target
-
-
-def _layer_names(arch: architectures.Architecture, sizes: architectures.Dimensions) -> dict[str, str]:
-    """The layer each tensor belongs to: an adapter speaks of layers, a file of tensors."""
-    return {
-        f"blk.{layer}.{tensor}.weight": f"model.layers.{layer}.{part}"
-        for layer in range(sizes.layers)
-        for part, tensor in arch.projections.items()
-    }
 
 
 def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architecture, sizes: architectures.Dimensions) -> FloatArray:
