@@ -43,6 +43,7 @@ from nomoat.tune import prepare, train
 
 TEST_PART_OF_VADER = 0.3
 NEUTRAL = 0.05  # VADER's own bound on a scale of -1 to 1; the paper's classes
+COPA_HELD_OUT = 150  # rows of KoBEST COPA's development split, where the others are learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,9 @@ def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
 
     Learned are the training split in both orders; each of its lessons turned round, where the right alternative is asked about and
     what it belongs to has to be found; and of HellaSwag's training split what comes after a passage's last sentence, beside one
-    of the wrong endings. `again`: in another order, the turned ones and the endings with their alternatives changed about, and
-    beside another wrong ending.
+    of the wrong endings. `again`, to go on from what that made: the training split once more, each lesson in one order and, turned
+    round, in the other than before; and of the development split all but the last rows, which are held out, in both orders and
+    turned round.
     """
     ask = {"원인": "원인은?", "결과": "결과는?"}
     the_other = {"원인": "결과", "결과": "원인"}
@@ -151,39 +153,45 @@ def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
             return made(key, sentence, asked_for, right, wrong, 1)
         return made(key, sentence, asked_for, wrong, right, 2)
 
-    def in_orders(path: Path, *orders: bool) -> list[Example]:
-        found = []
-        for row in stripped(path):
-            for swapped in orders:
+    def in_orders(rows: Sequence[dict[str, str]], *orders: bool | None) -> list[Example]:
+        """None: an order by chance."""
+        chance, found = random.Random(7), []
+        for row in rows:
+            for order in orders:
+                swapped = chance.random() < 0.5 if order is None else order
                 first, second = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
                 right = 3 - int(row["Answer"]) if swapped else int(row["Answer"])
                 found.append(made(row["ID"], row["sentence"], row["question"], first, second, right))
         return found
 
-    def turned(path: Path) -> Iterator[Example]:
+    def turned(rows: Sequence[dict[str, str]]) -> Iterator[Example]:
         chance = random.Random(5)
-        for row in stripped(path):
+        for row in rows:
             right, wrong = (row["1"], row["2"]) if row["Answer"] == "1" else (row["2"], row["1"])
             yield by_chance(chance, row["ID"], right, the_other[row["question"]], row["sentence"], wrong)
 
-    def endings(path: Path) -> Iterator[Example]:
+    def endings(rows: Sequence[dict[str, str]]) -> Iterator[Example]:
         chance = random.Random(6)
-        for row in stripped(path):
+        for row in rows:
             last = [part for part in row["context"].replace("? ", "?. ").split(". ") if part][-1]
             texts, label = [row[f"choice{number}"] for number in range(1, 5)], int(row["label"])
             wrong = [text for at, text in enumerate(texts) if at != label]
             chance.shuffle(wrong)
-            yield by_chance(chance, "", last, "결과", texts[label], wrong[again])
+            yield by_chance(chance, "", last, "결과", texts[label], wrong[0])
 
     def stripped(path: Path) -> list[dict[str, str]]:
         return [{name: value.strip() for name, value in row.items()} for row in builtin._plain_table(path)]
 
-    train = unpacked(data, "kobest/COPA/train.tsv", work)
-    lessons = [*in_orders(train, False, True), *turned(train)]
-    lessons += endings(unpacked(data, "kobest/HellaSwag/train.tsv", work))
+    train, dev = (stripped(unpacked(data, f"kobest/COPA/{part}.tsv", work)) for part in ("train", "dev"))
+    if again:
+        dev, learned = dev[-COPA_HELD_OUT:], dev[:-COPA_HELD_OUT]
+        lessons = [*in_orders(train, None), *turned(train), *in_orders(learned, False, True), *turned(learned)]
+    else:
+        lessons = [*in_orders(train, False, True), *turned(train)]
+        lessons += endings(stripped(unpacked(data, "kobest/HellaSwag/train.tsv", work)))
     random.Random(1 + again).shuffle(lessons)
-    held_out = in_orders(unpacked(data, "kobest/COPA/dev.tsv", work), False, True)
-    return Split(lessons, in_orders(pull_dataset("kobest") / "COPA/test.tsv", False), "exact", validation=held_out)
+    test = in_orders(stripped(pull_dataset("kobest") / "COPA/test.tsv"), False)
+    return Split(lessons, test, "exact", validation=in_orders(dev, False, True))
 
 
 def vader(suite: str, file_name: str) -> Split:
