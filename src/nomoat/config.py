@@ -101,7 +101,7 @@ def settings(environment_before_file: dict[str, str] | None = None) -> list[Sett
     rows = [_setting("home", "NOMOAT_HOME", str(paths.home()), given, in_file)]
     rows.append(_setting("offline", "NOMOAT_OFFLINE", "0", given, in_file))
     rows.append(_setting("mirror", "NOMOAT_MIRROR", "none", given, in_file))
-    rows.append(_setting("context_tokens", "NOMOAT_CONTEXT_TOKENS", "the model's, up to 4096", given, in_file))
+    rows.append(_setting("context_tokens", "NOMOAT_CONTEXT_TOKENS", "the model's", given, in_file))
     found = hardware.threads()
     rows.append(_setting("threads", "NOMOAT_THREADS", str(found.value), given, in_file, f"detected: {found.reason}"))
     rows.append(_setting("quality", "NOMOAT_QUALITY", "default", given, in_file))

@@ -47,6 +47,18 @@ def test_other_weights_under_the_same_name_are_imported_anew(tmp_path: Path) -> 
     assert importer.import_gguf(path) != first
 
 
+def test_what_an_older_version_imported_of_the_same_weights_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
+    write_tiny_gguf(path, arch="llama")
+    write_tiny_gguf(other, arch="qwen2")
+    with monkeypatch.context() as patch:
+        patch.setattr(importer.layout, "VERSION", "before")
+        old, of_other = importer.import_gguf(path), importer.import_gguf(other)
+    high = importer.import_gguf(path, quality="high")
+    new = importer.import_gguf(path)
+    assert [folder.exists() for folder in (old, of_other, high, new)] == [False, True, True, True]
+
+
 def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(tiny_gguf: Path, tmp_path: Path) -> None:
     base = likelihood(importer.import_gguf(tiny_gguf))
     fresh = importer.import_gguf(tiny_gguf, adapter=write_adapter(tmp_path / "fresh", strength=0.0))

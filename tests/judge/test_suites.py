@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,29 @@ def test_schema_may_be_all_there_is(tmp_path: Path) -> None:
     suite = load_suite(path)
     assert suite.schema == {"type": "object", "required": ["a"]}
     assert load_suite(write_suite(suite, tmp_path / "copy")) == suite
-    (tmp_path / "s.schema.json").write_text('{"type": "thing"}')
-    with pytest.raises(DataError, match="is no JSON schema"):
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ('{"type": "thing"}', "is no JSON schema"),
+        ("5", "is no JSON schema"),
+        ('{"properties": {"a": {"$ref": "#/$defs/a"}}}', "refers to `#/$defs/a`, which is not in it"),
+        ('{"$ref": "http://127.0.0.1:9/schema.json"}', "refers to `http://127.0.0.1:9/schema.json`"),
+        ('{"a": ' + "[" * 100_000, "too many to be read"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused(tmp_path: Path, schema: str, message: str) -> None:
+    path = write_lines(tmp_path / "s.jsonl", {"input": "x"})
+    (tmp_path / "s.schema.json").write_text(schema)
+    path.with_suffix(".toml").write_text('metric = "json"\nschema = "s.schema.json"')
+    with pytest.raises(DataError, match=re.escape(message)):
+        load_suite(path)
+
+
+def test_nothing_follows_a_choice(tmp_path: Path) -> None:
+    first = {"id": "a", "input": "x", "choices": ["1", "2"], "target": "1"}
+    path = write_lines(tmp_path / "s.jsonl", first, {**first, "id": "b", "follows": "a"})
+    path.with_suffix(".toml").write_text('metric = "choice"')
+    with pytest.raises(DataError, match="example `b` follows another"):
         load_suite(path)

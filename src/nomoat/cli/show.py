@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="A card's id, BASE+ADAPTER, a .gguf file, or a cloud reference.")],
+    model: Annotated[
+        str, typer.Argument(help="A card's id, BASE+ADAPTER, a .gguf file, a Hugging Face folder, hf:..., or a cloud reference.")
+    ],
     context: options.ContextToPlan = None,
     quality: options.Quality = None,
     as_json: options.AsJson = False,

@@ -225,7 +225,7 @@ def forget(path: Path) -> int:
     with suppress(BadFileError, OSError):  # of what cannot be read nothing was imported
         digest = _known_digest(path)
         for folder in cache.folders(cache.IMPORTED):
-            facts = _facts_if_whole(folder) or {}
+            facts = _facts_of(folder)
             if digest and digest in (facts.get("source_sha256"), facts.get("adapter_sha256")):
                 shutil.rmtree(folder, ignore_errors=True)
     cache.sweep()
@@ -284,13 +284,23 @@ def _make(
             _write_model(part, source, sizes, stored, delta, progress)
             words.save(part)
             facts = {
-                "digest": digest, **origin, "sizes": asdict(sizes), "num_values": source.num_values, "storage": stored.as_dict(),
+                "digest": digest, "layout": layout.VERSION, **origin,
+                "sizes": asdict(sizes), "num_values": source.num_values, "storage": stored.as_dict(),
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
             }  # fmt: skip
             name = source.metadata["general.architecture"]
             written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
+    _remove_older(origin)
     cache.sweep()
+
+
+def _remove_older(origin: dict[str, str]) -> None:
+    """What another version of nomoat imported of the same weights, which this one would not use."""
+    for folder in cache.folders(cache.IMPORTED):
+        facts = _facts_of(folder)
+        if facts.get("layout") != layout.VERSION and all(facts.get(name) == value for name, value in origin.items()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fits_exactly(path: Path) -> bool:
@@ -323,13 +333,22 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     None as well for what another version of nomoat wrote with other dimensions.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
+        facts = _facts_of(folder)
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
         architectures.Dimensions(**facts["sizes"])
         known = isinstance(facts["num_values"], int) and isinstance(facts["files"]["openvino_model.bin"], int)
         return facts if whole and known else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _facts_of(folder: Path) -> dict[str, Any]:
+    """What an imported model says of itself, whether or not it is whole; nothing if that cannot be read."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
+        return facts if isinstance(facts, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _write_model(

@@ -10,7 +10,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -198,12 +198,8 @@ def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None
     equals 1.0. The order in a list does not count: each item, with all its fields, is paired with one of the other list's so that as
     many as possible are equal.
     """
-    import jsonschema
-
     found, value = first_json(answer)
-    if not found:
-        return 0.0
-    if schema is not None and not jsonschema.validators.validator_for(schema)(schema).is_valid(value):
+    if not found or (schema is not None and not _keeps(schema, value)):
         return 0.0
     if not target:
         return 1.0
@@ -211,11 +207,52 @@ def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None
     return 2 * _num_common(value, wanted) / (_num_fields(value) + _num_fields(wanted))
 
 
+def _keeps(schema: Mapping[str, Any], value: Any) -> bool:
+    import jsonschema
+    import referencing
+
+    # The registry knows the published drafts and nothing else: what a schema refers to is not fetched while a model is asked.
+    return bool(jsonschema.validators.validator_for(schema)(schema, registry=referencing.Registry()).is_valid(value))
+
+
+def broken_schema(schema: Any) -> str:
+    """What is wrong with a JSON schema, to go on after "the schema"; empty if nothing is."""
+    import jsonschema
+    import jsonschema_specifications
+    import referencing
+    from referencing.jsonschema import DRAFT202012
+
+    if not isinstance(schema, dict | bool) or (isinstance(schema, dict) and not isinstance(schema.get("$schema", ""), str)):
+        return "is no JSON schema: that is an object, and its `$schema` an address"
+    reference = ""
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+        whole = referencing.Resource.from_contents(schema, default_specification=DRAFT202012)
+        resolver = jsonschema_specifications.REGISTRY.with_resource("", whole).resolver_with_root(whole)
+        for reference in _references(schema):
+            resolver.lookup(reference)
+    except jsonschema.SchemaError as exc:
+        return f"is no JSON schema: {exc.message}"
+    except referencing.exceptions.Unresolvable:
+        return f"refers to `{reference}`, which is not in it"
+    return ""
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Where a schema's parts refer to."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        schema = [value for name, value in schema.items() if name not in ("const", "enum", "default", "examples")]
+    for part in schema if isinstance(schema, list) else ():
+        yield from _references(part)
+
+
 def broken_json(text: str) -> str:
     """What is wrong with a target of JSON, to go on after "the example"; empty if nothing is."""
     try:
         json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         return f"has a target that is not JSON ({exc})"
     return ""
 

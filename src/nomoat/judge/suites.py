@@ -24,7 +24,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import label_task_messages, read_labelled, read_table
-from nomoat.textfiles import read_text
+from nomoat.textfiles import parse_json, read_text
 
 Metric = Literal[
     "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
@@ -319,6 +319,11 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
                 f"`{jsonl}`: example `{example.id}` is part of a conversation, and chat is false",
                 hint="write all that comes before into its `input`, or leave `chat = false` out",
             )
+        if metric == "choice" and example.follows:
+            raise DataError(
+                f"`{jsonl}`: example `{example.id}` follows another, and a choice is no answer that a conversation goes on from",
+                hint="write what was said before into its `messages`",
+            )
         if wrong := _unfit(metric, example, schema):
             raise DataError(f"`{jsonl}`: example `{example.id}` {wrong}, and the metric is `{metric}`")
     return Suite(
@@ -355,13 +360,9 @@ def _unfit(metric: str, example: Example, schema: Mapping[str, Any] | None) -> s
 
 
 def _read_schema(path: Path) -> Mapping[str, Any]:
-    import jsonschema
-
-    try:
-        schema = json.loads(read_text(path))
-        jsonschema.validators.validator_for(schema).check_schema(schema)
-    except (ValueError, jsonschema.SchemaError) as exc:
-        raise DataError(f"`{path}` is no JSON schema: {str(exc).splitlines()[0]}") from exc
+    schema = parse_json(read_text(path), path)
+    if wrong := scorers.broken_schema(schema):
+        raise DataError(f"`{path}`: the schema {wrong}")
     return cast(Mapping[str, Any], schema)
 
 
