@@ -20,12 +20,12 @@ BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
 
 
 class Served:
-    """A running `nomoat serve`. `said`: the three lines it begins with; `url`: the base URL in the first."""
+    """A running `nomoat serve`. `said`: the four lines it begins with; `url`: the base URL in the first."""
 
     def __init__(self, *arguments: str) -> None:
         self.child = subprocess.Popen([NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.child.stderr is not None
-        self.said = [self.child.stderr.readline() for _ in range(3)]
+        self.said = [self.child.stderr.readline() for _ in range(4)]
         found = re.search(r"http://\S+/v1", self.said[0])
         assert found, self.said
         self.url = found.group().replace("0.0.0.0", "127.0.0.1")
@@ -65,6 +65,7 @@ def test_serve_answers_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Ca
     server = served("fake:", "--port", "0")
     assert server.said == [
         f"fake: at {server.url} (Ctrl-C stops)\n",
+        f"  in a browser: {server.url.removesuffix('v1')}\n",
         f'  curl {server.url}/chat/completions -H "Content-Type: application/json" '
         '-d \'{"model": "fake:", "messages": [{"role": "user", "content": "What is a moat?"}]}\'\n',
         f'  openai.OpenAI(base_url="{server.url}", api_key="none")\n',
@@ -76,7 +77,7 @@ def test_serve_answers_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Ca
 
 def test_curl_line_that_is_printed_works(served: Callable[..., Served]) -> None:
     server = served("fake:", "--port", "0")
-    line = server.said[1].strip()
+    line = server.said[2].strip()
     assert line.startswith("curl ")
     done = subprocess.run(["bash", "-c", f"{line} --silent --noproxy '*'"], capture_output=True, text=True, check=True)
     assert '"content":"moat? a is What"' in done.stdout
@@ -101,7 +102,7 @@ def test_key_of_the_environment_opens_to_other_machines_and_is_never_printed(
     assert answer.status_code == 200
     code, _, err = server.interrupt()
     assert code == 0
-    assert '-H "Authorization: Bearer $NOMOAT_API_KEY"' in server.said[1]
+    assert '-H "Authorization: Bearer $NOMOAT_API_KEY"' in server.said[2]
     assert "s3cret-key" not in "".join(server.said) + err
 
 

@@ -28,7 +28,7 @@ def serve(
         typer.Option("--memory", min=0.1, show_default=False, help="GB for models loaded at once; without it 80 % of what is free."),
     ] = None,
 ) -> None:
-    """Serve models over HTTP, as OpenAI's API does.
+    """Serve models over HTTP, as OpenAI's API does, and a page to talk to them in a browser.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def serve(
         from nomoat.serve import app
         from nomoat.serve.models import from_references
     except ModuleNotFoundError as exc:
-        if exc.name not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
+        if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
     served = from_references(
@@ -63,6 +63,7 @@ def _say_ready(url: str, models: list[str], api_key: str | None) -> None:
     header = ' -H "Authorization: Bearer $NOMOAT_API_KEY"' if api_key else ""
     key = 'os.environ["NOMOAT_API_KEY"]' if api_key else '"none"'
     console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
+    console.say(f"  in a browser: {reachable.removesuffix('v1')}")
     console.say(
         f"""  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" """
         f"""-d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "What is a moat?"}}]}}'"""

@@ -1,6 +1,6 @@
 """The server: `create_app` makes the ASGI application, `serve` binds a port and runs it.
 
-The API's pages for people (Swagger) are off: they load their code from a content network, and nothing here leaves the machine.
+FastAPI's own pages (Swagger) are off: they load their code from a content network, and nothing here leaves the machine.
 No prompt and no answer is logged.
 """
 
@@ -29,7 +29,7 @@ from nomoat import __version__, net
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
-from nomoat.serve import replies, wire
+from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers
 from nomoat.serve.auth import Guard, require_sendable
 from nomoat.serve.metrics import Metrics
@@ -69,6 +69,7 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
     app.add_exception_handler(NomoatError, _nomoat_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(HTTPException, _http_error)
+    web.add_page(app)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
@@ -85,6 +86,10 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
     @app.get("/v1/models")
     async def list_models() -> Response:
         return JSONResponse(replies.render_models(models.names, models.loaded(), created=created))
+
+    @app.post("/web/markdown")
+    async def markdown(request: HttpRequest) -> Response:
+        return JSONResponse(web.as_html((await _body(request)).decode("utf-8", "replace")))
 
     @app.get("/metrics")
     async def show_metrics() -> Response:

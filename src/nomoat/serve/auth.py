@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nomoat import net
 from nomoat.errors import BadRequestError, UsageError
-from nomoat.serve import replies
+from nomoat.serve import replies, web
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
 
 
 def is_key(given: str, key: str) -> bool:

@@ -1,0 +1,62 @@
+"""The page for people: a conversation with one of the served models, in a browser.
+
+Its files are the server's own, and its content security policy lets nothing else load: what a model writes, a picture's address
+included, makes no request to anybody. What was said stays in the browser's tab.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from fastapi import FastAPI
+from markdown_it import MarkdownIt
+from starlette.responses import Response
+
+FILES = {
+    "/": "index.html",
+    "/web/page.css": "page.css",
+    "/web/page.js": "page.js",
+}  # what everybody may read, who holds the key or not
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+def add_page(app: FastAPI) -> None:
+    """Serve the page at `/`."""
+    for path, name in FILES.items():
+        app.add_api_route(path, _given(Path(__file__).with_name(name)), methods=["GET"])
+
+
+def _given(file: Path) -> Callable[[], Awaitable[Response]]:
+    content = file.read_bytes()
+
+    async def answer() -> Response:
+        return Response(content, media_type=TYPES[file.suffix], headers=dict(HEADERS))
+
+    return answer
+
+
+@functools.cache
+def _renderer() -> MarkdownIt:
+    # Pictures would be fetched from wherever a model says; as text they are an address.
+    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+
+
+def as_html(markdown: str) -> str:
+    """What a model wrote, as HTML without tags, scripts or pictures of its own; links open in a tab of theirs and tell no referrer."""
+    tokens = _renderer().parse(markdown)
+    for token in tokens:
+        for part in token.children or ():
+            if part.type == "link_open":
+                part.attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
+    return _renderer().renderer.render(tokens, _renderer().options, {})

