@@ -39,6 +39,29 @@ def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, 
     assert {"a,b": "1,2", "c": "3"}.items() <= read_table(written(tmp_path / name, content))[0].items()
 
 
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ('text\tlabel\n"good movie\tpos\nbad movie"\tneg\n', ['"good movie', 'bad movie"']),
+        ('text\tlabel\r\n"애마부인"이란 이름\tneg\r\n"one"\tpos\r\n', ['"애마부인"이란 이름', '"one"']),
+        ('text\tlabel\n"good\tpos\none\rline\tneg\n', ['"good', "one\rline"]),
+        ('text\tlabel\tnote\ngood\t"pos\tx"\n', ["good"]),
+        ('text\tlabel\n"good\tand ""quoted""\nmovie"\tpos\n""\t""\n', ['good\tand "quoted"\nmovie']),
+    ],
+    ids=["over two rows", "at a field's start", "a carriage return in a line", "around a tab", "a quoted field of two lines"],
+)
+def test_between_tabs_a_quote_is_only_a_quote_where_that_gives_every_line_its_fields(
+    tmp_path: Path, content: str, texts: list[str]
+) -> None:
+    assert [row["text"] for row in read_table(written(tmp_path / "t.tsv", content))] == texts
+
+
+def test_a_single_column_says_nothing_about_quotes_so_they_are_a_csv_s(tmp_path: Path) -> None:
+    assert read_table(written(tmp_path / "t.tsv", 'text\n"one\ntwo"\n')) == [{"text": "one\ntwo"}]
+    with pytest.raises(DataError, match="line 2: unexpected end of data"):
+        read_table(written(tmp_path / "t.tsv", 'text\n"one\ntwo\n'))
+
+
 def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
     text = "word " * 30_000 + "end"
     assert read_table(written(tmp_path / "long.csv", f"text,label\n{text},x\n")) == [{"text": text, "label": "x"}]
@@ -55,6 +78,7 @@ def test_a_quote_that_is_not_closed_in_a_long_file_is_told_by_its_line(tmp_path:
     ("content", "message", "hint"),
     [
         ("", "is empty", "the first line names the columns, each further line is one row"),
+        (",,\n", "is empty", "the first line names the columns, each further line is one row"),
         ("text,label\n", "has a header and no rows", "each line after the first is one row"),
         ("text,text\na,b\n", "has more than one column `text`", "give each column its own name"),
         ("text,label\na,x\nb\n", ", line 3: 1 fields, and the header has 2", None),

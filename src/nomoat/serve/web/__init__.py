@@ -59,4 +59,4 @@ def as_html(markdown: str) -> str:
         for part in token.children or ():
             if part.type == "link_open":
                 part.attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
-    return _renderer().renderer.render(tokens, _renderer().options, {})
+    return str(_renderer().renderer.render(tokens, _renderer().options, {}))
