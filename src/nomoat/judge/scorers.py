@@ -191,6 +191,9 @@ def broken_pattern(pattern: str) -> str:
 
 
 # ---------------------------------------------------------------- JSON
+PUBLISHED_DRAFTS = ("https://json-schema.org/", "http://json-schema.org/")  # which `jsonschema` holds
+
+
 def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None) -> float:
     """F1 over the fields of the target's JSON and the answer's; 0.0 for an answer that is no JSON or breaks the schema.
 
@@ -237,9 +240,6 @@ def broken_schema(schema: Any) -> str:
     except referencing.exceptions.Unresolvable:
         return f"refers to `{reference}`, which is not in it"
     return ""
-
-
-PUBLISHED_DRAFTS = ("https://json-schema.org/", "http://json-schema.org/")  # which `jsonschema` holds
 
 
 def _references(schema: Any) -> Iterator[str]:
