@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nomoat import hardware, paths
@@ -37,8 +38,8 @@ def mask(secret: str) -> str:
 
 
 def read_file() -> dict[str, Any]:
-    """`config.toml`, or nothing if there is none. Raises UsageError if it is not TOML or names what is not a setting."""
-    path = paths.home() / "config.toml"
+    """`config.toml`, or nothing if there is none. Raises UsageError if it is not TOML or says what cannot be meant."""
+    path = _path()
     if not path.exists():
         return {}
     try:
@@ -52,71 +53,85 @@ def read_file() -> dict[str, Any]:
         raise UsageError(f"`{path}` sets `{unknown[0]}`, which is not a setting", hint=f"known: {', '.join(FROM_FILE)}")
     for name, value in values.items():
         kind, meaning = FROM_FILE[name]
-        if type(value) is not kind or (type(value) is int and value < 1):
+        if type(value) is not kind or (type(value) is int and value < 1) or (name == "quality" and value not in QUALITIES):
             raise UsageError(f"`{path}` sets `{name}` to {value!r}", hint=f"give {meaning}")
     return values
 
 
-def apply_file() -> None:
-    """Put what `config.toml` says into the environment, where the environment does not say it already."""
-    for name, value in read_file().items():
-        text = ("1" if value else "0") if isinstance(value, bool) else str(value)
-        os.environ.setdefault(f"NOMOAT_{name.upper()}", text)
+def variable(name: str) -> str:
+    """The environment's name of a setting."""
+    return f"NOMOAT_{name.upper()}"
+
+
+def given(name: str) -> hardware.Detected[str] | None:
+    """What the user says of a setting, as text, and where: in its variable, else in `config.toml`. None if nowhere.
+
+    An empty variable is one that is not set. Raises what `read_file` raises.
+    """
+    if text := os.environ.get(variable(name)):
+        return hardware.Detected(text, variable(name))
+    value = read_file().get(name)
+    if value is None:
+        return None
+    return hardware.Detected(str(int(value) if isinstance(value, bool) else value), f"`{name}` in `{_path()}`")
 
 
 def threads() -> hardware.Detected[int]:
-    """`NOMOAT_THREADS`, else one a physical core."""
-    text = os.environ.get("NOMOAT_THREADS")
-    if not text:
-        return hardware.threads()
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"NOMOAT_THREADS is `{text}`", hint=f"give {WHOLE}")
-    return hardware.Detected(int(text), "environment")
+    """The threads that are asked for, else one a physical core."""
+    return _whole("threads") or hardware.threads()
 
 
 def context_tokens() -> int | None:
-    """`NOMOAT_CONTEXT_TOKENS`: the context to plan memory for; None leaves it to the model."""
-    text = os.environ.get("NOMOAT_CONTEXT_TOKENS")
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"NOMOAT_CONTEXT_TOKENS is `{text}`", hint=f"give {WHOLE}")
-    return int(text)
+    """The context to plan memory for; None leaves it to the model."""
+    asked = _whole("context_tokens")
+    return asked.value if asked else None
 
 
 def quality() -> hardware.Detected[str]:
-    """`NOMOAT_QUALITY`: one of QUALITIES. Raises UsageError for anything else."""
-    text = os.environ.get("NOMOAT_QUALITY")
-    if not text:
-        return hardware.Detected("default", "default")
-    if text not in QUALITIES:
-        raise UsageError(f"the quality is `{text}`", hint=f"give one of: {', '.join(QUALITIES)}")
-    return hardware.Detected(text, "environment")
+    """One of QUALITIES. Raises UsageError for anything else."""
+    asked = given("quality") or hardware.Detected("default", "default")
+    if asked.value not in QUALITIES:
+        raise UsageError(f"the quality is `{asked.value}`", hint=f"give one of: {', '.join(QUALITIES)}")
+    return asked
 
 
-def settings(environment_before_file: dict[str, str] | None = None) -> list[Setting]:
-    """Every setting with its origin, for `nomoat config`. `environment_before_file`: the environment as the user gave it."""
-    given = os.environ if environment_before_file is None else environment_before_file
-    in_file = read_file()
-    rows = [_setting("home", "NOMOAT_HOME", str(paths.home()), given, in_file)]
-    rows.append(_setting("offline", "NOMOAT_OFFLINE", "0", given, in_file))
-    rows.append(_setting("mirror", "NOMOAT_MIRROR", "none", given, in_file))
-    rows.append(_setting("context_tokens", "NOMOAT_CONTEXT_TOKENS", "the model's", given, in_file))
+def settings() -> list[Setting]:
+    """Every setting with its origin, for `nomoat config`."""
     found = hardware.threads()
-    rows.append(_setting("threads", "NOMOAT_THREADS", str(found.value), given, in_file, f"detected: {found.reason}"))
-    rows.append(_setting("quality", "NOMOAT_QUALITY", "default", given, in_file))
     memory = hardware.memory_total_bytes()
-    rows.append(Setting(name="memory", value=f"{memory.value / 1e9:.1f} GB", origin=f"detected: {memory.reason}"))
-    rows.append(Setting(name="cpu", value=hardware.cpu_name(), origin="detected"))
-    for name in sorted(SECRETS):
-        if given.get(name):
-            rows.append(Setting(name=name, value=mask(given[name]), origin="environment"))
-    return rows
+    return [
+        _setting("home", str(paths.home())),
+        _setting("offline", "0"),
+        _setting("mirror", "none"),
+        _setting("context_tokens", "the model's"),
+        _setting("threads", str(found.value), f"detected: {found.reason}"),
+        _setting("quality", "default"),
+        Setting(name="memory", value=f"{memory.value / 1e9:.1f} GB", origin=f"detected: {memory.reason}"),
+        Setting(name="cpu", value=hardware.cpu_name(), origin="detected"),
+        *(
+            Setting(name=name, value=mask(secret), origin="environment")
+            for name in sorted(SECRETS)
+            if (secret := os.environ.get(name))
+        ),
+    ]
 
 
-def _setting(name: str, variable: str, default: str, given: Any, in_file: dict[str, Any], default_origin: str = "default") -> Setting:
-    if variable in given:
-        return Setting(name=name, value=given[variable], origin=f"environment ({variable})")
-    if name in in_file:
-        return Setting(name=name, value=str(in_file[name]), origin=str(paths.home() / "config.toml"))
-    return Setting(name=name, value=default, origin=default_origin)
+def _path() -> Path:
+    return paths.home() / "config.toml"
+
+
+def _whole(name: str) -> hardware.Detected[int] | None:
+    asked = given(name)
+    if asked is None:
+        return None
+    if not asked.value.isdecimal() or int(asked.value) < 1:
+        raise UsageError(f"{asked.reason} is `{asked.value}`", hint=f"give {WHOLE}")
+    return hardware.Detected(int(asked.value), asked.reason)
+
+
+def _setting(name: str, default: str, default_origin: str = "default") -> Setting:
+    found = given(name)
+    if found is None:
+        return Setting(name=name, value=default, origin=default_origin)
+    is_variable = found.reason == variable(name)
+    return Setting(name=name, value=found.value, origin=f"environment ({found.reason})" if is_variable else str(_path()))

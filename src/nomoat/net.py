@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
+from nomoat import config
 from nomoat.errors import OfflineError
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ _lock = threading.Lock()
 _bytes_out: dict[str, int] = {}
 
 
-def offline() -> bool:
-    """Whether `NOMOAT_OFFLINE` forbids every outside connection."""
-    return os.environ.get("NOMOAT_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+def offline() -> str | None:
+    """What forbids every outside connection: `NOMOAT_OFFLINE`, or `offline` in `config.toml`. None if nothing does."""
+    said = config.given("offline")
+    return said.reason if said and said.value.lower() in ("1", "true", "yes", "on") else None
 
 
 def is_loopback(host: str) -> bool:
@@ -46,10 +48,10 @@ def is_loopback(host: str) -> bool:
 
 def require_allowed(purpose: Purpose, host: str) -> None:
     """Raise OfflineError if nomoat must not talk to this host now. Loopback is always allowed."""
-    if offline() and not is_loopback(host):
+    if not is_loopback(host) and (forbidden := offline()):
         raise OfflineError(
-            f"refused to connect to `{host}` to {purpose}: NOMOAT_OFFLINE is set",
-            hint="unset NOMOAT_OFFLINE to allow it"
+            f"refused to connect to `{host}` to {purpose}: {forbidden} is set",
+            hint=f"unset {forbidden} to allow it"
             + (", or set NOMOAT_MIRROR to a folder that holds the file" if purpose.startswith("pull") else ""),
         )
 

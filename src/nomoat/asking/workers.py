@@ -29,7 +29,7 @@ from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load
 
 MAX_TRIES = 3
 START_SECONDS = 120.0  # for a worker's process, without any model
-SENT_SETTINGS = ("NOMOAT_QUALITY", "NOMOAT_CONTEXT_TOKENS", "NOMOAT_OFFLINE")  # what changes answers, or who may be asked
+SENT_SETTINGS = ("quality", "context_tokens", "offline")  # what changes answers, or who may be asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Workers:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._has_left = False
-        settings = {name: os.environ[name] for name in SENT_SETTINGS if name in os.environ}
+        settings = {config.variable(name): said.value for name in SENT_SETTINGS if (said := config.given(name))}
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         self._hands = [
             _Hand(

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from nomoat import net, paths
+from nomoat import config, net, paths
 from nomoat.catalog import archive, http, pypi
 from nomoat.catalog.part import Part, part_of
 from nomoat.errors import UsageError
@@ -40,7 +40,7 @@ def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progr
     """Bring one file to `target`; what is there already is replaced.
 
     Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError (`http.NotThereError` for a file that its source does not
-    have), and UsageError if NOMOAT_MIRROR names no folder.
+    have), and UsageError if the mirror that is set is no folder.
     """
 
     def report(done_bytes: int, total_bytes: int | None) -> None:
@@ -99,10 +99,11 @@ def _fill_from_archive(part: Part, url: str, member: str) -> None:
 
 
 def _fill_from_mirror(source: Source, part: Part) -> str | None:
-    """Fill from NOMOAT_MIRROR, by sha256 and then by name. Returns where the file was, None if there is no mirror or no file."""
-    mirror = os.environ.get("NOMOAT_MIRROR")
-    if not mirror:
+    """Fill from the mirror, by sha256 and then by name. Returns where the file was, None if there is no mirror or no file."""
+    said = config.given("mirror")
+    if said is None:
         return None
+    mirror = said.value
     names = [name for name in (source.sha256, source.file_name) if name]
     if urlsplit(mirror).scheme in ("http", "https"):
         for name in names:
@@ -115,7 +116,7 @@ def _fill_from_mirror(source: Source, part: Part) -> str | None:
         return None
     folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else Path(mirror).expanduser()
     if not folder.is_dir():
-        raise UsageError(f"NOMOAT_MIRROR is `{mirror}`, which is no folder", hint="name a folder or a URL, or unset NOMOAT_MIRROR")
+        raise UsageError(f"{said.reason} is `{mirror}`, which is no folder", hint=f"name a folder or a URL, or unset {said.reason}")
     for name in names:
         if (folder / name).is_file():
             _copy(folder / name, part)

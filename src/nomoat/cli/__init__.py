@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 
@@ -28,7 +27,6 @@ from nomoat.cli.suites import suites
 from nomoat.cli.tune import tune
 from nomoat.errors import NomoatError
 
-ENVIRONMENT_AT_START = dict(os.environ)
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
 app = typer.Typer(
@@ -67,7 +65,7 @@ def root(
     """Settings that every verb shares."""
     from nomoat import config as settings
 
-    settings.apply_file()
+    settings.read_file()  # whatever the verb: a broken file is said at once
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -20,10 +20,9 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print for machi
 
     Order: flag, then environment, then config.toml in NOMOAT_HOME, then what was detected.
     """
-    from nomoat.cli import ENVIRONMENT_AT_START
     from nomoat.config import settings
 
-    rows = settings(ENVIRONMENT_AT_START)
+    rows = settings()
     if as_json:
         console.print_json(rows)
         return

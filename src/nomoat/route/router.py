@@ -83,8 +83,8 @@ def decide(everything: str, question: str, policy: Policy, router: Usable) -> De
         return local(f"it holds {_listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
     if policy.cloud is None:
         return local("the policy names no cloud model")
-    if net.offline():
-        return local("NOMOAT_OFFLINE is set")
+    if forbidden := net.offline():
+        return local(f"{forbidden} is set")
     if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
         return Decision(where=policy.default, model=model, why=f"{router.why_not}; the policy's default is {policy.default}")
@@ -161,7 +161,7 @@ class RouterEngine:
         if decision.where == "local":
             return self._local.engine
         if self._cloud is None:
-            raise UsageError(f"`{decision.model}` was not loaded", hint="NOMOAT_OFFLINE was set when `auto` was; load it again")
+            raise UsageError(f"`{decision.model}` was not loaded", hint="nomoat was offline when `auto` was loaded; load it again")
         return self._cloud.engine
 
 
