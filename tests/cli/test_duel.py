@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from nomoat.cli import app
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
@@ -33,6 +40,44 @@ def test_duel_over_a_table_prints_a_verdict_and_writes_a_report(table: Path, tmp
     assert done.stdout.startswith("test: 3 items, accuracy, likeliest choice; [95 % intervals]\n")
     assert "Too close to call on `test` after 3 items" in done.stdout
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def verdicts(*arguments: str) -> list[dict[str, Any]]:
+    """What the command says in JSON, but for how many answers it had already."""
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(re.sub(r'"reused answers": "\d+"', '"reused answers": ""', done.stdout))
+    return said if isinstance(said, list) else [said]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "duel fake: fake: --all --limit 2 --seed 7 --alpha 0.1 --rope 3 --template vicuna_v1.1",
+        "duel fake: fake: -s gsm8k.csv --concurrency 1",
+        "duel fake: fake: --judge fake: --judge-check labels.jsonl --max-cost 9 --yes",
+        'duel --table fake: "stored:it\'s a test/fake:" --alpha 0.2',
+        "eval fake: --limit 2 --seed 3 --price-in 0.5 --price-out 2",
+    ],
+)
+def test_command_that_a_report_prints_does_it_again(table: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """The table is named as it was given: `gsm8k`, without its ending, would be a suite of another's."""
+    arguments = shlex.split(command)
+    monkeypatch.chdir(table.parent)
+    for name in ("it's a test.csv", "gsm8k.csv"):
+        Path(name).write_text(table.read_text(encoding="utf-8"), encoding="utf-8")
+    Path("labels.jsonl").write_text('{"question": "q", "answer_a": "a", "answer_b": "b", "winner": "a"}\n', encoding="utf-8")
+    columns = ["--input-column", "text", "--label-column", "label", "--instruction", 'Good, or "bad"?']
+    suite = [*(["--suite"] if arguments[0] == "duel" else []), "it's a test.csv"]
+    if "--table" in arguments:
+        verdicts("eval", "fake:", "it's a test.csv", *columns)
+    first = verdicts(*arguments, *suite, *columns, "--report", "r.html")
+    printed = re.search(r"<pre>(.*)</pre>", Path("r.html").read_text(encoding="utf-8"))
+    assert printed is not None
+    words = shlex.split(html.unescape(printed[1]))
+    options = {word for word in (*arguments, *columns) if word.startswith("--")}
+    assert {word for word in words if word.startswith("--") and word != "--suite"} == options - {"--yes"}
+    assert verdicts(*words[1:]) == first
 
 
 def test_duel_fits_a_narrow_terminal(table: Path) -> None:

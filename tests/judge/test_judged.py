@@ -123,7 +123,8 @@ def test_judged_duel_counts_wins_in_both_orders_and_names_the_judge() -> None:
 
 def test_report_of_a_judged_duel_has_the_bar_and_no_plot_of_three_points(tmp_path: Path) -> None:
     judge = Responder("judge", Scripted(likes_good))
-    write_duel_report(run_judged_duel(side("left", range(12), 20), side("right", [], 20), suite_of(20), judge), tmp_path / "r.html")
+    duel = run_judged_duel(side("left", range(12), 20), side("right", [], 20), suite_of(20), judge)
+    write_duel_report(duel, tmp_path / "r.html", command="nomoat duel")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "The difference, left minus right" in page
     assert "Item by item" not in page

@@ -22,6 +22,7 @@ from nomoat.judge.verdict import Duel, Rules, groups_of, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
+COMMAND = "nomoat eval one more"
 HOSTILE = "<script>alert(1)</script> & 한국어 질문"
 
 
@@ -46,9 +47,8 @@ def suite() -> Suite:
 @pytest.fixture
 def duel_page(suite: Suite, tmp_path: Path) -> str:
     path = tmp_path / "new" / "report.html"
-    write_duel_report(
-        run_duel(responder("조정된 모델", 30), responder("base", 10), suite, RunSettings(seed=5), stop_early=False), path
-    )
+    duel = run_duel(responder("조정된 모델", 30), responder("base", 10), suite, RunSettings(seed=5), stop_early=False)
+    write_duel_report(duel, path, command="nomoat duel '조정된 모델' base")
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
@@ -61,6 +61,7 @@ def test_duel_report_says_who_won_and_how_to_reproduce_it(duel_page: str) -> Non
         "<tr><th>seed</th><td>5</td></tr>",
         "<tr><th>licence of the data</th><td>cc-by-4.0</td></tr>",
         "음식",
+        "<pre>nomoat duel &#39;조정된 모델&#39; base</pre>",
     ):
         assert text in duel_page
 
@@ -89,7 +90,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
     easy = dataclasses.replace(suite, name="easy", sha256="def", examples=suite.examples[:15])
     duels = run_duels(responder("left & co", 30), responder("right", 10), [suite, easy], stop_early=False)
     path = tmp_path / "report.html"
-    write_duels_report(duels, path)
+    write_duels_report(duels, path, command=COMMAND)
     page = path.read_text(encoding="utf-8")
     for text in (
         "<code>left &amp; co</code> is ahead on 1 of 2 suites, <code>right</code> on 0; too close to call on 1.",
@@ -98,7 +99,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
         "an uncorrected p below 0.025, each suite&#39;s equal share of alpha",
         "95 % intervals, all together",
         "suite 2</th><td>easy, sha256 def",
-        "nomoat duel &#39;left &amp; co&#39; right --suite &#39;한글 &amp; more&#39; --suite easy --seed 0 --all --alpha 0.05",
+        f"<pre>{COMMAND}</pre>",
     ):
         assert text in page, text
     assert page.count('<article class="example">') == 8
@@ -106,7 +107,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
 
 
 def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: Suite, tmp_path: Path) -> None:
-    write_evaluation_report(run_suite(responder("m", 10), suite), tmp_path / "r.html")
+    write_evaluation_report(run_suite(responder("m", 10), suite), tmp_path / "r.html", command=COMMAND)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<code>m</code> reaches 25.0 % [14.2, 40.2] on <code>한글 &amp; more</code>, 40 items" in page
     shown = [int(example_id) for example_id in re.findall(r'<p class="about">(\d+) · ', page)]
@@ -152,14 +153,13 @@ def test_parts_of_few_groups_have_no_interval(suite: Suite) -> None:
         assert points[1][0].interval == ((100 * low, 100 * high) if is_known else None)
 
 
-def test_duel_that_stopped_shows_its_confidence_sequence_and_the_command(suite: Suite, tmp_path: Path) -> None:
+def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path: Path) -> None:
     duel = run_duel(responder("a", 38), responder("b", 1), suite, RunSettings(concurrency=4, seed=2), rules=Rules(rope=3))
     assert duel.verdict.num_examples < 40
-    write_duel_report(duel, tmp_path / "r.html")
+    write_duel_report(duel, tmp_path / "r.html", command=COMMAND)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>While it went on</h2>" in page
     assert f"{duel.verdict.num_examples} of 40 items" in page
-    assert "nomoat duel a b --suite &#39;한글 &amp; more&#39; --seed 2 --stop-early --alpha 0.05 --rope 3" in page
     assert "cost of 1,000 answers" in page
     assert "What quality costs" not in page
 
@@ -172,7 +172,7 @@ def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path:
     ]
     left, right = (dataclasses.replace(part, side=side) for part, side in zip((duel.left, duel.right), sides, strict=True))
     verdict = dataclasses.replace(duel.verdict, left=sides[0], right=sides[1])
-    write_duel_report(Duel(verdict=verdict, left=left, right=right), tmp_path / "r.html")
+    write_duel_report(Duel(verdict=verdict, left=left, right=right), tmp_path / "r.html", command=COMMAND)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>What quality costs</h2>" in page
     assert "<td>$0.002</td><td>$5.00</td>" in page
@@ -186,11 +186,12 @@ def test_square_counts_right_and_wrong_together(duel_page: str) -> None:
 
 def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: Path) -> None:
     table = run_table([responder("나쁨", 5), responder("좋음", 36), responder("mid", 20)], suite)
-    write_table_report(table, tmp_path / "t.html")
+    write_table_report(table, tmp_path / "t.html", command=COMMAND)
     page = (tmp_path / "t.html").read_text(encoding="utf-8")
     assert "<title>한글 &amp; more: 좋음, mid, 나쁨</title>" in page
     assert page.index("1. 좋음") < page.index("2. mid") < page.index("3. 나쁨")
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<script|<link""", page)
+    assert f"<pre>{COMMAND}</pre>" in page
 
 
 def test_every_plot_is_there_for_a_wide_page_and_for_a_telephone(duel_page: str) -> None:
@@ -199,21 +200,10 @@ def test_every_plot_is_there_for_a_wide_page_and_for_a_telephone(duel_page: str)
     assert len(identifiers) > 10
 
 
-@pytest.mark.data
-def test_every_command_to_do_it_again_names_the_limit(suite: Suite, tmp_path: Path) -> None:
-    path, settings, sides = tmp_path / "report.html", RunSettings(limit=20), (responder("one", 30), responder("other", 10))
-    write_evaluation_report(run_suite(sides[0], suite, settings), path)
-    assert "nomoat eval one &#39;한글 &amp; more&#39; --seed 0 --limit 20</pre>" in path.read_text(encoding="utf-8")
-    write_table_report(run_table(sides, suite, settings), path)
-    assert "--suite &#39;한글 &amp; more&#39; --seed 0 --alpha 0.05 --limit 20</pre>" in path.read_text(encoding="utf-8")
-    write_duel_report(run_duel(*sides, suite, settings, stop_early=False), path)
-    assert "--seed 0 --all --alpha 0.05 --limit 20</pre>" in path.read_text(encoding="utf-8")
-
-
 def test_interval_is_not_broken_at_the_end_of_a_line(duel_page: str) -> None:
     assert "<td>75.0 % [59.8,\u00a085.8]</td>" in duel_page
 
 
 def test_report_of_the_vicuna_replay_holds_the_blogs_ratio(vicuna_folder: Path, tmp_path: Path) -> None:
-    write_duel_report(run_duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35"), tmp_path / "r.html")
+    write_duel_report(run_duel("stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35"), tmp_path / "r.html", command=COMMAND)
     assert "638.0 / 693.0 = 92.06 % [" in (tmp_path / "r.html").read_text(encoding="utf-8")

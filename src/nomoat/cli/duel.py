@@ -29,6 +29,7 @@ Rope = Annotated[
 
 
 def duel(
+    context: typer.Context,
     models: Annotated[list[str], typer.Argument(metavar="LEFT RIGHT", help="Two model references, or more with --table.")],
     suites: Suites = None,
     input_column: options.InputColumn = None,
@@ -92,11 +93,11 @@ def duel(
         settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
         how = _How(settings=settings, rules=Rules(alpha=alpha, rope=rope), stop_early=stop_early, judge=judge, check=judge_check)
         if sides is None:
-            _show_table(_put_in_order(models, loaded, how), report, as_json)
+            _show_table(_put_in_order(models, loaded, how), report, as_json, context)
         elif len(loaded) > 1:
-            _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json)
+            _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json, context)
         else:
-            _show(_fight(sides, loaded[0] if loaded else None, how), report, as_json)
+            _show(_fight(sides, loaded[0] if loaded else None, how), report, as_json, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +151,13 @@ def _put_in_order(models: list[str], suites: list[Suite], how: _How) -> Ordered:
         )  # fmt: skip
 
 
-def _show_several(fought: list[Duel], alpha: float, report: Path | None, as_json: bool) -> None:
+def _show_several(fought: list[Duel], alpha: float, report: Path | None, as_json: bool, context: typer.Context) -> None:
     from nomoat.judge.report import write_duels_report
 
     verdicts = [duel.verdict for duel in fought]
     console.print_json(verdicts) if as_json else print_several(verdicts, alpha)
     if report is not None:
-        write_duels_report(fought, report)
+        write_duels_report(fought, report, command=judging.again(context))
         console.say(f"report: {report}")
     judging.end(next((verdict.partial for verdict in verdicts if verdict.partial), ""))
 
@@ -185,22 +186,22 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         judging.print_words(verdict.sentence, verdict.notes)
 
 
-def _show(fought: Duel, report: Path | None, as_json: bool) -> None:
+def _show(fought: Duel, report: Path | None, as_json: bool, context: typer.Context) -> None:
     from nomoat.judge.report import write_duel_report
 
     console.print_json(fought.verdict) if as_json else print_verdict(fought.verdict)
     if report is not None:
-        write_duel_report(fought, report)
+        write_duel_report(fought, report, command=judging.again(context))
         console.say(f"report: {report}")
     judging.end(fought.verdict.partial)
 
 
-def _show_table(found: Ordered, report: Path | None, as_json: bool) -> None:
+def _show_table(found: Ordered, report: Path | None, as_json: bool, context: typer.Context) -> None:
     from nomoat.judge.report import write_table_report
 
     console.print_json(found.leaderboard) if as_json else print_leaderboard(found.leaderboard)
     if report is not None:
-        write_table_report(found, report)
+        write_table_report(found, report, command=judging.again(context))
         console.say(f"report: {report}")
     judging.end(next((evaluation.partial for evaluation in found.evaluations if evaluation.partial), ""))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def eval_(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.")],
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder, or a CSV.")],
     input_column: options.InputColumn = None,
@@ -77,7 +78,7 @@ def eval_(
     if report is not None:
         from nomoat.judge.report import write_evaluation_report
 
-        write_evaluation_report(evaluation, report)
+        write_evaluation_report(evaluation, report, command=judging.again(context))
         console.say(f"report: {report}")
     judging.end(evaluation.partial)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,6 +15,7 @@ import typer
 from nomoat.cli import console
 
 PARTIAL_EXIT = 3
+NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -65,6 +67,25 @@ def require_report_path(path: Path | None) -> None:
     if path.is_dir():
         raise UsageError(f"`{path}` is a folder, and the report is a file", hint=f"try `--report {path / 'report.html'}`")
     paths.require_writable(path)
+
+
+def again(context: typer.Context) -> str:
+    """The command as it was given, to be pasted into a shell: what a report says to do it again."""
+    words = ["nomoat", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in NOT_AGAIN or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        values = [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+        if parameter.param_type_name == "argument":
+            words += values
+        elif isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            words += [word for one in values for word in (parameter.opts[0], one)]
+    return shlex.join(words)
 
 
 def side_table(metric: str, sides: Sequence[Side]) -> Table:

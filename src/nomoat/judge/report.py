@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,8 +37,8 @@ class Shown:
         return turns[0].content if len(turns) == 1 else "\n\n".join(f"[{turn.role}] {turn.content}" for turn in turns)
 
 
-def write_duel_report(duel: Duel, path: Path) -> None:
-    """Write the report of a duel to `path`, whole or not at all. Raises NotEnoughDiskError."""
+def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
+    """Write the report of a duel to `path`, whole or not at all. `command` is what fights it again. Raises NotEnoughDiskError."""
     verdict = duel.verdict
     metric, scale = verdict.metric, wording.points_per_score(verdict.metric)
     point = plots.Point(value=scale * verdict.difference, interval=(scale * verdict.difference_low, scale * verdict.difference_high))
@@ -60,13 +59,13 @@ def write_duel_report(duel: Duel, path: Path) -> None:
         square=square if wording.is_right_or_wrong(metric) else None,
         plots_shown=_plots_of(verdict, pairs),
         shown=_where_they_differ(duel),
-        command=_duel_command([verdict]),
+        command=command,
         settings=_settings(duel.left, verdict),
     )
 
 
-def write_duels_report(duels: Sequence[Duel], path: Path) -> None:
-    """Write one report of duels of the same two models over several suites to `path`, whole or not at all.
+def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> None:
+    """Write one report of duels of the same two models over several suites to `path`, as `write_duel_report` does.
 
     Raises NotEnoughDiskError.
     """
@@ -86,7 +85,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path) -> None:
         notes=(),
         forest=_forest([[point] for point in points], low=-reach, high=reach, unit="", title="differences with their intervals"),
         shown=[_where_they_differ(duel, MAX_EXAMPLES_OF_SEVERAL) for duel in duels],
-        command=_duel_command(verdicts),
+        command=command,
         settings=[*settings, ("seed", str(first.verdict.seed)), ("alpha, all together", f"{alpha:g}")],
     )
 
@@ -99,16 +98,14 @@ def _difference_in_per_cent(verdict: Verdict) -> plots.Point:
     return plots.Point(value=value, interval=(low, high))
 
 
-def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
-    """Write the report of one model's evaluation to `path`, whole or not at all. Raises NotEnoughDiskError."""
+def write_evaluation_report(evaluation: Evaluation, path: Path, *, command: str) -> None:
+    """Write the report of one model's evaluation to `path`, as `write_duel_report` does. Raises NotEnoughDiskError."""
     suite, side = evaluation.suite, evaluation.side
     wrong = [
         Shown(example=example, answers=(outcome,))
         for example, outcome in zip(suite.examples, evaluation.outcomes, strict=True)
         if outcome.score < 1
     ]
-    limit = _limit_flag(evaluation.notes)
-    flags = ("--seed", str(evaluation.seed), *limit, *_judge_flag(side))
     _write(
         path,
         "report.html.j2",
@@ -118,20 +115,17 @@ def write_evaluation_report(evaluation: Evaluation, path: Path) -> None:
         notes=evaluation.notes,
         verdict=None,
         shown=_spread(wrong, MAX_EXAMPLES_SHOWN),
-        command=shlex.join(("nomoat", "eval", side.model, suite.name, *flags)),
+        command=command,
         settings=_settings(evaluation, None),
     )
 
 
-def write_table_report(table: Table, path: Path) -> None:
-    """Write the report of a leaderboard to `path`, whole or not at all. Raises NotEnoughDiskError."""
+def write_table_report(table: Table, path: Path, *, command: str) -> None:
+    """Write the report of a leaderboard to `path`, as `write_duel_report` does. Raises NotEnoughDiskError."""
     board, first = table.leaderboard, table.evaluations[0]
     points = [[plots.Point(value=row.rating, interval=(row.rating_low, row.rating_high))] for row in board.standings]
     low, high = min(row.rating_low for row in board.standings), max(row.rating_high for row in board.standings)
     margin = 0.05 * (high - low)
-    names = [row.side.model for row in board.standings]
-    limit = _limit_flag(board.notes)
-    flags = ("--seed", str(board.seed), "--alpha", f"{board.alpha:g}", *limit, *_judge_flag(first.side))
     _write(
         path,
         "table.html.j2",
@@ -146,7 +140,7 @@ def write_table_report(table: Table, path: Path) -> None:
         sentence=board.sentence,
         notes=board.notes,
         forest=_forest(points, low=low - margin, high=high + margin, unit="", title="ratings with their intervals"),
-        command=shlex.join(("nomoat", "duel", "--table", *names, "--suite", board.suite, *flags)),
+        command=command,
         settings=_settings(first, None),
     )
 
@@ -220,32 +214,6 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
         ]
         shown.append(("What quality costs", plots.cost_svg(sides, title=words), words))
     return shown
-
-
-def _duel_command(verdicts: Sequence[Verdict]) -> str:
-    """The command that comes to these verdicts again; answers that are stored are not asked for twice."""
-    first = verdicts[0]
-    words = ["nomoat", "duel", first.left.model, first.right.model]
-    words += [word for verdict in verdicts for word in ("--suite", verdict.suite)]
-    words += ["--seed", str(first.seed)]
-    judged_by = _judge_flag(first.left)
-    words += judged_by or ["--stop-early" if any(verdict.looks for verdict in verdicts) else "--all"]
-    words += ["--alpha", f"{first.alpha * len(verdicts):g}"]
-    words += [] if first.rope is None else ["--rope", f"{first.rope:g}"]
-    limits = [_limit_flag(verdict.notes) for verdict in verdicts]
-    largest: list[str] = max(limits, key=lambda flag: int(flag[1]) if flag else 0)
-    words += largest
-    return shlex.join(words)
-
-
-def _limit_flag(notes: Sequence[str]) -> list[str]:
-    """What was asked for, as the notes of a drawn suite say it; empty where a suite was asked as a whole."""
-    counts = [found[1] for note in notes if (found := re.match(r"([\d,]+) of [\d,]+ examples, drawn with seed", note))]
-    return ["--limit", counts[0].replace(",", "")] if counts else []
-
-
-def _judge_flag(side: Side) -> list[str]:
-    return ["--judge", side.facts["judge"]] if "judge" in side.facts else []
 
 
 def _about(items: str, metric: str) -> str:
