@@ -115,6 +115,21 @@ def test_evaluation_report_shows_what_was_wrong_from_all_over_the_suite(suite: S
     assert (min(shown), max(shown)) == (10, 37)
 
 
+def test_evaluation_report_of_grades_shows_the_lowest(suite: Suite, tmp_path: Path) -> None:
+    """On a scale of 1 to 10 no grade is below 1."""
+    plain = run_suite(responder("m", 40), suite)
+    graded = dataclasses.replace(suite, metric="grade")
+    outcomes = tuple(dataclasses.replace(outcome, score=float(10 - at % 10)) for at, outcome in enumerate(plain.outcomes))
+    evaluation = dataclasses.replace(plain, suite=graded, outcomes=outcomes)
+    write_evaluation_report(evaluation, tmp_path / "r.html", command=COMMAND)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h2>The answers with the lowest scores</h2>" in page
+    assert re.findall(r" · score (\d+)</p>", page) == ["1"] * 4 + ["2"] * 4 + ["3"] * 2
+    best = dataclasses.replace(evaluation, outcomes=tuple(dataclasses.replace(outcome, score=10.0) for outcome in outcomes))
+    write_evaluation_report(best, tmp_path / "r.html", command=COMMAND)
+    assert "lowest scores" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     rows = [[Point(value=50.0, interval=(40.0, 60.0)), Point(value=100.0, interval=None)]] * 3
     forest = forest_svg(rows, low=0, high=100, unit="%", title="scores")

@@ -58,6 +58,7 @@ def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
         ],
         square=square if wording.is_right_or_wrong(metric) else None,
         plots_shown=_plots_of(verdict, pairs),
+        shown_title="The most telling items: where the two differ",
         shown=_where_they_differ(duel),
         command=command,
         settings=_settings(duel.left, verdict),
@@ -101,11 +102,15 @@ def _difference_in_per_cent(verdict: Verdict) -> plots.Point:
 def write_evaluation_report(evaluation: Evaluation, path: Path, *, command: str) -> None:
     """Write the report of one model's evaluation to `path`, as `write_duel_report` does. Raises NotEnoughDiskError."""
     suite, side = evaluation.suite, evaluation.side
+    _, highest = wording.scale_of(suite.metric)
     wrong = [
         Shown(example=example, answers=(outcome,))
         for example, outcome in zip(suite.examples, evaluation.outcomes, strict=True)
-        if outcome.score < 1
+        if outcome.score < highest
     ]
+    title, shown = "Examples that were not right", _spread(wrong, MAX_EXAMPLES_SHOWN)
+    if not wording.is_accuracy(suite.metric):
+        title, shown = "The answers with the lowest scores", sorted(wrong, key=lambda row: row.answers[0].score)[:MAX_EXAMPLES_SHOWN]
     _write(
         path,
         "report.html.j2",
@@ -114,7 +119,8 @@ def write_evaluation_report(evaluation: Evaluation, path: Path, *, command: str)
         sentence=wording.score_sentence(suite.name, suite.metric, side, len(evaluation.outcomes)),
         notes=evaluation.notes,
         verdict=None,
-        shown=_spread(wrong, MAX_EXAMPLES_SHOWN),
+        shown_title=title,
+        shown=shown,
         command=command,
         settings=_settings(evaluation, None),
     )
