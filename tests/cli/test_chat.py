@@ -177,9 +177,9 @@ class Terminal:
         self._seen = ""
         self._raw = b""
 
-    def wait_for(self, text: str, *, seconds: float = 20) -> None:
+    def wait_for(self, text: str) -> None:
         """Read until `text` has been shown, after what was waited for before; terminal codes left out."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + 20
         while text not in self._seen:
             assert time.monotonic() < until, f"{text!r} did not come, but {self._seen!r}"
             if select.select([self._ours], [], [], 0.1)[0]:

@@ -133,7 +133,7 @@ def test_evaluation_report_of_grades_shows_the_lowest(suite: Suite, tmp_path: Pa
 def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     rows = [[Point(value=50.0, interval=(40.0, 60.0)), Point(value=100.0, interval=None)]] * 3
     forest = forest_svg(rows, low=0, high=100, unit="%", title="scores")
-    difference = difference_svg(Point(value=0.0, interval=(0.0, 0.0)), unit="", title="difference")
+    difference = difference_svg(Point(value=0.0, interval=(0.0, 0.0)), title="difference")
     for svg in (forest, difference):
         assert ElementTree.fromstring(svg).get("role") == "img"
         assert "#010203" not in svg

@@ -43,8 +43,8 @@ def knowing(num_right: int, num_examples: int, *, name: str = "m", wrong: str = 
 class CountingEngine(FakeEngine):
     """Counts what it is asked, and fails at the `fail_at`-th time."""
 
-    def __init__(self, *, answers: dict[str, str] | None = None, fail_at: int | None = None) -> None:
-        super().__init__(answers=answers)
+    def __init__(self, *, fail_at: int | None = None) -> None:
+        super().__init__()
         self.calls = 0
         self.fail_at = fail_at
 

@@ -58,11 +58,11 @@ def read_speed(*, num_threads: int, num_bytes: int = READ_BYTES, seconds: float 
         return numbers.nbytes / _best_seconds(lambda: list(pool.map(np.sum, parts)), seconds=seconds)
 
 
-def gemm_speed(*, size: int = GEMM_SIZE, runs: int = GEMM_RUNS) -> float:
-    """Floating point operations per second of a float32 product of square matrices: the best of `runs`, on numpy's own threads."""
+def gemm_speed(*, size: int = GEMM_SIZE) -> float:
+    """Floating point operations per second of a float32 product of square matrices: the best of a few, on numpy's own threads."""
     a = np.ones((size, size), np.float32)
     out = np.empty_like(a)
-    return 2 * size**3 / _best_seconds(lambda: np.matmul(a, a, out=out), runs=runs)
+    return 2 * size**3 / _best_seconds(lambda: np.matmul(a, a, out=out), runs=GEMM_RUNS)
 
 
 def _best_seconds(work: Callable[[], object], *, runs: int = 2, seconds: float = 0.0) -> float:

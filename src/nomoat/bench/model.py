@@ -71,7 +71,7 @@ class ModelSpeed:
 
 
 def measure_model(
-    ref: str, *, turns: int = TURNS, import_progress: ImportProgress | None = None, compiling: ImportProgress | None = None,
+    ref: str, *, import_progress: ImportProgress | None = None, compiling: ImportProgress | None = None,
     progress: TurnsProgress = lambda done, total: None,
 ) -> ModelSpeed:  # fmt: skip
     """Load a local model and time it, one request at a time. Raises what `load` raises; UnsupportedError for a model on a server."""
@@ -85,14 +85,14 @@ def measure_model(
         model.complete(Request(prompt="moat", max_new_tokens=1))
         load_seconds = time.perf_counter() - started
         usages: list[Usage] = []
-        for turn in range(turns):
-            progress(turn, turns)
+        for turn in range(TURNS):
+            progress(turn, TURNS)
             usages.append(model.complete(drawn(fresh_prompt(model, turn), seed=turn)).usage)
-        progress(turns, turns)
+        progress(TURNS, TURNS)
     long_enough = [usage for usage in usages if usage.completion_tokens >= FEWEST_NEW_TOKENS]
     return ModelSpeed(
         model=ref,
-        turns=turns,
+        turns=TURNS,
         prompt_tokens=max(usage.prompt_tokens for usage in usages),
         new_tokens=max(usage.completion_tokens for usage in usages),
         load_seconds=load_seconds,

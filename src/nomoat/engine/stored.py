@@ -103,6 +103,6 @@ def _texts(path: Path) -> dict[str, str]:
     return texts
 
 
-def _shortened(text: str, limit: int = 60) -> str:
+def _shortened(text: str) -> str:
     line = " ".join(text.split())
-    return f"`{line if len(line) <= limit else line[: limit - 1] + '…'}`"
+    return f"`{line if len(line) <= 60 else line[:59] + '…'}`"

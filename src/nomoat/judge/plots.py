@@ -63,10 +63,10 @@ def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit
     return _svg(figure, title)
 
 
-def difference_svg(point: Point, *, unit: str, title: str, is_narrow: bool = False) -> str:
+def difference_svg(point: Point, *, title: str, is_narrow: bool = False) -> str:
     """One point with its interval, left minus right, around a line at 0; the axis is symmetric."""
     reach = 1.25 * max(abs(number) for number in (point.value, *(point.interval or ())))
-    figure, axes = _figure(1, -(reach or 1.0), reach or 1.0, unit, is_narrow=is_narrow)
+    figure, axes = _figure(1, -(reach or 1.0), reach or 1.0, "", is_narrow=is_narrow)
     axes.axvline(0.0, color=INK, linewidth=1.2)
     colour = LEFT_COLOUR if point.value > 0 else RIGHT_COLOUR
     if point.interval is not None:

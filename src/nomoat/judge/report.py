@@ -53,7 +53,7 @@ def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
         notes=verdict.notes,
         verdict=verdict,
         difference=[
-            plots.difference_svg(point, unit="", title="difference, left minus right, in points", is_narrow=is_narrow)
+            plots.difference_svg(point, title="difference, left minus right, in points", is_narrow=is_narrow)
             for is_narrow in (False, True)
         ],
         square=square if wording.is_right_or_wrong(metric) else None,

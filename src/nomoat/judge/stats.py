@@ -227,17 +227,15 @@ def cohens_kappa(one: Sequence[float], other: Sequence[float]) -> float:
     return float(_kappas(_agreement_tables(one, other, [""] * len(one)))[0])
 
 
-def cohens_kappa_interval(
-    one: Sequence[float], other: Sequence[float], groups: Sequence[str], *, confidence: float = CONFIDENCE, seed: int = 0
-) -> Interval:
+def cohens_kappa_interval(one: Sequence[float], other: Sequence[float], groups: Sequence[str]) -> Interval:
     """Interval for Cohen's kappa, whose items depend on each other within groups only: percentiles over 1,000 draws of the groups.
 
-    Equal seeds give equal intervals. Source: as above; drawing clusters: Davison and Hinkley 1997, section 3.8.
+    Equal ratings give equal intervals. Source: as above; drawing clusters: Davison and Hinkley 1997, section 3.8.
     """
     tables_GRR = _agreement_tables(one, other, groups)
     num_groups = len(tables_GRR)
-    weights_PG = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
-    tails = (1 - confidence) / 2
+    weights_PG = np.random.default_rng(0).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
+    tails = (1 - CONFIDENCE) / 2
     low, high = np.quantile(_kappas(np.tensordot(weights_PG, tables_GRR, axes=1)), (tails, 1 - tails))
     return float(low), float(high)
 

@@ -131,9 +131,9 @@ def folder() -> Path:
     return paths.home() / "router"
 
 
-def save_router(router: LearnedRouter, target: Path | None = None) -> Path:
+def save_router(router: LearnedRouter) -> Path:
     """Write it, replacing the one before; whole or not at all."""
-    target = folder() if target is None else target
+    target = folder()
     facts = {
         "version": VERSION,
         "local": router.local,
@@ -150,9 +150,9 @@ def save_router(router: LearnedRouter, target: Path | None = None) -> Path:
     return target
 
 
-def load_router(source: Path | None = None) -> LearnedRouter | None:
+def load_router() -> LearnedRouter | None:
     """The learned router, None if there is none. Raises BadFileError for a damaged one."""
-    source = folder() if source is None else source
+    source = folder()
     if not source.exists():
         return None
     try:

@@ -67,12 +67,12 @@ def default_path() -> Path:
     return paths.home() / "policy.toml"
 
 
-def load_policy(path: Path | None = None) -> Policy:
-    """The policy of a file, by default NOMOAT_HOME's; without a file everything stays here.
+def load_policy() -> Policy:
+    """The policy of NOMOAT_HOME's file; without a file everything stays here.
 
     Raises UsageError for what is not TOML, not a setting, or cannot be meant. A policy is never half in force.
     """
-    path = default_path() if path is None else path
+    path = default_path()
     if not path.exists():
         return Policy()
     try:
