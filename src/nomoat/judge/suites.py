@@ -95,6 +95,12 @@ class Settings:
     schema: str = ""
 
 
+# What a suite and its TOML call by the same names, in the order in which it is written.
+SHARED = (
+    "licence", "source", "language", "prompt_source", "max_new_tokens", "stop", "chat", "delimiter", "per_token", "answer_start",
+)  # fmt: skip
+
+
 def load_suite(
     ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None
 ) -> Suite:
@@ -175,23 +181,14 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         "examples": jsonl.name,
         "sha256": paths.sha256_of(jsonl),
         "schema": "" if suite.schema is None else schema.name,
-        "licence": suite.licence,
-        "source": suite.source,
-        "language": suite.language,
-        "prompt_source": suite.prompt_source,
-        "max_new_tokens": suite.max_new_tokens,
-        "stop": list(suite.stop),
-        "chat": suite.chat,
-        "delimiter": suite.delimiter,
-        "per_token": suite.per_token,
-        "answer_start": suite.answer_start,
+        **{name: getattr(suite, name) for name in SHARED},
     }
     with paths.whole_file(toml) as part:
         # A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
         lines = [
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
             for key, value in values.items()
-            if value not in ("", [])
+            if value not in ("", ())
         ]
         part.write_text("".join(lines), encoding="utf-8")
     return toml
@@ -332,17 +329,8 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
         examples=examples,
         sha256=digest_of(examples, answer_start=settings.answer_start),
         title=settings.title,
-        licence=settings.licence,
-        source=settings.source,
-        language=settings.language,
-        prompt_source=settings.prompt_source,
-        max_new_tokens=settings.max_new_tokens,
-        stop=settings.stop,
-        chat=settings.chat,
-        delimiter=delimiter,
-        per_token=settings.per_token,
-        answer_start=settings.answer_start,
         schema=schema,
+        **{**{name: getattr(settings, name) for name in SHARED}, "delimiter": delimiter},
     )
 
 
