@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
+
+PIPED_WIDTH = 200  # no line is broken for a program that reads
 
 
 def stderr_console() -> Console:
@@ -24,6 +27,21 @@ def stdout_console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def wide_out() -> Console:
+    """A console on stdout, for lists that programs read too."""
+    out = stdout_console()
+    if not out.is_terminal:
+        out.width = PIPED_WIDTH
+    return out
+
+
+def table(*, show_header: bool = True) -> Table:
+    """An empty table without lines."""
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
 
 
 def say(text: str) -> None:

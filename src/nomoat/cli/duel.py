@@ -164,7 +164,6 @@ def _show_several(fought: list[Duel], alpha: float, report: Path | None, as_json
 
 def print_several(verdicts: list[Verdict], alpha: float) -> None:
     """One line a suite, on stdout, then the sentence of each."""
-    from rich.table import Table
     from rich.text import Text
 
     from nomoat.judge import wording
@@ -173,7 +172,7 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
     left, right = verdicts[0].left.model, verdicts[0].right.model
     out.print(Text(f"{left} minus {right}, {len(verdicts)} suites; [{wording.render_confidence(alpha)} intervals, all together]"))
     out.print()
-    rows = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    rows = console.table()
     for title in ("suite", "items", "difference", "corrected p", "ahead"):
         rows.add_column(title, overflow="fold")
     for verdict in verdicts:
@@ -219,7 +218,6 @@ def _two_sides(models: list[str]) -> tuple[str, str]:
 
 def print_leaderboard(board: Leaderboard) -> None:
     """The leaderboard for a person, on stdout, as wide as the terminal."""
-    from rich.table import Table
     from rich.text import Text
 
     from nomoat.judge import wording
@@ -238,7 +236,7 @@ def print_leaderboard(board: Leaderboard) -> None:
         "latency p50": [wording.render_seconds(row.side.seconds_p50) for row in board.standings],
     }
     shown = {title: cells for title, cells in columns.items() if {*cells} - {"-", "not known"}}
-    rows = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    rows = console.table()
     for title in shown:
         rows.add_column(title, overflow="fold")
     for cells in zip(*shown.values(), strict=True):
@@ -249,7 +247,6 @@ def print_leaderboard(board: Leaderboard) -> None:
 
 def print_verdict(verdict: Verdict) -> None:
     """The verdict for a person, on stdout, as wide as the terminal."""
-    from rich.table import Table
     from rich.text import Text
 
     from nomoat.judge import wording
@@ -260,7 +257,7 @@ def print_verdict(verdict: Verdict) -> None:
     out.print()
     out.print(judging.side_table(verdict.metric, (verdict.left, verdict.right)))
     out.print()
-    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = console.table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("left minus right", Text(f"{wording.render_difference(verdict)}, {wording.render_p_value(verdict.p_value)}"))

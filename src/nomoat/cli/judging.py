@@ -90,12 +90,11 @@ def again(context: typer.Context) -> str:
 
 def side_table(metric: str, sides: Sequence[Side]) -> Table:
     """One column for each side: score, licence, time, bytes, cost."""
-    from rich.table import Table
     from rich.text import Text
 
     from nomoat.judge import wording
 
-    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    table = console.table()
     table.add_column("", no_wrap=True)
     for side in sides:
         # Text, not str: rich would take the brackets of an interval, or of a name, for its own markup.

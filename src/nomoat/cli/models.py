@@ -11,8 +11,6 @@ from nomoat.cli import console, options
 if TYPE_CHECKING:
     from rich.table import Table
 
-PIPED_WIDTH = 200  # no line is broken for a program that reads
-
 
 def models(
     commercial: Annotated[
@@ -57,10 +55,7 @@ def models(
     if not rows:
         console.say("no model is like that" if not pulled else "nothing is pulled yet: `nomoat pull smollm2-135m`")
         return
-    out = console.stdout_console()
-    if not out.is_terminal:
-        out.width = PIPED_WIDTH
-    out.print(_table(rows))
+    console.wide_out().print(_table(rows))
     if any(_is_unconfirmed(row) for row in rows):
         console.say("* rests on terms not confirmed: `nomoat show MODEL`")
     if pulled and (kept := cache.size()):
@@ -68,11 +63,9 @@ def models(
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
     from nomoat.cli.facts import parameters
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = console.table()
     for name in ("MODEL", "PARAMETERS", "COMMERCIAL USE", "MEMORY", "HERE"):
         table.add_column(name, no_wrap=name == "MODEL", overflow="fold", justify="right" if name == "PARAMETERS" else "left")
     for row in rows:

@@ -12,8 +12,6 @@ from nomoat.cli import console
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
 
-PIPED_WIDTH = 200  # no line is broken for a program that reads
-
 suites = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
@@ -40,19 +38,14 @@ def list_suites(context: typer.Context, as_json: Annotated[bool, typer.Option("-
     if as_json:
         console.print_json(rows)
         return
-    from rich.table import Table
-
-    out = console.stdout_console()
-    if not out.is_terminal:
-        out.width = PIPED_WIDTH
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = console.table()
     for name in ("SUITE", "ITEMS", "METRIC", "LANGUAGE", "LICENCE", "FROM", "WHAT"):
         table.add_column(name, no_wrap=name == "SUITE", overflow="fold", justify="right" if name == "ITEMS" else "left")
     for row in rows:
         table.add_row(
             row["name"], f"{row['num_examples']:,}", row["metric"], row["language"], row["licence"], row["from"], row["title"]
         )  # fmt: skip
-    out.print(table)
+    console.wide_out().print(table)
 
 
 @suites.command()
