@@ -1,7 +1,8 @@
-"""What duels left behind: the outcomes of two models on the same examples, read from the judge's file.
+"""What duels left behind: the outcomes of two models on the same examples, read from where answers are kept.
 
 `runs/answers.sqlite`, table `outcomes`: suite_sha256, metric, model_digest, example_id, outcome (an `Outcome` as JSON),
-unix_seconds. The file belongs to `judge`; it is opened for reading only. It holds no prompts: whoever asks brings them.
+unix_seconds. The file belongs to `asking/store.py`; here it is opened for reading only. Outcomes hold no prompts: whoever asks brings
+them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nomoat import paths
+from nomoat.asking.store import LOCK_WAIT_SECONDS, default_path
 from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
 
-LOCK_WAIT_SECONDS = 60.0
 OF_MODEL = """
 SELECT metric, model_digest, unix_seconds, outcome FROM outcomes
 WHERE suite_sha256 = ? AND json_extract(outcome, '$.model') = ? ORDER BY unix_seconds DESC
@@ -59,7 +59,7 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
     Raises DataError if the two never met in a suite, met in no way that compares them, were graded in one suite and scored from 0 to 1
     in another, or if the local model changed between suites; BadFileError.
     """
-    path = paths.runs() / "answers.sqlite" if path is None else path
+    path = default_path() if path is None else path
     pairs: list[Pair] = []
     digests: set[str] = set()
     metrics: set[str] = set()
