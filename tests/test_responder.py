@@ -10,11 +10,11 @@ import pytest
 from tiny import write_adapter
 
 from nomoat import footprint, hardware, responder
-from nomoat.catalog import cards
+from nomoat.catalog import cards, pull
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
-from nomoat.errors import NotEnoughMemoryError
+from nomoat.errors import NomoatError, NotEnoughMemoryError
 from nomoat.hardware import Detected
 
 
@@ -69,3 +69,16 @@ def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     shutil.copy(tiny_gguf, "smollm2-135m")
     assert responder.find_files("smollm2-135m").weights == Path("smollm2-135m")
+
+
+@pytest.mark.parametrize("ref", ["gpt-4", "palm2", "opt-125m", "hf:owner", "nothing"])
+def test_what_cannot_be_had_is_refused_in_the_words_of_pull(ref: str) -> None:
+    with pytest.raises(NomoatError) as pulled:
+        pull.pull_model(ref)
+    with pytest.raises(NomoatError) as loaded:
+        responder.load(ref)
+    assert (type(loaded.value), loaded.value.message, loaded.value.hint) == (
+        type(pulled.value),
+        pulled.value.message,
+        pulled.value.hint,
+    )

@@ -185,7 +185,7 @@ def load(
     is used only where none of them has any. `progress` is told (layers done, layers) while a file is imported, once for each file.
     `compiling` is told (functions done, functions) while a model's products are compiled, once a machine; without it that is done when
     the model is first asked.
-    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto`.
+    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto` and for closed models.
     """
     if ref == "auto":
         raise UsageError(
@@ -354,20 +354,12 @@ def _find_weights(ref: str) -> Path:
         return Path(ref).expanduser()
     if ref.endswith(".gguf") and not ref.startswith("hf:"):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
-    from nomoat.catalog import cards, pull
+    from nomoat.catalog import pull
 
     installed = pull.find_installed(ref)
     if installed is not None:
         return installed
-    if ref.startswith("hf:"):
-        pull.require_source(ref)  # raises for what is no name of a file
-    else:
-        card = cards.card(ref)  # an unknown name is answered with the nearest ones
-        if card.kind == "closed":
-            how = f"use `{card.api}`" if card.api else "it can no longer be called"
-            raise UnsupportedError(f"`{ref}` is a closed model: its weights cannot be had", hint=how)
-        if not card.sources:
-            raise UnsupportedError(f"`{ref}` is in the catalogue for its facts; nomoat knows no file of it that it can run")
+    pull.require_source(ref)
     raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
 
 
