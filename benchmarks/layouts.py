@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     weights = responder.find_files(options.model).weights
     file = GGUFFile(weights)
-    folders = {quality: importer.import_gguf(weights, quality=quality) for quality in layout.QUALITIES}
+    folders = {quality: importer.import_gguf(weights, quality=quality) for quality in config.QUALITIES}
     ids = tokenizer.load(folders["default"]).encode(real_text())[: max(options.tokens, PROMPT_TOKENS)]
     exact = reference(file, ids[: options.tokens])
     rows: dict[str, Any] = {}

@@ -6,14 +6,15 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from nomoat import hardware, paths
 from nomoat.errors import UsageError
 
 SECRETS = frozenset({"HF_TOKEN", "OPENAI_API_KEY", "GOOGLE_API_KEY", "ANTHROPIC_API_KEY", "NOMOAT_API_KEY"})
 WHOLE = "a whole number of at least 1"
-QUALITIES = ("high", "default", "small")  # how much of a file's quality may be given up for speed and memory: `engine.layout`
+Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
 FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
     "offline": (bool, "true or false"),
     "mirror": (str, "a folder or a URL, in quotes"),
@@ -87,12 +88,12 @@ def context_tokens() -> int | None:
     return asked.value if asked else None
 
 
-def quality() -> hardware.Detected[str]:
-    """One of QUALITIES. Raises UsageError for anything else."""
+def quality() -> hardware.Detected[Quality]:
+    """The quality that is asked for. Raises UsageError for what is none."""
     asked = given("quality") or hardware.Detected("default", "default")
     if asked.value not in QUALITIES:
         raise UsageError(f"the quality is `{asked.value}`", hint=f"give one of: {', '.join(QUALITIES)}")
-    return asked
+    return hardware.Detected(asked.value, asked.reason)
 
 
 def settings() -> list[Setting]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nomoat import footprint, hardware
+from nomoat import config, footprint, hardware
 from nomoat.engine import dense, importer, layout, paged
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.gguf import GGUFFile
@@ -100,7 +100,7 @@ def test_it_is_for_cpus_with_amx_and_models_of_moderate_size(tiny_gguf: Path, mo
     file = GGUFFile(tiny_gguf)
     sizes = importer.read_sizes(file)
 
-    def form(flags: str, quality: layout.Quality = "default", num_weights: int = 500_000_000) -> str:
+    def form(flags: str, quality: config.Quality = "default", num_weights: int = 500_000_000) -> str:
         monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags.split()))
         stored = layout.storage(file, sizes, quality)
         return layout.choose(sizes, stored, threads=hardware.Detected(2, "test"), num_weights=num_weights).prompts.value

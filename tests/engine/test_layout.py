@@ -49,7 +49,7 @@ def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
     ],
 )
 def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_cpu(
-    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, billions: float, type_name: str, quality: layout.Quality, flags: frozenset[str],
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, billions: float, type_name: str, quality: config.Quality, flags: frozenset[str],
     form: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(hardware, "cpu_flags", lambda: flags)
@@ -110,11 +110,10 @@ def test_an_unknown_quality_is_refused_with_those_there_are(monkeypatch: pytest.
     with pytest.raises(UsageError) as caught:
         config.quality()
     assert (caught.value.message, caught.value.hint) == ("the quality is `best`", "give one of: high, default, small")
-    assert config.QUALITIES == layout.QUALITIES
 
 
-@pytest.mark.parametrize("quality", layout.QUALITIES)
-def test_every_property_has_a_reason(tiny_gguf: Path, quality: layout.Quality) -> None:
+@pytest.mark.parametrize("quality", config.QUALITIES)
+def test_every_property_has_a_reason(tiny_gguf: Path, quality: config.Quality) -> None:
     file = GGUFFile(tiny_gguf)
     sizes = importer.read_sizes(file)
     threads = hardware.Detected(2, "2 physical cores")

@@ -19,7 +19,7 @@ import torch
 from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
-from nomoat import footprint, hardware, jit
+from nomoat import config, footprint, hardware, jit
 from nomoat.engine import arch as architectures
 from nomoat.engine import between, importer, layout, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -190,7 +190,7 @@ def log_probability(model: Any, properties: dict[str, str], ids: list[int]) -> f
 @needs_instructions
 def test_at_high_quality_prompts_are_rounded_in_smaller_chunks(tmp_path: Path, tiles_at_any_size: None) -> None:
     path = write_tiny_gguf(tmp_path / "m.gguf", type_name="Q4_0")
-    qualities: tuple[layout.Quality, ...] = ("high", "default")
+    qualities: tuple[config.Quality, ...] = ("high", "default")
     folders = [importer.import_gguf(path, quality=quality) for quality in qualities]
     fine, usual = ((folder / "openvino_model.xml").read_text(encoding="utf-8") for folder in folders)
     assert f'chunk="{panels.NARROW_CHUNK}"' in fine and 'chunk="0"' in usual

@@ -162,12 +162,12 @@ def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> arc
 def planned(source: ModelSource) -> tuple[layout.Storage, layout.Layout]:
     """How a model's weights are stored here at the quality that is set, and computed with."""
     sizes = read_sizes(source)
-    stored = layout.storage(source, sizes, layout.as_quality(config.quality().value))
+    stored = layout.storage(source, sizes, config.quality().value)
     return stored, layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values)
 
 
 def import_gguf(
-    path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: layout.Quality | None = None,
+    path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: config.Quality | None = None,
     fused: bool = True, progress: Progress | None = None, check: Check | None = None,
 ) -> Path:  # fmt: skip
     """The cache folder of this model as imported, made now if it is not there whole. `progress`: (layers done, layers).
@@ -186,14 +186,14 @@ def import_gguf(
 
 
 def _import(
-    path: Path, adapter: Path | None, context_tokens: int | None, quality: layout.Quality | None, fused: bool,
+    path: Path, adapter: Path | None, context_tokens: int | None, quality: config.Quality | None, fused: bool,
     progress: Progress | None, check: Check | None, *, if_tiled: bool,
 ) -> Path | None:  # fmt: skip
     """`if_tiled`: None, and nothing made, for a model that would have no weights in tiles."""
     delta = None if adapter is None else LoraDelta(adapter)
     if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
         read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
-    quality = quality or layout.as_quality(config.quality().value)
+    quality = quality or config.quality().value
     origin = [sha256_of_model(path), paths.sha256_of(delta.weights_path) if delta else ""]
     rule = [layout.VERSION, str(footprint.has_own_products())]  # a home may be another machine's, too
     asked = paths.cache() / "asked" / _digest(__version__, *rule, *origin, quality, str(fused), str(context_tokens))

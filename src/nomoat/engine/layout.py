@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 from nomoat import footprint, hardware
+from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
@@ -22,9 +23,7 @@ from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
 VERSION = "9"  # part of the cache's key: change it when what is written, or the rule for it, changes
-Quality = Literal["high", "default", "small"]
 PromptForm = Literal["codes", "bf16"]
-QUALITIES = get_args(Quality)
 
 AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form of answers")
 ROWS = Form("int8")
@@ -146,13 +145,6 @@ class Layout:
 
 
 EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight as the file has it")
-
-
-def as_quality(text: str) -> Quality:
-    """Raises ValueError for what is none."""
-    if text not in QUALITIES:
-        raise ValueError(f"`{text}` is not one of {', '.join(QUALITIES)}")
-    return cast(Quality, text)
 
 
 def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bool = True) -> Storage:
