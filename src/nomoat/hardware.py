@@ -66,22 +66,12 @@ def memory_available_bytes() -> Detected[int]:
 
 def cpu_name() -> str:
     """The processor's own name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:
     """Instruction set flags as Linux names them; empty where the system does not tell."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                return frozenset(line.partition(":")[2].split())
-    return frozenset()
+    return frozenset(_cpu_info("flags", "Features").split())
 
 
 def summary() -> str:
@@ -89,6 +79,13 @@ def summary() -> str:
     total = memory_total_bytes().value / 2**30
     wide = next((name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2") if name in cpu_flags()), platform.machine())
     return f"{threads().value} cores {cpu_name()} ({wide}), {total:.0f} GiB, {platform.system()}"
+
+
+def _cpu_info(*names: str) -> str:
+    """What Linux says of the first core under one of these names; empty where it says nothing."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def _read_first_number(paths: tuple[Path, ...]) -> int | None:
