@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONCURRENCY = 16
 MAX_BROKEN_ANSWERS = 3
-CLOUD_PROVIDERS = ("openai", "google", "anthropic")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -198,7 +197,7 @@ def load(
         return Responder(ref, FakeEngine())
     if ref.startswith("stored:"):
         return _load_stored(ref)
-    if ref.startswith(("http://", "https://")) or ref.partition(":")[0] in CLOUD_PROVIDERS:
+    if _names_server(ref):
         from nomoat.engine.remote import remote_engine
 
         return Responder(ref, remote_engine(ref))
@@ -238,9 +237,14 @@ def groups(refs: Sequence[str]) -> list[list[str]]:
 
 def names_weights(ref: str) -> bool:
     """Whether a reference means a file on this disk, rather than a server, stored answers or the router."""
-    return not (
-        ref in ("fake:", "auto") or ref.startswith(("stored:", "http://", "https://")) or ref.partition(":")[0] in CLOUD_PROVIDERS
-    )
+    return not (ref in ("fake:", "auto") or ref.startswith("stored:") or _names_server(ref))
+
+
+def _names_server(ref: str) -> bool:
+    """A provider's name alone does, too: `remote_engine` says what it lacks."""
+    from nomoat.engine.remote import BASE_URLS, is_remote
+
+    return is_remote(ref) or ref in BASE_URLS
 
 
 def planned_bytes(ref: str, context_tokens: int | None) -> int:

@@ -66,7 +66,7 @@ NEEDED_HEADERS = frozenset(
 
 def is_remote(ref: str) -> bool:
     """Whether a model reference names a server."""
-    return ref.startswith(("openai:", "google:", "anthropic:", "http://", "https://"))
+    return ref.startswith((*(f"{provider}:" for provider in BASE_URLS), "http://", "https://"))
 
 
 def remote_engine(ref: str, *, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
@@ -369,7 +369,7 @@ class RemoteEngine:
 def _parse(ref: str) -> tuple[Provider, str, str]:
     """Provider, base URL and model name; the name may be empty for a server."""
     provider, _, rest = ref.partition(":")
-    if provider in ("openai", "google", "anthropic"):
+    if provider in BASE_URLS:
         if not rest:
             raise UsageError(f"`{ref}` names no model", hint=f"write `{provider}:NAME`")
         base_url = (provider == "openai" and os.environ.get("OPENAI_BASE_URL")) or BASE_URLS[provider]

@@ -18,7 +18,7 @@ from nomoat import responder as responders
 from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.remote import is_remote
+from nomoat.engine.remote import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
@@ -27,7 +27,7 @@ from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
 from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
-from nomoat.responder import CLOUD_PROVIDERS, DEFAULT_CONCURRENCY, Responder
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
 NO_TOKENS = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
 
@@ -230,7 +230,7 @@ class Asking:
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
                 hint="ask models on this machine, or use another suite",
             )
-        if not self.suite.chat and not asked_as.startswith(tuple(f"{name}:" for name in CLOUD_PROVIDERS)):
+        if not self.suite.chat and asked_as.partition(":")[0] not in BASE_URLS:
             return Request(prompt=example.messages[-1].content, **common)
         messages = (*self.histories.get(example.follows, ()), *example.messages)
         return Request(messages=messages, answer_start=self.suite.answer_start, **common)
