@@ -14,7 +14,7 @@ from nomoat.catalog import cards, pull
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
-from nomoat.errors import NomoatError, NotEnoughMemoryError
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError
 from nomoat.hardware import Detected
 
 
@@ -69,6 +69,14 @@ def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     shutil.copy(tiny_gguf, "smollm2-135m")
     assert responder.find_files("smollm2-135m").weights == Path("smollm2-135m")
+
+
+def test_a_provenance_of_endless_brackets_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text("[" * 100_000)
+    with pytest.raises(BadFileError) as caught:
+        responder.provenance_of(tmp_path)
+    assert caught.value.message.startswith(f"`{tmp_path / 'provenance.json'}` cannot be read")
+    assert caught.value.hint == "tune the adapter again"
 
 
 @pytest.mark.parametrize("ref", ["gpt-4", "palm2", "opt-125m", "hf:owner", "nothing"])

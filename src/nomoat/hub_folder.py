@@ -14,19 +14,20 @@ INDEX = "model.safetensors.index.json"  # of weights in several files
 WEIGHTS = "model.safetensors"  # in one
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+AGAIN = "download it again, or another copy of this model"
 WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
-def read_object(path: Path, *, shown: str | None = None) -> dict[str, Any]:
-    """The object a JSON file holds. `shown`: what errors call the file. Raises BadFileError."""
+def read_object(path: Path, *, shown: str | None = None, hint: str = AGAIN) -> dict[str, Any]:
+    """The object a JSON file holds. `shown`: what errors call the file; `hint`: what they say to do. Raises BadFileError."""
     name = shown or str(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # halves of characters can be written with escapes, and nowhere else
     except (OSError, ValueError, RecursionError) as exc:
-        raise BadFileError(f"`{name}` cannot be read: {exc}", hint="download it again, or another copy of this model") from exc
+        raise BadFileError(f"`{name}` cannot be read: {exc}", hint=hint) from exc
     if not isinstance(content, dict):
-        raise BadFileError(f"`{name}` holds no JSON object", hint="download it again, or another copy of this model")
+        raise BadFileError(f"`{name}` holds no JSON object", hint=hint)
     return content
 
 
@@ -37,5 +38,5 @@ def weight_names(index: dict[str, Any]) -> list[str]:
     strange = sorted(name for name in names if not WEIGHTS_NAME.fullmatch(name))
     if not names or strange:
         what = f"names `{strange[0][:80]}`, which is no file of weights beside it" if strange else "names no files of weights"
-        raise BadFileError(f"`{INDEX}` {what}", hint="download it again, or another copy of this model")
+        raise BadFileError(f"`{INDEX}` {what}", hint=AGAIN)
     return sorted(names)

@@ -16,7 +16,6 @@ fake:                             the deterministic engine of tests and docs
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -29,7 +28,7 @@ from nomoat import config, hardware, paths
 from nomoat.engine import Engine, Reader
 from nomoat.errors import BadFileError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.hub_folder import CONFIG
+from nomoat.hub_folder import CONFIG, read_object
 from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
 
@@ -301,15 +300,7 @@ class LocalFiles:
 def provenance_of(adapter: Path) -> dict[str, Any]:
     """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
     path = adapter / "provenance.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise BadFileError(f"`{path}` cannot be read: {exc}", hint="tune the adapter again") from exc
-    if not isinstance(found, dict):
-        raise BadFileError(f"`{path}` holds no JSON object", hint="tune the adapter again")
-    return found
+    return read_object(path, hint="tune the adapter again") if path.is_file() else {}
 
 
 def template_of(provenance: dict[str, Any]) -> str | None:
