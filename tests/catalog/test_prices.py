@@ -15,7 +15,6 @@ def test_a_price_has_a_date_and_a_source() -> None:
     found = price("openai:gpt-4o-mini")
     assert found is not None
     assert (found.input_usd_per_million, found.output_usd_per_million, found.as_of) == (0.15, 0.60, "2024-07")
-    assert found.cost_usd(1_000_000, 500_000) == pytest.approx(0.45)
     assert all(row.source and row.as_of for row in prices().values())
 
 

@@ -176,8 +176,8 @@ def test_ratio_interval_refuses_what_has_no_ratio() -> None:
         total_ratio_interval([-1.0, 2.0], [1.0, 2.0])
 
 
-# American League East, 1987: wins of the row over the column. Agresti 2013, Categorical Data Analysis, table 11.10.
-TEAMS = ("Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore")
+# American League East, 1987: wins of the row over the column (Milwaukee, Detroit, Toronto, New York, Boston, Cleveland, Baltimore).
+# Agresti 2013, Categorical Data Analysis, table 11.10.
 BASEBALL = [
     [0, 7, 9, 7, 7, 9, 11],
     [6, 0, 7, 5, 11, 9, 9],

@@ -29,10 +29,6 @@ class Price:
     as_of: str
     source: str
 
-    def cost_usd(self, prompt_units: int, completion_units: int) -> float:
-        """What one answer costs."""
-        return (prompt_units * self.input_usd_per_million + completion_units * self.output_usd_per_million) / 1e6
-
 
 @cache
 def prices() -> dict[str, Price]:

@@ -13,13 +13,13 @@ from markupsafe import Markup, escape
 
 from nomoat import __version__, paths
 from nomoat.judge import plots, slices, wording
+from nomoat.judge.suites import STORED_ONLY
 from nomoat.judge.table import Table
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, group_names, groups_of, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
-NOTHING_ASKED = ("review", "recorded", "published")
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
@@ -233,7 +233,7 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
         ("source", suite.source),
         ("licence of the data", suite.licence),
         ("seed", str(evaluation.seed)),
-        ("new tokens, at most", "" if suite.metric in NOTHING_ASKED else str(suite.max_new_tokens)),
+        ("new tokens, at most", "" if suite.metric in STORED_ONLY else str(suite.max_new_tokens)),
     ]
     if verdict is not None:
         rows.append(("alpha", f"{verdict.alpha:g}"))
