@@ -15,7 +15,7 @@ from nomoat.judge import stats
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.kept import is_kept
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
-from nomoat.judge.run import Asking, drawn, opened, opened_store, require_context, require_scorable, run_suite
+from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
@@ -80,9 +80,9 @@ def run_duel(
         return _replay(left, right, asked, settings, rules)
     planned, notes = drawn(asked, settings.limit, settings.seed)
     if is_recorded(asked):
-        one, other = (recorded_evaluation(_ref(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
+        one, other = (recorded_evaluation(ref_of(side), planned, notes=notes, seed=settings.seed) for side in (left, right))
         return _judged(one, other, rules=rules)
-    both_stored = all(_ref(side).startswith(STORED) and not is_kept(_ref(side)) for side in (left, right))
+    both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
         ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules)
         if not stop_early or both_stored:
@@ -145,9 +145,9 @@ def _ask_all(
     rules: Rules,
     notes: Sequence[str] = (),
 ) -> Duel:
-    settings.spending.begin_stage(_ref(left), _ref(right))
+    settings.spending.begin_stage(ref_of(left), ref_of(right))
     one = run_suite(left, suite, settings)
-    settings.spending.begin_stage(_ref(right))
+    settings.spending.begin_stage(ref_of(right))
     if one.partial:  # no answer of the other side is worth its money where this side has none
         suite, settings = one.suite, replace(settings, limit=None)
     one, other = in_common([one, run_suite(right, suite, settings)])
@@ -220,10 +220,6 @@ def _order_note(watch: Watch, round_size: int, seed: int) -> str:
     return f"{order}: the rest {rest}"
 
 
-def _ref(side: str | Responder) -> str:
-    return side if isinstance(side, str) else side.ref
-
-
 def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite:
     """The suite that was named, or the one that stored sides have answered. Raises what `load_suite` and `implied_suite` raise."""
     return load_suite(implied_suite(*sides) if suite is None else suite)
@@ -231,7 +227,7 @@ def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite
 
 def implied_suite(*sides: str | Responder) -> str:
     """The suite that stored sides have answered. Raises UsageError if there is no such suite, or more than one."""
-    refs = [_ref(side) for side in sides]
+    refs = [ref_of(side) for side in sides]
     suites = {ref.removeprefix(STORED).partition("/")[0] for ref in refs if ref.startswith(STORED)}
     if len(suites) != 1 or not all(ref.startswith(STORED) for ref in refs):
         raise UsageError("a duel needs a suite to fight over", hint="name one with --suite: a path, a name, or a CSV with its columns")
@@ -243,15 +239,15 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
     """A duel that was fought before: stored answers, and what a judge wrote about them."""
     prefix = f"{STORED}{suite.name}/"
     for side in (left, right):
-        if not _ref(side).startswith(prefix):
+        if not ref_of(side).startswith(prefix):
             raise UnsupportedError(
-                f"`{suite.name}` has reviews of stored answers only, and `{_ref(side)}` is not one of them",
+                f"`{suite.name}` has reviews of stored answers only, and `{ref_of(side)}` is not one of them",
                 hint=f"name both sides as {prefix}NAME",
             )
     if suite.folder is None:
         raise ValueError("a suite of reviews has a folder")
     asked, notes = drawn(suite, settings.limit, settings.seed)
-    reviews = load_reviews(suite.name, suite.folder, _ref(left).removeprefix(prefix), _ref(right).removeprefix(prefix))
+    reviews = load_reviews(suite.name, suite.folder, ref_of(left).removeprefix(prefix), ref_of(right).removeprefix(prefix))
     missing = [example.id for example in asked.examples if example.id not in reviews.scores]
     if missing:
         raise DataError(f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`")

@@ -12,7 +12,7 @@ from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
 from nomoat.judge.duel import corrected, share_of
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
-from nomoat.judge.run import Asking, drawn, opened, opened_store
+from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
@@ -129,7 +129,7 @@ def _answered(
 ) -> list[Evaluation]:
     """Every model's answers, to the examples that all answered. A budget keeps a share for each model to come, and for the judge."""
     ask = _asker(suite, store, settings)
-    refs = [side if isinstance(side, str) else side.ref for side in (*models, judge)]
+    refs = [ref_of(side) for side in (*models, judge)]
     evaluations = []
     for at, model in enumerate(models):
         settings.spending.begin_stage(*refs[at:])
@@ -163,7 +163,7 @@ def run_graded(
     settings = settings or RunSettings()
     spending = settings.spending
     with opened_store(settings.store) as store:
-        refs = [side if isinstance(side, str) else side.ref for side in (responder, judge)]
+        refs = [ref_of(responder), ref_of(judge)]
         spending.begin_stage(*refs)
         graded = _asker(suite, store, settings)(responder)
         spending.begin_stage(refs[1])

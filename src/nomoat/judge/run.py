@@ -67,13 +67,17 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
     settings = settings or RunSettings()
     suite, notes = drawn(load_suite(suite), settings.limit, settings.seed)
     if is_recorded(suite):
-        ref = responder if isinstance(responder, str) else responder.ref
-        return recorded_evaluation(ref, suite, notes=notes, seed=settings.seed)
+        return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)
     require_scorable(suite)
     with opened_store(settings.store) as store, opened(responder, replace(settings, store=store)) as model:
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes)
+
+
+def ref_of(model: str | Responder) -> str:
+    """What the user called a model, loaded or not."""
+    return model if isinstance(model, str) else model.ref
 
 
 def require_scorable(suite: Suite) -> None:

@@ -15,7 +15,7 @@ from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
-from nomoat.judge.run import drawn, opened_store, run_suite
+from nomoat.judge.run import drawn, opened_store, ref_of, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, groups_of, in_common, score_interval
@@ -47,7 +47,7 @@ def run_table(
     2 models or one named twice, UnsupportedError if two halves of the models were never compared.
     """
     settings = settings or RunSettings()
-    names = [model if isinstance(model, str) else model.ref for model in models]
+    names = [ref_of(model) for model in models]
     require_different(models)
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
@@ -88,7 +88,7 @@ def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: R
 
 def require_different(models: Sequence[str | Responder]) -> None:
     """Raise UsageError for fewer than 2 models, or one named twice."""
-    names = [model if isinstance(model, str) else model.ref for model in models]
+    names = [ref_of(model) for model in models]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"a table needs at least two different models, and these are {', '.join(names) or 'none'}")
 
