@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nomoat.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -47,6 +49,16 @@ def table(*, show_header: bool = True) -> Table:
 def say(text: str) -> None:
     """One plain sentence to the person, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def piped() -> str:
+    """The text that is piped in; empty where nothing is. Raises UsageError if it is no text."""
+    if sys.stdin.isatty():
+        return ""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"what is piped in is not UTF-8 text (byte {exc.start:,})", hint="convert it first: `iconv`") from exc
 
 
 def print_json(value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -124,12 +123,8 @@ def policy(as_json: options.AsJson = False) -> None:
 def _given(text: str | None) -> str:
     from nomoat.errors import UsageError
 
-    if text is None and not sys.stdin.isatty():
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8-sig")
-        except UnicodeDecodeError as exc:
-            raise UsageError(f"what is piped in is not UTF-8 text (byte {exc.start:,})", hint="convert it first: `iconv`") from exc
-    if text is None or not text.strip():
+    text = console.piped() if text is None else text
+    if not text.strip():
         raise UsageError("there is no text to explain", hint='nomoat route explain "TEXT", or pipe it in')
     return text
 

@@ -139,13 +139,7 @@ def _whole_prompt(prompt: str | None) -> str:
     """The argument, and after an empty line what is piped in. Raises UsageError if there is nothing, or if it is not text."""
     from nomoat.errors import UsageError
 
-    piped = ""
-    if not sys.stdin.isatty():
-        try:
-            piped = sys.stdin.buffer.read().decode("utf-8-sig").strip("\n")
-        except UnicodeDecodeError as exc:
-            raise UsageError(f"what is piped in is not UTF-8 text (byte {exc.start:,})", hint="convert it first: `iconv`") from exc
-    text = "\n\n".join(part for part in (prompt, piped) if part)
+    text = "\n\n".join(part for part in (prompt, console.piped().strip("\n")) if part)
     if not text.strip():
         raise UsageError("the prompt is empty", hint='nomoat run MODEL "PROMPT", or pipe text in')
     return text
