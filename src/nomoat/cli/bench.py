@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 
 if TYPE_CHECKING:
     from nomoat.bench.machine import Machine
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def bench(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model on this machine: see `nomoat models`.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure this machine's limits and, with MODEL, how near the model comes to them.
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from nomoat.cli import console
+from nomoat.cli import console, options
 
 
-def config(as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False) -> None:
+def config(as_json: options.AsJson = False) -> None:
     """Show each setting and where its value came from.
 
     \b

@@ -47,9 +47,7 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, show_default=False, help="Makes sampling repeatable.")] = None,
     json_schema: JsonSchema = None,
     logprobs: Logprobs = None,
-    context_tokens: Annotated[
-        int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
-    ] = None,
+    context_tokens: options.ContextSize = None,
     quality: options.Quality = None,
     template: options.Template = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,

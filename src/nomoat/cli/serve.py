@@ -18,9 +18,7 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="NOMOAT_API_KEY", show_default=False, help="What clients must send as a bearer key.")
     ] = None,
-    context_tokens: Annotated[
-        int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
-    ] = None,
+    context_tokens: options.ContextSize = None,
     quality: options.Quality = None,
     template: options.Template = None,
     memory_gigabytes: Annotated[

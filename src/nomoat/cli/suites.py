@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli import console
+from nomoat.cli import console, options
 
 if TYPE_CHECKING:
     from nomoat.judge.suites import Suite
@@ -30,7 +30,7 @@ suites = typer.Typer(
 
 
 @suites.callback()
-def list_suites(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False) -> None:
+def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None:
     """The list, where no other command is given."""
     if context.invoked_subcommand is not None:
         return
@@ -52,7 +52,7 @@ def list_suites(context: typer.Context, as_json: Annotated[bool, typer.Option("-
 def show(
     name: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder.")],
     examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="How many examples to print.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a suite: its source and terms, and its first examples, as a model is asked them.
 
