@@ -28,7 +28,7 @@ def use(folder: Path) -> None:
 
 def size() -> int:
     """Bytes of all of it."""
-    return _bytes_of(paths.cache())
+    return paths.bytes_below(paths.cache())
 
 
 def sweep(unused_days: float = UNUSED_DAYS) -> None:
@@ -64,11 +64,3 @@ def _age(folder: Path) -> float:
         return time.time() - folder.stat().st_mtime
     except OSError:  # another program has removed it
         return 0.0
-
-
-def _bytes_of(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
-    return total

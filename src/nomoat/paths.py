@@ -75,6 +75,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files in a folder and its folders, which others may change meanwhile; 0 if there is no such folder."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # moved or removed while we look
+                total += (Path(root) / name).stat().st_size
+    return total
+
+
 @contextmanager
 def translate_disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, and a place near `path` that cannot be written, into errors that say where, and what to do."""

@@ -66,7 +66,7 @@ def _run_pip(requirement: str, folder: Path, report: Callable[[int, int | None],
             while pip.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     pip.wait(POLL_SECONDS)
-                most = max(most, _bytes_in(folder))  # pip removes what it has unpacked
+                most = max(most, paths.bytes_below(folder))  # pip removes what it has unpacked
                 report(most, None)
         except BaseException:
             _stop(pip)
@@ -102,12 +102,3 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
         f"pip could not fetch `{requirement}`: {said}",
         hint="check the network and `pip config list`, or set NOMOAT_MIRROR to a folder that holds the file",
     )
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # pip moves files while we look
-                total += (Path(root) / name).stat().st_size
-    return total
