@@ -68,11 +68,8 @@ def split_names(name: str) -> list[str]:
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(READ_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bytes_below(folder: Path) -> int:
