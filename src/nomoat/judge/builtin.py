@@ -159,24 +159,18 @@ def _gsm8k(folder: Path) -> Iterator[Example]:
 
 
 def _e2e_nlg(folder: Path) -> Iterator[Example]:
-    texts: dict[str, list[str]] = {}
-    for row in _table(folder / "testset_w_refs.csv", ","):
-        texts.setdefault(row["mr"], []).append(row["ref"])
-    for number, (attributes, references) in enumerate(texts.items(), start=1):
-        text = f"Describe this place in one or two sentences that say every attribute and nothing else.\n\n{attributes}"
-        first, *others = dict.fromkeys(references)
-        yield Example(id=str(number), messages=asked(text), target=first, other_targets=tuple(others))
+    pairs = [(row["mr"], row["ref"]) for row in _table(folder / "testset_w_refs.csv", ",")]
+    return _with_answers(pairs, "Describe this place in one or two sentences that say every attribute and nothing else.")
 
 
-def _translations(pairs: Sequence[tuple[str, str]], language: str) -> Iterator[Example]:
-    """(text, translation); a text that was translated several times is one example."""
+def _with_answers(pairs: Sequence[tuple[str, str]], instruction: str) -> Iterator[Example]:
+    """(text, answer), asked with these words before the text; a text with several answers is one example."""
     known: dict[str, list[str]] = {}
-    for text, translation in pairs:
-        known.setdefault(text, []).append(translation)
-    for number, (text, translations) in enumerate(known.items(), start=1):
-        first, *others = dict.fromkeys(translations)
-        question = f"Translate the following text into {language}. Answer with the translation only.\n\n{text}"
-        yield Example(id=str(number), messages=asked(question), target=first, other_targets=tuple(others))
+    for text, answer in pairs:
+        known.setdefault(text, []).append(answer)
+    for number, (text, answers) in enumerate(known.items(), start=1):
+        first, *others = dict.fromkeys(answers)
+        yield Example(id=str(number), messages=asked(f"{instruction}\n\n{text}"), target=first, other_targets=tuple(others))
 
 
 def _tatoeba(folder: Path) -> list[tuple[str, str]]:
@@ -197,7 +191,9 @@ def _news(folder: Path) -> list[tuple[str, str]]:
 def _into(language: str, pairs: Callable[[Path], list[tuple[str, str]]]) -> Callable[[Path], Iterator[Example]]:
     def read(folder: Path) -> Iterator[Example]:
         found = pairs(folder)
-        return _translations(found if language == "English" else [(english, korean) for korean, english in found], language)
+        if language != "English":
+            found = [(english, korean) for korean, english in found]
+        return _with_answers(found, f"Translate the following text into {language}. Answer with the translation only.")
 
     return read
 
