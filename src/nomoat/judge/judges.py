@@ -1,4 +1,4 @@
-"""Judges: who says which of two answers is better. So far one: reviews that were written before and kept.
+"""Reviews of stored answers that a judge wrote before, and that were kept. Models that judge now are in `model_judge.py`.
 
 A folder in FastChat's layout holds answer/answer_NAME.jsonl (answer_id), review/RUN/FILE.jsonl (answer1_id, answer2_id, score,
 text) and reviewer.jsonl (reviewer_id, metadata). Which systems a review file compares is read from its answer ids, not its name.
