@@ -209,6 +209,12 @@ def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: P
     assert f"<pre>{COMMAND}</pre>" in page
 
 
+def test_leaderboard_report_of_models_that_always_tied_draws_one_rating(suite: Suite, tmp_path: Path) -> None:
+    """Warnings are errors here: an axis from 1,000 to 1,000 is one of matplotlib's."""
+    write_table_report(run_table([responder("one", 20), responder("same", 20)], suite), tmp_path / "t.html", command=COMMAND)
+    assert "1,000 [1,000, 1,000]" in (tmp_path / "t.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+
+
 def test_every_plot_is_there_for_a_wide_page_and_for_a_telephone(duel_page: str) -> None:
     assert duel_page.count('<div class="wide"><svg') == duel_page.count('<div class="narrow"><svg') == 2
     identifiers = re.findall(r'\bid="([^"]+)"', duel_page)
