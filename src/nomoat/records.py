@@ -12,6 +12,7 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
+Place = Literal["local", "cloud"]
 
 
 # ---------------------------------------------------------------- asking and answering
@@ -63,6 +64,20 @@ class Request:
         if self.max_new_tokens < 1:
             raise UsageError(f"an answer of at most {self.max_new_tokens} tokens is asked for", hint="ask for at least 1")
         _require_whole_characters(self.prompt or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where a request goes and why. `score`: the learned chance that local is as good; None if nobody asked the learned router.
+
+    `kinds`: private data found, as far as the policy cares. Neither these nor `why` hold anything of the text.
+    """
+
+    where: Place
+    model: str | None
+    why: str
+    score: float | None = None
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import ContextExceededError, UsageError
-from nomoat.records import Chunk, Message, Request
+from nomoat.records import Chunk, Decision, Message, Request
 from nomoat.responder import Responder
 from nomoat.route import learned, router
 from nomoat.route.policy import Policy, default_path
-from nomoat.route.router import Decision, RouterEngine
+from nomoat.route.router import RouterEngine
 
 CLOUD = "http://127.0.0.1:9/v1#big"
 PRIVATE = "전화는 010-1234-5678입니다"
+ONLY_TEXT = "`api.openai.com` is asked for text: it takes no token ids and gives no likelihoods here"
 
 
 class CloudEngine(FakeEngine):
@@ -121,6 +125,68 @@ def test_private_continuations_are_not_scored_by_the_cloud() -> None:
     engine, _, decisions = built()
     engine.score(said("who?"), [PRIVATE])
     assert decisions[0].where == "local"
+
+
+def far(**policy: object) -> RouterEngine:
+    """With OpenAI as the cloud, which is only asked what it could be asked."""
+    engine = RemoteEngine(base_url="https://api.openai.com/v1", model="m", key="k", provider="openai")
+    settings = {"local": "small", "cloud": "openai:m", "default": "cloud", **policy}
+    return RouterEngine(Policy(**settings), Responder("small", FakeEngine()), Responder("openai:m", engine))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"top_logprobs": 0}, ONLY_TEXT),
+        ({"messages": (), "prompt_ids": (1, 2)}, ONLY_TEXT),
+        ({"answer_start": "{"}, "`api.openai.com` begins its answers itself"),
+        ({"top_k": 40}, "`api.openai.com` has no top_k"),
+        ({"min_p": 0.1}, "`api.openai.com` has no min_p"),
+        ({"repetition_penalty": 1.1}, "`api.openai.com` has no repetition_penalty"),
+    ],
+)
+def test_what_the_cloud_cannot_be_asked_stays_here(asked: dict[str, object], why: str) -> None:
+    engine = far()
+    assert engine.decide(said("a b")).where == "cloud"
+    decision = engine.decide(replace(said("a b"), **asked))  # type: ignore[arg-type]
+    assert (decision.where, decision.model, decision.why) == ("local", "small", why)
+    engine.close()
+
+
+def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
+    engine = far()
+    assert engine.decide(replace(said(PRIVATE), top_k=40)).kinds == ("phone",)
+    engine.close()
+
+
+def test_server_that_takes_more_settings_than_openais_is_asked_with_them() -> None:
+    server = RemoteEngine(base_url="http://192.0.2.1/v1", model="m", key="none")
+    policy = Policy(local="small", cloud="http://192.0.2.1/v1#m", default="cloud")
+    engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder("http://192.0.2.1/v1#m", server))
+    assert engine.decide(replace(said("a"), top_k=40, min_p=0.1, repetition_penalty=1.1)).where == "cloud"
+    engine.close()
+
+
+def test_what_needs_the_weights_is_done_here() -> None:
+    engine = far()
+    auto = Responder("auto", engine)
+    decisions: list[Decision] = []
+    engine.on_decision = decisions.append
+    assert auto.embed(["a b"]).shape == (1, 9)
+    assert len(auto.prompt_likelihoods(Request(prompt="a b"))) == 2
+    assert [one.num_tokens for one in auto.score(said("who?"), ["me", "not me"])] == [1, 2]
+    assert [decision.where for decision in decisions] == ["local"] * 3
+    assert decisions[0].why == "embeddings are computed on this machine"
+    auto.close()
+
+
+def test_reasons_hold_no_folder_of_this_machine(tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    path.touch()
+    fixed = FixedRouter(1.0)
+    fixed.local = str(path)  # type: ignore[misc]
+    engine, _, _ = built(fixed)
+    assert engine.decide(said("a")).why == f"the router was learned for `small.gguf` and `{CLOUD}`; the policy's default is cloud"
 
 
 @pytest.mark.parametrize(("score", "where"), [(0.49, "cloud"), (0.5, "local"), (0.9, "local")])

@@ -64,8 +64,8 @@ class Reader(Protocol):
     Once `stop` is set, the work ends soon, with NomoatError.
     """
 
-    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
-        """The mean of each text's last hidden states, [N, D]."""
+    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        """The mean of each text's last hidden states, [N, D]. A text may be given as the model's own token ids."""
         ...
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:

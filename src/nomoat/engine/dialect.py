@@ -50,14 +50,10 @@ class Dialect:
         return (*said, *([] if self._system_role else ["takes no system message: it was put before the next question"]))
 
     def body(self, model: str, request: Request) -> dict[str, Any]:
-        """The request in this server's words. Raises UnsupportedError for what cannot be asked there."""
-        if request.prompt_ids is not None or request.top_logprobs is not None:
-            raise UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
-        if request.answer_start:
-            raise UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
+        """The request in this server's words. Raises `refusal`."""
+        if (refusal := self.refusal(request)) is not None:
+            raise refusal
         beside_openais = _beside_openais(request)
-        if beside_openais and self._is_cloud:
-            raise UnsupportedError(f"`{self._host}` has no {next(iter(beside_openais))}", hint="leave it out, or use top_p")
         newer = self._newer_limit and request.prompt is None
         settings: dict[str, Any] = {
             "model": model,
@@ -86,6 +82,17 @@ class Dialect:
         else:
             settings["messages"] = self._messages(request)
         return {name: value for name, value in settings.items() if name not in self._left_out}
+
+    def refusal(self, request: Request) -> UnsupportedError | None:
+        """What says that this cannot be asked there; None if it can, as far as is known before asking."""
+        if request.prompt_ids is not None or request.top_logprobs is not None:
+            return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
+        if request.answer_start:
+            return UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
+        beside_openais = _beside_openais(request)
+        if beside_openais and self._is_cloud:
+            return UnsupportedError(f"`{self._host}` has no {next(iter(beside_openais))}", hint="leave it out, or use top_p")
+        return None
 
     def learn(self, refusal: str, body: dict[str, Any]) -> bool:
         """Whether a refusal (status 400 or 422) says what to ask otherwise than `body` did; it is asked otherwise from now on.

@@ -50,9 +50,10 @@ class FakeEngine:
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(kept), prefill_seconds=0.0, decode_seconds=0.0),
         )
 
-    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         """How often each of eight kinds of words occurs, and 1."""
-        return np.array([[1.0, *(sum(len(word) % 8 == k for word in text.split()) for k in range(8))] for text in texts], np.float32)
+        rows = [text.split() if isinstance(text, str) else list(map(str, text)) for text in texts]
+        return np.array([[1.0, *(sum(len(word) % 8 == k for word in words) for k in range(8))] for words in rows], np.float32)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         words = self._text(request).split()

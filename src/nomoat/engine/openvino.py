@@ -131,9 +131,9 @@ class OpenVINOEngine:
         yield Chunk(text=rest, finish_reason=reason, usage=usage)
 
     def embed(
-        self, texts: Sequence[str], *, stop: threading.Event | None = None, adapter: int | None = None
+        self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None, adapter: int | None = None
     ) -> npt.NDArray[np.float32]:  # fmt: skip
-        rows = [self.tokenizer.encode(text, add_bos=True) for text in texts]
+        rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
         return np.stack([mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)])
 
     def prompt_likelihoods(
@@ -306,7 +306,7 @@ class _Adapted:
     def generate(self, request: Request) -> Iterator[Chunk]:
         return self._engine.generate(request, adapter=self._adapter, words=self._words)
 
-    def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self._engine.embed(texts, stop=stop, adapter=self._adapter)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:

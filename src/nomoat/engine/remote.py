@@ -158,6 +158,10 @@ class RemoteEngine:
                     raise
                 self._wait(error, attempt)
 
+    def refusal(self, request: Request) -> UnsupportedError | None:
+        """See `Dialect.refusal`. Nothing is sent."""
+        return self._dialect.refusal(request)
+
     def give_up_waiting(self) -> None:
         """Send away the threads that wait to ask (again); those whose answer is being written go on."""
         self._pace.give_up_waiting()

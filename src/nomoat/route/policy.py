@@ -18,15 +18,15 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from nomoat import paths
 from nomoat.engine.remote import BASE_URLS, is_remote
 from nomoat.errors import UsageError
+from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
 
-Place = Literal["local", "cloud"]
 DEFAULT_ORIGIN = "default"
 DEFAULT_THRESHOLD = 0.5
 

@@ -12,35 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from nomoat import net
 from nomoat import responder as responders
-from nomoat.engine import Engine
 from nomoat.errors import UsageError
-from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.records import Chunk, ContinuationScore, Decision, Place, Request, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import pii
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
-from nomoat.route.policy import Place, Policy, default_path, load_policy
+from nomoat.route.policy import Policy, default_path, load_policy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Where a request goes and why. `score`: the learned chance that local is as good; None if nobody asked the learned router.
-
-    `kinds`: private data found, as far as the policy cares.
-    """
-
-    where: Place
-    model: str | None
-    why: str
-    score: float | None = None
-    kinds: tuple[Kind, ...] = ()
 
 
 OnDecision = Callable[[Decision], None]
@@ -65,14 +56,18 @@ def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str |
     if learned is None:
         return Usable(learned=None, why_not="no router is learned")
     if (learned.local, learned.cloud) != (policy.local, policy.cloud):
-        return Usable(learned=None, why_not=f"the router was learned for `{learned.local}` and `{learned.cloud}`")
+        local, cloud = responders.shown_name(learned.local), responders.shown_name(learned.cloud)
+        return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
     if local_digest is not None and learned.local_digest != local_digest:
-        return Usable(learned=None, why_not=f"`{learned.local}` has changed since the router was learned")
+        return Usable(learned=None, why_not=f"`{responders.shown_name(learned.local)}` has changed since the router was learned")
     return Usable(learned=learned)
 
 
-def decide(everything: str, question: str, policy: Policy, router: Usable) -> Decision:
-    """`everything` is what would leave, and must hold nothing private; `question` is what the learned router is asked about."""
+def decide(everything: str, question: str, policy: Policy, router: Usable, *, only_here: str = "") -> Decision:
+    """`everything` is what would leave, and must hold nothing private; `question` is what the learned router is asked about.
+
+    `only_here` says why the cloud model could not be asked this, if so.
+    """
 
     def local(why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
         return Decision(where="local", model=policy.local, why=why, kinds=kinds)
@@ -85,6 +80,8 @@ def decide(everything: str, question: str, policy: Policy, router: Usable) -> De
         return local("the policy names no cloud model")
     if forbidden := net.offline():
         return local(f"{forbidden} is set")
+    if only_here:
+        return local(only_here)
     if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
         return Decision(where=policy.default, model=model, why=f"{router.why_not}; the policy's default is {policy.default}")
@@ -99,7 +96,9 @@ def decide(everything: str, question: str, policy: Policy, router: Usable) -> De
 
 
 class RouterEngine:
-    """An `Engine` that is one of two, decided for each request. `on_decision` is told before the first word."""
+    """An `Engine` that is one of two, decided for each request, and a `Reader` and `Chooser`. `on_decision` is told before the first
+    word. What needs the weights at hand (likelihoods, embeddings) or what the cloud model does not take is done on this machine.
+    """
 
     def __init__(
         self,
@@ -135,34 +134,52 @@ class RouterEngine:
     def decide(self, request: Request, continuations: Sequence[str] = ()) -> Decision:
         """Where this request goes and why; asking twice gives the same answer."""
         everything, question = _texts(request, continuations)
-        return decide(everything, question, self.policy, self.router)
+        asked = replace(request, top_logprobs=0) if continuations else request
+        return decide(everything, question, self.policy, self.router, only_here=self._only_here(asked))
+
+    def decide_embedding(self) -> Decision:
+        """Always here."""
+        return Decision(where="local", model=self.policy.local, why="embeddings are computed on this machine")
+
+    def chosen(self, decision: Decision) -> Responder:
+        """Who answers what was decided so; `on_decision` is told."""
+        if self.on_decision is not None:
+            self.on_decision(decision)
+        return self._side(decision)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return self._chosen(request).generate(request)
+        return self.chosen(self.decide(request)).stream(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._chosen(request, continuations).score(request, continuations)
+        return self.chosen(self.decide(request, continuations)).score(request, continuations)
+
+    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+        return self.chosen(self.decide_embedding()).embed(texts, stop=stop)
+
+    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
+        decision = self.decide(request if request.top_logprobs is not None else replace(request, top_logprobs=0))
+        return self.chosen(decision).prompt_likelihoods(request, stop=stop)
 
     def count_tokens(self, request: Request) -> int:
-        return self._engine(self.decide(request)).count_tokens(request)
+        return self._side(self.decide(request)).engine.count_tokens(request)
 
     def close(self) -> None:
         self._local.close()
         if self._cloud is not None:
             self._cloud.close()
 
-    def _chosen(self, request: Request, continuations: Sequence[str] = ()) -> Engine:
-        decision = self.decide(request, continuations)
-        if self.on_decision is not None:
-            self.on_decision(decision)
-        return self._engine(decision)
+    def _only_here(self, request: Request) -> str:
+        """Why the cloud model cannot be asked this; empty if it can."""
+        says = getattr(self._cloud.engine, "refusal", None) if self._cloud is not None else None
+        refusal = says(request) if says is not None else None
+        return refusal.message if refusal is not None else ""
 
-    def _engine(self, decision: Decision) -> Engine:
+    def _side(self, decision: Decision) -> Responder:
         if decision.where == "local":
-            return self._local.engine
+            return self._local
         if self._cloud is None:
             raise UsageError(f"`{decision.model}` was not loaded", hint="nomoat was offline when `auto` was loaded; load it again")
-        return self._cloud.engine
+        return self._cloud
 
 
 def load_auto(
