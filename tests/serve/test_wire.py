@@ -21,24 +21,24 @@ def parse(**fields: Any) -> wire.Call:
 
 def test_bare_chat_has_openais_defaults() -> None:
     call = parse()
-    assert call.request.messages == (Message(role="user", content="hello"),)
-    assert (call.request.temperature, call.request.top_p, call.request.stop, call.request.seed) == (1.0, 1.0, (), None)
+    assert call.requests[0].messages == (Message(role="user", content="hello"),)
+    assert (call.requests[0].temperature, call.requests[0].top_p, call.requests[0].stop, call.requests[0].seed) == (1.0, 1.0, (), None)
     assert (call.model, call.max_new_tokens, call.stream, call.include_usage) == (None, None, False, False)
 
 
 def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> None:
     parts = [{"type": "text", "text": "안녕"}, {"type": "text", "text": "!"}]
     call = parse(messages=[{"role": "developer", "content": parts}])
-    assert call.request.messages == (Message(role="system", content="안녕!"),)
+    assert call.requests[0].messages == (Message(role="system", content="안녕!"),)
 
 
 def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:
-    assert parse(stop="\n").request.stop == ("\n",)
-    assert parse(stop=["a", "", "b"]).request.stop == ("a", "b")
+    assert parse(stop="\n").requests[0].stop == ("\n",)
+    assert parse(stop=["a", "", "b"]).requests[0].stop == ("a", "b")
 
 
 def test_negative_seed_becomes_one_an_engine_takes() -> None:
-    assert parse(seed=-1).request.seed == 2**63 - 1
+    assert parse(seed=-1).requests[0].seed == 2**63 - 1
 
 
 def test_what_clients_send_without_effect_is_tolerated() -> None:
@@ -64,11 +64,10 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
     ("fields", "message"),
     [
         ({"messages": []}, "`messages`: List should have at least 1 item after validation, not 0"),
-        ({"messages": [{"role": "tool", "content": "x"}]},
-         "`messages.0.role` is `tool`; known are system, developer, user, assistant"),
-        ({"messages": [{"role": "assistant", "content": None}]}, "`messages.0.content` is missing"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-         "`messages.0.content` holds a part of type `image_url`; only text is supported"),
+        ({"messages": [{"role": "robot", "content": "x"}]},
+         "`messages.0.role` is `robot`; known are system, developer, user, assistant"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "`messages.0.content` is missing"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "`messages.0.content.0.text` is missing"),
         ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
         ({"max_tokens": "12"}, "`max_tokens`: Input should be a valid integer"),
         ({"temperature": -1}, "`temperature`: Input should be greater than or equal to 0"),
@@ -81,6 +80,33 @@ def test_wrong_field_is_named_with_what_it_should_be(fields: dict[str, Any], mes
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("turn", "param", "message"),
+    [
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}]},
+         "messages.1.content", "`messages.1.content` holds a part of type `image_url`; only text is supported"),
+        ({"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
+         "messages.1.tool_calls", "`messages.1.tool_calls` calls tools, which are not supported"),
+        ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+         "messages.1.function_call", "`messages.1.function_call` calls tools, which are not supported"),
+        ({"role": "tool", "tool_call_id": "1", "content": "4"},
+         "messages.1.role", "`messages.1.role` is `tool`; tools are not supported"),
+    ],
+)  # fmt: skip
+def test_images_and_tools_in_a_conversation_are_refused_as_unsupported(turn: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(messages=[*HELLO, turn])
+    assert (caught.value.message, caught.value.param, caught.value.code) == (message, param, "unsupported")
+
+
+def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:
+    for given, texts in (("a", ("a",)), (["a", "b"], ("a", "b")), ([1, 2], ((1, 2),)), ([[1, 2], [3]], ((1, 2), (3,)))):
+        assert wire.parse_embeddings(json.dumps({"input": given}).encode()).texts == texts
+    for empty in ([], "", [[]], [[1], []]):
+        with pytest.raises(BadRequestError, match="`input` is empty, or one of its texts is"):
+            wire.parse_embeddings(json.dumps({"input": empty}).encode())
+
+
 def test_lone_surrogate_is_refused_because_it_is_no_text() -> None:
     with pytest.raises(BadRequestError, match="the body is no JSON object: "):
         wire.parse_chat(b'{"messages": [{"role": "user", "content": "\\ud800"}]}')
@@ -88,7 +114,7 @@ def test_lone_surrogate_is_refused_because_it_is_no_text() -> None:
 
 def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_default() -> None:
     call = wire.parse_text(b'{"prompt": ["once"]}')
-    assert (call.request.prompt, call.max_new_tokens, call.echo) == ("once", 16, False)
+    assert (call.requests[0].prompt, call.max_new_tokens, call.echo) == ("once", 16, False)
     assert [asked.prompt for asked in wire.parse_text(b'{"prompt": ["a", "b"]}').requests] == ["a", "b"]
     assert [asked.prompt_ids for asked in wire.parse_text(b'{"prompt": [[1, 2], [3]]}').requests] == [(1, 2), (3,)]
     assert [asked.prompt_ids for asked in wire.parse_text(b'{"prompt": [1, 2]}').requests] == [(1, 2)]
@@ -100,12 +126,12 @@ def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_d
 
 
 def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:
-    assert parse().request.top_logprobs is None
-    assert parse(logprobs=False, top_logprobs=3).request.top_logprobs is None
-    assert parse(logprobs=True).request.top_logprobs == 0
-    assert parse(logprobs=True, top_logprobs=3).request.top_logprobs == 3
-    assert wire.parse_text(b'{"prompt": "a", "logprobs": 0}').request.top_logprobs == 0
-    assert wire.parse_text(b'{"prompt": "a", "logprobs": false}').request.top_logprobs is None
+    assert parse().requests[0].top_logprobs is None
+    assert parse(logprobs=False, top_logprobs=3).requests[0].top_logprobs is None
+    assert parse(logprobs=True).requests[0].top_logprobs == 0
+    assert parse(logprobs=True, top_logprobs=3).requests[0].top_logprobs == 3
+    assert wire.parse_text(b'{"prompt": "a", "logprobs": 0}').requests[0].top_logprobs == 0
+    assert wire.parse_text(b'{"prompt": "a", "logprobs": false}').requests[0].top_logprobs is None
 
 
 def test_several_answers_get_seeds_of_their_own() -> None:
@@ -117,10 +143,10 @@ def test_several_answers_get_seeds_of_their_own() -> None:
 
 def test_response_format_becomes_a_schema() -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}}
-    assert parse(response_format={"type": "json_object"}).request.json_schema == '{"type": "object"}'
+    assert parse(response_format={"type": "json_object"}).requests[0].json_schema == '{"type": "object"}'
     asked = parse(response_format={"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}})
-    assert json.loads(asked.request.json_schema or "") == schema
-    assert parse(response_format={"type": "text"}).request.json_schema is None
+    assert json.loads(asked.requests[0].json_schema or "") == schema
+    assert parse(response_format={"type": "text"}).requests[0].json_schema is None
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):
         parse(response_format={"type": "json_schema"})
 
@@ -175,7 +201,7 @@ def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
         (wire.parse_chat, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         (wire.parse_text, {"prompt": 3}, "prompt"),
         (wire.parse_text, {"prompt": "a", "logprobs": "x"}, "logprobs"),
-        (wire.parse_embeddings, {"input": [[1]]}, "input"),
+        (wire.parse_embeddings, {"input": [[1.5]]}, "input"),
         (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
          "response_format.json_schema.schema"),
     ],

@@ -38,6 +38,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "tool_choice": ("none", "auto"),
     "tools": ([],),
 }
+TOOL_ROLES = ("tool", "function")
 Kind = Literal["chat", "text"]
 
 
@@ -51,6 +52,8 @@ class _Turn(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
     content: str | list[_Part] | None = None
+    tool_calls: Any = None
+    function_call: Any = None  # its older form
 
 
 class _StreamOptions(BaseModel):
@@ -107,7 +110,7 @@ class _Text(_Settings):
 class _Embed(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
-    input: str | list[str]
+    input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
@@ -135,18 +138,13 @@ class Call:
     echo: bool = False
     n: int = 1
 
-    @property
-    def request(self) -> Request:
-        """The first, and mostly only one."""
-        return self.requests[0]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingCall:
-    """What a client wants embedded. `dimensions` None: as many as the model has."""
+    """What a client wants embedded: texts, or their token ids. `dimensions` None: as many as the model has."""
 
     model: str | None
-    texts: tuple[str, ...]
+    texts: tuple[str | tuple[int, ...], ...]
     as_base64: bool
     dimensions: int | None
 
@@ -179,9 +177,9 @@ def parse_text(body: bytes) -> Call:
 
 
 def parse_embeddings(body: bytes) -> EmbeddingCall:
-    """A body of /v1/embeddings. Raises BadRequestError."""
+    """A body of /v1/embeddings: texts, as text or as token ids. Raises BadRequestError."""
     asked = _parse(_Embed, body)
-    texts = (asked.input,) if isinstance(asked.input, str) else tuple(asked.input)
+    texts = tuple(text if isinstance(text, str) else tuple(text) for text in _prompts(asked.input))
     if not texts or not all(texts):
         raise BadRequestError("`input` is empty, or one of its texts is", param="input")
     if len(texts) > MAX_CHOICES:
@@ -212,7 +210,7 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
     extra = asked.model_extra or {}
     for name, harmless in UNSUPPORTED.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise BadRequestError(f"`{name}` is not supported", param=name, code="unsupported")
+            raise _unsupported(name, "is not supported")
     return asked
 
 
@@ -233,18 +231,27 @@ def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tok
 
 def _message(turn: _Turn, where: str) -> Message:
     role = "system" if turn.role == "developer" else turn.role
+    if role in TOOL_ROLES:
+        raise _unsupported(f"{where}.role", f"is `{role}`; tools are not supported")
+    for name, value in (("tool_calls", turn.tool_calls), ("function_call", turn.function_call)):
+        if value:
+            raise _unsupported(f"{where}.{name}", "calls tools, which are not supported")
     if role not in get_args(Role):
         raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are system, developer, user, assistant", param=f"{where}.role")
     if turn.content is None:
         raise BadRequestError(f"`{where}.content` is missing", param=f"{where}.content")
     if isinstance(turn.content, str):
         return Message(role=cast(Role, role), content=turn.content)
-    strange = [part.type for part in turn.content if part.type != "text" or part.text is None]
-    if strange:
-        raise BadRequestError(
-            f"`{where}.content` holds a part of type `{strange[0]}`; only text is supported", param=f"{where}.content"
-        )
+    for at, part in enumerate(turn.content):
+        if part.type != "text":
+            raise _unsupported(f"{where}.content", f"holds a part of type `{part.type}`; only text is supported")
+        if part.text is None:
+            raise BadRequestError(f"`{where}.content.{at}.text` is missing", param=f"{where}.content.{at}.text")
     return Message(role=cast(Role, role), content="".join(part.text or "" for part in turn.content))
+
+
+def _unsupported(param: str, what: str) -> BadRequestError:
+    return BadRequestError(f"`{param}` {what}", param=param, code="unsupported")
 
 
 def _numbered(request: Request, at: int) -> Request:
