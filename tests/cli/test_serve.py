@@ -106,6 +106,14 @@ def test_key_of_the_environment_opens_to_other_machines_and_is_never_printed(
     assert "s3cret-key" not in "".join(server.said) + err
 
 
+def test_web_pages_that_are_named_may_ask_with_the_key(served: Callable[..., Served]) -> None:
+    named = "https://chat.example", "app://obsidian.md"
+    server = served("fake:", "--port", "0", "--api-key", "k", "--cors", named[0], "--cors", named[1])
+    for origin in named:
+        headers = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        assert httpx.options(f"{server.url}/chat/completions", headers=headers).headers["access-control-allow-origin"] == origin
+
+
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
     server = served("fake:", "fake:", "--port", "0")
     assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]

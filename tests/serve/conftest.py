@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import openai
 import pytest
@@ -29,9 +29,11 @@ def start() -> Iterator[Start]:
     """Start a server; the answer is its base URL. It is stopped, and its threads have ended, when the test is over."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start_one(responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None) -> str:
+    def start_one(
+        responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = ()
+    ) -> str:  # fmt: skip
         listener = bind("127.0.0.1", 0)
-        app = create_app(responder, api_key=api_key)
+        app = create_app(responder, api_key=api_key, cors=cors)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -16,6 +16,7 @@ from typing import Never
 import httpx
 import openai
 import pytest
+from starlette.types import Receive, Scope, Send
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
@@ -24,9 +25,13 @@ from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve.answers import Answers
 from nomoat.serve.app import bind, create_app, serve
+from nomoat.serve.auth import Guard
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
+WITH_A_KEY = "start it with `--api-key KEY` or NOMOAT_API_KEY"
+OTHER_PAGES = f"a key lets other pages in: {WITH_A_KEY}, and `--cors ORIGIN`"
+SENT = "authorization,content-type"
 USAGE = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
 END = Chunk(text="", finish_reason="stop", usage=USAGE)
 
@@ -122,6 +127,18 @@ def test_models_are_listed_under_the_names_they_are_served_as(start: Start, sdk:
     assert ask(client, "x y", model="b").model == "b"
 
 
+def test_one_model_is_told_by_its_name_whatever_signs_that_has(start: Start, sdk: Sdk) -> None:
+    names = ["a+b", "http://host/v1#m", "한국.gguf"]
+    client = sdk(start({name: fake() for name in names}))
+    assert [client.models.retrieve(name).id for name in names] == names
+    assert client.models.retrieve("a+b") == client.models.list().data[0]
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt/4o")
+    assert (caught.value.code, caught.value.body["message"]) == (
+        "model_not_found", f"there is no model `gpt/4o` here; known: {', '.join(names)}",
+    )  # fmt: skip
+
+
 def test_eight_requests_are_answered_at_the_same_time(start: Start, sdk: Sdk) -> None:
     barrier = threading.Barrier(8, timeout=10)  # breaks, and fails the requests, unless eight engines wait at once
 
@@ -153,6 +170,16 @@ def test_body_that_is_too_long_is_refused_before_it_is_read_whole(start: Start) 
         reply = client.post("/chat/completions", content=b'{"messages": [{"role": "user", "content": "' + b"a " * (2 << 20))
         assert (reply.status_code, reply.json()["error"]["message"]) == (413, "the body is longer than 2,097,152 bytes")
         assert client.get("/models").status_code == 200
+
+
+def test_many_korean_texts_are_embedded_at_once_and_too_many_are_told_to_come_in_parts(start: Start) -> None:
+    url = start(fake())
+    reply = httpx.post(f"{url}/embeddings", json={"input": ["해자" * 400] * 1000})
+    assert (reply.status_code, len(reply.json()["data"])) == (200, 1000)
+    reply = httpx.post(f"{url}/embeddings", content=b" " * ((16 << 20) + 1))
+    assert (reply.status_code, reply.json()["error"]["message"]) == (
+        413, "the body is longer than 16,777,216 bytes; send fewer texts at once",
+    )  # fmt: skip
 
 
 def test_unknown_model_is_a_404_that_names_the_known(start: Start, sdk: Sdk) -> None:
@@ -196,15 +223,99 @@ def test_body_that_is_no_json_object_is_a_400(start: Start, body: bytes) -> None
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"host": "evil.example:8080"}, "this server answers its own machine only, and the request's host is `evil.example:8080`"),
-        ({"origin": "https://evil.example"}, "this server answers its own machine only, and the request's origin is `https://evil.example`"),
-        ({"origin": "null"}, "this server answers its own machine only, and the request's origin is `null`"),
+        ({"host": "evil.example:8080"}, "host is `evil.example:8080`; a key lets others in: " + WITH_A_KEY),
+        ({"origin": "https://evil.example"}, f"origin is `https://evil.example`; {OTHER_PAGES}"),
+        ({"origin": "http://localhost.evil.example"}, f"origin is `http://localhost.evil.example`; {OTHER_PAGES}"),
+        ({"origin": "null"}, f"origin is `null`; {OTHER_PAGES}"),
     ],
 )  # fmt: skip
 def test_web_pages_cannot_reach_a_server_without_a_key(start: Start, headers: dict[str, str], message: str) -> None:
     answer = httpx.get(f"{start(fake())}/models", headers=headers)
     assert answer.status_code == 403
+    message = f"this server answers its own machine only, and the request's {message}"
     assert answer.json() == {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": "wrong_host"}}
+    assert "access-control-allow-origin" not in answer.headers
+    asked_ahead = ahead(str(answer.url), headers.get("origin", "https://evil.example"))
+    assert (asked_ahead.status_code, asked_ahead.headers.get("access-control-allow-origin")) == (400, None)
+
+
+def ahead(url: str, origin: str) -> httpx.Response:
+    """What a browser asks before it sends a page's request: no key, no body."""
+    return httpx.options(
+        url,
+        headers={"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": SENT},
+    )
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5173"])
+@pytest.mark.parametrize("key", [None, "s3cret"])
+def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, origin: str, key: str | None) -> None:
+    url = f"{start(fake(), api_key=key)}/chat/completions"
+    asked_ahead = ahead(url, origin)
+    allowed = {name: asked_ahead.headers[f"access-control-allow-{name}"] for name in ("origin", "methods", "headers")}
+    assert (asked_ahead.status_code, allowed) == (
+        200, {"origin": origin, "methods": "GET, POST", "headers": SENT},
+    )  # fmt: skip
+    headers = {"origin": origin, **({"authorization": f"Bearer {key}"} if key else {})}
+    answer = httpx.post(url, json={"messages": [{"role": "user", "content": "hi"}]}, headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    assert "x-nomoat-where" in answer.headers["access-control-expose-headers"]
+    if key:
+        refused = httpx.post(url, headers={"origin": origin})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+
+
+def test_other_web_pages_need_the_key_and_to_be_named(start: Start) -> None:
+    url = f"{start(fake(), api_key='s3cret', cors=['https://chat.example'])}/models"
+    for origin, allowed in (("https://chat.example", "https://chat.example"), ("https://evil.example", None)):
+        assert ahead(url, origin).headers.get("access-control-allow-origin") == allowed
+        answer = httpx.get(url, headers={"origin": origin, "authorization": "Bearer s3cret"})
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, allowed)
+        assert httpx.get(url, headers={"origin": origin}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "origin", ["chat.example", "https://chat.example/", "https://Chat.example", "*", "null", "https://a@b.example"]
+)
+def test_what_no_browser_sends_as_origin_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        create_app(fake(), api_key="k", cors=[origin])
+    assert caught.value.message == f"`{origin}` is no origin of web pages"
+    assert caught.value.hint == "write it as browsers do, in small letters and without a path: https://HOST:PORT"
+
+
+def test_other_web_pages_without_a_key_are_refused_at_the_start() -> None:
+    for begin in (lambda **cors: serve("no such model", port=0, **cors), lambda **cors: create_app(fake(), **cors)):
+        with pytest.raises(UsageError) as caught:
+            begin(cors=["https://chat.example"])
+        assert caught.value.message == "pages of `https://chat.example` are to be let in, and there is no API key"
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "is_let_in"),
+    [
+        (None, {"host": "127.0.0.1"}, True),
+        (None, {"host": "127.0.0.1", "origin": "https://evil.example"}, False),
+        (None, {"host": "evil.example"}, False),
+        ("s3cret", {"host": "127.0.0.1"}, False),
+        ("s3cret", {"authorization": "Bearer s3cret"}, True),
+    ],
+)
+def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict[str, str], is_let_in: bool) -> None:
+    told: list[object] = []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append("let in")
+
+    async def send(message: object) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "websocket", "path": "/ws", "server": ("127.0.0.1", 8080),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    asyncio.run(Guard(behind, api_key=key)(scope, None, send))  # type: ignore[arg-type]
+    assert told == (["let in"] if is_let_in else [{"type": "websocket.close", "code": 1008, "reason": ""}])
 
 
 @pytest.mark.parametrize(
@@ -371,6 +482,14 @@ def test_bind_prefers_ipv4_for_localhost_and_refuses_what_is_no_address() -> Non
         assert listener.family == socket.AF_INET
     with pytest.raises(UsageError, match=r"`192\.0\.2\.1` port 0"):
         bind("192.0.2.1", 0)
+
+
+def test_serve_says_how_auto_is_served_from_python() -> None:
+    for models in ("auto", ["fake:", "auto"]):
+        with pytest.raises(UsageError) as caught:
+            serve(models, port=0)
+        assert caught.value.message == "`auto` cannot be loaded here"
+        assert caught.value.hint == "`from nomoat.route.router import load_auto`, then `nomoat.serve(load_auto())`"
 
 
 def test_app_needs_a_model() -> None:

@@ -24,6 +24,7 @@ from nomoat.engine import importer
 from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.remote import remote_engine
 from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -151,6 +152,32 @@ def test_embeddings_come_in_both_encodings_with_length_one(tiny: openai.OpenAI) 
     assert as_floats.usage.prompt_tokens == as_floats.usage.total_tokens > 3
     (alone,) = tiny.embeddings.create(model="tiny", input="world").data
     np.testing.assert_allclose(alone.embedding, by_default[1], atol=1e-3)
+
+
+def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: openai.OpenAI, tiny_gguf: Path) -> None:
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    texts = ["the hello", "안녕"]
+    rows = [engine.tokenizer.encode(text, add_bos=True) for text in texts]
+    engine.close()
+    by_text, by_tokens = (tiny.embeddings.create(model="tiny", input=given) for given in (texts, rows))
+    np.testing.assert_allclose([row.embedding for row in by_tokens.data], [row.embedding for row in by_text.data], atol=1e-3)
+    assert by_tokens.usage == by_text.usage
+    (alone,) = tiny.embeddings.create(model="tiny", input=rows[0]).data
+    np.testing.assert_allclose(alone.embedding, by_text.data[0].embedding, atol=1e-3)
+    with pytest.raises(
+        openai.BadRequestError, match=r"token 99999 is not one of this model's 264; send text, or this model's own tokens"
+    ):
+        tiny.embeddings.create(model="tiny", input=[[99999]])
+
+
+def test_model_on_a_server_is_said_to_give_no_embeddings(start: Start, sdk: Sdk) -> None:
+    far = Responder("openai:gpt-4o-mini", remote_engine("http://127.0.0.1:9/v1#gpt-4o-mini"))
+    with pytest.raises(
+        openai.BadRequestError, match="`openai:gpt-4o-mini` gives no embeddings; use a model on this machine"
+    ) as caught:
+        sdk(start(far)).embeddings.create(model="openai:gpt-4o-mini", input="a")
+    assert caught.value.code == "unsupported"
+    far.close()
 
 
 def test_reading_that_nobody_waits_for_any_more_is_given_up(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

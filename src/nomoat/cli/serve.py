@@ -18,6 +18,10 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(envvar="NOMOAT_API_KEY", show_default=False, help="What clients must send as a bearer key.")
     ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", show_default=False, help="Web pages that may ask, with the key; may be given again."),
+    ] = None,
     context_tokens: options.ContextSize = None,
     quality: options.Quality = None,
     template: options.Template = None,
@@ -52,7 +56,10 @@ def serve(
         context_tokens=context_tokens,
         load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template),
     )
-    app.serve(served, host=host, port=port, api_key=api_key, on_ready=lambda url: _say_ready(url, served.names, api_key))
+    app.serve(
+        served, host=host, port=port, api_key=api_key, cors=cors or (),
+        on_ready=lambda url: _say_ready(url, served.names, api_key),
+    )  # fmt: skip
     console.say("stopped")
 
 

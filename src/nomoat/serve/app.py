@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -31,7 +32,8 @@ from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers
-from nomoat.serve.auth import Guard, require_sendable
+from nomoat.serve.auth import LOOPBACK_ORIGIN, Guard, require_origins, require_sendable
+from nomoat.serve.decisions import HEADERS, Decisions
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
@@ -39,19 +41,24 @@ from nomoat.serve.models import Models, from_references
 MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT = 4096
 SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
+MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 T = TypeVar("T")
 
 
-def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None) -> FastAPI:
+def create_app(
+    responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = ()
+) -> FastAPI:  # fmt: skip
     """An OpenAI-compatible application for one responder, for several under the names clients ask for, or for models loaded as needed.
 
-    The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none.
-    Raises UsageError for a key that cannot be sent.
+    The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none. `cors`: origins
+    (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway.
+    Raises UsageError for a key that cannot be sent, for what is no origin, and for origins without a key.
     """
     if api_key is not None:
         require_sendable(api_key)
+    require_origins(cors, api_key)
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = Metrics(num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()))
@@ -66,6 +73,11 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
     app = FastAPI(title="nomoat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.answers = answers
     app.add_middleware(Guard, api_key=api_key)
+    # Around the guard: a browser asks ahead whether it may ask, and cannot send the key with that.
+    app.add_middleware(
+        CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
+        expose_headers=HEADERS,
+    )  # fmt: skip
     app.add_exception_handler(NomoatError, _nomoat_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(HTTPException, _http_error)
@@ -81,11 +93,16 @@ def create_app(responder: Responder | Mapping[str, Responder] | Models, *, api_k
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
-        return await served.embed(request, wire.parse_embeddings(await _body(request)))
+        body = await _body(request, MAX_EMBEDDINGS_BODY_BYTES, advice="; send fewer texts at once")
+        return await served.embed(request, wire.parse_embeddings(body))
 
     @app.get("/v1/models")
     async def list_models() -> Response:
         return JSONResponse(replies.render_models(models.names, models.loaded(), created=created))
+
+    @app.get("/v1/models/{name:path}")
+    async def show_model(name: str) -> Response:
+        return JSONResponse(replies.render_models([models.find(name)], models.loaded(), created=created)["data"][0])
 
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:
@@ -112,14 +129,16 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     api_key: str | None = None,
+    cors: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve models until Ctrl-C. Of references the first is loaded now and the others when they are asked for; a Responder stays the
-    caller's.
+    caller's, and `auto` has to be one.
 
-    `port` 0 takes a free one. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests are accepted.
-    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent, and for a port that cannot be had;
-    what `nomoat.responder.load` raises.
+    `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
+    are accepted.
+    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent, for origins without a key, and for
+    a port that cannot be had; what `nomoat.responder.load` raises.
     """
     if not net.is_loopback(host) and not api_key:
         raise UsageError(
@@ -127,10 +146,13 @@ def serve(
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
     require_sendable(api_key or "")
+    require_origins(cors, api_key)
     with bind(host, port) as listener:
         models = _models(model)
         try:
-            _run(models, listener, host, api_key, on_ready)
+            with models.use(models.names[0]):
+                pass  # what cannot be loaded is said before anything is served
+            _run(create_app(models, api_key=api_key or None, cors=cors), listener, host, on_ready)
         finally:
             models.close()
 
@@ -143,12 +165,7 @@ def _models(model: str | Responder | Sequence[str] | Models) -> Models:
     return from_references([model] if isinstance(model, str) else model)
 
 
-def _run(
-    models: Models, listener: socket.socket, host: str, api_key: str | None, on_ready: Callable[[str], None] | None
-) -> None:  # fmt: skip
-    with models.use(models.names[0]):
-        pass  # what cannot be loaded is said before anything is served
-    app = create_app(models, api_key=api_key or None)
+def _run(app: FastAPI, listener: socket.socket, host: str, on_ready: Callable[[str], None] | None) -> None:
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
     )
@@ -204,13 +221,13 @@ class _EventStream(StreamingResponse):
             self._answer.stop()
 
 
-async def _body(request: HttpRequest) -> bytes:
+async def _body(request: HttpRequest, max_bytes: int = MAX_BODY_BYTES, *, advice: str = "") -> bytes:
     """The request's body. Raises BadRequestError as soon as it is too long; the rest is never read into memory."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise BadRequestError(f"the body is longer than {MAX_BODY_BYTES:,} bytes", code="body_too_long", status=413)
+        if len(body) > max_bytes:
+            raise BadRequestError(f"the body is longer than {max_bytes:,} bytes{advice}", code="body_too_long", status=413)
     return bytes(body)
 
 
@@ -225,7 +242,9 @@ class Served:
     async def answer(self, request: HttpRequest, call: wire.Call) -> Response:
         """The response to a call, whole or as it is written."""
         name = self._models.find(call.model)
-        answer = self._answers.start([functools.partial(self._chunks, name, call, asked) for asked in call.requests])
+        decisions = self._decisions(request, name, call.requests[:: call.n])
+        makes = [functools.partial(self._chunks, name, call, at, decisions) for at in range(len(call.requests))]
+        answer = self._answers.start(makes)
         reply = replies.Reply(call, name)
         chunks = aiter(answer)
         try:
@@ -233,12 +252,12 @@ class Served:
                 # what is wrong with a request shows here, while there is a status to say it with
                 first = await _unless_gone(request, anext(chunks))
                 if first is not None:
-                    return _EventStream(self._events(name, reply, first, chunks), answer)
+                    return _with_decisions(request, _EventStream(self._events(name, reply, first, chunks), answer))
             else:
                 wholes = await _unless_gone(request, self._wholes(name, chunks, call))
                 if wholes is not None:
                     self._metrics.count_request(name, "ok")
-                    return JSONResponse(reply.whole(wholes))
+                    return _with_decisions(request, JSONResponse(reply.whole(wholes)))
         except BaseException:
             answer.stop()
             self._metrics.count_request(name, "error")
@@ -250,11 +269,14 @@ class Served:
     async def embed(self, request: HttpRequest, call: wire.EmbeddingCall) -> Response:
         """The response to a wish for embeddings."""
         name = self._models.find(call.model)
+        decisions = self._decisions(request, name, ())
 
         def work(stop: threading.Event) -> dict[str, Any]:
-            with self._models.use(name, stop) as responder:
-                num_tokens = sum(responder.engine.count_tokens(Request(prompt=text)) for text in call.texts)
-                return replies.render_embeddings(call, name, responder.embed(call.texts, stop=stop), num_tokens)
+            with self._models.use(name, stop) as loaded:
+                responder = decisions.choose_embedder(loaded)
+                vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
+                num_tokens = sum(_num_tokens(responder, text) for text in call.texts)
+                return replies.render_embeddings(call, name, vectors_ND, num_tokens)
 
         try:
             body = await _unless_gone(request, self._answers.work(work))
@@ -262,7 +284,13 @@ class Served:
             self._metrics.count_request(name, "error")
             raise
         self._metrics.count_request(name, "gone" if body is None else "ok")
-        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
+        return _with_decisions(request, Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body))
+
+    def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request]) -> Decisions:
+        """Those of an HTTP request, where `_with_decisions` finds them again, if it ends in an error too."""
+        decisions = Decisions(asked, count=functools.partial(self._metrics.count_routed, name))
+        request.state.decisions = decisions
+        return decisions
 
     async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], call: wire.Call) -> list[replies.Whole]:
         pieces: list[list[Chunk]] = [[] for _ in call.requests]
@@ -292,9 +320,11 @@ class Served:
         finally:
             self._metrics.count_request(name, outcome)
 
-    def _chunks(self, name: str, call: wire.Call, request: Request, stop: threading.Event) -> Iterator[Chunk]:
+    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Iterator[Chunk]:
         """One text of an answer, in its thread."""
-        with self._models.use(name, stop) as responder:
+        request = call.requests[at]
+        with self._models.use(name, stop) as loaded:
+            responder = decisions.choose(loaded, at // call.n)
             if call.echo:
                 yield from _prompt_chunks(responder, request, stop)
             if call.max_new_tokens == 0:
@@ -304,6 +334,17 @@ class Served:
             else:
                 limit = call.max_new_tokens or _room(responder, request)
                 yield from responder.stream(dataclasses.replace(request, max_new_tokens=limit))
+
+
+def _with_decisions(request: HttpRequest, response: Response) -> Response:
+    decisions: Decisions | None = getattr(request.state, "decisions", None)
+    for name, value in decisions.headers() if decisions is not None else ():
+        response.headers.append(name, value)
+    return response
+
+
+def _num_tokens(responder: Responder, text: str | tuple[int, ...]) -> int:
+    return responder.engine.count_tokens(Request(prompt=text)) if isinstance(text, str) else len(text)
 
 
 def _prompt_chunks(responder: Responder, request: Request, stop: threading.Event) -> Iterator[Chunk]:
@@ -361,7 +402,7 @@ async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, NomoatError):
         raise error
     status, body = replies.render_error(error)
-    return JSONResponse(body, status_code=status)
+    return _with_decisions(request, JSONResponse(body, status_code=status))
 
 
 async def _client_left(request: HttpRequest, error: Exception) -> Response:

@@ -5,18 +5,29 @@ Not covered: TLS, several keys, limits a client. Put a reverse proxy in front fo
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from nomoat import net
 from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import replies, web
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
+# Pages of this machine, as browsers write it.
+LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d+)?")
+LETS_IN = {
+    "host": "a key lets others in: start it with `--api-key KEY` or NOMOAT_API_KEY",
+    "origin": "a key lets other pages in: start it with `--api-key KEY` or NOMOAT_API_KEY, and `--cors ORIGIN`",
+}
+POLICY_VIOLATION = 1008  # a WebSocket's word for it
 
 
 def is_key(given: str, key: str) -> bool:
@@ -32,8 +43,23 @@ def require_sendable(key: str) -> None:
         )
 
 
+def require_origins(origins: Sequence[str], api_key: str | None) -> None:
+    """Raise UsageError for what no browser sends as an origin, and for any without a key: `Guard` would let none of them in."""
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f"`{origin}` is no origin of web pages",
+                hint="write it as browsers do, in small letters and without a path: https://HOST:PORT",
+            )
+    if origins and not api_key:
+        raise UsageError(
+            f"pages of `{origins[0]}` are to be let in, and there is no API key",
+            hint="add `--api-key KEY`; pages of this machine (http://localhost) need neither",
+        )
+
+
 class Guard:
-    """ASGI middleware in front of everything. With `api_key`, only its holder gets in.
+    """ASGI middleware in front of all that answers, WebSockets included. With `api_key`, only its holder gets in.
 
     Without a key, a server on loopback answers only requests that name this machine as Host, and as Origin if there is one:
     otherwise any web page could reach it through its visitor's browser (DNS rebinding, cross-site posts).
@@ -44,9 +70,12 @@ class Guard:
         self._api_key = api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(scope) if scope["type"] == "http" else None
+        problem = None if scope["type"] == "lifespan" else self._problem(scope)
         if problem is None:
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await WebSocketClose(code=POLICY_VIOLATION)(scope, receive, send)
             return
         status, body = replies.render_error(problem)
         headers = {"www-authenticate": "Bearer"} if status == 401 else None
@@ -65,12 +94,11 @@ class Guard:
         server = scope.get("server")
         if server is None or not net.is_loopback(server[0]):
             return None
-        for name in ("host", "origin"):
+        for name, remedy in LETS_IN.items():
             value = headers.get(name)
             if value is not None and not net.is_loopback(_host_name(value)):
-                return BadRequestError(
-                    f"this server answers its own machine only, and the request's {name} is `{value}`", code="wrong_host", status=403
-                )
+                what = f"this server answers its own machine only, and the request's {name} is `{value}`"
+                return BadRequestError(f"{what}; {remedy}", code="wrong_host", status=403)
         return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from nomoat.records import Usage
+from nomoat.records import Place, Usage
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
@@ -28,6 +28,10 @@ class Metrics:
         self._whole = Histogram(
             "nomoat_answer_seconds", "From a request to its last token.", ["model"], buckets=SECONDS, registry=self._registry
         )
+        self._routed = Counter(
+            "nomoat_routed_answers", "Answers of a model that chooses (auto), by the side that was asked: local or cloud.",
+            ["model", "where"], registry=self._registry,
+        )  # fmt: skip
         texts = Gauge("nomoat_answers_under_way", "Texts being written or waiting for their turn.", registry=self._registry)
         texts.set_function(num_texts)
         loaded = Gauge("nomoat_models_loaded", "Models in memory.", registry=self._registry)
@@ -36,6 +40,10 @@ class Metrics:
     def count_request(self, model: str, outcome: str) -> None:
         """A request has ended: `ok`, `error` or `gone`."""
         self._requests.labels(model, outcome).inc()
+
+    def count_routed(self, model: str, where: Place) -> None:
+        """`model` has chosen who answers."""
+        self._routed.labels(model, where).inc()
 
     def count_answer(self, model: str, usage: Usage) -> None:
         """A text is whole."""

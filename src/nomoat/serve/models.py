@@ -36,10 +36,15 @@ def from_references(
 ) -> Models:  # fmt: skip
     """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
 
-    `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several.
+    `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several; without
+    it `auto` is refused, which only layers above can load.
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
     would have one name.
     """
+    if load is None and "auto" in refs:
+        raise UsageError(
+            "`auto` cannot be loaded here", hint="`from nomoat.route.router import load_auto`, then `nomoat.serve(load_auto())`"
+        )
     if memory_bytes is None:
         memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
     _require_names_of_their_own(refs)

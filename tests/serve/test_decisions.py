@@ -1,0 +1,167 @@
+"""`auto` served: each answer says where its prompt went, why, and with what score; never what was in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.errors import RemoteError
+from nomoat.records import Chunk, Request
+from nomoat.responder import Responder
+from nomoat.route.policy import Policy
+from nomoat.route.router import RouterEngine
+from nomoat.serve.decisions import HEADERS
+
+Start = Callable[..., str]
+Sdk = Callable[..., openai.OpenAI]
+CLOUD = "http://llm.example.com/v1#big"
+PRIVATE = "전화는 010-1234-5678입니다"
+DEFAULT = "no router is learned; the policy's default is cloud"
+HOLDS_PHONE = "it holds a phone number, which the policy keeps here"
+
+
+class Watched(FakeEngine):
+    """Keeps what it was asked; `failure`: what it answers with."""
+
+    def __init__(self, *, is_local: bool, failure: Exception | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.is_local = is_local
+        self.asked: list[Request] = []
+        self._failure = failure
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.asked.append(request)
+        if self._failure:
+            raise self._failure
+        yield from super().generate(request)
+
+
+class Learned:
+    """A learned router of one opinion."""
+
+    local, cloud, local_digest = "small", CLOUD, FakeEngine().digest
+
+    def score(self, text: str) -> float:
+        return 0.25
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+
+
+def auto(
+    cloud: Watched | None = None, local: Watched | None = None, learned: Any = None, ref: str = "small", **told: Any
+) -> Responder:
+    policy = Policy(local=ref, cloud=CLOUD, default="cloud")
+    here, there = local or Watched(is_local=True), cloud or Watched(is_local=False)
+    return Responder("auto", RouterEngine(policy, Responder(ref, here), Responder(CLOUD, there), learned=learned, **told))
+
+
+def ask(url: str, text: str, **fields: Any) -> dict[str, str]:
+    """The headers of an answer that begin with `x-nomoat-`, read before its body."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": text}], **fields}
+    with httpx.stream("POST", f"{url}/chat/completions", json=body) as answer:
+        told = headers_of(answer)
+        assert answer.read()
+    return told
+
+
+def headers_of(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("x-nomoat-")}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answer_says_where_its_prompt_went_and_why(start: Start, stream: bool) -> None:
+    url = start(auto())
+    assert ask(url, "hello", stream=stream) == {"x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-why": DEFAULT}
+    assert ask(url, PRIVATE, stream=stream) == {"x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-why": HOLDS_PHONE}
+
+
+def test_learned_routers_score_is_told(start: Start) -> None:
+    assert ask(start(auto(learned=Learned())), "hello") == {
+        "x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-score": "0.2500",
+        "x-nomoat-why": "the chance that local is as good is 0.25, and the policy's threshold is 0.50",
+    }  # fmt: skip
+
+
+def test_text_completions_and_embeddings_say_it_too(start: Start, sdk: Sdk) -> None:
+    client = sdk(start(auto()))
+    reply = client.completions.with_raw_response.create(model="auto", prompt="hello")
+    assert headers_of(reply.http_response)["x-nomoat-where"] == "cloud"
+    reply = client.embeddings.with_raw_response.create(model="auto", input=["one two", "three"])
+    assert headers_of(reply.http_response) == {
+        "x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-why": "embeddings are computed on this machine",
+    }  # fmt: skip
+    assert reply.parse().usage.prompt_tokens == 3
+
+
+def test_token_ids_are_read_here_whatever_the_default_is(start: Start) -> None:
+    reply = httpx.post(f"{start(auto())}/embeddings", json={"model": "auto", "input": [[1, 2], [3]]})
+    assert (reply.status_code, reply.json()["usage"]["prompt_tokens"]) == (200, 3)
+
+
+def test_prompts_of_one_request_that_go_to_both_sides_are_told_of_each(start: Start) -> None:
+    cloud, local = Watched(is_local=False), Watched(is_local=True)
+    body = {"model": "auto", "prompt": ["hello", PRIVATE, "again"], "n": 2}
+    reply = httpx.post(f"{start(auto(cloud, local))}/completions", json=body)
+    assert [reply.headers.get_list(name) for name in HEADERS] == [["cloud", "local"], [CLOUD, "small"], [DEFAULT, HOLDS_PHONE], []]
+    assert ({asked.prompt for asked in cloud.asked}, [asked.prompt for asked in local.asked]) == ({"hello", "again"}, [PRIVATE] * 2)
+
+
+def test_headers_hold_no_folder_and_can_be_sent_whatever_a_model_is_called(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "작은 100%.gguf"
+    path.touch()
+    told = ask(start(auto(ref=str(path))), PRIVATE)["x-nomoat-model"]
+    assert told.isascii() and urllib.parse.unquote(told) == path.name
+
+
+def test_failed_answer_says_where_its_prompt_went(start: Start) -> None:
+    url = start(auto(Watched(is_local=False, failure=RemoteError("the cloud is gone"))))
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+    for stream in (False, True):
+        reply = httpx.post(f"{url}/chat/completions", json={**body, "stream": stream})
+        assert (reply.status_code, reply.headers["x-nomoat-where"]) == (502, "cloud")
+
+
+def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    assert headers_of(httpx.post(f"{start(Responder('fake', FakeEngine()))}/chat/completions", json=body)) == {}
+
+
+def test_metrics_count_the_answers_of_each_side_and_on_decision_hears_of_them(start: Start) -> None:
+    heard: list[str] = []
+    url = start(auto(on_decision=lambda decision: heard.append(decision.where)))
+    ask(url, "hello", n=2)
+    ask(url, PRIVATE)
+    httpx.post(f"{url}/embeddings", json={"input": "hello"})
+    body = httpx.get(url.replace("/v1", "/metrics")).text
+    counted = re.findall(r'^nomoat_routed_answers_total{model="auto",where="(\w+)"} (\S+)$', body, re.M)
+    assert sorted(counted) == [("cloud", "2.0"), ("local", "2.0")]
+    assert heard == ["cloud", "cloud", "local", "local"]
+
+
+def test_what_stays_here_may_fill_this_models_context(start: Start) -> None:
+    local = Watched(is_local=True, context_tokens=100)
+    ask(start(auto(local=local)), PRIVATE)
+    assert local.asked[0].max_new_tokens == 98
+
+
+def test_likelihoods_of_a_prompt_are_read_here(start: Start) -> None:
+    body = {"prompt": "c b a", "echo": True, "logprobs": 1, "max_tokens": 1}
+    cloud = Watched(is_local=False)
+    # as the engines of servers do
+    cloud.refusal = lambda request: RemoteError("no likelihoods") if request.top_logprobs is not None else None  # type: ignore[attr-defined]
+    reply = httpx.post(f"{start(auto(cloud))}/completions", json=body)
+    assert (reply.status_code, reply.json()["choices"][0]["text"], cloud.asked) == (200, "c b aa", [])
+    assert (reply.headers["x-nomoat-where"], reply.headers["x-nomoat-why"]) == ("local", "no likelihoods")
+    assert json.dumps(reply.json()).count("token_logprobs") == 1
