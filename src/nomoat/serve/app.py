@@ -22,7 +22,6 @@ from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -32,8 +31,8 @@ from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers
-from nomoat.serve.auth import LOOPBACK_ORIGIN, Guard, require_origins, require_sendable
-from nomoat.serve.decisions import HEADERS, Decisions
+from nomoat.serve.auth import protect, require_origins, require_sendable
+from nomoat.serve.decisions import Decisions
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
@@ -56,9 +55,6 @@ def create_app(
     (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway.
     Raises UsageError for a key that cannot be sent, for what is no origin, and for origins without a key.
     """
-    if api_key is not None:
-        require_sendable(api_key)
-    require_origins(cors, api_key)
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = Metrics(num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()))
@@ -72,12 +68,7 @@ def create_app(
 
     app = FastAPI(title="nomoat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.answers = answers
-    app.add_middleware(Guard, api_key=api_key)
-    # Around the guard: a browser asks ahead whether it may ask, and cannot send the key with that.
-    app.add_middleware(
-        CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
-        expose_headers=HEADERS,
-    )  # fmt: skip
+    protect(app, api_key=api_key, cors=cors)
     app.add_exception_handler(NomoatError, _nomoat_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
     app.add_exception_handler(HTTPException, _http_error)
@@ -284,7 +275,7 @@ class Served:
             self._metrics.count_request(name, "error")
             raise
         self._metrics.count_request(name, "gone" if body is None else "ok")
-        return _with_decisions(request, Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body))
+        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else _with_decisions(request, JSONResponse(body))
 
     def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request]) -> Decisions:
         """Those of an HTTP request, where `_with_decisions` finds them again, if it ends in an error too."""

@@ -10,7 +10,9 @@ import secrets
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -18,6 +20,7 @@ from starlette.websockets import WebSocketClose
 from nomoat import net
 from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import replies, web
+from nomoat.serve.decisions import HEADERS
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
 # Pages of this machine, as browsers write it.
@@ -56,6 +59,22 @@ def require_origins(origins: Sequence[str], api_key: str | None) -> None:
             f"pages of `{origins[0]}` are to be let in, and there is no API key",
             hint="add `--api-key KEY`; pages of this machine (http://localhost) need neither",
         )
+
+
+def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
+    """Put `Guard` in front of an application, and tell browsers whose pages may ask: this machine's, and those of the origins `cors`.
+
+    Raises UsageError as `require_sendable` and `require_origins` do.
+    """
+    if api_key is not None:
+        require_sendable(api_key)
+    require_origins(cors, api_key)
+    app.add_middleware(Guard, api_key=api_key)
+    # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
+    app.add_middleware(
+        CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
+        expose_headers=HEADERS,
+    )  # fmt: skip
 
 
 class Guard:
