@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import config, hardware, paths
 from nomoat.engine import Engine, Reader
@@ -30,7 +30,7 @@ from nomoat.errors import BadFileError, NotEnoughMemoryError, RemoteError, Unkno
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG, read_object
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Decision, Parent, Request, TokenLikelihood
+from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,23 +159,6 @@ class Responder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
-
-
-@runtime_checkable
-class Chooser(Protocol):
-    """What an engine that is one of several models can do besides: say which one, and why, before anybody is asked."""
-
-    def decide(self, request: Request) -> Decision:
-        """Where this request goes; asking twice gives the same answer."""
-        ...
-
-    def decide_embedding(self) -> Decision:
-        """Where texts go that are to be embedded."""
-        ...
-
-    def chosen(self, decision: Decision) -> Responder:
-        """Who answers what was decided so."""
-        ...
 
 
 def shown_name(ref: str) -> str:

@@ -96,8 +96,10 @@ def decide(everything: str, question: str, policy: Policy, router: Usable, *, on
 
 
 class RouterEngine:
-    """An `Engine` that is one of two, decided for each request, and a `Reader` and `Chooser`. `on_decision` is told before the first
-    word. What needs the weights at hand (likelihoods, embeddings) or what the cloud model does not take is done on this machine.
+    """An `Engine` that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
+
+    `on_decision` is told before the first word. What needs the weights at hand (likelihoods, embeddings), and what the cloud model
+    does not take, is done on this machine.
     """
 
     def __init__(

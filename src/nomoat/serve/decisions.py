@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 from urllib.parse import quote
 
 from nomoat.records import Decision, Place, Request
-from nomoat.responder import Chooser, Responder, shown_name
+from nomoat.responder import Responder, shown_name
 
 HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score")
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """What an engine that is one of several models can do besides: say which one, and why, before anybody is asked."""
+
+    def decide(self, request: Request) -> Decision:
+        """Where this request goes; asking twice gives the same answer."""
+        ...
+
+    def decide_embedding(self) -> Decision:
+        """Where texts go that are to be embedded."""
+        ...
+
+    def chosen(self, decision: Decision) -> Responder:
+        """Who answers what was decided so."""
+        ...
 
 
 class Decisions:
