@@ -138,12 +138,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A whole answer. `bytes_out`: what was sent to another machine for it, 0 for a local model."""
+    """A whole answer."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
-    bytes_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

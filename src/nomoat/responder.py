@@ -114,8 +114,7 @@ class Responder:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    usage = chunk.usage
-                    return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=usage, bytes_out=usage.bytes_out)
+                    return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=chunk.usage)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
                     break
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")

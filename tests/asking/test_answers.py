@@ -17,15 +17,17 @@ import pytest
 from misbehaving import Act, Server, counted, half, reset, say
 
 import nomoat
+from nomoat.asking.answers import collect
+from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import BudgetReachedError, RemoteError, UsageError
+from nomoat.errors import BudgetReachedError, ContextExceededError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
-from nomoat.records import Example, Message
+from nomoat.records import Example, Message, Request
 from nomoat.responder import Responder
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -176,6 +178,23 @@ def test_budget_without_a_price_is_refused(serving: Serving, monkeypatch: pytest
     assert caught.value.hint == "give --price-in and --price-out, in USD per million tokens"
 
 
+class Elsewhere(FakeEngine):
+    """Asks others, nobody knows whom: `auto` does."""
+
+    is_local = False
+
+
+def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_beforehand() -> None:
+    auto = Responder("auto", Elsewhere())
+    with pytest.raises(UsageError) as caught:
+        run_suite(auto, suite_of(3), RunSettings(spending=spending(1.0)))
+    assert caught.value.message == "what `auto` sends away cannot be counted, and --max-cost cannot be kept without it"
+    with pytest.raises(UsageError, match=r"^what `auto` would send, and to whom, is not known beforehand$"), AnswerStore() as store:
+        preview_requests(auto, [Request(prompt="x")], spending=spending(), store=store)
+    workers = Responder("smollm2-135m", Elsewhere())  # on other machines, which take no price
+    assert len(run_suite(workers, suite_of(3), RunSettings(spending=spending(1.0))).outcomes) == 3
+
+
 def test_one_price_is_not_two_servers(serving: Serving) -> None:
     one, other = (f"{serving(FINE).url}#m" for _ in range(2))
     with pytest.raises(UsageError, match="are one price, and"):
@@ -233,6 +252,16 @@ def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
         asked = len(server.bodies)
         assert len(run_suite(f"{server.url}#m", suite_of(8), RunSettings(concurrency=4)).outcomes) == 7
         assert {body["messages"][-1]["content"] for body in server.bodies[asked:]} == {"question 3"}
+
+
+def test_one_question_longer_than_the_context_loses_no_other() -> None:
+    requests = [Request(prompt=words) for words in ("a b", "a " * 60, "b c")]
+    with AnswerStore() as store:
+        model = Responder("short", FakeEngine(context_tokens=50))
+        collected = collect(model, requests, store=store, spending=spending(), concurrency=1)
+    assert list(collected.answers) == [requests[0], requests[2]]
+    assert isinstance(collected.failed[requests[1]], ContextExceededError)
+    assert (collected.failure, collected.num_failed) == (collected.failed[requests[1]], 1)
 
 
 @pytest.mark.parametrize("status", [401, 404])

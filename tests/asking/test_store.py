@@ -23,7 +23,7 @@ def asking(text: str, **changes: object) -> Request:
 
 def answering(text: str) -> Completion:
     usage = Usage(prompt_tokens=3, completion_tokens=2, prefill_seconds=0.25, decode_seconds=0.5, bytes_out=7)
-    return Completion(text=text, finish_reason="length", usage=usage, bytes_out=7)
+    return Completion(text=text, finish_reason="length", usage=usage)
 
 
 def test_answer_comes_back_whole_after_the_store_was_closed() -> None:

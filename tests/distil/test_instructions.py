@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from misbehaving import Server, counted, say
-from teaching import COMPLETION_TOKENS, PROMPT_TOKENS, write_tasks
+from teaching import COMPLETION_TOKENS, PROMPT_TOKENS, task_text, write_tasks
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds, distil, read_seeds
 from nomoat.distil.prompts import Task
+from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, RemoteError
-from nomoat.responder import load
+from nomoat.responder import Responder, load
 
 Serving = Callable[..., Server]
 TASKS = tuple(Task(instruction=f"Name {word} birds of a kind", input="", output="wren") for word in ("two", "three", "four"))
@@ -51,11 +52,12 @@ def test_requests_do_not_depend_on_what_was_answered_so_nothing_is_asked_twice(s
     assert len(server.bodies) == 3
 
 
-def test_an_answer_that_was_cut_off_loses_its_last_task(serving: Serving) -> None:
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_was_cut_off_loses_its_last_task(serving: Serving, reason: str) -> None:
     from misbehaving import events, piece
 
     text = "4. Instruction: Explain the tides of the sea\nOutput: The moon.\n5. Instruction: Explain how a mill works\nOutput: It tur"
-    found = taught(serving(events(piece(text, "length"))), Plan(seeds=PLAN.seeds, num_tasks=2, max_requests=1))
+    found = taught(serving(events(piece(text, reason))), Plan(seeds=PLAN.seeds, num_tasks=2, max_requests=1))
     assert [task.instruction for task in found.tasks] == ["Explain the tides of the sea"]
     assert found.dropped == {"cut off": 1}
 
@@ -67,14 +69,18 @@ def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(serving: Serving) -
     assert found.partial == "10 answers held 10 tasks, and 1 of them were kept; --max-requests allows more"
 
 
+# An answer costs $1.30, and could have cost more than $5.
+REAL_USD = (PROMPT_TOKENS + 2 * COMPLETION_TOKENS) / 1000
+
+
+def prices(max_cost_usd: float | None) -> Spending:
+    """A dollar for a thousand tokens in, two for a thousand out."""
+    return Spending(max_cost_usd=max_cost_usd, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
+
+
 def test_budget_holds_and_counts_what_was_stored_before(serving: Serving) -> None:
-    """A dollar for a thousand tokens in, two for a thousand out: an answer costs $1.30, and could have cost more than $5."""
     server = serving(write_tasks)
-
-    def prices(max_cost_usd: float | None) -> Spending:
-        return Spending(max_cost_usd=max_cost_usd, input_usd_per_million=1000.0, output_usd_per_million=2000.0)
-
-    real = (PROMPT_TOKENS + 2 * COMPLETION_TOKENS) / 1000
+    real = REAL_USD
     most = 7.0  # more than one request can cost, less than two
     found = taught(server, spending=prices(most))
     assert found.spent.cost_usd == pytest.approx(real * len(server.bodies))
@@ -86,6 +92,40 @@ def test_budget_holds_and_counts_what_was_stored_before(serving: Serving) -> Non
     assert len(server.bodies) == asked
     assert len(taught(server, spending=prices(100.0)).tasks) == 20
     assert len(server.bodies) == 3
+
+
+def test_budget_counts_answers_behind_a_request_that_has_none_and_they_are_read(serving: Serving) -> None:
+    """The first request failed, and the others cost more than $13: $7 have no room to ask it again."""
+    server = serving(say(400, {"error": {"message": "no"}}), write_tasks)
+    plan = Plan(seeds=PLAN.seeds, num_tasks=70)
+    first = taught(server, plan, concurrency=1)
+    asked = len(server.bodies)
+    again = taught(server, plan, concurrency=1, spending=prices(7.0))
+    assert len(server.bodies) == asked > 10
+    assert (again.tasks, again.partial) == (first.tasks, "")
+    assert again.spent.cost_usd == pytest.approx((asked - 1) * REAL_USD)
+
+
+def test_money_that_ends_a_run_is_named_though_a_request_failed_before(serving: Serving) -> None:
+    server = serving(say(400, {"error": {"message": "no"}}), write_tasks)
+    found = taught(server, concurrency=1, spending=prices(7.0))
+    assert found.partial.startswith("--max-cost $7.0000 is reached")
+    assert (found.spent.num_failed, 0 < len(found.tasks) < 20) == (1, True)
+
+
+def test_a_seed_too_long_for_the_teacher_costs_the_requests_that_show_it_and_no_others() -> None:
+    long = Task(instruction="Shorten the text", input="word " * 5000, output="word")
+    tasks = tuple(Task(instruction=f"Name bird number {at}", input="", output="wren") for at in range(9))
+    plan = Plan(seeds=Seeds(name="seeds.jsonl", sha256="0" * 64, tasks=(*tasks, long)))
+    requests = [plan.request(number) for number in range(plan.most_requests())]
+    fitting = [request for request in requests if "word word" not in request.messages[0].content]
+    assert 0 < len(fitting) < len(requests)
+    answers = {request.messages[0].content: task_text(at, seed=at) for at, request in enumerate(fitting)}
+    with AnswerStore() as store:
+        found = distil(Responder("short", FakeEngine(answers=answers)), plan, store=store)
+    assert (found.spent.num_answers, found.spent.num_failed) == (len(fitting), len(requests) - len(fitting))
+    assert len(found.tasks) > 20
+    assert found.partial.startswith("the prompt has 5,")
 
 
 def test_a_failed_request_costs_its_tasks_and_no_others(serving: Serving) -> None:

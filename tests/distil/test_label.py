@@ -10,7 +10,7 @@ from misbehaving import Server
 from teaching import write_labels
 
 from nomoat.asking.store import AnswerStore
-from nomoat.distil.label import Label, Labelled, label, parse_labels, read_texts
+from nomoat.distil.label import Label, Labelled, label, parse_labels, read_texts, requests_for
 from nomoat.errors import DataError, UsageError
 from nomoat.responder import load
 
@@ -65,6 +65,23 @@ def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Ca
     assert len(server.bodies) == 3
 
 
+def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> None:
+    from nomoat.engine.fake import FakeEngine
+    from nomoat.errors import UnsupportedError
+    from nomoat.records import ContinuationScore, Request
+    from nomoat.responder import Responder
+
+    class Writes(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            raise UnsupportedError("writes only")
+
+    texts = ["a", "b " * 90, "c"]
+    answers = {request.messages[0].content: "ham" for request in requests_for(texts, ("ham", "spam"))}
+    with AnswerStore() as store:
+        found = label(Responder("short", Writes(answers=answers, context_tokens=50)), texts, ("ham", "spam"), store=store)
+    assert ([one.text for one in found.labels], found.too_long, found.partial) == (["a", "c"], ["b " * 90], "")
+
+
 def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
     table, lines = tmp_path / "t.csv", tmp_path / "t.txt"
     table.write_text('id,text\n1,"a, b"\n2, \n3,당첨\n', encoding="utf-8")
@@ -101,6 +118,8 @@ def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:
     assert parse_labels("ham, spam ,ham") == ("ham", "spam")
     (tmp_path / "labels.txt").write_text("긍정\n부정, 또는 그 비슷한 것\n", encoding="utf-8")
     assert parse_labels(str(tmp_path / "labels.txt")) == ("긍정", "부정, 또는 그 비슷한 것")
+    many = [f"label_number_{number}" for number in range(77)]  # longer than any name of a file
+    assert parse_labels(",".join(many)) == tuple(many)
     for bad in ("ham", "Ham,ham.", ""):
         with pytest.raises(UsageError, match="the labels are"):
             parse_labels(bad)

@@ -99,7 +99,7 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     assert engine.is_local
     monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere: the request and its retry were sent out
     with Responder("r", engine) as responder:
-        sent = responder.complete(HELLO).bytes_out
+        sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
 
 

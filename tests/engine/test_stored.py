@@ -34,7 +34,7 @@ def test_stored_answer_is_found_by_its_question(folder: Path) -> None:
     responder = Responder("stored:s/alpha-13b", stored_engine("s", "alpha-13b", folder))
     assert responder.is_local
     completion = responder.complete(asking("Who?"))
-    assert (completion.text, completion.finish_reason, completion.bytes_out) == ("alpha-13b: two", "stop", 0)
+    assert (completion.text, completion.finish_reason, completion.usage.bytes_out) == ("alpha-13b: two", "stop", 0)
     assert responder.complete(asking("Why?")).text == "한\n1"
 
 

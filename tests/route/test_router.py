@@ -277,7 +277,7 @@ def test_auto_looks_at_no_cloud_when_offline(monkeypatch: pytest.MonkeyPatch) ->
     written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"')
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")
     with router.load_auto() as auto:
-        assert auto.complete(said("a b")).bytes_out == 0
+        assert auto.complete(said("a b")).usage.bytes_out == 0
 
 
 def test_environment_cannot_send_an_allowed_provider_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

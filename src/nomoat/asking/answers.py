@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nomoat.asking.spending import Spending
@@ -24,14 +24,18 @@ MAX_FAILURES_IN_A_ROW = 5
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """Answers by request. `failure` is why some requests have none (the first reason, or the end of the budget), `num_failed` how many
-    failed of themselves.
+    """Answers by request. `failed`: those that failed of themselves, and why. `failure` is why some requests have no answer: the first
+    of these reasons, or the end of the budget.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
+    failed: dict[Request, NomoatError] = field(default_factory=dict)
     num_reused: int = 0
-    num_failed: int = 0
     failure: NomoatError | None = None
+
+    @property
+    def num_failed(self) -> int:
+        return len(self.failed)
 
 
 def collect(
@@ -58,7 +62,7 @@ def collect(
     collected.num_reused = sum(request in collected.answers for request in requests)
     pending = [request for request in different if request not in collected.answers]
     show(len(pending))
-    _count_earlier(model, spending, collected)
+    _count_earlier(model, spending, collected.answers)
     if pending:
         spending.watch(model)
         _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
@@ -98,11 +102,18 @@ def collect_scores(
     return [results[question] for question in questions]
 
 
-def _count_earlier(model: Responder, spending: Spending, collected: Collected) -> None:
+def count_earlier(model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending) -> None:
+    """Count what the stored answers to all of these cost, before the first is asked: for who asks them in several parts."""
+    if spending.budget is not None:
+        answers = {request: answer for request in requests if (answer := store.answer(model.digest, request)) is not None}
+        _count_earlier(model, spending, answers)
+
+
+def _count_earlier(model: Responder, spending: Spending, answers: Mapping[Request, Completion]) -> None:
     """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run."""
     rates = spending.pricing(model).rates
     if spending.budget is not None and rates is not None:
-        for request, completion in collected.answers.items():
+        for request, completion in answers.items():
             if (model.digest, request) in spending.paid:
                 continue
             spending.paid.add((model.digest, request))
@@ -122,9 +133,11 @@ def _ask(
 ) -> None:
     in_a_row = _InARow()
 
-    def work(request: Request, caller_left: threading.Event) -> Completion | RemoteError:
+    def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
         try:
             completion = model.complete(request, caller_left=caller_left)
+        except ContextExceededError as error:  # says nothing of the others
+            return error
         except RemoteError as error:
             if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
                 raise
@@ -136,8 +149,8 @@ def _ask(
 
     try:
         for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
-            if isinstance(result, RemoteError):
-                collected.num_failed += 1
+            if isinstance(result, NomoatError):
+                collected.failed[pending[index]] = result
                 collected.failure = collected.failure or result
             else:
                 collected.answers[pending[index]] = result

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
+from nomoat.errors import UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
 
@@ -27,9 +28,17 @@ class Preview:
 
 
 def preview_requests(model: Responder, requests: Sequence[Request], *, spending: Spending, store: AnswerStore) -> Preview | None:
-    """What these requests would send; None if the model is on this machine, or all are answered already. Sends nothing."""
-    if model.is_local or not isinstance(model.engine, RemoteEngine):
+    """What these requests would send; None if the model is on this machine, or all are answered already. Sends nothing.
+
+    Raises UsageError for a model that is neither here nor one server: `auto` is two models.
+    """
+    if model.is_local:
         return None
+    if not isinstance(model.engine, RemoteEngine):
+        raise UsageError(
+            f"what `{model.ref}` would send, and to whom, is not known beforehand",
+            hint="name one model: one on this machine, or a server",
+        )
     pending = [request for request in dict.fromkeys(requests) if store.answer(model.digest, request) is None]
     texts = tuple(_text_of(request) for request in pending)
     if not texts:

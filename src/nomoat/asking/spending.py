@@ -9,7 +9,7 @@ from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine, is_remote
 from nomoat.errors import UsageError
 from nomoat.records import Request, Usage
-from nomoat.responder import Responder
+from nomoat.responder import Responder, names_weights
 
 STORED = "stored:"
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
@@ -86,8 +86,18 @@ class Spending:
             self.budget.begin_stage(max(1, sum(is_remote(ref) for ref in refs)))
 
     def watch(self, model: Responder) -> None:
-        """Let no call to this model's server exceed the budget. Raises UsageError where there is a budget and no price is known."""
-        if self.budget is None or not isinstance(model.engine, RemoteEngine):
+        """Let no call to this model's server exceed the budget.
+
+        Raises UsageError where there is a budget, and no price is known, or whoever is asked cannot be bounded: `auto` is two models.
+        """
+        if self.budget is None:
+            return
+        if not isinstance(model.engine, RemoteEngine):
+            if not model.is_local and not names_weights(model.ref):  # weights on workers take nobody's price
+                raise UsageError(
+                    f"what `{model.ref}` sends away cannot be counted, and --max-cost cannot be kept without it",
+                    hint="name one model: one on this machine, or a server",
+                )
             return
         rates = self.pricing(model).rates
         if rates is None:

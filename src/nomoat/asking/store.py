@@ -79,10 +79,8 @@ class AnswerStore:
         row = self._get(_key("answer", model_digest, request))
         if row is None:
             return None
-        usage = Usage(**row["usage"])
-        return Completion(
-            text=row["text"], finish_reason=cast(FinishReason, row["finish_reason"]), usage=usage, bytes_out=row["bytes_out"]
-        )
+        finish_reason = cast(FinishReason, row["finish_reason"])
+        return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]))
 
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
         """Keep an answer. If there is one already, that one stays."""

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths
-from nomoat.asking.answers import collect
+from nomoat.asking.answers import collect, count_earlier
 from nomoat.asking.spending import Spending
+from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.distil.filters import Novelty, reason_to_drop
 from nomoat.distil.prompts import Task, parse_tasks, render_request
-from nomoat.distil.spent import Spent
 from nomoat.errors import BudgetReachedError, DataError, NomoatError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
@@ -132,10 +132,13 @@ def distil(
     spending = Spending() if spending is None else spending
     found = Distilled(spent=Spent(pricing=spending.pricing(teacher)))
     novelty = Novelty(task.instruction for task in plan.seeds.tasks)
+    requests = [plan.request(number) for number in range(plan.most_requests())]
+    count_earlier(teacher, requests, store=store, spending=spending)
     num_asked, num_vain, failure = 0, 0, None
-    while len(found.tasks) < plan.num_tasks and num_asked < plan.most_requests() and num_vain < MAX_VAIN_WAVES:
+    while len(found.tasks) < plan.num_tasks and num_asked < len(requests) and num_vain < MAX_VAIN_WAVES:
         missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
-        wave = [plan.request(num_asked + at) for at in range(min(missing, concurrency, plan.most_requests() - num_asked))]
+        is_over = isinstance(failure, BudgetReachedError)  # nothing is asked any more; what is stored behind it was paid for
+        wave = requests[num_asked:] if is_over else requests[num_asked : num_asked + min(missing, concurrency)]
         num_asked += len(wave)
         waiting = deque(wave)
 
@@ -148,13 +151,12 @@ def distil(
 
         collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order)
         found.spent.add(collected)
-        failure = failure or collected.failure
+        if failure is None or isinstance(collected.failure, BudgetReachedError):  # which ends everything, whatever failed before
+            failure = collected.failure
         for request in waiting:  # behind one that failed
             if request in collected.answers:
                 _sort(collected.answers[request], plan, novelty, found)
-        num_vain = 0 if collected.answers else num_vain + 1
-        if isinstance(collected.failure, BudgetReachedError):
-            break
+        num_vain = 0 if collected.answers or isinstance(failure, BudgetReachedError) else num_vain + 1
     if failure is not None and not found.spent.num_answers:
         raise failure
     found.partial = _partial(found, plan, failure)
@@ -166,7 +168,7 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
     tasks = parse_tasks(answer.text)
     found.num_offered += len(tasks)
     for at, task in enumerate(tasks):
-        if answer.finish_reason == "length" and at == len(tasks) - 1:
+        if answer.finish_reason != "stop" and at == len(tasks) - 1:
             found.dropped[CUT_OFF] += 1
         elif (reason := reason_to_drop(task)) is not None:
             found.dropped[reason] += 1

@@ -6,6 +6,7 @@ The question is that of `nomoat tune` and `nomoat eval` for a table of texts and
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from pathlib import Path
 from nomoat import matching, tasks, textfiles
 from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import Spending
+from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
-from nomoat.distil.spent import Spent
-from nomoat.errors import ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, DataError, UnsupportedError, UsageError
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -86,8 +87,8 @@ def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
 
 def parse_labels(given: str) -> tuple[str, ...]:
     """`ham,spam`, or the lines of a file of that name. Raises UsageError unless there are two or more that differ."""
-    path = Path(given)
-    parts = textfiles.read_text(path).split("\n") if path.is_file() else given.split(",")
+    is_file = os.path.isfile(given)  # noqa: PTH113 - Path.is_file raises where a list is longer than any name of a file
+    parts = textfiles.read_text(Path(given)).split("\n") if is_file else given.split(",")
     labels = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if len({matching.normalise_answer(label) for label in labels}) < max(2, len(labels)):
         raise UsageError(
@@ -120,28 +121,34 @@ def label(
     """
     spending = Spending() if spending is None else spending
     requests = requests_for(texts, labels, instruction=instruction)
+    asking = _Asking(teacher=teacher, texts=texts, labels=tuple(labels), requests=requests, store=store, progress=progress)
     found = Labelled(spent=Spent(pricing=spending.pricing(teacher)))
     try:
-        _by_likelihood(teacher, texts, requests, labels, found, store, progress)
+        _by_likelihood(asking, found)
     except UnsupportedError:
         found.how = "written"
-        _by_text(teacher, texts, requests, labels, found, store, spending, concurrency, progress)
+        _by_text(asking, found, spending, concurrency)
     return found
 
 
-def _by_likelihood(
-    teacher: Responder,
-    texts: Sequence[str],
-    requests: Sequence[Request],
-    labels: Sequence[str],
-    found: Labelled,
-    store: AnswerStore,
-    progress: Progress,
-) -> None:
-    questions = [(request, tuple(labels)) for request in requests]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """What is asked, whom, and who is told. `requests`: one for each of `texts`."""
+
+    teacher: Responder
+    texts: Sequence[str]
+    labels: tuple[str, ...]
+    requests: Sequence[Request]
+    store: AnswerStore
+    progress: Progress
+
+
+def _by_likelihood(asking: _Asking, found: Labelled) -> None:
+    teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
+    questions = [(request, labels) for request in asking.requests]
     fresh = {question for question in questions if store.choice_scores(teacher.digest, *question) is None}
-    collected = collect_scores(teacher, questions, store=store, show=lambda num_open: progress(len(texts) - num_open, len(texts)))
-    for text, question, scored in zip(texts, questions, collected, strict=True):
+    collected = collect_scores(teacher, questions, store=store, show=lambda num_open: asking.progress(total - num_open, total))
+    for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             found.too_long.append(text)
             continue
@@ -158,41 +165,27 @@ def _share(scores: Sequence[ContinuationScore], at: int) -> float:
     return 1 / sum(math.exp(score.log_probability - best) for score in scores)
 
 
-def _by_text(
-    teacher: Responder,
-    texts: Sequence[str],
-    requests: Sequence[Request],
-    labels: Sequence[str],
-    found: Labelled,
-    store: AnswerStore,
-    spending: Spending,
-    concurrency: int,
-    progress: Progress,
-) -> None:
-    total = len(dict.fromkeys(requests))
+def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: int) -> None:
+    total = len(dict.fromkeys(asking.requests))
     collected = collect(
-        teacher,
-        requests,
-        store=store,
-        spending=spending,
-        concurrency=concurrency,
-        show=lambda num_open: progress(total - num_open, total),
-    )
+        asking.teacher, asking.requests, store=asking.store, spending=spending, concurrency=concurrency,
+        show=lambda num_open: asking.progress(total - num_open, total),
+    )  # fmt: skip
     if collected.failure is not None and not collected.answers:
         raise collected.failure
     found.spent.add(collected)
     num_missing = 0
-    for text, request in zip(texts, requests, strict=True):
+    for text, request in zip(asking.texts, asking.requests, strict=True):
         completion = collected.answers.get(request)
-        at = None if completion is None else matching.matching_choice(completion.text, labels)
+        at = None if completion is None else matching.matching_choice(completion.text, asking.labels)
         if at is not None:
-            found.labels.append(Label(text=text, label=labels[at]))
+            found.labels.append(Label(text=text, label=asking.labels[at]))
         elif completion is not None:
             found.unmatched.append(text)
+        elif isinstance(collected.failed.get(request), ContextExceededError):
+            found.too_long.append(text)
         else:
             num_missing += 1
-    found.partial = _partial(num_missing, len(texts), collected.failure)
-
-
-def _partial(num_missing: int, total: int, failure: NomoatError | None) -> str:
-    return f"{num_missing:,} of {total:,} texts have no answer: {failure.message}" if num_missing and failure is not None else ""
+    if num_missing:
+        reasons = (error for error in (collected.failure, *collected.failed.values()) if not isinstance(error, ContextExceededError))
+        found.partial = f"{num_missing:,} of {len(asking.texts):,} texts have no answer: {next(reasons)}"

@@ -264,6 +264,7 @@ def _pair_notes(judging: Judge, read: Sequence[PairVerdict]) -> tuple[str, ...]:
 def _judge_note(judging: Judge, did: str) -> str:
     unwritten = "by the likeliest grade" if did == "graded" else "by what its verdicts' likelihoods lean to over both orders"
     how = "by what it wrote" if judging.writes else f"{unwritten}, without an explanation"
-    cost = "its cost is not known" if judging.cost_usd is None else f"at a cost of {wording.render_usd(judging.cost_usd)}"
-    sent = f", {judging.num_bytes_out:,} bytes sent out" if judging.num_bytes_out else ""
+    spent = judging.spent
+    cost = "its cost is not known" if spent.cost_usd is None else f"at a cost of {wording.render_usd(spent.cost_usd)}"
+    sent = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
     return f"{did} by `{judging.model.ref}`, {how}; {cost}{sent}. A judge is a model: it has tastes of its own"

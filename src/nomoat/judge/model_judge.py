@@ -11,11 +11,12 @@ people or of another judge is measured by `agreement.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nomoat import matching
 from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.spending import Spending
+from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, UnsupportedError
 from nomoat.judge import judge_prompts
@@ -89,8 +90,10 @@ class Judge:
     show: Callable[[int, int], None] = lambda _done, _total: None
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
-    cost_usd: float | None = 0.0
-    num_bytes_out: int = 0
+    spent: Spent = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spent = Spent(pricing=self.spending.pricing(self.model))
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
@@ -159,11 +162,7 @@ class Judge:
         self.failure = self.failure or collected.failure
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
-        pricing = self.spending.pricing(self.model)
-        for completion in collected.answers.values():
-            cost = pricing.cost_usd(completion.usage)
-            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
-            self.num_bytes_out += completion.bytes_out
+        self.spent.add(collected)
         return [Said(text=collected.answers[request].text) if request in collected.answers else None for request in requests]
 
 

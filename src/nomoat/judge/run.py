@@ -372,7 +372,7 @@ def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcom
         seconds=completion.usage.seconds,
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
-        bytes_out=completion.bytes_out,
+        bytes_out=completion.usage.bytes_out,
         cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion.usage),
     )
 

@@ -1,4 +1,4 @@
-"""What a teacher's answers took."""
+"""What a model's answers took, added up: a teacher's, or a judge's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Spent:
             self.num_answers += 1
             self.prompt_tokens += completion.usage.prompt_tokens
             self.completion_tokens += completion.usage.completion_tokens
-            self.bytes_out += completion.bytes_out
+            self.bytes_out += completion.usage.bytes_out
             cost = self.pricing.cost_usd(completion.usage)
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
 
