@@ -65,3 +65,41 @@ def test_what_is_missing_of_a_task_is_empty_and_an_answer_without_tasks_has_none
         Task(instruction="Name a lake.", input="", output="Baikal"),
     ]
     assert parse_tasks("I cannot do that.\nOutput: none") == []
+
+
+@pytest.mark.parametrize("first", [1, 4])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Here you are:\n1. Task: clean\n2. Task: wash",
+        "The answer is\n5.",
+        "1.\n2.\n3.",
+        "1. Instruction: mix\n2. Instruction: bake\n3. Instruction: eat",
+    ],
+)
+def test_numbered_lines_of_an_output_are_part_of_it(first: int, output: str) -> None:
+    answer = f"{first}. Instruction: Plan a day.\nOutput: {output}"
+    (task,) = parse_tasks(answer)
+    assert task.output == output
+    after = f"{first + 1}. Instruction: Name a lake.\nOutput: Baikal"
+    assert [task.output for task in parse_tasks(f"{answer}\n\n{after}")] == [output, "Baikal"]
+
+
+def test_a_number_on_a_line_of_its_own_leads_to_the_task_it_counts_only() -> None:
+    answer = "4. Instruction: Count to three.\nOutput: 1.\n2.\n3.\n\n{}.\nInstruction: Name a lake.\nOutput: Baikal"
+    assert [task.output for task in parse_tasks(answer.format(5))] == ["1.\n2.\n3.", "Baikal"]
+    assert [task.output for task in parse_tasks(answer.format(4))] == ["1.\n2.\n3.\n\n4.", "Baikal"]
+
+
+def test_tasks_whose_numbers_do_not_go_on_are_told_by_their_own_outputs() -> None:
+    answer = (
+        "1. Instruction: Name a sea.\nOutput: Aral\n1. Instruction: Name a lake.\nOutput: Baikal\n7. Task: Name a river.\nOutput: Han"
+    )
+    assert [task.output for task in parse_tasks(answer)] == ["Aral", "Baikal", "Han"]
+
+
+def test_colons_may_be_as_wide_as_the_letters() -> None:
+    assert parse_tasks("4. 지시：호수 하나를 쓰세요.\n입력：없음\n출력：바이칼\n5. **지시：** 강 하나를 쓰세요.\n**출력：** 한강") == [
+        Task(instruction="호수 하나를 쓰세요.", input="", output="바이칼"),
+        Task(instruction="강 하나를 쓰세요.", input="", output="한강"),
+    ]

@@ -17,11 +17,14 @@ FIELDS = {
     "input": "input", "입력": "input",
     "output": "output", "출력": "output",
 }  # fmt: skip
-NUMBER = r"(?:task\s*)?(?P<number>\d+\s*[.):]?)?"
+NUMBER = r"(?:task\s*)?(?:(?P<number>\d+)\s*[.):：]?)?"
 FIELD = re.compile(
-    rf"^[\s#*_>-]*{NUMBER}[\s*_#]*(?P<name>{'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*:(?:\*\*|__)?[ \t]*(?P<text>.*)$", re.IGNORECASE
+    rf"^[\s#*_>-]*{NUMBER}[\s*_#]*(?P<name>{'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*[:：](?:\*\*|__)?[ \t]*(?P<text>.*)$", re.IGNORECASE
 )
-SEPARATOR = re.compile(r"^\s*(?:#{2,}|-{3,}|\*{3,}|#{0,6}\s*(?:\*\*)?(?:task\s*\d+[.):]?|\d+[.):])(?:\*\*)?)\s*$", re.IGNORECASE)
+RULE = re.compile(r"^\s*(?:#{2,}|-{3,}|\*{3,})?\s*$")
+HEADING = re.compile(
+    r"^\s*(?P<mark>#{0,6}\s*(?:\*\*)?)(?P<task>task\s*)?(?P<number>\d+)(?(task)[.):：]?|[.):：])(?:\*\*)?\s*$", re.IGNORECASE
+)
 
 REQUEST = """These are {num_examples} tasks for a language model:
 
@@ -68,21 +71,56 @@ def render_request(examples: Sequence[Task], num_new: int, *, language: str | No
 
 
 def parse_tasks(answer: str) -> list[Task]:
-    """The tasks of an answer, in their order; what is missing of one is empty."""
+    """The tasks of an answer, in their order; what is missing of one is empty.
+
+    A numbered line in an output is part of it, unless it bears the next task's number, or an input or an output of its own follows.
+    """
+    lines = answer.splitlines()
+    matches = [FIELD.match(line) for line in lines]
+    names = [_field_of(match) for match in matches]
     found: list[dict[str, list[str]]] = []
-    field = ""
-    for line in answer.splitlines():
-        match = FIELD.match(line)
-        name = _field_of(match)
-        if match and name == "instruction":
-            found.append({"instruction": [match["text"]], "input": [], "output": []})
-            field = name
-        elif match and found and _may_follow(name, field):
-            found[-1][name] = [match["text"]]
-            field = name
-        elif found:
-            found[-1][field].append(line)
+    field, text = "", [""]  # `text` takes the lines that begin no field
+    number: int | None = None  # of the last task
+    listed: int | None = None  # of the last line since that looks like the next one's
+    for at, (line, match) in enumerate(zip(lines, matches, strict=True)):
+        given = _number_of(match)
+        has_own = next((name for name in names[at + 1 :] if name), "") in ("input", "output")
+        follows = number is not None and given == number + 1 and listed != number
+        if match and names[at] == "instruction" and (given is None or not found or follows or has_own):
+            led = _cut_heading(text, number, is_numbered=given is not None)
+            number = given or led or (number + 1 if number else None)
+            field, text, listed = names[at], [match["text"]], None
+            found.append({"instruction": text, "input": [], "output": []})
+        elif match and found and _may_follow(names[at], field):
+            field, text = names[at], [match["text"]]
+            found[-1][field] = text
+            listed = _number_of(FIELD.match(match["text"]))
+        else:
+            listed = given if names[at] == "instruction" else listed
+            text.append(line)
     return [_task(fields) for fields in found]
+
+
+def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> int | None:
+    """Take off what only leads to the task that begins behind `text`: empty lines, rules, and a line with its number, which is given.
+
+    A number without a mark is that of the task only where the task has none itself, and it comes after `number`, the last one's.
+    """
+    led = None
+    while len(text) > 1:
+        if (heading := HEADING.match(text[-1])) and led is None:
+            is_next = number is None or int(heading["number"]) == number + 1
+            if not (heading["mark"].strip() or heading["task"] or (is_next and not is_numbered)):
+                break
+            led = int(heading["number"])
+        elif not RULE.match(text[-1]):
+            break
+        text.pop()
+    return led
+
+
+def _number_of(match: re.Match[str] | None) -> int | None:
+    return int(match["number"]) if match and match["number"] else None
 
 
 def _field_of(match: re.Match[str] | None) -> str:
@@ -109,8 +147,8 @@ def _task(fields: dict[str, list[str]]) -> Task:
 
 
 def _joined(lines: Sequence[str]) -> str:
-    """The text of a field, without the number or line that only leads to the next task."""
+    """The text of a field, without rules and empty lines at its end."""
     kept = list(lines)
-    while len(kept) > 1 and (not kept[-1].strip() or SEPARATOR.match(kept[-1])):
+    while len(kept) > 1 and RULE.match(kept[-1]):
         kept.pop()
     return "\n".join(kept).strip()
