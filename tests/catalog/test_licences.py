@@ -119,6 +119,17 @@ def test_openai_as_a_teacher_forbids_competing_assistants(for_assistant: bool, c
     assert licences.of_parents(licences.taught_by("openai:gpt-4o-mini", None, for_assistant=for_assistant)).commercial == commercial
 
 
+def test_terms_the_user_states_stand_in_for_unknown_ones_only() -> None:
+    found = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="data not recorded", licence="unknown")])
+    weights, data = licences.with_stated(licences.taught_by("openllama-3b+x", found), "cc-by-4.0")
+    assert (weights.licence, data.licence, data.source) == ("apache-2.0", "cc-by-4.0", "stated by the user")
+    with pytest.raises(UsageError) as caught:
+        licences.with_stated(licences.taught_by("openai:gpt-4o", None), "apache-2.0")
+    assert caught.value.message == (
+        "the terms are known, and `apache-2.0` cannot stand in for them: openai:gpt-4o: OpenAI terms of use"
+    )
+
+
 def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> None:
     licences.require_known("cc-by-4.0")
     with pytest.raises(UsageError) as caught:

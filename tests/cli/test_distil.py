@@ -16,6 +16,9 @@ import pytest
 from misbehaving import Server
 from teaching import write_labels, write_tasks
 
+from nomoat.catalog import sidecar
+from nomoat.records import Parent
+
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 OPENAI_AT_LOOPBACK = "openai:gpt-4o-mini"
@@ -171,6 +174,109 @@ def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: 
     )
     said = nomoat("distil", "fake:", *out, "--teacher-licence", "apache2").stderr
     assert said.startswith("error: no terms are called `apache2`\nhint: did you mean `apache-2.0`? those known are: own, unknown, ")
+
+
+def test_auto_is_no_teacher_whoever_it_would_ask(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMOAT_OFFLINE", "0")
+    server = serving(write_tasks)
+    empty_home.mkdir()
+    (empty_home / "policy.toml").write_text(f'local = "fake:"\ncloud = "{server.url}#m"\ndefault = "cloud"\n')
+    (tmp_path / "texts.txt").write_text("WIN a prize\n")
+    asked = [
+        ("--out", str(tmp_path / "t.jsonl"), "--seeds", str(seeds), "--max-cost", "1"),
+        ("--out", str(tmp_path / "l.csv"), "--label", str(tmp_path / "texts.txt"), "--labels", "ham,spam"),
+    ]
+    for options in asked:
+        done = nomoat("distil", "auto", *options)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: `auto` chooses between two models, and one is needed here\n")
+    assert server.bodies == []
+
+
+def test_terms_nomoat_knows_are_not_replaced_by_stated_ones(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:
+    """Before anything is asked, and before a key is looked for."""
+    out = ("--out", str(tmp_path / "t.jsonl"))
+    done = nomoat("distil", "openai:gpt-4o", *out, "--seeds", str(seeds), "--teacher-licence", "apache-2.0")
+    assert done.stderr == (
+        "error: the terms are known, and `apache-2.0` cannot stand in for them: openai:gpt-4o: OpenAI terms of use\n"
+        "hint: leave it out: it is for terms that nomoat cannot know, such as those of a server\n"
+    )
+
+
+def test_what_seeds_were_made_from_binds_what_is_made_from_them(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks of a first teacher, shown by Alpaca's seeds, are the seeds of a second one."""
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_text(seeds.read_text())
+    made_from = [
+        Parent(kind="teacher", name="anthropic:claude", licence="anthropic-terms"),
+        Parent(kind="data", name="alpaca-seeds", licence="apache-2.0"),
+    ]
+    sidecar.save(first, sha256="0" * 64, teacher="anthropic:claude", parents=made_from, facts={})
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", serving(write_tasks).url)
+    done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
+    told = {parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]}
+    assert told == {
+        OPENAI_AT_LOOPBACK: "openai-assistant", "first.jsonl": "own", "anthropic:claude": "anthropic-terms",
+        "alpaca-seeds": "apache-2.0",
+    }  # fmt: skip
+    assert "commercial use: no" in done.stderr
+
+
+def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "labelled.csv"
+    texts.write_text("WIN a prize\n")
+    made_from = [Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")]
+    sidecar.save(texts, sha256="0" * 64, teacher="openai:gpt-4o", parents=made_from, facts={})
+    done = nomoat("distil", "fake:", "--out", str(out), "--label", str(texts), "--labels", "ham,spam")
+    assert "  because of teacher openai:gpt-4o: OpenAI's output may not be used" in done.stderr
+    beside = sidecar.find(out)
+    assert beside is not None and [parent.name for parent in beside.parents] == ["fake:", "openai:gpt-4o"]
+
+
+def test_a_sidecar_that_cannot_be_read_is_told_before_anything_is_asked(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server = serving(write_tasks)
+    sidecar.path_of(seeds).write_text("{}")
+    done = nomoat("distil", f"{server.url}#m", "--out", str(tmp_path / "t.jsonl"), "--seeds", str(seeds))
+    assert "should say which teacher wrote the file beside it, and does not" in done.stderr
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("t.csv", (), "does not end as a file of tasks does\nhint: let --out end in .jsonl, .ndjson\n"),
+        ("t", (), "does not end as a file of tasks does\nhint: let --out end in .jsonl, .ndjson\n"),
+        ("l.jsonl", ("--label", "--labels"), "does not end as a file of labels does\nhint: let --out end in .csv, .tsv, .tab\n"),
+    ],
+)
+def test_out_bears_the_name_of_what_it_holds(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, name: str, options: tuple[str, ...], message: str
+) -> None:
+    server, out = serving(write_tasks), tmp_path / name
+    (tmp_path / "texts.txt").write_text("WIN a prize\n")
+    given = dict(zip(options, (str(tmp_path / "texts.txt"), "ham,spam"), strict=False)) or {"--seeds": str(seeds)}
+    done = nomoat("distil", f"{server.url}#m", "--out", str(out), *(part for pair in given.items() for part in pair))
+    assert (done.returncode, done.stderr) == (1, f"error: `{out}` {message}")
+    assert (server.bodies, out.exists()) == ([], False)
+
+
+def test_labels_of_another_column_are_not_written_over(nomoat: Shell, tmp_path: Path) -> None:
+    source, out = tmp_path / "texts.csv", tmp_path / "labelled.csv"
+    source.write_text("title,body\nhello,WIN a prize\n")
+    command = ["distil", "fake:", "--out", str(out), "--label", str(source), "--labels", "ham,spam", "--input-column"]
+    assert nomoat(*command, "title").returncode == 0
+    before = out.read_text()
+    done = nomoat(*command, "body")
+    assert done.stderr.startswith(f"error: `{out}` is there already, and not from this teacher with these settings\n")
+    assert out.read_text() == before
+    assert nomoat(*command, "title").returncode == 0
 
 
 def test_the_teachers_terms_enter_the_licence_of_what_is_tuned_on_its_tasks(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -141,6 +141,25 @@ def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = Fal
         for link in found.links
         if link.licence != "own"
     )
+
+
+def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...]:
+    """These parents, with the user's word for the terms that nomoat does not know. Raises UsageError where it knows them all."""
+    found = tuple(parents)
+    if all(_is_known(parent.licence) for parent in found):
+        known = ", ".join(dict.fromkeys(f"{parent.name}: {licence(parent.licence).title}" for parent in found))
+        raise UsageError(
+            f"the terms are known, and `{licence_id}` cannot stand in for them: {known}",
+            hint="leave it out: it is for terms that nomoat cannot know, such as those of a server",
+        )
+    return tuple(
+        parent if _is_known(parent.licence) else replace(parent, licence=licence_id, source="stated by the user", confirmed="memory")
+        for parent in found
+    )
+
+
+def _is_known(licence_id: str) -> bool:
+    return licence_id != "unknown" and licence_id in licences()
 
 
 def of_parents(parents: Iterable[Parent]) -> ChainVerdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,9 @@ from nomoat.cli import console, judging, options, sending
 
 if TYPE_CHECKING:
     from nomoat.asking.spending import Spending
-    from nomoat.distil.instructions import Seeds
-    from nomoat.distil.spent import Spent
+    from nomoat.asking.spent import Spent
+    from nomoat.asking.store import AnswerStore
+    from nomoat.distil.instructions import Plan, Seeds
     from nomoat.records import Parent, Request
     from nomoat.responder import Responder
 
@@ -22,7 +24,7 @@ EXAMPLES_SHOWN = 3
 
 def distil(
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="A model reference: see `nomoat models`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Write here: JSONL, or with --label a table.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write here: .jsonl, or with --label .csv or .tsv.")],
     num_tasks: Annotated[int, typer.Option("--tasks", "-n", min=1, help="So many new tasks.")] = 100,
     seeds: Annotated[
         Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)
@@ -67,45 +69,79 @@ def distil(
     from nomoat.asking.spending import Spending
     from nomoat.catalog import licences
     from nomoat.cli.loading import load_with_bar
+    from nomoat.distil import files, instructions
 
     if teacher_licence is not None:
         licences.require_known(teacher_licence)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
-    common: dict[str, Any] = {
-        "out": out, "terms": teacher_licence, "spending": spending, "concurrency": concurrency, "yes": yes, "replace": replace,
-        "as_json": as_json,
-    }  # fmt: skip
+    how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     if label is not None:
-        texts, known = _texts(label, labels, input_column)
+        texts = _texts(label, labels, input_column, instruction)
+        files.require_place(out, *files.LABELS)
+        parents = [*_teachers(teacher, teacher_licence, for_assistant=False), *_origin(label)]
         with load_with_bar(teacher) as model:
-            _label(model, label, texts, known, instruction, **common)
+            _label(model, texts, parents, how)
         return
     _require_no_labels(labels, input_column, instruction)
-    found = _seeds(seeds)
-    settings = {"num_tasks": num_tasks, "language": language, "tasks_a_request": tasks_a_request, "max_requests": max_requests}
+    files.require_place(out, *files.TASKS)
+    shown, origin = _seeds(seeds)
+    parents = [*_teachers(teacher, teacher_licence, for_assistant=_is_general(origin)), *origin]
+    plan = instructions.Plan(
+        seeds=shown, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
+        temperature=temperature, seed=seed,
+    )  # fmt: skip
     with load_with_bar(teacher) as model:
-        _instruct(model, found, {**settings, "temperature": temperature, "seed": seed}, is_own=seeds is not None, **common)
+        _instruct(model, plan, parents, how)
 
 
-def _instruct(
-    model: Responder, seeds: Seeds, wanted: dict[str, Any], *, is_own: bool, out: Path, terms: str | None, spending: Spending,
-    concurrency: int, yes: bool, replace: bool, as_json: bool,
-) -> None:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    """What the options say, whatever the teacher is asked for."""
+
+    out: Path
+    spending: Spending
+    concurrency: int
+    yes: bool
+    replace: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Texts:
+    """The texts of `source`, or of its column, and what is asked about them."""
+
+    source: Path
+    input_column: str | None
+    texts: list[str]
+    labels: tuple[str, ...]
+    instruction: str | None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides which labels come out."""
+        from nomoat import paths
+
+        return {
+            "texts_sha256": paths.sha256_of(self.source),
+            "input_column": self.input_column,
+            "labels": list(self.labels),
+            "instruction": self.instruction,
+        }
+
+
+def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How) -> None:
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
 
-    plan = instructions.Plan(seeds=seeds, **wanted)
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
-    files.require_own(out, settings, replace=replace)
+    files.require_own(how.out, settings, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], spending, store, yes=yes)
+        _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], store, how)
         with judging.counting_bars("tasks") as progress:
             found = instructions.distil(
-                model, plan, store=store, spending=spending, concurrency=concurrency,
+                model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-    parents = [*_teachers(model.ref, terms, for_assistant=not is_own), _seeds_parent(seeds, is_own=is_own)]
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
@@ -115,43 +151,33 @@ def _instruct(
     }
     rows = instructions.as_rows(found.tasks)
     saved = files.save(
-        out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
+        how.out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
     )  # fmt: skip
     _say_spent(model.ref, found.spent)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
-    _end(out, saved, parents, found.partial, as_json=as_json)
+    _end(how, saved, parents, found.partial)
 
 
-def _label(
-    model: Responder, source: Path, texts: list[str], labels: tuple[str, ...], instruction: str | None, *, out: Path,
-    terms: str | None, spending: Spending, concurrency: int, yes: bool, replace: bool, as_json: bool,
-) -> None:  # fmt: skip
+def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
     """Labels into a table, its sidecar, and what is to be said of them."""
-    from nomoat import paths, tasks
+    from nomoat import tasks
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
     from nomoat.distil.label import label, requests_for
 
-    settings = {
-        "kind": "labels",
-        "teacher_digest": model.digest,
-        "texts_sha256": paths.sha256_of(source),
-        "labels": list(labels),
-        "instruction": instruction,
-    }
-    files.require_own(out, settings, replace=replace)
+    settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
+    files.require_own(how.out, settings, replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, requests_for(texts, labels, instruction=instruction), spending, store, yes=yes)
+        _ask_consent(model, requests_for(asked.texts, asked.labels, instruction=asked.instruction), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, texts, labels, instruction=instruction, store=store, spending=spending, concurrency=concurrency,
-                progress=lambda done, total: progress(model.ref, done, total),
+                model, asked.texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
+                concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-    parents = _teachers(model.ref, terms, for_assistant=False)
     facts = {
-        "texts": len(texts),
+        "texts": len(asked.texts),
         "labelled": found.counts(),
         "by": found.how,
         "unmatched": len(found.unmatched),
@@ -159,9 +185,9 @@ def _label(
         "partial": found.partial,
         **found.spent.facts(),
     }
-    delimiter = "\t" if out.suffix.lower() in tasks.TAB_SUFFIXES else ","
+    delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
     saved = files.save(
-        out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
+        how.out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
         teacher=model.ref, parents=parents, settings=settings, facts=facts,
     )  # fmt: skip
     _say_spent(model.ref, found.spent)
@@ -169,7 +195,7 @@ def _label(
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
     _say_left_out(found.unmatched, "whose answer was none of the labels")
     _say_left_out(found.too_long, "too long for the teacher's context")
-    _end(out, saved, parents, found.partial, as_json=as_json)
+    _end(how, saved, parents, found.partial)
 
 
 def _say_left_out(texts: Sequence[str], why: str) -> None:
@@ -179,13 +205,14 @@ def _say_left_out(texts: Sequence[str], why: str) -> None:
             console.say(f"  {' '.join(text.split())[:100]}")
 
 
-def _texts(path: Path, labels: str | None, input_column: str | None) -> tuple[list[str], tuple[str, ...]]:
+def _texts(path: Path, labels: str | None, input_column: str | None, instruction: str | None) -> _Texts:
     from nomoat.distil.label import parse_labels, read_texts
     from nomoat.errors import UsageError
 
     if labels is None:
         raise UsageError("--label needs to know which labels there are", hint="add --labels a,b,c, or --labels FILE")
-    return read_texts(path, input_column=input_column), parse_labels(labels)
+    texts = read_texts(path, input_column=input_column)
+    return _Texts(source=path, input_column=input_column, texts=texts, labels=parse_labels(labels), instruction=instruction)
 
 
 def _require_no_labels(*given: str | None) -> None:
@@ -196,43 +223,49 @@ def _require_no_labels(*given: str | None) -> None:
         raise UsageError("--labels, --input-column and --instruction are for --label", hint="add --label TEXTS, or leave them out")
 
 
-def _seeds(path: Path | None) -> Seeds:
-    from nomoat.catalog.datasets import pull_dataset
+def _seeds(path: Path | None) -> tuple[Seeds, list[Parent]]:
+    """The tasks that are shown, and what the result is made from where it is made from them."""
+    from nomoat.catalog.datasets import dataset, pull_dataset
     from nomoat.distil import instructions
-
-    if path is not None:
-        return instructions.read_seeds(path)
-    folder = pull_dataset(instructions.SEEDS)
-    return instructions.read_seeds(folder / instructions.SEEDS_FILE, name=instructions.SEEDS)
-
-
-def _seeds_parent(seeds: Seeds, *, is_own: bool) -> Parent:
-    """The seed tasks, as something the result is made from."""
-    from nomoat.catalog.datasets import dataset
     from nomoat.records import Parent
 
-    if is_own:
-        return Parent(kind="data", name=seeds.name, licence="own")
-    known = dataset(seeds.name)
-    return Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    if path is not None:
+        own = instructions.read_seeds(path)
+        return own, [Parent(kind="data", name=own.name, licence="own"), *_origin(path)]
+    known = dataset(instructions.SEEDS)
+    parent = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), [parent]
 
 
-def _ask_consent(model: Responder, requests: Sequence[Request], spending: Spending, store: Any, *, yes: bool) -> None:
+def _origin(path: Path) -> tuple[Parent, ...]:
+    """What a file of the user's was made from, where a model wrote it."""
+    from nomoat.catalog import sidecar
+
+    beside = sidecar.find(path)
+    return () if beside is None else beside.parents
+
+
+def _is_general(origin: Sequence[Parent]) -> bool:
+    """Whether these are tasks of every kind: Alpaca's seeds, or what came of them, at whatever remove."""
+    from nomoat.distil import instructions
+
+    return any(parent.name == instructions.SEEDS for parent in origin)
+
+
+def _ask_consent(model: Responder, requests: Sequence[Request], store: AnswerStore, how: _How) -> None:
     """Before anything leaves this machine: all that could be sent, at most."""
     from nomoat.asking.preview import preview_requests
 
-    found = preview_requests(model, requests, spending=spending, store=store)
-    sending.agree([] if found is None else [found], yes=yes)
+    found = preview_requests(model, requests, spending=how.spending, store=store)
+    sending.agree([] if found is None else [found], yes=how.yes)
 
 
-def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> list[Parent]:
+def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Parent, ...]:
     from nomoat import responder
     from nomoat.catalog import licences
-    from nomoat.records import Parent
 
-    if terms is not None:
-        return [Parent(kind="teacher", name=ref, licence=terms, source="stated by the user")]
-    return list(licences.taught_by(ref, responder.licence_chain(ref), for_assistant=for_assistant))
+    found = licences.taught_by(ref, responder.licence_chain(ref), for_assistant=for_assistant)
+    return found if terms is None else licences.with_stated(found, terms)
 
 
 def _say_spent(ref: str, spent: Spent) -> None:
@@ -243,14 +276,14 @@ def _say_spent(ref: str, spent: Spent) -> None:
     console.say(f"teacher: {ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
 
 
-def _end(out: Path, saved: dict[str, Any], parents: Sequence[Parent], partial: str, *, as_json: bool) -> None:
+def _end(how: _How, saved: dict[str, Any], parents: Sequence[Parent], partial: str) -> None:
     """The terms, the place, and an exit code that says whether something is missing."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
 
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
-    console.say(f"wrote {out}")
-    if as_json:
+    console.say(f"wrote {how.out}")
+    if how.as_json:
         console.print_json(saved)
     judging.end(partial)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def load_with_bar(
-    ref: str, *, context_tokens: int | None = None, template: str | None = None, say_decisions: bool = True
+    ref: str, *, context_tokens: int | None = None, template: str | None = None, takes_auto: bool = False, say_decisions: bool = True
 ) -> Responder:
-    """The responder of a reference, `auto` included. An import happens once for each file, and takes seconds to minutes.
+    """The responder of a reference, with `takes_auto` also of `auto`. An import happens once for each file: seconds to minutes.
 
     A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, where the router sends each request
     and why.
@@ -24,7 +24,7 @@ def load_with_bar(
     from nomoat.responder import load
 
     with bars(*loading_bars(ref)) as (show, compiling):
-        if ref == "auto":
+        if ref == "auto" and takes_auto:
             from nomoat.route.router import load_auto
 
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
@@ -37,11 +37,11 @@ def load_with_bar(
 def load_sharing_with_bar(
     refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None
 ) -> Sequence[Responder]:  # fmt: skip
-    """The responders of references that share their weights; of one reference, `load_with_bar`'s."""
+    """The responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included."""
     from nomoat.responder import load_sharing
 
     if len(refs) == 1:
-        return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, say_decisions=False)]
+        return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, takes_auto=True, say_decisions=False)]
     with bars(*loading_bars(refs[0])) as (show, compiling):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     for responder in found:

@@ -84,14 +84,14 @@ def run(
     if talk:
         from nomoat.cli.chat import Chat
 
-        with load_with_bar(model, context_tokens=context_tokens, template=template) as responder:
+        with load_with_bar(model, context_tokens=context_tokens, template=template, takes_auto=True) as responder:
             Chat(responder, settings=settings, system=system).talk()
         return
     text = _whole_prompt(prompt)
     turns = [Message(role="system", content=system)] if system else []
     asked = {"prompt": text} if raw else {"messages": (*turns, Message(role="user", content=text))}
     request = Request(**asked, **settings)  # type: ignore[arg-type]
-    with load_with_bar(model, context_tokens=context_tokens, template=template) as responder:
+    with load_with_bar(model, context_tokens=context_tokens, template=template, takes_auto=True) as responder:
         _ask(responder, request, as_json=as_json)
 
 

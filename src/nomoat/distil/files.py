@@ -12,15 +12,25 @@ from typing import Any
 
 from nomoat import __version__, paths
 from nomoat.catalog import sidecar
-from nomoat.distil.label import Label
+from nomoat.distil.label import TABLE_SUFFIXES, Label
 from nomoat.errors import UsageError
 from nomoat.records import Parent
+
+TASKS = ("tasks", (".jsonl", ".ndjson"))
+LABELS = ("labels", TABLE_SUFFIXES)
+
+
+def require_place(target: Path, what: str, suffixes: Sequence[str]) -> None:
+    """Refuse a place where no file can be made, or one whose name says that it holds something else than `what`."""
+    if target.is_dir():
+        raise UsageError(f"`{target}` is a folder", hint=f"name a file: --out {target / what}{suffixes[0]}")
+    if target.suffix.lower() not in suffixes:
+        raise UsageError(f"`{target}` does not end as a file of {what} does", hint=f"let --out end in {', '.join(suffixes)}")
+    paths.require_writable(target)
 
 
 def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
     """Refuse to write over a file that is not an earlier state of the same work. `settings` decide what it is made of."""
-    if target.is_dir():
-        raise UsageError(f"`{target}` is a folder", hint=f"name a file: --out {target / 'tasks.jsonl'}")
     if target.exists() and not replace:
         found = sidecar.find(target)
         if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
@@ -28,7 +38,6 @@ def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> 
                 f"`{target}` is there already, and not from this teacher with these settings",
                 hint="choose another --out, or --replace it",
             )
-    paths.require_writable(target)
 
 
 def save(
