@@ -275,12 +275,35 @@ def make_model(case: Case) -> Any:
     )
     name = case.model if case.model.endswith("LMHead") else f"{case.model}ForCausalLM"
     model = getattr(transformers, name + "Model" if case.model.endswith("LMHead") else name)(settings).eval().float()
+    randomise(model, arch=case.arch, norm_offset=case.norm_offset)
+    return model
+
+
+def make_seeing_gemma3() -> Any:
+    """A Gemma 3 with a vision part, whose text part has the sizes that `config.json` leaves out: 8 heads, 256 wide, and so on."""
+    torch.manual_seed(7)
+    scaling = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, "sliding_attention": ROPE}
+    text = transformers.Gemma3TextConfig(
+        vocab_size=len(vocabulary()), hidden_size=WIDTH, intermediate_size=HIDDEN, num_hidden_layers=6, sliding_window=WINDOW,
+        rope_parameters=scaling,
+    )  # fmt: skip
+    sight = transformers.SiglipVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    settings = transformers.Gemma3Config(text_config=text, vision_config=sight, attn_implementation="eager")
+    model = transformers.Gemma3ForConditionalGeneration(settings).eval().float()
+    randomise(model.model.language_model, arch="gemma3", norm_offset=1)
+    return model
+
+
+def randomise(model: Any, *, arch: str, norm_offset: float) -> None:
+    """Give a model of that architecture random weights."""
     rows_last = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
-    form = Form("int8", 64 if case.arch.startswith("gemma") else 0)  # what `layout.storage` gives the family
+    form = Form("int8", 64 if arch.startswith("gemma") else 0)  # what `layout.storage` gives the family
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
-                low = 0.5 - case.norm_offset if name.endswith("weight") else -0.3
+                low = 0.5 - norm_offset if name.endswith("weight") else -0.3
                 weight.uniform_(low, low + (1 if name.endswith("weight") else 0.6))
             elif "wpe" in name:
                 weight.normal_(0, 0.1)
@@ -288,7 +311,6 @@ def make_model(case: Case) -> Any:
                 matrix = weight.T if name in rows_last else weight
                 codes, scales = quantised((torch.randn(matrix.shape) / matrix.shape[1] ** 0.5).numpy(), form)
                 matrix.copy_(torch.from_numpy((codes * scales.astype(np.float32)).reshape(matrix.shape)))
-    return model
 
 
 def write_gguf(path: Path, case: Case, model: Any) -> Path:
@@ -332,10 +354,15 @@ def write_gguf(path: Path, case: Case, model: Any) -> Path:
 def write_folder(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **saving: Any) -> tuple[Any, Path]:
     """A reference and its folder, with the tiny vocabulary's tokenizer."""
     model = make_model((CASES | FOLDER_CASES)[name])
-    model.to(dtype).save_pretrained(folder, **saving)
+    save_folder(folder, model.to(dtype), **saving)
+    return model.float(), folder
+
+
+def save_folder(folder: Path, model: Any, **saving: Any) -> None:
+    """A model and the tiny vocabulary's tokenizer."""
+    model.save_pretrained(folder, **saving)
     tokenizer.from_metadata(GGUFFile(write_tiny_gguf(folder / "tiny.gguf")).metadata).save(folder)
     (folder / "tiny.gguf").unlink()
-    return model.float(), folder
 
 
 def make_adapter(folder: Path, weights: Path, *, frozen: int = 0) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, FOLDER_CASES, WINDOW, make_model, our_logits, write_gguf
+from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, FOLDER_CASES, HEAD, WINDOW, make_model, our_logits, write_gguf
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
@@ -22,6 +22,7 @@ from nomoat.engine.lookup import Lookup
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
+from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Request
 
@@ -157,6 +158,8 @@ def test_alibi_slopes_equal_those_of_the_reference(heads: int) -> None:
     [
         ("rope.scaling.type", "ntk", "this model scales its positions (`ntk`), which nomoat cannot do yet"),
         ("rope.scaling.yarn_log_multiplier", 0.1, "this model scales its positions by a variant of `yarn` that nomoat cannot do yet"),
+        ("expert_count", 8, "this model is a mixture of 8 experts, which nomoat cannot do yet"),
+        ("attention.causal", False, architectures.BOTH_WAYS),
         ("attention.sliding_window_pattern", 4, "this model's attention windows follow another pattern (4) than `gemma3` has"),
     ],
 )
@@ -167,6 +170,55 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(key: str, value: An
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(path)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "tensor", ["attn_q_norm.weight", "attn_sinks.weight", "post_ffw_norm.weight", "ffn_norm.bias", "attn_q.scale"]
+)
+def test_a_tensor_that_would_be_left_out_is_refused_by_name(tensor: str, tmp_path: Path) -> None:
+    case = replace(CASES["llama"], extra={f"blk.1.{tensor}": np.ones(HEAD, np.float32)})
+    path = write_gguf(tmp_path / "more.gguf", case, make_model(case))
+    with pytest.raises(UnsupportedError) as caught:
+        importer.import_gguf(path)
+    assert caught.value.message == f"`{path}` holds the tensor `blk.1.{tensor}`, which the architecture `llama` does not have"
+
+
+def test_what_answers_to_texts_do_not_depend_on_may_be_there(tmp_path: Path) -> None:
+    names = ("blk.0.attn_rot_embd", "v.blk.0.attn_q.weight", "mm.input_projection.weight")
+    case = replace(CASES["gemma3"], extra={name: np.ones(32, np.float32) for name in names})
+    importer.read_sizes(open_source(write_gguf(tmp_path / "more.gguf", case, make_model(case))))
+
+
+def sizes_with(name: str, tmp_path: Path, keys: dict[str, Any]) -> architectures.Dimensions:
+    """Of a case's file that says these instead of the case's own keys."""
+    case = replace(CASES[name], keys=keys)
+    return importer.read_sizes(open_source(write_gguf(tmp_path / "model.gguf", case, make_model(case))))
+
+
+@pytest.mark.parametrize(
+    ("keys", "scale"),
+    [
+        ({"rope.scale_linear": 4.0}, 4.0),
+        ({"rope.scaling.factor": 4.0}, 4.0),
+        ({"rope.scale_linear": 0.0}, 1.0),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, 1.0),
+    ],
+)
+def test_positions_are_scaled_linearly_where_a_file_states_a_factor_and_no_way(
+    keys: dict[str, Any], scale: float, tmp_path: Path
+) -> None:
+    """As llama.cpp does it: files older than November 2023 have no `rope.scaling.type`."""
+    assert sizes_with("llama, linear scaling", tmp_path, keys).rope_scale == scale
+
+
+def test_gemma_2_has_a_window_and_caps_unless_its_file_says_0(tmp_path: Path) -> None:
+    """llama.cpp's: the first files of the family do not state them."""
+    keys = {"attention.key_length": 32}
+    unsaid = sizes_with("gemma2", tmp_path, keys)
+    assert (unsaid.window, unsaid.attention_cap, unsaid.logit_cap) == (4096, 50.0, 30.0)
+    keys |= {"attention.sliding_window": 0, "attn_logit_softcapping": 0.0, "final_logit_softcapping": 0.0}
+    none = sizes_with("gemma2", tmp_path, keys)
+    assert (none.window, none.attention_cap, none.logit_cap) == (None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,11 @@ def random_rows(kind: str, rows: int, chance: np.random.Generator) -> tuple[Any,
     return raw, gguf.quants.dequantize(raw, code)
 
 
-def write_model(path: Path, kind: str, *, dequantised: bool) -> Path:
-    """One layer whose matrices are of that type, or hold the numbers that type's bytes mean in float32."""
+def write_model(path: Path, kind: str, *, dequantised: bool, factor: float | None = None) -> Path:
+    """One layer whose matrices are of that type, or hold the numbers that type's bytes mean in float32.
+
+    `factor`: what those are multiplied by, which the file of that type says beside them.
+    """
     chance = np.random.default_rng(1)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_block_count(1)
@@ -67,9 +70,12 @@ def write_model(path: Path, kind: str, *, dequantised: bool) -> Path:
     for name in ("token_embd", *matrices):
         raw, values = random_rows(kind, len(vocabulary()) if name == "token_embd" else WIDTH, chance)
         if dequantised:
-            writer.add_tensor(f"{name}.weight", values)
+            writer.add_tensor(f"{name}.weight", values if factor is None else values * np.float32(factor))
         else:
             writer.add_tensor(f"{name}.weight", raw, raw_dtype=gguf.GGMLQuantizationType[kind])
+            if factor is not None:
+                writer.add_tensor(f"{name}.scale", np.array([factor], np.float32))
+                writer.add_tensor(f"{name}.input_scale", np.array([0.003], np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -85,6 +91,15 @@ def test_a_model_of_each_type_is_imported_as_the_numbers_it_means(tmp_path: Path
     assert folder != numbers or kind == "F32"
     ours = (folder / "openvino_model.bin").read_bytes()
     assert ours == (numbers / "openvino_model.bin").read_bytes() and len(set(ours)) > 100
+
+
+def test_matrices_in_nvfp4_are_multiplied_by_the_factors_beside_them(tmp_path: Path) -> None:
+    """As llama.cpp's converter writes them; those of inputs are for whoever rounds these, too."""
+    path = write_model(tmp_path / "quantised.gguf", "NVFP4", dequantised=False, factor=0.3)
+    folder = importer.import_gguf(path)
+    numbers = importer.import_gguf(write_model(tmp_path / "numbers.gguf", "NVFP4", dequantised=True, factor=0.3))
+    assert (folder / "openvino_model.bin").read_bytes() == (numbers / "openvino_model.bin").read_bytes()
+    assert not any("scale" in name for name in GGUFFile(path).tensors)
 
 
 def test_every_type_that_gguf_can_dequantise_is_read() -> None:
@@ -109,6 +124,24 @@ def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
         GGUFFile(path)
     assert caught.value.message == f"tensor `w` of `{path}` has the type Q8_K, which nomoat cannot read"
+
+
+@pytest.mark.parametrize(("code", "kind", "plain"), [(31, "Q4_0_4_4", "Q4_0"), (33, "Q4_0_8_8", "Q4_0"), (37, "IQ4_NL_4_8", "IQ4_NL")])
+def test_a_type_repacked_for_some_cpus_is_refused_with_the_file_to_take(tmp_path: Path, code: int, kind: str, plain: str) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_tensor("the tensor", np.zeros((2, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, content.index(b"the tensor") + len("the tensor") + 4 + 2 * 8, code)
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"tensor `the tensor` of `{path}` has the type {kind}: {plain} repacked for Arm"
+    assert caught.value.hint == f"take the {plain} file of this model: as fast, and it runs everywhere"
 
 
 @pytest.mark.parametrize("kind", ["Q4_1", "Q6_K"])

@@ -13,13 +13,14 @@ import sentencepiece
 import tokenizers
 import torch
 import transformers
-from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, our_logits, write_folder
+from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, make_seeing_gemma3, our_logits, save_folder, write_folder
 from safetensors.torch import load_file, save_file
 from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 
 import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import folder_tokenizer, importer, tokenizer
+from nomoat.engine.families import GEMMA3_UNSAID
 from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
@@ -63,6 +64,52 @@ def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -
     edit(folder, rope_parameters=None, rope_theta=500.0, rope_scaling=scaling)
     config = {**LLAMA_LIKE, "rope_parameters": {**scaling, "rope_theta": 500.0}}
     assert_logits_equal(make_model(replace(CASES["llama"], config=config)), folder)
+
+
+def test_a_gemma_3_that_sees_answers_texts_as_the_reference_does(tmp_path: Path) -> None:
+    """Its `config.json` as Google's: of the text part no more than what differs from `transformers`' own values."""
+    model, folder = make_seeing_gemma3(), tmp_path / "model"
+    save_folder(folder, model)
+    names = ("hidden_size", "intermediate_size", "model_type", "num_hidden_layers", "sliding_window")
+    told = {name: getattr(model.config.text_config, name) for name in names}
+    edit(folder, text_config={**told, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}})
+    assert_logits_equal(model, folder)
+
+
+def test_the_names_that_transformers_5_gives_the_tensors_of_a_gemma_3_that_sees_are_known(tmp_path: Path) -> None:
+    save_folder(tmp_path, make_seeing_gemma3())
+    before = SafetensorsFolder(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert any(name.startswith("vision_tower.") for name in weights)
+    new = {f"model.{name}".replace("model.language_model.model.", "model.language_model."): weights[name] for name in weights}
+    assert "model.language_model.norm.weight" in new
+    save_file(new, tmp_path / "model.safetensors")
+    after = SafetensorsFolder(tmp_path)
+    assert after.tensors == before.tensors
+    np.testing.assert_array_equal(after.rows("blk.3.attn_q.weight"), before.rows("blk.3.attn_q.weight"))
+
+
+def test_what_gemma_3_leaves_unsaid_is_what_transformers_takes() -> None:
+    theirs = transformers.Gemma3TextConfig()
+    rope = theirs.rope_parameters["full_attention"]
+    assert {**GEMMA3_UNSAID, "rope_theta": rope["rope_theta"]} == GEMMA3_UNSAID
+    assert all(getattr(theirs, name) == value for name, value in GEMMA3_UNSAID.items() if name != "rope_theta")
+
+
+def test_gemma_2_has_its_caps_where_config_json_leaves_them_out_and_none_where_it_says_null(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gemma2")
+    edit(folder, attn_logit_softcapping=None)
+    config = json.loads((folder / "config.json").read_text())
+    del config["final_logit_softcapping"], config["sliding_window"]
+    (folder / "config.json").write_text(json.dumps(config))
+    sizes = importer.read_sizes(SafetensorsFolder(folder))
+    assert (sizes.attention_cap, sizes.logit_cap, sizes.window) == (None, 30.0, 4096)
+
+
+def test_the_width_of_a_bloom_is_read_under_the_name_that_real_ones_give_it(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "bloom")
+    edit(folder, hidden_size=None, n_embed=model.config.hidden_size)
+    assert_logits_equal(model, folder)
 
 
 def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(tmp_path: Path) -> None:
@@ -111,7 +158,15 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
         ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
         ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
         ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of a variant nomoat cannot do yet \(no ALiBi\)"),
-        ("gemma3", {"query_pre_attn_scalar": 7}, "this Gemma divides its scores by the root of 7, and its heads are 32 wide"),
+        ("gemma3", {"query_pre_attn_scalar": 7}, "this Gemma divides its scores by the root of 7, and others .* by that of 32"),
+        ("gemma2", {"query_pre_attn_scalar": 16}, "this Gemma divides its scores by the root of 16, and others .* by that of 32"),
+        ("gemma", {"use_bidirectional_attention": True}, "each token of this model sees those after it, too"),
+        ("gemma3", {"use_bidirectional_attention": True}, "each token of this model sees those after it, too"),
+        ("qwen2", {"is_causal": False}, "each token of this model sees those after it, too"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "this GPT-2 scales its scores in another way than others"),
+        ("gpt2", {"scale_attn_weights": False}, "this GPT-2 scales its scores in another way than others"),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "this model adds attention and MLP to what their norms gave"),
+        ("falcon 7b", {"apply_residual_connection_post_layernorm": True}, "this model adds attention and MLP to what their norms"),
     ],
 )
 def test_a_variant_that_would_be_answered_wrongly_is_refused(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+import transformers
 from tiny import write_tiny_gguf
 
 from nomoat.engine import tokenizer
@@ -107,6 +108,22 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
     assert words.encode(text)[0] == 1  # the control token, not its letters
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% generation %}{% set said = m['content'] %}{{ said }}{% endgeneration %}{{ said }}{% endfor %}",
+        "{% if tools is none and documents is none %}no tools{% endif %}",
+        "{{ {'b': 'é<', 'a': [1, 2]} | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}",
+        "{{ {'b': 'é<', 'a': [1, 2]} | tojson(indent=2) }}",
+    ],
+)
+def test_a_template_is_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words.backend)
+    text = theirs.apply_chat_template([{"role": "user", "content": "u"}], chat_template=template, tokenize=False)
+    assert words.render((Message(role="user", content="u"),)) == text != ""
+
+
 def test_an_answer_that_is_begun_goes_on_after_the_template(tmp_path: Path) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf"))
     request = Request(messages=(Message(role="user", content="u"),), answer_start="Sure 🙂:\n")
@@ -137,6 +154,34 @@ def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Pa
 def test_an_unknown_pre_tokenizer_is_refused_rather_than_guessed(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="the pre-tokenizer `mystery` is not one that nomoat knows"):
         of(write_tiny_gguf(tmp_path / "t.gguf", pre="mystery"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "pre"),
+    [("falcon", "falcon"), ("bloom", "bloom"), ("qwen2", "qwen2"), ("qwen3", "qwen2"), ("mpt", "mpt"), ("gpt2", "gpt-2")],
+)
+def test_a_file_that_names_no_pre_tokenizer_is_split_as_its_architecture_was_trained(arch: str, pre: str, tmp_path: Path) -> None:
+    """Files older than May 2024."""
+    file = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", pre=pre))
+    unsaid = {name: value for name, value in file.metadata.items() if name != "tokenizer.ggml.pre"}
+    words, named = tokenizer.from_metadata({**unsaid, "general.architecture": arch}), file.read_tokenizer()
+    pieces, expected = (each.backend.pre_tokenizer.pre_tokenize_str(TORTURE) for each in (words, named))
+    assert pieces == expected
+    assert words.encode(TORTURE) == named.encode(TORTURE)
+
+
+def test_a_llama_3_that_names_no_pre_tokenizer_is_known_by_its_vocabulary_and_others_are_refused(tmp_path: Path) -> None:
+    metadata = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
+    del metadata["tokenizer.ggml.pre"]
+    with pytest.raises(UnsupportedError, match=r"the file does not say how its tokenizer splits texts \(`tokenizer\.ggml\.pre`\)"):
+        tokenizer.from_metadata(metadata)
+    more = 128_256 - len(metadata["tokenizer.ggml.tokens"])
+    metadata["tokenizer.ggml.tokens"] = [*metadata["tokenizer.ggml.tokens"], *(f"more {number}" for number in range(more))]
+    metadata["tokenizer.ggml.token_type"] = [*metadata["tokenizer.ggml.token_type"].tolist(), *[1] * more]
+    words = tokenizer.from_metadata(metadata)
+    assert words.encode("hello", add_bos=True)[0] == words.special.bos_id
+    named = tokenizer.from_metadata({**metadata, "tokenizer.ggml.pre": "llama-bpe"})
+    assert words.encode(TORTURE) == named.encode(TORTURE)
 
 
 @pytest.mark.data
@@ -178,7 +223,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> sentencepiece.SentencePi
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.model"))
 
 
-def of_pieces(pieces: sentencepiece.SentencePieceProcessor, **more: object) -> tokenizer.Tokenizer:
+def of_pieces(pieces: sentencepiece.SentencePieceProcessor, *, arch: str = "llama", **more: object) -> tokenizer.Tokenizer:
     """What llama.cpp's converter writes into a GGUF for such a model."""
     ids = range(pieces.get_piece_size())
     kinds = [(pieces.is_unknown, 2), (pieces.is_control, 3), (pieces.is_unused, 5), (pieces.is_byte, 6)]
@@ -192,7 +237,8 @@ def of_pieces(pieces: sentencepiece.SentencePieceProcessor, **more: object) -> t
         "bos_token_id": pieces.bos_id(),
         "eos_token_id": pieces.eos_id(),
     }
-    return tokenizer.from_metadata({f"tokenizer.ggml.{name}": value for name, value in {**facts, **more}.items()})
+    metadata = {f"tokenizer.ggml.{name}": value for name, value in {**facts, **more}.items()}
+    return tokenizer.from_metadata({**metadata, "general.architecture": arch})
 
 
 def test_ids_of_a_sentencepiece_vocabulary_equal_sentencepieces_own(pieces: sentencepiece.SentencePieceProcessor) -> None:
@@ -207,6 +253,15 @@ def test_a_sentencepiece_text_begins_with_its_own_token_where_the_model_expects_
 ) -> None:
     assert of_pieces(pieces).encode("hello", add_bos=True)[0] == pieces.bos_id()
     assert of_pieces(pieces, add_bos_token=False).encode("hello", add_bos=True) == pieces.encode("hello")
+
+
+def test_the_marks_of_phi_3_take_the_lines_behind_them_away(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    """As its own tokenizer has it (`rstrip`), but for the token that begins a text."""
+    begin, end, mark = (pieces.piece_to_id(piece) for piece in ("<s>", "</s>", "<|im_start|>"))
+    text, hello = "<s>\n<|im_start|>\nhello</s>\n<|im_start|> \n", pieces.encode("hello")
+    line = pieces.encode("\n")
+    assert of_pieces(pieces, arch="phi3").encode(text) == [begin, *line, mark, *hello, end, mark]
+    assert of_pieces(pieces).encode(text) == [begin, *line, mark, *pieces.encode("\nhello"), end, *line, mark, *pieces.encode(" \n")]
 
 
 @pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("llama3", True), ("llama-v3", True), ("falcon3", True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Family:
     row_order: RowOrder = lambda config, name, count: None
     transposed: tuple[str, ...] = ()  # tensors whose rows are columns
     norm_offset: float = 0.0  # what the GGUF file adds to the weights of norms
+    unsaid: Config = field(default_factory=dict)  # what `config.json` means by leaving it out
+    unread: tuple[str, ...] = ()  # how names of tensors begin that texts do not need
 
 
 def _first(config: Config, *names: str) -> Any:
@@ -44,7 +46,7 @@ def _heads(config: Config) -> int:
 
 
 def _width(config: Config) -> int:
-    return int(_first(config, "hidden_size", "n_embd", "d_model") or 0)
+    return int(_first(config, "n_embed", "hidden_size", "n_embd", "d_model") or 0)
 
 
 def _head_dim(config: Config) -> int:
@@ -80,7 +82,25 @@ def _falcon_kv_heads(config: Config) -> int:
     return 1 if config.get("multi_query", True) else _heads(config)
 
 
+def _require_usual_residual(config: Config) -> None:
+    if config.get("apply_residual_connection_post_layernorm"):
+        raise UnsupportedError("this model adds attention and MLP to what their norms gave, which nomoat cannot do yet")
+
+
+def _bloom(config: Config) -> dict[str, Any]:
+    _require_usual_residual(config)
+    return {}
+
+
+def _gpt2(config: Config) -> dict[str, Any]:
+    for name, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
+        if bool(config.get(name, usual)) is not usual:
+            raise UnsupportedError(f"this GPT-2 scales its scores in another way than others (`{name}`), which nomoat cannot do yet")
+    return {}
+
+
 def _falcon(config: Config) -> dict[str, Any]:
+    _require_usual_residual(config)
     if config.get("alibi") or not config.get("parallel_attn", True):
         raise UnsupportedError("this Falcon has ALiBi or attends before its MLP (RefinedWeb-1B), which nomoat cannot do yet")
     return {"attention.head_count_kv": _falcon_kv_heads(config)}
@@ -97,14 +117,14 @@ def _mpt(config: Config) -> dict[str, Any]:
     }
 
 
-def _gemma_caps(config: Config) -> dict[str, Any]:
-    scalar, head_dim = config.get("query_pre_attn_scalar") or _head_dim(config), _head_dim(config)
-    if scalar not in (head_dim, _width(config) // _heads(config)):
-        raise UnsupportedError(f"this Gemma divides its scores by the root of {scalar}, and its heads are {head_dim} wide")
-    return {
-        "attn_logit_softcapping": float(config.get("attn_logit_softcapping") or 0),
-        "final_logit_softcapping": float(config.get("final_logit_softcapping") or 0),
-    }
+def _gemma(config: Config) -> dict[str, Any]:
+    """Of Gemma 2 and 3. Caps: null is none, and what is not there is what the architecture says."""
+    arch = architectures.find(str(config["model_type"]).removesuffix("_text"))
+    size = {"layers": config.get("num_hidden_layers"), "width": _width(config), "heads": _heads(config), "head_dim": _head_dim(config)}
+    scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
+    if scalar != usual:
+        raise UnsupportedError(f"this Gemma divides its scores by the root of {scalar}, and others of its size by that of {usual}")
+    return {name: float(config[name] or 0) for name in ("attn_logit_softcapping", "final_logit_softcapping") if name in config}
 
 
 def _neox(config: Config) -> dict[str, Any]:
@@ -128,15 +148,21 @@ OPT_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output",
     "self_attn_layer_norm": "attn_norm", "fc1": "ffn_up", "fc2": "ffn_down",
 }  # fmt: skip
+# transformers' Gemma3TextConfig: files with a vision part state no more of it than what differs
+GEMMA3_UNSAID = {
+    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "query_pre_attn_scalar": 256,
+    "sliding_window": 4096, "tie_word_embeddings": True,
+}  # fmt: skip
 GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 FAMILIES = {
-    "bloom": Family("bloom", row_order=_heads_to_parts),
+    "bloom": Family("bloom", keys=_bloom, row_order=_heads_to_parts),
     "falcon": Family("falcon", keys=_falcon, row_order=_groups_to_parts),
     "gemma": Family("gemma", norm_offset=1),
-    "gemma2": Family("gemma2", keys=_gemma_caps, norm_offset=1),
-    "gemma3": Family("gemma3", keys=_gemma_caps, norm_offset=1),
-    "gemma3_text": Family("gemma3", keys=_gemma_caps, norm_offset=1),
-    "gpt2": Family("gpt2", transposed=GPT2_TRANSPOSED),
+    "gemma2": Family("gemma2", keys=_gemma, norm_offset=1),
+    "gemma3": Family("gemma3", keys=_gemma, norm_offset=1, unsaid=GEMMA3_UNSAID, unread=("vision_tower.", "multi_modal_projector.")),
+    "gemma3_text": Family("gemma3", keys=_gemma, norm_offset=1),
+    "gpt2": Family("gpt2", keys=_gpt2, transposed=GPT2_TRANSPOSED),
     "gpt_neox": Family("gptneox", keys=_neox, row_order=_heads_to_parts),
     "gptj": Family("gptj"),
     "llama": Family("llama", row_order=_halves_to_neighbours),
@@ -160,7 +186,7 @@ def _is_number(value: Any) -> bool:
 # what values are, wherever in `config.json` a key stands
 KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "a whole number": (lambda value: _is_number(value) and value == int(value), (
-        "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "d_model", "head_dim", "num_kv_heads",
+        "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
         "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "vocab_size",
@@ -172,7 +198,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     )),
     "true or false": (lambda value: isinstance(value, bool), (
         "new_decoder_architecture", "multi_query", "parallel_attn", "use_parallel_residual", "do_layer_norm_before",
-        "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi",
+        "_remove_final_layer_norm", "tie_word_embeddings", "use_sliding_window", "alibi", "scale_attn_weights",
+        "scale_attn_by_inverse_layer_idx", "apply_residual_connection_post_layernorm", "is_causal",
     )),
     "a text": (lambda value: isinstance(value, str), (
         "model_type", "hidden_activation", "hidden_act", "activation_function", "activation", "rope_type", "type",
@@ -211,7 +238,10 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     act = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation")
     if act is not None and ACTIVATIONS.get(act) != arch.activation and not family.arch.startswith("gemma"):  # Gemma 1 named another
         raise UnsupportedError(f"this model's activation is `{act}`, and that of the architecture `{arch.name}` is {arch.activation}")
+    if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
+        raise UnsupportedError(architectures.BOTH_WAYS)
     width, rope = _width(config), _rope(config)
+    window = config["sliding_window"] or 0 if any(arch.windowed) and "sliding_window" in config else None
     keys = {
         "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
         "embedding_length": width,
@@ -221,7 +251,7 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "feed_forward_length": _first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width,
         "context_length": _context_tokens(config, arch),
         "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
-        "attention.sliding_window": config.get("sliding_window") if any(arch.windowed) else None,
+        "attention.sliding_window": window,
     }
     epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
@@ -261,7 +291,7 @@ def plain_sizes(config: Config) -> architectures.Dimensions:
 def _rope(config: Config) -> dict[str, Any]:
     """How positions turn, whether `transformers` 4 or 5 wrote it."""
     new = config.get("rope_parameters") or {}
-    return new.get("full_attention") or {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {}), **new}
+    return {"rope_theta": config.get("rope_theta"), **(new.get("full_attention") or {**(config.get("rope_scaling") or {}), **new})}
 
 
 def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:

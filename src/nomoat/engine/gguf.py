@@ -38,6 +38,12 @@ READABLE_TYPES = (
     "NVFP4", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M", "IQ4_NL", "IQ4_XS",
 )  # fmt: skip
 
+# Q4_0 and IQ4_NL in the order of one kind of CPU each; llama.cpp took these types out again in 2024
+REPACKED_TYPES = {
+    31: ("Q4_0_4_4", "Q4_0"), 32: ("Q4_0_4_8", "Q4_0"), 33: ("Q4_0_8_8", "Q4_0"),
+    36: ("IQ4_NL_4_4", "IQ4_NL"), 37: ("IQ4_NL_4_8", "IQ4_NL"), 38: ("IQ4_NL_8_8", "IQ4_NL"),
+}  # fmt: skip
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -76,7 +82,8 @@ def parts_of(path: Path) -> list[Path]:
 
 
 class GGUFFile:
-    """A GGUF model opened for reading. `metadata` holds every key; `tensors` every tensor by name.
+    """A GGUF model opened for reading. `metadata` holds every key; `tensors` every tensor by name, but for numbers beside
+    matrices in NVFP4: `.scale` is a factor that `rows` multiplies by, and `.input_scale` is for who rounds inputs to 4 bits, too.
 
     Raises BadFileError if a file is truncated, is not GGUF, states sizes it does not have, or is a part whose others are missing;
     UnsupportedError for a type of tensor the `gguf` package cannot read.
@@ -101,6 +108,18 @@ class GGUFFile:
         expected = self._whole_number("split.tensors.count", len(self.tensors))
         if count > 1 and expected != len(self.tensors):
             raise BadFileError(f"the parts of `{path}` hold {len(self.tensors)} tensors, not {expected}", hint="download them again")
+        self._factors: dict[str, float] = {}
+        self._take_factors()
+
+    def _take_factors(self) -> None:
+        """Those beside matrices in NVFP4 leave `tensors`."""
+        for name in [name for name, tensor in self.tensors.items() if tensor.type_name == "NVFP4"]:
+            for kind in ("scale", "input_scale"):
+                beside = name.removesuffix("weight") + kind
+                if beside in self.tensors and self.tensors[beside].num_values == 1:
+                    if kind == "scale":
+                        self._factors[name] = self.rows(beside).item()
+                    del self.tensors[beside]
 
     def _whole_number(self, key: str, default: int) -> int:
         value = self.metadata.get(key, default)
@@ -135,6 +154,7 @@ class GGUFFile:
         """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""
         tensor = self.tensor(name)
         values = dequantise(self.raw_rows(name, rows), tensor.type_name)
+        values = values * np.float32(self._factors[name]) if name in self._factors else values
         self._parts[tensor.file_number].give_back(tensor)
         require_weights(values, what=f"tensor `{name}` of `{self.path}`")
         return values.reshape(-1) if len(tensor.shape) == 1 else values
@@ -267,7 +287,13 @@ class _Part:
         try:
             kind = gguf.GGMLQuantizationType(type_code)
         except ValueError as exc:
-            raise self._broken(f"tensor `{name}` has the unknown type {type_code}") from exc
+            if type_code not in REPACKED_TYPES:
+                raise self._broken(f"tensor `{name}` has the unknown type {type_code}") from exc
+            type_name, plain = REPACKED_TYPES[type_code]
+            raise UnsupportedError(
+                f"tensor `{name}` of `{self.path}` has the type {type_name}: {plain} repacked for Arm",
+                hint=f"take the {plain} file of this model: as fast, and it runs everywhere",
+            ) from exc
         if kind.name not in READABLE_TYPES:
             raise UnsupportedError(
                 f"tensor `{name}` of `{self.path}` has the type {kind.name}, which nomoat cannot read",

@@ -94,8 +94,9 @@ def require_known(config: dict[str, Any]) -> None:
 
 
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:
-    inner = config.get("text_config")
-    return {**config, **(inner if isinstance(inner, dict) else {}), "model_type": config.get("model_type")}
+    inner, kind = config.get("text_config"), config.get("model_type")
+    unsaid = FAMILIES[kind].unsaid if isinstance(kind, str) and kind in FAMILIES else {}
+    return {**unsaid, **config, **(inner if isinstance(inner, dict) else {}), "model_type": kind}
 
 
 def _known(config: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
@@ -125,9 +126,7 @@ class SafetensorsFolder:
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
         self._tensors: dict[str, _Translated] = {}
-        stored = {
-            name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file) if not name.endswith(NOT_WEIGHTS)
-        }
+        stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file) if self._is_read(name)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
         if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
             raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
@@ -139,6 +138,9 @@ class SafetensorsFolder:
         for name, factors in scaling_tensors(self.config).items():
             self._tensors[name] = _Translated(_Stored(factors, "F32"), None, False, 0.0)
         self.tensors = {name: _described(name, tensor) for name, tensor in self._tensors.items()}
+
+    def _is_read(self, name: str) -> bool:
+        return not (name.endswith(NOT_WEIGHTS) or name.removeprefix("model.").startswith(self.family.unread))
 
     def _add(self, name: str, stored: _Stored) -> None:
         target = self._gguf_name(name)
@@ -162,7 +164,7 @@ class SafetensorsFolder:
     def _gguf_name(self, name: str) -> str | None:
         if self._names is None:
             return opt_name(name)
-        bare = name.removeprefix("language_model.").removeprefix("transformer.")
+        bare = name.removeprefix("model.language_model.").removeprefix("language_model.").removeprefix("transformer.")
         candidates = (name, bare, f"transformer.{bare}", f"model.{bare}")
         found = (self._names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
         return next((str(target) for target in found if target), None)

@@ -1,18 +1,22 @@
-"""Whether a file's tensors have the sizes that its metadata states. Asked before anything is made of either."""
+"""Whether a file's tensors are its architecture's, of the sizes its metadata states. Asked before anything is made of either."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.source import ModelSource
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, UnsupportedError
 
 Shape = tuple[int, ...]
+# what answers to texts do not depend on: how positions turn, said a second time (files of 2023), and the part that sees images
+UNUSED = re.compile(r"rope_freqs|blk\.\d+\.attn_rot_embd(\..*)?|(v|mm)\..*")
 
 
 def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) -> None:
-    """Raises BadFileError for the first tensor that is missing or of another shape than the sizes ask for.
+    """Raises BadFileError for the first tensor that is missing or of another shape than the sizes ask for, UnsupportedError for the
+    first that the architecture does not have: computed without it, answers would be wrong.
 
     What only some files have (biases, norms of some variants) may be missing.
     """
@@ -23,7 +27,7 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
         raise BadFileError(
             f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}", hint="download it again"
         )
-    for name, shape in _needed(arch, sizes):
+    for name, shape in _needed(arch, sizes):  # ends before a damaged number of layers has become as many names
         _require(file, name, shape)
     for name, shape in _possible(arch, sizes):
         if name in file.tensors:
@@ -31,6 +35,7 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
     if arch.positions == "learned" and file.tensor("position_embd.weight").num_rows < sizes.context_tokens:
         rows = file.tensor("position_embd.weight").num_rows
         raise BadFileError(f"`{file.path}` has {rows:,} positions for a context of {sizes.context_tokens:,}", hint="download it again")
+    _require_known(file, arch, {*dict(_needed(arch, sizes)), *dict(_possible(arch, sizes)), *_read_elsewhere(arch)})
 
 
 def _require(file: ModelSource, name: str, shape: Shape) -> None:
@@ -57,19 +62,37 @@ def _needed(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]
 def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
     """Every vector that may be there."""
     shapes = _projections(sizes)
-    norms = dict.fromkeys((*arch.attention_norms, arch.mlp_norm, "post_attention_norm", "post_ffw_norm"))
-    for kind in ("weight", "bias"):
-        for name in ("output_norm", "token_embd_norm"):
+    after = ("post_attention_norm", "post_ffw_norm") if arch.post_norms else ()
+    norms = dict.fromkeys((*arch.attention_norms, arch.mlp_norm, *after))
+    for kind in ("weight", "bias") if arch.norm == "layer" else ("weight",):
+        for name in ("output_norm", *(("token_embd_norm",) if arch.embedding_norm else ())):
             yield f"{name}.{kind}", (sizes.width,)
         for layer in range(sizes.layers):
             for norm in norms:
                 yield f"blk.{layer}.{norm}.{kind}", (sizes.width,)
-            for part in "qk":
+            for part in "qk" if arch.qk_norm else "":
                 yield f"blk.{layer}.attn_{part}_norm.{kind}", (sizes.head_dim,)
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
             yield f"blk.{layer}.{tensor}.bias", shapes[part][:1]
-    yield "output.bias", (sizes.vocabulary,)
+    if arch.norm == "layer":
+        yield "output.bias", (sizes.vocabulary,)
+
+
+def _read_elsewhere(arch: Architecture) -> tuple[str, ...]:
+    """What has its size looked at by whoever reads it."""
+    places = {"rope": ("rope_freqs", "rope_factors_short", "rope_factors_long"), "learned": ("position_embd",), "alibi": ()}
+    names = ("token_embd", "output", "token_embd_project", "output_project", *places[arch.positions])
+    return tuple(f"{name}.weight" for name in names)
+
+
+def _require_known(file: ModelSource, arch: Architecture, known: set[str]) -> None:
+    strange = next((name for name in file.tensors if name not in known and not UNUSED.fullmatch(name)), None)
+    if strange is not None:
+        raise UnsupportedError(
+            f"`{file.path}` holds the tensor `{strange}`, which the architecture `{arch.name}` does not have",
+            hint="it is a variant that nomoat would answer wrongly; try another file of this model",
+        )
 
 
 def _projections(sizes: Dimensions) -> dict[str, Shape]:

@@ -28,6 +28,7 @@ MAX_TOKENS = 2**32  # `tokenizers` counts them in 32 bits
 LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the longest of real vocabularies have some dozens
 SPACE = "▁"  # how SentencePiece writes a space
 BROKEN = "\ufffd"  # what stands for bytes that are no text, and for the beginning of a character
+KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; the others take the spaces and lines behind them away
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
 
 ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -53,6 +54,12 @@ PRE_TOKENIZERS = {
     "bloom": BLOOM_SPLIT,
     "falcon": "punctuation and words",
 }
+# the same for files older than that key, by their architecture; those of Llama 3 are known by the size of its vocabulary
+PRE_TOKENIZERS_OF = {
+    "bloom": "bloom", "falcon": "falcon", "gpt2": "gpt-2", "gptj": "gpt-2", "gptneox": "gpt-2", "mpt": "mpt", "qwen2": "qwen2",
+    "qwen3": "qwen2",
+}  # fmt: skip
+LLAMA3_TOKENS = 128_256
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
 BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
 
@@ -109,6 +116,8 @@ class Tokenizer:
         try:
             text = _compiled(self.chat_template).render(
                 messages=[{"role": message.role, "content": message.content} for message in messages],
+                tools=None,
+                documents=None,
                 add_generation_prompt=True,
                 bos_token=self._token_text(self.special.bos_id),
                 eos_token=self._token_text(self.special.eos_id),
@@ -224,8 +233,9 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
         raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
     types = _numbers(metadata, "token_type", len(tokens))
-    kind, pre = metadata.get("tokenizer.ggml.model"), str(metadata.get("tokenizer.ggml.pre", "default"))
+    kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))
     if kind == "gpt2":
+        pre = metadata.get("tokenizer.ggml.pre") or _unsaid_pre_tokenizer(arch, len(tokens))
         backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), pre)
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
@@ -236,7 +246,7 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
             f"the tokenizer of this file is of the kind `{kind}`, which nomoat cannot read yet",
             hint="byte-level BPE (SmolLM2, Qwen2.5, Llama 3) and SentencePiece BPE (Llama 1 and 2, OpenLLaMA) work",
         )
-    _add_special_tokens(backend, tokens, types)
+    _add_special_tokens(backend, tokens, types, but=KEEPS_SPACES if (arch, kind) == ("phi3", "llama") else None)
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     special = SpecialTokens(
         bos_id=bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None,  # some files write 2^32 - 1 for none
@@ -312,6 +322,18 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
     return backend
 
 
+def _unsaid_pre_tokenizer(arch: str, num_tokens: int) -> str:
+    """The one of a file that does not name it. Raises UnsupportedError where that would be a guess."""
+    if arch == "llama" and num_tokens == LLAMA3_TOKENS:
+        return "llama-bpe"
+    if arch not in PRE_TOKENIZERS_OF:
+        raise UnsupportedError(
+            f"the file does not say how its tokenizer splits texts (`tokenizer.ggml.pre`), and files of `{arch}` differ in it",
+            hint="it is older than May 2024; try a newer file of this model",
+        )
+    return PRE_TOKENIZERS_OF[arch]
+
+
 def _pre_tokenizer(pre: str) -> Any:
     """What splits a text before its parts are merged. Raises UnsupportedError for a name that is not known."""
     from tokenizers import Regex, pre_tokenizers
@@ -375,11 +397,16 @@ def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any]) -> None:
     backend.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if prefix else undo)
 
 
-def _add_special_tokens(backend: Any, tokens: list[str], types: list[float]) -> None:
+def _add_special_tokens(backend: Any, tokens: list[str], types: list[float], *, but: tuple[str, ...] | None) -> None:
+    """`but`: the only ones that the spaces behind them stay with; None: all."""
     from tokenizers import AddedToken
 
     for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
-        added = [AddedToken(token, special=special, normalized=False) for token, t in zip(tokens, types, strict=True) if t == kind]
+        added = [
+            AddedToken(token, special=special, normalized=False, rstrip=but is not None and token not in but)
+            for token, t in zip(tokens, types, strict=True)
+            if t == kind
+        ]
         if special:
             backend.add_special_tokens(added)
         else:
@@ -394,8 +421,20 @@ def _compiled(template: str) -> Any:
 
 def _environment() -> Any:
     """Jinja as `transformers` sets it up, without a way to make a text of any size by one multiplication."""
+    from jinja2 import nodes
     from jinja2.exceptions import SecurityError
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """What the assistant says is marked for whoever trains; here it is what it is."""
+
+        tags = {"generation"}  # noqa: RUF012 - as the class it is made from has it
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
     class Sandbox(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"*", "**"})
@@ -405,11 +444,16 @@ def _environment() -> Any:
                 raise SecurityError(f"it computes `{operator}` of other things than numbers")
             return super().call_binop(context, operator, left, right)
 
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation])
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.filters["tojson"] = _to_json
     return environment
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """Unlike Jinja's own it writes `<` as it is."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message: str) -> None:

@@ -6,7 +6,7 @@ To add one: write `arch/<family>.py` with an `Architecture`, and name it in `kno
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ PLAIN_MLP = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 
 
 MAX_NUMBER = 2**31  # no size of a model is as large
+BOTH_WAYS = "each token of this model sees those after it, too (an embedding model), which nomoat cannot do yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Architecture:
     `windowed`: which layers see no further back than the file's window, repeated over the layers.
     `local_rope_base`: the base of the windowed layers, where it is another; they do not scale their positions.
     `width_scaled_layers`: models of so many layers divide scores by the root of width / heads, not of the head's width.
+    `window`, `attention_cap`, `logit_cap`: of a file that does not say; one that says 0 has none.
     """
 
     name: str
@@ -55,6 +57,9 @@ class Architecture:
     local_rope_base: float | None = None
     windowed: tuple[bool, ...] = (False,)
     width_scaled_layers: int | None = None
+    window: int | None = None
+    attention_cap: float | None = None
+    logit_cap: float | None = None
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
     parallel: bool = False
     projections: Mapping[str, str] = field(default_factory=lambda: SPLIT_QKV | GATED_MLP)
@@ -138,9 +143,40 @@ def _known_scaling(kind: Any) -> str:
     return kind
 
 
-def _require_known_windows(arch: Architecture, metadata: Mapping[str, Any]) -> None:
-    """Raises UnsupportedError if other layers see windows than those of the family."""
-    period = metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a file's metadata says under its architecture's name. Raises BadFileError for what is missing or cannot be."""
+
+    name: str
+    metadata: Mapping[str, Any]
+
+    def number(self, key: str, default: float | None = None) -> Any:
+        value = self.metadata.get(f"{self.name}.{key}", default)
+        if not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
+            raise BadFileError(f"the file says `{self.name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
+        return value
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        if type(value := self.number(key, default)) is not int:
+            raise BadFileError(f"the file says `{self.name}.{key}` = {value!r}", hint="a whole number is needed; try another file")
+        return value
+
+    def optional(self, key: str, default: float | None = None) -> Any:
+        """None where the file says 0, or nothing and there is no default."""
+        value = self.metadata.get(f"{self.name}.{key}", default)
+        return None if value is None or (isinstance(value, int | float) and value == 0) else self.number(key, default)
+
+    def optional_whole(self, key: str, default: int | None = None) -> int | None:
+        return None if self.optional(key, default) is None else self.whole(key, default)
+
+
+def _require_known_variant(arch: Architecture, said: _Said) -> None:
+    """Raises UnsupportedError for experts, tokens that see later ones, and windows in other layers than the family's."""
+    if experts := said.optional("expert_count"):
+        raise UnsupportedError(f"this model is a mixture of {experts} experts, which nomoat cannot do yet")
+    if said.metadata.get(f"{arch.name}.attention.causal", True) is not True:
+        raise UnsupportedError(BOTH_WAYS)
+    period = said.metadata.get(f"{arch.name}.attention.sliding_window_pattern", len(arch.windowed))
     if any(arch.windowed) and (not isinstance(period, int) or period != len(arch.windowed)):
         raise UnsupportedError(f"this model's attention windows follow another pattern ({period}) than `{arch.name}` has")
 
@@ -154,35 +190,21 @@ def dimensions(
     have one set for all: the one for the `context_tokens` asked for, which is the first context where none are.
     """
     arch = find(name := metadata["general.architecture"])
-
-    def number(key: str, default: float | None = None) -> Any:
-        value = metadata.get(f"{name}.{key}", default)
-        if not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
-            raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
-        return value
-
-    def whole(key: str, default: int | None = None) -> int:
-        if type(value := number(key, default)) is not int:
-            raise BadFileError(f"the file says `{name}.{key}` = {value!r}", hint="a whole number is needed; try another file")
-        return value
-
-    def optional(key: str, read: Callable[[str], Any] = number) -> Any:
-        """None where the file says nothing or 0, which means the same."""
-        value = metadata.get(f"{name}.{key}")
-        return None if value is None or (isinstance(value, int | float) and value == 0) else read(key)
-
-    scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "none"))
+    said = _Said(name, metadata)
+    number, whole, optional = said.number, said.whole, said.optional
+    _require_known_variant(arch, said)
+    scaling = _known_scaling(metadata.get(f"{name}.rope.scaling.type", "linear"))  # older files state no more than a factor
     if optional("rope.scaling.yarn_log_multiplier") or number("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise UnsupportedError("this model scales its positions by a variant of `yarn` that nomoat cannot do yet")
-    factor = float(number("rope.scaling.factor", number("rope.scale_linear", 1.0))) if scaling in ("linear", "yarn") else 1.0
+    stretched = optional("rope.scaling.factor", optional("rope.scale_linear")) if scaling in ("linear", "yarn") else None
+    factor = float(stretched or 1.0)
     magnitude = float(number("rope.scaling.attn_factor", 1.0)) * float(number("rope.scaling.yarn_attn_factor", 1.0))
     longest = whole("context_length")
     first = whole("rope.scaling.original_context_length", longest)
     has_two = has_long_factors and first < longest
     long_factors = has_two and context_tokens is not None and context_tokens > first
-    _require_known_windows(arch, metadata)
     width, heads = whole("embedding_length"), whole("attention.head_count")
-    head_dim, rotary_dim = whole("attention.key_length", width // heads), optional("rope.dimension_count", whole)
+    head_dim, rotary_dim = whole("attention.key_length", width // heads), said.optional_whole("rope.dimension_count")
     if whole("attention.value_length", head_dim) != head_dim:
         raise UnsupportedError("this model's values are of another width than its keys, which nomoat cannot do yet")
     if rotary_dim is not None and (rotary_dim > head_dim or rotary_dim % 2):
@@ -207,11 +229,11 @@ def dimensions(
         rope_magnitude=magnitude * (1 + 0.1 * math.log(max(factor, 1.0)) if scaling == "yarn" else 1.0),
         long_factors=long_factors,
         local_rope_base=arch.local_rope_base and float(number("rope.freq_base_swa", arch.local_rope_base)),
-        window=optional("attention.sliding_window", whole) if any(arch.windowed) else None,
+        window=said.optional_whole("attention.sliding_window", arch.window) if any(arch.windowed) else None,
         alibi_max_bias=float(number("attention.max_alibi_bias", 8.0)),
         clamp_qkv=optional("attention.clamp_kqv"),
-        logit_cap=optional("final_logit_softcapping"),
-        attention_cap=optional("attn_logit_softcapping"),
+        logit_cap=optional("final_logit_softcapping", arch.logit_cap),
+        attention_cap=optional("attn_logit_softcapping", arch.attention_cap),
         parallel=metadata.get(f"{name}.use_parallel_residual", arch.parallel) is True,
         norms_last=metadata.get(f"{name}.norms_last", False) is True,
     )
@@ -230,7 +252,11 @@ def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
     return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % 16 == 0
 
 
+def score_width(arch: Architecture, *, layers: int, width: int, heads: int, head_dim: int) -> int:
+    """What the product of a query and a key is divided by the root of."""
+    return width // heads if layers == arch.width_scaled_layers else head_dim
+
+
 def score_scale(arch: Architecture, sizes: Dimensions) -> float:
     """What the product of a query and a key is multiplied by."""
-    width = sizes.width // sizes.heads if sizes.layers == arch.width_scaled_layers else sizes.head_dim
-    return float(width**-0.5)
+    return float(score_width(arch, layers=sizes.layers, width=sizes.width, heads=sizes.heads, head_dim=sizes.head_dim) ** -0.5)

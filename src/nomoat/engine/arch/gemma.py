@@ -14,6 +14,9 @@ GEMMA2 = Architecture(
     activation="gelu_tanh",
     windowed=(True, False),
     width_scaled_layers=46,  # the 27B
+    window=4096,  # the family's first files do not say these three; llama.cpp takes the same
+    attention_cap=50.0,
+    logit_cap=30.0,
 )
 GEMMA3 = Architecture(
     name="gemma3",
