@@ -46,7 +46,7 @@ def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, 
         ('text\tlabel\r\n"애마부인"이란 이름\tneg\r\n"one"\tpos\r\n', ['"애마부인"이란 이름', '"one"']),
         ('text\tlabel\n"good\tpos\none\rline\tneg\n', ['"good', "one\rline"]),
         ('text\tlabel\tnote\ngood\t"pos\tx"\n', ["good"]),
-        ('text\tlabel\n"good\tand ""quoted""\nmovie"\tpos\n""\t""\n', ['good\tand "quoted"\nmovie']),
+        ('text\tlabel\n"good, ""really""\nmovie"\tpos\n""\t""\n', ['good, "really"\nmovie']),
     ],
     ids=["over two rows", "at a field's start", "a carriage return in a line", "around a tab", "a quoted field of two lines"],
 )

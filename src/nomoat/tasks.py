@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.errors import DataError
+from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
 from nomoat.textfiles import read_text
 
 TAB_SUFFIXES = (".tsv", ".tab")
+TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
+MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
+Records = list[tuple[int, list[str]]]  # the fields of each row, with the line it begins on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,15 @@ def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | 
     return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
 
 
+def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:
+    """Both columns of a table. Raises UsageError, naming those there are, if one is not given."""
+    if input_column is None or label_column is None:
+        missing = "--input-column" if input_column is None else "--label-column"
+        header, _ = _parse_table(path)
+        raise UsageError(f"`{path.name}` is a table, and {missing} does not say which column to use", hint=_columns(header))
+    return input_column, label_column
+
+
 def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[LabelledText]:
     """The rows of a CSV or TSV with a text and a label each, both without surrounding space.
 
@@ -52,9 +64,7 @@ def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[L
     header, rows = _parse_table(path)
     for column in (input_column, label_column):
         if column not in header:
-            raise DataError(
-                f"`{path}` has no column `{column}`", hint=f"its columns are: {', '.join(name or '(no name)' for name in header)}"
-            )
+            raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
     labelled = []
     for line, row in rows:
         values = dict(zip(header, row, strict=True))
@@ -69,7 +79,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV or TSV with a header, by column name.
 
     UTF-8, with or without a byte-order mark. A `.tsv` or `.tab` has tabs between its columns, any other file whichever of
-    comma, semicolon and tab gives the header most columns. Empty lines are skipped.
+    comma, semicolon and tab gives the header most columns. Empty lines are skipped. Between tabs a quote may be only a quote: see
+    `_records`.
     Raises DataError for a missing or empty file, other encodings, a broken quote, a row of the wrong length, doubled columns.
     """
     return [row for _, row in read_numbered_table(path)]
@@ -81,24 +92,17 @@ def read_numbered_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
-def _parse_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _columns(header: Sequence[str]) -> str:
+    return f"its columns are: {', '.join(name or '(no name)' for name in header)}"
+
+
+def _parse_table(path: Path) -> tuple[list[str], Records]:
     """Header, and each row with the line it begins on."""
     text = read_text(path)
-    if not text.strip():
-        raise DataError(f"`{path}` is empty", hint="the first line names the columns, each further line is one row")
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), LARGEST_FIELD)))  # Python's own is 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
-    records: list[tuple[int, list[str]]] = []
-    begins = 1
-    try:
-        for record in reader:
-            if any(field.strip() for field in record):
-                records.append((begins, record))
-            begins = reader.line_num + 1
-    except csv.Error as exc:
-        raise DataError(
-            f"`{path}`, line {begins}: {exc}", hint='a quote inside a quoted field is written twice: "she said ""no"""'
-        ) from exc
+    records = _records(path, text) if text.strip() else []
+    if not records:
+        raise DataError(f"`{path}` is empty", hint="the first line names the columns, each further line is one row")
     header = [name.strip() for name in records[0][1]]
     doubled = [name for name, times in Counter(header).items() if times > 1]
     if doubled:
@@ -112,6 +116,48 @@ def _parse_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 hint="a field that holds the separator or a line break is put in double quotes",
             )
     return header, records[1:]
+
+
+def _records(path: Path, text: str) -> Records:
+    """The header and the rows, without empty ones.
+
+    Between tabs, as in NSMC's files, a quote is only a quote if so every line has as many fields as the header, and read as CSV some
+    would not, or a row would be several lines.
+    """
+    delimiter = _delimiter(path, text)
+    plain = [(line, row.rstrip("\r").split("\t")) for line, row in enumerate(text.split("\n"), start=1) if row.strip()]
+    widths = _widths(plain)
+    # In a single column every line has as many fields as the header.
+    can_be_plain = delimiter == "\t" and len(plain) > 1 and len(widths) == 1 and widths != {1}
+    try:
+        records = _csv_records(path, text, delimiter)
+    except DataError:
+        if not can_be_plain:
+            raise
+        return plain
+    spans_lines = any("\n" in field for _, record in records for field in record)
+    return plain if can_be_plain and (spans_lines or _widths(records) != widths) else records
+
+
+def _csv_records(path: Path, text: str, delimiter: str) -> Records:
+    """Raises DataError for a broken quote."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    records: Records = []
+    begins = 1
+    try:
+        for record in reader:
+            if any(field.strip() for field in record):
+                records.append((begins, record))
+            begins = reader.line_num + 1
+    except csv.Error as exc:
+        raise DataError(
+            f"`{path}`, line {begins}: {exc}", hint='a quote inside a quoted field is written twice: "she said ""no"""'
+        ) from exc
+    return records
+
+
+def _widths(records: Records) -> set[int]:
+    return {len(record) for _, record in records}
 
 
 def _delimiter(path: Path, text: str) -> str:

@@ -22,7 +22,6 @@ from nomoat.records import ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
 TEXT_SUFFIXES = (".txt", ".text")
-TABLE_SUFFIXES = (".csv", *tasks.TAB_SUFFIXES)
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
 
 Progress = Callable[[int, int], None]
@@ -66,7 +65,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
         if input_column is not None:
             raise UsageError(f"`{path.name}` has no columns: each line is a text", hint="leave out --input-column")
         found = textfiles.read_text(path).split("\n")
-    elif suffix in TABLE_SUFFIXES:
+    elif suffix in tasks.TABLE_SUFFIXES:
         rows = tasks.read_table(path)
         if input_column is None and len(rows[0]) == 1:
             input_column = next(iter(rows[0]))
@@ -77,7 +76,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
     else:
         raise UsageError(
             f"`{path.name}`: nomoat cannot tell what kind of file this is",
-            hint=f"tables end in {', '.join(TABLE_SUFFIXES)}, files of a text a line in {', '.join(TEXT_SUFFIXES)}",
+            hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, files of a text a line in {', '.join(TEXT_SUFFIXES)}",
         )
     texts = [text.strip() for text in found if text.strip()]
     if not texts:

@@ -7,8 +7,6 @@ usual ones exist it says "ours".
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +18,7 @@ from nomoat.engine.recorded import read_recorded
 from nomoat.judge import coding
 from nomoat.judge.examples import asked
 from nomoat.records import Example
-from nomoat.tasks import label_task_messages
+from nomoat.tasks import label_task_messages, read_table
 from nomoat.textfiles import read_jsonl
 
 LM_EVAL = "EleutherAI/lm-evaluation-harness"
@@ -43,19 +41,9 @@ class BuiltIn:
 
 
 # ---------------------------------------------------------------- reading
-def _table(path: Path, delimiter: str) -> list[dict[str, str]]:
-    """Rows by column; quotes may hold the delimiter."""
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), delimiter=delimiter))
-
-
 def _lines(path: Path) -> list[list[str]]:
     """Tab-separated fields, in which a quote is only a quote."""
     return [line.rstrip("\r").split("\t") for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
-
-
-def _plain_table(path: Path) -> list[dict[str, str]]:
-    header, *rows = _lines(path)
-    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 # ---------------------------------------------------------------- choosing
@@ -63,14 +51,14 @@ KOREAN_ANSWERS = {"true": "예", "false": "아니오"}  # the tables write them 
 
 
 def _kobest_boolq(folder: Path) -> Iterator[Example]:
-    for row in _plain_table(folder / "BoolQ/test.tsv"):
+    for row in read_table(folder / "BoolQ/test.tsv"):
         target = KOREAN_ANSWERS[row["Answer"].lower()]
         text = f"{row['Text']} 질문: {row['Question']} 답변:"
         yield Example(id=row["ID"], messages=asked(text), target=target, choices=("아니오", "예"))
 
 
 def _kobest_copa(folder: Path) -> Iterator[Example]:
-    for row in _plain_table(folder / "COPA/test.tsv"):
+    for row in read_table(folder / "COPA/test.tsv"):
         connector = {"원인": "왜냐하면", "결과": "그래서"}[row["question"].strip()]
         text = f"{row['sentence']}  {connector}"
         choices = (row["1"], row["2"])
@@ -78,14 +66,14 @@ def _kobest_copa(folder: Path) -> Iterator[Example]:
 
 
 def _kobest_wic(folder: Path) -> Iterator[Example]:
-    for row in _plain_table(folder / "WiC/test.tsv"):
+    for row in read_table(folder / "WiC/test.tsv"):
         text = f"문장1: {row['SENTENCE1']} 문장2: {row['SENTENCE2']} 두 문장에서 {row['Target']}가 같은 뜻으로 쓰였나?"
         target = KOREAN_ANSWERS[row["ANSWER"].lower()]
         yield Example(id=row["ID"], messages=asked(text), target=target, choices=("아니오", "예"))
 
 
 def _kobest_hellaswag(folder: Path) -> Iterator[Example]:
-    for number, row in enumerate(_table(folder / "HellaSwag/test.tsv", "\t"), start=1):
+    for number, row in enumerate(read_table(folder / "HellaSwag/test.tsv"), start=1):
         choices = tuple(row[f"choice{at}"] for at in range(1, 5))
         yield Example(
             id=str(number), messages=asked(f"문장: {row['context']}"), target=choices[int(row["label"])], choices=choices
@@ -93,7 +81,7 @@ def _kobest_hellaswag(folder: Path) -> Iterator[Example]:
 
 
 def _kobest_sentineg(folder: Path) -> Iterator[Example]:
-    for row in _plain_table(folder / "SentiNeg/test.tsv"):
+    for row in read_table(folder / "SentiNeg/test.tsv"):
         target = "긍정" if row["Label"] == "1" else "부정"
         yield Example(id=row["ID"], messages=asked(f"문장: {row['Text']} 긍부정:"), target=target, choices=("부정", "긍정"))
 
@@ -125,16 +113,16 @@ def _labelled(rows: Sequence[tuple[str, str]], labels: Sequence[str], instructio
 
 def _banking77(folder: Path) -> Iterator[Example]:
     labels = sorted(json.loads((folder / "categories.json").read_text(encoding="utf-8")))
-    return _labelled([(row["text"].strip(), row["category"]) for row in _table(folder / "test.csv", ",")], labels)
+    return _labelled([(row["text"].strip(), row["category"]) for row in read_table(folder / "test.csv")], labels)
 
 
 def _sms_spam(folder: Path) -> Iterator[Example]:
-    rows = _table(folder / "sms_spam_test.tsv", "\t")
+    rows = read_table(folder / "sms_spam_test.tsv")
     return _labelled([(row["text"].strip(), row["annotation"]) for row in rows], ("not spam", "spam"))
 
 
 def _nsmc(folder: Path) -> Iterator[Example]:
-    rows = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in _plain_table(folder / "test.tsv")]
+    rows = [(row["document"].strip(), "긍정" if row["label"] == "1" else "부정") for row in read_table(folder / "test.tsv")]
     return _labelled(rows, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요.")
 
 
@@ -159,7 +147,7 @@ def _gsm8k(folder: Path) -> Iterator[Example]:
 
 
 def _e2e_nlg(folder: Path) -> Iterator[Example]:
-    pairs = [(row["mr"], row["ref"]) for row in _table(folder / "testset_w_refs.csv", ",")]
+    pairs = [(row["mr"], row["ref"]) for row in read_table(folder / "testset_w_refs.csv")]
     return _with_answers(pairs, "Describe this place in one or two sentences that say every attribute and nothing else.")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.examples import asked, digest_of
-from nomoat.judge.suites import MAX_LABELS, Metric, Suite
+from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
-from nomoat.tasks import label_task_messages, read_numbered_table
+from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table
 from nomoat.textfiles import read_jsonl
 
 INPUT_NAMES = (

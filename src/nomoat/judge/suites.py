@@ -23,7 +23,7 @@ from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
-from nomoat.tasks import label_task_messages, read_labelled, read_table
+from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
 from nomoat.textfiles import parse_json, read_text
 
 Metric = Literal[
@@ -35,8 +35,6 @@ BY_A_JUDGE = ("judged", "grade")  # what became of answers that a judge compared
 WRITABLE = tuple(metric for metric in get_args(Metric) if metric not in (*STORED_ONLY, *BY_A_JUDGE))  # what a suite's file may say
 WITHOUT_TARGET = ("json", "judge")  # a schema, or a judge, may be all there is
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
-MAX_LABELS = 256  # each label is scored for each example; more than this is hardly a label column
 DEFAULT_MAX_NEW_TOKENS = 32
 
 
@@ -115,7 +113,7 @@ def load_suite(
         return ref
     path = _find(ref)
     if path is not None and path.suffix.lower() in TABLE_SUFFIXES:
-        return suite_from_csv(path, *_both_columns(path, input_column, label_column), instruction=instruction)
+        return suite_from_csv(path, *require_columns(path, input_column, label_column), instruction=instruction)
     if input_column or label_column or instruction:
         raise UsageError("--input-column, --label-column, --instruction are for tables (CSV, TSV)", hint="a suite needs none of them")
     if path is None:
@@ -150,11 +148,12 @@ def suite_from_csv(
             f"`{path}`: column `{label_column}` holds {len(known):,} different labels, and at most {MAX_LABELS} can be chosen from",
             hint="is it the label column? free answers are written as a .jsonl suite with the metric `exact`",
         )
+    words = label_instruction(known) if instruction is None else instruction
     examples = []
     for row in rows:
         if row.label not in known:
             raise DataError(f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}")
-        messages = label_task_messages(row.text, known, instruction=instruction)
+        messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
     return Suite(name=path.stem, metric="choice", examples=tuple(examples), sha256=digest_of(examples), source=str(path.name))
 
@@ -229,16 +228,6 @@ def _file_in(folder: Path) -> Path:
         if found:
             raise UsageError(f"`{folder}` holds {len(found)} suites", hint=f"name one: {', '.join(str(file) for file in found[:5])}")
     raise DataError(f"`{folder}` holds no suite", hint="a suite is NAME.jsonl, with NAME.toml beside it")
-
-
-def _both_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:
-    if input_column is None or label_column is None:
-        missing = "--input-column" if input_column is None else "--label-column"
-        columns = ", ".join(name or "(no name)" for name in read_table(path)[0])
-        raise UsageError(
-            f"`{path.name}` is a table, and {missing} does not say which column to use", hint=f"its columns are: {columns}"
-        )
-    return input_column, label_column
 
 
 def _load_toml(path: Path) -> Suite:
