@@ -11,7 +11,6 @@ import functools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from nomoat.engine import graph, layout, positions
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import Architecture, Dimensions, score_scale
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
@@ -35,7 +34,8 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a 
 }
 SHORT_SCORES = 128 * 256  # of a head in a row
 Order = npt.NDArray[np.intp] | None
-PrefixCache = list[tuple[torch.Tensor, torch.Tensor]]
+Pair = tuple[torch.Tensor, torch.Tensor]
+PrefixCache = list[Pair]
 Lora = dict[str, list[torch.Tensor]] | None
 
 
@@ -61,6 +61,24 @@ class Places:
         return torch.cat([torch.arange(self.own), torch.arange(self.past, self.past + self.length).repeat(self.rows)])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One layer in one pass: all it needs beside what the tokens are. `lora`: of its linear layers, by the name of their first part.
+
+    `masks` are added to the scores of the beginning and of a row; `turn`: cosine and sine of the tokens' angles. `before`: keys and
+    values of the tokens before, [1, H, P, D] each; `keep` takes this pass's. `wanted_M`: it speaks about these tokens only.
+    """
+
+    layer: int
+    places: Places
+    lora: Lora
+    masks: list[torch.Tensor]
+    turn: Pair | None
+    before: Pair | None
+    keep: PrefixCache | None
+    wanted_M: torch.Tensor | None
+
+
 @dataclass(slots=True)
 class Linear:
     """One or several linear layers of the same input. `parts`: (name, outputs) of each, in the order of the matrix's rows."""
@@ -81,7 +99,7 @@ class Network:
 
     def __init__(
         self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, precision: qlora.Precision,
-        keep_expanded: bool, frozen: int = 0, progress: Callable[[int, int], None] | None = None,
+        keep_expanded: bool, frozen: int = 0,
     ) -> None:  # fmt: skip
         self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, qlora.DTYPES[precision], frozen
         self.parameters: dict[str, torch.nn.Parameter] = {}
@@ -91,11 +109,7 @@ class Network:
         self._storage = layout.storage(file, sizes, "default")
         self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")])
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
-        self._layers = []
-        for layer in range(sizes.layers):
-            self._layers.append(self._read_layer(layer))
-            if progress:
-                progress(layer + 1, sizes.layers)
+        self._layers = [self._read_layer(layer) for layer in range(sizes.layers)]
         self._vectors = {name: self._vector(name) for name in self._loose_vectors()}
         self._rope = {local: self._rope_table(local=local) for local in set(arch.windowed)}
         self._places = torch.from_numpy(file.rows("position_embd.weight")) if arch.positions == "learned" else None
@@ -204,21 +218,19 @@ class Network:
         self, x_MW: torch.Tensor, layers: range, places: Places, *, before: PrefixCache | None, keep: PrefixCache | None,
         wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Through some layers. `before`: keys and values of the tokens before, a pair [1, H, P, D] a layer; `keep` takes this pass's.
-
-        `wanted_M`: the last of them speaks about these tokens only.
-        """
+        """Through some layers, each with its pair of `before`; `wanted_M` is for the last of them."""
         masks = {local: self._masks(places, local) for local in set(self.arch.windowed)}
         turns = {local: self._turn(places.all(), local) for local in self._rope}
         for at, layer in enumerate(layers):
             local = self.arch.windowed[layer % len(self.arch.windowed)]
-            pair = before[at] if before else None
-            wanted = wanted_M if layer == layers[-1] else None
-            given = (layer, self._lora(layer), places, masks[local], turns[local], pair, keep, wanted)
+            call = Call(
+                layer=layer, places=places, lora=self._lora(layer), masks=masks[local], turn=turns[local],
+                before=before[at] if before else None, keep=keep, wanted_M=wanted_M if layer == layers[-1] else None,
+            )  # fmt: skip
             if self._frugal and torch.is_grad_enabled():
-                x_MW = checkpoint(self._layer, x_MW, *given, use_reentrant=False)
+                x_MW = checkpoint(self._layer, x_MW, call, use_reentrant=False)
             else:
-                x_MW = self._layer(x_MW, *given)
+                x_MW = self._layer(x_MW, call)
         return x_MW
 
     def _lora(self, layer: int) -> Lora:
@@ -240,17 +252,14 @@ class Network:
             x = x + self._places[places_M.clamp(max=len(self._places) - 1)]  # padding may stand beyond the last place
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
-    def _layer(
-        self, x: torch.Tensor, layer: int, lora: Lora, places: Places, masks: Any, turn: Any, before: Any, keep: PrefixCache | None,
-        wanted_M: torch.Tensor | None,
-    ) -> torch.Tensor:  # fmt: skip
-        block, arch = f"blk.{layer}", self.arch
+    def _layer(self, x: torch.Tensor, call: Call) -> torch.Tensor:
+        block, arch = f"blk.{call.layer}", self.arch
         first = next((name for name in arch.attention_norms if f"{block}.{name}.weight" in self._vectors), arch.attention_norms[-1])
         normed = self._norm(x, f"{block}.{first}")
-        attended = self._attention(normed, layer, lora, places, masks, turn, before, keep)
-        if wanted_M is not None:
-            x, normed, attended = x[wanted_M], normed[wanted_M], attended[wanted_M]
-        attended = self._linear(attended, layer, "self_attn.o_proj", lora)
+        attended = self._attention(normed, call)
+        if call.wanted_M is not None:
+            x, normed, attended = (rows[call.wanted_M] for rows in (x, normed, attended))
+        attended = self._linear(attended, "self_attn.o_proj", call)
         if arch.post_norms:
             attended = self._norm(attended, f"{block}.post_attention_norm")
         both = x + attended
@@ -258,55 +267,53 @@ class Network:
             normed = normed if first == arch.mlp_norm else self._norm(x, f"{block}.{arch.mlp_norm}")
         else:
             normed = self._norm(both, f"{block}.{arch.mlp_norm}")
-        y = self._mlp(normed, layer, lora)
+        y = self._mlp(normed, call)
         return both + (self._norm(y, f"{block}.post_ffw_norm") if arch.post_norms else y)
 
-    def _attention(
-        self, x_MW: torch.Tensor, layer: int, lora: Lora, places: Places, masks: Any, turn: Any, before: Any, keep: PrefixCache | None
-    ) -> torch.Tensor:
+    def _attention(self, x_MW: torch.Tensor, call: Call) -> torch.Tensor:
         """What each token takes from those it sees, heads side by side: the input of the output projection."""
-        sizes = self.sizes
+        sizes, places, before = self.sizes, call.places, call.before
         turning = sizes.heads + sizes.kv_heads
         fused = "self_attn.qkv_proj" if "self_attn.qkv_proj" in self.arch.projections else "self_attn.q_proj"
-        y = self._linear(x_MW, layer, fused, lora)
+        y = self._linear(x_MW, fused, call)
         if sizes.clamp_qkv is not None:
             y = y.clamp(-sizes.clamp_qkv, sizes.clamp_qkv)
         both, value = y.unflatten(-1, (turning + sizes.kv_heads, sizes.head_dim)).split([turning, sizes.kv_heads], dim=1)
         if self.arch.qk_norm:
             query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
-            names = (f"blk.{layer}.attn_q_norm", f"blk.{layer}.attn_k_norm")
+            names = (f"blk.{call.layer}.attn_q_norm", f"blk.{call.layer}.attn_k_norm")
             both = torch.cat([self._norm(part, name) for part, name in zip((query, key), names, strict=True)], dim=1)
-        if turn is not None:
-            both = kernels.rotate(both, *turn)
-        scale = (sizes.width // sizes.heads if sizes.layers == self.arch.width_scaled_layers else sizes.head_dim) ** -0.5
+        if call.turn is not None:
+            both = kernels.rotate(both, *call.turn)
         query, key = both.split([sizes.heads, sizes.kv_heads], dim=1)
-        parts = [part.split([places.own, len(x_MW) - places.own]) for part in (query * scale, key, value)]
+        scaled = query * score_scale(self.arch, sizes)
+        parts = [part.split([places.own, len(x_MW) - places.own]) for part in (scaled, key, value)]
         query, key, value = (rows.view(places.rows, places.length, *rows.shape[1:]).transpose(1, 2) for _, rows in parts)
-        if keep is not None:
-            keep.append((key, value))
+        if call.keep is not None:
+            call.keep.append((key, value))
         attended = []
         if places.own:
             own_query, own_key, own_value = (own[None].transpose(1, 2) for own, _ in parts)
-            attended.append(_attend(own_query, own_key, own_value, masks[0], cap=sizes.attention_cap))
+            attended.append(_attend(own_query, own_key, own_value, call.masks[0], cap=sizes.attention_cap))
             before = (own_key, own_value)
         if before is not None:
             key, value = (
                 torch.cat([old.expand(places.rows, -1, -1, -1), new], dim=2) for old, new in zip(before, (key, value), strict=True)
             )
-        attended.append(_attend(query, key, value, masks[1], cap=sizes.attention_cap))
+        attended.append(_attend(query, key, value, call.masks[1], cap=sizes.attention_cap))
         return torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in attended])
 
-    def _mlp(self, x: torch.Tensor, layer: int, lora: Lora) -> torch.Tensor:
+    def _mlp(self, x: torch.Tensor, call: Call) -> torch.Tensor:
         gated = next((name for name in ("mlp.gate_up_proj", "mlp.gate_proj") if name in self.arch.projections), None)
         if gated:
-            y = kernels.gate(self._linear(x, layer, gated, lora), self.arch.activation)
+            y = kernels.gate(self._linear(x, gated, call), self.arch.activation)
         else:
-            y = ACTIVATIONS[self.arch.activation](self._linear(x, layer, "mlp.up_proj", lora))
-        return self._linear(y, layer, "mlp.down_proj", lora)
+            y = ACTIVATIONS[self.arch.activation](self._linear(x, "mlp.up_proj", call))
+        return self._linear(y, "mlp.down_proj", call)
 
-    def _linear(self, x_MI: torch.Tensor, layer: int, first: str, lora: Lora) -> torch.Tensor:
-        linear = self._layers[layer][first]
-        return qlora.lora_linear(x_MI.to(self.dtype), linear.matrix, linear.bias, *([None] if lora is None else lora[first]))
+    def _linear(self, x_MI: torch.Tensor, first: str, call: Call) -> torch.Tensor:
+        linear = self._layers[call.layer][first]
+        return qlora.lora_linear(x_MI.to(self.dtype), linear.matrix, linear.bias, *(call.lora[first] if call.lora else [None]))
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """Over the last axis: in f32, or in the working precision where it is an RMS norm."""
@@ -315,7 +322,7 @@ class Network:
             return functional.layer_norm(x.float(), weight.shape, weight, bias, self.sizes.norm_epsilon)
         return kernels.rms_norm(x, weight, self.sizes.norm_epsilon, self.dtype)
 
-    def _turn(self, places_M: torch.Tensor, local: bool) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _turn(self, places_M: torch.Tensor, local: bool) -> Pair | None:
         """Cosine and sine of every token's angles, [M, R / 2]."""
         table = self._rope[local]
         magnitude = (positions.sizes_of_windowed(self.sizes) if local else self.sizes).rope_magnitude
