@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 from nomoat import hardware
 from nomoat.cli import app
 from nomoat.errors import NotEnoughMemoryError
-from nomoat.tune import estimate, prepare, qlora, train
+from nomoat.tune import estimate, prepare, train
 from nomoat.tune.prepare import Prepared
+
+pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 
 
 @pytest.fixture
@@ -24,11 +26,6 @@ def prepared(tiny_gguf: Path, tmp_path: Path) -> Prepared:
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "".join(f"{'long ' * (n % 20)}{n},{'ab'[n % 2]}\n" for n in range(400)))
     return prepare.prepare(str(tiny_gguf), path, input_column="text", label_column="label")
-
-
-@pytest.fixture(autouse=True)
-def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
 
 
 def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared) -> None:

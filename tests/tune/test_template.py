@@ -11,7 +11,7 @@ from tiny import write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
-from nomoat import hardware, paths, responder
+from nomoat import paths, responder
 from nomoat.catalog import licences
 from nomoat.cli import app
 from nomoat.engine import templates
@@ -19,18 +19,14 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
-from nomoat.tune import prepare, qlora, train
+from nomoat.tune import prepare, train
 
+pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 COLUMNS = {"input_column": "text", "label_column": "label"}
 SETTINGS = prepare.Settings(rank=2, epochs=1)
 HI = Request(messages=(Message(role="user", content="hi"),), max_new_tokens=8)
 FALCON_HI = Request(prompt="User: hi\n\nAssistant:", max_new_tokens=8)
 KNOWN = ", ".join(templates.NAMED)
-
-
-@pytest.fixture(autouse=True)
-def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
 
 
 @pytest.fixture
