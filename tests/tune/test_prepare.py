@@ -9,15 +9,28 @@ import pytest
 from reference import write_folder
 from tiny import write_tiny_gguf
 
+from nomoat.cli.tune import say_survey
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.records import Message
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
-from nomoat.tune.prepare import Settings, chosen, prepare
+from nomoat.tune.prepare import Settings, chosen, prepare, split
+from nomoat.tune.samples import count_lessons
 
 COLUMNS = {"input_column": "text", "label_column": "label"}
+
+
+def write_chats(path: Path, *chats: str) -> Path:
+    """Conversations in short: `system|user|assistant|user|assistant...`; without a system message if that is empty."""
+    lines = []
+    for system, *turns in (chat.split("|") for chat in chats):
+        messages = [{"role": "system", "content": system}] if system else []
+        messages += [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(turns)]
+        lines.append(json.dumps({"messages": messages}) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
 
 
 def write(path: Path, *rows: tuple[str, str]) -> Path:
@@ -45,6 +58,48 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(tiny_gguf: Path, 
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
 
 
+def test_conversations_are_the_same_text_if_all_but_their_answers_is(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write_chats(tmp_path / "train.jsonl", *(f"doc {n}|Sum.|sum {n}" for n in range(30)), "Doc 7|sum. |another", "|Sum.|x")
+    test = write_chats(tmp_path / "test.jsonl", "doc 5|Sum.|unknown", "doc 40|Sum.|unknown", "|Else.|unknown")
+    prepared = prepare(str(tiny_gguf), train, test=test)
+    assert (prepared.survey.duplicates, prepared.survey.shared_with_test) == (1, ("line 6: Sum.",))
+    learned, held_out = split(prepared)
+    assert (len(learned), len(held_out)) == (28, 3)
+    assert not {sample.digest for sample in learned} & {sample.digest for sample in held_out}
+
+
+def test_lessons_are_held_out_whole_however_many_rows_they_are(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Llama 2's template writes the beginning of a conversation another way once it goes on: a row for each answer."""
+    path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a|on {n}|b|out {n}|c" for n in range(20)))
+    prepared = prepare(str(tiny_gguf), path, template="llama-2")
+    learned, held_out = split(prepared)
+    assert len(prepared.samples) == 60 and (count_lessons(learned), count_lessons(held_out)) == (18, 2)
+    assert not {sample.lesson for sample in learned} & {sample.lesson for sample in held_out}
+
+
+@pytest.mark.parametrize(
+    ("chats", "said"),
+    [
+        ([f"|hi {n}|a" for n in range(9)], "a tenth of them is less than one"),
+        ([f"|hi|{n}" for n in range(30)], "every text stands in more than 3 of them"),
+        ([f"|hi {n}|a" for n in range(10)], ""),
+    ],
+)
+def test_it_is_said_when_nothing_is_held_out(
+    tiny_gguf: Path, tmp_path: Path, chats: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_survey(prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *chats)))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("held out")]
+    whole = f"held out: none of the lessons, since {said}; whether tuning helps is not measured without --validation FILE"
+    assert lines == ([whole] if said else [])
+
+
+def test_a_validation_file_is_counted_in_lessons(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, held_out = (write_chats(tmp_path / f"{name}.jsonl", f"|{name}|a|on|b|out|c", f"|{name} 2|a|on|b|out|c") for name in "xy")
+    say_survey(prepare(str(tiny_gguf), path, validation=held_out, template="llama-2"))
+    assert f"held out: the 2 lessons of {held_out}\n" in capsys.readouterr().err
+
+
 def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
     held_out = write(tmp_path / "dev.csv", ("Three ", "a"), ("four", "b"))
@@ -62,7 +117,8 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     with pytest.raises(DataError) as caught:
         prepare(str(tiny_gguf), path, **COLUMNS)
     assert caught.value.message.startswith(f"`{path}`, line 3: 1,0") and caught.value.message.endswith("(1 more do not fit)")
-    assert prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey.too_long == ("line 3", "line 4")
+    survey = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey
+    assert survey.too_long == ("line 3", "line 4") and (survey.num_lessons, survey.labels) == (1, {"a": 1})
     shorter = tmp_path / "short.csv"
     shorter.write_text("text,label\n" + "".join(f"short {n},{'ab'[n % 2]}\n" for n in range(4)))
     found = prepare(str(tiny_gguf), shorter, validation=path, drop_long=True, **COLUMNS)
@@ -104,6 +160,15 @@ def test_a_conversation_is_one_row_of_tokens_with_every_answer_learned(tiny_gguf
     assert all(sample.tokens[stop - 1] == words.special.eos_id for _, stop in sample.answers)
     prompt = words.encode(words.render(messages[:3]))
     assert sample.tokens[: sample.answers[1][0]] == prompt  # as the model is asked when it is served
+
+
+def test_an_answer_that_is_not_learned_is_read_like_a_question(tiny_gguf: Path) -> None:
+    words = tokenizer.from_metadata(GGUFFile(tiny_gguf).metadata)
+    turns = [("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell"), ("user", "?"), ("assistant", "!")]
+    messages = tuple(Message(role=role, content=content) for role, content in turns)  # type: ignore[arg-type]
+    (sample,) = samples.encode(Lesson(messages=messages, where="line 1", not_learned=(1,)), words)
+    assert [words.decode(sample.tokens[start:stop]) for start, stop in sample.answers] == ["farewell", "!"]
+    assert sample.tokens[: sample.answers[1][0]] == words.encode(words.render(messages[:5]))
 
 
 def test_a_template_that_rewrites_earlier_turns_gives_a_row_for_each_answer(tiny_gguf: Path) -> None:

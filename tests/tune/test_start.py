@@ -14,22 +14,18 @@ from tiny import ADAPTED, LAYERS, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
-from nomoat import hardware, paths
+from nomoat import paths
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
-from nomoat.tune import prepare, qlora, train
+from nomoat.tune import prepare, train
 
+pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
 COMMAND_COLUMNS = ["--input-column", "text", "--label-column", "label"]
 SETTINGS = prepare.Settings(rank=4, layers=2, epochs=6, learning_rate=5e-3)
 A_STEP = prepare.Settings(epochs=1e-3, learning_rate=1e-9)
-
-
-@pytest.fixture(autouse=True)
-def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
 
 
 def write_table(path: Path, labels: Sequence[str] = ("red", "green", "blue"), texts: str = "xyz") -> Path:
@@ -107,7 +103,7 @@ def test_the_labels_and_the_instruction_it_knows_are_asked_for_as_before(tiny_gg
 
 def test_what_was_held_out_is_held_out_again_in_any_order_and_with_any_seed(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
     def sides(path: Path, seed: int = 0) -> list[set[bytes]]:
-        found = train.split(prepared(str(tiny_gguf), path, settings=prepare.Settings(seed=seed)))
+        found = prepare.split(prepared(str(tiny_gguf), path, settings=prepare.Settings(seed=seed)))
         return [{sample.digest for sample in side} for side in found]
 
     learned, held_out = sides(table)

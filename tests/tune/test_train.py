@@ -29,6 +29,7 @@ from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, kernels, prepare, qlora, train
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 
+pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = train.Settings(rank=4, epochs=4, learning_rate=5e-3)
 COLOURS = ["red", "green", "blue"]
 COLUMNS = {"input_column": "text", "label_column": "label"}
@@ -41,11 +42,6 @@ def table(tmp_path: Path) -> Path:
     path = tmp_path / "colours.csv"
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
     return path
-
-
-@pytest.fixture(autouse=True)
-def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
 
 
 def may_mount() -> bool:
@@ -510,6 +506,23 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
 def test_of_looks_with_about_as_many_right_answers_the_loss_decides(look: tuple[float, int], is_better: bool) -> None:
     kept = {"held_out": 0.112, "right": 178}
     assert train._is_better({"held_out": look[0], "right": look[1]}, kept, 200) is is_better
+
+
+def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_change(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Two conversations of three answers, a row each with Llama 2's template: two changes, not six, say how sure the mean is."""
+    turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate("uavbwc")]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(f"{json.dumps({'messages': turns})}\n" * 2)
+    learned = tmp_path / "learned.jsonl"
+    learned.write_text(path.read_text().replace('"u"', '"other"'))
+    prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
+    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    assert [sample.num_learned for sample in run.validation] == [2] * 6
+    run.losses_before, run.losses_after = [9.0] * 6, [8.0, 7.0, 6.0, 5.0, 4.0, 3.0]
+    metrics = run.metrics()
+    assert metrics["validation_lessons"] == 2
+    reach = 12.7062 * 0.75  # Student's t of one degree of freedom; the changes are -1 and -2.5, their standard error 0.75
+    assert metrics["validation_loss_change_95"] == pytest.approx([-1.75 - reach, -1.75 + reach], abs=1e-3)
 
 
 @pytest.mark.parametrize("num_lessons", [8, 90], ids=["none held out", "nine held out"])

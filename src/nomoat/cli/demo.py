@@ -128,13 +128,13 @@ def _read_ratings(path: Path) -> list[tuple[int, str, str]]:
 
 
 def _tune(table: Path, minutes: float) -> None:
-    from nomoat.cli.tune import tune_with_bar
-    from nomoat.tune.train import Settings
+    from nomoat.cli.tune import learn_with_bar, say_survey
+    from nomoat.tune.prepare import Settings, prepare
 
     settings = Settings(minutes=minutes, epochs=3)  # more epochs would only overfit, however fast the machine
-    tune_with_bar(
-        BASE, table, name=ADAPTER, settings=settings, input_column="text", label_column="label", data_licence="mit", replace=True
-    )
+    prepared = prepare(BASE, table, input_column="text", label_column="label", settings=settings)
+    say_survey(prepared)
+    learn_with_bar(prepared, name=ADAPTER, data_licence="mit", replace=True)
 
 
 def _duel(suite: Suite, report: Path) -> None:

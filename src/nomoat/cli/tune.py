@@ -16,7 +16,7 @@ from nomoat.errors import MissingExtraError, UsageError
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.adapter import Start
-    from nomoat.tune.prepare import Prepared, Settings
+    from nomoat.tune.prepare import Prepared
     from nomoat.tune.train import Progress
 
 MANY_LABELS = 8
@@ -95,6 +95,9 @@ def tune(
 
 def say_survey(prepared: Prepared) -> None:
     """What the data is like, in a few lines, each of them something a user may want to mend."""
+    from nomoat.tune import prepare
+    from nomoat.tune.samples import count_lessons
+
     survey, settings = prepared.survey, prepared.settings
     console.say(
         f"data: {survey.format}, {survey.num_lessons:,} lessons, {survey.num_tokens:,} tokens; a lesson has {survey.median_tokens:,} "
@@ -123,7 +126,11 @@ def say_survey(prepared: Prepared) -> None:
     if prepared.validation:
         dropped = survey.shared_with_validation
         also = f"; {len(dropped):,} texts of it stood in the data and were dropped from there" if dropped else ""
-        console.say(f"held out: the {len(prepared.validation):,} lessons of {prepared.options['validation']}{also}")
+        console.say(f"held out: the {count_lessons(prepared.validation):,} lessons of {prepared.options['validation']}{also}")
+    elif not prepare.split(prepared)[1]:
+        most = prepare.most_held_out(prepared)
+        why = f"every text stands in more than {most:,} of them" if most else "a tenth of them is less than one"
+        console.say(f"held out: none of the lessons, since {why}; whether tuning helps is not measured without --validation FILE")
     if survey.too_long:
         console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
     steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"
@@ -181,16 +188,6 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
         )
     if with_terms:
         say_terms(licences.from_dict(provenance["licence"]))
-
-
-def tune_with_bar(base: str, data: Path, *, name: str, settings: Settings, replace: bool = False, data_licence: str = "own",
-                  **arguments: Any) -> Path:  # fmt: skip
-    """Prepare, say what the data is like, and learn with a bar."""
-    from nomoat.tune import prepare
-
-    prepared = prepare.prepare(base, data, settings=settings, **arguments)
-    say_survey(prepared)
-    return learn_with_bar(prepared, name=name, replace=replace, data_licence=data_licence)
 
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, **arguments: Any) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,6 @@ from nomoat.engine.templates import ALPACA_INPUT
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message, Role
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
 SPEAKERS: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -20,7 +19,7 @@ SPEAKERS: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A conversation that ends with an answer; every turn of the assistant is learned.
+    """A conversation that ends with an answer; every turn of the assistant is learned, but for those at the places `not_learned`.
 
     `where`: the place in the file, "line 3" or "entry 3", counted from 1. `text` and `label`: of a table's row. `alpaca_question`:
     what a model with Alpaca's chat template is asked instead of the messages.
@@ -28,9 +27,16 @@ class Lesson:
 
     messages: tuple[Message, ...]
     where: str
+    not_learned: tuple[int, ...] = ()
     text: str | None = None
     label: str | None = None
     alpaca_question: str | None = None
+
+    @property
+    def learned(self) -> list[int]:
+        """The places of the answers to learn, from 0."""
+        said = (at for at, one in enumerate(self.messages) if one.role == "assistant" and at > 0 and one.content.strip())
+        return [at for at in said if at not in self.not_learned]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +59,7 @@ def read(
     flag is missing or has no meaning.
     """
     suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
+    if suffix in tasks.TABLE_SUFFIXES:
         return _read_table(path, input_column, label_column, instruction, labels)
     if suffix in CHAT_SUFFIXES:
         if input_column or label_column:
@@ -61,25 +67,28 @@ def read(
         return _read_chats(path)
     raise UsageError(
         f"`{path.name}`: nomoat cannot tell what kind of file this is",
-        hint=f"tables end in {', '.join(TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}",
+        hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}",
     )
 
 
 def _read_table(
     path: Path, input_column: str | None, label_column: str | None, instruction: str | None, labels: Sequence[str] | None
 ) -> Data:
-    if input_column is None or label_column is None:
-        missing = "--input-column" if input_column is None else "--label-column"
-        columns = f"its columns are: {', '.join(tasks.read_table(path)[0])}"
-        raise UsageError(f"`{path.name}` is a table, and {missing} does not say which column to use", hint=columns)
+    input_column, label_column = tasks.require_columns(path, input_column, label_column)
     rows = tasks.read_labelled(path, input_column=input_column, label_column=label_column)
     named = sorted({row.label for row in rows} if labels is None else labels)
     if len(named) < 2:
         raise DataError(f"`{path}`: every row has the label `{named[0]}`", hint="there is nothing to learn from one label")
+    if instruction is None and len(named) > tasks.MAX_LABELS:
+        raise DataError(
+            f"`{path}`: there are {len(named):,} different labels, and the question can name {tasks.MAX_LABELS} at most",
+            hint=f"give --instruction, which does not list them, if column `{label_column}` holds free answers",
+        )
+    words = tasks.label_instruction(named) if instruction is None else instruction
     lessons = [
         Lesson(
             messages=(
-                *tasks.label_task_messages(row.text, named, instruction=instruction),
+                *tasks.label_task_messages(row.text, named, instruction=words),
                 Message(role="assistant", content=row.label),
             ),
             where=f"line {row.line}",
@@ -107,14 +116,14 @@ def _read_chats(path: Path) -> Data:
 
 def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a JSONL file, or of a JSON file that is one list of them."""
-    text = textfiles.read_text(path).lstrip()
-    if not text.startswith("["):
+    text = textfiles.read_text(path)
+    if not text.lstrip().startswith("["):
         return [(f"line {line}", value) for line, value in textfiles.read_jsonl(path)]
-    values = textfiles.parse_json(text, path)
+    values, has_escapes = textfiles.parse_json(text, path), "\\u" in text
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, entry {number}: not a JSON object", hint='each entry is one object: {"key": "value"}')
-        if "\\u" in text:
+        if has_escapes:
             textfiles.require_whole_characters(value, path, f"entry {number}")
     if not values:
         raise DataError(f"`{path}` is an empty list", hint="each entry is one JSON object")
@@ -125,7 +134,7 @@ def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
     rows = value.get("messages")
     if not isinstance(rows, list) or not rows:
         raise DataError(f"`{path}`, {where}: no list of `messages`", hint='write {"messages": [{"role": ..., "content": ...}]}')
-    messages = []
+    messages, not_learned = list[Message](), list[int]()
     for row in rows:
         role: Any = row.get("role") if isinstance(row, dict) else None
         content = row.get("content") if isinstance(row, dict) else None
@@ -134,8 +143,16 @@ def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
                 f"`{path}`, {where}: a message has role {role!r} and content of type {type(content).__name__}",
                 hint=f"roles are {', '.join(get_args(Role))}; the content is text",
             )
+        weight = row.get("weight") if role == "assistant" else None
+        if isinstance(weight, bool) or weight not in (None, 0, 1):
+            raise DataError(
+                f"`{path}`, {where}: a message of the assistant has weight {weight!r}",
+                hint="write 0 for an answer that is not learned, 1 or nothing for one that is",
+            )
+        if weight == 0:
+            not_learned.append(len(messages))
         messages.append(Message(role=role, content=content))
-    return _lesson(messages, path, where)
+    return _lesson(messages, path, where, not_learned)
 
 
 def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
@@ -173,9 +190,9 @@ def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
     )
 
 
-def _lesson(messages: Sequence[Message], path: Path, where: str) -> Lesson:
-    """The conversation up to its last answer. Raises DataError if there is none with something before it."""
-    last = max((at for at, message in enumerate(messages) if message.role == "assistant" and message.content.strip()), default=0)
-    if last == 0:
+def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Sequence[int] = ()) -> Lesson:
+    """The conversation up to its last answer to learn. Raises DataError if there is none with something before it."""
+    whole = Lesson(messages=tuple(messages), where=where, not_learned=tuple(not_learned))
+    if not whole.learned:
         raise DataError(f"`{path}`, {where}: no message of the assistant to learn from")
-    return Lesson(messages=tuple(messages[: last + 1]), where=where)
+    return replace(whole, messages=whole.messages[: whole.learned[-1] + 1])

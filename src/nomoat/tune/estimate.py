@@ -15,7 +15,7 @@ import torch
 from nomoat import config, jit, paths
 from nomoat.tune import kernels, qlora, train
 from nomoat.tune.network import Network
-from nomoat.tune.prepare import Prepared
+from nomoat.tune.prepare import Prepared, split
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side, wanted
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
@@ -59,7 +59,7 @@ def estimate(prepared: Prepared) -> Estimate:
     with paths.translate_disk_errors(jit.CACHE):
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
-    learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in train.split(prepared))  # parts of an epoch
+    learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
     epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
     is_kept = train.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     reads = (1, 1) if is_kept else (epochs, looks)  # how often the frozen layers are computed

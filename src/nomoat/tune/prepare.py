@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from nomoat.tune import adapter
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, Lesson, read
-from nomoat.tune.samples import Sample
+from nomoat.tune.samples import Sample, count_lessons
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 RANK = 16
 FEW_LESSONS, MANY_LESSONS = 500, 5000
+VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
 
 
@@ -77,6 +78,7 @@ class Chosen:
 class Survey:
     """What the data is like. Lengths in tokens: median, 95th percentile, longest.
 
+    Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: texts
     that stand in the test file, with their places; `dropped` of them were left out, and all of those that stand in the validation
     file. `scripts`: part of the letters, the largest first.
@@ -160,7 +162,7 @@ def prepare(
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
-    data = replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in not_learned])
+    data = _without(data, not_learned)
     words = file.read_tokenizer()
     named = files.template(asked=template, own=words.chat_template)
     if named is None and words.chat_template is None and data.format == "Alpaca instructions":
@@ -171,6 +173,7 @@ def prepare(
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
     samples, too_long = _encoded(data, words, sizes, drop_long)
+    data = _without(data, too_long)
     held_out = list[Sample]()
     if validation is not None:
         held_out, left_out = _encoded(others["validation"], words, sizes, drop_long)
@@ -187,6 +190,32 @@ def prepare(
         },
         template=named, sidecar=sidecar.find(data.path),
     )  # fmt: skip
+
+
+def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
+    """What is learned, and what is held out: a file's lessons, or some of the data.
+
+    Those are drawn by their text: what stands there several times is on one side, and whoever goes on from an adapter with the same
+    texts, in whatever order, holds the same out.
+    """
+    if prepared.validation:
+        return prepared.samples, prepared.validation
+    texts = defaultdict[bytes, list[Sample]](list)
+    for sample in prepared.samples:
+        texts[sample.digest].append(sample)
+    wanted = most_held_out(prepared)
+    held_out: dict[bytes, list[Sample]] = {}
+    for digest in sorted(texts):
+        if (num_lessons := count_lessons(texts[digest])) <= wanted:
+            held_out[digest] = texts[digest]
+            wanted -= num_lessons
+    learned = [sample for sample in prepared.samples if sample.digest not in held_out]
+    return learned, [sample for same in held_out.values() for sample in same]
+
+
+def most_held_out(prepared: Prepared) -> int:
+    """So many lessons of the data are held out, or a few less if some have the same text."""
+    return min(MAX_VALIDATION_LESSONS, int(len(prepared.data.lessons) * VALIDATION_PART))
 
 
 def _as_it_was(settings: Settings, start: Start) -> Settings:
@@ -206,10 +235,15 @@ def _read(path: Path, start: Start | None, **how: str | None) -> Data:
     return data if named == set(data.labels) else read(path, labels=sorted(named), **how)
 
 
+def _without(data: Data, places: Iterable[str]) -> Data:
+    left_out = set(places)
+    return replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in left_out])
+
+
 def _shared(data: Data, others: Data) -> dict[str, str]:
     """The lessons whose text stands in both, as `where: text`, by their place."""
-    theirs = {_plain(_text_of(lesson)) for lesson in others.lessons}
-    both = [lesson for lesson in data.lessons if _plain(_text_of(lesson)) in theirs]
+    theirs = {_question_of(lesson) for lesson in others.lessons}
+    both = [lesson for lesson in data.lessons if _question_of(lesson) in theirs]
     return {lesson.where: f"{lesson.where}: {_text_of(lesson)}" for lesson in both}
 
 
@@ -270,8 +304,8 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
         if longest > context_tokens:
             too_long.append((lesson.where, longest))
         else:
-            digest = hashlib.sha256(_plain(_text_of(lesson)).encode("utf-8", "surrogatepass")).digest()
-            samples += [replace(sample, digest=digest) for sample in made]
+            digest = hashlib.sha256(_question_of(lesson).encode("utf-8", "surrogatepass")).digest()
+            samples += [replace(sample, lesson=lesson.where, digest=digest) for sample in made]
     if too_long and not drop_long:
         where, longest = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
@@ -290,7 +324,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
     seen: dict[str, str | None] = {}
     duplicates = contradictions = 0
     for lesson in data.lessons:
-        text = _plain(_text_of(lesson))
+        text = _question_of(lesson)
         if text in seen:
             duplicates += 1
             contradictions += seen[text] != lesson.label
@@ -311,11 +345,15 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
 
 
 def _text_of(lesson: Lesson) -> str:
-    """What is compared between lessons: a row's text, or what the user says."""
+    """A row's text, or what the user says."""
     return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages if m.role == "user")
 
 
-def _plain(text: str) -> str:
+def _question_of(lesson: Lesson) -> str:
+    """What is compared between lessons: a row's text, or all that is said but what is learned; in any case and spacing."""
+    learned = lesson.learned
+    said = (message.content for at, message in enumerate(lesson.messages) if at not in learned)
+    text = lesson.text if lesson.text is not None else "\n".join(said)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

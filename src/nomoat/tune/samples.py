@@ -5,7 +5,7 @@ Shapes: B lessons of a batch, T tokens of the longest after the shared beginning
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +27,12 @@ Ids = npt.NDArray[np.int64]
 class Sample:
     """The tokens of a conversation, and the answers in them: (first token, one past the last), in order. Each ends its turn.
 
-    `digest` is the same for lessons with the same text.
+    `lesson`: its place in its file. `digest` is the same for lessons with the same text.
     """
 
     tokens: list[int]
     answers: tuple[tuple[int, int], ...]
+    lesson: str = ""
     digest: bytes = b""
 
     def __len__(self) -> int:
@@ -56,10 +57,9 @@ def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
     messages = lesson.messages
     if lesson.alpaca_question is not None and words.chat_template == templates.ALPACA.text:
         messages = (Message(role="user", content=lesson.alpaca_question), messages[-1])
-    turns = [at for at, message in enumerate(messages) if message.role == "assistant" and at > 0 and message.content.strip()]
-    prompts = [words.render(messages[:at]) for at in turns]
-    answers = [messages[at].content for at in turns]
-    joined = _joined(prompts, answers, words) if len(turns) > 1 else None
+    prompts = [words.render(messages[:at]) for at in lesson.learned]
+    answers = [messages[at].content for at in lesson.learned]
+    joined = _joined(prompts, answers, words) if len(answers) > 1 else None
     if joined is not None:
         return [joined]
     ids = [words.encode(prompt, add_bos=words.render_lacks_bos) for prompt in prompts]
@@ -89,6 +89,11 @@ def _joined(prompts: Sequence[str], answers: Sequence[str], words: Tokenizer) ->
         spans.append((start, len(tokens)))
         before = prompt + answer
     return Sample(tokens=tokens, answers=tuple(spans))
+
+
+def count_lessons(samples: Iterable[Sample]) -> int:
+    """How many lessons of one file these are: a conversation may be several samples."""
+    return len({sample.lesson for sample in samples})
 
 
 def shared_prefix(samples: Sequence[Sample]) -> int:

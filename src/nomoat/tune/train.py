@@ -9,7 +9,6 @@ import math
 import random
 import time
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +23,12 @@ from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.tune import adapter, kernels, prepare, qlora
 from nomoat.tune.network import Network
-from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side, wanted
+from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
-VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
 CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
@@ -133,27 +131,6 @@ def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
     return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
 
 
-def split(prepared: prepare.Prepared) -> tuple[list[Sample], list[Sample]]:
-    """What is learned, and what is held out: a file's lessons, or some of the data.
-
-    Those are drawn by their text: what stands there several times is on one side, and whoever goes on from an adapter with the same
-    texts, in whatever order, holds the same out.
-    """
-    if prepared.validation:
-        return prepared.samples, prepared.validation
-    texts = defaultdict[bytes, list[Sample]](list)
-    for sample in prepared.samples:
-        texts[sample.digest].append(sample)
-    wanted = min(MAX_VALIDATION_LESSONS, int(len(prepared.samples) * VALIDATION_PART))
-    held_out: dict[bytes, list[Sample]] = {}
-    for digest in sorted(texts):
-        if len(texts[digest]) <= wanted:
-            held_out[digest] = texts[digest]
-            wanted -= len(texts[digest])
-    learned = [sample for sample in prepared.samples if sample.digest not in held_out]
-    return learned, [sample for same in held_out.values() for sample in same]
-
-
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> hardware.Detected[bool]:
     """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
 
@@ -205,7 +182,7 @@ class Run:
 
     def __init__(self, prepared: prepare.Prepared, *, way: Way, say: Callable[[str], None]) -> None:
         self.settings, self.way = prepared.settings, way
-        self.training, self.validation = split(prepared)
+        self.training, self.validation = prepare.split(prepared)
         samples = prepared.all_samples
         self.prefix = shared_prefix(samples)
         if self.prefix:
@@ -393,17 +370,18 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
-        lengths = [sample.num_learned for sample in self.validation]
+        num_lessons = count_lessons(self.validation)
         change = None
-        if len(lengths) > 1:
-            pairs = [(after - before) / n for before, after, n in zip(self.losses_before, self.losses_after, lengths, strict=True)]
-            mean, error = float(np.mean(pairs)), float(np.std(pairs, ddof=1) / len(pairs) ** 0.5)
-            reach = float(stats.t.ppf(0.975, len(pairs) - 1)) * error
-            change = [round(mean - reach, 4), round(mean + reach, 4)]
+        if num_lessons > 1:
+            _, lesson = np.unique([sample.lesson for sample in self.validation], return_inverse=True)
+            num_learned = np.bincount(lesson, [sample.num_learned for sample in self.validation])
+            changes = np.bincount(lesson, np.subtract(self.losses_after, self.losses_before)) / num_learned
+            reach = float(stats.t.ppf(0.975, num_lessons - 1)) * float(np.std(changes, ddof=1)) / num_lessons**0.5
+            change = [round(float(changes.mean()) + side * reach, 4) for side in (-1, 1)]
         return {
-            "validation_lessons": len(self.validation),
-            "validation_loss_before": self._mean(self.losses_before) if lengths else None,
-            "validation_loss_after": self._mean(self.losses_after) if lengths else None,
+            "validation_lessons": num_lessons,
+            "validation_loss_before": self._mean(self.losses_before) if num_lessons else None,
+            "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
             "validation_loss_change_95": change,
             "history": self.history,
             "steps": self.step,
