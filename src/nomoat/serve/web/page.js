@@ -261,7 +261,8 @@ async function write(article, messages) {
   }
   const speed = tokens > 1 ? Math.round((1000 * (tokens - 1)) / (performance.now() - first)) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
-  const where = [response.headers.get("x-nomoat-where"), response.headers.get("x-nomoat-why")].filter(Boolean).join(": ");
+  const told = ["where", "model", "why"].map((name) => decodeURIComponent(response.headers.get(`x-nomoat-${name}`) ?? ""));
+  const where = told.filter(Boolean).join(", "); // of `auto` alone
   turn.facts = [SAY.facts(tokens, speed), ended, where].filter(Boolean).join(" · ");
 }
 
