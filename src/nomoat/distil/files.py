@@ -12,9 +12,10 @@ from typing import Any
 
 from nomoat import __version__, paths
 from nomoat.catalog import sidecar
-from nomoat.distil.label import TABLE_SUFFIXES, Label
+from nomoat.distil.label import Label
 from nomoat.errors import UsageError
 from nomoat.records import Parent
+from nomoat.tasks import TABLE_SUFFIXES
 
 TASKS = ("tasks", (".jsonl", ".ndjson"))
 LABELS = ("labels", TABLE_SUFFIXES)

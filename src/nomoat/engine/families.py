@@ -120,7 +120,12 @@ def _mpt(config: Config) -> dict[str, Any]:
 def _gemma(config: Config) -> dict[str, Any]:
     """Of Gemma 2 and 3. Caps: null is none, and what is not there is what the architecture says."""
     arch = architectures.find(str(config["model_type"]).removesuffix("_text"))
-    size = {"layers": config.get("num_hidden_layers"), "width": _width(config), "heads": _heads(config), "head_dim": _head_dim(config)}
+    size: dict[str, Any] = {
+        "layers": config.get("num_hidden_layers"),
+        "width": _width(config),
+        "heads": _heads(config),
+        "head_dim": _head_dim(config),
+    }
     scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
     if scalar != usual:
         raise UnsupportedError(f"this Gemma divides its scores by the root of {scalar}, and others of its size by that of {usual}")
