@@ -98,3 +98,10 @@ def test_a_thread_that_is_kept_on_one_core_counts_all_cores_of_the_process() -> 
     thread.start()
     thread.join()
     assert found == [here]
+
+
+@pytest.mark.parametrize("name", ["NOMOAT_API_KEY", "NOMOAT_UPSTREAM_API_KEY", "GEMINI_API_KEY"])
+def test_keys_are_listed_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "0123456789abcdef")
+    (row,) = [row for row in config.settings() if row.name == name]
+    assert (row.value, row.origin) == ("…cdef", "environment")

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 from nomoat import hardware, paths
 from nomoat.errors import UsageError
 
-SECRETS = frozenset({"HF_TOKEN", "OPENAI_API_KEY", "GOOGLE_API_KEY", "ANTHROPIC_API_KEY", "NOMOAT_API_KEY"})
+CLOUD_KEYS = ("OPENAI_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY", "ANTHROPIC_API_KEY")
+SECRETS = frozenset({"HF_TOKEN", *CLOUD_KEYS, "NOMOAT_API_KEY", "NOMOAT_UPSTREAM_API_KEY"})
 WHOLE = "a whole number of at least 1"
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 QUALITIES: tuple[Quality, ...] = get_args(Quality)

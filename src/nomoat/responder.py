@@ -172,6 +172,7 @@ def load(
     context_tokens: int | None = None,
     template: str | None = None,
     fallback_template: str | None = None,
+    as_client: bool = True,
     progress: ImportProgress | None = None,
     compiling: ImportProgress | None = None,
 ) -> Responder:
@@ -179,7 +180,8 @@ def load(
 
     `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
     model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`; `fallback_template`
-    is used only where none of them has any. `progress` is told (layers done, layers) while a file is imported, once for each file.
+    is used only where none of them has any. `as_client` False is for servers, whose own clients send NOMOAT_API_KEY: it is then not
+    sent to the server that a reference names. `progress` is told (layers done, layers) while a file is imported, once for each file.
     `compiling` is told (functions done, functions) while a model's products are compiled, once a machine; without it that is done when
     the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto` and for closed models.
@@ -198,7 +200,7 @@ def load(
     if _names_server(ref):
         from nomoat.engine.remote import remote_engine
 
-        return Responder(ref, remote_engine(ref))
+        return Responder(ref, remote_engine(ref, as_client=as_client))
     (responder,) = _load_local([ref], context_tokens, template, fallback_template, progress, compiling)
     return responder
 

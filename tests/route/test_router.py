@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from misbehaving import FINE, Server
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
@@ -286,6 +287,18 @@ def test_environment_cannot_send_an_allowed_provider_elsewhere(monkeypatch: pyte
     monkeypatch.setenv("OPENAI_BASE_URL", "https://evil.example.com/v1")
     with pytest.raises(UsageError, match=r"the policy does not allow to ask `evil\.example\.com`"):
         router.load_auto()
+
+
+@pytest.mark.parametrize("place", ["local", "cloud"])
+def test_a_server_does_not_pass_its_clients_key_on(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "clients")
+    server = serving(FINE)
+    written(f'local = "{server.url}#small"\ncloud = "{server.url}#big"\ndefault = "{place}"')
+    with router.load_auto(as_client=False) as auto:
+        auto.complete(said("a b"))
+    assert [headers["authorization"] for headers in server.headers] == ["Bearer none"]
 
 
 def test_explain_loads_no_model() -> None:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 
 def load_with_bar(
-    ref: str, *, context_tokens: int | None = None, template: str | None = None, takes_auto: bool = False, say_decisions: bool = True
+    ref: str, *, context_tokens: int | None = None, template: str | None = None, takes_auto: bool = False, as_client: bool = True,
+    say_decisions: bool = True,
 ) -> Responder:
     """The responder of a reference, with `takes_auto` also of `auto`. An import happens once for each file: seconds to minutes.
 
     A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, where the router sends each request
-    and why.
+    and why. `as_client`: see `responder.load`.
     """
     from nomoat.responder import load
 
@@ -28,8 +29,12 @@ def load_with_bar(
             from nomoat.route.router import load_auto
 
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
-            return load_auto(context_tokens=context_tokens, progress=show, compiling=compiling, on_decision=told)
-        responder = load(ref, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
+            return load_auto(
+                context_tokens=context_tokens, as_client=as_client, progress=show, compiling=compiling, on_decision=told
+            )  # fmt: skip
+        responder = load(
+            ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
+        )  # fmt: skip
     _say_template(responder)
     return responder
 
@@ -37,11 +42,15 @@ def load_with_bar(
 def load_sharing_with_bar(
     refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None
 ) -> Sequence[Responder]:  # fmt: skip
-    """The responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included."""
+    """For a server: the responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included."""
     from nomoat.responder import load_sharing
 
     if len(refs) == 1:
-        return [load_with_bar(refs[0], context_tokens=context_tokens, template=template, takes_auto=True, say_decisions=False)]
+        return [
+            load_with_bar(
+                refs[0], context_tokens=context_tokens, template=template, takes_auto=True, as_client=False, say_decisions=False
+            )
+        ]
     with bars(*loading_bars(refs[0])) as (show, compiling):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     for responder in found:

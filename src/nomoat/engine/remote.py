@@ -3,7 +3,8 @@
 openai:NAME                   OPENAI_API_KEY, and OPENAI_BASE_URL if set
 google:NAME                   GOOGLE_API_KEY or GEMINI_API_KEY
 anthropic:NAME                ANTHROPIC_API_KEY
-http://host:port/v1#NAME      NOMOAT_API_KEY if set; without #NAME the only model the server has
+http://host:port/v1#NAME      NOMOAT_UPSTREAM_API_KEY if set, else NOMOAT_API_KEY if it is a client that asks;
+                              without #NAME the only model the server has
 
 A server that is busy or cannot be reached is asked again, with waits that grow (`pacing`); an answer that broke off is not, because
 part of it may have been shown: `Responder.complete` asks for it again. Settings a server refuses are left out (`dialect`).
@@ -46,8 +47,9 @@ KEY_VARIABLES: dict[str, tuple[str, ...]] = {
     "openai": ("OPENAI_API_KEY",),
     "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
     "anthropic": ("ANTHROPIC_API_KEY",),
-    "http": ("NOMOAT_API_KEY",),
+    "http": ("NOMOAT_UPSTREAM_API_KEY",),
 }
+CLIENTS_KEY_VARIABLE = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
 # A CPU server may think about a long prompt for minutes before it sends the first byte.
 READ_TIMEOUT_SECONDS = 600.0
 MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, about a minute, as long as most limits count
@@ -69,17 +71,18 @@ def is_remote(ref: str) -> bool:
     return ref.startswith((*(f"{provider}:" for provider in BASE_URLS), "http://", "https://"))
 
 
-def remote_engine(ref: str, *, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
-    """The engine that a reference to a server names; see the module for the forms.
+def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
+    """The engine that a reference to a server names; see the module for the forms. `as_client`: see `responder.load`.
 
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
     is not set, OfflineError, RemoteError.
     """
     provider, base_url, model = _parse(ref)
     net.require_allowed("ask a model server", _host(base_url))
+    key = _key(ref, provider, as_client)
     engine = RemoteEngine(
-        base_url=base_url, model=model, key=_key(ref, provider), provider=provider, read_timeout_seconds=read_timeout_seconds
-    )
+        base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds
+    )  # fmt: skip
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())
@@ -387,15 +390,15 @@ def _parse(ref: str) -> tuple[Provider, str, str]:
     if parts.username or parts.password or parts.query:
         raise UsageError(
             f"a server's address holds no user, password or query (`{parts.scheme}://{netloc}`)",
-            hint="put the key into NOMOAT_API_KEY",
+            hint="put the key into NOMOAT_UPSTREAM_API_KEY",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"`{ref}` is not the address of a server", hint=example)
     return "http", f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
 
 
-def _key(ref: str, provider: Provider) -> str:
-    for variable in KEY_VARIABLES[provider]:
+def _key(ref: str, provider: Provider, as_client: bool) -> str:
+    for variable in (*KEY_VARIABLES[provider], *([CLIENTS_KEY_VARIABLE] if provider == "http" and as_client else [])):
         key = os.environ.get(variable, "").strip()
         if key:
             if not key.isascii() or not key.isprintable():

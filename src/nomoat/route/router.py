@@ -185,13 +185,13 @@ class RouterEngine:
 
 
 def load_auto(
-    *, context_tokens: int | None = None, progress: ImportProgress | None = None, compiling: ImportProgress | None = None,
-    on_decision: OnDecision | None = None,
+    *, context_tokens: int | None = None, as_client: bool = True, progress: ImportProgress | None = None,
+    compiling: ImportProgress | None = None, on_decision: OnDecision | None = None,
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 
     Raises UsageError for a policy without a local model or with one that is not on this machine, and what `responder.load` raises
-    for either model. Offline, the cloud model is not even looked at.
+    for either model, and is given `as_client`. Offline, the cloud model is not even looked at.
     """
     policy = load_policy()
     if policy.local is None:
@@ -199,13 +199,15 @@ def load_auto(
             "`auto` does not know the model on this machine: there is no policy that names it",
             hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
         )
-    local = responders.load(policy.local, context_tokens=context_tokens, progress=progress, compiling=compiling)
+    local = responders.load(
+        policy.local, context_tokens=context_tokens, as_client=as_client, progress=progress, compiling=compiling
+    )  # fmt: skip
     try:
         if not local.is_local:
             raise UsageError(
                 f"the policy names `{policy.local}` as `local`, which is not on this machine", hint=f"change it in `{policy.path}`"
             )
-        cloud = _load_cloud(policy)
+        cloud = _load_cloud(policy, as_client)
         learned = load_router()
     except BaseException:
         local.close()
@@ -220,10 +222,10 @@ def question_of(request: Request) -> str:
     return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
 
 
-def _load_cloud(policy: Policy) -> Responder | None:
+def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
     if policy.cloud is None or net.offline():
         return None
-    cloud = responders.load(policy.cloud)
+    cloud = responders.load(policy.cloud, as_client=as_client)
     try:
         policy.require_allowed(getattr(cloud.engine, "host", ""))  # the environment may send a provider's name elsewhere
     except UsageError:

@@ -66,7 +66,7 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
 
 
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
-    return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0])]
+    return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0], as_client=False)]
 
 
 @dataclass(slots=True)
