@@ -105,3 +105,24 @@ def half(handler: BaseHTTPRequestHandler) -> None:
 
 def stall(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(1.0)
+
+
+class Silent:
+    """Says nothing, or after `first` nothing more, until whoever asks hangs up; then `hung_up` is set."""
+
+    def __init__(self, *first: object) -> None:
+        self.asked = threading.Event()
+        self.hung_up = threading.Event()
+        self._first = b"".join(f"data: {json.dumps(row)}\n\n".encode() for row in first)
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        if self._first:
+            handler.send_response(200)
+            handler.send_header("content-type", "text/event-stream")
+            handler.end_headers()
+            handler.wfile.write(self._first)
+        self.asked.set()
+        handler.connection.settimeout(30)
+        if not handler.connection.recv(1):
+            self.hung_up.set()
+        handler.close_connection = True

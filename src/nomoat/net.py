@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import math
 import os
 import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nomoat import config
-from nomoat.errors import OfflineError
+from nomoat.errors import OfflineError, RemoteError
 
 if TYPE_CHECKING:
     import httpx
@@ -24,9 +27,11 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
+HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
 _lock = threading.Lock()
 _bytes_out: dict[str, int] = {}
+_thread = threading.local()
 
 
 def offline() -> str | None:
@@ -62,6 +67,76 @@ def bytes_out() -> dict[str, int]:
         return dict(_bytes_out)
 
 
+@contextmanager
+def asking_for(stop: threading.Event) -> Iterator[None]:
+    """What this thread asks of other machines within the block is for somebody who has left once `stop` is set.
+
+    It then ends soon, with RemoteError, and its connection is closed, so that the other machine may end its work, too.
+
+    Not covered: a connection that is still being made, and a request that is still being sent.
+    """
+    _thread.stop = stop
+    try:
+        yield
+    finally:
+        _thread.stop = None
+
+
+def _stop() -> threading.Event | None:
+    return getattr(_thread, "stop", None)
+
+
+def require_asker() -> None:
+    """Raise RemoteError if whoever this thread asks for has left."""
+    stop = _stop()
+    if stop is not None and stop.is_set():
+        raise RemoteError("nobody waits for this answer any more", fate="lost")
+
+
+class _Backend:
+    """httpcore's way to make connections, which are `_Connection`s here."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> _Connection:
+        return _Connection(self._inner.connect_tcp(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _Connection:
+    """One of httpcore's connections, but nothing more is read from it for somebody who has left: see `asking_for`.
+
+    Closing a socket does not wake a thread that reads from it, so that thread itself looks up now and then.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        import httpcore
+
+        if _stop() is None:
+            return cast(bytes, self._inner.read(max_bytes, timeout))
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            require_asker()
+            left = end - time.monotonic()
+            try:
+                return cast(bytes, self._inner.read(max_bytes, min(max(left, 0.001), HEARTBEAT_SECONDS)))
+            except httpcore.ReadTimeout:
+                if left <= HEARTBEAT_SECONDS:
+                    raise
+
+    def start_tls(self, *args: Any, **kwargs: Any) -> _Connection:
+        return _Connection(self._inner.start_tls(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 @functools.cache
 def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     """The class of every client's transport. Made when it is first needed: other starts do not wait for `import httpx`."""
@@ -72,6 +147,10 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
 
         def __init__(self, purpose: Purpose, hosts: Iterable[str] | None, proxy: str | None = None) -> None:
             super().__init__(proxy=proxy)
+            # httpx has no other way to say how its pool makes connections; a release that calls this otherwise sees nobody leave.
+            pool: Any = getattr(self, "_pool", None)
+            if hasattr(pool, "_network_backend"):
+                pool._network_backend = _Backend(pool._network_backend)
             self._purpose: Purpose = purpose
             self._hosts = None if hosts is None else {host.lower() for host in hosts}
 

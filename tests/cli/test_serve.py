@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from misbehaving import FINE, Server, Silent, say
 
 from nomoat.serve.app import bind
 
@@ -26,9 +28,9 @@ class Served:
         self.child = subprocess.Popen([NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.child.stderr is not None
         self.said = [self.child.stderr.readline() for _ in range(4)]
-        found = re.search(r"http://\S+/v1", self.said[0])
+        found = re.search(r" at (http://\S+/v1) ", self.said[0])
         assert found, self.said
-        self.url = found.group().replace("0.0.0.0", "127.0.0.1")
+        self.url = found.group(1).replace("0.0.0.0", "127.0.0.1")
 
     def interrupt(self) -> tuple[int, str, str]:
         """Ctrl-C: exit code, stdout and the rest of stderr."""
@@ -112,6 +114,32 @@ def test_web_pages_that_are_named_may_ask_with_the_key(served: Callable[..., Ser
     for origin in named:
         headers = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
         assert httpx.options(f"{server.url}/chat/completions", headers=headers).headers["access-control-allow-origin"] == origin
+
+
+def test_key_of_clients_is_not_sent_to_the_server_behind(
+    served: Callable[..., Served], serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
+    behind = serving(say(200, {"data": [{"id": "m"}]}), FINE)
+    server = served(behind.url, "--port", "0")
+    answer = httpx.post(f"{server.url}/chat/completions", json=BODY, headers={"authorization": "Bearer s3cret-key"})
+    assert answer.status_code == 200
+    assert [headers["authorization"] for headers in behind.headers] == ["Bearer none", "Bearer none"]
+
+
+def test_ctrl_c_ends_it_while_the_server_behind_is_silent(served: Callable[..., Served], serving: Callable[..., Server]) -> None:
+    silent = Silent()
+    server = served(f"{serving(silent).url}#m", "--port", "0")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/chat/completions", json=BODY, timeout=httpx.Timeout(5.0, read=0.2))
+    assert silent.asked.wait(5)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.post, f"{server.url}/chat/completions", json=BODY, timeout=20)
+        time.sleep(0.2)
+        started = time.monotonic()
+        assert server.interrupt()[0] == 0
+        assert time.monotonic() - started < 5
+        assert waiting.result().json()["error"]["message"] == "the answer was stopped; the server is shutting down"
 
 
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:

@@ -14,13 +14,14 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import FINE, Act, Server, events, half, piece, reset, say, stall
+from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 
+from nomoat import net
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import BASE_URLS, RemoteEngine, is_remote, remote_engine
 from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
-from nomoat.records import Message, Request
-from nomoat.responder import Responder
+from nomoat.records import Message, Request, SchemaMode
+from nomoat.responder import Responder, load
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
 RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
@@ -77,6 +78,33 @@ def test_settings_are_sent_only_where_they_say_something(serving: Callable[..., 
     )  # fmt: skip
 
 
+def test_no_limit_is_sent_where_none_is_asked_for(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(Request(messages=HELLO.messages, max_new_tokens=None))
+    assert sorted(server.bodies[0]) == ["messages", "model", "stream", "stream_options", "temperature"]
+
+
+SCHEMA = {"type": "object", "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "sent"),
+    [
+        (None, {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}),
+        ("strict", {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}),
+        ("json_object", {"type": "json_object"}),
+    ],
+)  # fmt: skip
+def test_schema_is_asked_for_in_the_way_that_was_meant(
+    serving: Callable[..., Server], mode: SchemaMode | None, sent: dict[str, object]
+) -> None:
+    server = serving(FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(Request(messages=HELLO.messages, json_schema=json.dumps(SCHEMA), schema_mode=mode))
+    assert server.bodies[0]["response_format"] == sent
+
+
 def test_raw_prompt_goes_to_the_completions_endpoint(serving: Callable[..., Server]) -> None:
     server = serving(events({"choices": [{"index": 0, "text": "upon", "finish_reason": "length"}]}))
     with Responder("r", at(server)) as responder:
@@ -106,7 +134,8 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
 def test_headers_carry_the_key_and_nothing_about_this_machine_or_openai(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NOMOAT_API_KEY", "k-123")
+    monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
+    monkeypatch.setenv("NOMOAT_API_KEY", "of-my-own-server")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-secret: 1\nauthorization: Bearer sk-other")
@@ -118,6 +147,17 @@ def test_headers_carry_the_key_and_nothing_about_this_machine_or_openai(
     ]  # fmt: skip
     assert server.headers[0]["authorization"] == "Bearer k-123"
     assert server.headers[0]["user-agent"] == "nomoat"
+
+
+@pytest.mark.parametrize(("as_client", "sent"), [(True, "Bearer clients"), (False, "Bearer none")])
+def test_key_that_clients_send_is_sent_by_clients_only(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, as_client: bool, sent: str
+) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "clients")
+    server = serving(FINE)
+    with load(f"{server.url}#m", as_client=as_client) as responder:
+        responder.complete(HELLO)
+    assert server.headers[0]["authorization"] == sent
 
 
 def test_closing_the_iterator_hangs_up(serving: Callable[..., Server]) -> None:
@@ -140,6 +180,52 @@ def test_closing_the_iterator_hangs_up(serving: Callable[..., Server]) -> None:
     chunks.close()  # type: ignore[attr-defined]
     assert gone.wait(5)
     engine.close()
+
+
+@pytest.mark.parametrize("first", [(), (piece("so far"),)], ids=["before the answer", "within the answer"])
+def test_a_silent_server_is_hung_up_on_once_whoever_asks_has_left(serving: Callable[..., Server], first: tuple[object, ...]) -> None:
+    silent, stop = Silent(*first), threading.Event()
+    engine = at(serving(silent))
+    budget = Budget(1.0)
+    engine.meter = Meter(rates=RATES, budget=budget)
+    leaving = threading.Thread(target=lambda: (silent.asked.wait(5), stop.set()))
+    leaving.start()
+    with pytest.raises(RemoteError, match="nobody waits for this answer any more"), net.asking_for(stop):
+        list(engine.generate(HELLO))
+    assert silent.hung_up.wait(5)
+    assert budget.spent_usd == pytest.approx(RATES.most_usd(HELLO))  # it may have worked until then
+    leaving.join()
+    engine.close()
+
+
+def test_nobody_is_asked_again_for_somebody_who_has_left(serving: Callable[..., Server]) -> None:
+    server = serving(say(503, b"busy", headers={"retry-after": "60"}))
+    engine, stop = at(server), threading.Event()
+    leaving = threading.Timer(0.1, stop.set)
+    leaving.start()
+    with net.asking_for(stop):
+        for _ in range(2):  # the second would have to wait for its turn
+            with pytest.raises(RemoteError, match="nobody waits for this answer any more"):
+                list(engine.generate(HELLO))
+    assert len(server.bodies) == 1
+    leaving.join()
+    engine.close()
+
+
+def test_a_slow_answer_comes_whole_though_it_is_looked_whether_anybody_waits(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "HEARTBEAT_SECONDS", 0.01)
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.1)
+        FINE(handler)
+
+    engine = at(serving(slow, stall), read_timeout_seconds=0.3)
+    with Responder("r", engine) as responder, net.asking_for(threading.Event()):
+        assert responder.complete(HELLO).text == "hello 안녕"
+        with pytest.raises(RemoteError, match="did not answer within 0 s"):
+            responder.complete(HELLO)
 
 
 # ---------------------------------------------------------------- servers that misbehave
@@ -241,6 +327,7 @@ def test_every_system_message_goes_before_the_question_that_comes_next(serving: 
 @pytest.mark.parametrize("request_", [
     Request(messages=(*HELLO.messages, Message(role="system", content="짧게"))),
     Request(messages=(Message(role="system", content="짧게"),)),
+    Request(messages=HELLO.messages, max_new_tokens=None),
     Request(prompt="once"),
 ])  # fmt: skip
 @pytest.mark.parametrize(
@@ -286,7 +373,8 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
 @pytest.mark.parametrize(
     ("status", "body", "message", "hint"),
     [
-        (401, {"error": {"message": "bad key k-123"}}, "`127.0.0.1` answered 401: bad key …", "check the key in NOMOAT_API_KEY"),
+        (401, {"error": {"message": "bad key k-123"}}, "`127.0.0.1` answered 401: bad key …",
+         "check the key in NOMOAT_UPSTREAM_API_KEY"),
         (404, {"error": {"message": "model 'm' not found"}}, "`127.0.0.1` answered 404: model 'm' not found",
          "does the server have a model `m`, and is the address right?"),
         (429, {"error": {"message": "quota"}}, "`127.0.0.1` answered 429: quota",
@@ -301,9 +389,14 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
 def test_error_says_status_words_and_advice_and_never_the_key(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, status: int, body: object, message: str, hint: str | None
 ) -> None:
-    monkeypatch.setenv("NOMOAT_API_KEY", "k-123")
+    monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
     error = failure(serving(say(status, body)))
     assert (error.message, error.hint, error.status) == (message, hint, status)
+
+
+@pytest.mark.parametrize(("code", "told"), [("context_length_exceeded", "context_length_exceeded"), (400, None), (None, None)])
+def test_error_has_the_servers_own_code_where_it_is_a_name(serving: Callable[..., Server], code: object, told: str | None) -> None:
+    assert failure(serving(say(400, {"error": {"message": "too long", "code": code}}))).code == told
 
 
 NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"

@@ -16,9 +16,11 @@ from typing import Never
 import httpx
 import openai
 import pytest
+from misbehaving import Server, Silent
 from starlette.types import Receive, Scope, Send
 
 import nomoat
+from nomoat import responder
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, RemoteError, UsageError
 from nomoat.records import Chunk, Request, Usage
@@ -104,6 +106,13 @@ def test_without_a_limit_the_answer_may_fill_what_the_context_leaves(start: Star
     engine = ScriptedEngine(lambda: iter([END]), context_tokens=100)
     ask(sdk(start(Responder("fake", engine))), "one two three")
     assert engine.asked[0].max_new_tokens == 97
+
+
+def test_without_a_limit_an_engine_that_knows_its_context_itself_is_told_none(start: Start, sdk: Sdk) -> None:
+    engine = ScriptedEngine(lambda: iter([END]))
+    engine.context_tokens = None
+    ask(sdk(start(Responder("fake", engine))), "one two three")
+    assert engine.asked[0].max_new_tokens is None
 
 
 def test_settings_reach_the_engine(start: Start, sdk: Sdk) -> None:
@@ -354,6 +363,17 @@ def test_client_that_goes_away_stops_the_engine(start: Start, stream: bool) -> N
     assert closed.wait(5)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_client_that_goes_away_ends_the_request_to_another_server(start: Start, serving: Callable[..., Server], stream: bool) -> None:
+    silent = Silent()
+    with responder.load(f"{serving(silent).url}#m") as elsewhere:
+        url = start(elsewhere)
+        with pytest.raises(httpx.ReadTimeout):
+            body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+            httpx.post(f"{url}/chat/completions", json=body, timeout=httpx.Timeout(5.0, read=0.3))
+        assert silent.hung_up.wait(5)
+
+
 def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     url = httpx.URL(start(fake()))
     with socket.create_connection((url.host, url.port or 0)) as half:
@@ -413,6 +433,36 @@ def test_stopping_the_answers_stops_other_work_too() -> None:
 
     started = time.monotonic()
     assert asyncio.run(main()) and time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("kind", ["answer", "work"])
+def test_closing_leaves_a_thread_behind_that_does_not_stop(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.CLOSE_SECONDS", 0.1)
+    hanging, end = threading.Event(), threading.Event()
+
+    def hang(stop: threading.Event) -> Iterator[Chunk]:
+        hanging.set()
+        end.wait(10)
+        return iter([END])
+
+    async def main() -> None:
+        answers = Answers()
+        if kind == "answer":
+            answers.start([hang])
+        else:
+            working = asyncio.ensure_future(answers.work(hang))
+        await asyncio.to_thread(hanging.wait, 5)
+        answers.close()
+        end.set()
+        if kind == "work":
+            await working
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 5
+    assert "did not stop within 0.1 s and are left behind: 1 answers" in caplog.text
 
 
 def test_error_after_the_answer_has_begun_reaches_the_client_as_an_event(start: Start, sdk: Sdk) -> None:

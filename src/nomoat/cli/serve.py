@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
+import time
 from typing import Annotated
 
 import typer
 
 from nomoat.cli import console, options
 from nomoat.cli.loading import load_sharing_with_bar
+
+SECONDS_TO_END = 0.5
 
 
 def serve(
@@ -39,12 +44,13 @@ def serve(
       nomoat serve smollm2-135m --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
 
     The first model is loaded at once, the others when they are first asked for. What has been idle the longest is unloaded when the
-    memory is needed. Several adapters of one base share its weights. Ctrl-C stops it. No prompt and no answer is logged.
+    memory is needed. Several adapters of one base share its weights. Ctrl-C stops it. No prompt and no answer is logged. Models on
+    other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send.
     """
     from nomoat.errors import MissingExtraError
 
     try:
-        from nomoat.serve import app
+        from nomoat.serve import answers, app
         from nomoat.serve.models import from_references
     except ModuleNotFoundError as exc:
         if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
@@ -61,6 +67,17 @@ def serve(
         on_ready=lambda url: _say_ready(url, served.names, api_key),
     )  # fmt: skip
     console.say("stopped")
+    _end_without(answers.THREAD_NAME)
+
+
+def _end_without(threads: str) -> None:
+    """End the process now if threads of this name go on: Python would wait for one that hangs in a connection nobody answers."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    for thread in threading.enumerate():
+        if thread.name.startswith(threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                os._exit(0)
 
 
 def _say_ready(url: str, models: list[str], api_key: str | None) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from nomoat import net
+
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 LONGEST_ASKED_WAIT_SECONDS = 300.0  # a server that wants us away for longer is better answered with an error
@@ -64,7 +66,10 @@ class Pace:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until it is this thread's turn to ask, and keep the place until the block ends. Raises GaveUpWaitingError."""
+        """Wait until it is this thread's turn to ask, and keep the place until the block ends.
+
+        Raises GaveUpWaitingError, and what `net.require_asker` raises.
+        """
         with self._condition:
             self._wait_while(lambda: self._limit is not None and self._running >= self._limit, until=lambda: self._not_before)
             self._running += 1
@@ -76,7 +81,7 @@ class Pace:
                 self._condition.notify_all()
 
     def pause(self, seconds: float) -> None:
-        """Let this thread wait before it asks again. Raises GaveUpWaitingError."""
+        """Let this thread wait before it asks again. Raises what `turn` raises."""
         end = time.monotonic() + seconds
         with self._condition:
             self._wait_while(lambda: False, until=lambda: end)
@@ -109,6 +114,7 @@ class Pace:
     def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float]) -> None:
         came_at = self._num_given_up
         while (wait := until() - time.monotonic()) > 0 or crowded():
-            self._condition.wait(wait if wait > 0 else None)
+            self._condition.wait(min(wait, net.HEARTBEAT_SECONDS) if wait > 0 else net.HEARTBEAT_SECONDS)
             if self._num_given_up != came_at:
                 raise GaveUpWaitingError
+            net.require_asker()

@@ -146,6 +146,7 @@ class RemoteEngine:
     def generate(self, request: Request) -> Iterator[Chunk]:
         """See `Engine.generate`. Asks again, after a wait, where a server refused for now or could not be reached.
 
+        Ends soon, wherever it is, when whoever asks has left (`net.asking_for`).
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter.
         """
         net.require_allowed("ask a model server", self.host)
@@ -153,6 +154,7 @@ class RemoteEngine:
         for attempt in itertools.count(1):
             try:
                 with self._pace.turn():
+                    net.require_asker()
                     yield from self._attempt(request)
                 self._pace.went_well()
                 return

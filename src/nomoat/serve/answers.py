@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from nomoat import net
 from nomoat.errors import NomoatError
 from nomoat.records import Chunk
 
 MAX_ANSWERS = 64  # at once; more wait
+CLOSE_SECONDS = 5.0
+THREAD_NAME = "answer"
 
 T = TypeVar("T")
 Make = Callable[[threading.Event], Iterator[Chunk]]  # told what is set when nobody waits for it any more
@@ -29,7 +33,7 @@ def stopped() -> NomoatError:
 class Answer:
     """What a request is answered with: one or several texts, written at the same time and read from the event loop.
 
-    `stop` ends the engine's work after the chunks it is at.
+    `stop` ends the engine's work after the chunks it is at, and what it waits for from another server.
     """
 
     def __init__(self, makes: Sequence[Make]) -> None:
@@ -55,9 +59,10 @@ class Answer:
     def run(self, at: int) -> None:
         """Writes one text; runs in a thread."""
         try:
-            self._write(at)
+            with net.asking_for(self._stopped):
+                self._write(at)
         except NomoatError as exc:
-            self._put(at, exc)
+            self._put(at, stopped() if self._stopped.is_set() else exc)
         except Exception as exc:  # noqa: BLE001  an engine's bug must end this request, not the thread without a word
             # Only places and the kind: the exception's own words may quote the prompt.
             log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
@@ -88,9 +93,9 @@ class Answers:
     """The answers that are being written now."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=MAX_ANSWERS, thread_name_prefix="answer")
+        self._pool = ThreadPoolExecutor(max_workers=MAX_ANSWERS, thread_name_prefix=THREAD_NAME)
         self._running: dict[Future[None], Answer] = {}
-        self._working: set[threading.Event] = set()
+        self._working: dict[Future[Any], threading.Event] = {}
 
     @property
     def num_texts(self) -> int:
@@ -110,24 +115,36 @@ class Answers:
         """The result of something that takes time, done in a thread beside the answers. It is told what is set when nobody waits for
         it any more."""
         stop = threading.Event()
-        self._working.add(stop)
+
+        def work() -> T:
+            with net.asking_for(stop):
+                return function(stop)
+
+        future = self._pool.submit(work)
+        self._working[future] = stop
+        future.add_done_callback(self._working.pop)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, stop)
+            return await asyncio.wrap_future(future)
         finally:
             stop.set()
-            self._working.discard(stop)
 
     def stop(self) -> None:
         """Stop all of them."""
         for answer in list(self._running.values()):
             answer.stop()
-        for stop in list(self._working):
+        for stop in list(self._working.values()):
             stop.set()
 
     def close(self) -> None:
-        """Stop all of them and wait for their threads, so that an engine may be closed after it."""
+        """Stop all of them and wait for their threads, so that an engine may be closed after it.
+
+        Not for ever: a thread that hangs in a connection no one answers, or loads a model, is left behind after CLOSE_SECONDS.
+        """
         self.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        _, left = concurrent.futures.wait([*list(self._running), *list(self._working)], timeout=CLOSE_SECONDS)
+        if left:
+            log.warning("did not stop within %g s and are left behind: %d answers", CLOSE_SECONDS, len(left))
 
     def _ended(self, future: Future[None]) -> None:
         self._running.pop(future, None)
