@@ -137,6 +137,7 @@ class RemoteError(NomoatError):
 
     `fate`: "rejected" if the server did no work and may do it later, "lost" if it may have worked (and may have billed) and the
     answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
+    `status` is its HTTP status and `code` its own name for the error, where it gave them.
     """
 
     def __init__(
@@ -147,9 +148,11 @@ class RemoteError(NomoatError):
         status: int | None = None,
         fate: Fate = "final",
         wait_seconds: float | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.code = code
         self.fate = fate
         self.wait_seconds = wait_seconds
 

@@ -10,6 +10,7 @@ from nomoat.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
+SchemaMode = Literal["strict", "json_object"]
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
@@ -31,18 +32,21 @@ class Message:
 class Request:
     """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches, or its token ids.
 
-    Exactly one of the three is given. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out tokens that are less likely
-    than this share of the likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and
-    frequency penalties are OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the
-    log-probability of each token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON,
-    that the answer follows. `answer_start`: words put into the model's mouth, which its answer goes on from; not part of the answer,
-    and only for conversations with models on this machine. Raises UsageError for an answer of no tokens, and for half a character.
+    Exactly one of the three is given. `max_new_tokens` None: as many as the context has room for; a server is told no limit then, and
+    keeps its own. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out tokens that are less likely than this share of the
+    likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
+    OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the log-probability of each
+    token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
+    `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;
+    a model on this machine follows the schema whatever it says. `answer_start`: words put into the model's mouth, which its answer
+    goes on from; not part of the answer, and only for conversations with models on this machine. Raises UsageError for an answer of
+    no tokens, and for half a character.
     """
 
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     prompt_ids: tuple[int, ...] | None = None
-    max_new_tokens: int = 512
+    max_new_tokens: int | None = 512
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -54,6 +58,7 @@ class Request:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     json_schema: str | None = None
+    schema_mode: SchemaMode | None = None
     answer_start: str = ""
 
     def __post_init__(self) -> None:
@@ -61,7 +66,7 @@ class Request:
             raise ValueError("only the answer of a conversation is begun: a prompt can end in any words")
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise ValueError("a request has either messages or a prompt")
-        if self.max_new_tokens < 1:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError(f"an answer of at most {self.max_new_tokens} tokens is asked for", hint="ask for at least 1")
         _require_whole_characters(self.prompt or "")
 

@@ -132,6 +132,17 @@ def test_every_answer_follows_its_schema(engine: OpenVINOEngine) -> None:
         jsonschema.validate(json.loads(completion.text), SCHEMA)
 
 
+def test_one_of_several_schemas_is_followed_as_any_of_them(engine: OpenVINOEngine) -> None:
+    """As pydantic writes a discriminated union; whether exactly one branch fits is not known while the answer is written."""
+    shape = {"type": "object", "required": ["n"], "additionalProperties": False}
+    kinds = {
+        name: {**shape, "properties": {"kind": {"const": name, "default": name}, "n": {"enum": [1, 2]}}} for name in ("cat", "dog")
+    }
+    schema = {"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}], "$defs": kinds}
+    text = answer(engine, Request(prompt="the", max_new_tokens=200, json_schema=json.dumps(schema)))
+    jsonschema.validate(json.loads(text), {**schema, "anyOf": schema["oneOf"], "oneOf": [{}]})
+
+
 def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEngine) -> None:
     settings = {"json_schema": json.dumps(SCHEMA), "repetition_penalty": 1.3, "top_logprobs": 1, "max_new_tokens": 200}
     chunks = list(engine.generate(Request(prompt='{"name": "the", "age": 3, "tags": ["red"]} {"name":', **settings)))  # type: ignore[arg-type]
@@ -143,6 +154,7 @@ def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEn
 @pytest.mark.parametrize(
     ("schema", "message"),
     [("{", "the JSON schema is not JSON: "), ("[]", "the JSON schema is a list, not an object"),
+     ("true", "the JSON schema is a bool, not an object"),
      ('{"type": "nothing"}', "this JSON schema cannot be followed: ")],
 )  # fmt: skip
 def test_what_is_no_schema_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str, message: str) -> None:

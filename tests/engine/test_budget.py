@@ -48,6 +48,17 @@ def test_call_that_could_exceed_the_budget_is_not_made() -> None:
     assert caught.value.message == "--max-cost $0.0083 is reached: $0.0083 is spent, and the next call may cost $0.0055"
 
 
+def test_call_without_a_longest_answer_is_not_made_where_there_is_a_budget() -> None:
+    budget = Budget(1.0)
+    endless = Request(prompt="x", max_new_tokens=None)
+    with pytest.raises(UsageError) as caught, Meter(rates=RATES, budget=budget).call(endless):
+        raise AssertionError("never called")
+    assert (caught.value.message, caught.value.hint) == (
+        "what an answer without a limit costs cannot be bounded", "give max_new_tokens, or no --max-cost",
+    )  # fmt: skip
+    assert budget.spent_usd == 0
+
+
 @pytest.mark.parametrize("usd", [math.nan, math.inf, -1.0])
 def test_what_is_no_sum_of_money_is_refused(usd: float) -> None:
     """No sum exceeds one that is no number: everything would have been let through."""

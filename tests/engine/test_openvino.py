@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import threading
@@ -196,6 +197,13 @@ def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOE
 def test_an_answer_ends_where_the_context_ends(engine: OpenVINOEngine) -> None:
     completion = Responder("tiny", engine).complete(Request(prompt="x" * (CONTEXT - 3), max_new_tokens=100))
     assert completion.usage.completion_tokens <= 3
+
+
+def test_an_answer_without_a_limit_may_go_on_to_the_end_of_the_context(engine: OpenVINOEngine) -> None:
+    letter = {"type": "array", "items": {"const": 1}, "minItems": CONTEXT}
+    request = Request(prompt="x" * (CONTEXT - 40), max_new_tokens=None, json_schema=json.dumps(letter))
+    completion = Responder("tiny", engine).complete(request)
+    assert (completion.usage.completion_tokens, completion.finish_reason) == (40, "length")
 
 
 def test_likelihoods_are_those_of_the_whole_text_read_at_once(engine: OpenVINOEngine, tiny_gguf: Path) -> None:

@@ -146,7 +146,12 @@ def test_response_format_becomes_a_schema() -> None:
     assert parse(response_format={"type": "json_object"}).requests[0].json_schema == '{"type": "object"}'
     asked = parse(response_format={"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}})
     assert json.loads(asked.requests[0].json_schema or "") == schema
-    assert parse(response_format={"type": "text"}).requests[0].json_schema is None
+    assert asked.requests[0].schema_mode == "strict"
+    assert parse(response_format={"type": "json_object"}).requests[0].schema_mode == "json_object"
+    loose = parse(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).requests[0]
+    assert loose.json_schema == asked.requests[0].json_schema and loose.schema_mode is None
+    text = parse(response_format={"type": "text"}).requests[0]
+    assert text.json_schema is None and text.schema_mode is None
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):
         parse(response_format={"type": "json_schema"})
 
@@ -204,6 +209,8 @@ def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
         (wire.parse_embeddings, {"input": [[1.5]]}, "input"),
         (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
          "response_format.json_schema.schema"),
+        (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": True}}},
+         "response_format.json_schema.schema"),
     ],
 )  # fmt: skip
 def test_field_of_several_types_is_named_without_them(parse_body: Callable[[bytes], object], body: object, param: str) -> None:
@@ -254,6 +261,23 @@ def test_event_is_one_data_line_whatever_the_text_holds() -> None:
 def test_each_kind_of_error_has_its_status(error: NomoatError, status: int, code: str | None) -> None:
     told, body = replies.render_error(error)
     assert (told, body["error"]["code"], body["error"]["message"]) == (status, code, "x")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "code", "status", "kind", "told"),
+    [
+        (400, "context_length_exceeded", 400, "invalid_request_error", "context_length_exceeded"),
+        (413, None, 413, "invalid_request_error", "upstream_error"),
+        (422, None, 422, "invalid_request_error", "upstream_error"),
+        (429, "insufficient_quota", 429, "rate_limit_error", "insufficient_quota"),
+        *((status, "theirs", 502, "server_error", "upstream_error") for status in (401, 403, 404, 408, 500, 503, None)),
+    ],
+)  # fmt: skip
+def test_what_another_server_refuses_is_the_clients_where_it_can_do_something_about_it(
+    theirs: int | None, code: str | None, status: int, kind: str, told: str
+) -> None:
+    answered, body = replies.render_error(RemoteError("x", status=theirs, code=code))
+    assert (answered, body["error"]["type"], body["error"]["code"]) == (status, kind, told)
 
 
 def test_error_message_is_never_empty() -> None:

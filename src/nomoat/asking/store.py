@@ -27,7 +27,7 @@ from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome,
 
 SCHEMA_VERSION = 1
 LOCK_WAIT_SECONDS = 60.0
-ADDED_LATER = ("answer_start",)  # to `Request`
+ADDED_LATER = ("answer_start", "schema_mode")  # to `Request`
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (

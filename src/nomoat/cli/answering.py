@@ -46,13 +46,14 @@ def show(chunks: Iterator[Chunk]) -> Shown:
     return Shown(text=text, finish_reason=last.finish_reason, usage=last.usage)
 
 
-def say_outcome(shown: Shown, *, max_new_tokens: int) -> None:
+def say_outcome(shown: Shown, *, max_new_tokens: int | None) -> None:
     """Whether the answer is whole, and how fast it was; on stderr."""
     if shown.finish_reason == "cancelled":
         console.say("[stopped]")
         return
-    if shown.finish_reason == "length" and shown.usage is not None and 0 < shown.usage.completion_tokens < max_new_tokens:
-        console.say(f"[cut after {shown.usage.completion_tokens:,} new tokens: the model's context is full]")
+    written = 0 if shown.usage is None else shown.usage.completion_tokens
+    if shown.finish_reason == "length" and (max_new_tokens is None or 0 < written < max_new_tokens):
+        console.say(f"[cut after {written:,} new tokens: the model's context is full]")
     elif shown.finish_reason == "length":
         console.say(f"[cut at {max_new_tokens:,} new tokens; --max-tokens raises that]")
     elif not shown.text:

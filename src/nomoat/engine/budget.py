@@ -39,8 +39,10 @@ class Rates:
         """More than this a request cannot cost: a token for each byte of its text, and the longest answer it allows.
 
         What this takes for granted: the server keeps to the longest answer, counts hidden reasoning within it, and its template
-        adds no more than a few words.
+        adds no more than a few words. Raises UsageError for a request that names no longest answer.
         """
+        if request.max_new_tokens is None:
+            raise UsageError("what an answer without a limit costs cannot be bounded", hint="give max_new_tokens, or no --max-cost")
         texts = [request.prompt] if request.prompt is not None else [message.content for message in request.messages]
         prompt_tokens = sum(len(text.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for text in texts) + TEMPLATE_TOKENS
         return self._usd(prompt_tokens, request.max_new_tokens)

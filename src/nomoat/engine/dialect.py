@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 from nomoat.errors import UnsupportedError
-from nomoat.records import Request
+from nomoat.records import Request, SchemaMode
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
 DISPENSABLE = {
@@ -73,15 +73,14 @@ class Dialect:
         if request.frequency_penalty:
             settings["frequency_penalty"] = request.frequency_penalty
         if request.json_schema is not None:
-            schema = {"name": "answer", "schema": json.loads(request.json_schema)}
-            settings["response_format"] = {"type": "json_schema", "json_schema": schema}
+            settings["response_format"] = _response_format(request.json_schema, request.schema_mode)
         if beside_openais:
             settings["extra_body"] = beside_openais
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
             settings["messages"] = self._messages(request)
-        return {name: value for name, value in settings.items() if name not in self._left_out}
+        return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
@@ -106,9 +105,9 @@ class Dialect:
                 if name in body and _names(refusal, name):
                     self._left_out.add(name)
                     return True
-            sent = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
-            if _names(refusal, sent):
-                return self._rename_limit(sent)
+            for sent in ("max_tokens", "max_completion_tokens"):
+                if sent in body and _names(refusal, sent):
+                    return self._rename_limit(sent)
             if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
                 self._system_role = False
                 return True
@@ -151,6 +150,13 @@ def _beside_openais(request: Request) -> dict[str, Any]:
     if request.repetition_penalty != 1:
         extra["repetition_penalty"] = request.repetition_penalty
     return extra
+
+
+def _response_format(json_schema: str, mode: SchemaMode | None) -> dict[str, Any]:
+    if mode == "json_object":
+        return {"type": "json_object"}
+    schema = {"name": "answer", "schema": json.loads(json_schema)}
+    return {"type": "json_schema", "json_schema": schema | ({"strict": True} if mode == "strict" else {})}
 
 
 def _names(refusal: str, word: str) -> bool:

@@ -36,7 +36,7 @@ class FakeEngine:
         prompt_tokens = self.count_tokens(request)
         if self.context_tokens is not None and prompt_tokens >= self.context_tokens:
             raise ContextExceededError(
-                prompt_tokens=prompt_tokens, max_new_tokens=request.max_new_tokens, context_tokens=self.context_tokens
+                prompt_tokens=prompt_tokens, max_new_tokens=request.max_new_tokens or 1, context_tokens=self.context_tokens
             )
         last = request.messages[-1].content if request.messages else self._text(request)
         words = self._answers.get(last, " ".join(reversed(last.split()))).split(" ")

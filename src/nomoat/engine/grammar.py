@@ -12,6 +12,11 @@ import numpy.typing as npt
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UsageError
 
+OPTIONS = {
+    "whitespace_flexible": False,  # no spaces of the model's choice: a small model may go on with them for ever
+    "coerce_one_of": True,  # what several branches of a `oneOf` allow cannot be excluded while it is written: `anyOf`
+}
+
 
 class Grammar:
     """One answer's place in its schema."""
@@ -51,11 +56,10 @@ class Grammars:
             asked = json.loads(schema)
         except json.JSONDecodeError as exc:
             raise UsageError(f"the JSON schema is not JSON: {exc}", hint="see https://json-schema.org") from exc
-        if not isinstance(asked, dict | bool):
-            raise UsageError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="see https://json-schema.org")
+        if not isinstance(asked, dict):
+            raise UsageError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="`{}` allows every JSON value")
         try:
-            # without spaces of the model's choice: a small model may go on with them for ever
-            grammar = LLMatcher.grammar_from_json_schema(asked, defaults={"whitespace_flexible": False})
+            grammar = LLMatcher.grammar_from_json_schema(asked, defaults=OPTIONS)
             matcher = LLMatcher(self.words(), grammar, log_level=0)
             problem = matcher.get_error()
         except ValueError as exc:

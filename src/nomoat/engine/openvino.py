@@ -80,10 +80,11 @@ class OpenVINOEngine:
         ids = self._prompt_ids(request, words)
         self._require_room(len(ids), 1, request.max_new_tokens)
         assert self.context_tokens is not None
+        room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
             Sampler(request, ids, self._grammars.of_schema(request.json_schema) if request.json_schema is not None else None),
-            max_new_tokens=min(request.max_new_tokens, self.context_tokens - len(ids)),
+            max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
             adapter=adapter,

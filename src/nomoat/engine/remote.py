@@ -345,6 +345,7 @@ class RemoteEngine:
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
             fate="rejected" if for_now else "final",
             wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
+            code=None if error.code is None or str(error.code).isdecimal() else self._quote(error.code),  # some repeat the status
         )
 
     def _said(self, body: object, text: str) -> str:

@@ -36,8 +36,6 @@ from nomoat.serve.decisions import Decisions
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
-# For a model whose context is not known (another server) when a client sets no limit.
-MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT = 4096
 SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
@@ -381,11 +379,14 @@ async def _gone(request: HttpRequest) -> None:
         pass
 
 
-def _room(responder: Responder, request: Request) -> int:
-    """How many tokens the context leaves for an answer; at least 1, so that the engine itself says that a prompt is too long."""
+def _room(responder: Responder, request: Request) -> int | None:
+    """How many tokens the context leaves for an answer; at least 1, so that the engine itself says that a prompt is too long.
+
+    None where the context is not known: another server knows it.
+    """
     context = responder.engine.context_tokens
     if context is None:
-        return MAX_NEW_TOKENS_OF_UNKNOWN_CONTEXT
+        return None
     return max(1, context - responder.engine.count_tokens(request))
 
 

@@ -39,6 +39,8 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
+# What another server refuses and the client, not this server, can do something about.
+CLIENTS_STATUS = {400: "invalid_request_error", 413: "invalid_request_error", 422: "invalid_request_error", 429: "rate_limit_error"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,10 +208,12 @@ def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, crea
 
 
 def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500."""
+    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500, or 502 if another server failed."""
     message = f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, BadRequestError):
         return error.status, error_body(message, param=error.param, code=error.code)
+    if isinstance(error, RemoteError) and error.status in CLIENTS_STATUS:
+        return error.status, error_body(message, kind=CLIENTS_STATUS[error.status], code=error.code or "upstream_error")
     for kind, status, name, code in STATUS_AND_TYPE:
         if isinstance(error, kind):
             return status, error_body(message, kind=name, code=code, param="model" if status == 404 else None)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nomoat.errors import (
     BadRequestError,
 )
-from nomoat.records import Message, Request, Role
+from nomoat.records import Message, Request, Role, SchemaMode
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
@@ -63,7 +63,8 @@ class _StreamOptions(BaseModel):
 
 class _Schema(BaseModel):
     model_config = ConfigDict(strict=True)
-    schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
 
 
 class _Format(BaseModel):
@@ -269,6 +270,14 @@ def _schema(asked: _Format | None) -> str | None:
     return json.dumps(asked.json_schema.schema_)
 
 
+def _schema_mode(asked: _Format | None) -> SchemaMode | None:
+    if asked is None:
+        return None
+    if asked.type == "json_object":
+        return "json_object"
+    return "strict" if asked.json_schema is not None and asked.json_schema.strict else None
+
+
 def _sampling(asked: _Settings) -> dict[str, Any]:
     """OpenAI's defaults where a client says nothing: temperature 1, so that the same client behaves the same here."""
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
@@ -281,6 +290,7 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
         "presence_penalty": asked.presence_penalty or 0.0,
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
+        "schema_mode": _schema_mode(asked.response_format),
         "seed": None if asked.seed is None else asked.seed % 2**63,
         "stop": tuple(text for text in stop if text),
     }
