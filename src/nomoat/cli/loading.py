@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def load_with_bar(
-    ref: str, *, context_tokens: int | None = None, template: str | None = None, takes_auto: bool = False, as_client: bool = True,
+    ref: str,
+    *,
+    context_tokens: int | None = None,
+    template: str | None = None,
+    takes_auto: bool = False,
+    as_client: bool = True,
     say_decisions: bool = True,
 ) -> Responder:
     """The responder of a reference, with `takes_auto` also of `auto`. An import happens once for each file: seconds to minutes.
