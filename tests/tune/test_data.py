@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -169,12 +168,3 @@ def test_a_bad_entry_is_named(tmp_path: Path, content: str, message: str) -> Non
     with pytest.raises(DataError) as caught:
         read(path)
     assert caught.value.message == message.format(path=path)
-
-
-def test_a_list_of_many_entries_is_looked_through_once(tmp_path: Path) -> None:
-    """4 MB in some hundredths of a second; looking for escapes in all of it for each entry took ten seconds."""
-    entry = {"instruction": "x" * 1000, "output": "y"}
-    path = write(tmp_path / "a.json", json.dumps([entry] * 4000))
-    began = time.perf_counter()
-    assert len(read_lessons(path)) == 4000
-    assert time.perf_counter() - began < 1.5
