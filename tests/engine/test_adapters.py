@@ -109,7 +109,11 @@ def test_an_adapter_that_does_not_fit_is_refused(tiny_gguf: Path, tmp_path: Path
     large = write_adapter(tmp_path / "large", seed=1, rank=2, parts={"mlp.down_proj": (WIDTH, WIDTH)})
     for folder, message in (
         (strange, "an adapter changes the layer `model.layers.0.mlp.no_proj`, which this model does not have"),
-        (large, "an adapter's `model.layers.0.mlp.down_proj` is [64, 64], the model's is [64, 128]"),
+        (
+            large,
+            f"`{large / 'adapter_model.safetensors'}` changes `model.layers.0.mlp.down_proj` as one of [64, 64], "
+            "and the model's is [64, 128]",
+        ),
     ):
         with pytest.raises(BadFileError) as caught:
             OpenVINOEngine(base, beside=[folder]).generate(Request(prompt="x"))

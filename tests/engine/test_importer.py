@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,46 @@ def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(ti
     strong = importer.import_gguf(tiny_gguf, adapter=write_adapter(tmp_path / "strong", strength=1.0))
     assert likelihood(fresh) == pytest.approx(base, abs=1e-5)
     assert abs(likelihood(strong) - base) > 0.1
+
+
+def test_the_same_matrices_with_another_scale_are_another_model(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Beside the weights, too. With the usual scale an adapter is known by its weights alone."""
+    folder = write_adapter(tmp_path / "a")
+    usual, base = importer.LoraDelta(folder).sha256, importer.import_gguf(tiny_gguf, fused=False)
+    assert usual == paths.sha256_of(folder / "adapter_model.safetensors")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    digests, folders = set(), set()
+    for change in ({}, {"lora_alpha": 4}, {"use_rslora": True}):
+        (folder / "adapter_config.json").write_text(json.dumps(settings | change))
+        digests |= {importer.LoraDelta(folder).sha256, OpenVINOEngine(base, beside=[folder]).adapted(0).digest}
+        folders.add(importer.import_gguf(tiny_gguf, adapter=folder))
+    assert (len(digests), len(folders)) == (6, 3)
+    importer.forget(folder)
+    assert sorted(made.exists() for made in folders) == [False, True, True]
+
+
+def test_an_adapter_of_other_sizes_is_refused_by_its_layer(tiny_gguf: Path, tmp_path: Path) -> None:
+    """One of more rows, too, of which the first ones would fit."""
+    folder = write_adapter(tmp_path / "large", parts={"mlp.down_proj": (128, 128)})
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(tiny_gguf, adapter=folder)
+    assert caught.value.message == (
+        f"`{folder / 'adapter_model.safetensors'}` changes `model.layers.0.mlp.down_proj` as one of [128, 128], "
+        "and the model's is [64, 128]"
+    )
+    assert caught.value.hint == "an adapter fits only the model it was tuned on"
+
+
+def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    """PEFT adds it to the output alone, and beside the weights an output layer has none."""
+    folder = write_adapter(tmp_path / "a")
+    path = folder / "adapter_model.safetensors"
+    names = {part: f"base_model.model.lm_head.lora_{part}.weight" for part in "AB"}
+    save_file({names["A"]: np.ones((4, 64), np.float32), names["B"]: np.ones((264, 4), np.float32)}, path)
+    with pytest.raises(UnsupportedError, match="changes `lm_head`, and this model's is its embedding, too"):
+        importer.import_gguf(tiny_gguf, adapter=folder)
+    with pytest.raises(UnsupportedError, match="changes `lm_head`, which one beside the weights cannot here"):
+        next(OpenVINOEngine(importer.import_gguf(tiny_gguf, fused=False), beside=[folder]).generate(Request(prompt="x")))
 
 
 def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left(tiny_gguf: Path, tmp_path: Path) -> None:

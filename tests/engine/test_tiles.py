@@ -136,6 +136,9 @@ class Given:
     def scaled(self, layer: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
         return (self.a_RI, self.b_OR) if layer == "x" else None
 
+    def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
+        assert sizes == (80, 768)
+
 
 def product_with_adapters(x_MC: npt.NDArray[np.float32], owners: list[int]) -> npt.NDArray[np.float32]:
     """Weights are zero: what comes is the adapters'."""
@@ -378,7 +381,9 @@ def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_pa
     with pytest.raises(BadFileError, match="changes layers this model does not have"):
         importer.import_with(path, [strange], alone=True)
     large = importer.LoraDelta(write_adapter(tmp_path / "c", seed=1, rank=2, parts={"mlp.down_proj": (64, 64)}))
-    with pytest.raises(BadFileError, match=r"an adapter's `model.layers.0.mlp.down_proj` is \[64, 64\], the model's is \[64, 128\]"):
+    with pytest.raises(
+        BadFileError, match=r"changes `model.layers.0.mlp.down_proj` as one of \[64, 64\], and the model's is \[64, 128\]"
+    ):
         OwnModel.of(importer.import_gguf(path), [large])
 
 

@@ -20,7 +20,7 @@ from nomoat.engine.importer import LoraDelta
 from nomoat.engine.program import Beside
 from nomoat.engine.steps import LAST_BIT, PLACE
 from nomoat.engine.weights import whole_bytes
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, UnsupportedError
 
 INPUT = "adapter"
 
@@ -28,7 +28,7 @@ INPUT = "adapter"
 def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     """Add the adapters to a model for paged attention, and the input `adapter` [T, N]: 1 for the one a token is read with, else 0.
 
-    Raises BadFileError for an adapter of other layers or sizes than the model's.
+    Raises BadFileError for an adapter of other layers or sizes than the model's, UnsupportedError for one of the output layer.
     """
     from openvino import opset13 as op
 
@@ -39,11 +39,16 @@ def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     for name in sorted({layer for adapter in adapters for layer in adapter.layers}):
         if name not in layers:
             raise BadFileError(f"an adapter changes the layer `{name}`, which this model does not have")
+        if name == "lm_head":  # it is computed for some of a pass's tokens only, and these masks are of all
+            raise UnsupportedError(f"an adapter changes `{name}`, which one beside the weights cannot here", hint="load it alone")
         parts = [adapter.scaled(name) for adapter in adapters]
         ranks = tuple(0 if part is None else len(part[0]) for part in parts)
         if ranks not in masks:
             owner_NR = np.repeat(np.eye(len(adapters), dtype=np.float32), ranks, axis=1)
             masks[ranks] = op.unsqueeze(op.matmul(chosen, op.constant(owner_NR), False, False), op.constant(np.array([1])))
+        rows, columns = (port.partial_shape[-1].get_length() for port in (layers[name].output(0), layers[name].input_value(0)))
+        for adapter in adapters:
+            adapter.require_fitting(name, (rows, columns))
         _add(layers[name], [part for part in parts if part is not None], masks[ranks])
     model.add_parameters([chosen])
     model.validate_nodes_and_infer_types()
@@ -54,6 +59,9 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
 
     A in 8 bits, as inputs are; B in f16. Raises BadFileError for an adapter of other sizes than the model's.
     """
+    for adapter in adapters:
+        for name, rows in parts:
+            adapter.require_fitting(name, (rows, columns))
     given = [[adapter.scaled(name) for name, _ in parts] for adapter in adapters]
     if not any(pair for of_adapter in given for pair in of_adapter):
         return None
@@ -67,7 +75,6 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
             tiles_here = rows // tiles.TILE_ROWS
             if pair is not None:
                 a_RI, b_OR = pair
-                _require_fitting(name, (len(b_OR), a_RI.shape[1]), (rows, columns))
                 turned_TR16 = np.ascontiguousarray(b_OR.reshape(tiles_here, tiles.TILE_ROWS, -1).transpose(0, 2, 1), np.float16)
                 if not np.isfinite(turned_TR16).all():
                     raise BadFileError(
@@ -85,18 +92,11 @@ def beside(parts: Sequence[tuple[str, int]], columns: int, adapters: Sequence[Lo
     return Beside(tiles.tiled(whole_bytes(np.concatenate(seen)), tiles.WHOLE_BYTES), users, places, kept)
 
 
-def _require_fitting(name: str, sizes: tuple[int, int], expected: tuple[int, int]) -> None:
-    if sizes != expected:
-        raise BadFileError(f"an adapter's `{name}` is {list(sizes)}, the model's is {list(expected)}")
-
-
 def _add(layer: Any, parts: Sequence[tuple[Any, Any]], mask_T1R: Any) -> None:
     from openvino import opset13 as op
 
     a_RI = np.ascontiguousarray(np.concatenate([a for a, _ in parts]), np.float32)
     b_OR = np.ascontiguousarray(np.concatenate([b for _, b in parts], axis=1), np.float32)
-    rows, columns = (port.partial_shape[-1].get_length() for port in (layer.output(0), layer.input_value(0)))
-    _require_fitting(layer.friendly_name, (len(b_OR), a_RI.shape[1]), (rows, columns))
     readers = layer.output(0).get_target_inputs()
     inner = op.multiply(op.matmul(layer.input(0).get_source_output(), op.constant(a_RI), False, True), mask_T1R)
     whole = op.add(layer, op.matmul(inner, op.constant(b_OR), False, True))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,15 @@ from nomoat.engine.positions import Node, i64
 from nomoat.engine.product import FINE_CHUNK, OUTLIER_CHUNK, TiledProduct, TiledRows
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
+from nomoat.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from nomoat.engine.importer import LoraDelta
 
 CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.
 SAME_MATRIX_COSINE = 0.98
 
-# (layer name, first row, rows) -> what an adapter adds to these rows, or None
-Delta = Callable[[str, npt.NDArray[np.intp]], FloatArray | None]
 ACTIVATIONS = {
     "silu": op.swish,
     "gelu": functools.partial(op.gelu, approximation_mode="ERF"),
@@ -78,7 +80,7 @@ class GraphBuilder:
     """Builds one model. The builder must outlive the model: constants share the arrays it keeps."""
 
     def __init__(
-        self, file: ModelSource, arch: Architecture, sizes: Dimensions, stored: Storage, *, delta: Delta | None = None,
+        self, file: ModelSource, arch: Architecture, sizes: Dimensions, stored: Storage, *, delta: LoraDelta | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
@@ -109,6 +111,11 @@ class GraphBuilder:
         self._batch = op.gather(op.shape_of(self._inputs["input_ids"]), i64(0), op.constant(np.int64(0)))
         self._rope = {local: self._rope_tables(local=local) for local in set(self.arch.windowed)}
         embedding, output = head_tensor(self.file)
+        if output == embedding and self._is_changed("lm_head"):
+            raise UnsupportedError(
+                "the adapter changes `lm_head`, and this model's is its embedding, too, which would change with it",
+                hint="tune an adapter without `lm_head` among its target modules",
+            )
         table = self._table(embedding, "lm_head" if output == embedding else "model.embed_tokens")
         x = self._embedded(table)
         x = self._layers(x)
@@ -158,10 +165,15 @@ class GraphBuilder:
         return values if change is None else values + change
 
     def _pieces(self, parts: Sequence[Source]) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
-        """Of each tensor, a part of its rows at a time: the first of them, and the file's rows they are."""
+        """Of each tensor, a part of its rows at a time: the first of them, and the file's rows they are.
+
+        Raises BadFileError if an adapter changes a layer as one of other sizes.
+        """
         pieces = []
         for part in parts:
             tensor = self.file.tensor(part.tensor)
+            if self._delta:
+                self._delta.require_fitting(part.layer, (tensor.num_rows, tensor.shape[-1]))
             order = positions.row_order(self.arch, self.sizes, part.layer)
             indices = np.arange(tensor.num_rows) if order is None else order
             step = max(1, CHUNK_VALUES // tensor.shape[-1] // tiles.TILE_ROWS) * tiles.TILE_ROWS
@@ -191,8 +203,11 @@ class GraphBuilder:
 
     def _form(self, part: Source) -> Form:
         """As the storage has it; a matrix that an adapter changes has codes of its own no more."""
-        changed = self._delta is not None and self._delta(part.layer, np.arange(0)) is not None
-        return self.storage.form(part.layer, self.file.tensor(part.tensor), changed=changed)
+        return self.storage.form(part.layer, self.file.tensor(part.tensor), changed=self._is_changed(part.layer))
+
+    def _is_changed(self, layer: str) -> bool:
+        """Whether an adapter changes it."""
+        return self._delta is not None and layer in self._delta.layers
 
     def _table(self, tensor_name: str, layer_name: str) -> Node | Tiled:
         """The embedding, the output matrix, or what lies between one of them and the layers."""

@@ -6,12 +6,13 @@ An adapter may be added to the weights before they are quantised ("baked"), see 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,22 @@ if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OTHER_BASE = "an adapter fits only the model it was tuned on"
+USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
 Check = Callable[[architectures.Dimensions, int, int, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A model that is to be built: its weights, how they are stored, and what an adapter adds to them."""
+
+    source: ModelSource
+    sizes: architectures.Dimensions
+    stored: layout.Storage
+    delta: LoraDelta | None
+    progress: Progress | None = None
 
 
 class LoraDelta:
@@ -84,7 +98,6 @@ class LoraDelta:
 
     def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A and B of a layer, or None."""
-        self._unused.discard(layer)
         return self._pairs.get(layer)
 
     def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
@@ -95,9 +108,24 @@ class LoraDelta:
         return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
 
     @property
-    def layers(self) -> list[str]:
+    def layers(self) -> KeysView[str]:
         """Those that are changed."""
-        return list(self._pairs)
+        return self._pairs.keys()
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the weights' file, and of the scale where that is not the usual one: what answers depend on."""
+        weights = paths.sha256_of(self.weights_path)
+        return weights if self._scale == USUAL_SCALE else _digest(weights, str(float(self._scale)))
+
+    def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
+        """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
+        self._unused.discard(layer)
+        found = self._pairs.get(layer)
+        if found is not None and (own := (len(found[1]), found[0].shape[1])) != sizes:
+            raise BadFileError(
+                f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
+            )
 
     def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A_RI and scale * B_OR of a layer, or None."""
@@ -105,11 +133,11 @@ class LoraDelta:
         return None if found is None else (found[0], found[1] * np.float32(self._scale))
 
     def require_all_used(self) -> None:
-        """Raises BadFileError if the model that was built has no layer for some of these matrices."""
+        """Raises BadFileError if the model has no layer for some of these matrices: after `require_fitting` of all it has."""
         if self._unused:
             raise BadFileError(
                 f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(self._unused)[:3])}",
-                hint="an adapter fits only the architecture it was tuned on",
+                hint=OTHER_BASE,
             )
 
 
@@ -180,21 +208,23 @@ def import_gguf(
 
     Raises BadFileError, UnsupportedError, NotEnoughDiskError, NotWritableError, and what `check` raises.
     """
-    found = _import(path, adapter, context_tokens, quality, fused, progress, check, if_tiled=False)
+    found = _import(
+        path, adapter=adapter, context_tokens=context_tokens, quality=quality, fused=fused, progress=progress, check=check
+    )  # fmt: skip
     assert found is not None
     return found
 
 
 def _import(
-    path: Path, adapter: Path | None, context_tokens: int | None, quality: config.Quality | None, fused: bool,
-    progress: Progress | None, check: Check | None, *, if_tiled: bool,
+    path: Path, *, adapter: Path | None = None, context_tokens: int | None = None, quality: config.Quality | None = None,
+    fused: bool = True, progress: Progress | None = None, check: Check | None = None, if_tiled: bool = False,
 ) -> Path | None:  # fmt: skip
     """`if_tiled`: None, and nothing made, for a model that would have no weights in tiles."""
     delta = None if adapter is None else LoraDelta(adapter)
     if not path.exists() or not all(_note_of(file).exists() for file in files_of(path)):
         read_sizes(open_source(path))  # what cannot be imported is refused before it is read whole for its digest
     quality = quality or config.quality().value
-    origin = [sha256_of_model(path), paths.sha256_of(delta.weights_path) if delta else ""]
+    origin = [sha256_of_model(path), delta.sha256 if delta else ""]
     rule = [layout.VERSION, str(footprint.has_own_products())]  # a home may be another machine's, too
     asked = paths.cache() / "asked" / _digest(__version__, *rule, *origin, quality, str(fused), str(context_tokens))
     known = _read_note(asked)
@@ -209,7 +239,7 @@ def _import(
             check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles)
         digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
-        _make(digest, source, sizes, stored, delta, progress, made_of)
+        _make(digest, _Plan(source, sizes, stored, delta, progress), made_of)
         return _folder_of(_write_note(asked, digest))
     if check:
         has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
@@ -234,9 +264,8 @@ def forget(path: Path) -> int:
 
 def _known_digest(path: Path) -> str | None:
     """Of an adapter's weights; of a model's, if they were read before."""
-    adapter = path / ADAPTER_WEIGHTS
-    if adapter.exists():
-        return paths.sha256_of(adapter)
+    if (path / ADAPTER_WEIGHTS).exists():
+        return LoraDelta(path).sha256
     return sha256_of_model(path) if all(_note_of(file).exists() for file in files_of(path)) else None
 
 
@@ -255,7 +284,7 @@ def import_with(
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
         return import_gguf(path, **told), adapters
-    folder = _import(path, None, context_tokens, None, True, progress, check, if_tiled=True)
+    folder = _import(path, **told, if_tiled=True)
     if folder is not None and OwnModel.can_run(folder, [LoraDelta(adapter) for adapter in adapters]):
         return folder, adapters
     if alone:
@@ -267,28 +296,25 @@ def _folder_of(digest: str) -> Path:
     return paths.cache() / cache.IMPORTED / digest[:24]
 
 
-def _make(
-    digest: str, source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None,
-    progress: Progress | None, origin: dict[str, str],
-) -> None:  # fmt: skip
+def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     """Write the folder of that digest, if it is not there whole."""
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return
-    words = source.read_tokenizer()
+    words = plan.source.read_tokenizer()
     with paths.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
             return
-        paths.require_free_disk(folder, stored.bytes_of(source) + SPARE_DISK_BYTES)
+        paths.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
         with paths.whole_folder(folder) as part:
-            _write_model(part, source, sizes, stored, delta, progress)
+            _write_model(part, plan)
             words.save(part)
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,
-                "sizes": asdict(sizes), "num_values": source.num_values, "storage": stored.as_dict(),
+                "sizes": asdict(plan.sizes), "num_values": plan.source.num_values, "storage": plan.stored.as_dict(),
                 "files": {written.name: written.stat().st_size for written in part.iterdir()},
             }  # fmt: skip
-            name = source.metadata["general.architecture"]
+            name = plan.source.metadata["general.architecture"]
             written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
     _remove_older(origin)
@@ -313,18 +339,17 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
     """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
     source = open_source(path)
     sizes = read_sizes(source, context_tokens=context_tokens)
-    return _builder(source, sizes, layout.EXACT, LoraDelta(adapter) if adapter else None, None).build()
+    return _builder(_Plan(source, sizes, layout.EXACT, LoraDelta(adapter) if adapter else None)).build()
 
 
-def _builder(
-    source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None, progress: Progress | None
-) -> GraphBuilder:
+def _builder(plan: _Plan) -> GraphBuilder:
     from nomoat.engine.between import BetweenBuilder
     from nomoat.engine.graph import GraphBuilder
 
-    arch = architectures.find(source.metadata["general.architecture"])
-    builder = BetweenBuilder(source, arch, sizes, stored, delta=delta, progress=progress)
-    return builder if builder.can_build() else GraphBuilder(source, arch, sizes, stored, delta=delta, progress=progress)
+    arch = architectures.find(plan.source.metadata["general.architecture"])
+    given = (plan.source, arch, plan.sizes, plan.stored)
+    builder = BetweenBuilder(*given, delta=plan.delta, progress=plan.progress)
+    return builder if builder.can_build() else GraphBuilder(*given, delta=plan.delta, progress=plan.progress)
 
 
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
@@ -351,10 +376,8 @@ def _facts_of(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _write_model(
-    folder: Path, source: ModelSource, sizes: architectures.Dimensions, stored: layout.Storage, delta: LoraDelta | None,
-    progress: Progress | None,
-) -> None:  # fmt: skip
+def _write_model(folder: Path, plan: _Plan) -> None:
+    source, delta = plan.source, plan.delta
     if isinstance(source, ForeignFolder):
         if delta:
             raise UnsupportedError(f"`{source.path}` is converted by optimum-intel, and adapters cannot be baked into that")
@@ -362,7 +385,7 @@ def _write_model(
         return
     import openvino as ov
 
-    builder = _builder(source, sizes, stored, delta, progress)
+    builder = _builder(plan)
     try:
         model = builder.build()
     except (RuntimeError, IndexError, ValueError) as exc:  # OpenVINO's and numpy's word for shapes that do not go together

@@ -73,7 +73,7 @@ class OpenVINOEngine:
 
     def adapted(self, at: int, *, template: str | None = None) -> Engine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
-        return _Adapted(self, at, paths.sha256_of(self._beside[at].weights_path), template)
+        return _Adapted(self, at, self._beside[at].sha256, template)
 
     def generate(self, request: Request, *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None) -> Iterator[Chunk]:
         words = words or self.tokenizer

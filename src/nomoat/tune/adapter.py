@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
-LORA_SCALE = 2.0  # alpha / rank, as the adapter's configuration says
+LORA_SCALE = importer.USUAL_SCALE  # alpha / rank, as the adapter's configuration says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
     provenance = responder.provenance_of(folder)
     is_same = provenance.get("base_sha256") in (None, importer.sha256_of_model(weights))
     return Start(
-        name=folder.name, sha256=paths.sha256_of(folder / importer.ADAPTER_WEIGHTS), learned=learned, rank=ranks.pop(),
+        name=folder.name, sha256=delta.sha256, learned=learned, rank=ranks.pop(),
         layers=len({name.split(".")[2] for name in shapes}), provenance=provenance,
         licence=responder.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
     )  # fmt: skip
