@@ -23,7 +23,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import graph, importer, positions, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.source import open_source
-from nomoat.engine.weights import Form, quantised, quantised_rows
+from nomoat.engine.weights import Form, quantised, restored
 
 # Dynamic quantisation rounds activations, which this comparison must not see.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "KV_CACHE_PRECISION": "f32"}
@@ -427,8 +427,7 @@ def model_of_gguf(path: Path) -> Any:
         for name, parameter in model.named_parameters():
             rows = file.rows(names[name])
             if rows.ndim == 2:
-                codes, scales = quantised_rows(rows)
-                rows = codes * scales.astype(np.float32)
+                rows = restored(quantised(rows, Form("int8")), Form("int8"))
             order = positions.row_order(arch, sizes, name.rpartition(".")[0])
             parameter.copy_(torch.from_numpy(rows if order is None else rows[order]))
     return model

@@ -120,7 +120,7 @@ def test_every_property_has_a_reason(tiny_gguf: Path, quality: config.Quality) -
     chosen = layout.choose(sizes, layout.storage(file, sizes, quality), threads=threads, num_weights=file.num_values)
     assert chosen.reasons.keys() == chosen.properties.keys()
     assert all(chosen.reasons.values())
-    assert str(chosen).splitlines()[-1] == f"prompts: {chosen.prompts.value} ({chosen.prompts.reason})"
+    assert chosen.prompts.reason
     assert chosen.scoring_properties["INFERENCE_PRECISION_HINT"] == "f32"
 
 

@@ -19,7 +19,7 @@ from tiny import CONTEXT, write_adapter, write_tiny_gguf
 from nomoat.engine import importer, openvino, tokenizer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
-from nomoat.engine.weights import quantised_rows
+from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder
@@ -64,10 +64,10 @@ def test_each_token_of_a_greedy_answer_is_a_best_one_of_the_reference(engine: Op
 def test_int8_rows_keep_weights_within_half_a_step() -> None:
     weights = np.random.default_rng(0).normal(size=(16, 96)).astype(np.float32)
     weights[3] = 0
-    codes, scales = quantised_rows(weights)
-    assert codes.dtype == np.int8 and scales.shape == (16, 1) and (scales > 0).all()
-    error = np.abs(codes * scales.astype(np.float32) - weights)
-    assert (error <= 0.51 * scales.astype(np.float32) + 1e-3 * np.abs(weights)).all()
+    codes, scales = quantised(weights, Form("int8"))
+    assert codes.dtype == np.int8 and scales.shape == (16, 1, 1) and (scales > 0).all()
+    error = np.abs(restored((codes, scales), Form("int8")) - weights)
+    assert (error <= 0.51 * scales[:, 0].astype(np.float32) + 1e-3 * np.abs(weights)).all()
 
 
 def test_an_answer_counts_its_tokens_and_ends_for_a_reason(engine: OpenVINOEngine) -> None:

@@ -92,7 +92,7 @@ class TwoForms:
 
     def __init__(self, answers: PagedModel, prompts: PagedModel) -> None:
         self._answers, self._prompts = answers, prompts
-        self.block_bytes, self.vocabulary = answers.block_bytes, answers.vocabulary
+        self.block_bytes = answers.block_bytes
 
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks, for both."""

@@ -137,12 +137,6 @@ class Layout:
         """For likelihoods, which are compared with one another: in f32 always."""
         return self.properties | {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
 
-    def __str__(self) -> str:
-        """Every property with its reason, a line each."""
-        lines = [(name.lower(), value, self.reasons[name]) for name, value in self.properties.items()]
-        lines.append(("prompts", self.prompts.value, self.prompts.reason))
-        return "\n".join(f"{name}: {value} ({reason})" for name, value, reason in lines)
-
 
 EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight as the file has it")
 

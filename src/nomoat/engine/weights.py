@@ -27,8 +27,7 @@ LARGEST_CODE = 127
 SMALLEST_MAXIMUM = 1e-4
 SMALLEST_SCALE = 6e-8
 OWN_GROUP = 32
-OWN_TYPES = {"Q4_0": 18, "Q4_1": 20, "Q4_K": 144}  # bytes of a block
-Q4_K_GROUPS = 8  # of 32, in a block
+OWN_TYPES = ("Q4_0", "Q4_1", "Q4_K")
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Node = Any
@@ -91,12 +90,6 @@ def quantised(weights_RC: FloatArray, form: Form) -> Arrays:
     return _packed(codes), scales, zeros.astype(np.uint8)
 
 
-def quantised_rows(weights_RC: FloatArray) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """int8 codes [R, C] and scales [R, 1], as they are served by default."""
-    codes, scales = quantised(weights_RC, Form("int8"))
-    return codes[:, 0], scales[:, 0]
-
-
 def restored(arrays: Arrays, form: Form) -> FloatArray:
     """The weights [R, C] that float32 or int8 arrays stand for."""
     if form.kind == "float32":
@@ -107,7 +100,7 @@ def restored(arrays: Arrays, form: Form) -> FloatArray:
 
 def own_codes(raw: npt.NDArray[np.uint8], type_name: str) -> Arrays:
     """The same for `own4`, from the bytes [R, row bytes] of a type in OWN_TYPES."""
-    blocks = raw.reshape(len(raw), -1, OWN_TYPES[type_name])
+    blocks = raw.reshape(len(raw), -1, tiles.BLOCKS[type_name][1])
     codes, scales, offsets = _q4_k(blocks) if type_name == "Q4_K" else _q4_0_or_1(blocks, type_name)
     scales16 = np.where(np.abs(scales) < SMALLEST_SCALE, np.float32(SMALLEST_SCALE), scales).astype(np.float16)
     kept = scales16.astype(np.float32)
