@@ -113,7 +113,7 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
     if free < needed_bytes:
         raise NotEnoughDiskError(
             f"`{folder}` needs {needed_bytes / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free",
-            hint=DISK_HINT,
+            hint=_elsewhere(folder, disk=True),
         ) from cause
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
 import pytest
 from reference import CASES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
+from small_disk import run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 from nomoat.cli import app
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
 from nomoat.tune import export
 
 
@@ -109,9 +113,63 @@ def test_an_adapter_of_another_model_is_refused_and_nothing_is_left(tmp_path: Pa
     weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
     other = write_gguf(tmp_path / "other.gguf", CASES["gemma3"], make_model(CASES["gemma3"]))
     adapter = make_adapter(tmp_path / "adapter", other)
-    with pytest.raises((BadFileError, ValueError)):
-        export.merged_gguf(weights, adapter, tmp_path / "merged.gguf")
-    assert not list(tmp_path.glob("*merged*"))
+    for exported in (export.merged_gguf, export.lora_gguf):
+        with pytest.raises(
+            BadFileError, match=r"changes `model.layers.0.self_attn.q_proj` as one of \[128, 64\], and the model's is \[64, 64\]"
+        ):
+            exported(weights, adapter, tmp_path / "made.gguf")
+    assert not list(tmp_path.glob("*made*"))
+
+
+@pytest.mark.parametrize("exported", [export.merged_gguf, export.lora_gguf])
+def test_an_adapter_of_too_many_rows_or_of_layers_that_are_not_there_is_refused(exported: Callable[..., Path], tmp_path: Path) -> None:
+    base = write_tiny_gguf(tmp_path / "base.gguf")
+    large = write_adapter(tmp_path / "large", parts={"mlp.down_proj": (128, 128)})
+    strange = write_adapter(tmp_path / "strange", layers=[7])
+    for adapter, message in (
+        (large, r"as one of \[128, 128\], and the model's is \[64, 128\]"),
+        (strange, "does not have: model.layers.7"),
+    ):
+        with pytest.raises(BadFileError, match=message):
+            exported(base, adapter, tmp_path / "made.gguf")
+
+
+@pytest.mark.parametrize("exported", [export.merged_gguf, export.lora_gguf])
+def test_a_disk_without_room_is_said_before_anything_is_written(
+    exported: Callable[..., Path], tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(NotEnoughDiskError) as caught:
+        exported(tiny_gguf, write_adapter(tmp_path / "adapter"), tmp_path / "made.gguf")
+    assert caught.value.message == f"`{tmp_path}` needs 0 MB, and its disk has 0 MB free"
+    assert caught.value.hint == "free some space, or choose another place"
+    assert not list(tmp_path.glob("*made*"))
+
+
+@pytest.mark.parametrize("exported", ["merged_gguf", "lora_gguf"])
+def test_a_disk_that_fills_up_meanwhile_is_said_and_nothing_is_left(exported: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    """A file system on which there is room for the file's beginning, and not for its end."""
+    place, adapter = tmp_path / "small", write_adapter(tmp_path / "adapter", rank=64)
+    code = (
+        "import sys; from pathlib import Path; from nomoat import paths; from nomoat.tune import export\n"
+        "paths.require_free_disk = lambda *_: None\n"
+        f"export.{exported}(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) / 'made.gguf')"
+    )
+    done = run_on_small_disk(place, [sys.executable, "-c", code, str(tiny_gguf), str(adapter), str(place)])
+    assert done.stderr.splitlines()[-1] == f"nomoat.errors.NotEnoughDiskError: no space left on the disk of `{place}`"
+    assert done.stdout == "", "files were left behind"
+
+
+def test_the_merged_file_is_written_tensor_by_tensor(tiny_gguf: Path, tmp_path: Path) -> None:
+    """So that one of them is in memory at a time."""
+    written: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        written.append(next(tmp_path.glob(".made.gguf.*.part")).stat().st_size)
+
+    made = export.merged_gguf(tiny_gguf, write_adapter(tmp_path / "adapter"), tmp_path / "made.gguf", progress=progress)
+    assert len(written) == len(GGUFFile(tiny_gguf).tensors)
+    assert 0 < written[len(written) // 2] < 0.8 * made.stat().st_size
 
 
 def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path) -> None:

@@ -5,17 +5,18 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
-from nomoat.engine.gguf import FloatArray, GGUFFile, parts_of
-from nomoat.engine.source import open_source
+from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
+from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.tune.adapter import layer_names
 
@@ -49,25 +50,26 @@ def merged_gguf(
     sizes = importer.read_sizes(file)
     delta = importer.LoraDelta(adapter)
     layers = layer_names(arch, sizes)
-    kind = gguf.GGMLQuantizationType[quantisation]
+    _require_fitting(delta, file, layers)
+    kinds = {name: _stored_as(tensor, gguf.GGMLQuantizationType[quantisation]) for name, tensor in file.tensors.items()}
+
+    def merged() -> Iterator[npt.NDArray[Any]]:
+        for done, (name, kind) in enumerate(kinds.items()):
+            values = file.rows(name)
+            change = delta(layers[name], np.arange(len(values))) if name in layers else None
+            values = values if change is None else values + _in_file_order(change, layers[name], arch, sizes)
+            yield gguf.quants.quantize(values, kind)
+            if progress:
+                progress(done + 1, len(kinds))
+
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         _copy_metadata(weights, writer, but=("tokenizer.chat_template",) if template is not None else ())
         if template is not None:
             writer.add_chat_template(template)
-        for done, (name, tensor) in enumerate(file.tensors.items()):
-            values = file.rows(name)
-            if name in layers:
-                change = delta(layers[name], np.arange(tensor.num_rows))
-                values = values if change is None else values + _in_file_order(change, layers[name], arch, sizes)
-            stored = kind if len(tensor.shape) > 1 else gguf.GGMLQuantizationType.F32
-            if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[stored][0]:
-                stored = gguf.GGMLQuantizationType.F16
-            writer.add_tensor(name, gguf.quants.quantize(values, stored), raw_dtype=stored)
-            if progress:
-                progress(done + 1, len(file.tensors))
-        delta.require_all_used()
-        _write(writer)
+        for name, tensor in file.tensors.items():
+            writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), _num_bytes(tensor, kinds[name]), raw_dtype=kinds[name])
+        _write(writer, merged())
     return target
 
 
@@ -84,21 +86,45 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
         raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
     sizes = importer.read_sizes(file)
     delta = importer.LoraDelta(adapter)
+    layers = layer_names(arch, sizes)
+    _require_fitting(delta, file, layers)
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, delta.alpha)
-        for tensor, layer in layer_names(arch, sizes).items():
-            matrices = delta.matrices(layer)
-            if matrices is None:
-                continue
-            a_RI, b_OR = matrices
-            writer.add_tensor(f"{tensor}.lora_a", np.ascontiguousarray(a_RI))
-            writer.add_tensor(f"{tensor}.lora_b", np.ascontiguousarray(_in_file_order(b_OR, layer, arch, sizes)))
-        delta.require_all_used()
-        _write(writer)
+        matrices: list[FloatArray] = []
+        for tensor, layer in layers.items():
+            if (pair := delta.matrices(layer)) is not None:
+                a_RI, b_OR = pair
+                for end, matrix in (("a", a_RI), ("b", _in_file_order(b_OR, layer, arch, sizes))):
+                    writer.add_tensor_info(f"{tensor}.lora_{end}", matrix.shape, matrix.dtype, matrix.nbytes)
+                    matrices.append(matrix)
+        _write(writer, matrices)
     return target
+
+
+def _require_fitting(delta: importer.LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:
+    """Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes."""
+    for name, layer in layers.items():
+        tensor = file.tensor(name)
+        delta.require_fitting(layer, (tensor.num_rows, tensor.shape[-1]))
+    delta.require_all_used()
+
+
+def _stored_as(tensor: Tensor, wanted: Any) -> Any:
+    """The type of a tensor in a merged file."""
+    import gguf
+
+    kind = wanted if len(tensor.shape) > 1 else gguf.GGMLQuantizationType.F32
+    return gguf.GGMLQuantizationType.F16 if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
+
+
+def _num_bytes(tensor: Tensor, kind: Any) -> int:
+    import gguf
+
+    weights, size = gguf.GGML_QUANT_SIZES[kind]
+    return int(tensor.num_values // weights * size)
 
 
 def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architecture, sizes: architectures.Dimensions) -> FloatArray:
@@ -120,8 +146,20 @@ def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...] = ()) -> 
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _write(writer: Any) -> None:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def _write(writer: Any, tensors: Iterable[npt.NDArray[Any]]) -> None:
+    """The whole file. `tensors`: in the order in which the writer was told of them; one is in memory at a time.
+
+    The writer's own way is numpy's `tofile`, which may lose the last bytes on a full disk and not say so.
+    """
+    paths.require_free_disk(writer.path.parent, sum(info.nbytes for info in writer.tensors[0].values()))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        (out,) = writer.fout
+        writer.write_padding(out, out.tell())
+        for tensor in tensors:
+            out.write(np.ascontiguousarray(tensor))
+            writer.write_padding(out, tensor.nbytes)
+    finally:
+        writer.close()
