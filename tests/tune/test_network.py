@@ -14,7 +14,7 @@ from nomoat.engine import importer, panels
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.weights import Form
 from nomoat.tune import qlora
-from nomoat.tune.network import Network
+from nomoat.tune.network import Network, Places
 
 LONG, SHARED = 3 * WINDOW + 5, 30
 
@@ -64,6 +64,18 @@ def test_padding_may_stand_beyond_the_last_learned_place(tmp_path: Path) -> None
     ids_BT = torch.randint(3, 250, (2, sizes.context_tokens), generator=torch.Generator().manual_seed(1))
     padded_BTW = network.read(torch.nn.functional.pad(ids_BT, (0, 3)))
     torch.testing.assert_close(padded_BTW[:, :-3], network.read(ids_BT), atol=1e-5, rtol=0)
+
+
+def test_what_alibi_adds_is_no_coarser_in_bf16_at_the_end_of_a_long_row(tmp_path: Path) -> None:
+    """A place of 1,000 times a slope of a quarter is rounded to twos in bf16, and what is next to a query must not be."""
+    source = open_source(write_gguf(tmp_path / "model.gguf", CASES["bloom"], make_model(CASES["bloom"])))
+    arch, sizes = architectures.find("bloom"), importer.read_sizes(source)
+    coarse, fine = (
+        Network(source, arch, sizes, rank=4, seed=0, precision=precision, keep_expanded=True)._masks(Places(30, 30, 1, 1000), False)
+        for precision in ("bfloat16", "float32")
+    )
+    for ours, exact in zip(coarse, fine, strict=True):
+        torch.testing.assert_close(ours.float().softmax(-1), exact.softmax(-1), atol=0.003, rtol=0)
 
 
 def test_long_rows_and_short_ones_are_attended_to_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import pytest
+import tiny
 import torch
 from reference import model_of_gguf, our_logits, write_folder
 from safetensors.torch import load_file, save_file
+from small_disk import run_on_small_disk
 
 import nomoat
 from nomoat import hardware, paths, responder
@@ -42,12 +44,6 @@ def table(tmp_path: Path) -> Path:
     path = tmp_path / "colours.csv"
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
     return path
-
-
-def may_mount() -> bool:
-    """Whether this user may mount a file system in a namespace of its own."""
-    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]
-    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def tune(base: Path, table: Path, name: str = "colours", **options: object) -> Path:
@@ -316,7 +312,6 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, ta
         tune(tiny_gguf, table)
 
 
-@pytest.mark.skipif(not may_mount(), reason="needs a mount namespace")
 def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,14 +324,23 @@ def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
         assert train.bytes_kept(prepared, "float32", expanded=True) == kept
 
 
+def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table: Path) -> None:
+    """They wait for the backward pass twice, a number for each head and token that is seen."""
+    plain = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
+    capped = replace(plain, sizes=replace(plain.sizes, attention_cap=50.0))
+    longest = max(map(len, plain.samples))
+    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(plain.samples, 0, max_lessons=plain.settings.batch))
+    more = tokens * 8 * plain.sizes.heads * longest  # of the one layer that learns, or of the three that are counted
+    for expanded, layers in ((True, plain.settings.layers), (False, 3)):
+        need, needed = (train._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
+        assert needed - need == layers * more
+
+
 def test_a_full_disk_ends_a_training_with_an_error_and_no_half_files(tiny_gguf: Path, table: Path, empty_home: Path) -> None:
     """A file system too small for the first checkpoint, which is as large as four adapters."""
-    adapters = empty_home / "adapters"
-    adapters.mkdir(parents=True)
     command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--name", "full", "--rank", "4", "--epochs", "1"]
     command += ["--input-column", "text", "--label-column", "label"]
-    script = 'mount -t tmpfs -o size=64k tmpfs "$0" && "$@"; code=$?; find "$0" -type f; exit $code'
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script, str(adapters), *command], capture_output=True, text=True, check=False)
+    done = run_on_small_disk(empty_home / "adapters", command)
     assert done.returncode == 1, done.stderr
     assert "error: no space left on the disk of" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "", "files were left behind"
@@ -398,12 +402,34 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, float], m
     assert caught.value.message == message
 
 
-def test_a_learning_rate_that_breaks_the_model_is_named_and_leaves_no_adapter(tiny_gguf: Path, table: Path) -> None:
+@pytest.fixture(params=["float32", pytest.param("int8", marks=pytest.mark.skipif(not panels.CAN_BE_USED, reason="no VNNI"))])
+def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Learned in that precision. Its vocabulary is of whole tiles, so that in int8 the logits of what is no number are zeros."""
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected(request.param, "set by the test"))
+    words = tiny.vocabulary()
+    monkeypatch.setattr(tiny, "vocabulary", lambda: [*words, *(f"<{n}>" for n in range(-len(words) % 32))])
+    return tiny.write_tiny_gguf(tmp_path / "base.gguf")
+
+
+def test_a_learning_rate_that_breaks_the_model_is_named_and_leaves_no_adapter(base: Path, table: Path) -> None:
     settings = train.Settings(rank=4, learning_rate=1e30)
     with pytest.raises(UsageError) as caught:
-        tune(tiny_gguf, table, settings=settings)
+        tune(base, table, settings=settings)
     assert "the loss is no number any more" in caught.value.message
     assert caught.value.hint == "the learning rate is 1e+30: choose a lower one"
+    assert not (paths.adapters() / "colours").exists()
+
+
+def test_an_average_that_breaks_the_model_is_noticed_when_it_is_looked_at(
+    base: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: train.Run) -> None:
+        for value in run.average.values():
+            value.fill_(torch.inf)
+
+    monkeypatch.setattr(train.Run, "_average", broken)
+    with pytest.raises(UsageError, match="the loss is no number any more"):
+        tune(base, table)
     assert not (paths.adapters() / "colours").exists()
 
 

@@ -341,7 +341,8 @@ class Network:
                 seen &= keys_K > queries_T[:, None] - self.sizes.window
             bias = torch.zeros(seen.shape)
             if self._slopes is not None:
-                bias = torch.from_numpy(self._slopes)[:, None, None] * keys_K
+                # by distance, which bf16 holds well where it matters; by place a softmax is the same, and its last bits are lost
+                bias = torch.from_numpy(self._slopes)[:, None, None] * (keys_K - queries_T[:, None])
             masks.append(bias.masked_fill(~seen, -torch.inf).to(self.dtype))
         return masks
 

@@ -21,7 +21,7 @@ from scipy import stats
 from nomoat import config, hardware, jit, paths
 from nomoat.catalog import licences
 from nomoat.errors import NotEnoughMemoryError, UsageError
-from nomoat.tune import adapter, kernels, prepare, qlora
+from nomoat.tune import adapter, kernels, prepare, qlora, stopping
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
 
@@ -104,15 +104,21 @@ def learn(
     with paths.alone(target, busy=busy), paths.translate_disk_errors(jit.CACHE):  # they would write into one checkpoint
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
+        if saved is None:
+            checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
         kernels.use_threads(config.threads().value)
-        run = Run(prepared, way=Way(**saved["way"]) if saved else choose_way(prepared, say), say=say)
+        way = Way(**saved["way"]) if saved else choose_way(prepared, say)
         if saved:
-            run.restore(saved)
-            say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
-        elif run.validation:
-            run.losses_before, _ = run.look("measuring the base", on_progress)
-        run.train(checkpoint, on_progress, say)
-        run.use_best()
+            require_memory(prepared, way)
+        with stopping.translate_memory_errors(prepared.weights.name, name):
+            run = Run(prepared, way=way, say=say)
+            if saved:
+                run.restore(saved)
+                say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
+            elif run.validation:
+                run.losses_before, _ = run.look("measuring the base", on_progress)
+            run.train(checkpoint, on_progress, say)
+            run.use_best()
         adapter.save(target, run.network.parameters, origin, run.metrics(), asdict(prepared.survey))
         checkpoint.remove()
     return target
@@ -149,6 +155,17 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> har
     )
 
 
+def require_memory(prepared: prepare.Prepared, way: Way) -> None:
+    """Raises NotEnoughMemoryError if what is free is not enough to go on in the way a training began."""
+    free, needed = hardware.memory_available_bytes().value, _bytes_needed(prepared, way.precision, expanded=way.expanded)
+    needed += _bytes_of_lower(prepared) if way.keeps_lower else 0
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"going on as it began needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+            hint="close other programs, or start again without --resume",
+        )
+
+
 def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     sizes, settings = prepared.sizes, prepared.settings
     values = prepared.file.num_values
@@ -157,6 +174,8 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
     learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
     tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
     state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
+    if sizes.attention_cap is not None:  # scores before and after softmax, of all a token sees
+        state += 2 * 4 * sizes.heads * max(map(len, prepared.samples))
     if expanded:
         return PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
     return PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
@@ -167,14 +186,19 @@ def bytes_kept(prepared: prepare.Prepared, precision: qlora.Precision, *, expand
 
     It does without frozen layers, in a single epoch, and for want of memory.
     """
-    samples = prepared.all_samples
-    prefix = shared_prefix(samples)
-    size = 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
     if prepared.settings.layers == prepared.sizes.layers or prepared.settings.epochs <= 1:
         return 0
     free = hardware.memory_available_bytes().value
     room = min(free // KEPT_PART, free - _bytes_needed(prepared, precision, expanded=expanded))
+    size = _bytes_of_lower(prepared)
     return size if size <= room else 0
+
+
+def _bytes_of_lower(prepared: prepare.Prepared) -> int:
+    """Of what the frozen layers say about all lessons, after their shared beginning."""
+    samples = prepared.all_samples
+    prefix = shared_prefix(samples)
+    return 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
 
 
 class Run:
@@ -211,6 +235,7 @@ class Run:
         # of each look: fraction, seconds, the loss a token, learning and held out, and how many answers held out are right
         self.history: list[dict[str, float]] = []
         self.average = self._learned()  # of the weights, later ones counting more: nearer to the end of learning than any of them
+        self.set_aside: dict[str, torch.Tensor] | None = None  # the last weights, while a look is at others
         self.best: dict[str, torch.Tensor] | None = None
         self.best_look: dict[str, float] | None = None
         self.learning_loss = 0.0  # a running mean
@@ -239,7 +264,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
         return {
-            "learned": self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.way),
+            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.way),
             "numbers": {name: getattr(self, name) for name in self.NUMBERS},
         }  # fmt: skip
 
@@ -272,24 +297,13 @@ class Run:
             if self._is_look_due():  # the work was stopped while it looked
                 self._look_and_compare()
             started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
-            while self.fraction < 1 or not self.step:
+            while (self.fraction < 1 or not self.step) and not self._has_stopped_learning():
                 epoch, within = divmod(self.lessons_done, len(self.training))
                 if not batches:  # the order depends on seed and epoch only, so that a resumed run meets the same batches
                     batches = self._batches(epoch)
                     while batches and within > 0:
                         within -= len(batches.pop(0))
-                batch = batches.pop(0)
-                loss = self._learn(batch)
-                if not math.isfinite(loss):
-                    raise UsageError(
-                        f"learning has failed: after {self.step} steps the loss is no number any more",
-                        hint=f"the learning rate is {self.settings.learning_rate:g}: choose a lower one",
-                    )
-                self.step += 1
-                self._average()
-                self.lessons_done += len(batch)
-                self.tokens += sum(map(len, batch))
-                self.learning_loss = loss if self.step == 1 else 0.95 * self.learning_loss + 0.05 * loss
+                loss = self._learn(batches.pop(0))
                 self.seconds = time.perf_counter() - started
                 if on_progress:
                     on_progress(
@@ -301,9 +315,6 @@ class Run:
                 if self._is_look_due():
                     self._look_and_compare()
                     started = time.perf_counter() - self.seconds  # looking is not learning
-                    if self._has_stopped_learning():
-                        say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
-                        break
                 if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                     checkpoint.save(self.state())
                     saved_at = time.perf_counter()
@@ -311,22 +322,24 @@ class Run:
             checkpoint.save(self.state())
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
+        if self.fraction < 1 and self._has_stopped_learning():
+            say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
 
     def _look_and_compare(self) -> None:
-        last = self._learned()
+        self.set_aside = self._learned()  # a checkpoint has these, wherever the look is interrupted
         self._use(self.average)
-        try:
-            losses, right = self.look()
-        finally:  # also if it is interrupted: learning goes on with these
-            self._use(last)
+        losses, right = self.look()
+        self._use(self.set_aside)
+        self.set_aside = None
         found = {
             "fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
-        if self.best_look is None or _is_better(found, self.best_look, len(self.validation)):
-            self.best_look = found
-            self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
-        self.history.append(found)
+        with stopping.uncut():
+            if self.best_look is None or _is_better(found, self.best_look, len(self.validation)):
+                self.best_look = found
+                self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
+            self.history.append(found)
 
     def _is_look_due(self) -> bool:
         return bool(self.validation) and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1
@@ -347,9 +360,7 @@ class Run:
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def look(
-        self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None
-    ) -> tuple[list[float], int]:  # fmt: skip
+    def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
         started = time.perf_counter()
         places = {id(sample): at for at, sample in enumerate(self.validation)}
@@ -360,7 +371,9 @@ class Run:
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
                 lengths = [sample.num_learned for sample in batch]
-                losses_N, hits_N = self.network.losses(*self.hidden(batch))
+                hidden_NW, targets_N = self.hidden(batch)
+                losses_N, hits_N = self.network.losses(hidden_NW, targets_N)
+                self._require_numbers(hidden_NW, losses_N)
                 right += sum(bool(hits.all()) for hits in hits_N.split(lengths))
                 for sample, loss in zip(batch, losses_N.split(lengths), strict=True):
                     losses[places[id(sample)]] = float(loss.sum())
@@ -402,6 +415,7 @@ class Run:
         return batches_of(self.validation, self.prefix, max_lessons=32)
 
     def _learn(self, batch: list[Sample]) -> float:
+        """One step. Returns its loss. An interruption leaves the step undone, or comes when it is done and counted."""
         done = self.fraction
         warm = min(1.0, (self.step + 1) / 10, (done + 1e-9) / WARM_UP_PART if done < WARM_UP_PART else 1.0)
         rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
@@ -409,10 +423,25 @@ class Run:
             group["lr"] = rate
         loss = self.network.loss(*self.hidden(batch, learning=True))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
-        self.optimizer.step()
+        self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
+        found = float(loss.detach())
+        with stopping.uncut():
+            self.optimizer.step()
+            self.step += 1
+            self._average()
+            self.lessons_done += len(batch)
+            self.tokens += sum(map(len, batch))
+            self.learning_loss = found if self.step == 1 else 0.95 * self.learning_loss + 0.05 * found
         self.optimizer.zero_grad()
-        return float(loss.detach())
+        return found
+
+    def _require_numbers(self, *found: torch.Tensor) -> None:
+        """Raises UsageError if some are none. The loss alone does not tell: products in 8 bits make zeros of what is no number."""
+        if not all(bool(numbers.isfinite().all()) for numbers in found):
+            raise UsageError(
+                f"learning has failed: after {self.step} steps the loss is no number any more",
+                hint=f"the learning rate is {self.settings.learning_rate:g}: choose a lower one",
+            )
 
     def _kept(self, batch: Sequence[Sample], width: int) -> torch.Tensor:
         """What the frozen layers say about each lesson [B, T, W]: kept since its batch of the first epoch was met, or computed now."""

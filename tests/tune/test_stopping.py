@@ -1,0 +1,165 @@
+"""What stops a training: an interruption leaves no step half done, and want of memory is an error that says how to go on."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nomoat
+from nomoat import hardware, paths
+from nomoat.errors import NotEnoughMemoryError
+from nomoat.tune import adapter, qlora, stopping, train
+from nomoat.tune.samples import Sample
+
+SETTINGS = train.Settings(rank=4, epochs=1, learning_rate=5e-3)
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+
+
+@pytest.fixture(autouse=True)
+def same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected("float32", "set by the test"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Ninety texts whose label their first letter tells."""
+    path = tmp_path / "colours.csv"
+    path.write_text("text,label\n" + "".join(f"{'xyz'[n % 3]} {n},{['red', 'green', 'blue'][n % 3]}\n" for n in range(90)))
+    return path
+
+
+def tune(base: Path, table: Path, name: str = "colours", **options: Any) -> Path:
+    return nomoat.tune(str(base), table, name=name, input_column="text", label_column="label", **{"settings": SETTINGS, **options})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_what_is_not_to_be_cut(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(number, stop)
+    done = []
+    try:
+        with pytest.raises(KeyboardInterrupt), stopping.uncut():
+            signal.raise_signal(number)
+            done.append("all of it")
+        assert done and signal.getsignal(number) is stop
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
+def test_in_another_thread_which_no_signal_interrupts_nothing_is_held_back() -> None:
+    handlers = []
+
+    def work() -> None:
+        with stopping.uncut():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize("within", ["_average", "_use"], ids=["a step is done and not counted", "averaged weights are looked at"])
+def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninterrupted_one(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    whole = weights(tune(tiny_gguf, table, "whole"))
+    original, calls = getattr(train.Run, within), itertools.count(1)
+
+    def interrupted(*given: Any) -> None:
+        original(*given)
+        if next(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Run, within, interrupted)
+        tune(tiny_gguf, table, "parts")
+    resumed = weights(tune(tiny_gguf, table, "parts", resume=True))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = itertools.chain([9.0, 1.0], itertools.repeat(7.0))  # of the base, and of each look
+
+    def looked(run: train.Run, *_: object) -> tuple[list[float], int]:
+        loss = next(losses)
+        return [loss * sample.num_learned for sample in run.validation], 0
+
+    monkeypatch.setattr(train.Run, "look", looked)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(adapter, "save", stop)
+        tune(tiny_gguf, table)
+    steps: list[int] = []
+    said: list[str] = []
+    tune(tiny_gguf, table, resume=True, on_progress=lambda progress: steps.append(progress.step), on_message=said.append)
+    assert steps == []
+    assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
+
+
+def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before it has learned anything, it has nothing to go on from."""
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)
+    assert adapter.can_resume("colours")
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, settings=train.Settings(rank=8), on_progress=stop)
+    assert not adapter.can_resume("colours")
+    assert list(paths.adapters().iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError(NO_MEMORY), MemoryError()], ids=["PyTorch's", "Python's"])
+def test_want_of_memory_says_how_to_go_on(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    learn = train.Run._learn
+
+    def learned(run: train.Run, batch: list[Sample]) -> float:
+        if run.step == 3:
+            raise error
+        return learn(run, batch)
+
+    monkeypatch.setattr(train.Run, "_learn", learned)
+    for seconds, how in ((1e9, "close other programs, or"), (0.0, "close other programs and go on with --resume, or")):
+        monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
+        with pytest.raises(NotEnoughMemoryError) as caught:
+            tune(tiny_gguf, table)
+        assert caught.value.message == "the memory was not enough to go on tuning `tiny.gguf`"
+        assert caught.value.hint == f"{how} start again with a lower --batch or --rank"
+
+
+def test_any_other_error_is_left_as_it_is(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not go together")
+
+    monkeypatch.setattr(train.Run, "_learn", fail)
+    with pytest.raises(RuntimeError, match="shapes do not go together"):
+        tune(tiny_gguf, table)
+
+
+def test_a_training_is_not_resumed_where_the_memory_its_way_needs_is_not_free(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(5 * 10**8, "set by the test"))
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        tune(tiny_gguf, table, resume=True)
+    assert caught.value.message == "going on as it began needs about 0.6 GB of memory, and 0.5 GB are free"
+    assert caught.value.hint == "close other programs, or start again without --resume"
+    assert adapter.can_resume("colours")
