@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def test_budget_is_spent_on_whole_conversations(serving: Serving) -> None:
     assert evaluation.notes[0].startswith(f"PARTIAL: 6 of 30 questions were answered by `{server.url}#m`: --max-cost")
     whole = run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(5.0), concurrency=8))
     assert (len(whole.outcomes), whole.partial, len(server.bodies)) == (30, "", 30)
+
+
+def test_a_budget_of_conversations_counts_all_earlier_answers_first(serving: Serving) -> None:
+    """Thirty at once are answered in their first turns, $0.36; one at a time, second turns would be asked before those had counted."""
+    turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite_of(60).examples))
+    suite = dataclasses.replace(suite_of(60), examples=turns)
+    server = serving(FINE)
+    for concurrency in (30, 1):
+        with suppress(BudgetReachedError):  # of not one whole conversation
+            run_suite(f"{server.url}#m", suite, RunSettings(spending=spending(0.5), concurrency=concurrency))
+        assert len(server.bodies) * REAL_USD < 0.5
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])

@@ -159,7 +159,8 @@ class Judge:
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
             together=together,
         )
-        self.failure = self.failure or collected.failure
+        if self.failure is None or isinstance(collected.failure, BudgetReachedError):  # which ends everything, whatever failed before
+            self.failure = collected.failure
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
         self.spent.add(collected)

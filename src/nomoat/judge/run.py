@@ -15,7 +15,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat import responder as responders
-from nomoat.asking.answers import collect, collect_scores
+from nomoat.asking.answers import collect, collect_scores, count_earlier
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import BASE_URLS, is_remote
@@ -119,7 +119,7 @@ class Asking:
         Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
         """
         if isinstance(self.model.engine, KeptEngine):
-            examples = self._kept(examples)
+            examples = self.kept(examples)
         outcomes = (
             _by_choice(self, examples) if self.suite.metric == "choice" and not self.writes_choices else _by_text(self, examples)
         )
@@ -130,7 +130,7 @@ class Asking:
         if self.suite.metric != "judge" and not isinstance(self.model.engine, KeptEngine):
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
 
-    def _kept(self, examples: Sequence[Example]) -> list[Example]:
+    def kept(self, examples: Sequence[Example]) -> list[Example]:
         """Those that a model which is not here was asked before, and, of a conversation, in the very words that came before."""
         digest = self.model.digest
         if self.suite.metric == "choice" and not self.writes_choices:
@@ -306,6 +306,8 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     if run.settings.spending.budget is None or len(conversations) == len(examples):
         yield examples
         return
+    kept = [run.request(example) for example in run.kept(examples)]
+    count_earlier(run.model, kept, store=run.store, spending=run.settings.spending)
     random.Random(0).shuffle(conversations)
     for start in range(0, len(conversations), run.settings.concurrency):
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
