@@ -17,6 +17,7 @@ import httpx
 import openai
 import pytest
 from misbehaving import Server, Silent
+from scripted import ScriptedEngine
 from starlette.types import Receive, Scope, Send
 
 import nomoat
@@ -36,19 +37,6 @@ OTHER_PAGES = f"a key lets other pages in: {WITH_A_KEY}, and `--cors ORIGIN`"
 SENT = "authorization,content-type"
 USAGE = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
 END = Chunk(text="", finish_reason="stop", usage=USAGE)
-
-
-class ScriptedEngine(FakeEngine):
-    """Answers with what a function yields, and keeps what it was asked."""
-
-    def __init__(self, script: Callable[[], Iterator[Chunk]], **kwargs: int) -> None:
-        super().__init__(**kwargs)
-        self.asked: list[Request] = []
-        self._script = script
-
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        self.asked.append(request)
-        yield from self._script()
 
 
 def fake(**kwargs: object) -> Responder:

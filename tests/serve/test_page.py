@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from scripted import ScriptedEngine
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -15,7 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
-from nomoat.records import Chunk, Request, Usage
+from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
 
 Start = Callable[..., str]
@@ -64,17 +65,6 @@ class Page:
         return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-class Scripted(FakeEngine):
-    """Answers with what a function yields."""
-
-    def __init__(self, script: Callable[[], Iterator[Chunk]]) -> None:
-        super().__init__()
-        self._script = script
-
-    def generate(self, request: Request) -> Iterator[Chunk]:
-        yield from self._script()
-
-
 @pytest.fixture
 def page() -> Iterator[Page]:
     made = Page()
@@ -116,7 +106,7 @@ def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Star
             yield Chunk(text="word ")
             time.sleep(0.01)
 
-    page.open(start(Responder("fake", Scripted(endless))))
+    page.open(start(Responder("fake", ScriptedEngine(endless))))
     page.ask("go")
     page.until("article.assistant .text", "word word word")
     page.find("#send").click()
@@ -137,7 +127,7 @@ def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start
             raise RemoteError("the cable was cut")
         yield END
 
-    page.open(start(Responder("fake", Scripted(fails_once))))
+    page.open(start(Responder("fake", ScriptedEngine(fails_once))))
     page.ask("go")
     page.until("article.assistant .wrong", "the cable was cut")
     page.all("article.assistant .facts button")[-1].click()
