@@ -242,7 +242,7 @@ def names_weights(ref: str) -> bool:
 
 def _names_server(ref: str) -> bool:
     """A provider's name alone does, too: `remote_engine` says what it lacks."""
-    from nomoat.engine.remote import BASE_URLS, is_remote
+    from nomoat.engine.providers import BASE_URLS, is_remote
 
     return is_remote(ref) or ref in BASE_URLS
 

@@ -18,7 +18,8 @@ from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, s
 
 from nomoat import net
 from nomoat.engine.budget import Budget, Meter, Rates
-from nomoat.engine.remote import BASE_URLS, RemoteEngine, is_remote, remote_engine
+from nomoat.engine.providers import BASE_URLS, is_remote
+from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Message, Request, SchemaMode
 from nomoat.responder import Responder, load

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from nomoat.catalog import prices
 from nomoat.engine.budget import Budget, Meter, Rates
-from nomoat.engine.remote import RemoteEngine, is_remote
+from nomoat.engine.providers import is_remote
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
 from nomoat.records import Request, Usage
 from nomoat.responder import Responder, names_weights

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
 from nomoat.engine import importer
-from nomoat.engine.remote import is_remote
+from nomoat.engine.providers import is_remote
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request, Usage

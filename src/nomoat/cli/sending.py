@@ -33,7 +33,7 @@ def require_consent(
     A judge is sent the questions with both sides' answers, which are not known yet: that is said without a number of bytes.
     Servers on this machine are not asked about. Raises UsageError where nobody can be asked; ends the command if the answer is no.
     """
-    from nomoat.engine.remote import is_remote
+    from nomoat.engine.providers import is_remote
 
     if not any(is_remote(model) for model in (*models, judge or "")):
         return
@@ -88,7 +88,8 @@ def _say_contents(found: Sequence[Preview]) -> None:
 
 def _outside_host(ref: str) -> str | None:
     """The host of a server that is not this machine."""
-    from nomoat.engine.remote import RemoteEngine, is_remote
+    from nomoat.engine.providers import is_remote
+    from nomoat.engine.remote import RemoteEngine
     from nomoat.responder import load
 
     if not is_remote(ref):

@@ -22,13 +22,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from nomoat import net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Meter
 from nomoat.engine.dialect import Dialect
+from nomoat.engine.providers import BASE_URLS, KEY_VARIABLES, Provider
 from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 
@@ -36,19 +37,6 @@ if TYPE_CHECKING:
     import httpx
     import openai
 
-Provider = Literal["openai", "google", "anthropic", "http"]
-
-BASE_URLS = {
-    "openai": "https://api.openai.com/v1",
-    "google": "https://generativelanguage.googleapis.com/v1beta/openai",
-    "anthropic": "https://api.anthropic.com/v1",
-}
-KEY_VARIABLES: dict[str, tuple[str, ...]] = {
-    "openai": ("OPENAI_API_KEY",),
-    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "http": ("NOMOAT_UPSTREAM_API_KEY",),
-}
 CLIENTS_KEY_VARIABLE = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
 # A CPU server may think about a long prompt for minutes before it sends the first byte.
 READ_TIMEOUT_SECONDS = 600.0
@@ -64,11 +52,6 @@ NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
-
-
-def is_remote(ref: str) -> bool:
-    """Whether a model reference names a server."""
-    return ref.startswith((*(f"{provider}:" for provider in BASE_URLS), "http://", "https://"))
 
 
 def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:

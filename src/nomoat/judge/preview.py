@@ -8,7 +8,7 @@ from dataclasses import replace
 from nomoat.asking.preview import Preview, preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.remote import is_remote
+from nomoat.engine.providers import is_remote
 from nomoat.judge.run import Asking, drawn, opened
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite

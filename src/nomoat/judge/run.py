@@ -18,7 +18,7 @@ from nomoat import responder as responders
 from nomoat.asking.answers import collect, collect_scores, count_earlier
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.remote import BASE_URLS, is_remote
+from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, scorers
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder

@@ -22,7 +22,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from nomoat import paths
-from nomoat.engine.remote import BASE_URLS, is_remote
+from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import UsageError
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
