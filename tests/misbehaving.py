@@ -123,6 +123,10 @@ class Silent:
             handler.wfile.write(self._first)
         self.asked.set()
         handler.connection.settimeout(30)
-        if not handler.connection.recv(1):
+        try:
+            has_left = not handler.connection.recv(1)
+        except ConnectionResetError:  # before it had read all that was sent
+            has_left = True
+        if has_left:
             self.hung_up.set()
         handler.close_connection = True
