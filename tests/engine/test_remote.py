@@ -200,10 +200,15 @@ def test_a_silent_server_is_hung_up_on_once_whoever_asks_has_left(serving: Calla
 
 
 def test_nobody_is_asked_again_for_somebody_who_has_left(serving: Callable[..., Server]) -> None:
-    server = serving(say(503, b"busy", headers={"retry-after": "60"}))
-    engine, stop = at(server), threading.Event()
+    stop = threading.Event()
+
+    def busy(handler: BaseHTTPRequestHandler) -> None:
+        say(503, b"busy", headers={"retry-after": "60"})(handler)
+        leaving.start()
+
     leaving = threading.Timer(0.1, stop.set)
-    leaving.start()
+    server = serving(busy)
+    engine = at(server)
     with net.asking_for(stop):
         for _ in range(2):  # the second would have to wait for its turn
             with pytest.raises(RemoteError, match="nobody waits for this answer any more"):
