@@ -102,6 +102,11 @@ def collect_scores(
     return [results[question] for question in questions]
 
 
+def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatError | None:
+    """Of what is asked in several parts: the first failure, or the end of the budget, which ends all, whatever failed before."""
+    return now if before is None or isinstance(now, BudgetReachedError) else before
+
+
 def count_earlier(model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending) -> None:
     """Count what the stored answers to all of these cost, before the first is asked: for who asks them in several parts."""
     if spending.budget is not None:

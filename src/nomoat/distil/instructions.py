@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths
-from nomoat.asking.answers import collect, count_earlier
+from nomoat.asking.answers import collect, count_earlier, failure_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
@@ -151,8 +151,7 @@ def distil(
 
         collected = collect(teacher, wave, store=store, spending=spending, concurrency=concurrency, show=read_in_order)
         found.spent.add(collected)
-        if failure is None or isinstance(collected.failure, BudgetReachedError):  # which ends everything, whatever failed before
-            failure = collected.failure
+        failure = failure_of(failure, collected.failure)
         for request in waiting:  # behind one that failed
             if request in collected.answers:
                 _sort(collected.answers[request], plan, novelty, found)

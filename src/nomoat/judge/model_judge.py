@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nomoat import matching
-from nomoat.asking.answers import collect, collect_scores
+from nomoat.asking.answers import collect, collect_scores, failure_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
@@ -159,8 +159,7 @@ class Judge:
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
             together=together,
         )
-        if self.failure is None or isinstance(collected.failure, BudgetReachedError):  # which ends everything, whatever failed before
-            self.failure = collected.failure
+        self.failure = failure_of(self.failure, collected.failure)
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
             raise self.failure
         self.spent.add(collected)

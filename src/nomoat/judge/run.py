@@ -15,7 +15,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat import responder as responders
-from nomoat.asking.answers import collect, collect_scores, count_earlier
+from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
@@ -363,8 +363,7 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     found = collected.answers
     run.num_reused += collected.num_reused
     run.num_failed += collected.num_failed
-    if run.failure is None or isinstance(collected.failure, BudgetReachedError):  # which ends everything, whatever failed before
-        run.failure = collected.failure
+    run.failure = failure_of(run.failure, collected.failure)
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 
