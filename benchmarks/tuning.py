@@ -4,6 +4,7 @@
     python benchmarks/tuning.py sms_spam --data FOLDER --model gemma3-270m --template gemma
     python benchmarks/tuning.py banking77 --data FOLDER --likelihood      (of the last run's adapter)
     python benchmarks/tuning.py kobest-copa-again --data FOLDER --model BASE+bench-kobest-copa-0      (goes on from that adapter)
+    python benchmarks/tuning.py kobest-copa-third --data FOLDER --model BASE+bench-kobest-copa-again-0 (and from that one)
 
 FOLDER holds a folder a data set, training files as their sources name them (gzipped or not); test files are pulled as the suites do.
 Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label. The base is scored by
@@ -133,14 +134,15 @@ def as_the_suite_reads(
     return Split(list(read(work)), list(read(pull_dataset(dataset))), "exact")
 
 
-def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
+def kobest_copa(data: Path, work: Path, *, again: int = 0) -> Split:
     """Both alternatives are shown and the answer is a number. The development split is held out, a question is asked in its own order.
 
     Learned are the training split in both orders; each of its lessons turned round, where the right alternative is asked about and
     what it belongs to has to be found; and of HellaSwag's training split what comes after a passage's last sentence, beside one
-    of the wrong endings. `again`, to go on from what that made: the training split once more, each lesson in one order and, turned
+    of the wrong endings. `again` 1, to go on from what that made: the training split once more, each lesson in one order and, turned
     round, in the other than before; and of the development split all but the last rows, which are held out, in both orders and
-    turned round.
+    turned round. `again` 2, to go on from that: HellaSwag's endings beside the other two wrong ones, the training split in the other
+    order than last, and the same rows of the development split in both.
     """
     ask = {"원인": "원인은?", "결과": "결과는?"}
     the_other = {"원인": "결과", "결과": "원인"}
@@ -150,7 +152,7 @@ def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
         return Example(id=key, messages=asked(words), target=str(right), choices=("1", "2"))
 
     def by_chance(chance: random.Random, key: str, sentence: str, asked_for: str, right: str, wrong: str) -> Example:
-        if (chance.random() < 0.5) != again:
+        if (chance.random() < 0.5) != (again == 1):
             return made(key, sentence, asked_for, right, wrong, 1)
         return made(key, sentence, asked_for, wrong, right, 2)
 
@@ -159,7 +161,7 @@ def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
         chance, found = random.Random(7), []
         for row in rows:
             for order in orders:
-                swapped = chance.random() < 0.5 if order is None else order
+                swapped = (chance.random() < 0.5) != (again == 2) if order is None else order
                 first, second = (row["2"], row["1"]) if swapped else (row["1"], row["2"])
                 right = 3 - int(row["Answer"]) if swapped else int(row["Answer"])
                 found.append(made(row["ID"], row["sentence"], row["question"], first, second, right))
@@ -171,26 +173,28 @@ def kobest_copa(data: Path, work: Path, *, again: bool = False) -> Split:
             right, wrong = (row["1"], row["2"]) if row["Answer"] == "1" else (row["2"], row["1"])
             yield by_chance(chance, row["ID"], right, the_other[row["question"]], row["sentence"], wrong)
 
-    def endings(rows: Sequence[dict[str, str]]) -> Iterator[Example]:
+    def endings(rows: Sequence[dict[str, str]], *numbers: int) -> Iterator[Example]:
+        """Beside the wrong ones of these numbers, in an order by chance."""
         chance = random.Random(6)
         for row in rows:
             last = [part for part in row["context"].replace("? ", "?. ").split(". ") if part][-1]
             texts, label = [row[f"choice{number}"] for number in range(1, 5)], int(row["label"])
             wrong = [text for at, text in enumerate(texts) if at != label]
             chance.shuffle(wrong)
-            yield by_chance(chance, "", last, "결과", texts[label], wrong[0])
+            yield from (by_chance(chance, "", last, "결과", texts[label], wrong[number]) for number in numbers)
 
     def stripped(path: Path) -> list[dict[str, str]]:
         header, *rows = builtin._lines(path)  # also HellaSwag's seven quoted rows: as they were when this was measured
         return [{name: value.strip() for name, value in zip(header, row, strict=True)} for row in rows]
 
     train, dev = (stripped(unpacked(data, f"kobest/COPA/{part}.tsv", work)) for part in ("train", "dev"))
+    passages = stripped(unpacked(data, "kobest/HellaSwag/train.tsv", work))
     if again:
         dev, learned = dev[-COPA_HELD_OUT:], dev[:-COPA_HELD_OUT]
-        lessons = [*in_orders(train, None), *turned(train), *in_orders(learned, False, True), *turned(learned)]
+        lessons = [*in_orders(train, None), *(turned(train) if again == 1 else ()), *in_orders(learned, False, True)]
+        lessons += turned(learned) if again == 1 else endings(passages, 1, 2)
     else:
-        lessons = [*in_orders(train, False, True), *turned(train)]
-        lessons += endings(stripped(unpacked(data, "kobest/HellaSwag/train.tsv", work)))
+        lessons = [*in_orders(train, False, True), *turned(train), *endings(passages, 0)]
     random.Random(1 + again).shuffle(lessons)
     test = in_orders(stripped(pull_dataset("kobest") / "COPA/test.tsv"), False)
     return Split(lessons, test, "exact", validation=in_orders(dev, False, True))
@@ -217,7 +221,8 @@ TASKS: dict[str, Callable[[Path, Path], Split]] = {
         as_the_suite_reads, "kobest", "kobest/SentiNeg/train.tsv", "SentiNeg/test.tsv", builtin._kobest_sentineg
     ),
     "kobest-copa": kobest_copa,
-    "kobest-copa-again": functools.partial(kobest_copa, again=True),
+    "kobest-copa-again": functools.partial(kobest_copa, again=1),
+    "kobest-copa-third": functools.partial(kobest_copa, again=2),
     "nsmc": functools.partial(as_the_suite_reads, "nsmc", "nsmc_raw_subset/train.tsv", "test.tsv", builtin._nsmc),
     "vader-tweets": lambda _data, _work: vader("vader-tweets", "tweets_GroundTruth.txt"),
     "vader-reviews": lambda _data, _work: vader("vader-reviews", "amazonReviewSnippets_GroundTruth.txt"),

@@ -2,8 +2,10 @@
 
 The queries of all heads that share a key stand beside one another, token by token, so that a key is read once for up to 24 of them.
 Scores of a span of keys are held at a time; what was seen before is scaled when a larger score comes. Source: Dao et al. 2022,
-FlashAttention, arXiv:2205.14135. Keys and values of many tokens' text become float32 once a layer; few tokens read them as they are
-kept, in pieces where that gives every thread something to do, whose parts are joined (as in Flash-Decoding, Dao et al. 2023).
+FlashAttention, arXiv:2205.14135. Keys and values of many tokens' text become whole numbers of 16 bits once a layer, and so do
+queries and weights: a CPU multiplies twice as many of them at once as of float32. Each key has scales of its own, so that nothing
+depends on what comes after it. Few tokens read keys and values as they are kept, in pieces where that gives every thread something to
+do, whose parts are joined (as in Flash-Decoding, Dao et al. 2023).
 
 A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, where its blocks begin
 in the list of blocks, and how many blocks the rows before it have.
@@ -52,19 +54,25 @@ from nomoat.engine.attention_kernels import (
     MOST,
     NOTHING,
     QUERIES,
+    QUERY_UNIT,
     SPAN_BLOCKS,
     SPAN_BYTES,
     STATE,
     STATE_BYTES,
     TOTAL,
+    WEIGHT_UNIT,
     ask_for,
     gather,
     gather_kept,
+    pack_keys,
+    pack_query,
+    pack_values,
     score,
     score_kept,
     weigh_all,
+    weigh_all_rounded,
     weigh_some,
-    widen,
+    weigh_some_rounded,
 )
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.emit import CACHE_LINE
@@ -86,7 +94,7 @@ def room_bytes(width: int) -> int:
 
 def unpacked_bytes(blocks: int, kv_heads: int, width: int) -> int:
     """Of so many blocks. A product reads whole `COLUMNS`, so beyond the last number of a head whose width they do not divide."""
-    return 2 * 4 * blocks * kv_heads * BLOCK_TOKENS * width + 4 * COLUMNS
+    return blocks * kv_heads * 2 * (2 * BLOCK_TOKENS * width + 4 * BLOCK_TOKENS) + 4 * COLUMNS
 
 
 def _whole_columns(width: int) -> int:
@@ -119,34 +127,30 @@ def _clear(place: Any, count: Any) -> None:
 
 @jit.inline
 def _unpacked(facts: Any, row: Any, head: Any) -> Any:
-    """Where a row's keys of one head lie, [block][column][key of 32]; its values, [key][column], follow. And the bytes of either."""
+    """Where a row's keys of one head lie, [block][column / 2][key of 32][2]; its values, [key / 2][column][2]; scales of both."""
     blocks = -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS)
-    size = 4 * blocks * BLOCK_TOKENS * facts[WIDTH]
-    return facts[UNPACKED] + row[BLOCKS_BEFORE] * facts[KV_HEADS] * 2 * 4 * BLOCK_TOKENS * facts[WIDTH] + 2 * head * size, size
+    size, scales = 2 * blocks * BLOCK_TOKENS * facts[WIDTH], 4 * blocks * BLOCK_TOKENS
+    before = row[BLOCKS_BEFORE] * facts[KV_HEADS] * BLOCK_TOKENS * 2 * (2 * facts[WIDTH] + 4)
+    keys = facts[UNPACKED] + before + head * 2 * (size + scales)
+    return keys, keys + size, keys + 2 * size, keys + 2 * size + scales
 
 
 def unpack(at: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the blocks of rows of many tokens. Places after a text's end become zeros: they may hold no numbers."""
+    """One thread's share of the blocks of rows of many tokens. What follows a text's end may be anything: nobody sees it."""
     link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width = facts[KV_HEADS], facts[WIDTH]
+    size, scales = 2 * BLOCK_TOKENS * width, 4 * BLOCK_TOKENS
     rows = jit.longs_at(facts[MANY_TABLE], facts[NUM_MANY] * ROW_NUMBERS).reshape(facts[NUM_MANY], ROW_NUMBERS)
     for r in range(len(rows)):
         row = rows[r]
-        length = row[PLACE] + row[TOKENS]
-        for unit in range(me, -(-length // BLOCK_TOKENS) * heads, threads):
+        for unit in range(me, -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS) * heads, threads):
             number, head = unit // heads, unit % heads
-            keys = block_of(facts, link[KEYS], row[FIRST_BLOCK] + number, head)
-            values = block_of(facts, link[VALUES], row[FIRST_BLOCK] + number, head)
-            target, size = _unpacked(facts, row, head)
-            target += 4 * number * BLOCK_TOKENS * width
-            count = min(BLOCK_TOKENS, length - number * BLOCK_TOKENS)
-            widen(keys, BLOCK_TOKENS * width, target)
-            widen(values, count * width, target + size)
-            if count < BLOCK_TOKENS:
-                for column in range(width):
-                    _clear(target + 4 * (column * BLOCK_TOKENS + count), BLOCK_TOKENS - count)
-                _clear(target + size + 4 * count * width, (BLOCK_TOKENS - count) * width)
+            keys, values, key_scales, value_scales = _unpacked(facts, row, head)
+            source = block_of(facts, link[KEYS], row[FIRST_BLOCK] + number, head)
+            pack_keys(source, width, keys + number * size, key_scales + number * scales)
+            source = block_of(facts, link[VALUES], row[FIRST_BLOCK] + number, head)
+            pack_values(source, width, values + number * size, value_scales + number * scales)
 
 
 def attend(at: Any, me: Any, threads: Any) -> None:
@@ -237,16 +241,26 @@ def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
 
 
 @jit.inline
-def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any) -> None:
-    """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them."""
+def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
+    """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
+
+    `scales`: of many tokens' values; 0 for few tokens. Which of the functions weighs a prompt's token depends on its place alone: two of
+    them differ in the last bit, and a prompt may be read in any parts.
+    """
     width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
     if cap:
         _cap_scores(scores, count, cap)
-    if low == 0 and high == count:
-        weigh_all(scores, count, low, high, state)
+    sees_all = low == 0 and high == count and (scales == 0 or count == SPAN_BLOCKS * BLOCK_TOKENS)
+    high = max(low, high)
+    if sees_all and scales:
+        weigh_all_rounded(scores, count, low, high, state, scales)
+    elif sees_all:
+        weigh_all(scores, count, low, high, state, scales)
+    elif scales:
+        weigh_some_rounded(scores, count, low, high, state, scales)
     else:
-        weigh_some(scores, count, low, max(low, high), state)
+        weigh_some(scores, count, low, high, state, scales)
     factor = jit.floats_at(state, STATE)[FACTOR]
     if factor != 1:
         seen_W = jit.floats_at(seen, width)
@@ -268,15 +282,15 @@ def _panel_of(count: Any, are_few: Any) -> Any:
 @jit.inline
 def _score_blocks(
     link: Any, facts: Any, row: Any, head: Any, block: Any, blocks: Any, end_block: Any, which: Any, panels: Any, queries: Any,
-    panel_bytes: Any, scores: Any, scores_bytes: Any,
+    panel_bytes: Any, scores: Any, scores_bytes: Any, states: Any,
 ) -> None:  # fmt: skip
     """The panels' scores of the keys of so many blocks. The values of few tokens' text are asked for, which are read next."""
     width, first = facts[WIDTH], row[FIRST_BLOCK] + block
     size = 2 * BLOCK_TOKENS * width
+    keys, _, key_scales, _ = _unpacked(facts, row, head)
     for b in range(blocks):
-        if which < 0:
-            key = _unpacked(facts, row, head)[0] + 2 * (block + b) * size
-        else:
+        key = keys + (block + b) * size
+        if which >= 0:
             key = block_of(facts, link[KEYS], first + b, head)
             ask_for(block_of(facts, link[VALUES], first + b, head), size)
             if block + b + BLOCKS_AHEAD < end_block:
@@ -286,22 +300,25 @@ def _score_blocks(
             if which >= 0:
                 score_kept(which, query, key, 2 * COLUMNS, width, there, SPAN_BYTES)
             else:
-                score(0, query, key, 4 * COLUMNS, width, there, SPAN_BYTES)
+                units, scales = states + p * QUERIES * STATE_BYTES + 4 * QUERY_UNIT, key_scales + 4 * (block + b) * BLOCK_TOKENS
+                score(query, key, 4 * COLUMNS, width // 2, units, scales, there, SPAN_BYTES)
 
 
 @jit.inline
 def _gather_blocks(
     link: Any, facts: Any, row: Any, head: Any, block: Any, count: Any, which: Any, panels: Any, scores: Any, scores_bytes: Any,
-    seen: Any, seen_bytes: Any, all_seen_bytes: Any,
+    seen: Any, seen_bytes: Any, all_seen_bytes: Any, states: Any,
 ) -> None:  # fmt: skip
     """Add to what the panels saw the values of so many keys from a block on, by their weights."""
     width = facts[WIDTH]
+    values = _unpacked(facts, row, head)[1]
     for column in range(0, width, COLUMNS):
         for p in range(panels):
             weights, there = scores + p * scores_bytes, seen + p * all_seen_bytes + 4 * column
             if which < 0:
-                keys, size = _unpacked(facts, row, head)
-                gather(0, weights, keys + size + 4 * (block * BLOCK_TOKENS * width + column), 4 * width, count, there, seen_bytes)
+                units = states + p * QUERIES * STATE_BYTES + 4 * WEIGHT_UNIT
+                value = values + 2 * block * BLOCK_TOKENS * width + 4 * column
+                gather(weights, value, 4 * width, (count + 1) // 2, units, 0, there, seen_bytes)
                 continue
             for start in range(0, count, BLOCK_TOKENS):
                 value = block_of(facts, link[VALUES], row[FIRST_BLOCK] + block + start // BLOCK_TOKENS, head) + 2 * column
@@ -319,11 +336,12 @@ def _attend_some(
     """
     width, group, window = facts[WIDTH], facts[HEADS] // facts[KV_HEADS], facts[WINDOW]
     which, together = _panel_of(count, are_few)
-    panels, panel_bytes, seen_bytes = -(-count // together), 4 * together * width, 4 * (-(-width // COLUMNS) * COLUMNS)
+    panels, panel_bytes = -(-count // together), (4 if are_few else 2) * together * width
+    seen_bytes = 4 * (-(-width // COLUMNS) * COLUMNS)
     scores, scores_bytes = room + PORTION * 4 * width, together * SPAN_BYTES
     seen = scores + PORTION * SPAN_BYTES
     states = seen + PORTION * seen_bytes
-    _prepare(link, facts, row, head, first, count, together, room, states)
+    _prepare(link, facts, row, head, first, count, together, room, panel_bytes, states, are_few)
     _clear(seen, panels * together * seen_bytes // 4)
     lowest = max(0, row[PLACE] + first // group + 1 - window) if window else 0
     end = row[PLACE] + (first + count - 1) // group + 1
@@ -334,14 +352,15 @@ def _attend_some(
         blocks = min((block // SPAN_BLOCKS + 1) * SPAN_BLOCKS, end_block) - block
         start, shown = block * BLOCK_TOKENS, blocks * BLOCK_TOKENS
         _score_blocks(
-            link, facts, row, head, block, blocks, end_block, which, panels, room, panel_bytes, scores, scores_bytes
+            link, facts, row, head, block, blocks, end_block, which, panels, room, panel_bytes, scores, scores_bytes, states
         )  # fmt: skip
+        scales = 0 if are_few else _unpacked(facts, row, head)[3] + 4 * start
         for n in range(count):
             after = row[PLACE] + (first + n) // group + 1 - start
-            _weigh(facts, scores + n * SPAN_BYTES, shown, after, states + n * STATE_BYTES, seen + n * seen_bytes)
+            _weigh(facts, scores + n * SPAN_BYTES, shown, after, states + n * STATE_BYTES, seen + n * seen_bytes, scales)
         keys = min(shown, end - start)
         _gather_blocks(
-            link, facts, row, head, block, keys, which, panels, scores, scores_bytes, seen, seen_bytes, together * seen_bytes
+            link, facts, row, head, block, keys, which, panels, scores, scores_bytes, seen, seen_bytes, together * seen_bytes, states
         )  # fmt: skip
         block += blocks
     for n in range(count):
@@ -365,17 +384,26 @@ def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> 
 
 
 @jit.inline
-def _prepare(link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, states: Any) -> None:
-    """Queries scaled and side by side, [panel][column][query]; states of queries that have seen nothing yet."""
+def _prepare(
+    link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any,
+    are_few: Any,
+) -> None:  # fmt: skip
+    """Queries side by side, [panel][column][query], scaled; of many tokens [panel][column / 2][query][2], in whole numbers. And states
+    of queries that have seen nothing yet.
+    """
     width, group = facts[WIDTH], facts[HEADS] // facts[KV_HEADS]
     scale = jit.as_float(np.uint32(facts[SCALE])) * np.float32(LOG2_E)
-    states_S = jit.floats_at(states, PORTION * STATE)
-    if count % together:
-        _clear(panels + count // together * 4 * together * width, together * width)
+    if are_few and count % together:
+        _clear(panels + count // together * panel_bytes, together * width)
     for n in range(count):
         m, own = row[FIRST_TOKEN] + (first + n) // group, head * group + (first + n) % group
-        query_W = jit.floats_at(link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, width)
-        panel = jit.floats_at(panels + n // together * 4 * together * width, together * width)
-        for w in range(width):
-            panel[w * together + n % together] = query_W[w] * scale
-        states_S[n * STATE + MOST], states_S[n * STATE + TOTAL] = np.float32(NOTHING), np.float32(0)
+        query, panel = link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, panels + n // together * panel_bytes
+        state = jit.floats_at(states + n * STATE_BYTES, STATE)
+        state[MOST], state[TOTAL] = np.float32(NOTHING), np.float32(0)
+        if are_few:
+            query_W, panel_C = jit.floats_at(query, width), jit.floats_at(panel, together * width)
+            for w in range(width):
+                panel_C[w * together + n % together] = query_W[w] * scale
+        else:
+            pack_query(query, width, panel + 4 * (n % together), states + n * STATE_BYTES + 4 * QUERY_UNIT)
+            state[QUERY_UNIT] *= scale

@@ -17,7 +17,7 @@ from nomoat import hardware
 BYTE, SHORT, WORD, SIZE = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 CACHE_LINE = 64
-NO_SIGN, HIGHEST_BITS = 0x7FFFFFFF, 0x80808080
+NO_SIGN, HIGHEST_BITS, LOW_WORDS = 0x7FFFFFFF, 0x80808080, 0x0000FFFF
 LARGEST_SHORT, LARGEST_INPUT = 32767, 127
 
 
@@ -99,6 +99,23 @@ class Emit:
         """The nearest whole numbers."""
         return self.builder.fptosi(self.rounded(values), self.words)
 
+    def shorts(self, values: Any) -> Any:
+        """The nearest whole numbers, of 16 bits."""
+        return self.builder.trunc(self.whole(values), ir.VectorType(SHORT, self.lanes))
+
+    def pairs(self, first: Any, second: Any) -> Any:
+        """The same of two vectors: both numbers of a lane beside each other."""
+        low = self.builder.and_(self.whole(first), self.word(LOW_WORDS))
+        return self.builder.or_(low, self.builder.shl(self.whole(second), self.word(16)))
+
+    def inverse(self, values: Any) -> Any:
+        """0 of 0."""
+        found = self.builder.fdiv(self.number(1.0), values)
+        return self.builder.select(self.builder.fcmp_ordered("==", values, self.number(0.0)), self.number(0.0), found)
+
+    def root(self, values: Any) -> Any:
+        return self._call(f"llvm.sqrt.v{self.lanes}f32", self.floats, [values])
+
     def sum_of(self, words: Any) -> Any:
         return self._call(f"llvm.vector.reduce.add.v{self.lanes}i32", WORD, [words])
 
@@ -124,6 +141,13 @@ class Emit:
             twos = [self._two_products(*pair) for pair in both[start : start + together]]
             total = self._add_pairs(total, functools.reduce(self.builder.add, twos))
         return total
+
+    def dot_pairs(self, total: Any, a: Any, b: Any) -> Any:
+        """In each lane the sum of two products of whole numbers of 16 bits, added to `total`."""
+        if self.has_vnni:
+            return self._call(f"llvm.x86.avx512.vpdpwssd.{self.lanes * 32}", self.words, [total, a, b])
+        both = [self.builder.bitcast(value, ir.VectorType(SHORT, 2 * self.lanes)) for value in (a, b)]
+        return self.builder.add(total, self._call("llvm.x86.avx2.pmadd.wd", self.words, both))
 
     def dot_around_zero(self, total: Any, codes: Sequence[Any], inputs: Sequence[Any]) -> Any:
         """The same of codes of 8 bits less 128, by AVX2 alone: the sign of a code goes over to the input."""

@@ -19,7 +19,7 @@ from numba.core import cgutils
 
 from nomoat import hardware, jit
 from nomoat.engine.codes import GROUPS
-from nomoat.engine.emit import BYTE, FLOAT, HALF, WORD, Emit
+from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
 from nomoat.engine.kernels import AHEAD, HALF_ROUNDED
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
@@ -33,7 +33,6 @@ FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns
 ROUNDED_TOGETHER = 4  # tokens
 ZERO = 128  # the byte that stands for a weight of 0: one operand of the instruction has no sign
 FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
-LOW_WORDS = 0x0000FFFF
 
 
 @jit.in_llvm_by_name
