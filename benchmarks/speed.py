@@ -4,8 +4,9 @@
 
 Peers: llama.cpp (`--llama-python`: a Python with a natively compiled llama-cpp-python; see `speed_llama_cpp.py`) and OpenVINO GenAI's
 own GGUF reader (`--genai`; not every file can be read by it). Each engine is a process of its own, loaded before the first turn; all
-get the same tokens: real sentences, a different stretch of them each turn. Three tests: a prompt of 660 tokens, an answer of 64
-tokens after it, and 32 requests at once (prompts of 64 tokens, answers of 64; total new tokens per second, the reading included).
+get the same tokens: real sentences, a different stretch of them each turn. Three tests: a prompt of 660 tokens
+(`--prompt-tokens`), an answer of 64 tokens after it, and 32 requests at once (prompts of 64 tokens, answers of 64; total new tokens
+per second, the reading included).
 Printed are medians over rounds, the range, and the ratio ours / theirs of each round's pair.
 """
 
@@ -158,9 +159,9 @@ class Prompts:
                     return " ".join(words), ids
 
 
-def run_round(engines: list[Engine], prompts: Prompts, *, at_once: bool, keep: bool) -> None:
+def run_round(engines: list[Engine], prompts: Prompts, *, prompt_tokens: int, at_once: bool, keep: bool) -> None:
     """Every engine once in every test, by turns."""
-    text, ids = prompts.next(PROMPT_TOKENS)
+    text, ids = prompts.next(prompt_tokens)
     for engine in engines:
         answer = engine.ask([text], [ids], NEW_TOKENS)
         if keep:
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--llama-python", metavar="PYTHON")
     parser.add_argument("--genai", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -199,7 +201,7 @@ def main() -> None:
         except RuntimeError as exc:
             print(exc, "(it cannot read every file)", file=sys.stderr)
     for turn in range(options.rounds + 1):  # the first warms up
-        run_round(engines, prompts, at_once=options.at_once, keep=turn > 0)
+        run_round(engines, prompts, prompt_tokens=options.prompt_tokens, at_once=options.at_once, keep=turn > 0)
     bandwidth = machine.read_speed(num_threads=config.threads().value)
     result = report(options, engines, bandwidth)
     for engine in engines:

@@ -8,7 +8,7 @@
 
 FOLDER holds a folder a data set, training files as their sources name them (gzipped or not); test files are pulled as the suites do.
 Tasks: see TASKS. The tuned model is served as users run it, and its written answer has to be the label. The base is scored by
-likelihood, the kinder way, on `--base-limit` questions.
+likelihood, the kinder way, on `--base-limit` questions, and the difference is paired.
 """
 
 from __future__ import annotations
@@ -330,6 +330,25 @@ def by_likelihood(task: str, split: Split, model: str, seed: int) -> dict[str, A
     }  # fmt: skip
 
 
+def beside_the_base(arguments: argparse.Namespace, split: Split) -> dict[str, Any]:
+    """What the model answers without any adapter, and of labels the paired difference of the last seed's right answers to its own."""
+    base_ref = arguments.model.partition("+")[0]
+    metric = "rouge" if split.metric == "rouge" else "choice"
+    with load(base_ref, template=arguments.template) as base:
+        answers = answers_of(base, arguments.task, split.test, metric, arguments.base_limit)
+    asked_examples = [example for example in split.test if example.id in answers]
+    if metric == "rouge":
+        return {"base": text_scores(asked_examples, answers)}
+    adapter = adapter_name(arguments.task, arguments.seeds[-1])
+    tuned = answers_of(f"{base_ref}+{adapter}", arguments.task, split.test, "choice" if arguments.likelihood else split.metric)
+    gained = [(tuned[one.id] == one.target) - (answers[one.id] == one.target) for one in asked_examples]
+    low, high = stats.mean_interval(gained)
+    return {
+        "base": label_scores(asked_examples, answers),
+        "difference": round(sum(gained) / len(gained), 4), "difference_95": [round(low, 4), round(high, 4)],
+    }  # fmt: skip
+
+
 def told() -> Callable[[train.Progress], None]:
     """A line every tenth of a stage."""
     last = [("", -1)]
@@ -374,12 +393,8 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
     if arguments.base_limit:
-        metric = "rouge" if split.metric == "rouge" else "choice"
-        with load(arguments.model, template=arguments.template) as base:
-            answers = answers_of(base, arguments.task, split.test, metric, arguments.base_limit)
-        asked_examples = [example for example in split.test if example.id in answers]
-        found["base"] = (text_scores if metric == "rouge" else label_scores)(asked_examples, answers)
-        print("base", json.dumps(found["base"]))
+        found |= beside_the_base(arguments, split)
+        print(json.dumps({name: found[name] for name in ("base", "difference", "difference_95") if name in found}))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
 

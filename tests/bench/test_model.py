@@ -40,8 +40,9 @@ def test_bytes_read_a_token_are_those_of_the_matrices_and_their_scales(tiny_gguf
 
 def test_limits_follow_from_the_machine() -> None:
     machine = Machine(summary="", num_threads=1, read_bytes_per_second_one_thread=1.0, read_bytes_per_second=1000.0, gemm_flops=6000.0)
-    weights = model.Weights(read_bytes=10, layer_weights=3, stored_as="int8 rows")
-    assert (weights.decode_limit(machine), weights.prefill_at_float32(machine)) == (100.0, 1000.0)
+    weights = model.Weights(read_bytes=10, cache_bytes=1, layer_weights=3, stored_as="int8 rows")
+    assert (weights.decode_limit(machine, 0), weights.decode_limit(machine, 30)) == (100.0, 25.0)
+    assert weights.prefill_at_float32(machine) == 1000.0
 
 
 def test_prompts_share_no_beginning_and_are_as_long_as_wanted() -> None:

@@ -320,6 +320,22 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_
 
 
 @needs_instructions
+@pytest.mark.parametrize("arch", ["llama", "qwen3"])
+def test_a_prompt_gives_the_same_to_the_last_bit_in_whatever_parts_it_is_read(tmp_path: Path, small_ones_too: None, arch: str) -> None:
+    """So no answer with a seed depends on what else is answered meanwhile, nor a prompt's beginning that is kept on its end."""
+    ours, _, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
+
+    def read(*ends: int) -> npt.NDArray[np.float32]:
+        parts = zip((0, *ends), (*ends, len(ids)), strict=True)
+        rows = [Row(ids[start:end], start, list(range(16)), end - start, hidden=True) for start, end in parts]
+        return np.concatenate([np.array(ours.run([row])[1]) for row in rows])
+
+    whole = read()
+    for end in (100, 101, 96):
+        assert np.array_equal(read(end), whole)
+
+
+@needs_instructions
 @pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3", "phi3, window"])
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
     """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""

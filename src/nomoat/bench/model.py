@@ -2,8 +2,7 @@
 
 Each turn has a prompt of its own, other from its first word on: the engine keeps what it has read, and would read nothing twice.
 
-What this does not cover: several requests at once, long contexts (the cache of keys and values is not counted as bytes to read),
-models on servers.
+What this does not cover: several requests at once, long contexts, models on servers.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
+from nomoat.catalog.memory import KV_BYTES_PER_VALUE
 from nomoat.engine import importer
 from nomoat.engine.providers import is_remote
 from nomoat.engine.source import ModelSource, open_source
@@ -36,17 +36,23 @@ TurnsProgress = Callable[[int, int], None]  # turns done, turns in all
 class Weights:
     """What a model's weights are to the machine, as the engine keeps them.
 
-    `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not.
+    `read_bytes`: read for each new token, the output matrix included, an embedding table of its own not. `cache_bytes`: keys and
+    values of each token before it, which it reads, too.
     `layer_weights`: weights each token of a prompt is multiplied with; the output matrix is needed for the last token only.
     """
 
     read_bytes: int
+    cache_bytes: int
     layer_weights: int
     stored_as: str
 
-    def decode_limit(self, machine: Machine) -> float:
-        """New tokens per second if memory did nothing but deliver weights."""
-        return machine.read_bytes_per_second / self.read_bytes
+    def bytes_a_token(self, context_tokens: float) -> float:
+        """Read for a new token after so many."""
+        return self.read_bytes + self.cache_bytes * context_tokens
+
+    def decode_limit(self, machine: Machine, context_tokens: float) -> float:
+        """New tokens per second after so many if memory did nothing but deliver what they read."""
+        return machine.read_bytes_per_second / self.bytes_a_token(context_tokens)
 
     def prefill_at_float32(self, machine: Machine) -> float:
         """Prompt tokens per second of float32 arithmetic, a multiplication and an addition a weight. The engine's int8 may beat it."""
@@ -68,6 +74,11 @@ class ModelSpeed:
     prefill_tokens_per_second: float | None
     decode_tokens_per_second: float | None
     weights: Weights | None
+
+    @property
+    def context_tokens(self) -> float:
+        """Before a new token, in the mean."""
+        return self.prompt_tokens + self.new_tokens / 2
 
 
 def measure_model(
@@ -125,12 +136,14 @@ def weights_of(file: ModelSource) -> Weights:
     from nomoat.engine.graph import head_tensor
 
     stored, _ = importer.planned(file)
+    sizes = importer.read_sizes(file)
     _, output = head_tensor(file)
     matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
     layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
     read = [*layers, matrices[output]]
     return Weights(
         read_bytes=sum(map(stored.tensor_bytes, read)),
+        cache_bytes=KV_BYTES_PER_VALUE * 2 * sizes.layers * sizes.kv_heads * sizes.head_dim,
         layer_weights=sum(tensor.num_values for tensor in layers),
         stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",
     )

@@ -62,7 +62,8 @@ def _print_model(speed: ModelSpeed, machine: Machine) -> None:
     print(f"{writing:<25} {_speed(speed.decode_tokens_per_second)}{_share(facts['decode_share'], 'of what memory allows')}")
     if speed.weights is not None:
         print(f"stored as                 {speed.weights.stored_as}")
-        print(f"weights read a token      {speed.weights.read_bytes / 1e6:8.1f} MB")
+        weights = f"{speed.weights.read_bytes / 1e6:,.1f} of weights"
+        print(f"read a token              {facts['read_bytes_a_token'] / 1e6:8.1f} MB  ({weights})")
         print(f"float32 arithmetic gives  {_speed(facts['prefill_float32_tokens_per_second'])}")
         print(f"memory allows             {_speed(facts['decode_limit_tokens_per_second'])}")
 
@@ -70,7 +71,7 @@ def _print_model(speed: ModelSpeed, machine: Machine) -> None:
 def _facts(speed: ModelSpeed, machine: Machine) -> dict[str, Any]:
     """The speeds with the limits beside them, as plain data."""
     prefill_float32 = None if speed.weights is None else speed.weights.prefill_at_float32(machine)
-    decode_limit = None if speed.weights is None else speed.weights.decode_limit(machine)
+    decode_limit = None if speed.weights is None else speed.weights.decode_limit(machine, speed.context_tokens)
     return {
         "model": speed.model,
         "turns": speed.turns,
@@ -85,6 +86,7 @@ def _facts(speed: ModelSpeed, machine: Machine) -> dict[str, Any]:
         "decode_share": _ratio(speed.decode_tokens_per_second, decode_limit),
         "stored_as": None if speed.weights is None else speed.weights.stored_as,
         "weights_read_bytes": None if speed.weights is None else speed.weights.read_bytes,
+        "read_bytes_a_token": None if speed.weights is None else speed.weights.bytes_a_token(speed.context_tokens),
     }
 
 

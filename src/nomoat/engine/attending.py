@@ -244,8 +244,8 @@ def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
 
-    `scales`: of many tokens' values; 0 for few tokens. Which of the functions weighs a prompt's token depends on its place alone: two of
-    them differ in the last bit, and a prompt may be read in any parts.
+    `scales`: of many tokens' values; 0 for few tokens. Which of two functions weighs for a prompt's token depends on its place alone:
+    they differ in the last bit, and a prompt may be read in any parts.
     """
     width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
