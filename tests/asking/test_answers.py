@@ -350,7 +350,7 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     assert errors.startswith("stopped: the answers so far are kept in ")
     asked = len(server.bodies)
     with AnswerStore() as store:
-        (kept,) = store._db.execute("SELECT count(*) FROM answers").fetchone()
+        (kept,) = store._db.connection.execute("SELECT count(*) FROM answers").fetchone()
     assert kept == asked
 
 

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -145,6 +146,19 @@ def test_processes_that_open_a_new_file_together_do_not_trip_over_each_other(tmp
     assert [opener.wait(timeout=60) for opener in openers] == [0, 0, 0, 0]
 
 
+def test_closing_waits_for_the_turn_of_another_thread() -> None:
+    """SQLite closed within another thread's statement takes the process with it."""
+    store = AnswerStore()
+    with store._db.turn() as db:
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive()
+        assert db.execute("SELECT 1").fetchone() == (1,)
+    closing.join()
+    store.close()
+
+
 @pytest.mark.parametrize("content", [b"this is no database at all, only text\n" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
 def test_damaged_file_is_named_and_not_touched(content: bytes) -> None:
     path = default_path()
@@ -176,8 +190,8 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
     with AnswerStore() as store:
         store.save_answer("m", asking("1"), answering("kept"))
-        (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-        store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        (pages,) = store._db.connection.execute("PRAGMA page_count").fetchone()
+        store._db.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(NotEnoughDiskError):
             store.save_answer("m", asking("2"), answering("x" * 100_000))
     with AnswerStore() as store:

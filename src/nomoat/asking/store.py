@@ -4,7 +4,7 @@ One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model an
 them. Outcomes (what the answers were worth) lie under suite, model and example; `route` learns from them.
 
 What this does not cover: an answer that was still being written when the process died, and two processes that ask the same
-question at the same moment: both ask, and the first answer is kept. A network folder whose locks do not work is no place for it.
+question at the same moment: both ask, and the first answer is kept.
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
 from nomoat import paths
-from nomoat.errors import BadFileError, NotEnoughDiskError
+from nomoat.asking.database import Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, Usage
 
 SCHEMA_VERSION = 1
-LOCK_WAIT_SECONDS = 60.0
 ADDED_LATER = ("answer_start", "schema_mode")  # to `Request`
 
 SCHEMA = """
@@ -62,17 +58,9 @@ class AnswerStore:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path if path is not None else default_path()
-        with paths.translate_disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
-        with self._translated():
-            # Every statement commits by itself.
-            self._db = sqlite3.connect(self.path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
-            try:
-                self._open()
-            except BaseException:
-                self._db.close()
-                raise
+        self._db = Database(
+            self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_lost="its answers will be computed again"
+        )  # fmt: skip
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
         """The stored answer of this model to this request."""
@@ -104,19 +92,13 @@ class AnswerStore:
         """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
         now = time.time()
         rows = [(suite_sha256, metric, model_digest, o.example_id, _dumps(dataclasses.asdict(o)), now) for o in outcomes]
-        with self._translated():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        with self._db.transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def outcomes(self, *, suite_sha256: str | None = None) -> list[Outcome]:
         """Outcomes of every run, or of one suite's, by suite, model and example."""
-        with self._translated():
-            found = self._db.execute(
+        with self._db.turn() as db:
+            found = db.execute(
                 "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
                 (suite_sha256,),
             ).fetchall()
@@ -124,8 +106,8 @@ class AnswerStore:
 
     def digests(self, suite: str) -> dict[str, str]:
         """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
-        with self._translated():
-            found = self._db.execute(
+        with self._db.turn() as db:
+            found = db.execute(
                 "SELECT json_extract(outcome, '$.model'), model_digest FROM outcomes WHERE json_extract(outcome, '$.suite') = ? "
                 "GROUP BY 1, 2 ORDER BY max(unix_seconds)",
                 (suite,),
@@ -142,64 +124,15 @@ class AnswerStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
-    def _open(self) -> None:
-        self._db.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
-        self._use_wal()
-        self._db.execute("PRAGMA synchronous = FULL")  # an answer may have cost money: on the disk, not only in the system's cache
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
-        if version < SCHEMA_VERSION:
-            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        self._db.execute("SELECT count(*) FROM (SELECT key FROM answers LIMIT 1)")  # a damaged file says so now
-
-    def _use_wal(self) -> None:
-        """Let readers and one writer work at the same time.
-
-        SQLite does not wait for its lock here, whatever the timeout says, when several processes open a new file together.
-        """
-        deadline = time.monotonic() + LOCK_WAIT_SECONDS
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
     def _get(self, key: str) -> dict[str, Any] | None:
-        with self._translated():
-            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        with self._db.turn() as db:
+            row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else cast(dict[str, Any], json.loads(row[0]))
 
     def _put(self, key: str, model_digest: str, request: Request, value: object) -> None:
         row = (key, model_digest, _dumps(_asked(request)), _dumps(value), time.time())
-        with self._translated():
-            self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The turn of one thread, and SQLite's errors as ours."""
-        try:
-            with self._lock:
-                yield
-        except sqlite3.DatabaseError as exc:
-            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                raise NotEnoughDiskError(
-                    f"no space left on the disk of `{self.path.parent}`", hint="free some space, or set NOMOAT_HOME to another disk"
-                ) from exc
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise BadFileError(
-                    f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
-                    hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
-                ) from exc
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise BadFileError(
-                    f"`{self.path}` is damaged: {exc}", hint="move it out of the way; its answers will be computed again"
-                ) from exc
-            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint="check who may write there") from exc
+        with self._db.turn() as db:
+            db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:

@@ -15,7 +15,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nomoat.asking.store import LOCK_WAIT_SECONDS, default_path
+from nomoat.asking.database import LOCK_WAIT_SECONDS
+from nomoat.asking.store import default_path
 from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
 

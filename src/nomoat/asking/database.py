@@ -1,0 +1,111 @@
+"""One SQLite file that several threads and processes read and write at the same time, and that a killed process leaves whole.
+
+What this does not cover: a network folder whose locks do not work is no place for such a file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nomoat import paths
+from nomoat.errors import BadFileError, NotEnoughDiskError
+
+LOCK_WAIT_SECONDS = 60.0
+
+
+class Database:
+    """A file of ours, made if it is not there. What a turn has written is on the disk when the turn is over.
+
+    `schema` makes the tables of `version`; `table` is one of them; `if_lost` says what becomes of what stood in a damaged file.
+    Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
+    """
+
+    def __init__(self, path: Path, *, schema: str, version: int, table: str, if_lost: str) -> None:
+        self.path = path
+        self._if_lost = if_lost
+        with paths.translate_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
+        with self._translated():
+            # Every statement commits by itself.
+            self.connection = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                self._open(schema, version, table)
+            except BaseException:
+                self.connection.close()
+                raise
+
+    @contextmanager
+    def turn(self) -> Iterator[sqlite3.Connection]:
+        """The turn of one thread. Raises what opening raises, and BadFileError where another process holds the file too long."""
+        with self._translated(), self._lock:
+            yield self.connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A turn in which no other process writes, and which is written as a whole, or not at all if it raises."""
+        with self.turn() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                if connection.in_transaction:  # some failures, as of a full disk, have ended it already
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let go of the file, after the turn of whoever has it. Calling it twice is fine."""
+        with self._lock:  # closed within another thread's statement, it would take the process with it
+            self.connection.close()
+
+    def _open(self, schema: str, version: int, table: str) -> None:
+        self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
+        self._use_wal()
+        self.connection.execute("PRAGMA synchronous = FULL")  # it may be about money: on the disk, not only in the system's cache
+        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if found > version:
+            raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
+        if found < version:
+            self.connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+        self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
+
+    def _use_wal(self) -> None:
+        """Let readers and one writer work at the same time.
+
+        SQLite does not wait for its lock here, whatever the timeout says, when several processes open a new file together.
+        """
+        deadline = time.monotonic() + LOCK_WAIT_SECONDS
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.DatabaseError as exc:
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise NotEnoughDiskError(
+                    f"no space left on the disk of `{self.path.parent}`", hint="free some space, or set NOMOAT_HOME to another disk"
+                ) from exc
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise BadFileError(
+                    f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
+                    hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
+                ) from exc
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise BadFileError(f"`{self.path}` is damaged: {exc}", hint=f"move it out of the way; {self._if_lost}") from exc
+            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint="check who may write there") from exc
