@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_most_a_request_can_cost_counts_a_token_a_byte_and_the_longest_answer() 
     """6 bytes, 16 for the message, 32 for the template; 50 tokens out."""
     assert RATES.most_usd(ASKED) == pytest.approx((54 * 10 + 50 * 100) / 1e6)
     assert RATES.cost_usd(usage(9, 2)) == pytest.approx((9 * 10 + 2 * 100) / 1e6)
+
+
+def test_schema_counts_as_text_and_a_models_own_limit_bounds_the_answer() -> None:
+    schema = '{"type": "object"}'
+    assert RATES.most_usd(replace(ASKED, json_schema=schema)) == pytest.approx((54 * 10 + (18 + 16) * 10 + 50 * 100) / 1e6)
+    short = replace(RATES, longest_answer_tokens=40)
+    assert [short.bounds(replace(ASKED, max_new_tokens=limit)) for limit in (None, 30)] == [True, True]
+    assert [short.most_usd(replace(ASKED, max_new_tokens=limit)) for limit in (None, 50, 30)] == [
+        pytest.approx((54 * 10 + tokens * 100) / 1e6) for tokens in (40, 40, 30)
+    ]
 
 
 def test_answer_without_counts_has_no_known_cost() -> None:

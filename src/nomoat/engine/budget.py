@@ -19,10 +19,14 @@ TEMPLATE_TOKENS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What a server takes, in USD per million tokens. Raises UsageError for what is no price."""
+    """What a server takes, in USD per million tokens. Raises UsageError for what is no price.
+
+    `longest_answer_tokens`: no answer of its model is longer, whatever a request allows; None if that is not known.
+    """
 
     input_usd_per_million: float
     output_usd_per_million: float
+    longest_answer_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for price in (self.input_usd_per_million, self.output_usd_per_million):
@@ -35,17 +39,23 @@ class Rates:
             return None
         return self._usd(usage.prompt_tokens, usage.completion_tokens)
 
+    def bounds(self, request: Request) -> bool:
+        """Whether it is known what this can cost at most."""
+        return request.max_new_tokens is not None or self.longest_answer_tokens is not None
+
     def most_usd(self, request: Request) -> float:
-        """More than this a request cannot cost: a token for each byte of its text, and the longest answer it allows.
+        """More than this a request cannot cost: a token for each byte of its text and schema, and the longest answer it allows.
 
         What this takes for granted: the server keeps to the longest answer, counts hidden reasoning within it, and its template
-        adds no more than a few words. Raises UsageError for a request that names no longest answer.
+        adds no more than a few words. Raises UsageError for a request that names no longest answer, if its model has none either.
         """
-        if request.max_new_tokens is None:
+        if not self.bounds(request):
             raise UsageError("what an answer without a limit costs cannot be bounded", hint="give max_new_tokens, or no --max-cost")
         texts = [request.prompt] if request.prompt is not None else [message.content for message in request.messages]
+        texts += [] if request.json_schema is None else [request.json_schema]
         prompt_tokens = sum(len(text.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for text in texts) + TEMPLATE_TOKENS
-        return self._usd(prompt_tokens, request.max_new_tokens)
+        limits = [limit for limit in (request.max_new_tokens, self.longest_answer_tokens) if limit is not None]
+        return self._usd(prompt_tokens, min(limits))
 
     def _usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         return (prompt_tokens * self.input_usd_per_million + completion_tokens * self.output_usd_per_million) / 1e6
