@@ -13,7 +13,8 @@ import pytest
 from nomoat.asking.store import AnswerStore
 from nomoat.judge.suites import load_suite
 from nomoat.records import Outcome
-from nomoat.route import learned
+from nomoat.route import budget, learned
+from nomoat.route.budget import _add, _opened
 from nomoat.route.policy import default_path
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -27,6 +28,14 @@ def nomoat(*arguments: str, piped: str | None = None, **environment: str) -> sub
 def written(text: str) -> None:
     default_path().parent.mkdir(parents=True, exist_ok=True)
     default_path().write_text(text, encoding="utf-8")
+
+
+def spent_today(usd: float) -> None:
+    """As `auto` counts it. Where midnight of UTC comes before it is read, a test fails: one run in some ten thousand."""
+    database = _opened(budget.default_path())
+    with database.transaction() as db:
+        _add(db, budget.utc_today(), round(usd * budget.PER_USD))
+    database.close()
 
 
 @pytest.fixture
@@ -49,14 +58,16 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
     done = nomoat("route", "policy")
     assert (done.returncode, done.stderr) == (0, f"there is no {default_path()}: everything stays here\n")
     assert done.stdout == (
-        "local         none  (default)\n"
-        "cloud         none  (default)\n"
-        "threshold     0.5  (default)\n"
-        "default       local  (default)\n"
-        "never_leaves  resident_number, phone, business_number, bank_account, card, email, name  (default)\n"
-        "names         none  (default)\n"
-        "allowed       none  (default)\n"
-        "router        none  (learned)\n"
+        "local              none  (default)\n"
+        "cloud              none  (default)\n"
+        "threshold          0.5  (default)\n"
+        "default            local  (default)\n"
+        "never_leaves       resident_number, phone, business_number, bank_account, card, email, name  (default)\n"
+        "names              none  (default)\n"
+        "allowed            none  (default)\n"
+        "max_usd_per_day    none  (default)\n"
+        "max_usd_per_month  none  (default)\n"
+        "router             none  (learned)\n"
     )
 
 
@@ -65,6 +76,24 @@ def test_policy_names_the_file_each_line_comes_from() -> None:
     rows = {row["name"]: row for row in json.loads(nomoat("route", "policy", "--json").stdout)["policy"]}
     assert rows["names"] == {"name": "names", "value": ["김철수"], "origin": str(default_path())}
     assert rows["cloud"] == {"name": "cloud", "value": None, "origin": "default"}
+
+
+def test_policy_shows_what_of_its_budget_is_spent() -> None:
+    written("max_usd_per_day = 2.0")
+    assert nomoat("route", "policy").stdout.endswith("spent              $0.00 today, $0.00 this month  (UTC)\n")
+    spent_today(1.9725)
+    assert nomoat("route", "policy").stdout.endswith("spent              $1.9725 today, $1.9725 this month  (UTC)\n")
+    said = json.loads(nomoat("route", "policy", "--json").stdout)["spent"]
+    assert (said["today_usd"], said["month_usd"]) == (1.9725, 1.9725)
+
+
+def test_explain_keeps_here_what_could_cost_more_than_is_left() -> None:
+    """5 bytes and 48 of template at $0.15, 512 new tokens at $0.60 a million: $0.00032, which $0.0003 does not hold."""
+    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\ndefault = "cloud"\nmax_usd_per_day = 2.0')
+    assert nomoat("route", "explain", "hello", NOMOAT_OFFLINE="0").stdout.startswith("cloud: openai:gpt-4o-mini\n")
+    spent_today(1.9997)
+    done = nomoat("route", "explain", "hello", NOMOAT_OFFLINE="0")
+    assert done.stdout == "local: fake:\nwhy: of $2.00 a day, $1.9997 is spent, and this could cost up to $0.00032\n"
 
 
 def test_explain_says_where_and_why_and_not_what() -> None:
@@ -104,7 +133,7 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
     )
     said = json.loads(nomoat("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
-    assert "router        fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
+    assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
 
 
 def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
@@ -149,5 +178,5 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed\n"
+        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed, max_usd_per_day, max_usd_per_month\n"
     )

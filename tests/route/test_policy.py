@@ -11,6 +11,8 @@ from nomoat.route import policy as policies
 from nomoat.route.pii import KINDS
 from nomoat.route.policy import Policy, load_policy
 
+A_SUM = "give a number of USD above 0; without `cloud` nothing is spent"
+
 
 def written(text: str) -> Path:
     path = policies.default_path()
@@ -31,6 +33,7 @@ def test_the_example_in_the_documentation_of_the_module_is_a_policy() -> None:
     policy = load_policy()
     assert policy.given == set(policies.SETTINGS)
     assert (policy.local, policy.cloud, policy.names) == ("smollm2-135m+reviews", "openai:gpt-4o-mini", ("김철수", "Project Moat"))
+    assert (policy.max_usd_per_day, policy.max_usd_per_month) == (2.0, 20.0)
     assert policy.origin("cloud") == str(path)
 
 
@@ -47,6 +50,12 @@ def test_the_example_in_the_manual_is_a_policy() -> None:
         ("threshold = 2", "sets `threshold` to 2", "give a number from 0 (everything local) to 1"),
         ("threshold = nan", "sets `threshold` to nan", "give a number from 0 (everything local) to 1"),
         ("threshold = true", "sets `threshold` to True", "give a number from 0 (everything local) to 1"),
+        ("max_usd_per_day = 0", "sets `max_usd_per_day` to 0", A_SUM),
+        ("max_usd_per_day = -1.5", "sets `max_usd_per_day` to -1.5", A_SUM),
+        ("max_usd_per_day = '2'", "sets `max_usd_per_day` to '2'", A_SUM),
+        ("max_usd_per_month = true", "sets `max_usd_per_month` to True", A_SUM),
+        ("max_usd_per_month = nan", "sets `max_usd_per_month` to nan", A_SUM),
+        ("max_usd_per_month = inf", "sets `max_usd_per_month` to inf", A_SUM),
         ("local = ''", "sets `local` to ''", "give a text in quotes, or leave it out"),
         ("default = 'moon'", "sets `default` to 'moon'", 'give "local" or "cloud"'),
         ("names = 'Kim'", "sets `names` to 'Kim'", 'give a list of texts: ["one", "two"]'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,12 +12,13 @@ import pytest
 from misbehaving import FINE, Server
 
 import nomoat
+from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
-from nomoat.engine.remote import RemoteEngine
+from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import ContextExceededError, UsageError
 from nomoat.records import Chunk, Decision, Message, Request
 from nomoat.responder import Responder
-from nomoat.route import learned, router
+from nomoat.route import budget, learned, router
 from nomoat.route.policy import Policy, default_path
 from nomoat.route.router import RouterEngine
 
@@ -238,6 +240,84 @@ def test_router_says_whether_prompts_may_leave() -> None:
 
 def test_digest_changes_with_the_policy() -> None:
     assert built()[0].digest == built()[0].digest != built(threshold=0.6)[0].digest
+
+
+# ---------------------------------------------------------------- the policy's budget
+def billed(ref: str) -> str:
+    """The reference, with a price: "a b" and 10 new tokens cost at most $0.00151, what FINE counts $0.00025."""
+    prices.own_path().parent.mkdir(parents=True, exist_ok=True)
+    prices.own_path().write_text(f'[[price]]\napi = "{ref}"\ninput = 10\noutput = 100\nas_of = "2026-11"\nsource = "test"\n')
+    return ref
+
+
+def with_budget(url: str, max_usd_per_day: float, **told: object) -> RouterEngine:
+    ref = billed(f"{url}#big")
+    policy = Policy(local="small", cloud=ref, default="cloud", max_usd_per_day=max_usd_per_day)
+    return RouterEngine(policy, Responder("small", FakeEngine()), Responder(ref, remote_engine(ref)), **told)  # type: ignore[arg-type]
+
+
+SHORT = replace(said("a b"), max_new_tokens=10)
+DAY = "of $0.0021 a day, $0.00075 is spent, and this could cost up to $0.0015"
+
+
+def test_what_could_cost_more_than_is_left_stays_here_and_the_decision_says_why(serving: Callable[..., Server]) -> None:
+    server, decisions = serving(FINE), []
+    engine = with_budget(server.url, 0.0021, on_decision=decisions.append)
+    with Responder("auto", engine) as auto:
+        assert [auto.complete(SHORT).text for _ in range(4)] == ["hello 안녕"] * 3 + ["b a"]
+        assert (decisions[-1].where, decisions[-1].model, decisions[-1].why) == ("local", "small", DAY)
+        assert auto.complete(replace(said("a"), max_new_tokens=1)).text == "hello 안녕"  # for which there is enough
+    assert len(server.bodies) == 4
+    assert engine.spent_usd == pytest.approx(4 * 0.00025)
+
+
+def test_spending_is_known_to_the_next_process(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    for _ in range(2):
+        with Responder("auto", with_budget(server.url, 0.0016)) as auto:
+            auto.complete(SHORT)
+    assert len(server.bodies) == 1
+
+
+def test_what_others_have_spent_since_the_decision_keeps_it_here(serving: Callable[..., Server]) -> None:
+    server, decisions = serving(FINE), []
+    engine = with_budget(server.url, 0.0016, on_decision=decisions.append)
+    decision = engine.decide(SHORT)
+    assert decision.where == "cloud"
+    list(engine.generate(SHORT))
+    with engine.answering(decision, SHORT) as (kept, responder):
+        assert (kept.where, responder.ref) == ("local", "small")
+    assert [one.where for one in decisions] == ["cloud", "local"]
+    assert kept.why == "of $0.0016 a day, $0.00025 is spent, and this could cost up to $0.0015"
+    engine.close()
+
+
+def test_requests_that_are_asked_together_have_to_fit_together(serving: Callable[..., Server]) -> None:
+    engine = with_budget(serving(FINE).url, 0.0032)
+    where = [one.where for one in engine.decide_all([SHORT, said("전화는 010-1234-5678"), SHORT, SHORT], num_answers=1)]
+    assert where == ["cloud", "local", "cloud", "local"]
+    assert [one.where for one in engine.decide_all([SHORT], num_answers=2)] == ["cloud"]
+    assert [one.where for one in engine.decide_all([SHORT], num_answers=3)] == ["local"]
+    engine.close()
+
+
+def test_without_a_budget_nothing_is_counted(serving: Callable[..., Server]) -> None:
+    ref = billed(f"{serving(FINE).url}#big")
+    policy = Policy(local="small", cloud=ref, default="cloud")
+    engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder(ref, remote_engine(ref)))
+    list(engine.generate(replace(SHORT, max_new_tokens=None)))
+    assert (engine.spent_usd, budget.default_path().exists()) == (None, False)
+    engine.close()
+
+
+def test_auto_refuses_a_budget_without_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    written('local = "fake:"\ncloud = "openai:gpt-99"\nmax_usd_per_day = 2')
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    for refused in (router.load_auto, functools.partial(router.explain, "hello")):
+        with pytest.raises(
+            UsageError, match=r"^the price of `openai:gpt-99` is not known, and the budget in .* cannot be kept without it$"
+        ):
+            refused()
 
 
 # ---------------------------------------------------------------- the reference `auto`

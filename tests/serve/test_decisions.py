@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from misbehaving import FINE, Server, Silent, piece
 
+from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.remote import remote_engine
 from nomoat.errors import RemoteError
 from nomoat.records import Chunk, Request
 from nomoat.responder import Responder
+from nomoat.route import budget
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
 from nomoat.serve.decisions import HEADERS
@@ -165,3 +170,77 @@ def test_likelihoods_of_a_prompt_are_read_here(start: Start) -> None:
     assert (reply.status_code, reply.json()["choices"][0]["text"], cloud.asked) == (200, "c b aa", [])
     assert (reply.headers["x-nomoat-where"], reply.headers["x-nomoat-why"]) == ("local", "no likelihoods")
     assert json.dumps(reply.json()).count("token_logprobs") == 1
+
+
+# ---------------------------------------------------------------- the policy's budget
+@pytest.fixture
+def with_budget(serving: Callable[..., Server]) -> Iterator[Callable[..., Responder]]:
+    """Makes `auto`, whose cloud takes $100 a million new tokens: ten cost $0.001, and what FINE counts $0.0002.
+
+    Named before `start`, it closes what it made after the server has ended.
+    """
+    made: list[Responder] = []
+
+    def make(max_usd_per_day: float, *acts: Callable[..., None]) -> Responder:
+        ref = f"{serving(*acts or (FINE,)).url}#big"
+        prices.own_path().parent.mkdir(parents=True, exist_ok=True)
+        prices.own_path().write_text(f'[[price]]\napi = "{ref}"\ninput = 0\noutput = 100\nas_of = "2026-11"\nsource = "test"\n')
+        policy = Policy(local="small", cloud=ref, default="cloud", max_usd_per_day=max_usd_per_day)
+        engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder(ref, remote_engine(ref)))
+        made.append(Responder("auto", engine))
+        return made[-1]
+
+    yield make
+    for responder in made:
+        responder.close()
+
+
+def spent_by(url: str) -> float:
+    body = httpx.get(url.replace("/v1", "/metrics")).text
+    return float(re.findall(r'^nomoat_cloud_usd_total{model="auto"} (\S+)$', body, re.M)[0])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_could_cost_more_than_is_left_is_answered_here_and_says_why(
+    with_budget: Callable[..., Responder], start: Start, stream: bool
+) -> None:
+    url = start(with_budget(0.0013))
+    assert [ask(url, "a b", max_tokens=10, stream=stream)["x-nomoat-where"] for _ in range(2)] == ["cloud", "cloud"]
+    assert spent_by(url) == pytest.approx(0.0004)
+    told = ask(url, "a b", max_tokens=10, stream=stream)
+    assert (told["x-nomoat-where"], told["x-nomoat-model"]) == ("local", "small")
+    assert told["x-nomoat-why"] == "of $0.0013 a day, $0.0004 is spent, and this could cost up to $0.001"
+    assert 'nomoat_routed_answers_total{model="auto",where="local"} 1.0' in httpx.get(url.replace("/v1", "/metrics")).text
+
+
+def test_answers_to_one_prompt_go_where_there_is_room_for_all_of_them(with_budget: Callable[..., Responder], start: Start) -> None:
+    url = start(with_budget(0.0025))
+    assert ask(url, "a b", max_tokens=10, n=3)["x-nomoat-where"] == "local"
+    assert ask(url, "a b", max_tokens=10, n=2)["x-nomoat-where"] == "cloud"
+    assert spent_by(url) == pytest.approx(0.0004)
+
+
+def test_without_max_tokens_nothing_bounds_what_a_server_of_ones_own_may_take(
+    with_budget: Callable[..., Responder], start: Start
+) -> None:
+    told = ask(start(with_budget(1.0)), "a b")
+    assert told["x-nomoat-where"] == "local"
+    assert told["x-nomoat-why"] == "it names no longest answer, and what it could cost has no bound: send `max_tokens`"
+
+
+def test_a_client_that_leaves_pays_the_most_its_answer_could_cost(with_budget: Callable[..., Responder], start: Start) -> None:
+    silent = Silent(piece("so far"))
+    url = start(with_budget(1.0, silent))
+    body = {"model": "auto", "messages": [{"role": "user", "content": "a b"}], "max_tokens": 10, "stream": True}
+    with httpx.stream("POST", f"{url}/chat/completions", json=body) as answer:
+        assert any(b"so far" in chunk for chunk in answer.iter_raw())
+        assert (budget.read_spent().today_usd, spent_by(url)) == (pytest.approx(0.001), 0)
+    assert silent.hung_up.wait(10)
+    until = time.monotonic() + 10
+    while not spent_by(url) and time.monotonic() < until:  # a moment after the connection is closed
+        time.sleep(0.01)
+    assert (budget.read_spent().today_usd, spent_by(url)) == (pytest.approx(0.001), pytest.approx(0.001))
+
+
+def test_metrics_of_what_counts_no_money_do_not_speak_of_it(start: Start) -> None:
+    assert "nomoat_cloud_usd_total{" not in httpx.get(start(auto()).replace("/v1", "/metrics")).text

@@ -30,6 +30,22 @@ class Pricing:
         return 0.0 if self.rates == FREE else self.rates.cost_usd(usage)
 
 
+def list_pricing(ref: str, *, is_local: bool) -> Pricing:
+    """What the answers of a reference cost by the user's table of prices, or nomoat's; of one on this machine in neither, nothing.
+
+    Raises DataError if the user's own table cannot be read.
+    """
+    found = prices.price(ref) if is_remote(ref) else None
+    if found is None and is_local:
+        return Pricing(rates=FREE, note="runs here: electricity is not counted")
+    if found is None or found.unit != "tokens":
+        return Pricing(rates=None, note="no price is known")
+    rates = Rates(
+        input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million
+    )  # fmt: skip
+    return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
+
+
 class Spending:
     """The prices and the budget of one run: both sides of a duel, and its judge.
 
@@ -71,15 +87,7 @@ class Spending:
                 )
             self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
-        found = prices.price(model.ref) if is_remote(model.ref) else None
-        if found is None and model.is_local:
-            return Pricing(rates=FREE, note="runs here: electricity is not counted")
-        if found is None or found.unit != "tokens":
-            return Pricing(rates=None, note="no price is known")
-        rates = Rates(
-            input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million
-        )  # fmt: skip
-        return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
+        return list_pricing(model.ref, is_local=model.is_local)
 
     def begin_stage(self, *refs: str) -> None:
         """Those named spend from now on, one after the other: the first may have its share, and leaves something for the others."""

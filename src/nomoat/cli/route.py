@@ -97,25 +97,32 @@ def learn(
 
 @route.command()
 def policy(as_json: options.AsJson = False) -> None:
-    """Show the policy in force, and where each line of it comes from.
+    """Show the policy in force, where each line of it comes from, and what of its budget is spent.
 
     \b
     Examples:
       nomoat route policy
       nomoat route policy --json
+
+    Days and months are those of UTC. Requests under way count with the most they can cost.
     """
     from nomoat.route import policy as policies
+    from nomoat.route.budget import dollars, read_spent
     from nomoat.route.learned import load_router
 
     found = policies.load_policy()
     rows = [{"name": name, "value": getattr(found, name), "origin": found.origin(name)} for name in policies.SETTINGS]
     made = load_router()
+    spent = read_spent() if found.has_budget else None
     if as_json:
-        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made)})
+        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made), "spent": spent})
         return
+    width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
-        print(f"{row['name']:<12}  {_shown(row['value'])}  ({row['origin']})")
-    print(f"{'router':<12}  {'none' if made is None else f'{made.local} or {made.cloud}'}  (learned)")
+        print(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
+    print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  (learned)")
+    if spent is not None:
+        print(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
     if found.path is None:
         console.say(f"there is no {policies.default_path()}: everything stays here")
 

@@ -14,6 +14,7 @@ Not covered: likelihoods, tools, images.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -115,6 +116,12 @@ class RemoteEngine:
 
     def __repr__(self) -> str:
         return f"RemoteEngine({self.base_url}#{self.model})"
+
+    def with_meter(self, meter: Meter) -> RemoteEngine:
+        """This engine with a meter of its own; the connection, its pace and what was learned of the server are shared."""
+        metered = copy.copy(self)
+        metered.meter = meter
+        return metered
 
     @property
     def notes(self) -> tuple[str, ...]:

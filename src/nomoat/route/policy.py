@@ -9,8 +9,10 @@
     never_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "email", "name"]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
     allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
+    max_usd_per_day = 2.0               # what `cloud` may cost on a day of UTC; what could cost more stays here: see `budget`
+    max_usd_per_month = 20.0            # and in a month
 
-What this does not cover: budgets. Duels and evaluations name their models themselves and do not ask the policy.
+What this does not cover: duels and evaluations name their models themselves and do not ask the policy.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from nomoat.route.pii import KINDS, Kind
 
 DEFAULT_ORIGIN = "default"
 DEFAULT_THRESHOLD = 0.5
+MOST_USD = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +45,15 @@ class Policy:
     never_leaves: tuple[Kind, ...] = KINDS
     names: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    max_usd_per_day: float | None = None
+    max_usd_per_month: float | None = None
     path: Path | None = None
     given: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether what the cloud may cost has a bound."""
+        return self.max_usd_per_day is not None or self.max_usd_per_month is not None
 
     def origin(self, name: str) -> str:
         """Where a setting came from: the file, or "default"."""
@@ -59,7 +69,8 @@ class Policy:
             )
 
 
-SETTINGS = ("local", "cloud", "threshold", "default", "never_leaves", "names", "allowed")
+BUDGETS = ("max_usd_per_day", "max_usd_per_month")
+SETTINGS = ("local", "cloud", "threshold", "default", "never_leaves", "names", "allowed", *BUDGETS)
 
 
 def default_path() -> Path:
@@ -95,8 +106,13 @@ def host_of(ref: str) -> str:
 
 
 def _checked(path: Path, name: str, value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in BUDGETS:
+        if not is_number or not 0 < value <= MOST_USD:
+            raise _error(path, f"sets `{name}` to {value!r}", "give a number of USD above 0; without `cloud` nothing is spent")
+        return float(value)
     if name == "threshold":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not is_number or not 0 <= value <= 1:
             raise _error(path, f"sets `threshold` to {value!r}", "give a number from 0 (everything local) to 1")
         return float(value)
     if name in ("never_leaves", "names", "allowed"):

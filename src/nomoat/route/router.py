@@ -1,7 +1,8 @@
 """`auto`: a model reference that sends each request to the model on this machine or to the cloud, and says why.
 
 The policy speaks first: private data stays here whatever else is said. Then a router learned from the user's duels, then the
-policy's default. A failure is raised where it happens: nothing is ever sent to the cloud because the local model failed.
+policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens: nothing is
+ever sent to the cloud because the local model failed.
 
 A conversation is judged anew at each turn, as a whole: what was private in it keeps it here.
 
@@ -14,18 +15,20 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nomoat import net
 from nomoat import responder as responders
 from nomoat.errors import UsageError
-from nomoat.records import Chunk, ContinuationScore, Decision, Place, Request, TokenLikelihood
+from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import pii
+from nomoat.route.budget import Allowance, OverBudgetError, most_usd, rates_of, read_spent, why_not
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
-from nomoat.route.policy import Policy, default_path, load_policy
+from nomoat.route.policy import Policy, default_path, host_of, load_policy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +41,18 @@ OnDecision = Callable[[Decision], None]
 
 
 def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter | None = None) -> Decision:
-    """Where `text` would go. Loads no model and sends nothing. By default under the policy and the learned router of NOMOAT_HOME."""
+    """Where `text` would go. Loads no model and sends nothing. By default under the policy and the learned router of NOMOAT_HOME.
+
+    What it could cost is that of a question with the longest answer that `Request` has by default.
+    """
     policy = load_policy() if policy is None else policy
-    return decide(text, text, policy, usable(policy, load_router() if learned is None else learned))
+    rates = rates_of(policy, is_local=policy.cloud is not None and net.is_loopback(host_of(policy.cloud)))
+
+    def over_budget() -> str:
+        question = Request(messages=(Message(role="user", content=text),))
+        return "" if rates is None else why_not(policy, read_spent(), most_usd(rates, question))
+
+    return decide(text, text, policy, usable(policy, load_router() if learned is None else learned), over_budget=over_budget)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +75,32 @@ def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str |
     return Usable(learned=learned)
 
 
-def decide(everything: str, question: str, policy: Policy, router: Usable, *, only_here: str = "") -> Decision:
+def decide(
+    everything: str,
+    question: str,
+    policy: Policy,
+    router: Usable,
+    *,
+    only_here: str = "",
+    over_budget: Callable[[], str] = lambda: "",
+) -> Decision:
     """`everything` is what would leave, and must hold nothing private; `question` is what the learned router is asked about.
 
-    `only_here` says why the cloud model could not be asked this, if so.
+    `only_here` says why the cloud model could not be asked this, if so. `over_budget` is asked of what would leave: why that could
+    cost too much.
     """
+    decision = _whatever_it_costs(everything, question, policy, router, only_here)
+    if decision.where == "cloud" and (why := over_budget()):
+        return _kept_here(policy, why, decision)
+    return decision
 
+
+def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
+    """What was decided for the cloud is done here, for want of money."""
+    return replace(decision, where="local", model=policy.local, why=why)
+
+
+def _whatever_it_costs(everything: str, question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
     def local(why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
         return Decision(where="local", model=policy.local, why=why, kinds=kinds)
 
@@ -99,7 +131,7 @@ class RouterEngine:
     """An `Engine` that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
 
     `on_decision` is told before the first word. What needs the weights at hand (likelihoods, embeddings), and what the cloud model
-    does not take, is done on this machine.
+    does not take, is done on this machine. Raises UsageError for a policy with a budget that cannot be kept: see `Allowance`.
     """
 
     def __init__(
@@ -116,6 +148,8 @@ class RouterEngine:
         self.on_decision = on_decision
         self._local = local
         self._cloud = cloud
+        rates = None if cloud is None else rates_of(policy, is_local=cloud.is_local)
+        self._allowance = None if cloud is None or rates is None else Allowance(policy, rates, cloud)
 
     @property
     def digest(self) -> str:
@@ -133,24 +167,69 @@ class RouterEngine:
         """The local model's; unknown where a request may go to the cloud."""
         return self._local.engine.context_tokens if self._cloud is None else None
 
+    @property
+    def spent_usd(self) -> float | None:
+        """What the cloud's answers have cost since this was made; None where nobody counts that: without a budget, or a price."""
+        return None if self._allowance is None else self._allowance.spent_usd
+
     def decide(self, request: Request, continuations: Sequence[str] = ()) -> Decision:
-        """Where this request goes and why; asking twice gives the same answer."""
+        """Where this request goes and why; asking twice gives the same answer while no more is spent."""
+        return self._decide(request, continuations, self._most_usd(request))
+
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> list[Decision]:
+        """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it."""
+        decisions: list[Decision] = []
+        usd = 0.0
+        for request in requests:
+            most = self._most_usd(request)
+            together = None if most is None else usd + num_answers * most
+            decisions.append(self._decide(request, (), together))
+            if together is not None and decisions[-1].where == "cloud":
+                usd = together
+        return decisions
+
+    def _most_usd(self, request: Request) -> float | None:
+        return 0.0 if self._allowance is None else most_usd(self._allowance.rates, request)
+
+    def _decide(self, request: Request, continuations: Sequence[str], usd: float | None) -> Decision:
+        """`usd`: what it could cost, with all that is asked together with it; None if that has no bound."""
         everything, question = _texts(request, continuations)
-        asked = replace(request, top_logprobs=0) if continuations else request
-        return decide(everything, question, self.policy, self.router, only_here=self._only_here(asked))
+        only_here = self._only_here(replace(request, top_logprobs=0) if continuations else request)
+
+        def over_budget() -> str:
+            return "" if self._allowance is None else self._allowance.why_not(usd)
+
+        return decide(everything, question, self.policy, self.router, only_here=only_here, over_budget=over_budget)
 
     def decide_embedding(self) -> Decision:
         """Always here."""
         return Decision(where="local", model=self.policy.local, why="embeddings are computed on this machine")
 
     def chosen(self, decision: Decision) -> Responder:
-        """Who answers what was decided so; `on_decision` is told."""
-        if self.on_decision is not None:
-            self.on_decision(decision)
+        """Who does what was decided so, and costs nothing; `on_decision` is told."""
+        self._tell(decision)
         return self._side(decision)
 
+    @contextmanager
+    def answering(self, decision: Decision, request: Request) -> Iterator[tuple[Decision, Responder]]:
+        """Who answers what was decided so, within the block, and the decision as it is kept; `on_decision` is told.
+
+        Until the block ends, the most the answer can cost is set aside; where others have spent it since, the answer is made here.
+        """
+        with ExitStack() as paying:
+            if decision.where == "local" or self._allowance is None:
+                responder = self._side(decision)
+            else:
+                try:
+                    responder = paying.enter_context(self._allowance.paying(request))
+                except OverBudgetError as error:
+                    decision, responder = _kept_here(self.policy, str(error), decision), self._local
+            self._tell(decision)
+            yield decision, responder
+
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return self.chosen(self.decide(request)).stream(request)
+        with self.answering(self.decide(request), request) as (_, responder):
+            yield from responder.stream(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
@@ -169,12 +248,18 @@ class RouterEngine:
         self._local.close()
         if self._cloud is not None:
             self._cloud.close()
+        if self._allowance is not None:
+            self._allowance.close()
 
     def _only_here(self, request: Request) -> str:
         """Why the cloud model cannot be asked this; empty if it can."""
         says = getattr(self._cloud.engine, "refusal", None) if self._cloud is not None else None
         refusal = says(request) if says is not None else None
         return refusal.message if refusal is not None else ""
+
+    def _tell(self, decision: Decision) -> None:
+        if self.on_decision is not None:
+            self.on_decision(decision)
 
     def _side(self, decision: Decision) -> Responder:
         if decision.where == "local":
@@ -190,8 +275,9 @@ def load_auto(
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
 
-    Raises UsageError for a policy without a local model or with one that is not on this machine, and what `responder.load` raises
-    for either model, and is given `as_client`. Offline, the cloud model is not even looked at.
+    Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for
+    its cloud model, and what `responder.load` raises for either model, and is given `as_client`. Offline, the cloud model is not even
+    looked at.
     """
     policy = load_policy()
     if policy.local is None:
@@ -199,20 +285,19 @@ def load_auto(
             "`auto` does not know the model on this machine: there is no policy that names it",
             hint=f'write local = "smollm2-135m", or such, into `{default_path()}`',
         )
-    local = responders.load(
-        policy.local, context_tokens=context_tokens, as_client=as_client, progress=progress, compiling=compiling
-    )  # fmt: skip
-    try:
+    with ExitStack() as loaded:
+        local = loaded.enter_context(
+            responders.load(policy.local, context_tokens=context_tokens, as_client=as_client, progress=progress, compiling=compiling)
+        )
         if not local.is_local:
             raise UsageError(
                 f"the policy names `{policy.local}` as `local`, which is not on this machine", hint=f"change it in `{policy.path}`"
             )
         cloud = _load_cloud(policy, as_client)
-        learned = load_router()
-    except BaseException:
-        local.close()
-        raise
-    engine = RouterEngine(policy, local, cloud, learned=learned, on_decision=on_decision)
+        if cloud is not None:
+            loaded.enter_context(cloud)
+        engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision)
+        loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
     return Responder(AUTO, engine, licence=licence)
 

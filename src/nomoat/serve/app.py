@@ -32,7 +32,7 @@ from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers
 from nomoat.serve.auth import protect, require_origins, require_sendable
-from nomoat.serve.decisions import Decisions
+from nomoat.serve.decisions import Decisions, spent_usd
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
@@ -55,7 +55,9 @@ def create_app(
     """
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
-    metrics = Metrics(num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()))
+    metrics = Metrics(
+        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=lambda: spent_usd(models.loaded())
+    )  # fmt: skip
     served = Served(models, answers, metrics)
     created = int(time.time())
 
@@ -231,7 +233,8 @@ class Served:
     async def answer(self, request: HttpRequest, call: wire.Call) -> Response:
         """The response to a call, whole or as it is written."""
         name = self._models.find(call.model)
-        decisions = self._decisions(request, name, call.requests[:: call.n])
+        asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
+        decisions = self._decisions(request, name, asked, call.n)
         makes = [functools.partial(self._chunks, name, call, at, decisions) for at in range(len(call.requests))]
         answer = self._answers.start(makes)
         reply = replies.Reply(call, name)
@@ -258,7 +261,7 @@ class Served:
     async def embed(self, request: HttpRequest, call: wire.EmbeddingCall) -> Response:
         """The response to a wish for embeddings."""
         name = self._models.find(call.model)
-        decisions = self._decisions(request, name, ())
+        decisions = self._decisions(request, name, (), 1)
 
         def work(stop: threading.Event) -> dict[str, Any]:
             with self._models.use(name, stop) as loaded:
@@ -275,9 +278,9 @@ class Served:
         self._metrics.count_request(name, "gone" if body is None else "ok")
         return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else _with_decisions(request, JSONResponse(body))
 
-    def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request]) -> Decisions:
+    def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request], num_answers: int) -> Decisions:
         """Those of an HTTP request, where `_with_decisions` finds them again, if it ends in an error too."""
-        decisions = Decisions(asked, count=functools.partial(self._metrics.count_routed, name))
+        decisions = Decisions(asked, num_answers=num_answers, count=functools.partial(self._metrics.count_routed, name))
         request.state.decisions = decisions
         return decisions
 
@@ -312,8 +315,7 @@ class Served:
     def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Iterator[Chunk]:
         """One text of an answer, in its thread."""
         request = call.requests[at]
-        with self._models.use(name, stop) as loaded:
-            responder = decisions.choose(loaded, at // call.n)
+        with self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:
             if call.echo:
                 yield from _prompt_chunks(responder, request, stop)
             if call.max_new_tokens == 0:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 from urllib.parse import quote
 
@@ -19,8 +20,13 @@ PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 class Chooser(Protocol):
     """What an engine that is one of several models can do besides: say which one, and why, before anybody is asked."""
 
-    def decide(self, request: Request) -> Decision:
-        """Where this request goes; asking twice gives the same answer."""
+    @property
+    def spent_usd(self) -> float | None:
+        """What the cloud's answers have cost; None where nobody counts that."""
+        ...
+
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> Sequence[Decision]:
+        """Where each of these requests goes that are asked together, each `num_answers` times."""
         ...
 
     def decide_embedding(self) -> Decision:
@@ -28,39 +34,55 @@ class Chooser(Protocol):
         ...
 
     def chosen(self, decision: Decision) -> Responder:
-        """Who answers what was decided so."""
+        """Who embeds what was decided so."""
+        ...
+
+    def answering(self, decision: Decision, request: Request) -> AbstractContextManager[tuple[Decision, Responder]]:
+        """Who answers what was decided so, within the block, and the decision as it is kept."""
         ...
 
 
 class Decisions:
     """Of one call, all made before the first word of any of its answers. Safe to use from several threads.
 
-    `count` is told the side of each answer.
+    `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told the side of each answer.
+
+    Not covered: the headers of a stream of several answers say nothing of one that stays here after the first word of another,
+    because others have spent what it would have cost.
     """
 
-    def __init__(self, requests: Sequence[Request], *, count: Callable[[Place], None]) -> None:
+    def __init__(self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Place], None]) -> None:
         self._requests = requests
+        self._num_answers = num_answers
         self._count = count
         self._lock = threading.Lock()
-        self._made: tuple[Decision, ...] = ()
+        self._made: list[Decision] = []  # for each answer
 
-    def choose(self, responder: Responder, at: int) -> Responder:
-        """Who answers the request at `at`: the responder itself, or the one it chooses."""
+    @contextmanager
+    def choose(self, responder: Responder, at: int) -> Iterator[Responder]:
+        """Who writes the answer at `at` within the block: the responder itself, or the one it chooses."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
-            return responder
+            yield responder
+            return
         with self._lock:
             if not self._made:
-                self._made = tuple(map(engine.decide, self._requests))
-        return self._chosen(engine, self._made[at])
+                made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
+                self._made = [decision for decision in made for _ in range(self._num_answers)]
+        with engine.answering(self._made[at], self._requests[at]) as (decision, chosen):
+            self._made[at] = decision
+            self._count(decision.where)
+            yield chosen
 
     def choose_embedder(self, responder: Responder) -> Responder:
         """Who embeds."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
             return responder
-        self._made = (engine.decide_embedding(),)
-        return self._chosen(engine, self._made[0])
+        self._made = [engine.decide_embedding()]
+        chosen = engine.chosen(self._made[0])
+        self._count(self._made[0].where)
+        return chosen
 
     def headers(self) -> list[tuple[str, str]]:
         """None where nothing was decided. Where prompts go to both sides, each has its headers, with its first prompt's reason."""
@@ -69,10 +91,11 @@ class Decisions:
             first.setdefault(decision.where, decision)
         return [header for decision in first.values() for header in _headers(decision)]
 
-    def _chosen(self, engine: Chooser, decision: Decision) -> Responder:
-        chosen = engine.chosen(decision)
-        self._count(decision.where)
-        return chosen
+
+def spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
+    """By name, what the cloud's answers have cost, of the models that choose and count that."""
+    spent = {name: model.engine.spent_usd for name, model in models.items() if isinstance(model.engine, Chooser)}
+    return {name: usd for name, usd in spent.items() if usd is not None}
 
 
 def _headers(decision: Decision) -> list[tuple[str, str]]:

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from nomoat.records import Place, Usage
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
 
+class _Spent(Collector):
+    """What is counted elsewhere, as a counter."""
+
+    def __init__(self, spent_usd: Callable[[], Mapping[str, float]]) -> None:
+        self._spent_usd = spent_usd
+
+    def collect(self) -> Iterator[Metric]:
+        words = "USD that answers of the cloud have cost since the model was loaded; counted where the policy has a budget."
+        family = CounterMetricFamily("nomoat_cloud_usd", words, labels=["model"])
+        for model, usd in self._spent_usd().items():
+            family.add_metric([model], usd)
+        yield family
+
+
 class Metrics:
     """One server's numbers. Safe to call from several threads."""
 
-    def __init__(self, *, num_texts: Callable[[], int], num_loaded: Callable[[], int]) -> None:
+    def __init__(
+        self, *, num_texts: Callable[[], int], num_loaded: Callable[[], int], spent_usd: Callable[[], Mapping[str, float]]
+    ) -> None:  # fmt: skip
+        """`spent_usd`: by model, what others have taken for its answers, where that is counted."""
         self._registry = CollectorRegistry()
+        self._registry.register(_Spent(spent_usd))
         self._requests = Counter(
             "nomoat_requests", "Requests by what became of them: ok, error, or gone (the client went away).", ["model", "outcome"],
             registry=self._registry,

@@ -1,0 +1,230 @@
+"""What the policy lets the cloud cost in a day and in a month, and what it has cost: `runs/spent.sqlite`, a row a day.
+
+Days and months are those of UTC. The most a request can cost is counted as spent before it leaves, in one step with the look whether
+that fits, so that several processes together keep to the policy; once it has ended, what it did cost stands in that place. Where a
+process is killed in between, the most its requests could cost stays: it counts as spent, on the day they were asked, for good.
+
+What this does not cover: what was spent while the policy had no budget, and what other commands spend (`--max-cost` is theirs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from nomoat import paths
+from nomoat.asking.database import Database
+from nomoat.asking.spending import FREE, list_pricing
+from nomoat.catalog import cards, prices
+from nomoat.engine.budget import Budget, Meter, Rates
+from nomoat.engine.remote import RemoteEngine
+from nomoat.errors import UsageError
+from nomoat.records import Request
+from nomoat.responder import Responder
+from nomoat.route.policy import Policy
+
+SCHEMA_VERSION = 1
+SCHEMA = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, nanodollars INTEGER NOT NULL) WITHOUT ROWID;"
+PER_USD = 10**9  # whole numbers: what is added and taken away again leaves nothing over
+NO_LIMIT = "it names no longest answer, and what it could cost has no bound: send `max_tokens`"
+
+
+class OverBudgetError(Exception):
+    """A request could cost more than is left. Its words are the reason, with the numbers; it has not left."""
+
+
+def utc_today() -> date:
+    """The day whose budget is being spent."""
+    return datetime.now(UTC).date()
+
+
+def default_path() -> Path:
+    """Where it is kept what `auto` has spent."""
+    return paths.runs() / "spent.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """On a day of UTC, and in its month until then. Requests under way are in it with the most they can cost."""
+
+    day: str
+    today_usd: float
+    month_usd: float
+
+
+def read_spent(*, path: Path | None = None, today: Callable[[], date] = utc_today) -> Spent:
+    """What was spent; makes no file where there is none. Raises BadFileError."""
+    path = default_path() if path is None else path
+    if not path.exists():
+        return Spent(day=today().isoformat(), today_usd=0.0, month_usd=0.0)
+    database = _opened(path)
+    try:
+        with database.turn() as db:
+            return _read(db, today())
+    finally:
+        database.close()
+
+
+def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:
+    """What the policy's cloud model takes; None where there is no budget, or nothing to pay. `is_local`: it is on this machine.
+
+    Raises UsageError if its price is not known, and DataError if the user's own table of prices cannot be read.
+    """
+    if policy.cloud is None or not policy.has_budget:
+        return None
+    rates = list_pricing(policy.cloud, is_local=is_local).rates
+    if rates is None:
+        raise UsageError(
+            f"the price of `{policy.cloud}` is not known, and the budget in `{policy.path}` cannot be kept without it",
+            hint=f"write it into `{prices.own_path()}`, in USD per million tokens: {prices.lines_of(policy.cloud)}",
+        )
+    if rates == FREE:
+        return None
+    undated = prices.VERSION_DATE.sub("", policy.cloud)
+    card = next((card for card in cards.cards() if card.api == undated), None)
+    return dataclasses.replace(rates, longest_answer_tokens=card.context_tokens if card else None)
+
+
+def most_usd(rates: Rates, request: Request) -> float | None:
+    """More than this a request cannot cost; None where that has no bound."""
+    return rates.most_usd(request) if rates.bounds(request) else None
+
+
+def why_not(policy: Policy, spent: Spent, usd: float | None) -> str:
+    """Why the policy's budget keeps a request here that can cost so much; empty if it does not. None: that has no bound."""
+    if usd is None:
+        return NO_LIMIT
+    for most, so_far, span in (
+        (policy.max_usd_per_day, spent.today_usd, "day"),
+        (policy.max_usd_per_month, spent.month_usd, "month"),
+    ):
+        if most is not None and _nanodollars(so_far) + _nanodollars(usd) > _nanodollars(most):
+            return f"of {dollars(most)} a {span}, {dollars(so_far)} is spent, and this could cost up to {dollars(usd)}"
+    return ""
+
+
+class Allowance:
+    """What `auto` may still spend on a cloud model. Safe to use from several threads.
+
+    Raises UsageError for a model whose calls cannot be counted, and what opening a `Database` raises.
+    """
+
+    def __init__(
+        self, policy: Policy, rates: Rates, cloud: Responder, *, path: Path | None = None, today: Callable[[], date] = utc_today
+    ) -> None:  # fmt: skip
+        if not isinstance(cloud.engine, RemoteEngine):
+            raise UsageError(
+                f"what `{cloud.ref}` takes cannot be counted, and the policy's budget cannot be kept without it",
+                hint="name a server as `cloud`, or leave out the budget",
+            )
+        self.rates = rates
+        self.spent_usd = 0.0  # by this process; requests under way are not in it
+        self._policy = policy
+        self._ref = cloud.ref
+        self._engine = cloud.engine
+        self._today = today
+        self._lock = threading.Lock()
+        self._database = _opened(default_path() if path is None else path)
+
+    def why_not(self, usd: float | None) -> str:
+        """See `why_not`, now."""
+        with self._database.turn() as db:
+            return why_not(self._policy, _read(db, self._today()), usd)
+
+    @contextmanager
+    def paying(self, request: Request) -> Iterator[Responder]:
+        """The cloud model, to be asked this request within the block: the most that can cost is set aside until it ends.
+
+        Raises OverBudgetError where it does not fit.
+        """
+        most = most_usd(self.rates, request)
+        if most is None:
+            raise OverBudgetError(NO_LIMIT)
+        budget = _SetAside(most, functools.partial(self._settle, self._set_aside(most), most))
+        try:
+            yield Responder(self._ref, self._engine.with_meter(Meter(rates=self.rates, budget=budget)))
+        finally:
+            budget.end()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def _set_aside(self, usd: float) -> date:
+        """Count `usd` as spent, if it fits. Returns the day it is counted on."""
+        with self._database.transaction() as db:
+            today = self._today()
+            if refusal := why_not(self._policy, _read(db, today), usd):
+                raise OverBudgetError(refusal)
+            _add(db, today, _nanodollars(usd))
+        return today
+
+    def _settle(self, day: date, set_aside_usd: float, cost_usd: float) -> None:
+        with self._database.transaction() as db:
+            _add(db, day, _nanodollars(cost_usd) - _nanodollars(set_aside_usd))
+        with self._lock:
+            self.spent_usd += cost_usd
+
+
+class _SetAside(Budget):
+    """What is set aside for the calls of one request. The rest is free as soon as it is known what the one costs that did any work.
+
+    That is before its last word, so that whoever asks one after the other finds what was left over. `settle` is told the cost, once.
+    """
+
+    def __init__(self, usd: float, settle: Callable[[float], None]) -> None:
+        super().__init__(usd)
+        self._settle = settle
+        self._has_ended = False
+
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        super().settle(reserved_usd, cost_usd)
+        if cost_usd > 0:  # one that was refused for now is asked again
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more will be spent."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._settle(self.spent_usd)
+
+
+def dollars(usd: float) -> str:
+    """`$1.97`; four digits or more where a sum needs them."""
+    digits = max(4, 1 - math.floor(math.log10(usd))) if usd > 0 else 2
+    whole, _, part = f"{usd:,.{digits}f}".partition(".")
+    return f"${whole}.{part.rstrip('0'):0<2}"
+
+
+def _nanodollars(usd: float) -> int:
+    return round(usd * PER_USD)
+
+
+def _opened(path: Path) -> Database:
+    return Database(
+        path, schema=SCHEMA, version=SCHEMA_VERSION, table="spent", if_lost="what was spent until now no longer counts then"
+    )  # fmt: skip
+
+
+def _read(db: sqlite3.Connection, today: date) -> Spent:
+    day = today.isoformat()
+    todays, months = db.execute(
+        "SELECT total(nanodollars) FILTER (WHERE day = ?1), total(nanodollars) FROM spent WHERE substr(day, 1, 7) = substr(?1, 1, 7)",
+        (day,),
+    ).fetchone()
+    return Spent(day=day, today_usd=todays / PER_USD, month_usd=months / PER_USD)
+
+
+def _add(db: sqlite3.Connection, day: date, nanodollars: int) -> None:
+    db.execute(
+        "INSERT INTO spent VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET nanodollars = nanodollars + excluded.nanodollars",
+        (day.isoformat(), nanodollars),
+    )
