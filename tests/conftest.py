@@ -12,6 +12,7 @@ from misbehaving import Act, Server
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
+from nomoat import config
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith("NOMOAT_") and name != "NOMOAT_MIRROR":
             monkeypatch.delenv(name)
-    for name in ("HF_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GOOGLE_API_KEY", "ANTHROPIC_API_KEY"):
+    for name in (*config.SECRETS, "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NOMOAT_HOME", str(home))
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")

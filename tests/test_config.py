@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,95 @@ def test_a_thread_that_is_kept_on_one_core_counts_all_cores_of_the_process() -> 
     thread.start()
     thread.join()
     assert found == [here]
+
+
+# ---------------------------------------------------------------- secrets
+@pytest.fixture
+def keys(empty_home: Path) -> Callable[..., Path]:
+    """Writes `keys.toml`, for its owner's eyes only unless told otherwise."""
+
+    def write(text: str, mode: int = 0o600) -> Path:
+        path = empty_home / "keys.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+def test_a_key_is_the_environments_else_that_of_keys_toml(keys: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.secret("OPENAI_API_KEY") is None
+    path = keys('OPENAI_API_KEY = " sk-of-the-file "\nHF_TOKEN = ""\n')
+    assert config.secret("OPENAI_API_KEY") == hardware.Detected("sk-of-the-file", str(path))
+    assert config.secret("HF_TOKEN") is None
+    monkeypatch.setenv("OPENAI_API_KEY", "")  # is not set
+    assert config.secret("OPENAI_API_KEY") == hardware.Detected("sk-of-the-file", str(path))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    assert config.secret("OPENAI_API_KEY") == hardware.Detected("sk-of-the-environment", "environment")
+
+
+def test_of_two_names_of_one_key_the_environments_comes_before_the_files(
+    keys: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = keys('GOOGLE_API_KEY = "file"')
+    assert config.secret("GOOGLE_API_KEY", "GEMINI_API_KEY") == hardware.Detected("file", str(path))
+    monkeypatch.setenv("GEMINI_API_KEY", "environment")
+    assert config.secret("GOOGLE_API_KEY", "GEMINI_API_KEY") == hardware.Detected("environment", "environment")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system's files have no modes")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o602])
+def test_keys_that_others_may_read_are_refused(keys: Callable[..., Path], mode: int) -> None:
+    path = keys('OPENAI_API_KEY = "sk-1"', mode)
+    with pytest.raises(UsageError) as caught:
+        config.secret("OPENAI_API_KEY")
+    assert caught.value.message == f"`{path}` holds keys, and others may read it (mode {mode:o})"
+    assert caught.value.hint == f"chmod 600 {path}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("\nHF_TOKEN = hf_s3cret", "is not TOML (at line 2)", 'write a key a line: OPENAI_API_KEY = "…"'),
+        ('openai_api_key = "s3cret"', "sets `openai_api_key`, which is no key", f"known: {', '.join(sorted(config.SECRETS))}"),
+        ('OPENAI_KEY = "s3cret"', "sets `OPENAI_KEY`, which is no key", f"known: {', '.join(sorted(config.SECRETS))}"),
+        ('sk_s3cret_0123456789 = "x"', "sets `…6789`, which is no key", f"known: {', '.join(sorted(config.SECRETS))}"),
+        ("HF_TOKEN = ['hf_s3cret']", "sets `HF_TOKEN` to what is no text", 'write it in quotes: HF_TOKEN = "…"'),
+    ],
+)
+def test_keys_that_cannot_be_meant_are_refused_and_not_shown(keys: Callable[..., Path], text: str, message: str, hint: str) -> None:
+    path = keys(text)
+    with pytest.raises(UsageError) as caught:
+        config.secret("OPENAI_API_KEY")
+    assert (caught.value.message, caught.value.hint) == (f"`{path}` {message}", hint)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_no_header_can_carry_is_no_key(keys: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keys('HF_TOKEN = "hf_비밀"')
+    with pytest.raises(UsageError) as caught:
+        config.secret("HF_TOKEN")
+    assert caught.value.message == f"HF_TOKEN holds characters that no key has ({path})"
+    monkeypatch.setenv("HF_TOKEN", "a\nb")
+    with pytest.raises(UsageError, match=r"^HF_TOKEN holds characters that no key has \(environment\)$"):
+        config.secret("HF_TOKEN")
+
+
+def test_the_keys_in_the_file_are_used_wherever_one_is_needed(keys: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but `secret` reads these variables: whoever does would not see the file."""
+    keys('OPENAI_API_KEY = "sk-of-the-file"')
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    nomoat.load("openai:gpt-4o-mini").close()
+    code = {path: path.read_text(encoding="utf-8") for path in Path(config.__file__).parent.rglob("*.py")}
+    reading = re.compile(rf"(environ|getenv|envvar)[^\n]*(_API_KEY|{config.HUB_TOKEN})")
+    assert [path.name for path, text in code.items() if reading.search(text)] == ["serve.py"]  # what it prints for its clients
+
+
+def test_keys_of_the_file_are_listed_with_it_and_not_shown(keys: Callable[..., Path]) -> None:
+    path = keys('ANTHROPIC_API_KEY = "sk-ant-0123456789abcdef"')
+    (row,) = [row for row in config.settings() if row.name in config.SECRETS]
+    assert (row.name, row.value, row.origin) == ("ANTHROPIC_API_KEY", "…cdef", str(path))
 
 
 @pytest.mark.parametrize("name", ["NOMOAT_API_KEY", "NOMOAT_UPSTREAM_API_KEY", "GEMINI_API_KEY"])

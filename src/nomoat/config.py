@@ -1,8 +1,12 @@
-"""Settings and where each came from: flag > environment > `config.toml` in NOMOAT_HOME > detected."""
+"""Settings and where each came from: flag > environment > `config.toml` in NOMOAT_HOME > detected.
+
+Secrets are in `keys.toml` there, under the names of their variables: `secret` finds them, and nothing else reads either.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +15,16 @@ from typing import Any, Literal, get_args
 from nomoat import hardware, paths
 from nomoat.errors import UsageError
 
-CLOUD_KEYS = ("OPENAI_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY", "ANTHROPIC_API_KEY")
-SECRETS = frozenset({"HF_TOKEN", *CLOUD_KEYS, "NOMOAT_API_KEY", "NOMOAT_UPSTREAM_API_KEY"})
+HUB_TOKEN = "HF_TOKEN"
+CLIENTS_KEY = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
+PROVIDER_KEYS: dict[str, tuple[str, ...]] = {  # `http` is any server named by its address
+    "openai": ("OPENAI_API_KEY",),
+    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "http": ("NOMOAT_UPSTREAM_API_KEY",),
+}
+SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, *(name for names in PROVIDER_KEYS.values() for name in names)})
+READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
@@ -58,6 +70,56 @@ def read_file() -> dict[str, Any]:
         if type(value) is not kind or (type(value) is int and value < 1) or (name == "quality" and value not in QUALITIES):
             raise UsageError(f"`{path}` sets `{name}` to {value!r}", hint=f"give {meaning}")
     return values
+
+
+def keys_path() -> Path:
+    """Where secrets may be written, for their owner's eyes only."""
+    return paths.home() / "keys.toml"
+
+
+def secret(*names: str) -> hardware.Detected[str] | None:
+    """The first of these secrets that the environment has, else the first that `keys.toml` has, and where. None if neither has one.
+
+    An empty one is one that is not set. `keys.toml` is not looked at where the environment has one. Raises UsageError for what is no
+    key, and for a file that others may read, that is not TOML, or that says what cannot be meant. No error holds a value.
+    """
+    found = {name: os.environ.get(name, "").strip() for name in names}
+    origin = "environment"
+    if not any(found.values()):
+        found, origin = {name: _read_keys().get(name, "") for name in names}, str(keys_path())
+    for name, value in found.items():
+        if value and not (value.isascii() and value.isprintable()):
+            raise UsageError(f"{name} holds characters that no key has ({origin})", hint="set it again")
+        if value:
+            return hardware.Detected(value, origin)
+    return None
+
+
+def _read_keys() -> dict[str, str]:
+    path = keys_path()
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if os.name == "posix" and mode & READABLE_BY_OTHERS:
+                raise UsageError(f"`{path}` holds keys, and others may read it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}")
+            values = tomllib.loads(file.read().decode("utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        line = re.search(r" \(at line \d+", str(exc))
+        where = f"{line.group()})" if line else ""
+        # No more of what Python says, nor a traceback of it: there may be a key in it.
+        raise UsageError(f"`{path}` is not TOML{where}", hint='write a key a line: OPENAI_API_KEY = "…"') from None
+    for name, value in values.items():
+        if name not in SECRETS:
+            # Who has taken the name for the value does not want to see it.
+            shown = name if name.isupper() or name.upper() in SECRETS else mask(name)
+            raise UsageError(f"`{path}` sets `{shown}`, which is no key", hint=f"known: {', '.join(sorted(SECRETS))}")
+        if not isinstance(value, str):
+            raise UsageError(f"`{path}` sets `{name}` to what is no text", hint=f'write it in quotes: {name} = "…"')
+    return {name: value.strip() for name, value in values.items()}
 
 
 def variable(name: str) -> str:
@@ -110,11 +172,7 @@ def settings() -> list[Setting]:
         _setting("quality", "default"),
         Setting(name="memory", value=f"{memory.value / 1e9:.1f} GB", origin=f"detected: {memory.reason}"),
         Setting(name="cpu", value=hardware.cpu_name(), origin="detected"),
-        *(
-            Setting(name=name, value=mask(secret), origin="environment")
-            for name in sorted(SECRETS)
-            if (secret := os.environ.get(name))
-        ),
+        *(Setting(name=name, value=mask(said.value), origin=said.reason) for name in sorted(SECRETS) if (said := secret(name))),
     ]
 
 

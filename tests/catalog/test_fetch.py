@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from nomoat import config
 from nomoat.catalog.fetch import fetch, hub_url
 from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, OfflineError, UsageError
 from nomoat.records import Source
@@ -163,7 +164,9 @@ def test_offline_refuses_and_names_the_mirror(target: Path) -> None:
 # ---------------------------------------------------------------- the hub
 def test_the_hub_gets_the_token_and_its_promised_sum_is_checked(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    config.keys_path().parent.mkdir(exist_ok=True)
+    config.keys_path().write_text('HF_TOKEN = "hf_secret"')
+    config.keys_path().chmod(0o600)
     server.files["/storage"] = BODY
     server.redirects["/o/r/resolve/main/sub/m%20%231.gguf"] = ("/storage", SHA256)
     pull(source("hf:o/r/sub/m #1.gguf"), target)

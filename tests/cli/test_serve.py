@@ -17,6 +17,7 @@ import httpx
 import pytest
 from misbehaving import FINE, Server, Silent, say
 
+from nomoat import config
 from nomoat.serve.app import bind
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -96,10 +97,16 @@ def test_ctrl_c_ends_a_stream_that_is_being_read(served: Callable[..., Served]) 
         assert time.monotonic() - started < 10
 
 
-def test_key_of_the_environment_opens_to_other_machines_and_is_never_printed(
-    served: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["environment", "keys.toml"])
+def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
+    served: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
+    if place == "environment":
+        monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
+    else:
+        config.keys_path().parent.mkdir()
+        config.keys_path().write_text('NOMOAT_API_KEY = "s3cret-key"')
+        config.keys_path().chmod(0o600)
     server = served("fake:", "--port", "0", "--host", "0.0.0.0")
     assert httpx.post(f"{server.url}/chat/completions", json=BODY).status_code == 401
     answer = httpx.post(f"{server.url}/chat/completions", json=BODY, headers={"authorization": "Bearer s3cret-key"})

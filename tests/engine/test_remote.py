@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 
-from nomoat import net
+from nomoat import config, net
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
@@ -30,8 +30,8 @@ RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without keys of whoever runs the tests."""
-    for name in ("GEMINI_API_KEY", "OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID"):
+    """Without what else the SDK would send of whoever runs the tests."""
+    for name in ("OPENAI_CUSTOM_HEADERS", "OPENAI_ORG_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -159,6 +159,19 @@ def test_key_that_clients_send_is_sent_by_clients_only(
     with load(f"{server.url}#m", as_client=as_client) as responder:
         responder.complete(HELLO)
     assert server.headers[0]["authorization"] == sent
+
+
+def test_a_servers_own_key_in_the_file_comes_before_the_clients_in_the_environment(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.keys_path().parent.mkdir()
+    config.keys_path().write_text('NOMOAT_UPSTREAM_API_KEY = "k-123"')
+    config.keys_path().chmod(0o600)
+    monkeypatch.setenv("NOMOAT_API_KEY", "of-my-own-server")
+    server = serving(FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(HELLO)
+    assert server.headers[0]["authorization"] == "Bearer k-123"
 
 
 def test_closing_the_iterator_hangs_up(serving: Callable[..., Server]) -> None:
@@ -507,7 +520,7 @@ def test_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch, ref: st
     with pytest.raises(UsageError) as caught:
         remote_engine(ref)
     assert caught.value.message == f"`{ref}` needs a key, and {names} is not set"
-    assert caught.value.hint == f"export {first}=…, then try again"
+    assert caught.value.hint == f'export {first}=…, or write {first} = "…" into `{config.keys_path()}`, then try again'
 
 
 def test_clouds_have_their_addresses_and_are_not_local(monkeypatch: pytest.MonkeyPatch) -> None:

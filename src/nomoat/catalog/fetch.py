@@ -73,8 +73,8 @@ def _fill(source: Source, part: Part) -> http.Promise:
             pypi.fill(part, requirement=rest, member=source.member or "")
             return http.Promise()
         case "hf":
-            token = os.environ.get("HF_TOKEN")
-            headers = {"authorization": f"Bearer {token}"} if token else {}
+            token = config.secret(config.HUB_TOKEN)
+            headers = {"authorization": f"Bearer {token.value}"} if token else {}
             url = hub_url(rest, source.revision)
             return http.fill(part, url, where=source.url, size_bytes=source.size_bytes, headers=headers)
         case "https" | "http":

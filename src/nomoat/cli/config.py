@@ -14,7 +14,8 @@ def config(as_json: options.AsJson = False) -> None:
       nomoat config --json
       NOMOAT_HOME=/data/nomoat nomoat config
 
-    Order: flag, then environment, then config.toml in NOMOAT_HOME, then what was detected.
+    Order: flag, then environment, then config.toml in NOMOAT_HOME (keys.toml for keys), then what was detected. Of a key only its end
+    is shown.
     """
     from nomoat.config import settings
 

@@ -21,7 +21,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[
-        str | None, typer.Option(envvar="NOMOAT_API_KEY", show_default=False, help="What clients must send as a bearer key.")
+        str | None, typer.Option(show_default=False, help="What clients must send as a bearer key; without it, NOMOAT_API_KEY.")
     ] = None,
     cors: Annotated[
         list[str] | None,
@@ -45,8 +45,10 @@ def serve(
 
     The first model is loaded at once, the others when they are first asked for. What has been idle the longest is unloaded when the
     memory is needed. Several adapters of one base share its weights. Ctrl-C stops it. No prompt and no answer is logged. Models on
-    other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send.
+    other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
+    or lines of keys.toml in NOMOAT_HOME.
     """
+    from nomoat import config
     from nomoat.errors import MissingExtraError
 
     try:
@@ -56,6 +58,8 @@ def serve(
         if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
+    if api_key is None and (said := config.secret(config.CLIENTS_KEY)):
+        api_key = said.value
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),

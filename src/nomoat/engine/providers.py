@@ -1,4 +1,4 @@
-"""Who answers elsewhere: the providers a model reference may name, where they are, and which keys they want."""
+"""Who answers elsewhere: the providers a model reference may name, and where they are. `config.PROVIDER_KEYS`: the keys they want."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ BASE_URLS = {
     "openai": "https://api.openai.com/v1",
     "google": "https://generativelanguage.googleapis.com/v1beta/openai",
     "anthropic": "https://api.anthropic.com/v1",
-}
-KEY_VARIABLES: dict[str, tuple[str, ...]] = {
-    "openai": ("OPENAI_API_KEY",),
-    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "http": ("NOMOAT_UPSTREAM_API_KEY",),
 }
 
 

@@ -26,11 +26,11 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from nomoat import net
+from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Meter
 from nomoat.engine.dialect import Dialect
-from nomoat.engine.providers import BASE_URLS, KEY_VARIABLES, Provider
+from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import httpx
     import openai
 
-CLIENTS_KEY_VARIABLE = "NOMOAT_API_KEY"  # what a server of ours asks its clients for; it does not pass it on
 # A CPU server may think about a long prompt for minutes before it sends the first byte.
 READ_TIMEOUT_SECONDS = 600.0
 MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, about a minute, as long as most limits count
@@ -321,7 +320,7 @@ class RemoteEngine:
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
         status = error.status_code
-        variable = " or ".join(KEY_VARIABLES[self._provider])
+        variable = " or ".join(config.PROVIDER_KEYS[self._provider])
         hints = {
             401: f"check the key in {variable}",
             403: f"the key in {variable} may not use this model",
@@ -391,16 +390,17 @@ def _parse(ref: str) -> tuple[Provider, str, str]:
 
 
 def _key(ref: str, provider: Provider, as_client: bool) -> str:
-    for variable in (*KEY_VARIABLES[provider], *([CLIENTS_KEY_VARIABLE] if provider == "http" and as_client else [])):
-        key = os.environ.get(variable, "").strip()
-        if key:
-            if not key.isascii() or not key.isprintable():
-                raise UsageError(f"{variable} holds characters that no key has", hint="set it again")
-            return key
-    if provider == "http":
-        return NO_KEY
-    names = " or ".join(KEY_VARIABLES[provider])
-    raise UsageError(f"`{ref}` needs a key, and {names} is not set", hint=f"export {KEY_VARIABLES[provider][0]}=…, then try again")
+    names = config.PROVIDER_KEYS[provider]
+    found = config.secret(*names)
+    if found is None and provider == "http":
+        found = config.secret(config.CLIENTS_KEY) if as_client else None
+        return NO_KEY if found is None else found.value
+    if found is None:
+        raise UsageError(
+            f"`{ref}` needs a key, and {' or '.join(names)} is not set",
+            hint=f'export {names[0]}=…, or write {names[0]} = "…" into `{config.keys_path()}`, then try again',
+        )
+    return found.value
 
 
 def _count(told: Any, name: str) -> int:
