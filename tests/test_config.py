@@ -144,7 +144,7 @@ def test_keys_that_others_may_read_are_refused(keys: Callable[..., Path], mode: 
     path = keys('OPENAI_API_KEY = "sk-1"', mode)
     with pytest.raises(UsageError) as caught:
         config.secret("OPENAI_API_KEY")
-    assert caught.value.message == f"`{path}` holds keys, and others may read it (mode {mode:o})"
+    assert caught.value.message == f"`{path}` holds keys, and others may read or change it (mode {mode:o})"
     assert caught.value.hint == f"chmod 600 {path}"
 
 

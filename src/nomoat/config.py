@@ -101,7 +101,9 @@ def _read_keys() -> dict[str, str]:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if os.name == "posix" and mode & READABLE_BY_OTHERS:
-                raise UsageError(f"`{path}` holds keys, and others may read it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}")
+                raise UsageError(
+                    f"`{path}` holds keys, and others may read or change it (mode {mode & 0o777:03o})", hint=f"chmod 600 {path}"
+                )
             values = tomllib.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         return {}

@@ -19,7 +19,18 @@ from nomoat.engine.remote import remote_engine
 from nomoat.errors import BadFileError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
-from nomoat.route.budget import Allowance, OverBudgetError, Spent, default_path, dollars, most_usd, rates_of, read_spent, why_not
+from nomoat.route.budget import (
+    Allowance,
+    OverBudgetError,
+    Spent,
+    default_path,
+    dollars,
+    most_usd,
+    rates_of,
+    read_spent,
+    utc_today,
+    why_not,
+)
 from nomoat.route.policy import Policy
 
 Serving = Callable[..., Server]
@@ -181,14 +192,15 @@ cloud = Responder(policy.cloud, RemoteEngine.__new__(RemoteEngine))
 allowance = Allowance(policy, rates_of(policy, is_local=False), cloud, today=lambda: date(2026, 11, 29))
 asked, num = Request(prompt="hello", max_new_tokens=1000), 0
 try:
-    while True:
+    while num < 1000:
         with allowance.paying(asked) as responder, responder.engine.meter.call(asked):
             num += 1
             if sys.argv[2] == "hold":
                 print("held", flush=True)
                 sys.stdin.read()
 except OverBudgetError:
-    print(num)
+    pass
+print(num)
 """
 HELD_USD = (53 * 0.15 + 1000 * 0.6) / 1e6
 
@@ -236,7 +248,7 @@ def test_budget_without_a_price_is_refused_and_says_how_to_give_one() -> None:
     )
     assert raised.value.hint == (
         f"write it into `{prices.own_path()}`, in USD per million tokens: "
-        '[[price]], api = "openai:gpt-99", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"'
+        f'[[price]], api = "openai:gpt-99", input = …, output = …, as_of = "{utc_today():%Y-%m}", source = "…"'
     )
 
 

@@ -81,11 +81,6 @@ def price(api_ref: str) -> Price | None:
     return None
 
 
-def lines_of(api_ref: str) -> str:
-    """What a price looks like in the file."""
-    return f'[[price]], api = "{api_ref}", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"'
-
-
 def _own_prices() -> dict[str, Price]:
     path = own_path()
     if not path.exists():
@@ -95,5 +90,5 @@ def _own_prices() -> dict[str, Price]:
     except (ValueError, KeyError, TypeError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
             f"`{path}` is not a table of prices: {exc}",
-            hint=f"a price has the lines: {lines_of('openai:NAME')}",
+            hint='a price has the lines: [[price]], api = "openai:NAME", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"',
         ) from exc
