@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,14 @@ def test_a_cluster_that_is_not_there_says_how_to_start_one() -> None:
     with pytest.raises(WorkerError, match=r"^no Ray cluster at `auto`") as caught, started_workers(None, "auto"):
         pass
     assert caught.value.hint == "`ray start --head` starts one; --ray takes auto or HOST:PORT"
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as taken:  # and not listened to
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(WorkerError, match=f"^no Ray cluster at `{address}`: .*refused"), started_workers(None, address):
+            pass
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "local", "10.0.0.5", "10.0.0.5:"])
@@ -213,7 +222,7 @@ def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, tmp_path: Pa
 
 
 LISTENING = """
-import psutil, sys, time
+import psutil, signal, sys, time
 from nomoat.asking.workers import started_workers
 from nomoat.records import Request
 
@@ -223,6 +232,7 @@ def answer():
 
 with started_workers(2, None) as started, started.load(sys.argv[1]) as model:
     answer()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         for connection in process.net_connections(kind="inet"):
             if connection.status == psutil.CONN_LISTEN:
@@ -234,7 +244,7 @@ with started_workers(2, None) as started, started.load(sys.argv[1]) as model:
 """
 
 
-def test_workers_of_this_machine_listen_on_loopback_only_and_die_in_silence(tiny_gguf: Path) -> None:
+def test_workers_of_this_machine_listen_on_loopback_only_die_in_silence_and_leave_sigterm_to_us(tiny_gguf: Path) -> None:
     """Whoever reaches a port of Ray may run code here; and what Ray says of a death has no place in what `--json` prints."""
     command = [sys.executable, "-c", LISTENING, str(tiny_gguf)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import socket
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +68,30 @@ def checked_address(given: str) -> str:
 
 def connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         else:
+            _require_listening(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as exc:
+    except (OSError, RuntimeError, ValueError) as exc:
         where = "on this machine" if address is None else f"at `{address}`"
         raise WorkerError(
             f"no Ray cluster {where}: {last_line(exc)}",
             hint="`ray start --head` starts one; --ray takes auto or HOST:PORT",
         ) from exc
+    finally:
+        # Ray would end this process by it, with a list of addresses, before what is under way is kept or swept.
+        if threading.current_thread() is threading.main_thread() and on_sigterm is not None:
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _require_listening(address: str) -> None:
+    """Raise OSError where nobody is at HOST:PORT: Ray would try for more than ten minutes, and print that it does."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=net.CONNECT_TIMEOUT_SECONDS).close()
 
 
 def _require_allowed(address: str) -> None:
