@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths
-from nomoat.asking.answers import collect, count_earlier, failure_of
+from nomoat.asking.answers import Collected, collect, count_earlier, failure_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.distil.filters import Novelty, reason_to_drop
 from nomoat.distil.prompts import Task, parse_tasks, render_request
-from nomoat.errors import BudgetReachedError, DataError, NomoatError
+from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 from nomoat.textfiles import read_jsonl
@@ -31,7 +31,7 @@ SEEDS_FILE = "seed_tasks.jsonl"
 EXAMPLES_A_REQUEST = 3
 TOKENS_A_TASK = 200
 PATIENCE = 5  # asked at most so many times as often as would do if every task were kept
-MAX_VAIN_WAVES = 3  # so many times in a row nothing was answered
+MAX_VAIN_WAVES = 3  # so many times in a row nothing was answered, and something refused
 NOT_NEW = "like one before"
 CUT_OFF = "cut off"
 
@@ -87,7 +87,10 @@ class Plan:
 
 @dataclass(slots=True, kw_only=True)
 class Distilled:
-    """`dropped`: how many tasks were not kept, by reason. `partial`: why there are fewer than asked for; empty if there are not."""
+    """`num_offered` tasks were looked at, until there were enough; `dropped`: how many of them were not kept, by reason.
+
+    `partial`: why there are fewer than asked for; empty if there are not.
+    """
 
     tasks: list[Task] = field(default_factory=list)
     num_offered: int = 0
@@ -127,6 +130,7 @@ def distil(
     """New tasks of this teacher; `progress` is told how many there are, of how many.
 
     They are fewer than the plan's where the budget is used up, where requests failed, or where the teacher says little that is new.
+    They do not depend on `concurrency`, as far as its answers do not.
     Raises what no further request would fare better with, and the failure if nothing was answered at all.
     """
     spending = Spending() if spending is None else spending
@@ -137,8 +141,9 @@ def distil(
     num_asked, num_vain, failure = 0, 0, None
     while len(found.tasks) < plan.num_tasks and num_asked < len(requests) and num_vain < MAX_VAIN_WAVES:
         missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
+        at_once = min(missing, concurrency)
         is_over = isinstance(failure, BudgetReachedError)  # nothing is asked any more; what is stored behind it was paid for
-        wave = requests[num_asked:] if is_over else requests[num_asked : num_asked + min(missing, concurrency)]
+        wave = requests[num_asked:] if is_over else requests[num_asked : num_asked + at_once]
         num_asked += len(wave)
         waiting = deque(wave)
 
@@ -155,29 +160,38 @@ def distil(
         for request in waiting:  # behind one that failed
             if request in collected.answers:
                 _sort(collected.answers[request], plan, novelty, found)
-        num_vain = 0 if collected.answers or isinstance(failure, BudgetReachedError) else num_vain + 1
+        is_vain = not collected.answers and not isinstance(failure, BudgetReachedError) and _was_refused(collected)
+        num_vain = num_vain + 1 if is_vain else 0
     if failure is not None and not found.spent.num_answers:
         raise failure
     found.partial = _partial(found, plan, failure)
     return found
 
 
+def _was_refused(collected: Collected) -> bool:
+    """Whether something failed for another reason than its length, which says nothing of the requests to come."""
+    return any(not isinstance(error, ContextExceededError) for error in collected.failed.values())
+
+
 def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) -> None:
-    """Keep what is good of an answer, and count the rest by reason."""
+    """Keep what is good of an answer, and count the rest by reason.
+
+    Once there are enough, nothing is looked at: how much is left over depends on how many were asked at once.
+    """
     tasks = parse_tasks(answer.text)
-    found.num_offered += len(tasks)
     for at, task in enumerate(tasks):
+        if len(found.tasks) == plan.num_tasks:
+            return
+        found.num_offered += 1
         if answer.finish_reason != "stop" and at == len(tasks) - 1:
             found.dropped[CUT_OFF] += 1
         elif (reason := reason_to_drop(task)) is not None:
             found.dropped[reason] += 1
         elif not novelty.is_new(task.instruction):
             found.dropped[NOT_NEW] += 1
-        elif len(found.tasks) < plan.num_tasks:
+        else:
             novelty.add(task.instruction)
             found.tasks.append(task)
-        else:
-            found.num_offered -= 1  # more than was asked for: neither kept nor bad
 
 
 def _partial(found: Distilled, plan: Plan, failure: NomoatError | None) -> str:
