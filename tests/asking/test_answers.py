@@ -205,6 +205,8 @@ def test_what_is_sent_by_one_of_two_models_can_be_neither_bounded_nor_told_befor
         preview_requests(auto, [Request(prompt="x")], spending=spending(), store=store)
     workers = Responder("smollm2-135m", Elsewhere())  # on other machines, which take no price
     assert len(run_suite(workers, suite_of(3), RunSettings(spending=spending(1.0))).outcomes) == 3
+    with AnswerStore() as store:
+        assert preview_requests(workers, [Request(prompt="y")], spending=spending(), store=store) is None
 
 
 def test_one_price_is_not_two_servers(serving: Serving) -> None:

@@ -1,4 +1,4 @@
-"""The same evaluation on Ray actors: same numbers, nothing lost, errors that name the machine."""
+"""The same evaluation, and the same teacher, on Ray actors: same numbers, nothing lost, errors that name the machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import write_tiny_gguf
+from tiny import TEMPLATE, write_tiny_gguf
 
 from nomoat import errors, net
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers, started_workers
+from nomoat.distil.instructions import Plan, Seeds, distil
+from nomoat.distil.label import label
+from nomoat.distil.prompts import Task
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import ContextExceededError, MissingExtraError, OfflineError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.judge.duel import run_duel
@@ -157,6 +161,31 @@ class TestTwoNodes:
         assert facts[0] == facts[1]
         assert verdicts[1].num_examples < 60
 
+    def test_two_nodes_teach_what_one_process_teaches(self, workers: Workers, tmp_path: Path) -> None:
+        """Tasks are sampled, each with its own seed: whichever worker is asked, it gives the same answer."""
+        import nomoat
+
+        brief = write_tiny_gguf(tmp_path / "brief.gguf", template=TEMPLATE.replace("m['content']", "m['content'][-40:]"))
+        texts = ["배송이 빨라요", "사흘 만에 고장났어요", "그냥 그래요", "배송이 빨라요"]
+        seeds = Seeds(name="seeds", sha256="0", tasks=(Task(instruction="Name two birds", input="", output="wren"),))
+        plan = Plan(seeds=seeds, num_tasks=2, tasks_a_request=1, max_requests=2)
+        written, labels = [], []
+        for name, load in (("alone", nomoat.load), ("shared", workers.load)):
+            with AnswerStore(tmp_path / f"{name}.sqlite") as store, load(str(brief)) as teacher:
+                assert distil(teacher, plan, store=store, concurrency=1).spent.num_answers == 2
+                answers = [store.answer(teacher.digest, plan.request(number)) for number in range(2)]
+                written.append([answer.text for answer in answers if answer is not None])
+                labels.append(label(teacher, texts, ("긍정", "부정"), store=store).labels)
+        assert len(set(written[0])) == 2
+        assert written[0] == written[1]
+        assert labels[0] == labels[1]
+
+    def test_what_names_no_weights_is_asked_from_here(self, workers: Workers) -> None:
+        """Keys go nowhere, and `--max-cost` is kept where the money is counted."""
+        with workers.load("fake:") as fake, workers.load("http://127.0.0.1:1/v1#m") as server:
+            assert (fake.num_workers, fake.notes) == (1, ())
+            assert isinstance(server.engine, RemoteEngine)
+
     def test_a_machine_without_the_model_is_named_with_what_to_do_there(self, workers: Workers) -> None:
         with pytest.raises(UnknownModelError, match=r"^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
             workers.load("smollm2-135m")
@@ -214,11 +243,22 @@ def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, tmp_path: Pa
     path = tmp_path / "s.jsonl"
     rows = [{"input": f"hello {at}", "target": "yes", "choices": ["yes", "no"]} for at in range(4)]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    command = [str(Path(sys.executable).with_name("nomoat")), "eval", str(tiny_gguf), str(path), "--ray", cluster, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = nomoat("eval", str(tiny_gguf), str(path), "--ray", cluster, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     said = json.loads(done.stdout)
     assert said["num_examples"] == 4 and said["notes"][0].startswith("answered by 2 workers on ")
+
+
+def test_a_teacher_on_a_cluster_is_named_with_its_workers(cluster: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("배송이 빨라요\n사흘 만에 고장났어요\n", encoding="utf-8")
+    out = tmp_path / "labels.csv"
+    command = ["distil", str(tiny_gguf), "--label", str(tmp_path / "t.txt"), "--labels", "긍정,부정", "--out", str(out), "--json"]
+    done = nomoat(*command, "--ray", cluster)
+    assert done.returncode == 0
+    said = json.loads(done.stdout)
+    assert said["notes"][0].startswith("answered by 2 workers on ")
+    assert f"\nnote: {said['notes'][0]}\nlabels, by likelihood: " in done.stderr
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 3
 
 
 LISTENING = """
@@ -281,6 +321,11 @@ def test_every_error_can_be_sent_from_one_process_to_another() -> None:
     for error in samples:
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
+
+
+def nomoat(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("nomoat")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def end(workers: Workers, count: int) -> None:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server
+from misbehaving import Server, say
 from teaching import write_labels, write_tasks
 
 from nomoat.catalog import sidecar
@@ -47,10 +47,10 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == (
         f"teacher: {server.url}#m, 3 answers; $0.0039 ($1 in, $2 out per million tokens, as given)\n"
-        "tasks: 20 kept of 29 offered\n"
-        "  3 dropped: like one before\n"
-        "  3 dropped: about images, sound or files\n"
-        "  3 dropped: no answer\n"
+        "tasks: 20 kept of 26 offered\n"
+        "  2 dropped: like one before\n"
+        "  2 dropped: about images, sound or files\n"
+        "  2 dropped: no answer\n"
         "terms of what learns from it:\n"
         "commercial use: unknown, in part unconfirmed\n"
         f"  because of teacher {server.url}#m: terms not known\n"
@@ -65,6 +65,18 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     assert json.loads(again.stdout)["answers_reused"] == 3
     assert rows_of(out) == rows
     assert len(server.bodies) == 3
+
+
+def test_what_a_server_refuses_of_a_request_is_said_and_kept(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    message = "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported."
+    refusal = {"error": {"message": message, "param": "temperature", "code": "unsupported_value"}}
+    server, out = serving(say(400, refusal), write_tasks), tmp_path / "tasks.jsonl"
+    done = nomoat("distil", f"{server.url}#m", "--out", str(out), "-n", "5", "--seeds", str(seeds))
+    note = "`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words"
+    assert f"\nnote: {note}\ntasks: 5 kept" in done.stderr
+    assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
 
 
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(

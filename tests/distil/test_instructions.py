@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds
 from nomoat.distil.prompts import Task
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, RemoteError
+from nomoat.records import Chunk, Request
 from nomoat.responder import Responder, load
 
 Serving = Callable[..., Server]
@@ -150,6 +153,18 @@ def test_tasks_and_counts_depend_neither_on_the_number_of_workers_nor_on_how_man
         (found[0].tasks, 4, {"like one before": 1}, "")
     ] * 3
     assert len(found[0].tasks) == 3
+
+
+def test_every_worker_is_asked_though_each_has_one_answer_in_the_making() -> None:
+    both = threading.Barrier(2, timeout=20.0)
+
+    class Waits(Several):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            both.wait()
+            return super().generate(request)
+
+    with AnswerStore() as store:
+        distil(Responder("waits", Waits(2, {})), replace(PLAN, max_requests=2), store=store, concurrency=1)
 
 
 def test_a_failed_request_costs_its_tasks_and_no_others(serving: Serving) -> None:

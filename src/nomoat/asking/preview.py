@@ -10,7 +10,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
 from nomoat.records import Request
-from nomoat.responder import Responder
+from nomoat.responder import Responder, names_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,11 @@ class Preview:
 
 
 def preview_requests(model: Responder, requests: Sequence[Request], *, spending: Spending, store: AnswerStore) -> Preview | None:
-    """What these requests would send; None if the model is on this machine, or all are answered already. Sends nothing.
+    """What these requests would send; None if the model runs here or on workers, or all are answered already. Sends nothing.
 
     Raises UsageError for a model that is neither here nor one server: `auto` is two models.
     """
-    if model.is_local:
+    if model.is_local or names_weights(model.ref):
         return None
     if not isinstance(model.engine, RemoteEngine):
         raise UsageError(

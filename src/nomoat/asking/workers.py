@@ -25,7 +25,7 @@ from nomoat.asking.cluster import Place
 from nomoat.errors import NomoatError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load, names_weights
 
 MAX_TRIES = 3
 START_SECONDS = 120.0  # for a worker's process, without any model
@@ -152,7 +152,12 @@ class Workers:
                 )
 
     def load(self, ref: str, *, fallback_template: str | None = None) -> Responder:
-        """A responder whose answers come from all workers. Raises what `load` raises, with the machine's name."""
+        """A responder whose answers come from all workers; what names no weights is asked from here, as without workers.
+
+        Raises what `load` raises, with the machine's name.
+        """
+        if not names_weights(ref):
+            return load(ref, fallback_template=fallback_template)
         number, sent = next(self._numbers), _portable(ref)
         try:
             facts = [fact for wave in self._waves() for fact in self._open(wave, number, sent, fallback_template)]

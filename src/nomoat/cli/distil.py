@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 EXAMPLES_SHOWN = 3
+MaxRequests = Annotated[
+    int | None, typer.Option(min=1, help="Ask at most so often; 5 times what would do if all were kept.", show_default=False)
+]
 
 
 def distil(
@@ -31,9 +34,7 @@ def distil(
     ] = None,
     language: Annotated[str | None, typer.Option(help="The language of the tasks, such as Korean.", show_default=False)] = None,
     tasks_a_request: Annotated[int, typer.Option("--per-request", min=1, help="Ask for so many at once.")] = 10,
-    max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Ask at most so often; 5 times what would do if all were kept.", show_default=False)
-    ] = None,
+    max_requests: MaxRequests = None,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.7,
     label: Annotated[
         Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, or .txt with a text a line.", show_default=False)
@@ -46,6 +47,8 @@ def distil(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the seed tasks shown, and of the sampling.")] = 0,
     concurrency: options.Concurrency = 16,
+    workers: options.NumWorkers = None,
+    ray: options.RayAddress = None,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
@@ -60,6 +63,7 @@ def distil(
       nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 200
       nomoat distil openai:gpt-4o-mini --out tasks.jsonl --tasks 1000 --max-cost 2 --seeds my_seeds.jsonl
       nomoat distil qwen2.5-coder-1.5b --out labelled.csv --label texts.csv --input-column text --labels ham,spam
+      nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 5000 --ray auto     (a cluster's machines answer)
       nomoat tune smollm2-135m tasks.jsonl --name student
 
     As Alpaca did it: the teacher is shown three seed tasks and asked for more; what is well formed and unlike all before is kept.
@@ -67,31 +71,30 @@ def distil(
     beside the file, and `tune` takes them into the licence of what learns from it.
     """
     from nomoat.asking.spending import Spending
+    from nomoat.asking.workers import started_workers
     from nomoat.catalog import licences
-    from nomoat.cli.loading import load_with_bar
+    from nomoat.cli.loading import load_on
     from nomoat.distil import files, instructions
 
     if teacher_licence is not None:
         licences.require_known(teacher_licence)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
+    asked: _Texts | Plan
     if label is not None:
-        texts = _texts(label, labels, input_column, instruction)
+        asked, origin = _texts(label, labels, input_column, instruction), _origin(label)
         files.require_place(out, *files.LABELS)
-        parents = [*_teachers(teacher, teacher_licence, for_assistant=False), *_origin(label)]
-        with load_with_bar(teacher) as model:
-            _label(model, texts, parents, how)
-        return
-    _require_no_labels(labels, input_column, instruction)
-    files.require_place(out, *files.TASKS)
-    shown, origin = _seeds(seeds)
-    parents = [*_teachers(teacher, teacher_licence, for_assistant=_is_general(origin)), *origin]
-    plan = instructions.Plan(
-        seeds=shown, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
-        temperature=temperature, seed=seed,
-    )  # fmt: skip
-    with load_with_bar(teacher) as model:
-        _instruct(model, plan, parents, how)
+    else:
+        _require_no_labels(labels, input_column, instruction)
+        files.require_place(out, *files.TASKS)
+        shown, origin = _seeds(seeds)
+        asked = instructions.Plan(
+            seeds=shown, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
+            temperature=temperature, seed=seed,
+        )  # fmt: skip
+    parents = [*_teachers(teacher, teacher_licence, for_assistant=label is None and _is_general(origin)), *origin]
+    with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
+        _label(model, asked, parents, how) if isinstance(asked, _Texts) else _instruct(model, asked, parents, how)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +151,13 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         "dropped": dict(found.dropped.most_common()),
         "partial": found.partial,
         **found.spent.facts(),
+        "notes": list(model.notes),
     }
     rows = instructions.as_rows(found.tasks)
     saved = files.save(
         how.out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
     )  # fmt: skip
-    _say_spent(model.ref, found.spent)
+    _say_spent(model, found.spent)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
@@ -184,13 +188,14 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "too_long": len(found.too_long),
         "partial": found.partial,
         **found.spent.facts(),
+        "notes": list(model.notes),
     }
     delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
     saved = files.save(
         how.out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
         teacher=model.ref, parents=parents, settings=settings, facts=facts,
     )  # fmt: skip
-    _say_spent(model.ref, found.spent)
+    _say_spent(model, found.spent)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
     _say_left_out(found.unmatched, "whose answer was none of the labels")
@@ -223,7 +228,7 @@ def _require_no_labels(*given: str | None) -> None:
         raise UsageError("--labels, --input-column and --instruction are for --label", hint="add --label TEXTS, or leave them out")
 
 
-def _seeds(path: Path | None) -> tuple[Seeds, list[Parent]]:
+def _seeds(path: Path | None) -> tuple[Seeds, tuple[Parent, ...]]:
     """The tasks that are shown, and what the result is made from where it is made from them."""
     from nomoat.catalog.datasets import dataset, pull_dataset
     from nomoat.distil import instructions
@@ -231,10 +236,10 @@ def _seeds(path: Path | None) -> tuple[Seeds, list[Parent]]:
 
     if path is not None:
         own = instructions.read_seeds(path)
-        return own, [Parent(kind="data", name=own.name, licence="own"), *_origin(path)]
+        return own, (Parent(kind="data", name=own.name, licence="own"), *_origin(path))
     known = dataset(instructions.SEEDS)
     parent = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
-    return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), [parent]
+    return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (parent,)
 
 
 def _origin(path: Path) -> tuple[Parent, ...]:
@@ -268,12 +273,15 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
     return found if terms is None else licences.with_stated(found, terms)
 
 
-def _say_spent(ref: str, spent: Spent) -> None:
+def _say_spent(model: Responder, spent: Spent) -> None:
+    """Who answered, how often and at what cost, and what has to be known about these answers."""
     reused = f", {spent.num_reused:,} of them reused" if spent.num_reused else ""
     failed = f"; {spent.num_failed:,} requests failed" if spent.num_failed else ""
     cost = "cost not known" if spent.cost_usd is None else f"${spent.cost_usd:,.4f}"
     out = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
-    console.say(f"teacher: {ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
+    console.say(f"teacher: {model.ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
+    for note in model.notes:
+        console.say(f"note: {note}")
 
 
 def _end(how: _How, saved: dict[str, Any], parents: Sequence[Parent], partial: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nomoat.cli import console
 
 if TYPE_CHECKING:
+    from nomoat.asking.workers import Workers
     from nomoat.responder import Responder
 
 
@@ -40,6 +41,15 @@ def load_with_bar(
         responder = load(
             ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
         )  # fmt: skip
+    _say_template(responder)
+    return responder
+
+
+def load_on(workers: Workers | None, ref: str) -> Responder:
+    """The responder of a reference on these workers; without any, as `load_with_bar`."""
+    if workers is None:
+        return load_with_bar(ref)
+    responder = workers.load(ref)
     _say_template(responder)
     return responder
 

@@ -130,7 +130,7 @@ def distil(
     """New tasks of this teacher; `progress` is told how many there are, of how many.
 
     They are fewer than the plan's where the budget is used up, where requests failed, or where the teacher says little that is new.
-    They do not depend on `concurrency`, as far as its answers do not.
+    They depend neither on `concurrency` nor on the number of the teacher's workers, as far as its answers do not.
     Raises what no further request would fare better with, and the failure if nothing was answered at all.
     """
     spending = Spending() if spending is None else spending
@@ -141,7 +141,7 @@ def distil(
     num_asked, num_vain, failure = 0, 0, None
     while len(found.tasks) < plan.num_tasks and num_asked < len(requests) and num_vain < MAX_VAIN_WAVES:
         missing = math.ceil((plan.num_tasks - len(found.tasks)) / plan.tasks_a_request)
-        at_once = min(missing, concurrency)
+        at_once = min(missing, concurrency * teacher.num_workers)
         is_over = isinstance(failure, BudgetReachedError)  # nothing is asked any more; what is stored behind it was paid for
         wave = requests[num_asked:] if is_over else requests[num_asked : num_asked + at_once]
         num_asked += len(wave)

@@ -448,8 +448,7 @@ def opened(responder: str | Responder, settings: RunSettings | None = None) -> I
             kept = kept_responder(responder, answers)
         yield kept
         return
-    workers = settings.workers if responders.names_weights(responder) else None
-    load = responders.load if workers is None else workers.load
+    load = responders.load if settings.workers is None else settings.workers.load
     with load(responder, fallback_template=settings.template) as loaded:
         yield loaded
 
