@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,13 +125,28 @@ def test_explain_of_nothing_says_what_to_do() -> None:
 def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duelled: Path) -> None:
     written('local = "fake:"\ncloud = "openai:big"')
     done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled))
-    assert (done.returncode, done.stderr) == (0, f"kept in {learned.folder()}\n")
-    assert done.stdout == (
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"kept in {learned.folder()}\nto send more or less away, set `threshold` in {default_path()}\n",
+    )
+    figures, table = done.stdout.split("\n\n")
+    assert figures == (
         "`fake:` is as good as `openai:big` on 25 of 50 prompts\n"
         "on prompts the router had not seen:\n"
         "  AUC 1.00 [1.00, 1.00] (chance is 0.50)\n"
-        "  at the threshold 0.50, 50.0 % stay here, and the mean score is 1.000 (all local 0.500, all cloud 1.000)\n"
+        "  the cloud's mean score is higher by +0.500 [+0.360, +0.640]; of this gap\n"
+        "  APGR 0.75 [0.68, 0.82] is recovered, on average over all shares sent away (at random 0.50)\n"
+        "  CPT50: 25 % [18, 32] sent away recover half (at random 50 %)\n"
+        "  CPT80: 40 % [29, 51] sent away recover four fifths (at random 80 %)\n"
+        "  at the threshold 0.50, 50.0 % stay here, and the mean score is 1.000 (all local 0.500, all cloud 1.000)"
     )
+    header, *rows = table.splitlines()
+    assert header == "threshold  sent away  mean score            at random  gap recovered"
+    assert all(
+        re.fullmatch(r" {5}[01]\.\d\d {4,6}\d+\.\d %  \d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] {6}\d\.\d{3}  \d+ % \[\d+, \d+\]", row)
+        for row in rows
+    )
+    assert "50.0 %  1.000 [1.000, 1.000]      0.750  100 % [100, 100]" in table
     said = json.loads(nomoat("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
     assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
@@ -138,9 +154,39 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
 
 def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
     done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled), "--json")
-    assert json.loads(done.stdout)["figures"]["num_prompts"] == 50
+    figures = json.loads(done.stdout)["figures"]
+    assert (figures["num_prompts"], figures["frontier"]["gap"]["value"]) == (50, 0.5)
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["figures"] == figures
     assert done.stderr == (
         f'not in use yet: the policy names none and none\nhint: write local = "fake:" and cloud = "openai:big" into {default_path()}\n'
+    )
+
+
+def test_learn_says_that_there_is_no_gap_and_what_the_thresholds_do(duelled: Path) -> None:
+    """`fake:` is good at names, and `other` at sums: together they are better than either, and neither is better."""
+    suite = load_suite(duelled)
+    outcomes = [
+        Outcome(suite=suite.name, example_id=one.id, model="other", answer="", score=float(one.id.startswith("compute")))
+        for one in suite.examples
+    ]
+    with AnswerStore() as store:
+        store.save_outcomes(suite.sha256, suite.metric, "digest of other", outcomes)
+    done = nomoat("route", "learn", "fake:", "other", "--suite", str(duelled))
+    assert "  the cloud's mean score cannot be told to be higher (+0.000 [-0.280, +0.280]): there is no gap to recover" in done.stdout
+    assert "50.0 %  1.000 [1.000, 1.000]      0.500\n" in done.stdout
+    frontier = json.loads(nomoat("route", "policy", "--json").stdout)["router"]["figures"]["frontier"]
+    assert (frontier["apgr"], frontier["cpt50"], frontier["cpt80"]) == (None, None, None)
+
+
+def test_router_of_an_older_nomoat_says_that_it_has_to_be_learned_again(duelled: Path) -> None:
+    nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled))
+    path = learned.folder() / "router.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
+    done = nomoat("route", "policy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: the learned router in `{learned.folder()}` is of an older nomoat: version 1 and not {learned.VERSION}\n"
+        "hint: learn it again with `nomoat route learn`, or remove that folder\n"
     )
 
 

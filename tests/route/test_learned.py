@@ -50,6 +50,15 @@ def test_figures_are_those_of_prompts_not_seen(router: learned.LearnedRouter) ->
     assert figures.local_score == pytest.approx(40 / 70)
 
 
+def test_frontier_is_that_of_prompts_not_seen(router: learned.LearnedRouter) -> None:
+    """30 of 70 prompts need the cloud and are all sent first: the curve is at the top from there on."""
+    frontier = router.figures.frontier
+    assert frontier.gap.value == pytest.approx(30 / 70)
+    assert frontier.apgr is not None
+    assert frontier.apgr.value == pytest.approx(1 - 30 / 70 / 2)
+    assert frontier.settings[-1].score.value == 1.0
+
+
 def test_router_is_the_same_after_saving_and_loading(router: learned.LearnedRouter) -> None:
     assert learned.load_router() is None
     learned.save_router(router)
@@ -70,7 +79,8 @@ def test_router_is_the_same_after_saving_and_loading(router: learned.LearnedRout
         lambda folder: np.savez(folder / "weights.npz", idf=np.array([{}]), weights=np.array([{}])),
         lambda folder: (folder / "router.json").write_text("{"),
         lambda folder: (folder / "router.json").write_text("[]"),
-        lambda folder: (folder / "router.json").write_text('{"version": 99}'),
+        lambda folder: (folder / "router.json").write_text('{"version": "two"}'),
+        lambda folder: (folder / "router.json").write_text((folder / "router.json").read_text().replace('"frontier"', '"edge"')),
     ],
 )
 def test_damaged_router_is_an_error_that_says_what_to_do(damage: object, router: learned.LearnedRouter) -> None:
@@ -78,6 +88,19 @@ def test_damaged_router_is_an_error_that_says_what_to_do(damage: object, router:
     damage(folder)  # type: ignore[operator]
     with pytest.raises(BadFileError, match=r"the learned router in `.*` is damaged") as raised:
         learned.load_router()
+    assert raised.value.hint == "learn it again with `nomoat route learn`, or remove that folder"
+
+
+@pytest.mark.parametrize(("version", "which"), [(1, "an older"), (99, "a newer")])
+def test_router_of_another_nomoat_has_to_be_learned_again(version: int, which: str, router: learned.LearnedRouter) -> None:
+    folder = learned.save_router(router)
+    facts = json.loads((folder / "router.json").read_text())
+    (folder / "router.json").write_text(json.dumps({**facts, "version": version}))
+    with pytest.raises(BadFileError) as raised:
+        learned.load_router()
+    assert (
+        raised.value.message == f"the learned router in `{folder}` is of {which} nomoat: version {version} and not {learned.VERSION}"
+    )
     assert raised.value.hint == "learn it again with `nomoat route learn`, or remove that folder"
 
 

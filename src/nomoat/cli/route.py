@@ -9,6 +9,7 @@ import typer
 from nomoat.cli import console, options
 
 if TYPE_CHECKING:
+    from nomoat.route.frontier import Estimate, Frontier
     from nomoat.route.learned import LearnedRouter
     from nomoat.route.policy import Policy
 
@@ -69,13 +70,14 @@ def learn(
       nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
       nomoat route learn smollm2-135m http://127.0.0.1:11434/v1#llama3 --suite a.jsonl --suite b.jsonl
 
-    A table takes the columns and the instruction it was given in the duel. The figures are of prompts the router had not seen. One
+    A table takes the columns and the instruction it was given in the duel. The figures are of prompts the router had not seen, with
+    95 % intervals: how much of the gap between the models it recovers, and what each threshold of the policy would send away. A router
     that is no better than chance is not kept.
     """
     from nomoat.judge.suites import load_suite
     from nomoat.records import Request
     from nomoat.route import learned, outcomes, router
-    from nomoat.route.policy import load_policy
+    from nomoat.route.policy import default_path, load_policy
 
     policy = load_policy()
     loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites]
@@ -90,7 +92,7 @@ def learn(
         console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})
     else:
         _print(made)
-        console.say(f"kept in {folder}")
+        console.say(f"kept in {folder}\nto send more or less away, set `threshold` in {default_path()}")
     if (policy.local, policy.cloud) != (local, cloud):
         _say_unused(policy, local, cloud)
 
@@ -141,10 +143,39 @@ def _print(made: LearnedRouter) -> None:
     print(f"`{made.local}` is as good as `{made.cloud}` on {figures.num_local_as_good:,} of {figures.num_prompts:,} prompts")
     print("on prompts the router had not seen:")
     print(f"  AUC {figures.auc:.2f} [{figures.auc_low:.2f}, {figures.auc_high:.2f}] (chance is 0.50)")
+    _print_gap(figures.frontier)
     print(
         f"  at the threshold {figures.threshold:.2f}, {100 * figures.share_local:.1f} % stay here, and the mean score is "
         f"{figures.routed_score:.3f} (all local {figures.local_score:.3f}, all cloud {figures.cloud_score:.3f})"
     )
+    _print_settings(figures.frontier)
+
+
+def _print_gap(frontier: Frontier) -> None:
+    """How much of the gap between the models is recovered, beside what sending prompts away at random does."""
+    gap = f"{frontier.gap.value:+.3f} [{frontier.gap.low:+.3f}, {frontier.gap.high:+.3f}]"
+    if frontier.apgr is None or frontier.cpt50 is None or frontier.cpt80 is None:
+        told = "is lower" if frontier.gap.high < 0 else "cannot be told to be higher"
+        print(f"  the cloud's mean score {told} ({gap}): there is no gap to recover, so no APGR and no CPT")
+        return
+    apgr = f"{frontier.apgr.value:.2f} [{frontier.apgr.low:.2f}, {frontier.apgr.high:.2f}]"
+    print(f"  the cloud's mean score is higher by {gap}; of this gap")
+    print(f"  APGR {apgr} is recovered, on average over all shares sent away (at random 0.50)")
+    print(f"  CPT50: {_percent(frontier.cpt50)} sent away recover half (at random 50 %)")
+    print(f"  CPT80: {_percent(frontier.cpt80)} sent away recover four fifths (at random 80 %)")
+
+
+def _print_settings(frontier: Frontier) -> None:
+    """The table to choose `threshold` from."""
+    print(f"\nthreshold  sent away  mean score            at random{'' if frontier.apgr is None else '  gap recovered'}")
+    for row in frontier.settings:
+        score = f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]"
+        recovered = "" if row.pgr is None else f"  {_percent(row.pgr)}"
+        print(f"{row.threshold:>9.2f}  {100 * row.share_cloud:>7.1f} %  {score:<20}  {row.random_score:>9.3f}{recovered}")
+
+
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
 def _say_unused(policy: Policy, local: str, cloud: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,17 @@ import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError
+from nomoat.route.frontier import Frontier, frontier_from, measure
 from nomoat.route.outcomes import Pairs
 
-VERSION = 1
+VERSION = 2
 MIN_PROMPTS = 40
 MIN_PER_SIDE = 10
 FOLDS = 5
 NGRAMS = (2, 4)
 MAX_NGRAMS = 20_000
 CONFIDENCE_95 = 1.959963984540054  # standard normal quantile at 0.975
+LEARN_AGAIN = "learn it again with `nomoat route learn`, or remove that folder"
 THEN = "until then the policy alone decides"
 
 FloatArray = npt.NDArray[np.float64]
@@ -41,7 +44,7 @@ class Figures:
     """What a router was worth on prompts it had not seen (cross-validated over equal prompts kept together).
 
     `auc`: the chance that of two prompts, one of each side, it ranks the one the local model is good at higher; 0.5 is chance.
-    The scores are means over the prompts: routed at `threshold`, all local, all cloud.
+    The scores are means over the prompts: routed at `threshold`, all local, all cloud. `frontier` says the same of other thresholds.
     """
 
     num_prompts: int
@@ -54,6 +57,7 @@ class Figures:
     routed_score: float
     local_score: float
     cloud_score: float
+    frontier: Frontier
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,8 +93,9 @@ def learn(found: Pairs, *, suites: tuple[str, ...] = (), threshold: float) -> Le
     good = np.array([pair.local_as_good for pair in found.pairs])
     texts = [pair.prompt for pair in found.pairs]
     _require_enough(found, good)
-    chances = _unseen_chances(texts, good)
-    figures = _figures(found, good, chances, threshold)
+    groups = groups_of(texts)
+    chances = unseen_chances(texts, good, groups)
+    figures = _figures(found, good, chances, groups, threshold)
     if figures.auc_low <= 0.5:
         raise DataError(
             f"nothing was learned: on prompts it had not seen the router is not told from chance: AUC {figures.auc:.2f} "
@@ -126,6 +131,28 @@ def auc_interval(good: FloatArray, bad: FloatArray) -> tuple[float, float, float
     return auc, max(0.0, auc - half), min(1.0, auc + half)
 
 
+def groups_of(texts: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Numbers from 0, the same for equal texts."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.intp)
+
+
+def folds(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """What to learn from and what to be tried on, `FOLDS` times; equal prompts share a fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    return iter(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(groups, good, groups))
+
+
+def unseen_chances(texts: Sequence[str], good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> FloatArray:
+    """For each prompt, the chance given by a router that learned from the other folds."""
+    chances = np.empty(len(texts))
+    for seen, unseen in folds(good, groups):
+        vectorizer, model = _fitted([texts[at] for at in seen], good[seen])
+        chances[unseen] = model.predict_proba(vectorizer.transform([texts[at] for at in unseen]))[:, 1]
+    return chances
+
+
 def folder() -> Path:
     """Where the learned router lies."""
     return paths.home() / "router"
@@ -151,14 +178,14 @@ def save_router(router: LearnedRouter) -> Path:
 
 
 def load_router() -> LearnedRouter | None:
-    """The learned router, None if there is none. Raises BadFileError for a damaged one."""
+    """The learned router, None if there is none. Raises BadFileError for a damaged one, and for one of another version of nomoat."""
     source = folder()
     if not source.exists():
         return None
     try:
         facts = json.loads((source / "router.json").read_text(encoding="utf-8"))
         if facts["version"] != VERSION:
-            raise ValueError(f"version {facts['version']} of another nomoat")
+            raise _of_other_version(source, facts["version"])
         with (source / "weights.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             idf, weights = np.asarray(arrays["idf"], np.float64), np.asarray(arrays["weights"], np.float64)
         vocabulary = [str(word) for word in facts["vocabulary"]]
@@ -169,7 +196,7 @@ def load_router() -> LearnedRouter | None:
             cloud=facts["cloud"],
             local_digest=facts["local_digest"],
             suites=tuple(facts["suites"]),
-            figures=Figures(**facts["figures"]),
+            figures=Figures(**{**facts["figures"], "frontier": frontier_from(facts["figures"]["frontier"])}),
             vocabulary=vocabulary,
             idf=idf,
             weights=weights,
@@ -178,8 +205,13 @@ def load_router() -> LearnedRouter | None:
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
         raise BadFileError(
             f"the learned router in `{source}` is damaged: {exc}",
-            hint="learn it again with `nomoat route learn`, or remove that folder",
+            hint=LEARN_AGAIN,
         ) from exc
+
+
+def _of_other_version(source: Path, version: int) -> BadFileError:
+    age = "an older" if version < VERSION else "a newer"
+    return BadFileError(f"the learned router in `{source}` is of {age} nomoat: version {version} and not {VERSION}", hint=LEARN_AGAIN)
 
 
 def _require_enough(found: Pairs, good: npt.NDArray[np.bool_]) -> None:
@@ -208,26 +240,16 @@ def _vectorizer(vocabulary: list[str] | None = None) -> Any:
     )
 
 
-def _fitted(texts: list[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
     from sklearn.linear_model import LogisticRegression
 
     vectorizer = _vectorizer()
     return vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(vectorizer.fit_transform(texts), good)
 
 
-def _unseen_chances(texts: list[str], good: npt.NDArray[np.bool_]) -> FloatArray:
-    """For each prompt, the chance given by a router that learned from the other folds; equal prompts share a fold."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = np.unique(texts, return_inverse=True)[1]
-    chances = np.empty(len(texts))
-    for seen, unseen in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(texts, good, groups):
-        vectorizer, model = _fitted([texts[at] for at in seen], good[seen])
-        chances[unseen] = model.predict_proba(vectorizer.transform([texts[at] for at in unseen]))[:, 1]
-    return chances
-
-
-def _figures(found: Pairs, good: npt.NDArray[np.bool_], chances: FloatArray, threshold: float) -> Figures:
+def _figures(
+    found: Pairs, good: npt.NDArray[np.bool_], chances: FloatArray, groups: npt.NDArray[np.intp], threshold: float
+) -> Figures:  # fmt: skip
     auc, low, high = auc_interval(chances[good], chances[~good])
     local = np.array([pair.local_score for pair in found.pairs])
     cloud = np.array([pair.cloud_score for pair in found.pairs])
@@ -243,4 +265,5 @@ def _figures(found: Pairs, good: npt.NDArray[np.bool_], chances: FloatArray, thr
         routed_score=float(np.where(stays, local, cloud).mean()),
         local_score=float(local.mean()),
         cloud_score=float(cloud.mean()),
+        frontier=measure(chances, local, cloud, groups),
     )
