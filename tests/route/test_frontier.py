@@ -106,10 +106,12 @@ def test_threshold_between_two_kinds_of_prompts_is_named_once_and_lies_in_the_mi
 
 
 def test_chance_at_the_threshold_stays_here() -> None:
-    """As in `route.router.decide`: only what is below is sent away."""
-    frontier = measured(np.repeat([0.3, 0.6], 50), np.repeat([0.0, 1.0], 50), np.ones(100))
+    """As in `route.router.decide`: only what is below is sent away. Here every threshold is some prompt's chance."""
+    chances = np.arange(1, 101) / 100
+    frontier = measured(chances, np.repeat([0.0, 1.0], 50), np.ones(100))
     for row in frontier.settings:
-        assert row.share_cloud == np.mean(np.repeat([0.3, 0.6], 50) < row.threshold)
+        assert row.threshold in chances
+        assert row.share_cloud == np.mean(chances < row.threshold)
 
 
 def test_intervals_are_those_of_prompts_drawn_together_where_they_are_equal() -> None:
@@ -118,8 +120,8 @@ def test_intervals_are_those_of_prompts_drawn_together_where_they_are_equal() ->
     chances = draw.random(150)
     local = (draw.random(150) < chances).astype(float)
     once = measured(chances, local, np.ones(150))
-    four = [np.tile(one, 4) for one in (chances, local, np.ones(150))]
-    grouped, apart = measured(*four, groups=np.tile(np.arange(150), 4)), measured(*four)
+    four = [np.repeat(one, 4) for one in (chances, local, np.ones(150))]
+    grouped, apart = measured(*four, groups=np.repeat(np.arange(150), 4)), measured(*four)
 
     def width(frontier: Frontier) -> float:
         assert frontier.apgr is not None
