@@ -117,7 +117,7 @@ def _product_of_pairs(row_bytes: int, step_bytes: int, *, added: bool) -> Any:
             places = [(row, part) for row in range(at_once) for part in (0, 1)]
             for begin in range(0, QUERIES, at_once):
                 for column in range(0, COLUMNS, 2 * emit.lanes):
-                    sums = _accumulators(emit, *[emit.word(0)] * len(places))
+                    sums = emit.variables(*[emit.word(0)] * len(places))
                     with cgutils.for_range(builder, count) as loop:
                         here = emit.add(columns, builder.mul(loop.index, column_step), emit.size(4 * column))
                         both = [emit.load(emit.add(here, emit.size(4 * emit.lanes * part)), emit.words) for part in (0, 1)]
@@ -175,7 +175,7 @@ def _weighed(*, all_seen: bool, rounded: bool) -> Any:
                 is_seen = builder.icmp_unsigned("<", builder.add(emit.all_lanes(first), lanes), emit.all_lanes(width))
                 return builder.select(is_seen, found, otherwise)
 
-            most, total, heaviest, heavy = _accumulators(emit, nothing, zero, zero, zero)
+            most, total, heaviest, heavy = emit.variables(nothing, zero, zero, zero)
             with cgutils.for_range(builder, parts) as part:
                 score = seen_of(part, found(part, scores), nothing)
                 builder.store(emit.larger(score, builder.load(most)), most)
@@ -217,14 +217,6 @@ def _weighed(*, all_seen: bool, rounded: bool) -> Any:
     return weigh
 
 
-def _accumulators(emit: Emit, *starts: Any) -> list[Any]:
-    """Variables set to these vectors."""
-    made = [cgutils.alloca_once_value(emit.builder, start) for start in starts]
-    for variable, start in zip(made, starts, strict=True):
-        emit.builder.store(start, variable)
-    return made
-
-
 weigh_all, weigh_some = (_weighed(all_seen=all_seen, rounded=False) for all_seen in (True, False))
 weigh_all_rounded, weigh_some_rounded = (_weighed(all_seen=all_seen, rounded=True) for all_seen in (True, False))
 
@@ -251,7 +243,7 @@ def pack_query(typing: Any, query: Any, width: Any, panel: Any, unit: Any) -> An
         emit = Emit(builder)
         query, width, panel, unit = args
         parts = builder.udiv(width, emit.size(emit.lanes))
-        (squares,) = _accumulators(emit, emit.number(0.0))
+        (squares,) = emit.variables(emit.number(0.0))
 
         def found(part: Any) -> Any:
             return emit.load(emit.add(query, emit.times(part.index, 4 * emit.lanes)), emit.floats)
@@ -284,7 +276,7 @@ def pack_keys(typing: Any, keys: Any, width: Any, result: Any, scales: Any) -> A
             return emit.numbers(emit.add(keys, emit.times(column, 2 * COLUMNS), emit.size(2 * first)), HALF)
 
         for first in range(0, COLUMNS, emit.lanes):
-            (squares,) = _accumulators(emit, emit.number(0.0))
+            (squares,) = emit.variables(emit.number(0.0))
             with cgutils.for_range(builder, width) as loop:
                 number = found(loop.index, first)
                 builder.store(emit.fused(number, number, builder.load(squares)), squares)
@@ -315,7 +307,7 @@ def pack_values(typing: Any, values: Any, width: Any, result: Any, scales: Any) 
         with cgutils.for_range(builder, emit.size(BLOCK_TOKENS // 2)) as pair:
             first = emit.add(values, builder.mul(pair.index, emit.times(row_bytes, 2)))
             rows, place = (first, emit.add(first, row_bytes)), emit.add(scales, emit.times(pair.index, 8))
-            largest = _accumulators(emit, emit.number(0.0), emit.number(0.0))
+            largest = emit.variables(emit.number(0.0), emit.number(0.0))
             with cgutils.for_range(builder, parts) as part:
                 for row, most in zip(rows, largest, strict=True):
                     builder.store(emit.larger(emit.without_sign(found(row, part)), builder.load(most)), most)

@@ -108,9 +108,16 @@ class Emit:
         low = self.builder.and_(self.whole(first), self.word(LOW_WORDS))
         return self.builder.or_(low, self.builder.shl(self.whole(second), self.word(16)))
 
-    def inverse(self, values: Any) -> Any:
-        """0 of 0."""
-        found = self.builder.fdiv(self.number(1.0), values)
+    def variables(self, *starts: Any) -> list[Any]:
+        """Places that begin with these values, each time they are come by."""
+        made = [cgutils.alloca_once_value(self.builder, start) for start in starts]
+        for variable, start in zip(made, starts, strict=True):
+            self.builder.store(start, variable)
+        return made
+
+    def inverse(self, values: Any, factor: float = 1.0) -> Any:
+        """factor / values; 0 of 0."""
+        found = self.builder.fdiv(self.number(factor), values)
         return self.builder.select(self.builder.fcmp_ordered("==", values, self.number(0.0)), self.number(0.0), found)
 
     def root(self, values: Any) -> Any:

@@ -61,8 +61,7 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
                     builder.store(emit.larger(emit.without_sign(end), builder.load(largest)), largest)
             found = builder.load(largest)
             emit.store(builder.fmul(found, emit.number(1 / 127)), emit.add(scales, emit.size(4 * half * emit.lanes)))
-            inverse = builder.fdiv(emit.number(127.0), found)
-            inverse = builder.select(builder.fcmp_ordered("==", found, emit.number(0.0)), emit.number(0.0), inverse)
+            inverse = emit.inverse(found, 127.0)
             with cgutils.for_range(builder, groups) as loop:
                 place = emit.add(codes, emit.times(loop.index, width // 4 * FOUR_BYTES), emit.size(half * 4 * emit.lanes))
                 emit.prefetch(emit.add(tile, emit.times(emit.add(start, loop.index), group_bytes), emit.size(AHEAD)), group_bytes)
@@ -278,7 +277,7 @@ def round_into_panel(
             left = builder.select(builder.icmp_signed("<", left, chunk_columns), left, chunk_columns)
             parts = builder.udiv(left, emit.size(HALF_ROUNDED))
             sources = [emit.add(row, emit.times(start, 4)) for row in rows]
-            most = _variables(emit, emit.number(0.0))
+            most = emit.variables(*[emit.number(0.0)] * ROUNDED_TOGETHER)
             with cgutils.for_range(builder, parts) as part:
                 for source, largest in zip(sources, most, strict=True):
                     values = emit.load(emit.add(source, emit.times(part.index, 4 * HALF_ROUNDED)), emit.floats, 4)
@@ -288,7 +287,7 @@ def round_into_panel(
             for scale in scales_here:
                 inverse = builder.fdiv(ir.Constant(FLOAT, 1.0), scale)
                 inverses.append(emit.all_lanes(builder.select(builder.fcmp_ordered("==", scale, nothing), nothing, inverse)))
-            totals = _variables(emit, zero)
+            totals = emit.variables(*[zero] * ROUNDED_TOGETHER)
             target = emit.add(panel, builder.mul(emit.times(start, PANEL_TOKENS), blocks))
             with cgutils.for_range(builder, parts) as part:
                 fours = []
@@ -310,14 +309,6 @@ def round_into_panel(
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 9), generate
-
-
-def _variables(emit: Emit, start: Any) -> list[Any]:
-    """One of each token, set to a number."""
-    made = [cgutils.alloca_once_value(emit.builder, start) for _ in range(ROUNDED_TOGETHER)]
-    for variable in made:
-        emit.builder.store(start, variable)
-    return made
 
 
 def _turned(emit: Emit, fours: list[Any]) -> list[Any]:
