@@ -28,6 +28,8 @@ def test_waits_double_up_to_a_minute_and_half_of_each_is_chance() -> None:
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
         ({}, None),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Never
 import httpx
 import openai
 import pytest
-from misbehaving import Server, Silent
+from misbehaving import Server, Silent, say
 from scripted import ScriptedEngine
 from starlette.types import Receive, Scope, Send
 
@@ -360,6 +360,19 @@ def test_client_that_goes_away_ends_the_request_to_another_server(start: Start, 
             body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
             httpx.post(f"{url}/chat/completions", json=body, timeout=httpx.Timeout(5.0, read=0.3))
         assert silent.hung_up.wait(5)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("theirs", "status"), [(429, 429), (503, 502)])
+def test_wait_that_another_server_asks_for_is_passed_on(
+    start: Start, serving: Callable[..., Server], theirs: int, status: int, stream: bool
+) -> None:
+    busy = serving(say(theirs, {"error": {"message": "later"}}, headers={"retry-after": "1799.2"}))
+    with responder.load(f"{busy.url}#m") as elsewhere:
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+        told = httpx.post(f"{start(elsewhere)}/chat/completions", json=body, headers={"origin": "http://localhost"})
+        assert (told.status_code, told.headers["retry-after"]) == (status, "1800")
+        assert "retry-after" in told.headers["access-control-expose-headers"]
 
 
 def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(start: Start, caplog: pytest.LogCaptureFixture) -> None:

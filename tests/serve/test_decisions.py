@@ -131,11 +131,11 @@ def test_headers_hold_no_folder_and_can_be_sent_whatever_a_model_is_called(start
 
 
 def test_failed_answer_says_where_its_prompt_went(start: Start) -> None:
-    url = start(auto(Watched(is_local=False, failure=RemoteError("the cloud is gone"))))
+    url = start(auto(Watched(is_local=False, failure=RemoteError("the cloud is gone", wait_seconds=7.0))))
     body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
     for stream in (False, True):
         reply = httpx.post(f"{url}/chat/completions", json={**body, "stream": stream})
-        assert (reply.status_code, reply.headers["x-nomoat-where"]) == (502, "cloud")
+        assert (reply.status_code, reply.headers["x-nomoat-where"], reply.headers["retry-after"]) == (502, "cloud", "7")
 
 
 def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:

@@ -31,9 +31,11 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         try:
-            return max(0.0, float(value) * scale)
+            seconds = float(value) * scale
         except ValueError:
-            pass
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
     try:
         when = parsedate_to_datetime(headers.get("retry-after", ""))
     except ValueError:

@@ -396,7 +396,7 @@ async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, NomoatError):
         raise error
     status, body = replies.render_error(error)
-    return _with_decisions(request, JSONResponse(body, status_code=status))
+    return _with_decisions(request, JSONResponse(body, status_code=status, headers=replies.error_headers(error)))
 
 
 async def _client_left(request: HttpRequest, error: Exception) -> Response:

@@ -73,7 +73,7 @@ def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
     # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
     app.add_middleware(
         CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
-        expose_headers=HEADERS,
+        expose_headers=(*HEADERS, replies.RETRY_AFTER),
     )  # fmt: skip
 
 

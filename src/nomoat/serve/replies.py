@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from nomoat.responder import Responder
 from nomoat.serve.wire import Call, EmbeddingCall
 
 DONE = b"data: [DONE]\n\n"
+RETRY_AFTER = "retry-after"
 STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (ContextExceededError, 400, "invalid_request_error", "context_length_exceeded"),
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
@@ -218,6 +220,12 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
         if isinstance(error, kind):
             return status, error_body(message, kind=name, code=code, param="model" if status == 404 else None)
     return 500, error_body(message, kind="server_error")
+
+
+def error_headers(error: NomoatError) -> dict[str, str]:
+    """What goes with an error's status: the seconds that another server asked to wait, in whole numbers as `Retry-After` has them."""
+    wait = error.wait_seconds if isinstance(error, RemoteError) else None
+    return {} if wait is None else {RETRY_AFTER: str(math.ceil(wait))}
 
 
 def render_error_event(error: NomoatError) -> bytes:
