@@ -76,6 +76,7 @@ class Decision:
     """Where a request goes and why. `score`: the learned chance that local is as good; None if nobody asked the learned router.
 
     `kinds`: private data found, as far as the policy cares. Neither these nor `why` hold anything of the text.
+    `max_new_tokens`: the longest answer that is asked for to keep to a budget, where the request names none.
     """
 
     where: Place
@@ -83,6 +84,7 @@ class Decision:
     why: str
     score: float | None = None
     kinds: tuple[str, ...] = ()
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

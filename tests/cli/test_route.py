@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from nomoat.asking.store import AnswerStore
+from nomoat.engine.budget import Rates
+from nomoat.engine.remote import remote_engine
 from nomoat.judge.suites import load_suite
-from nomoat.records import Outcome
-from nomoat.route import budget, learned
-from nomoat.route.budget import _add, _opened
-from nomoat.route.policy import default_path
+from nomoat.records import Outcome, Request
+from nomoat.responder import Responder
+from nomoat.route import learned
+from nomoat.route.budget import Allowance
+from nomoat.route.policy import Policy, default_path
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
@@ -33,10 +36,14 @@ def written(text: str) -> None:
 
 def spent_today(usd: float) -> None:
     """As `auto` counts it. Where midnight of UTC comes before it is read, a test fails: one run in some ten thousand."""
-    database = _opened(budget.default_path())
-    with database.transaction() as db:
-        _add(db, budget.utc_today(), round(usd * budget.PER_USD))
-    database.close()
+    rates = Rates(input_usd_per_million=0.0, output_usd_per_million=1e6)
+    asked = Request(prompt="hello", max_new_tokens=2)
+    cloud = Responder("big", remote_engine("http://127.0.0.1:9/v1#big"))
+    allowance = Allowance(Policy(max_usd_per_day=2.0), rates, cloud)
+    with allowance.paying(asked) as metered, metered.engine.meter.call(asked) as bill:  # type: ignore[attr-defined]
+        bill.usd = usd
+    allowance.close()
+    cloud.close()
 
 
 @pytest.fixture
@@ -68,6 +75,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "allowed            none  (default)\n"
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
+        "max_answer_tokens  4096  (default)\n"
         "router             none  (learned)\n"
     )
 
@@ -113,6 +121,7 @@ def test_explain_reads_what_is_piped_in() -> None:
         "why": "no router is learned; the policy's default is cloud",
         "score": None,
         "kinds": [],
+        "max_new_tokens": None,
     }
 
 
@@ -224,5 +233,6 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed, max_usd_per_day, max_usd_per_month\n"
+        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed, max_usd_per_day, max_usd_per_month, "
+        "max_answer_tokens\n"
     )

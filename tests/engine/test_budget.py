@@ -35,10 +35,20 @@ def test_schema_counts_as_text_and_a_models_own_limit_bounds_the_answer() -> Non
     schema = '{"type": "object"}'
     assert RATES.most_usd(replace(ASKED, json_schema=schema)) == pytest.approx((54 * 10 + (18 + 16) * 10 + 50 * 100) / 1e6)
     short = replace(RATES, longest_answer_tokens=40)
-    assert [short.bounds(replace(ASKED, max_new_tokens=limit)) for limit in (None, 30)] == [True, True]
     assert [short.most_usd(replace(ASKED, max_new_tokens=limit)) for limit in (None, 50, 30)] == [
         pytest.approx((54 * 10 + tokens * 100) / 1e6) for tokens in (40, 40, 30)
     ]
+
+
+def test_request_without_a_longest_answer_is_sent_with_the_default_where_that_fits_the_context() -> None:
+    """54 tokens at most are read: with 10 to write they fit into a context of 64."""
+    endless = replace(ASKED, max_new_tokens=None)
+    for context, limit, most_tokens in ((None, 10, 10), (64, 10, 10), (63, None, 63)):
+        rates = replace(RATES, longest_answer_tokens=context, default_answer_tokens=10)
+        assert rates.limited(endless).max_new_tokens == limit
+        assert rates.most_usd(endless) == pytest.approx((54 * 10 + most_tokens * 100) / 1e6)
+        assert rates.limited(ASKED) == ASKED
+    assert RATES.limited(endless) == endless
 
 
 def test_answer_without_counts_has_no_known_cost() -> None:

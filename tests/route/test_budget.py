@@ -25,7 +25,6 @@ from nomoat.route.budget import (
     Spent,
     default_path,
     dollars,
-    most_usd,
     rates_of,
     read_spent,
     utc_today,
@@ -95,7 +94,7 @@ def test_what_could_cost_more_than_is_left_does_not_leave_and_the_reason_has_the
     with pytest.raises(OverBudgetError) as raised:
         ask(allowance)
     assert str(raised.value) == "of $0.0112 a day, $0.00075 is spent, and this could cost up to $0.0105"
-    assert allowance.why_not(most_usd(allowance.rates, HELLO)) == str(raised.value)
+    assert allowance.why_not(MOST_USD) == str(raised.value)
     assert allowance.why_not(MOST_USD - REAL_USD) == ""
     assert allowance.spent_usd == pytest.approx(3 * REAL_USD)
 
@@ -168,13 +167,24 @@ def test_request_that_is_never_asked_costs_nothing(allowed: Callable[..., Allowa
     assert spent_on(2026, 11, 29)[0] == 0
 
 
-def test_without_a_longest_answer_the_models_own_is_the_bound_or_there_is_none(allowed: Callable[..., Allowance]) -> None:
+def test_without_a_longest_answer_the_policys_is_asked_for_and_set_aside(allowed: Callable[..., Allowance], serving: Serving) -> None:
     endless = replace(HELLO, max_new_tokens=None)
-    with pytest.raises(OverBudgetError, match=r"^it names no longest answer, and what it could cost has no bound: send `max_tokens`$"):
-        ask(allowed(max_usd_per_day=1.0), endless)
+    allowance = allowed(max_usd_per_day=1.0, max_answer_tokens=100)
+    with allowance.paying(endless) as cloud:
+        assert spent_on(2026, 11, 29) == (MOST_USD, MOST_USD)
+        list(cloud.stream(endless))
+    assert spent_on(2026, 11, 29) == (REAL_USD, REAL_USD)
+    with pytest.raises(OverBudgetError, match=r"this could cost up to \$0.0105$"):
+        ask(allowed(max_usd_per_day=MOST_USD, max_answer_tokens=100), endless)
+
+
+def test_a_long_prompt_without_a_longest_answer_counts_with_the_models_context() -> None:
     rates = rates_of(Policy(cloud="openai:gpt-4o-mini-2024-07-18", max_usd_per_day=1.0), is_local=False)
     assert rates is not None
-    assert most_usd(rates, endless) == pytest.approx((53 * 0.15 + 128_000 * 0.6) / 1e6)
+    endless = replace(HELLO, max_new_tokens=None)
+    assert rates.most_usd(endless) == pytest.approx((53 * 0.15 + 4096 * 0.6) / 1e6)
+    long = replace(endless, messages=(Message(role="user", content="a" * 124_000),))
+    assert rates.most_usd(long) == pytest.approx((124_048 * 0.15 + 128_000 * 0.6) / 1e6)
 
 
 # ---------------------------------------------------------------- several processes, and what becomes of them

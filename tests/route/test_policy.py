@@ -33,7 +33,7 @@ def test_the_example_in_the_documentation_of_the_module_is_a_policy() -> None:
     policy = load_policy()
     assert policy.given == set(policies.SETTINGS)
     assert (policy.local, policy.cloud, policy.names) == ("smollm2-135m+reviews", "openai:gpt-4o-mini", ("김철수", "Project Moat"))
-    assert (policy.max_usd_per_day, policy.max_usd_per_month) == (2.0, 20.0)
+    assert (policy.max_usd_per_day, policy.max_usd_per_month, policy.max_answer_tokens) == (2.0, 20.0, 4096)
     assert policy.origin("cloud") == str(path)
 
 
@@ -56,6 +56,15 @@ def test_the_example_in_the_manual_is_a_policy() -> None:
         ("max_usd_per_month = true", "sets `max_usd_per_month` to True", A_SUM),
         ("max_usd_per_month = nan", "sets `max_usd_per_month` to nan", A_SUM),
         ("max_usd_per_month = inf", "sets `max_usd_per_month` to inf", A_SUM),
+        *(
+            (f"max_answer_tokens = {value}", f"sets `max_answer_tokens` to {told}", "give a whole number of tokens, at least 1")
+            for value, told in (("0", "0"), ("1.5", "1.5"), ("true", "True"), ("'9'", "'9'"))
+        ),
+        (
+            "max_answer_tokens = 99",
+            "sets `max_answer_tokens` and no budget",
+            "add `max_usd_per_day` or `max_usd_per_month`, or remove it",
+        ),
         ("local = ''", "sets `local` to ''", "give a text in quotes, or leave it out"),
         ("default = 'moon'", "sets `default` to 'moon'", 'give "local" or "cloud"'),
         ("names = 'Kim'", "sets `names` to 'Kim'", 'give a list of texts: ["one", "two"]'),

@@ -119,7 +119,7 @@ def test_prompts_of_one_request_that_go_to_both_sides_are_told_of_each(start: St
     cloud, local = Watched(is_local=False), Watched(is_local=True)
     body = {"model": "auto", "prompt": ["hello", PRIVATE, "again"], "n": 2}
     reply = httpx.post(f"{start(auto(cloud, local))}/completions", json=body)
-    assert [reply.headers.get_list(name) for name in HEADERS] == [["cloud", "local"], [CLOUD, "small"], [DEFAULT, HOLDS_PHONE], []]
+    assert [reply.headers.get_list(name) for name in HEADERS] == [["cloud", "local"], [CLOUD, "small"], [DEFAULT, HOLDS_PHONE], [], []]
     assert ({asked.prompt for asked in cloud.asked}, [asked.prompt for asked in local.asked]) == ({"hello", "again"}, [PRIVATE] * 2)
 
 
@@ -220,12 +220,26 @@ def test_answers_to_one_prompt_go_where_there_is_room_for_all_of_them(with_budge
     assert spent_by(url) == pytest.approx(0.0004)
 
 
-def test_without_max_tokens_nothing_bounds_what_a_server_of_ones_own_may_take(
-    with_budget: Callable[..., Responder], start: Start
+@pytest.mark.parametrize("stream", [False, True])
+def test_without_max_tokens_the_policys_longest_answer_is_asked_for_and_told(
+    with_budget: Callable[..., Responder], start: Start, stream: bool
 ) -> None:
-    told = ask(start(with_budget(1.0)), "a b")
-    assert told["x-nomoat-where"] == "local"
-    assert told["x-nomoat-why"] == "it names no longest answer, and what it could cost has no bound: send `max_tokens`"
+    """$0.4096 may be spent on it."""
+    asked: list[dict[str, Any]] = []
+
+    def act(handler: Any) -> None:
+        asked.append(handler.body)
+        FINE(handler)
+
+    url = start(with_budget(0.5, act))
+    told = ask(url, "a b", stream=stream)
+    assert (told["x-nomoat-where"], told["x-nomoat-max-tokens"]) == ("cloud", "4096")
+    assert "x-nomoat-max-tokens" not in ask(url, "a b", stream=stream, max_tokens=10)
+    assert [body["max_tokens"] for body in asked] == [4096, 10]
+    told = ask(url, "a b", stream=stream, n=2)
+    assert (told["x-nomoat-where"], len(asked)) == ("local", 2)
+    assert told["x-nomoat-why"] == "of $0.50 a day, $0.0004 is spent, and this could cost up to $0.8192"
+    assert "x-nomoat-max-tokens" not in told
 
 
 def test_a_client_that_leaves_pays_the_most_its_answer_could_cost(with_budget: Callable[..., Responder], start: Start) -> None:

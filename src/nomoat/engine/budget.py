@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nomoat.errors import BudgetReachedError, UsageError
 from nomoat.records import Request, Usage
@@ -22,11 +22,13 @@ class Rates:
     """What a server takes, in USD per million tokens. Raises UsageError for what is no price.
 
     `longest_answer_tokens`: no answer of its model is longer, whatever a request allows; None if that is not known.
+    `default_answer_tokens`: the longest answer that a request asks for which names none (`limited`); None asks without a limit.
     """
 
     input_usd_per_million: float
     output_usd_per_million: float
     longest_answer_tokens: int | None = None
+    default_answer_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for price in (self.input_usd_per_million, self.output_usd_per_million):
@@ -39,9 +41,15 @@ class Rates:
             return None
         return self._usd(usage.prompt_tokens, usage.completion_tokens)
 
-    def bounds(self, request: Request) -> bool:
-        """Whether it is known what this can cost at most."""
-        return request.max_new_tokens is not None or self.longest_answer_tokens is not None
+    def limited(self, request: Request) -> Request:
+        """As it is sent: with a longest answer, where it names none and there is a default.
+
+        Not where prompt and default might not fit into the model's context together: servers refuse that; the context is the limit.
+        """
+        limit, context = self.default_answer_tokens, self.longest_answer_tokens
+        if request.max_new_tokens is not None or limit is None or (context is not None and _most_tokens(request) + limit > context):
+            return request
+        return replace(request, max_new_tokens=limit)
 
     def most_usd(self, request: Request) -> float:
         """More than this a request cannot cost: a token for each byte of its text and schema, and the longest answer it allows.
@@ -49,16 +57,20 @@ class Rates:
         What this takes for granted: the server keeps to the longest answer, counts hidden reasoning within it, and its template
         adds no more than a few words. Raises UsageError for a request that names no longest answer, if its model has none either.
         """
-        if not self.bounds(request):
+        limits = [limit for limit in (self.limited(request).max_new_tokens, self.longest_answer_tokens) if limit is not None]
+        if not limits:
             raise UsageError("what an answer without a limit costs cannot be bounded", hint="give max_new_tokens, or no --max-cost")
-        texts = [request.prompt] if request.prompt is not None else [message.content for message in request.messages]
-        texts += [] if request.json_schema is None else [request.json_schema]
-        prompt_tokens = sum(len(text.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for text in texts) + TEMPLATE_TOKENS
-        limits = [limit for limit in (request.max_new_tokens, self.longest_answer_tokens) if limit is not None]
-        return self._usd(prompt_tokens, min(limits))
+        return self._usd(_most_tokens(request), min(limits))
 
     def _usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         return (prompt_tokens * self.input_usd_per_million + completion_tokens * self.output_usd_per_million) / 1e6
+
+
+def _most_tokens(request: Request) -> int:
+    """More than that the texts and the schema of a request cannot be."""
+    texts = [request.prompt] if request.prompt is not None else [message.content for message in request.messages]
+    texts += [] if request.json_schema is None else [request.json_schema]
+    return sum(len(text.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for text in texts) + TEMPLATE_TOKENS
 
 
 class Budget:

@@ -139,6 +139,7 @@ class RemoteEngine:
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter.
         """
         net.require_allowed("ask a model server", self.host)
+        request = request if self.meter is None else self.meter.rates.limited(request)
         self._sent.bytes = 0
         for attempt in itertools.count(1):
             try:

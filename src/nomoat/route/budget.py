@@ -34,7 +34,6 @@ from nomoat.route.policy import Policy
 SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, nanodollars INTEGER NOT NULL) WITHOUT ROWID;"
 PER_USD = 10**9  # whole numbers: what is added and taken away again leaves nothing over
-NO_LIMIT = "it names no longest answer, and what it could cost has no bound: send `max_tokens`"
 
 
 class OverBudgetError(Exception):
@@ -74,7 +73,9 @@ def read_spent(*, path: Path | None = None, today: Callable[[], date] = utc_toda
 
 
 def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:
-    """What the policy's cloud model takes; None where there is no budget, or nothing to pay. `is_local`: it is on this machine.
+    """What the policy's cloud model takes, and how long an answer of it is at most; None where there is no budget, or nothing to pay.
+
+    `is_local`: it is on this machine.
 
     Raises UsageError if its price is not known, and DataError if the user's own table of prices cannot be read.
     """
@@ -91,18 +92,13 @@ def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:
         return None
     undated = prices.VERSION_DATE.sub("", policy.cloud)
     card = next((card for card in cards.cards() if card.api == undated), None)
-    return dataclasses.replace(rates, longest_answer_tokens=card.context_tokens if card else None)
+    return dataclasses.replace(
+        rates, longest_answer_tokens=card.context_tokens if card else None, default_answer_tokens=policy.max_answer_tokens
+    )  # fmt: skip
 
 
-def most_usd(rates: Rates, request: Request) -> float | None:
-    """More than this a request cannot cost; None where that has no bound."""
-    return rates.most_usd(request) if rates.bounds(request) else None
-
-
-def why_not(policy: Policy, spent: Spent, usd: float | None) -> str:
-    """Why the policy's budget keeps a request here that can cost so much; empty if it does not. None: that has no bound."""
-    if usd is None:
-        return NO_LIMIT
+def why_not(policy: Policy, spent: Spent, usd: float) -> str:
+    """Why the policy's budget keeps a request here that can cost so much; empty if it does not."""
     for most, so_far, span in (
         (policy.max_usd_per_day, spent.today_usd, "day"),
         (policy.max_usd_per_month, spent.month_usd, "month"),
@@ -135,7 +131,7 @@ class Allowance:
         self._lock = threading.Lock()
         self._database = _opened(default_path() if path is None else path)
 
-    def why_not(self, usd: float | None) -> str:
+    def why_not(self, usd: float) -> str:
         """See `why_not`, now."""
         with self._database.turn() as db:
             return why_not(self._policy, _read(db, self._today()), usd)
@@ -146,9 +142,7 @@ class Allowance:
 
         Raises OverBudgetError where it does not fit.
         """
-        most = most_usd(self.rates, request)
-        if most is None:
-            raise OverBudgetError(NO_LIMIT)
+        most = self.rates.most_usd(request)
         budget = _SetAside(most, functools.partial(self._settle, self._set_aside(most), most))
         try:
             yield Responder(self._ref, self._engine.with_meter(Meter(rates=self.rates, budget=budget)))

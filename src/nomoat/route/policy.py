@@ -11,6 +11,7 @@
     allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
     max_usd_per_day = 2.0               # what `cloud` may cost on a day of UTC; what could cost more stays here: see `budget`
     max_usd_per_month = 20.0            # and in a month
+    max_answer_tokens = 4096            # with either of them: the longest answer `cloud` is asked for where a request names none
 
 What this does not cover: duels and evaluations name their models themselves and do not ask the policy.
 """
@@ -31,6 +32,7 @@ from nomoat.route.pii import KINDS, Kind
 
 DEFAULT_ORIGIN = "default"
 DEFAULT_THRESHOLD = 0.5
+DEFAULT_ANSWER_TOKENS = 4096  # no model with a price of the table is refused for it: some write no more than that at once
 MOST_USD = 1e9
 
 
@@ -47,6 +49,7 @@ class Policy:
     allowed: tuple[str, ...] = ()
     max_usd_per_day: float | None = None
     max_usd_per_month: float | None = None
+    max_answer_tokens: int = DEFAULT_ANSWER_TOKENS
     path: Path | None = None
     given: frozenset[str] = field(default_factory=frozenset)
 
@@ -70,7 +73,7 @@ class Policy:
 
 
 BUDGETS = ("max_usd_per_day", "max_usd_per_month")
-SETTINGS = ("local", "cloud", "threshold", "default", "never_leaves", "names", "allowed", *BUDGETS)
+SETTINGS = ("local", "cloud", "threshold", "default", "never_leaves", "names", "allowed", *BUDGETS, "max_answer_tokens")
 
 
 def default_path() -> Path:
@@ -115,6 +118,10 @@ def _checked(path: Path, name: str, value: Any) -> Any:
         if not is_number or not 0 <= value <= 1:
             raise _error(path, f"sets `threshold` to {value!r}", "give a number from 0 (everything local) to 1")
         return float(value)
+    if name == "max_answer_tokens":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _error(path, f"sets `max_answer_tokens` to {value!r}", "give a whole number of tokens, at least 1")
+        return value
     if name in ("never_leaves", "names", "allowed"):
         return _checked_words(path, name, value)
     if not isinstance(value, str) or not value.strip():
@@ -146,6 +153,10 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(path, 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such')
     if policy.names and "name" not in policy.never_leaves:
         raise _error(path, "lists `names`, and `never_leaves` does not hold `name`", "add it there, or remove the names")
+    if "max_answer_tokens" in policy.given and not policy.has_budget:
+        raise _error(
+            path, "sets `max_answer_tokens` and no budget", f"add {' or '.join(f'`{name}`' for name in BUDGETS)}, or remove it"
+        )
     if policy.cloud is not None:
         policy.require_allowed(host_of(policy.cloud))
 

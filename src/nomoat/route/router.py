@@ -25,7 +25,7 @@ from nomoat.errors import UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import pii
-from nomoat.route.budget import Allowance, OverBudgetError, most_usd, rates_of, read_spent, why_not
+from nomoat.route.budget import Allowance, OverBudgetError, rates_of, read_spent, why_not
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
 from nomoat.route.policy import Policy, default_path, host_of, load_policy
@@ -50,7 +50,7 @@ def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter |
 
     def over_budget() -> str:
         question = Request(messages=(Message(role="user", content=text),))
-        return "" if rates is None else why_not(policy, read_spent(), most_usd(rates, question))
+        return "" if rates is None else why_not(policy, read_spent(), rates.most_usd(question))
 
     return decide(text, text, policy, usable(policy, load_router() if learned is None else learned), over_budget=over_budget)
 
@@ -97,7 +97,7 @@ def decide(
 
 def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
     """What was decided for the cloud is done here, for want of money."""
-    return replace(decision, where="local", model=policy.local, why=why)
+    return replace(decision, where="local", model=policy.local, why=why, max_new_tokens=None)
 
 
 def _whatever_it_costs(everything: str, question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
@@ -182,24 +182,26 @@ class RouterEngine:
         usd = 0.0
         for request in requests:
             most = self._most_usd(request)
-            together = None if most is None else usd + num_answers * most
-            decisions.append(self._decide(request, (), together))
-            if together is not None and decisions[-1].where == "cloud":
-                usd = together
+            decisions.append(self._decide(request, (), usd + num_answers * most))
+            if decisions[-1].where == "cloud":
+                usd += num_answers * most
         return decisions
 
-    def _most_usd(self, request: Request) -> float | None:
-        return 0.0 if self._allowance is None else most_usd(self._allowance.rates, request)
+    def _most_usd(self, request: Request) -> float:
+        return 0.0 if self._allowance is None else self._allowance.rates.most_usd(request)
 
-    def _decide(self, request: Request, continuations: Sequence[str], usd: float | None) -> Decision:
-        """`usd`: what it could cost, with all that is asked together with it; None if that has no bound."""
+    def _decide(self, request: Request, continuations: Sequence[str], usd: float) -> Decision:
+        """`usd`: what it could cost, with all that is asked together with it."""
         everything, question = _texts(request, continuations)
         only_here = self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
             return "" if self._allowance is None else self._allowance.why_not(usd)
 
-        return decide(everything, question, self.policy, self.router, only_here=only_here, over_budget=over_budget)
+        decision = decide(everything, question, self.policy, self.router, only_here=only_here, over_budget=over_budget)
+        if decision.where == "local" or self._allowance is None or request.max_new_tokens is not None:
+            return decision
+        return replace(decision, max_new_tokens=self._allowance.rates.limited(request).max_new_tokens)
 
     def decide_embedding(self) -> Decision:
         """Always here."""

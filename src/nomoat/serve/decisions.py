@@ -11,7 +11,7 @@ from urllib.parse import quote
 from nomoat.records import Decision, Place, Request
 from nomoat.responder import Responder, shown_name
 
-HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score")
+HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score", "x-nomoat-max-tokens")
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -100,5 +100,6 @@ def spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
 
 def _headers(decision: Decision) -> list[tuple[str, str]]:
     score = "" if decision.score is None else f"{decision.score:.4f}"
-    values = (decision.where, shown_name(decision.model or ""), decision.why, score)
+    limit = "" if decision.max_new_tokens is None else str(decision.max_new_tokens)
+    values = (decision.where, shown_name(decision.model or ""), decision.why, score, limit)
     return [(name, quote(value, safe=PLAIN)) for name, value in zip(HEADERS, values, strict=True) if value]
