@@ -95,6 +95,25 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
             pass
 
 
+def test_what_a_dead_cluster_left_behind_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray finds it: the address in the arguments of a process that lives, or in the file of the last `ray start`."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr("ray._private.services.get_ray_address_from_environment", lambda *_: address)
+        with pytest.raises(WorkerError, match=f"^no Ray cluster at `{address}`: .*refused") as caught, started_workers(None, "auto"):
+            pass
+    assert caught.value.hint == (
+        "`ray start --head` starts one; `ray stop` ends what is left of one that has ended; --ray takes auto or HOST:PORT"
+    )
+
+
+def test_the_head_of_a_cluster_elsewhere_is_not_asked_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._private.services.get_ray_address_from_environment", lambda *_: "192.0.2.1:6379")
+    with pytest.raises(OfflineError), started_workers(None, "auto"):
+        pass
+
+
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "local", "10.0.0.5", "10.0.0.5:"])
 def test_what_is_no_address_of_a_cluster_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`local`, too: Ray would start a cluster, and listen on every network."""

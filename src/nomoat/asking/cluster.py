@@ -69,22 +69,40 @@ def checked_address(given: str) -> str:
 def connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    found = address
     try:
         if address is None:
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         else:
-            _require_listening(address)
-            ray.init(address=address, **quiet)
+            found = _found(address)
+            _require_listening(found)
+            ray.init(address=found, **quiet)
     except (OSError, RuntimeError, ValueError) as exc:
-        where = "on this machine" if address is None else f"at `{address}`"
+        where = "on this machine" if address is None else f"at `{found or address}`"
+        ended = "; `ray stop` ends what is left of one that has ended" if found != address else ""
         raise WorkerError(
             f"no Ray cluster {where}: {last_line(exc)}",
-            hint="`ray start --head` starts one; --ray takes auto or HOST:PORT",
+            hint=f"`ray start --head` starts one{ended}; --ray takes auto or HOST:PORT",
         ) from exc
     finally:
         # Ray would end this process by it, with a list of addresses, before what is under way is kept or swept.
         if threading.current_thread() is threading.main_thread() and on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _found(address: str) -> str:
+    """HOST:PORT of `auto`, maybe that of a cluster whose processes or file have outlived it; `auto` again where Ray does not say.
+
+    Raises OSError where there is none, OfflineError for a machine that may not be asked.
+    """
+    from ray._private import services
+
+    find = getattr(services, "get_ray_address_from_environment", None)  # not Ray's public surface: a release may not have it
+    if address != "auto" or find is None:
+        return address
+    found = str(find(address, None))
+    _require_allowed(found.rpartition(":")[0])
+    return found
 
 
 def _require_listening(address: str) -> None:
