@@ -156,8 +156,25 @@ def test_budget_that_is_used_up_leaves_a_part_and_exit_code_3(
     command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds), "--price-in", "1000"]
     done = nomoat(*command, "--price-out", "2000", "--max-cost", "7")
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1].startswith("partial: --max-cost $7.0000 is reached")
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("partial: --max-cost $7.0000 is reached")
+    assert said.endswith("; the same command with a higher --max-cost goes on from there")
     assert 0 < len(rows_of(out)) < 20
+
+
+def test_most_requests_made_leave_a_part_that_a_higher_bound_goes_on_from(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds)]
+    done = nomoat(*command, "--max-requests", "2")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        3,
+        "partial: --max-requests 2 is reached: 2 answers held 20 tasks, and 14 of them were kept; "
+        "the same command with a higher --max-requests goes on from there",
+    )
+    done = nomoat(*command, "--max-requests", "9")
+    assert (done.returncode, len(rows_of(out)), ", 2 of them reused" in done.stderr) == (0, 20, True)
 
 
 def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..., Server], tmp_path: Path) -> None:

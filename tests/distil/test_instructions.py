@@ -69,7 +69,7 @@ def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(serving: Serving) -
     server = serving(counted("4. Instruction: Explain the tides of the sea\nOutput: The moon.", 1, 1))
     found = taught(server)
     assert len(server.bodies) == 10  # five times the two that could have done
-    assert found.partial == "10 answers held 10 tasks, and 1 of them were kept; --max-requests allows more"
+    assert found.partial == "--max-requests 10 is reached: 10 answers held 10 tasks, and 1 of them were kept"
 
 
 # An answer costs $1.30, and could have cost more than $5.
@@ -128,7 +128,8 @@ def test_a_seed_too_long_for_the_teacher_costs_the_requests_that_show_it_and_no_
         found = distil(Responder("short", FakeEngine(answers=answers)), plan, store=store)
     assert (found.spent.num_answers, found.spent.num_failed) == (len(fitting), len(requests) - len(fitting))
     assert len(found.tasks) > 20
-    assert found.partial.startswith("the prompt has 5,")
+    assert found.partial.startswith(f"--max-requests {len(requests)} is reached: {len(fitting)} answers held ")
+    assert f" were kept; {len(requests) - len(fitting)} failed: the prompt has 5," in found.partial
 
 
 class Several(FakeEngine):

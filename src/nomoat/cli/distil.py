@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 EXAMPLES_SHOWN = 3
+SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
+TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
 MaxRequests = Annotated[
-    int | None, typer.Option(min=1, help="Ask at most so often; 5 times what would do if all were kept.", show_default=False)
+    int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
 ]
 
 
@@ -29,9 +31,7 @@ def distil(
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="A model reference: see `nomoat models`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Write here: .jsonl, or with --label .csv or .tsv.")],
     num_tasks: Annotated[int, typer.Option("--tasks", "-n", min=1, help="So many new tasks.")] = 100,
-    seeds: Annotated[
-        Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)
-    ] = None,
+    seeds: SeedFile = None,
     language: Annotated[str | None, typer.Option(help="The language of the tasks, such as Korean.", show_default=False)] = None,
     tasks_a_request: Annotated[int, typer.Option("--per-request", min=1, help="Ask for so many at once.")] = 10,
     max_requests: MaxRequests = None,
@@ -42,9 +42,7 @@ def distil(
     labels: Annotated[str | None, typer.Option(help="a,b,c, or a file with one a line.", show_default=False)] = None,
     input_column: options.InputColumn = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, as in `tune`.", show_default=False)] = None,
-    teacher_licence: Annotated[
-        str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)
-    ] = None,
+    teacher_licence: TeacherLicence = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the seed tasks shown, and of the sampling.")] = 0,
     concurrency: options.Concurrency = 16,
     workers: options.NumWorkers = None,
@@ -94,7 +92,10 @@ def distil(
         )  # fmt: skip
     parents = [*_teachers(teacher, teacher_licence, for_assistant=label is None and _is_general(origin)), *origin]
     with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
-        _label(model, asked, parents, how) if isinstance(asked, _Texts) else _instruct(model, asked, parents, how)
+        if isinstance(asked, _Texts):
+            _label(model, asked, parents, how)
+        else:
+            _instruct(model, asked, parents, how)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ import typer
 from nomoat.cli import console
 
 PARTIAL_EXIT = 3
+BOUND = re.compile(r"--max-(cost|requests)\b")  # in the words of what is partial because of it
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
 if TYPE_CHECKING:
@@ -126,9 +128,10 @@ def require_judge(judge: str | None, check: str | None) -> None:
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions."""
+    """Say on stderr, and by the exit code, that a result is not over all questions. A bound that ended it is an option in `partial`."""
     if partial:
-        console.say(f"partial: {partial}; the same command goes on from there")
+        bound = BOUND.search(partial)
+        console.say(f"partial: {partial}; the same command{f' with a higher {bound[0]}' if bound else ''} goes on from there")
         raise typer.Exit(PARTIAL_EXIT)
 
 

@@ -164,7 +164,9 @@ def distil(
         num_vain = num_vain + 1 if is_vain else 0
     if failure is not None and not found.spent.num_answers:
         raise failure
-    found.partial = _partial(found, plan, failure)
+    if len(found.tasks) < plan.num_tasks:
+        has_ended_all = isinstance(failure, BudgetReachedError) or num_vain == MAX_VAIN_WAVES
+        found.partial = failure.message if failure is not None and has_ended_all else _limit_reached(found, plan, failure)
     return found
 
 
@@ -194,13 +196,12 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
             found.tasks.append(task)
 
 
-def _partial(found: Distilled, plan: Plan, failure: NomoatError | None) -> str:
-    if len(found.tasks) >= plan.num_tasks:
-        return ""
-    if failure is not None:
-        return failure.message
-    answers = f"{found.spent.num_answers:,} answers held {found.num_offered:,} tasks"
-    return f"{answers}, and {len(found.tasks):,} of them were kept; --max-requests allows more"
+def _limit_reached(found: Distilled, plan: Plan, failure: NomoatError | None) -> str:
+    failed = "" if failure is None else f"; {found.spent.num_failed:,} failed: {failure.message}"
+    return (
+        f"--max-requests {plan.most_requests():,} is reached: {found.spent.num_answers:,} answers held {found.num_offered:,} tasks, "
+        f"and {len(found.tasks):,} of them were kept{failed}"
+    )
 
 
 def as_rows(tasks: Sequence[Task]) -> list[dict[str, str]]:
