@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_person_at_a_terminal_is_asked(elsewhere: Server, suite: Suite, monkeypa
 
 
 def test_what_is_answered_already_is_not_sent_again(elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
+    run_suite(f"{elsewhere.url}#m", suite)
+    consent(elsewhere, suite, yes=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_questions_that_follow_others_are_not_sent_again_either(
+    elsewhere: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With their conversation, 3 bytes longer by the first answer and 4 by the first question, the second is asked again."""
+    path = tmp_path / "talk.jsonl"
+    rows = [{"id": "1", "input": "Who?", "target": "yes"}, {"id": "2", "input": "Why?", "target": "yes", "follows": "1"}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    suite = load_suite(path)
+    run_suite(f"{elsewhere.url}#m", dataclasses.replace(suite, examples=suite.examples[:1]))
+    consent(elsewhere, suite, yes=True)
+    assert capsys.readouterr().err.startswith("1 text (15 bytes) would go to 127.0.0.1")  # and two empty lines
     run_suite(f"{elsewhere.url}#m", suite)
     consent(elsewhere, suite, yes=False)
     assert capsys.readouterr().err == ""

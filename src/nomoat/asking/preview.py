@@ -17,7 +17,8 @@ from nomoat.responder import Responder, names_weights
 class Preview:
     """The questions a server outside would be sent by one run. `most_usd` is None where no price is known.
 
-    `num_bytes` is UTF-8 text; where questions follow each other, earlier ones and their answers are sent once more with the next.
+    `num_bytes` is UTF-8 text; where questions follow each other, earlier ones and their answers are sent once more with the next, and
+    count where they are known.
     """
 
     model: str

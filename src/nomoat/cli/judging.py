@@ -128,7 +128,7 @@ def require_judge(judge: str | None, check: str | None) -> None:
 
 
 def end(partial: str) -> None:
-    """Say on stderr, and by the exit code, that a result is not over all questions. A bound that ended it is an option in `partial`."""
+    """Say on stderr, and by the exit code, that a result is not over all questions; `partial` names the option that bounded it."""
     if partial:
         bound = BOUND.search(partial)
         console.say(f"partial: {partial}; the same command{f' with a higher {bound[0]}' if bound else ''} goes on from there")

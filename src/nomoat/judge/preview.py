@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from nomoat.asking.preview import Preview, preview_requests
 from nomoat.asking.spending import Spending
@@ -22,7 +21,8 @@ def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spendi
     with opened(model) as responder:
         asking = Asking(model=responder, suite=asked, store=store, settings=RunSettings(spending=spending))
         asking.writes_choices = suite.metric == "choice"  # no server gives likelihoods
-        requests = [asking.request(replace(example, follows="")) for example in asked.examples]
+        asking.kept(asked.examples)  # and remembered: what follows an answer is asked with the conversation before it
+        requests = [asking.request(example) for example in asked.examples]
         return preview_requests(responder, requests, spending=spending, store=store)
 
 
