@@ -217,6 +217,21 @@ def test_a_cache_that_lost_a_file_or_its_end_is_made_again(tiny_gguf: Path, name
     assert likelihood(folder) == before
 
 
+@pytest.mark.parametrize("name", ["digest", "sizes", "num_values", "storage", "files"])
+def test_a_cache_that_lost_a_fact_is_made_again_and_not_opened_before(tiny_gguf: Path, name: str) -> None:
+    config = importer.import_gguf(tiny_gguf) / "config.json"
+    before = json.loads(config.read_text(encoding="utf-8"))
+    facts = {key: value for key, value in before["nomoat"].items() if key != name}
+    config.write_text(json.dumps({**before, "nomoat": facts}), encoding="utf-8")
+    if name != "files":
+        with pytest.raises(BadFileError) as caught:
+            OpenVINOEngine(config.parent)
+        assert caught.value.message == f"`{config.parent}` is not a whole imported model: '{name}'"
+        assert caught.value.hint == "remove that folder and try again"
+    assert importer.import_gguf(tiny_gguf) == config.parent
+    assert json.loads(config.read_text(encoding="utf-8")) == before
+
+
 def test_processes_that_import_at_once_make_the_model_once_and_leave_nothing_else(tiny_gguf: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from nomoat.engine import importer\n"

@@ -336,6 +336,23 @@ def test_a_prompt_gives_the_same_to_the_last_bit_in_whatever_parts_it_is_read(tm
 
 
 @needs_instructions
+@pytest.mark.parametrize(
+    ("part", "damaged"), [("kv_heads", "kv_haeds"), ("{&quot;heads", "{&quot heads"), ("{&quot;heads", "[&quot;heads")]
+)
+def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_ones_too: None, part: str, damaged: str) -> None:
+    """Whose file is as long as it was: it is not imported again."""
+    folder = importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0"))
+    graph = folder / "openvino_model.xml"
+    text = graph.read_text(encoding="utf-8")
+    assert text.count(part) == 1
+    graph.write_text(text.replace(part, damaged), encoding="utf-8")
+    with pytest.raises(BadFileError) as caught:
+        OwnModel.of(folder)
+    assert caught.value.message == f"`{folder}` is not a whole imported model"
+    assert caught.value.hint == "remove that folder and try again"
+
+
+@needs_instructions
 @pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3", "phi3, window"])
 def test_a_pass_of_our_own_gives_the_reference_s_logits(tmp_path: Path, small_ones_too: None, name: str) -> None:
     """Norms around attention and MLP, a gate of GELU, capped scores and logits, windows and rotations by layer."""

@@ -361,8 +361,9 @@ def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
         facts = _facts_of(folder)
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
         architectures.Dimensions(**facts["sizes"])
+        layout.Storage.from_dict(facts["storage"])
         known = isinstance(facts["num_values"], int) and isinstance(facts["files"]["openvino_model.bin"], int)
-        return facts if whole and known else None
+        return facts if whole and known and isinstance(facts["digest"], str) else None
     except (OSError, KeyError, TypeError, AttributeError):
         return None
 

@@ -52,16 +52,17 @@ class OpenVINOEngine:
         try:
             facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]
             self.storage = layout.Storage.from_dict(facts["storage"])
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
+            self.digest: str = facts["digest"]
+            sizes = self._sizes = Dimensions(**facts["sizes"])
+            num_weights: int = facts["num_values"]
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
-        self.digest: str = facts["digest"]
-        sizes = self._sizes = Dimensions(**facts["sizes"])
         self.context_tokens: int | None = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = [importer.LoraDelta(one) for one in beside]
-        self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=facts["num_values"])
+        self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
         self._batcher: Batcher | None = None
         self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights

@@ -32,6 +32,23 @@ FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, 
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 FACTS = ("nomoat", "attention")  # where a folder tells them, see `between.facts_of`
 
+FACT_NAMES = frozenset(
+    (
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "norms",
+        "scale",
+        "cap",
+        "views",
+        "layers",
+        "embedding_scale",
+        "logit_cap",
+        "vocabulary",
+        "parts",
+    )
+)
+
 
 class OwnModel:
     """What `PagedModel` is, see the module. One thread at a time."""
@@ -179,13 +196,15 @@ class _Graph:
         try:
             root = ElementTree.parse(folder / GRAPH).getroot()
             self._bytes = np.memmap(folder / WEIGHTS, np.uint8, "r")
-        except (OSError, ValueError, ElementTree.ParseError) as exc:
+            told = root.find("/".join(("rt_info", *FACTS)))
+            self.facts: dict[str, Any] = {} if told is None else dict(json.loads(told.get("value", "")))
+        except (OSError, TypeError, ValueError, ElementTree.ParseError) as exc:
             raise _not_whole(folder) from exc
+        if self.facts and not self.facts.keys() >= FACT_NAMES:
+            raise _not_whole(folder)
         self._folder = folder
         self._layers = {layer.get("id"): layer for layer in root.iterfind("layers/layer")}
         self._sources = {(edge.get("to-layer"), edge.get("to-port")): edge.get("from-layer") for edge in root.iterfind("edges/edge")}
-        told = root.find("/".join(("rt_info", *FACTS)))
-        self.facts: dict[str, Any] = {} if told is None else json.loads(told.get("value", ""))
 
     def can_run(self, adapters: Sequence[LoraDelta]) -> bool:
         """See `OwnModel`."""
