@@ -337,7 +337,7 @@ def test_a_prompt_gives_the_same_to_the_last_bit_in_whatever_parts_it_is_read(tm
 
 @needs_instructions
 @pytest.mark.parametrize(
-    ("part", "damaged"), [("kv_heads", "kv_haeds"), ("{&quot;heads", "{&quot heads"), ("{&quot;heads", "[&quot;heads")]
+    ("part", "damaged"), [("kv_heads", "kv_haeds"), ("{&quot;heads", "{{quot;heads"), ("{&quot;heads", "[&quot;heads")]
 )
 def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_ones_too: None, part: str, damaged: str) -> None:
     """Whose file is as long as it was: it is not imported again."""

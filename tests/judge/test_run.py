@@ -243,6 +243,18 @@ def test_examples_of_one_group_count_as_one_piece_of_evidence() -> None:
     assert (alone.p_value, alone.winner) == (2 / 2**12, "left")
 
 
+def test_examples_that_are_all_of_one_group_decide_nothing() -> None:
+    """12 of 24 examples apart, all one way, on one text: what another text would give is not known."""
+    suite = suite_of(24)
+    suite = dataclasses.replace(suite, examples=tuple(dataclasses.replace(example, group="text") for example in suite.examples))
+    verdict = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), suite)
+    assert (verdict.p_value, verdict.winner) == (1.0, "undecided")
+    assert verdict.difference_low < -0.5 and verdict.difference_high > 0.5
+    assert (verdict.right.score_low, verdict.right.score_high) == pytest.approx((0.0, 1.0), abs=0.05)
+    note = "all 24 examples are of one group: one piece of evidence, which leaves open what others would say"
+    assert verdict.notes[-1] == note
+
+
 def test_score_of_examples_in_groups_has_the_interval_of_groups() -> None:
     suite = suite_of(24)
     grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))

@@ -120,7 +120,10 @@ def ordered(
 ) -> Table:
     """The table of these models (by position in `evaluations`), rated by who won which item of which duel."""
     first = evaluations[0]
-    wins_GMM = _wins(duels, len(evaluations), groups_of(first.outcomes) or [outcome.example_id for outcome in first.outcomes])
+    groups = groups_of(first.outcomes)
+    if groups is None or len(set(groups)) == 1:  # of which every draw would be the same
+        groups = tuple(outcome.example_id for outcome in first.outcomes)
+    wins_GMM = _wins(duels, len(evaluations), groups)
     strengths_M, intervals_M2 = stats.bradley_terry_intervals(wins_GMM, confidence=1 - rules.alpha, seed=first.seed)
     order = sorted(range(len(evaluations)), key=lambda at: -strengths_M[at])
     against_first = {at: verdict for at in order[1:] if (verdict := _verdict_on(duels, at, order[0])) is not None}

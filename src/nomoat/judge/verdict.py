@@ -59,11 +59,9 @@ class Duel:
 
 
 def groups_of(outcomes: Sequence[Outcome]) -> tuple[str, ...] | None:
-    """The group of each outcome (its own, where it has none), or None if no two belong together. One group alone tells nothing
-    of what lies between groups: that is None too.
-    """
+    """The group of each outcome (its own, where it has none), or None if no two belong together."""
     groups = group_names(outcomes)
-    return groups if 1 < len(set(groups)) < len(groups) else None
+    return groups if len(set(groups)) < len(groups) else None
 
 
 def group_names(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -192,6 +190,8 @@ def compare(
 def _group_notes(groups: Sequence[str] | None) -> tuple[str, ...]:
     if groups is None:
         return ()
+    if len(set(groups)) == 1:
+        return (f"all {len(groups):,} examples are of one group: one piece of evidence, which leaves open what others would say",)
     return (f"{len(groups):,} examples in {len(set(groups)):,} groups that belong together: errors are those between groups",)
 
 
@@ -240,11 +240,13 @@ def _fixed(
 
 
 def _clustered_interval(values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float) -> stats.Interval:
-    """Cluster-robust; groups that are no different from each other have no spread to learn from, as in `_mean_interval`."""
-    low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
-    if high - low > NO_SPREAD * (bounds[1] - bounds[0]):
-        return max(bounds[0], low), min(bounds[1], high)
-    return _mean_interval([float(np.mean(values))] * len(set(groups)), bounds, alpha, seed=0)
+    """Cluster-robust; groups no different from each other, or one alone, have no spread to learn from, as in `_mean_interval`."""
+    num_groups = len(set(groups))
+    if num_groups > 1:
+        low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
+        if high - low > NO_SPREAD * (bounds[1] - bounds[0]):
+            return max(bounds[0], low), min(bounds[1], high)
+    return _mean_interval([float(np.mean(values))] * num_groups, bounds, alpha, seed=0)
 
 
 def _mean_interval(values: Sequence[float], bounds: stats.Interval, alpha: float, seed: int) -> stats.Interval:
