@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
@@ -41,6 +42,22 @@ def router() -> learned.LearnedRouter:
 def test_router_tells_what_local_can_from_what_it_cannot(router: learned.LearnedRouter) -> None:
     assert router.score("what is the name of this bridge") > 0.8
     assert router.score("compute the sum of these") < 0.2
+
+
+def test_short_steps_of_learning_are_not_shared_out_to_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    fit, counts = LogisticRegression.fit, set()
+
+    def watched(self: object, *given: object) -> object:
+        counts.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fit(self, *given)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        learned.learn(pairs(), threshold=0.5)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert counts == {1}
 
 
 def test_figures_are_those_of_prompts_not_seen(router: learned.LearnedRouter) -> None:

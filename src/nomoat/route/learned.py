@@ -242,9 +242,12 @@ def _vectorizer(vocabulary: list[str] | None = None) -> Any:
 
 def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     vectorizer = _vectorizer()
-    return vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(vectorizer.fit_transform(texts), good)
+    seen = vectorizer.fit_transform(texts)
+    with threadpool_limits(limits=1, user_api="blas"):  # its steps are short: more threads wait for each other for most of the time
+        return vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(seen, good)
 
 
 def _figures(
