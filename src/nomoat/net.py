@@ -147,8 +147,8 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
 
         def __init__(self, purpose: Purpose, hosts: Iterable[str] | None, proxy: str | None = None) -> None:
             super().__init__(proxy=proxy)
-            # httpx (0.28, and httpx2 2.16) has no other way to say how its pool makes connections; in a release that calls this otherwise
-            # nobody is seen to leave.
+            # httpx (0.28, and httpx2 2.16) has no other way to say how its pool makes connections; a release that calls this otherwise
+            # sees nobody leave.
             pool: Any = getattr(self, "_pool", None)
             if hasattr(pool, "_network_backend"):
                 pool._network_backend = _Backend(pool._network_backend)
