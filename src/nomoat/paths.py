@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError
+from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError, UsageError
 
 READ_BLOCK_BYTES = 1 << 20
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
 )
+SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
@@ -29,7 +30,16 @@ NOT_WRITABLE = (
 
 def home() -> Path:
     """`NOMOAT_HOME`, else `~/.nomoat`. Not created here: a listing leaves no trace."""
-    return Path(os.environ.get("NOMOAT_HOME") or Path.home() / ".nomoat").expanduser()
+    return expanded(os.environ.get("NOMOAT_HOME") or "~/.nomoat")
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder in place of its `~`. Raises UsageError where nobody has that one: `~typo`, or no HOME at all."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        folder = "NOMOAT_HOME" if str(path) == "~/.nomoat" else "the whole path"
+        raise UsageError(f"`{path}`: no home folder is known for `{Path(path).parts[0]}`", hint=f"give {folder} instead") from exc
 
 
 def models() -> Path:
@@ -95,6 +105,19 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
             raise
         at_fault = f" (`{place}`)" if path.parent.is_relative_to(place) else ""  # the part's name means nothing to the user
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=_elsewhere(path, disk=False)) from exc
+
+
+def as_error(exc: OSError) -> NomoatError | None:
+    """What the system says of a place that nobody foresaw, as an error for the user; None where it is no matter of a place."""
+    if exc.errno in FULL:
+        return NotEnoughDiskError("no space left on the disk", hint=DISK_HINT)
+    if exc.filename is None or exc.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS):
+        return None
+    name = os.fsdecode(exc.filename)
+    if exc.errno == errno.ENAMETOOLONG:
+        shown = f"{name[:SHOWN_OF_A_NAME]}…"
+        return UsageError(f"`{shown}` is longer than the name of a file may be", hint="is it a text, where a name is asked for?")
+    return UsageError(f"`{name}`: {os.strerror(exc.errno)}", hint="check who may read and write there")
 
 
 def _elsewhere(path: Path, *, disk: bool) -> str:

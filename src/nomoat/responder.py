@@ -163,7 +163,7 @@ class Responder:
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
     base = ref.rpartition("+")[0] or ref
-    return Path(ref).name if Path(base).expanduser().exists() else ref
+    return Path(ref).name if paths.expanded(base).exists() else ref
 
 
 def load(
@@ -327,7 +327,7 @@ def find_files(ref: str) -> LocalFiles:
 
 def find_adapter(name: str) -> Path:
     """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
-    for folder in (paths.adapters() / name, Path(name).expanduser()):
+    for folder in (paths.adapters() / name, paths.expanded(name)):
         if (folder / "adapter_config.json").exists():
             return folder
     there = sorted(path.name for path in paths.adapters().glob("*") if (path / "adapter_config.json").exists())
@@ -339,7 +339,7 @@ def _is_path(ref: str) -> bool:
     """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
     from nomoat.catalog import cards
 
-    path = Path(ref).expanduser()
+    path = paths.expanded(ref)
     if not path.is_dir() or (path / CONFIG).is_file():
         return path.exists()
     return cards.find(ref) is None and cards.find(ref.rpartition("+")[0]) is None
@@ -347,7 +347,7 @@ def _is_path(ref: str) -> bool:
 
 def _find_weights(ref: str) -> Path:
     if _is_path(ref):
-        return Path(ref).expanduser()
+        return paths.expanded(ref)
     if ref.endswith(".gguf") and not ref.startswith("hf:"):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
     from nomoat.catalog import pull

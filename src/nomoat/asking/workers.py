@@ -15,11 +15,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import nomoat
-from nomoat import config
+from nomoat import config, paths
 from nomoat.asking import cluster
 from nomoat.asking.cluster import Place
 from nomoat.errors import NomoatError, UnknownModelError, UsageError, WorkerError
@@ -337,8 +336,8 @@ def started_workers(
 
 def _portable(ref: str) -> str:
     """The reference as workers understand it, who have another working folder."""
-    if Path(ref).expanduser().exists():
-        return str(Path(ref).expanduser().absolute())
+    if paths.expanded(ref).exists():
+        return str(paths.expanded(ref).absolute())
     base, plus, adapter = ref.rpartition("+")
     return f"{_portable(base)}{plus}{_portable(adapter)}" if plus and base and adapter else ref
 

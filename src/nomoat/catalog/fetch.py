@@ -114,7 +114,7 @@ def _fill_from_mirror(source: Source, part: Part) -> str | None:
                 continue
             return f"`{url}`"
         return None
-    folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else Path(mirror).expanduser()
+    folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else paths.expanded(mirror)
     if not folder.is_dir():
         raise UsageError(f"{said.reason} is `{mirror}`, which is no folder", hint=f"name a folder or a URL, or unset {said.reason}")
     for name in names:

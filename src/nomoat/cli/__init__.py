@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import io
 import signal
 import sys
+import threading
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from nomoat import __version__
+from nomoat import __version__, paths
 from nomoat.cli.bench import bench
 from nomoat.cli.config import config
 from nomoat.cli.demo import demo
@@ -27,10 +31,24 @@ from nomoat.cli.suites import suites
 from nomoat.cli.tune import tune
 from nomoat.errors import NomoatError
 
+SECONDS_TO_NEXT_TRY = 0.05
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
+
+
+class _Verbs(TyperGroup):
+    """The verbs; one that Ctrl-C ends, and that has no more to say of it, says so."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="nomoat",
+    cls=_Verbs,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -73,17 +91,43 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that came where Python can raise nothing (in a callback of C, in a destructor) comes again a moment later."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    main_thread = threading.main_thread().ident or 0
+    again = threading.Timer(SECONDS_TO_NEXT_TRY, signal.pthread_kill, [main_thread, signal.SIGINT])
+    again.daemon = True
+    again.start()
+
+
+def _print_what_it_can() -> None:
+    """A character that the terminal's encoding lacks (an emoji in CP949) is shown as `?`, and ends nothing."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _fail(error: NomoatError) -> NoReturn:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    sys.exit(1)
+
+
 def main() -> None:
     """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "pthread_kill"):  # not on Windows
+        sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)
+    _print_what_it_can()
     try:
         app()
     except NomoatError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        _fail(error)
+    except OSError as exc:
+        found = paths.as_error(exc)
+        if found is None:
+            raise
+        _fail(found)

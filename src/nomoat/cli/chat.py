@@ -116,7 +116,11 @@ class Chat:
         if not self.messages:
             console.say("nothing to save yet")
             return
-        target = Path(name).expanduser().absolute()
+        try:
+            target = paths.expanded(name).absolute()
+        except NomoatError as error:
+            console.say(f"error: {error.message}")
+            return
         if target.exists() and target not in self._saved:
             console.say(f"`{target}` exists; choose another name")
             return

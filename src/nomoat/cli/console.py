@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import json
 import sys
@@ -62,8 +63,9 @@ def piped() -> str:
 
 
 def print_json(value: object) -> None:
-    """Data for machines, on stdout. Dataclasses become objects."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    """Data for machines, on stdout, whole in whatever encoding that has. Dataclasses become objects."""
+    is_whole = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    print(json.dumps(value, ensure_ascii=not is_whole, indent=2, default=_plain))
 
 
 def byte_progress() -> Progress:

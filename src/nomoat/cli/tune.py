@@ -222,4 +222,4 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, **arg
             console.say(
                 "stopped; the same command with --resume goes on from here" if resumable else "stopped before anything was learned"
             )
-            raise
+            raise typer.Exit(130) from None

@@ -1,0 +1,120 @@
+"""What every verb shares: how it ends on Ctrl-C, what it says of places, and terminals that know few characters."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from nomoat import paths
+from nomoat.errors import NotEnoughDiskError
+
+Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+PRESSED = """
+import signal, sys
+from nomoat import cli
+from nomoat.engine.fake import FakeEngine
+def press(*_): signal.raise_signal(signal.SIGINT)
+FakeEngine.__init__ = press
+cli.main()
+"""
+
+
+def test_ctrl_c_ends_a_verb_with_a_word_and_exit_code_130() -> None:
+    done = python(PRESSED, "run", "fake:", "x", "--json")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+BEFORE_IT_BEGINS = """
+import signal, sys
+from importlib.abc import MetaPathFinder
+class Press(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "nomoat.cli":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Press())
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv.pop(1) == "ignored" else signal.default_int_handler)
+from nomoat.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_before_anything_has_begun_shows_no_traceback() -> None:
+    done = python(BEFORE_IT_BEGINS, "heard", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_that_is_ignored_stays_so() -> None:
+    done = python(BEFORE_IT_BEGINS, "ignored", "--version")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("nomoat ")
+
+
+LOST = """
+import ctypes, signal, time
+from nomoat import cli
+from nomoat.engine.fake import FakeEngine
+def press(): signal.raise_signal(signal.SIGINT)
+def compile(*_):
+    ctypes.CFUNCTYPE(None)(press)()
+    time.sleep(30)
+FakeEngine.__init__ = compile
+cli.main()
+"""
+
+
+def test_ctrl_c_within_a_callback_of_c_is_not_lost() -> None:
+    """numba's compiler calls Python so: there Python can raise nothing, and would only print that it was ignored."""
+    done = python(LOST, "run", "fake:", "x")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["run"], ["serve"], ["bench"], ["eval", "fake:"], ["suites", "show"]])
+def test_a_text_in_the_place_of_a_name_is_two_lines(nomoat: Nomoat, arguments: list[str]) -> None:
+    text = "why is that so " * 20
+    done = nomoat(*arguments, text, *(["x"] if arguments == ["run"] else []))
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"error: `{text[:60]}…` is longer than the name of a file may be\nhint: is it a text, where a name is asked for?\n",
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
+    """root may look everywhere, so the system's refusal is put in its mouth."""
+    found = paths.as_error(OSError(number, "", "/home/other/model.gguf"))
+    assert found is not None
+    assert found.message == f"`/home/other/model.gguf`: {os.strerror(number)}"
+    assert found.hint == "check who may read and write there"
+
+
+def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
+    assert isinstance(paths.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
+    assert paths.as_error(OSError(errno.EBADF, "", "x")) is None and paths.as_error(OSError(errno.EACCES, "")) is None
+
+
+def test_a_home_that_nobody_has_is_said(nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    hint = "hint: give the whole path instead\n"
+    assert nomoat("run", "~nobody-of-here/m.gguf", "x").stderr == (
+        f"error: `~nobody-of-here/m.gguf`: no home folder is known for `~nobody-of-here`\n{hint}"
+    )
+    monkeypatch.setenv("NOMOAT_HOME", "~nobody-of-here/x")
+    assert nomoat("models").stderr == f"error: `~nobody-of-here/x`: no home folder is known for `~nobody-of-here`\n{hint}"
+
+
+def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert nomoat("run", "fake:", "a 한글").stdout == "?? a\n"
+    assert json.loads(nomoat("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
