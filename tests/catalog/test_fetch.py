@@ -17,6 +17,7 @@ import pytest
 
 from nomoat import config
 from nomoat.catalog.fetch import fetch, hub_url
+from nomoat.catalog.part import part_of
 from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, OfflineError, UsageError
 from nomoat.records import Source
 
@@ -271,3 +272,21 @@ def test_a_killed_process_leaves_a_part_that_is_resumed(server: Any, target: Pat
     pull(source(url, sha256=SHA256), target)
     assert target.read_bytes() == BODY
     assert server.asked[-1][1]["range"] == f"bytes={kept}-"
+
+
+def test_a_file_that_another_finished_meanwhile_is_not_written_into(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the opening of the part and its lock another nomoat may rename it: what is open then is the whole file."""
+    fcntl = pytest.importorskip("fcntl")
+    lock, others = fcntl.flock, target.with_name(".m.gguf.part")
+
+    def finished_first(number: int, how: int) -> None:
+        if not target.exists():
+            others.write_bytes(BODY)
+            others.rename(target)
+        lock(number, how)
+
+    monkeypatch.setattr(fcntl, "flock", finished_first)
+    with pytest.raises(RuntimeError, match="lost"), part_of(target, "pull a model", lambda _done, _total: None) as part:
+        part.start_over()
+        raise RuntimeError("lost")
+    assert target.read_bytes() == BODY

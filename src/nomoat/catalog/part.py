@@ -85,10 +85,9 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
     path = target.with_name(f".{target.name}.part")
     with paths.translate_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("ab")
+        opened = _opened_alone(path, target.name)
     with opened as file, paths.translate_disk_errors(target):
         part = Part(target=target, path=path, file=file, purpose=purpose, report=report)
-        _lock(part)
         try:
             yield part
             file.flush()
@@ -101,20 +100,35 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
             _sweep(part)
 
 
-def _lock(part: Part) -> None:
-    """Keep a second nomoat from writing into the same part. Windows refuses the rename instead."""
+def _opened_alone(path: Path, name: str) -> BinaryIO:
+    """The part, opened so that a second nomoat cannot write into it. Windows refuses the rename instead.
+
+    Another may have finished it between the two steps: then what is open is its whole file, which must not be touched.
+    """
+    while True:
+        file = path.open("ab")
+        try:
+            _lock(file, name)
+        except BaseException:
+            file.close()
+            raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _lock(file: BinaryIO, name: str) -> None:
     try:
         import fcntl
     except ImportError:
         return
     try:
-        fcntl.flock(part.file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno not in (errno.EACCES, errno.EAGAIN):
             raise
-        raise DownloadError(
-            f"`{part.target.name}` is being pulled by another nomoat right now", hint="wait for it, or stop it"
-        ) from exc
+        raise DownloadError(f"`{name}` is being pulled by another nomoat right now", hint="wait for it, or stop it") from exc
 
 
 def _sweep(part: Part) -> None:
