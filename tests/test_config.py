@@ -38,6 +38,13 @@ def test_a_file_that_cannot_be_meant_is_refused_by_name(empty_home: Path, text: 
     assert (caught.value.message, caught.value.hint) == (f"`{path}` {message}", hint)
 
 
+def test_a_file_that_windows_wrote_is_read(empty_home: Path) -> None:
+    """Notepad puts a byte-order mark before it, and two signs at each end of a line."""
+    empty_home.mkdir(exist_ok=True)
+    (empty_home / "config.toml").write_bytes("\ufeffthreads = 1\r\n".encode())
+    assert config.read_file() == {"threads": 1}
+
+
 def test_a_folder_in_its_place_is_said(empty_home: Path) -> None:
     (empty_home / "config.toml").mkdir(parents=True)
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):

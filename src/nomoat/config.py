@@ -57,7 +57,7 @@ def read_file() -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         raise UsageError(f"`{path}` cannot be read: {exc.strerror}", hint="mend it or remove it") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:

@@ -110,7 +110,7 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
 def as_error(exc: OSError) -> NomoatError | None:
     """What the system says of a place that nobody foresaw, as an error for the user; None where it is no matter of a place."""
     if exc.errno in FULL:
-        return NotEnoughDiskError("no space left on the disk", hint=DISK_HINT)
+        return NotEnoughDiskError("no space left on the disk", hint="free some space, on NOMOAT_HOME's disk and where the output goes")
     if exc.filename is None or exc.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS):
         return None
     name = os.fsdecode(exc.filename)

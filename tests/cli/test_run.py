@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from nomoat.cli import answering
 from nomoat.engine.fake import FakeEngine
 from nomoat.records import Chunk, FinishReason, Request, Usage
 
+run_command = importlib.import_module("nomoat.cli.run")  # `nomoat.cli.run` itself is the command
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 HINT = 'hint: nomoat run MODEL "PROMPT", or pipe text in\n'
 
@@ -149,6 +151,12 @@ def test_json_tells_how_likely_each_token_was_if_asked() -> None:
         -0.6931, abs=1e-4
     )
     assert len(said["tokens"][0]["top"]) == 1 and "tokens" not in json.loads(run("fake:", "x", "--json").stdout)
+
+
+def test_a_schema_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text('{"type": "object"}', encoding="utf-8-sig")
+    assert run_command._schema_text(path) == '{"type": "object"}'
 
 
 def test_what_the_sampling_options_cannot_mean_is_refused(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _schema_text(path: Path) -> str:
     from nomoat.errors import UsageError
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         json.loads(text)
         return text
     except (OSError, ValueError, RecursionError) as exc:
