@@ -28,7 +28,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
-from nomoat.tune import adapter, kernels, prepare, qlora, train
+from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -137,7 +137,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     def gradients(*, learning: bool = False) -> list[torch.Tensor]:
         say = [].append
-        run = train.Run(prepared, way=train.choose_way(prepared, say), say=say)
+        run = train.Run(prepared, way=ways.choose_way(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
         run.network.loss(*run.hidden(prepared.samples[:8], learning=learning)).backward()
@@ -145,7 +145,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     expected = gradients()
     if how == "expanded layer by layer":
-        monkeypatch.setattr(train, "keep_expanded", lambda prepared, dtype: hardware.Detected(False, "set by the test"))
+        monkeypatch.setattr(ways, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
     elif how == "without a shared beginning":
         monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
     found = gradients(learning=how == "with places that have no target")
@@ -316,12 +316,12 @@ def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
-    size = train.bytes_kept(prepared, "float32", expanded=True)
-    need = train._bytes_needed(prepared, "float32", expanded=True)
+    size = ways.bytes_kept(prepared, "float32", expanded=True)
+    need = ways._bytes_needed(prepared, "float32", expanded=True)
     assert size > 0
     for free, kept in ((need + size, size), (need + size - 1, 0)):
         monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda free=free: hardware.Detected(free, "set by the test"))
-        assert train.bytes_kept(prepared, "float32", expanded=True) == kept
+        assert ways.bytes_kept(prepared, "float32", expanded=True) == kept
 
 
 def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table: Path) -> None:
@@ -332,7 +332,7 @@ def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table:
     tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(plain.samples, 0, max_lessons=plain.settings.batch))
     more = tokens * 8 * plain.sizes.heads * longest  # of the one layer that learns, or of the three that are counted
     for expanded, layers in ((True, plain.settings.layers), (False, 3)):
-        need, needed = (train._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
+        need, needed = (ways._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
         assert needed - need == layers * more
 
 
@@ -476,7 +476,7 @@ def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=stop_at_seven)
-    monkeypatch.setattr(train, "choose_way", lambda *_: pytest.fail("decided anew"))
+    monkeypatch.setattr(ways, "choose_way", lambda *_: pytest.fail("decided anew"))
     resumed = load_file(tune(tiny_gguf, table, resume=True) / "adapter_model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

@@ -8,15 +8,20 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from nomoat import net
-from nomoat.errors import MissingExtraError, UsageError, WorkerError
+import nomoat
+from nomoat import config, net, paths
+from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
 
 OBJECT_STORE_BYTES = 100 * 2**20
+START_SECONDS = 120.0  # for a worker's process, without any model
+SENT_SETTINGS = ("quality", "context_tokens", "offline")  # what changes answers, or who may be asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,42 @@ class Place:
     wave: int
 
 
-def import_ray(*, on_loopback: bool) -> Any:
+@dataclass(slots=True, kw_only=True)
+class Hand:
+    """A worker as this process sees it."""
+
+    actor: Any
+    place: Place
+    num_under_way: int = 0
+    is_alive: bool = True
+
+
+@contextmanager
+def connection(num_workers: int | None, address: str | None, *, what: str) -> Iterator[Any]:
+    """Ray, connected to the cluster at `address`, or to one of this process. It ends with the block, unless it was there before.
+
+    Raises UsageError for no workers or no address, MissingExtraError (`what` needs it), OfflineError for machines that may not be
+    asked, WorkerError.
+    """
+    require_some(num_workers)
+    address = None if address is None else checked_address(address)
+    ray = import_ray(on_loopback=address is None, what=what)
+    was_connected = ray.is_initialized()
+    if not was_connected:
+        connect(ray, address)
+    try:
+        yield ray
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+def require_some(num_workers: int | None) -> None:
+    if num_workers is not None and num_workers < 1:
+        raise UsageError(f"the number of workers is {num_workers}", hint="give a whole number of at least 1")
+
+
+def import_ray(*, on_loopback: bool, what: str) -> Any:
     net.silence_telemetry()
     # Ray would print what it says of a dead worker on stdout, where `--json` prints; the notes say it.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
@@ -46,7 +86,7 @@ def import_ray(*, on_loopback: bool) -> Any:
         import ray.exceptions
         import ray.util.scheduling_strategies
     except ImportError as exc:
-        raise MissingExtraError(extra="ray", what="answering on several workers") from exc
+        raise MissingExtraError(extra="ray", what=what) from exc
     return ray
 
 
@@ -149,6 +189,103 @@ def places(ray: Any, num_workers: int | None) -> list[Place]:
             for wave in range(count)
         ]
     return found
+
+
+def hands(ray: Any, places: Sequence[Place], kind: type, *, concurrency: int) -> list[Hand]:
+    """A process for each place, with an object of `kind`, made of what `settle` takes. They may not have started yet."""
+    settings = {config.variable(name): said.value for name in SENT_SETTINGS if (said := config.given(name))}
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    return [
+        Hand(
+            actor=ray.remote(kind)
+            .options(
+                num_cpus=place.cpus,
+                max_concurrency=concurrency,
+                scheduling_strategy=strategy(node_id=place.node_id, soft=False),
+            )
+            .remote(settings, place.cpus, place.share),
+            place=place,
+        )
+        for place in places
+    ]
+
+
+def settle(settings: dict[str, str], cpus: float, share: int) -> None:
+    """In a worker's process: have the settings of whoever asks, and this worker's part of the machine's threads."""
+    os.environ.update(settings)
+    os.environ["NOMOAT_THREADS"] = str(max(1, min(int(cpus), config.threads().value // share)))
+
+
+def require_started(ray: Any, hands: Sequence[Hand], *, extras: str) -> None:
+    """Wait until every worker's process is there. Raises WorkerError for one that is not, or has another nomoat.
+
+    Each has a method `hello`, which says the version of nomoat there. `extras` are named where one cannot start.
+    """
+    calls = [hand.actor.hello.remote() for hand in hands]
+    for hand, call in zip(hands, calls, strict=True):
+        try:
+            version = ray.get(call, timeout=START_SECONDS)
+        except ray.exceptions.GetTimeoutError as exc:
+            raise WorkerError(
+                f"the worker on `{hand.place.host}` did not start within {START_SECONDS:.0f} s",
+                hint=f"are {hand.place.cpus:g} of its CPUs free? `ray status` tells; fewer --workers take fewer machines",
+            ) from exc
+        except ray.exceptions.RayError as exc:
+            raise WorkerError(
+                f"the worker on `{hand.place.host}` could not start: {last_line(exc)}",
+                hint=f"has that machine's Python the same nomoat, with its {extras}?",
+            ) from exc
+        if version != nomoat.__version__:
+            raise WorkerError(
+                f"`{hand.place.host}` has nomoat {version}, and this machine {nomoat.__version__}",
+                hint="install the same version on both",
+            )
+
+
+def waves(hands: Sequence[Hand]) -> list[list[Hand]]:
+    """One worker a machine at a time: the first imports the file, and those after it see how much memory is left."""
+    return [[hand for hand in hands if hand.place.wave == wave] for wave in sorted({hand.place.wave for hand in hands})]
+
+
+def result(ray: Any, call: Any) -> Any:
+    """What a worker's method returned. Raises its NomoatError as that, and any other as Ray does."""
+    try:
+        return ray.get(call)
+    except ray.exceptions.RayTaskError as exc:
+        if isinstance(exc.cause, NomoatError):
+            raise exc.cause from None
+        raise
+
+
+def opened(ray: Any, hand: Hand, call: Any, ref: str) -> Any:
+    """`result` of a call that opens a model; its errors name the machine. Raises WorkerError for a worker that dies over it."""
+    try:
+        return result(ray, call)
+    except NomoatError as error:
+        error.message = f"on `{hand.place.host}`: {error.message}"
+        error.args = (error.message,)
+        if isinstance(error, UnknownModelError) and error.hint:
+            error.hint = f"on that machine: {error.hint}"
+        raise
+    except ray.exceptions.RayError as exc:
+        raise WorkerError(
+            f"the worker on `{hand.place.host}` died while it opened `{ref}`: {last_line(exc)}",
+            hint="has that machine the memory for it? `nomoat show` tells what it takes",
+        ) from exc
+
+
+def portable(ref: str) -> str:
+    """The reference as workers understand it, who have another working folder."""
+    if paths.expanded(ref).exists():
+        return str(paths.expanded(ref).absolute())
+    base, plus, adapter = ref.rpartition("+")
+    return f"{portable(base)}{plus}{portable(adapter)}" if plus and base and adapter else ref
+
+
+def names_of(hands: Sequence[Hand]) -> str:
+    """`2 workers on a (10.0.0.5), b (10.0.0.6)`."""
+    hosts = dict.fromkeys(f"{hand.place.host} ({hand.place.address})" for hand in hands)
+    return f"{len(hands)} worker{'s' if len(hands) > 1 else ''} on {', '.join(hosts)}"
 
 
 def last_line(exc: BaseException) -> str:

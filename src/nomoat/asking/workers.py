@@ -10,7 +10,6 @@ last bits; what the machines of a cluster cost.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import nomoat
-from nomoat import config, paths
 from nomoat.asking import cluster
-from nomoat.asking.cluster import Place
-from nomoat.errors import NomoatError, UnknownModelError, UsageError, WorkerError
+from nomoat.asking.cluster import Hand, Place
+from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load, names_weights
 
 MAX_TRIES = 3
-START_SECONDS = 120.0  # for a worker's process, without any model
-SENT_SETTINGS = ("quality", "context_tokens", "offline")  # what changes answers, or who may be asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +42,7 @@ class Worker:
     """Lives in a process of its own. Opens models, under numbers, and answers for them."""
 
     def __init__(self, settings: dict[str, str], cpus: float, share: int) -> None:
-        os.environ.update(settings)
-        os.environ["NOMOAT_THREADS"] = str(max(1, min(int(cpus), config.threads().value // share)))
+        cluster.settle(settings, cpus, share)
         self._models: dict[int, Responder] = {}
 
     def hello(self) -> str:
@@ -85,16 +80,6 @@ class Worker:
             model.close()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Hand:
-    """A worker as this process sees it."""
-
-    actor: Any
-    place: Place
-    num_under_way: int = 0
-    is_alive: bool = True
-
-
 class Workers:
     """Processes that open models and answer. Made by `started_workers`. Several threads may use it."""
 
@@ -103,21 +88,7 @@ class Workers:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._has_left = False
-        settings = {config.variable(name): said.value for name in SENT_SETTINGS if (said := config.given(name))}
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        self._hands = [
-            _Hand(
-                actor=ray.remote(Worker)
-                .options(
-                    num_cpus=place.cpus,
-                    max_concurrency=concurrency + 1,
-                    scheduling_strategy=strategy(node_id=place.node_id, soft=False),
-                )
-                .remote(settings, place.cpus, place.share),
-                place=place,
-            )
-            for place in places
-        ]
+        self._hands = cluster.hands(ray, places, Worker, concurrency=concurrency + 1)
 
     @property
     def num_alive(self) -> int:
@@ -129,26 +100,8 @@ class Workers:
         return all(cluster.is_here(hand.place.address) for hand in self._hands)
 
     def require_started(self) -> None:
-        """Wait until every worker's process is there. Raises WorkerError for one that is not, or has another nomoat."""
-        calls = [hand.actor.hello.remote() for hand in self._hands]
-        for hand, call in zip(self._hands, calls, strict=True):
-            try:
-                version = self._ray.get(call, timeout=START_SECONDS)
-            except self._ray.exceptions.GetTimeoutError as exc:
-                raise WorkerError(
-                    f"the worker on `{hand.place.host}` did not start within {START_SECONDS:.0f} s",
-                    hint=f"are {hand.place.cpus:g} of its CPUs free? `ray status` tells; fewer --workers take fewer machines",
-                ) from exc
-            except self._ray.exceptions.RayError as exc:
-                raise WorkerError(
-                    f"the worker on `{hand.place.host}` could not start: {cluster.last_line(exc)}",
-                    hint="has that machine's Python the same nomoat, with its `ray` extra?",
-                ) from exc
-            if version != nomoat.__version__:
-                raise WorkerError(
-                    f"`{hand.place.host}` has nomoat {version}, and this machine {nomoat.__version__}",
-                    hint="install the same version on both",
-                )
+        """Raises WorkerError for a worker that did not start, or has another nomoat."""
+        cluster.require_started(self._ray, self._hands, extras="`ray` extra")
 
     def load(self, ref: str, *, fallback_template: str | None = None) -> Responder:
         """A responder whose answers come from all workers; what names no weights is asked from here, as without workers.
@@ -157,9 +110,9 @@ class Workers:
         """
         if not names_weights(ref):
             return load(ref, fallback_template=fallback_template)
-        number, sent = next(self._numbers), _portable(ref)
+        number, sent = next(self._numbers), cluster.portable(ref)
         try:
-            facts = [fact for wave in self._waves() for fact in self._open(wave, number, sent, fallback_template)]
+            facts = [fact for wave in cluster.waves(self._alive()) for fact in self._open(wave, number, sent, fallback_template)]
         except BaseException:
             self.close_model(number)
             raise
@@ -175,29 +128,12 @@ class Workers:
                 )
         return Responder(ref, _Shared(self, number, known), licence=known.licence, template=known.template)
 
-    def _waves(self) -> list[list[_Hand]]:
-        """One worker a machine at a time: the first imports the file, and those after it see how much memory is left."""
-        alive = [hand for hand in self._hands if hand.is_alive]
-        return [[hand for hand in alive if hand.place.wave == wave] for wave in sorted({hand.place.wave for hand in alive})]
+    def _alive(self) -> list[Hand]:
+        return [hand for hand in self._hands if hand.is_alive]
 
-    def _open(self, hands: Sequence[_Hand], number: int, ref: str, fallback_template: str | None) -> list[tuple[_Hand, Facts]]:
+    def _open(self, hands: Sequence[Hand], number: int, ref: str, fallback_template: str | None) -> list[tuple[Hand, Facts]]:
         calls = [hand.actor.open.remote(number, ref, fallback_template) for hand in hands]
-        return [(hand, self._opened(hand, call, ref)) for hand, call in zip(hands, calls, strict=True)]
-
-    def _opened(self, hand: _Hand, call: Any, ref: str) -> Facts:
-        try:
-            return self._result(call)  # type: ignore[no-any-return]
-        except NomoatError as error:
-            error.message = f"on `{hand.place.host}`: {error.message}"
-            error.args = (error.message,)
-            if isinstance(error, UnknownModelError) and error.hint:
-                error.hint = f"on that machine: {error.hint}"
-            raise
-        except self._ray.exceptions.RayError as exc:
-            raise WorkerError(
-                f"the worker on `{hand.place.host}` died while it opened `{ref}`: {cluster.last_line(exc)}",
-                hint="has that machine the memory for it? `nomoat show` tells what it takes",
-            ) from exc
+        return [(hand, cluster.opened(self._ray, hand, call, ref)) for hand, call in zip(hands, calls, strict=True)]
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Have the worker with the least to do call a method. If it dies, another one is asked.
@@ -207,7 +143,7 @@ class Workers:
         for _ in range(MAX_TRIES):
             hand = self._take()
             try:
-                return self._result(getattr(hand.actor, method).remote(*arguments))
+                return cluster.result(self._ray, getattr(hand.actor, method).remote(*arguments))
             except self._ray.exceptions.RayError as exc:
                 if isinstance(exc, self._ray.exceptions.RayTaskError):  # a defect of ours, with its traceback
                     raise
@@ -220,7 +156,7 @@ class Workers:
             hint="the answers so far are kept; a worker dies of too little memory more than of anything else: try fewer --workers",
         )
 
-    def _take(self) -> _Hand:
+    def _take(self) -> Hand:
         with self._lock:
             alive = [hand for hand in self._hands if hand.is_alive]
             if self._has_left or not alive:
@@ -228,14 +164,6 @@ class Workers:
             hand = min(alive, key=lambda each: each.num_under_way)
             hand.num_under_way += 1
             return hand
-
-    def _result(self, call: Any) -> Any:
-        try:
-            return self._ray.get(call)
-        except self._ray.exceptions.RayTaskError as exc:
-            if isinstance(exc.cause, NomoatError):
-                raise exc.cause from None
-            raise
 
     def leave(self) -> None:
         """The caller has left: what is under way is nobody's any more."""
@@ -252,8 +180,7 @@ class Workers:
 
     def notes(self) -> Iterator[str]:
         """What has to be known about answers that came from these workers."""
-        hosts = dict.fromkeys(f"{hand.place.host} ({hand.place.address})" for hand in self._hands)
-        yield f"answered by {len(self._hands)} worker{'s' if len(self._hands) > 1 else ''} on {', '.join(hosts)}"
+        yield f"answered by {cluster.names_of(self._hands)}"
         if not self.is_here:
             yield "the questions were sent to those machines of your Ray cluster; these bytes are not among the bytes sent out"
         if lost := len(self._hands) - self.num_alive:
@@ -311,35 +238,16 @@ def started_workers(
     Raises UsageError for no workers or no address, MissingExtraError, OfflineError for machines that may not be asked, WorkerError for
     what does not start.
     """
-    if num_workers is not None and num_workers < 1:
-        raise UsageError(f"the number of workers is {num_workers}", hint="give a whole number of at least 1")
     if num_workers is None and address is None:
         yield None
         return
-    address = None if address is None else cluster.checked_address(address)
-    ray = cluster.import_ray(on_loopback=address is None)
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        cluster.connect(ray, address)
-    workers = None
-    try:
-        places = cluster.places(ray, num_workers)
-        workers = Workers(ray, places, concurrency=concurrency)
-        workers.require_started()
-        yield workers
-    finally:
-        if workers is not None:
+    with cluster.connection(num_workers, address, what="answering on several workers") as ray:
+        workers = Workers(ray, cluster.places(ray, num_workers), concurrency=concurrency)
+        try:
+            workers.require_started()
+            yield workers
+        finally:
             workers.leave()
-        if not was_connected:
-            ray.shutdown()
-
-
-def _portable(ref: str) -> str:
-    """The reference as workers understand it, who have another working folder."""
-    if paths.expanded(ref).exists():
-        return str(paths.expanded(ref).absolute())
-    base, plus, adapter = ref.rpartition("+")
-    return f"{_portable(base)}{plus}{_portable(adapter)}" if plus and base and adapter else ref
 
 
 def _none_left() -> WorkerError:

@@ -46,10 +46,12 @@ def tune(
     noise: Annotated[float | None, typer.Option(help="NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the fresh adapter.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Learn with this many processes, by Ray.")] = None,
+    ray: options.RayAddress = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the adapter of this name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the adapter's provenance for machines.")] = False,
 ) -> None:
-    """Fine-tune a model on your data; nothing leaves this machine.
+    """Fine-tune a model on your data; nothing leaves this machine, or the cluster that --ray names.
 
     \b
     Examples:
@@ -58,6 +60,7 @@ def tune(
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
       nomoat tune smollm2-135m chats.jsonl --name support --resume
       nomoat tune smollm2-135m+support more.jsonl --name support2     (goes on from what `support` has learned)
+      nomoat tune smollm2-135m chats.jsonl --name support --ray auto     (a cluster's machines learn, each its part of a step)
       nomoat tune bloom-560m chats.jsonl --name support --template vicuna_v1.1     (a base model, which has no chat template)
       nomoat run smollm2-135m+support "My parcel is late"
 
@@ -81,10 +84,12 @@ def tune(
     say_survey(prepared)
     if dry_run:
         found = say_estimate(prepared)
+        if found:
+            say_workers(prepared, workers, ray)
         if as_json:
             console.print_json({"data": asdict(prepared.survey), "settings": asdict(prepared.settings), "estimate": found})
         return
-    folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace)
+    folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     if as_json:
         console.print_json(provenance)
@@ -172,6 +177,16 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     )
     console.say(f"memory: {found.memory}")
     return asdict(found)
+
+
+def say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> None:
+    """Which processes would learn, and how; nothing where it is this one alone. Raises what the training would."""
+    from nomoat.tune import train
+
+    with train.crew(prepared, workers, ray, console.say) as learners:
+        if not isinstance(learners, train.ThisProcess):
+            learners.choose_way(console.say)
+            console.say("every worker has the model; the time above is what this machine would take alone")
 
 
 def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:

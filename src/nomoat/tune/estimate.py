@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from nomoat import config, jit, paths
-from nomoat.tune import kernels, qlora, train
+from nomoat.tune import kernels, qlora, train, ways
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side, wanted
@@ -51,7 +51,7 @@ def estimate(prepared: Prepared) -> Estimate:
     """
     kernels.use_threads(config.threads().value)
     precision = qlora.fastest_precision().value
-    expanded = train.keep_expanded(prepared, precision)
+    expanded = ways.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(prepared.all_samples)
     batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: _computed(batch, prefix))
@@ -61,7 +61,7 @@ def estimate(prepared: Prepared) -> Estimate:
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
     epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
-    is_kept = train.bytes_kept(prepared, precision, expanded=expanded.value) > 0
+    is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     reads = (1, 1) if is_kept else (epochs, looks)  # how often the frozen layers are computed
     learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * learned
     looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out

@@ -149,7 +149,7 @@ def prepare(
     if template is not None:
         templates.named(template)
     files = responder.find_files(base)
-    file = _opened(files.weights)
+    file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
         settings, instruction = _as_it_was(settings, start), start.instruction if instruction is None else instruction
@@ -270,7 +270,7 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can
     )  # fmt: skip
 
 
-def _opened(weights: Path) -> ModelSource:
+def opened(weights: Path) -> ModelSource:
     """The model's weights, if they can be learned beside. Raises BadFileError, UnsupportedError."""
     source = open_source(weights)
     if isinstance(source, ForeignFolder):

@@ -117,15 +117,20 @@ def batches_of(samples: Sequence[Sample], prefix: int, *, max_lessons: int) -> l
 def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
     """Token ids after the prefix, padded at the end, and what each position should predict next, or NOT_LEARNED: both [B, T].
 
-    T is a multiple of WIDTH_STEP: for each other T a step's products are compiled once more, and kept (by oneDNN).
+    T is that of `width_of`.
     """
-    width = -(-(max(map(len, batch)) - prefix) // WIDTH_STEP) * WIDTH_STEP
+    width = width_of(batch, prefix)
     ids, targets = np.zeros((len(batch), width), np.int64), np.full((len(batch), width), NOT_LEARNED)
     for row, sample in enumerate(batch):
         ids[row, : len(sample) - prefix] = sample.tokens[prefix:]
         for start, stop in sample.answers:
             targets[row, start - 1 - prefix : stop - 1 - prefix] = sample.tokens[start:stop]
     return ids, targets
+
+
+def width_of(batch: Sequence[Sample], prefix: int) -> int:
+    """A multiple of WIDTH_STEP: for each other T a step's products are compiled once more, and kept (by oneDNN)."""
+    return -(-(max(map(len, batch)) - prefix) // WIDTH_STEP) * WIDTH_STEP
 
 
 def wanted(targets_BT: Ids, *, evened: bool) -> npt.NDArray[np.bool_]:

@@ -9,21 +9,23 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from scipy import stats
 
-from nomoat import config, hardware, jit, paths
+from nomoat import config, jit, paths
 from nomoat.catalog import licences
-from nomoat.errors import NotEnoughMemoryError, UsageError
-from nomoat.tune import adapter, kernels, prepare, qlora, stopping
+from nomoat.errors import UsageError
+from nomoat.tune import adapter, kernels, prepare, stopping, ways
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
+from nomoat.tune.ways import Way
 
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
@@ -34,26 +36,10 @@ CHANCE = 0.01  # of the lessons held out: so many right answers more or less say
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
 SECONDS_A_MINUTE = 60
-PYTORCH_BYTES = 600_000_000
-ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
 LARGE_PART = 0.25  # of a step's tokens
-KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory, and fits
 
 Stage = Literal["measuring the base", "tuning"]
 Settings = prepare.Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
-
-    `precision`: of the matrix products. `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
-    say about each lesson is computed once.
-    """
-
-    precision: qlora.Precision
-    expanded: bool
-    keeps_lower: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +55,29 @@ class Progress:
 
 
 def tune(base: str, data_path: str | Path, *, name: str, data_licence: str = "own", resume: bool = False, replace: bool = False,
-         on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
-         **options: Any) -> Path:  # fmt: skip
+         workers: int | None = None, ray: str | None = None, on_progress: Callable[[Progress], None] | None = None,
+         on_message: Callable[[str], None] | None = None, **options: Any) -> Path:  # fmt: skip
     """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
 
     `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
     `options` are those of `prepare.prepare`. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
-    enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made.
+    enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made. With `workers` or `ray` several
+    processes learn: see `spread`.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
-    Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError.
+    Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
     licences.require_known(data_licence)
     adapter.reserve(name, replace=replace, resume=resume)
     prepared = prepare.prepare(base, data_path, **options)
     return learn(
-        prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, on_progress=on_progress, on_message=on_message
-    )
+        prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray,
+        on_progress=on_progress, on_message=on_message,
+    )  # fmt: skip
 
 
 def learn(
     prepared: prepare.Prepared, *, name: str, data_licence: str = "own", resume: bool = False, replace: bool = False,
+    workers: int | None = None, ray: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """`tune`, with the data prepared already."""
@@ -107,11 +96,10 @@ def learn(
         if saved is None:
             checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
         kernels.use_threads(config.threads().value)
-        way = Way(**saved["way"]) if saved else choose_way(prepared, say)
-        if saved:
-            require_memory(prepared, way)
-        with stopping.translate_memory_errors(prepared.weights.name, name):
-            run = Run(prepared, way=way, say=say)
+        who = crew(prepared, workers, ray, say)
+        with who as learners, stopping.translate_memory_errors(prepared.weights.name, name):
+            way = Way(**saved["way"]) if saved else learners.choose_way(say)
+            run = learners.opened(way, say, is_resumed=saved is not None)
             if saved:
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
@@ -119,86 +107,43 @@ def learn(
                 run.losses_before, _ = run.look("measuring the base", on_progress)
             run.train(checkpoint, on_progress, say)
             run.use_best()
-        adapter.save(target, run.network.parameters, origin, run.metrics(), asdict(prepared.survey))
+        adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
         checkpoint.remove()
     return target
 
 
-def choose_way(prepared: prepare.Prepared, say: Callable[[str], None]) -> Way:
-    """By what this machine is fast at, and has memory for now. Says what, and why. Raises NotEnoughMemoryError."""
-    precision = qlora.fastest_precision()
-    say(f"precision: {precision.value} ({precision.reason})")
-    expanded = keep_expanded(prepared, precision.value)
-    say(f"weights: {'kept expanded' if expanded.value else 'expanded layer by layer, activations computed twice'} ({expanded.reason})")
-    size = bytes_kept(prepared, precision.value, expanded=expanded.value)
-    if size:
-        frozen = prepared.sizes.layers - prepared.settings.layers
-        say(f"the lowest {frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
-    return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
+class Learners(Protocol):
+    """Who learns: this process, or several others."""
+
+    def choose_way(self, say: Callable[[str], None]) -> Way: ...
+
+    def opened(self, way: Way, say: Callable[[str], None], *, is_resumed: bool) -> Run: ...
 
 
-def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision) -> hardware.Detected[bool]:
-    """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
+@dataclass(frozen=True, slots=True)
+class ThisProcess:
+    """See `Learners`."""
 
-    Raises NotEnoughMemoryError if neither fits.
-    """
-    free = hardware.memory_available_bytes().value
-    expanded, codes = (_bytes_needed(prepared, precision, expanded=kept) for kept in (True, False))
-    if expanded < free:
-        return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
-    if codes < free:
-        why = f"expanded they need about {expanded / 1e9:.1f} GB, as int8 {codes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        return hardware.Detected(False, why)
-    raise NotEnoughMemoryError(
-        f"tuning `{prepared.weights.name}` needs about {codes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-        hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch, or close other programs",
-    )
+    prepared: prepare.Prepared
+
+    def choose_way(self, say: Callable[[str], None]) -> Way:
+        return ways.choose_way(self.prepared, say)
+
+    def opened(self, way: Way, say: Callable[[str], None], *, is_resumed: bool) -> Run:
+        if is_resumed:
+            ways.require_memory(self.prepared, way)
+        return Run(self.prepared, way=way, say=say)
 
 
-def require_memory(prepared: prepare.Prepared, way: Way) -> None:
-    """Raises NotEnoughMemoryError if what is free is not enough to go on in the way a training began."""
-    free, needed = hardware.memory_available_bytes().value, _bytes_needed(prepared, way.precision, expanded=way.expanded)
-    needed += _bytes_of_lower(prepared) if way.keeps_lower else 0
-    if needed > free:
-        raise NotEnoughMemoryError(
-            f"going on as it began needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
-            hint="close other programs, or start again without --resume",
-        )
+def crew(
+    prepared: prepare.Prepared, workers: int | None, ray: str | None, say: Callable[[str], None]
+) -> AbstractContextManager[Learners]:
+    """This process, unless several workers or a cluster are asked for: see `spread.learners`."""
+    if ray is None and workers in (None, 1):
+        return nullcontext(ThisProcess(prepared))
+    from nomoat.tune import spread
 
-
-def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
-    sizes, settings = prepared.sizes, prepared.settings
-    values = prepared.file.num_values
-    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
-    per_layer = sum(rows + columns for rows, columns in shapes)
-    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
-    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
-    state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
-    if sizes.attention_cap is not None:  # scores before and after softmax, of all a token sees
-        state += 2 * 4 * sizes.heads * max(map(len, prepared.samples))
-    if expanded:
-        return PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
-    return PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
-
-
-def bytes_kept(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
-    """Memory for what the frozen layers say about all lessons, after their shared beginning. 0: each step computes that anew.
-
-    It does without frozen layers, in a single epoch, and for want of memory.
-    """
-    if prepared.settings.layers == prepared.sizes.layers or prepared.settings.epochs <= 1:
-        return 0
-    free = hardware.memory_available_bytes().value
-    room = min(free // KEPT_PART, free - _bytes_needed(prepared, precision, expanded=expanded))
-    size = _bytes_of_lower(prepared)
-    return size if size <= room else 0
-
-
-def _bytes_of_lower(prepared: prepare.Prepared) -> int:
-    """Of what the frozen layers say about all lessons, after their shared beginning."""
-    samples = prepared.all_samples
-    prefix = shared_prefix(samples)
-    return 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
+    return spread.learners(prepared, workers, ray, say)
 
 
 class Run:
@@ -211,17 +156,10 @@ class Run:
         self.prefix = shared_prefix(samples)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
-        self.network = Network(
-            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
-            precision=way.precision, keep_expanded=way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
-        )  # fmt: skip
+        self.learned = self._open(prepared)
         if prepared.start:
             self._use({name: torch.from_numpy(matrix) for name, matrix in prepared.start.learned.items()})
-        self.beginning = self.network.begin(samples[0].tokens[: self.prefix]) if self.prefix else None
-        self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
-        first_batches = [*self._batches(0), *self._batches_held_out()] if way.keeps_lower else []
-        self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
-        self.parameters = list(self.network.parameters.values())
+        self.parameters = list(self.learned.values())
         say(
             f"adapter: rank {self.settings.rank} on the upper {self.settings.layers} of {prepared.sizes.layers} layers, "
             f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate "
@@ -239,6 +177,21 @@ class Run:
         self.best: dict[str, torch.Tensor] | None = None
         self.best_look: dict[str, float] | None = None
         self.learning_loss = 0.0  # a running mean
+        self.workers = [self.num_workers]  # how many processes learned, anew where a resumed training has more or less of them
+
+    num_workers = 1
+
+    def _open(self, prepared: prepare.Prepared) -> dict[str, torch.nn.Parameter]:
+        """Have the model read. Returns what learns, by PEFT's names."""
+        self.network = Network(
+            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
+            precision=self.way.precision, keep_expanded=self.way.expanded, frozen=prepared.sizes.layers - self.settings.layers,
+        )  # fmt: skip
+        self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
+        self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
+        first_batches = [*self._batches(0), *self._batches_held_out()] if self.way.keeps_lower else []
+        self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
+        return self.network.parameters
 
     def _advice(self, prepared: prepare.Prepared) -> str:
         """What to do about a shared beginning that is much of the work, where it is an instruction that lists the labels."""
@@ -258,7 +211,7 @@ class Run:
 
     NUMBERS = (
         "step", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
-        "average", "best", "best_look", "learning_loss",
+        "average", "best", "best_look", "learning_loss", "workers",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -274,18 +227,20 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["numbers"].items():
             setattr(self, name, value)
+        if self.workers[-1] != self.num_workers:
+            self.workers.append(self.num_workers)
 
     def use_best(self) -> None:
         """Take the averaged weights that did best on the lessons held out; without such lessons the last ones."""
         self._use(self.average if self.best is None else self.best)
 
     def _learned(self) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self.network.parameters.items()}
+        return {name: parameter.detach().clone() for name, parameter in self.learned.items()}
 
     def _use(self, weights: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, value in weights.items():
-                self.network.parameters[name].copy_(value)
+                self.learned[name].copy_(value)
 
     # ---------------------------------------------------------------- work
     def train(
@@ -346,7 +301,7 @@ class Run:
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
-        for name, parameter in self.network.parameters.items():
+        for name, parameter in self.learned.items():
             self.average[name].lerp_(parameter.detach(), share)
 
     def _has_stopped_learning(self) -> bool:
@@ -367,19 +322,29 @@ class Run:
         losses, right = [0.0] * len(self.validation), 0
         batches = self._batches_held_out()
         with torch.no_grad():
+            found = self._looked_at(batches)
             for done, batch in enumerate(batches):
                 if on_progress and stage:
                     on_progress(Progress(stage=stage, fraction=done / len(batches)))
-                lengths = [sample.num_learned for sample in batch]
-                hidden_NW, targets_N = self.hidden(batch)
-                losses_N, hits_N = self.network.losses(hidden_NW, targets_N)
-                self._require_numbers(hidden_NW, losses_N)
-                right += sum(bool(hits.all()) for hits in hits_N.split(lengths))
-                for sample, loss in zip(batch, losses_N.split(lengths), strict=True):
-                    losses[places[id(sample)]] = float(loss.sum())
+                of_batch, right_of_batch = next(found)
+                right += right_of_batch
+                for sample, loss in zip(batch, of_batch, strict=True):
+                    losses[places[id(sample)]] = loss
         self.seconds_a_look = time.perf_counter() - started
         self.seconds_looking += self.seconds_a_look
         return losses, right
+
+    def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+        """Of each batch in turn: each lesson's summed loss, and how many are right."""
+        return map(self.look_at, batches)
+
+    def look_at(self, batch: Sequence[Sample]) -> tuple[list[float], int]:
+        """One batch of what `look` looks at."""
+        lengths = [sample.num_learned for sample in batch]
+        hidden_NW, targets_N = self.hidden(batch)
+        losses_N, hits_N = self.network.losses(hidden_NW, targets_N)
+        self._require_numbers(hidden_NW, losses_N)
+        return [float(loss.sum()) for loss in losses_N.split(lengths)], sum(bool(hits.all()) for hits in hits_N.split(lengths))
 
     def metrics(self) -> dict[str, Any]:
         """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
@@ -401,6 +366,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
             "precision": self.way.precision,
+            "workers": self.workers,
         }
 
     def _batches(self, epoch: int) -> list[list[Sample]]:
@@ -421,10 +387,9 @@ class Run:
         rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.network.loss(*self.hidden(batch, learning=True))
-        loss.backward()
+        loss = self.backward(batch)
         self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
-        found = float(loss.detach())
+        found = float(loss)
         with stopping.uncut():
             self.optimizer.step()
             self.step += 1
@@ -434,6 +399,12 @@ class Run:
             self.learning_loss = found if self.step == 1 else 0.95 * self.learning_loss + 0.05 * found
         self.optimizer.zero_grad()
         return found
+
+    def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
+        """Have each parameter's gradient found. Returns the loss, the mean of the batch's tokens that have one."""
+        loss = self.network.loss(*self.hidden(batch, learning=True))
+        loss.backward()
+        return loss.detach()
 
     def _require_numbers(self, *found: torch.Tensor) -> None:
         """Raises UsageError if some are none. The loss alone does not tell: products in 8 bits make zeros of what is no number."""
@@ -453,11 +424,14 @@ class Run:
         x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
         return torch.nn.functional.pad(x_BTW, (0, 0, 0, width - x_BTW.shape[1]))
 
-    def _noisy(self, x_BTW: torch.Tensor) -> torch.Tensor:
-        """With NEFTune's noise: uniform, less of it the longer and wider the rows are. Source: https://arxiv.org/abs/2310.05914."""
+    def noise(self, rows: int, length: int, width: int) -> torch.Tensor:
+        """NEFTune's of this step: uniform, less of it the longer and wider the rows are. Source: https://arxiv.org/abs/2310.05914."""
         drawn = torch.Generator().manual_seed(zlib.crc32(f"{self.settings.seed}/{self.step}".encode()))
-        largest = self.settings.noise / (x_BTW.shape[1] * x_BTW.shape[2]) ** 0.5
-        return x_BTW + torch.empty_like(x_BTW).uniform_(-largest, largest, generator=drawn)
+        largest = self.settings.noise / (length * width) ** 0.5
+        return torch.empty(rows, length, width).uniform_(-largest, largest, generator=drawn)
+
+    def _noisy(self, x_BTW: torch.Tensor) -> torch.Tensor:
+        return x_BTW + self.noise(*x_BTW.shape)
 
     def hidden(self, batch: Sequence[Sample], *, learning: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """What the last layer says before each answer token [N, W], and these tokens [N], lesson by lesson.

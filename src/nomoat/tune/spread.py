@@ -1,0 +1,423 @@
+"""A training on several processes, on the machines of a Ray cluster or on this one: `tune --ray ADDRESS` and `--workers N`.
+
+Each batch is split over the workers. Each computes the gradient of its lessons; gloo, which is part of PyTorch, adds them up, weighted
+by the tokens that have loss: the sum is the gradient of the batch as one process computes it, up to rounding. All else (order, rates,
+looks, checkpoints, minutes, Ctrl-C) stays in the process that asks. It has the adapter and the optimiser, too, and makes each step as
+the workers do, with the same gradient: whatever becomes of them, it knows the last step, and nothing goes through a shared folder.
+
+Why not Ray Train: it keeps checkpoints in a storage that all machines share, needs pandas, pyarrow and tensorboardX, and its loop runs
+in the workers, so that progress, interruptions, looks and budgets would be there a second time. Below it is gloo, too.
+
+What this does not cover: machines that differ learn as fast as the slowest; gloo's connections, on the address a machine has in the
+cluster, are neither encrypted nor ask for a key, as Ray's own do not unless you set that up.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import torch
+import torch.distributed
+
+import nomoat
+from nomoat import config, hardware
+from nomoat.asking import cluster
+from nomoat.asking.cluster import Hand
+from nomoat.engine import importer, panels
+from nomoat.engine.gguf import FloatArray
+from nomoat.errors import NotEnoughMemoryError, UsageError, WorkerError
+from nomoat.hardware import Detected
+from nomoat.responder import find_files
+from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
+from nomoat.tune.prepare import Prepared
+from nomoat.tune.samples import Sample, batches_of, shared_prefix, width_of
+from nomoat.tune.ways import Way
+
+WAIT = datetime.timedelta(minutes=10)  # of a worker for the others in a step: one may compile meanwhile, or read its file
+DEATH_SECONDS = 15.0  # until Ray knows of a death that the other workers have felt
+Say = Callable[[str], None]
+gloo: Any = torch.distributed  # names it does not list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a worker says before anything is loaded."""
+
+    machine: str
+    precision: Detected[qlora.Precision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A step. `batch`: its lessons, by their place among all that are learned; `own`: one worker's, by their place in the batch."""
+
+    step: int
+    rate: float
+    batch: list[int]
+    own: list[int]
+
+
+class Shares:
+    """Which worker learns which lessons of a batch: about as many each.
+
+    A lesson stays where it was in the first epoch if there is room: what the frozen layers say about it is kept there.
+    """
+
+    def __init__(self, first_epoch: Sequence[Sequence[Sample]], count: int) -> None:
+        self._count = count
+        self._first = {id(lesson): at % count for batch in first_epoch for at, lesson in enumerate(batch)}
+
+    def of(self, batch: Sequence[Sample]) -> list[list[int]]:
+        """Each worker's lessons, by their place in the batch."""
+        room = math.ceil(len(batch) / self._count)
+        shares: list[list[int]] = [[] for _ in range(self._count)]
+        others: list[int] = []
+        for at, lesson in enumerate(batch):
+            share = shares[self._first[id(lesson)]]
+            (share if len(share) < room else others).append(at)
+        for at in others:
+            min(shares, key=len).append(at)
+        return shares
+
+
+class Part(train.Run):
+    """The training as a worker sees it: the whole model, and its share of each batch."""
+
+    def __init__(self, prepared: Prepared, *, way: Way, rank: int, count: int) -> None:
+        super().__init__(prepared, way=way, say=lambda _: None)
+        self.held_out = self._batches_held_out()
+        self._batch: list[Sample] = []
+        self._own: list[int] = []
+        if way.keeps_lower:  # with others of its share or alone, never otherwise: a resumed training computes the same bits
+            self._read_with |= {id(lesson): [lesson] for lesson in self.training}
+            for batch in self._batches(0):
+                share = [batch[at] for at in Shares([batch], count).of(batch)[rank]]
+                self._read_with |= {id(lesson): share for lesson in share}
+
+    def gradient(self, task: Task) -> torch.Tensor:
+        """Of this worker's share of the batch's loss; behind it, that share itself. 1-D, f32."""
+        self.step, self._own = task.step, task.own
+        self._batch = [self.training[at] for at in task.batch]
+        own = [self._batch[at] for at in task.own]
+        if not own:
+            return torch.zeros(1 + sum(parameter.numel() for parameter in self.parameters))
+        loss = self.backward(own)
+        flat = torch.cat([*(cast(torch.Tensor, parameter.grad).flatten() for parameter in self.parameters), loss.view(1)])
+        return flat.mul_(sum(lesson.num_learned for lesson in own) / sum(lesson.num_learned for lesson in self._batch))
+
+    def make_step(self, flat: torch.Tensor, rate: float) -> None:
+        """What `Run` does with a gradient and the averages do not need."""
+        set_gradients(self.parameters, flat)
+        torch.nn.utils.clip_grad_norm_(self.parameters, train.MAX_GRADIENT_NORM)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+
+    def take(self, weights: dict[str, FloatArray], optimizer: dict[str, Any] | None) -> None:
+        """Go on from there."""
+        self._use({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        if optimizer is not None:
+            self.optimizer.load_state_dict(optimizer)
+
+    def _noisy(self, x_BTW: torch.Tensor) -> torch.Tensor:
+        """With what falls to its lessons of the whole batch's noise."""
+        noise = self.noise(len(self._batch), width_of(self._batch, self.prefix), x_BTW.shape[2])
+        return x_BTW + noise[self._own, : x_BTW.shape[1]]
+
+
+class Learner:
+    """Lives in a process of its own, where it finds the model, and computes."""
+
+    def __init__(self, settings: dict[str, str], cpus: float, share: int) -> None:
+        cluster.settle(settings, cpus, share)
+        self._sharing = share
+
+    def hello(self) -> str:
+        """The version of nomoat here."""
+        return nomoat.__version__
+
+    def find(self, sent: dict[str, Any], sha256: str) -> Found:
+        """Find the model here. Raises what `find_files` raises, and WorkerError for another file."""
+        kernels.use_threads(config.threads().value)
+        weights = find_files(sent["base"]).weights
+        if importer.sha256_of_model(weights) != sha256:
+            raise WorkerError(
+                f"`{weights.name}` is another file than on the machine that asks",
+                hint="have the same file on both",
+            )
+        self._prepared = Prepared(**sent, weights=weights, file=prepare.opened(weights))
+        return Found(machine=hardware.summary(), precision=qlora.fastest_precision())
+
+    def choose_way(self, precision: Detected[qlora.Precision]) -> tuple[Way, list[str]]:
+        """By this machine's memory, and what there is to say of it."""
+        said: list[str] = []
+        return ways.choose_way(self._prepared, said.append, precision=precision, sharing=self._sharing), said
+
+    def open(self, way: Way, rank: int, count: int, is_resumed: bool) -> dict[str, FloatArray]:
+        """Load the model. Returns what learns, as far as it has got. Raises NotEnoughMemoryError, WorkerError."""
+        if way.precision == "int8" and not panels.CAN_BE_USED:
+            raise WorkerError("this training began with products in int8, which this CPU has not", hint="start again without --resume")
+        try:
+            doing = "going on as it began" if is_resumed else "learning as the other workers do"
+            ways.require_memory(self._prepared, way, doing=doing)
+        except NotEnoughMemoryError as error:
+            if not is_resumed:
+                error.hint = "close other programs there, or take fewer --workers"
+            raise
+        self._run, self._rank, self._count = Part(self._prepared, way=way, rank=rank, count=count), rank, count
+        return {name: value.detach().numpy() for name, value in self._run.learned.items()}
+
+    def listen(self, address: str) -> int:
+        """Have the others find each other here. Returns the port."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listening = socket.create_server((address, 0), family=family)  # PyTorch's own would be on every network
+        port: int = listening.getsockname()[1]
+        self._store = gloo.TCPStore(
+            address, port, is_master=True, wait_for_workers=False, timeout=WAIT, master_listen_fd=listening.detach()
+        )
+        return port
+
+    def join(self, store: tuple[str, int], address: str) -> None:
+        """Meet the others."""
+        if self._rank:
+            self._store = gloo.TCPStore(*store, is_master=False, timeout=WAIT)
+        options = gloo.ProcessGroupGloo._Options()
+        options._devices, options._timeout = [gloo.ProcessGroupGloo.create_device(hostname=address)], WAIT
+        self._group = gloo.ProcessGroupGloo(self._store, self._rank, self._count, options)
+
+    def take(self, weights: dict[str, FloatArray], optimizer: dict[str, Any] | None) -> None:
+        """Go on from there."""
+        self._run.take(weights, optimizer)
+
+    def learn(self, task: Task) -> tuple[float, FloatArray | None]:
+        """A step. Returns the seconds of adding up and, from the first worker, the batch's gradient and, behind it, its loss."""
+        flat = self._run.gradient(task)
+        began = time.perf_counter()
+        try:
+            self._group.allreduce([flat]).wait()
+        except RuntimeError as exc:
+            raise WorkerError(f"a worker lost the others: {cluster.last_line(exc)}", hint="is the network whole?") from exc
+        seconds = time.perf_counter() - began
+        found = None if self._rank else flat.numpy().copy()
+        self._run.make_step(flat, task.rate)
+        return seconds, found
+
+    def look(self, number: int) -> tuple[list[float], int]:
+        """At one batch of the lessons held out."""
+        with torch.no_grad():
+            return self._run.look_at(self._run.held_out[number])
+
+
+def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) -> None:
+    """Each parameter's part of a gradient that has the loss behind it."""
+    parts = flat[:-1].split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+class Spread(train.Run):
+    """The training as the process that asks sees it: everything but the model."""
+
+    def __init__(self, crew: Crew, prepared: Prepared, *, way: Way, say: Say) -> None:
+        self._crew, self._is_told = crew, True
+        self.num_workers = len(crew.hands)
+        super().__init__(prepared, way=way, say=say)
+        self._numbers = {id(lesson): at for at, lesson in enumerate(self.training)}
+        self._shares = Shares(self._batches(0), self.num_workers)
+        self._seconds_adding, self._steps_here = 0.0, 0
+
+    def _open(self, prepared: Prepared) -> dict[str, torch.nn.Parameter]:
+        return {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in self._crew.weights.items()}
+
+    def _use(self, weights: dict[str, torch.Tensor]) -> None:
+        super()._use(weights)
+        self._is_told = False
+
+    def _tell(self, *, learning: bool) -> None:
+        """Let the workers have these weights, if they have others."""
+        if self._is_told:
+            return
+        weights = {name: value.detach().numpy() for name, value in self.learned.items()}
+        self._crew.each("take", self._crew.sent(weights), self._crew.sent(self.optimizer.state_dict() if learning else None))
+        self._is_told = learning  # after a look come other weights in any case
+
+    def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
+        self._tell(learning=True)
+        rate = self.optimizer.param_groups[0]["lr"]
+        numbers = [self._numbers[id(lesson)] for lesson in batch]
+        tasks = [Task(step=self.step, rate=rate, batch=numbers, own=own) for own in self._shares.of(batch)]
+        found = self._crew.each_own("learn", tasks)
+        self._seconds_adding += min(seconds for seconds, _ in found)  # the others waited for that one
+        self._steps_here += 1
+        flat = torch.from_numpy(found[0][1].copy())
+        set_gradients(self.parameters, flat)
+        return flat[-1]
+
+    def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+        self._tell(learning=False)
+        return self._crew.looked_at(len(batches))
+
+    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[train.Progress], None] | None, say: Say) -> None:
+        """As of `Run`; when a worker dies, the last whole step is kept, too."""
+        try:
+            super().train(checkpoint, on_progress, say)
+        except WorkerError as error:
+            if self.step:
+                checkpoint.save(self.state())
+                error.hint = f"the same command with --resume goes on from step {self.step:,}, with fewer --workers, too"
+            raise
+        if self._steps_here:
+            say(f"adding up {self._megabytes:.1f} MB of gradients took {self._milliseconds:.0f} ms a step")
+
+    @property
+    def _megabytes(self) -> float:
+        return sum(parameter.numel() for parameter in self.parameters) * 4 / 1e6
+
+    @property
+    def _milliseconds(self) -> float:
+        return 1e3 * self._seconds_adding / max(1, self._steps_here)
+
+    def metrics(self) -> dict[str, Any]:
+        machines = list(dict.fromkeys(found.machine for found in self._crew.found))
+        return {**super().metrics(), "machines": machines, "milliseconds_a_step_adding_up": round(self._milliseconds, 1)}
+
+
+class Crew:
+    """The workers of a training; see `train.Learners`. Made by `learners`."""
+
+    def __init__(self, ray: Any, prepared: Prepared, hands: Sequence[Hand]) -> None:
+        self._ray, self._prepared, self.hands = ray, prepared, hands
+        self.found: list[Found] = []
+        self.weights: dict[str, FloatArray] = {}
+
+    def find(self) -> None:
+        """Have each find the model. Raises UnknownModelError, WorkerError."""
+        names = (field.name for field in fields(Prepared) if field.name not in ("weights", "file"))
+        sent = {name: getattr(self._prepared, name) for name in names} | {"base": cluster.portable(self._prepared.base)}
+        given = (self.sent(sent), importer.sha256_of_model(self._prepared.weights))
+        self.found = self._opened("find", self.hands, [given] * len(self.hands))
+
+    def choose_way(self, say: Say) -> Way:
+        """The fastest precision if it is that everywhere, and of what is kept in memory only what all have room for."""
+        fastest = [found.precision for found in self.found]
+        precision = fastest[0]
+        if any(other.value != precision.value for other in fastest):
+            precision = Detected("float32", "machines differ in what they multiply fastest")
+        chosen = self._opened("choose_way", self.hands, [(precision,)] * len(self.hands))
+        way, said = min(chosen, key=lambda each: (each[0].expanded, each[0].keeps_lower))
+        for line in said:
+            say(line)
+        return Way(precision=way.precision, expanded=way.expanded, keeps_lower=all(each.keeps_lower for each, _ in chosen))
+
+    def opened(self, way: Way, say: Say, *, is_resumed: bool) -> train.Run:
+        ranks = {id(hand): rank for rank, hand in enumerate(self.hands)}
+        for wave in cluster.waves(self.hands):
+            given = [(way, ranks[id(hand)], len(ranks), is_resumed) for hand in wave]
+            for hand, weights in zip(wave, self._opened("open", wave, given), strict=True):
+                self.weights = weights if hand is self.hands[0] else self.weights
+        first = self.hands[0]
+        address = first.place.address
+        (port,) = self._opened("listen", [first], [(address,)])
+        self._opened("join", self.hands, [((address, port), hand.place.address) for hand in self.hands])
+        return Spread(self, self._prepared, way=way, say=say)
+
+    def sent(self, value: Any) -> Any:
+        """To be given to several workers."""
+        return self._ray.put(value)
+
+    def _opened(self, method: str, hands: Sequence[Hand], given: Sequence[tuple[Any, ...]]) -> list[Any]:
+        calls = [getattr(hand.actor, method).remote(*each) for hand, each in zip(hands, given, strict=True)]
+        return [cluster.opened(self._ray, hand, call, self._prepared.base) for hand, call in zip(hands, calls, strict=True)]
+
+    def each(self, method: str, *given: Any) -> list[Any]:
+        """What each worker's method returns. Raises what it raises, and WorkerError that names a worker that died."""
+        return self._results([getattr(hand.actor, method).remote(*given) for hand in self.hands])
+
+    def each_own(self, method: str, given: Sequence[Any]) -> list[Any]:
+        """The same, with something else for each."""
+        return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
+
+    def looked_at(self, num_batches: int) -> Iterator[tuple[list[float], int]]:
+        """Of each batch of the lessons held out in turn: see `Run.look_at`."""
+        owners = [self.hands[number % len(self.hands)] for number in range(num_batches)]
+        calls = [owner.actor.look.remote(number) for number, owner in enumerate(owners)]
+        for call, owner in zip(calls, owners, strict=True):
+            yield self._result(call, {call: owner})
+
+    def _results(self, calls: Sequence[Any]) -> list[Any]:
+        owners = dict(zip(calls, self.hands, strict=True))
+        waiting, found = list(calls), {}
+        while waiting:
+            (done,), waiting = self._ray.wait(waiting, num_returns=1)
+            found[done] = self._result(done, owners)
+        return [found[call] for call in calls]
+
+    def _result(self, call: Any, owners: dict[Any, Hand]) -> Any:
+        try:
+            return cluster.result(self._ray, call)
+        except WorkerError:  # it lost the others, perhaps since one of them died
+            for other in self._ray.wait(list(owners), num_returns=len(owners), timeout=DEATH_SECONDS)[0]:
+                self._require_alive(other, owners[other])
+            raise
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError:
+            self._require_alive(call, owners[call])
+            raise
+
+    def _require_alive(self, call: Any, hand: Hand) -> None:
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.RayTaskError:
+            return
+        except self._ray.exceptions.RayError as exc:
+            raise WorkerError(
+                f"the worker on `{hand.place.host}` died: {cluster.last_line(exc)}",
+                hint="nothing was learned yet: start again; has that machine the memory for it?",
+            ) from exc
+
+
+@contextmanager
+def learners(prepared: Prepared, num_workers: int | None, address: str | None, say: Say) -> Iterator[train.Learners]:
+    """Workers on the Ray cluster at `address`, one a machine unless a number is given; or so many on this machine.
+
+    One on this very machine is this process. They end with the block.
+    Raises UsageError, MissingExtraError, OfflineError, UnknownModelError where a machine has not the model, WorkerError.
+    """
+    with cluster.connection(num_workers, address, what="tuning on several workers") as ray:
+        places = sorted(cluster.places(ray, num_workers), key=lambda place: not cluster.is_here(place.address))
+        if len(places) == 1 and cluster.is_here(places[0].address):
+            say("one worker, which is this machine: it learns by itself")
+            yield train.ThisProcess(prepared)
+            return
+        _require_work(prepared, len(places))
+        hands = cluster.hands(ray, places, Learner, concurrency=1)
+        try:
+            cluster.require_started(ray, hands, extras="`ray` and `tune` extras")
+            crew = Crew(ray, prepared, hands)
+            crew.find()
+            say(f"each batch is split over {cluster.names_of(hands)}")
+            if not all(cluster.is_here(place.address) for place in places):
+                say("the lessons are sent to those machines of your Ray cluster")
+            yield crew
+        finally:
+            for hand in hands:
+                ray.kill(hand.actor)
+
+
+def _require_work(prepared: Prepared, count: int) -> None:
+    """Raises UsageError where no step has a lesson for each worker."""
+    prefix, batch = shared_prefix(prepared.all_samples), prepared.settings.batch
+    most = max(map(len, batches_of(prepare.split(prepared)[0], prefix, max_lessons=batch)))
+    if most < count:
+        larger = ", or a larger --batch" if most == batch else ""
+        raise UsageError(f"a step has at most {most} lessons, and there are {count} workers", hint=f"take --workers {most}{larger}")

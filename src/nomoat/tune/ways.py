@@ -1,0 +1,111 @@
+"""How a training computes: precision, and what of the model is kept in memory; by what a machine is fast at and has free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nomoat import hardware
+from nomoat.errors import NotEnoughMemoryError
+from nomoat.tune import prepare, qlora
+from nomoat.tune.samples import batches_of, shared_prefix
+
+PYTORCH_BYTES = 600_000_000
+ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
+KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory, and fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
+
+    `precision`: of the matrix products. `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
+    say about each lesson is computed once.
+    """
+
+    precision: qlora.Precision
+    expanded: bool
+    keeps_lower: bool
+
+
+def choose_way(
+    prepared: prepare.Prepared, say: Callable[[str], None], *, precision: hardware.Detected[qlora.Precision] | None = None,
+    sharing: int = 1,
+) -> Way:  # fmt: skip
+    """By what this machine is fast at, and has memory for now. Says what, and why. Raises NotEnoughMemoryError.
+
+    `precision`, where that is decided already. `sharing`: so many processes want the same memory.
+    """
+    precision = precision or qlora.fastest_precision()
+    say(f"precision: {precision.value} ({precision.reason})")
+    expanded = keep_expanded(prepared, precision.value, sharing)
+    say(f"weights: {'kept expanded' if expanded.value else 'expanded layer by layer, activations computed twice'} ({expanded.reason})")
+    size = bytes_kept(prepared, precision.value, expanded=expanded.value, sharing=sharing)
+    if size:
+        frozen = prepared.sizes.layers - prepared.settings.layers
+        say(f"the lowest {frozen} layers stay as they are: what they say is computed once and kept ({size / 1e9:.1f} GB)")
+    return Way(precision=precision.value, expanded=expanded.value, keeps_lower=size > 0)
+
+
+def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharing: int = 1) -> hardware.Detected[bool]:
+    """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
+
+    Raises NotEnoughMemoryError if neither fits.
+    """
+    free = hardware.memory_available_bytes().value // sharing
+    expanded, codes = (_bytes_needed(prepared, precision, expanded=kept) for kept in (True, False))
+    if expanded < free:
+        return hardware.Detected(True, f"about {expanded / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+    if codes < free:
+        why = f"expanded they need about {expanded / 1e9:.1f} GB, as int8 {codes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        return hardware.Detected(False, why)
+    raise NotEnoughMemoryError(
+        f"tuning `{prepared.weights.name}` needs about {codes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+        hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch, or close other programs",
+    )
+
+
+def require_memory(prepared: prepare.Prepared, way: Way, *, doing: str = "going on as it began") -> None:
+    """Raises NotEnoughMemoryError if what is free is not enough for the way a training began."""
+    free, needed = hardware.memory_available_bytes().value, _bytes_needed(prepared, way.precision, expanded=way.expanded)
+    needed += _bytes_of_lower(prepared) if way.keeps_lower else 0
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"{doing} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
+            hint="close other programs, or start again without --resume",
+        )
+
+
+def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
+    sizes, settings = prepared.sizes, prepared.settings
+    values = prepared.file.num_values
+    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
+    per_layer = sum(rows + columns for rows, columns in shapes)
+    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
+    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
+    state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
+    if sizes.attention_cap is not None:  # scores before and after softmax, of all a token sees
+        state += 2 * 4 * sizes.heads * max(map(len, prepared.samples))
+    if expanded:
+        return PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
+    return PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
+
+
+def bytes_kept(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool, sharing: int = 1) -> int:
+    """Memory for what the frozen layers say about all lessons, after their shared beginning. 0: each step computes that anew.
+
+    It does without frozen layers, in a single epoch, and for want of memory.
+    """
+    if prepared.settings.layers == prepared.sizes.layers or prepared.settings.epochs <= 1:
+        return 0
+    free = hardware.memory_available_bytes().value // sharing
+    room = min(free // KEPT_PART, free - _bytes_needed(prepared, precision, expanded=expanded))
+    size = _bytes_of_lower(prepared)
+    return size if size <= room else 0
+
+
+def _bytes_of_lower(prepared: prepare.Prepared) -> int:
+    """Of what the frozen layers say about all lessons, after their shared beginning."""
+    samples = prepared.all_samples
+    prefix = shared_prefix(samples)
+    return 4 * prepared.sizes.width * sum(len(sample) - prefix for sample in samples)
