@@ -67,6 +67,22 @@ def vicuna_folder(empty_home: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Ray cluster of two nodes with one CPU each, which have a home of their own; this process is connected to it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOMOAT_HOME", str(tmp_path_factory.mktemp("workers")))
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False)  # once for all tests
+    yield made.address
+    ray.shutdown()
+    made.shutdown()
+
+
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights that answers nonsense at once: see `tiny.py`."""

@@ -34,21 +34,6 @@ from nomoat.records import Example, Message, Outcome, Request, Verdict
 ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a cluster of two nodes with one CPU each."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NOMOAT_HOME", str(tmp_path_factory.mktemp("workers")))
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        made.add_node(num_cpus=1)
-    ray.init(address=made.address, log_to_driver=False)  # once for all tests
-    yield made.address
-    ray.shutdown()
-    made.shutdown()
-
-
 @pytest.fixture(scope="class")
 def workers(cluster: str) -> Iterator[Workers]:
     """Two workers, one on each node: the same for the tests of a class, new ones for any other."""

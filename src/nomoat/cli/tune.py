@@ -83,11 +83,7 @@ def tune(
     )  # fmt: skip
     say_survey(prepared)
     if dry_run:
-        found = say_estimate(prepared)
-        if found:
-            say_workers(prepared, workers, ray)
-        if as_json:
-            console.print_json({"data": asdict(prepared.survey), "settings": asdict(prepared.settings), "estimate": found})
+        _say_what_it_takes(prepared, workers, ray, as_json=as_json)
         return
     folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
@@ -179,7 +175,15 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     return asdict(found)
 
 
-def say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> None:
+def _say_what_it_takes(prepared: Prepared, workers: int | None, ray: str | None, *, as_json: bool) -> None:
+    found = say_estimate(prepared)
+    if found:
+        _say_workers(prepared, workers, ray)
+    if as_json:
+        console.print_json({"data": asdict(prepared.survey), "settings": asdict(prepared.settings), "estimate": found})
+
+
+def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> None:
     """Which processes would learn, and how; nothing where it is this one alone. Raises what the training would."""
     from nomoat.tune import train
 

@@ -1,0 +1,330 @@
+"""One training on several workers: the weights of one process, whoever dies or presses Ctrl-C, and errors that name the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nomoat
+from nomoat import net
+from nomoat.asking import cluster as clusters
+from nomoat.engine import importer
+from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
+from nomoat.hardware import Detected
+from nomoat.tune import adapter, prepare, spread, train
+from nomoat.tune.samples import Sample
+from nomoat.tune.spread import Part, Shares, Task
+
+ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
+pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
+
+SETTINGS = prepare.Settings(rank=4, epochs=4, learning_rate=5e-3)
+COLUMNS = {"input_column": "text", "label_column": "label"}
+KEEPING = train.Way(precision="float32", expanded=True, keeps_lower=True)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Texts of several lengths, whose label their first letter tells: batches of four, with a rest of three."""
+    path = tmp_path / "colours.csv"
+    rows = (f"{'xyz'[n % 3]} {'long ' * (n % 5)}{n},{['red', 'green', 'light blue'][n % 3]}\n" for n in range(90))
+    path.write_text("text,label\n" + "".join(rows))
+    return path
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers, whose processes no test reaches, learn in that, too; the frozen layer is kept where all layers do not learn."""
+    monkeypatch.setattr(spread.Crew, "choose_way", lambda crew, say: _way(crew._prepared))
+
+
+def _way(prepared: prepare.Prepared) -> train.Way:
+    return train.Way(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
+
+
+def tune(base: Path, table: Path, name: str, **options: Any) -> Path:
+    return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "provenance.json").read_text())["metrics"]  # type: ignore[no-any-return]
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-3)
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+# ---------------------------------------------------------------- without Ray
+def test_lessons_are_shared_out_evenly_and_stay_where_they_were_in_the_first_epoch() -> None:
+    lessons = [Sample(tokens=[at] * 3, answers=((1, 3),)) for at in range(12)]
+    first = [lessons[:6], lessons[6:]]
+    shares = Shares(first, 3)
+    assert [shares.of(batch) for batch in first] == [[[0, 3], [1, 4], [2, 5]]] * 2
+    same_owner = [lessons[at] for at in (0, 3, 6, 9, 1, 2)]  # four of the first worker's, who has room for two
+    assert shares.of(same_owner) == [[0, 1], [4, 2], [5, 3]]
+    assert shares.of(lessons[:2]) == [[0], [1], []]
+
+
+@pytest.mark.parametrize("noise", [None, 5.0], ids=["plain", "with noise"])
+@pytest.mark.parametrize("count", [2, 5], ids=["two workers", "more than lessons"])
+def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noise: float | None, count: int) -> None:
+    """Answers have other lengths, so that a mean of the workers' means would be something else."""
+    settings = prepare.Settings(rank=4, batch=4, noise=noise, layers=2 if noise else 1)
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)  # type: ignore[arg-type]
+    way = _way(prepared)
+    alone = train.Run(prepared, way=way, say=lambda _: None)
+    parts = [Part(prepared, way=way, rank=rank, count=count) for rank in range(count)]
+    for run in (alone, *parts):
+        for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
+            torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
+    batch = next(batch for batch in alone._batches(1) if len({lesson.num_learned for lesson in batch}) > 1)
+    places = {id(lesson): at for at, lesson in enumerate(alone.training)}
+    numbers, shares = [places[id(lesson)] for lesson in batch], Shares(alone._batches(0), count).of(batch)
+    alone.step = 7
+    loss = alone.backward(batch)
+    whole = torch.cat([*(parameter.grad.flatten() for parameter in alone.parameters if parameter.grad is not None), loss.view(1)])
+    tasks = [Task(step=7, rate=1.0, batch=numbers, own=own) for own in shares]
+    found = torch.stack([part.gradient(task) for part, task in zip(parts, tasks, strict=True)]).sum(0)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-3)
+
+
+def test_each_lesson_is_read_by_one_worker_in_the_first_epoch(tiny_gguf: Path, table: Path) -> None:
+    """What the frozen layers say is kept there; another one reads a lesson by itself when it gets it."""
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)  # type: ignore[arg-type]
+    parts = [Part(prepared, way=KEEPING, rank=rank, count=2) for rank in range(2)]
+    first = parts[0]._batches(0)
+    shares, num_read = Shares(first, 2), 0
+    for batch in first:
+        for part, own in zip(parts, shares.of(batch), strict=True):
+            places = {lesson.lesson: at for at, lesson in enumerate(part.training)}
+            part.gradient(Task(step=0, rate=1.0, batch=[places[lesson.lesson] for lesson in batch], own=own))
+    assert [len(part.kept) for part in parts] == [sum(len(shares.of(batch)[rank]) for batch in first) for rank in range(2)]
+    num_read = sum(len(part.kept) for part in parts)
+    assert num_read == len(parts[0].training)
+    other = parts[1].training[[lesson.lesson for lesson in parts[1].training].index(first[0][0].lesson)]
+    parts[1].gradient(Task(step=1, rate=1.0, batch=[parts[1].training.index(other)], own=[0]))
+    assert sum(len(part.kept) for part in parts) == num_read + 1
+
+
+def test_machines_that_differ_learn_in_float32_and_keep_what_all_have_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def opened(crew: spread.Crew, method: str, hands: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+        asked.extend(given)
+        return [
+            (train.Way(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
+            (train.Way(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
+        ]
+
+    monkeypatch.setattr(spread.Crew, "_opened", opened)
+    crew, said = spread.Crew(None, None, [None, None]), list[str]()  # type: ignore[arg-type, list-item]
+    crew.found = [spread.Found(machine="m", precision=Detected(precision, "")) for precision in ("int8", "bfloat16")]  # type: ignore[arg-type]
+    assert crew.choose_way(said.append) == train.Way(precision="float32", expanded=False, keeps_lower=False)
+    assert said == ["narrow"]
+    crew.found = crew.found[:1] * 2
+    assert crew.choose_way(said.append).precision == "int8"
+    assert [each[0].value for each in asked] == ["float32"] * 2 + ["int8"] * 2
+
+
+def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert metrics(tune(tiny_gguf, table, "one", workers=1, settings=prepare.Settings(epochs=0.1)))["workers"] == [1]
+    with pytest.raises(MissingExtraError) as caught:
+        tune(tiny_gguf, table, "two", ray="127.0.0.1:1")
+    assert caught.value.hint == "pip install 'nomoat[ray]'"
+    with pytest.raises(UsageError, match="the number of workers is 0"):
+        tune(tiny_gguf, table, "none", workers=0)
+
+
+# ---------------------------------------------------------------- on two nodes
+@pytest.mark.usefixtures("in_float32")
+class TestTwoNodes:
+    @pytest.mark.parametrize("settings", [SETTINGS, prepare.Settings(rank=4, epochs=2, layers=2, noise=5, batch=7)])
+    def test_two_workers_learn_what_one_process_learns(
+        self, cluster: str, settings: prepare.Settings, tiny_gguf: Path, table: Path
+    ) -> None:
+        """Up to rounding: losses on the way, what is held out, and the weights."""
+        said: list[str] = []
+        alone = tune(tiny_gguf, table, "alone", settings=settings)
+        spread_out = tune(tiny_gguf, table, "spread", settings=settings, ray=cluster, on_message=said.append)
+        assert_close(weights(spread_out), weights(alone))
+        one, two = metrics(alone), metrics(spread_out)
+        for name in ("validation_loss_before", "validation_loss_after", "steps", "tokens"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
+        for a, b in zip(one["history"], two["history"], strict=True):
+            assert (b["learning"], b["held_out"]) == pytest.approx((a["learning"], a["held_out"]), rel=1e-4)
+        assert (one["workers"], two["workers"], len(two["machines"])) == ([1], [2], 1)
+        assert two["history"][0]["held_out"] < two["validation_loss_before"]
+        assert said[0].startswith("each batch is split over 2 workers on ")
+
+    def test_going_on_from_an_adapter_begins_where_it_ended(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
+        """The workers' nodes have not that adapter; this process sends what it knows."""
+        tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, epochs=1))
+        base, settings = f"{tiny_gguf}+first", prepare.Settings(epochs=1)
+        alone, spread_out = (
+            nomoat.tune(base, table, name=f"second{at}", settings=settings, ray=address, **COLUMNS)
+            for at, address in enumerate((None, cluster))
+        )
+        assert metrics(spread_out)["validation_loss_before"] == pytest.approx(metrics(alone)["validation_loss_before"], rel=1e-4)
+        assert_close(weights(spread_out), weights(alone))
+
+    @pytest.mark.parametrize("how", ["Ctrl-C", "a worker dies"])
+    def test_what_was_stopped_goes_on_to_the_same_weights(
+        self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        whole = weights(tune(tiny_gguf, table, "whole", ray=cluster))
+        crews: list[spread.Crew] = []
+        find = spread.Crew.find
+        monkeypatch.setattr(spread.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
+
+        def stop(progress: train.Progress) -> None:
+            if progress.step == 7 and how == "Ctrl-C":
+                raise KeyboardInterrupt
+            if progress.step == 7:
+                ray.kill(crews[0].hands[1].actor)
+
+        with pytest.raises(KeyboardInterrupt if how == "Ctrl-C" else WorkerError) as caught:
+            tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
+        if isinstance(caught.value, WorkerError):
+            assert caught.value.message.startswith(f"the worker on `{crews[0].hands[1].place.host}` died: ")
+            assert caught.value.hint == "the same command with --resume goes on from step 7, with fewer --workers, too"
+        for hand in crews[0].hands:
+            with pytest.raises(ray.exceptions.RayActorError):
+                ray.get(hand.actor.hello.remote())
+        steps: list[int] = []
+        resumed = tune(tiny_gguf, table, "parts", ray=cluster, resume=True, on_progress=lambda progress: steps.append(progress.step))
+        assert steps[0] == 8
+        assert_equal(weights(resumed), whole)
+
+    def test_one_process_goes_on_where_two_workers_were_stopped(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
+        def stop(progress: train.Progress) -> None:
+            if progress.step == 40:
+                raise KeyboardInterrupt
+
+        whole = tune(tiny_gguf, table, "whole")
+        with pytest.raises(KeyboardInterrupt):
+            tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
+        resumed = tune(tiny_gguf, table, "parts", resume=True)
+        assert_close(weights(resumed), weights(whole))
+        assert metrics(resumed)["workers"] == [2, 1]
+
+    def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(
+        self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = spread.Crew.opened
+
+        def opened_and_ended(crew: spread.Crew, *given: Any, **named: Any) -> train.Run:
+            run = opened(crew, *given, **named)
+            ray.kill(crew.hands[0].actor)
+            return run
+
+        monkeypatch.setattr(spread.Crew, "opened", opened_and_ended)
+        with pytest.raises(WorkerError, match=r"^the worker on `.+` died: ") as caught:
+            tune(tiny_gguf, table, "parts", ray=cluster)
+        assert caught.value.hint == "nothing was learned yet: start again; has that machine the memory for it?"
+        assert not adapter.can_resume("parts")
+
+    def test_the_loss_that_is_no_number_is_told_as_alone(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
+        with pytest.raises(UsageError, match="the loss is no number any more"):
+            tune(tiny_gguf, table, "broken", ray=cluster, settings=prepare.Settings(rank=4, learning_rate=1e30))
+
+    def test_a_single_worker_elsewhere_learns_there(
+        self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = prepare.Settings(rank=4, epochs=0.5)
+        alone = tune(tiny_gguf, table, "alone", settings=settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(clusters, "is_here", lambda address: False)
+            patch.setenv("NOMOAT_OFFLINE", "")
+            said: list[str] = []
+            there = tune(tiny_gguf, table, "there", settings=settings, ray=cluster, workers=1, on_message=said.append)
+        assert said[:2] == [said[0], "the lessons are sent to those machines of your Ray cluster"]
+        assert_close(weights(there), weights(alone))
+
+
+def test_one_worker_here_is_this_process(cluster: str, tiny_gguf: Path, table: Path) -> None:
+    said: list[str] = []
+    settings = prepare.Settings(rank=4, epochs=0.5)
+    alone = tune(tiny_gguf, table, "alone", settings=settings)
+    one = tune(tiny_gguf, table, "one", settings=settings, ray=cluster, workers=1, on_message=said.append)
+    assert said[0] == "one worker, which is this machine: it learns by itself"
+    assert_equal(weights(one), weights(alone))
+
+
+def test_a_machine_without_the_model_is_named_with_what_to_do_there(
+    cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "portable", lambda ref: "smollm2-135m")
+    with pytest.raises(UnknownModelError, match=r"^on `.+`: `smollm2-135m` is not on this machine yet$") as caught:
+        tune(tiny_gguf, table, "c", ray=cluster)
+    assert caught.value.hint == "on that machine: nomoat pull smollm2-135m"
+
+
+def test_a_machine_with_another_file_is_named(cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "sha256_of_model", lambda path: "0")
+    with pytest.raises(WorkerError, match=r"^on `.+`: `tiny.gguf` is another file than on the machine that asks$"):
+        tune(tiny_gguf, table, "c", ray=cluster)
+
+
+def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_gguf: Path, table: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, "c", ray=cluster, workers=5)
+    assert caught.value.message == "a step has at most 4 lessons, and there are 5 workers"
+    assert caught.value.hint == "take --workers 4, or a larger --batch"
+
+
+def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
+    command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
+    command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
+    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=300, check=False)
+    assert dry.returncode == 0, dry.stderr
+    assert "\nevery worker has the model; the time above is what this machine would take alone\n" in dry.stderr
+    assert set(json.loads(dry.stdout)) == {"data", "settings", "estimate"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["workers"] == [2]
+    assert "\neach batch is split over 2 workers on " in done.stderr and "\ntuning: 100%, loss " in done.stderr
+
+
+LISTENING = """
+import psutil, signal, sys
+import nomoat
+from nomoat.tune.prepare import Settings
+
+def look(progress):
+    if progress.step == 1:
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            for connection in process.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    print(connection.laddr.ip)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+nomoat.tune(sys.argv[1], sys.argv[2], name="c", input_column="text", label_column="label", workers=2, on_progress=look,
+            settings=Settings(rank=4, epochs=0.1))
+assert psutil.Process().children(recursive=True) == []
+"""
+
+
+def test_workers_of_this_machine_listen_on_loopback_only_and_end_with_the_training(tiny_gguf: Path, table: Path) -> None:
+    """Whoever reaches a port of Ray may run code here, and whoever reaches one of gloo may spoil what is learned."""
+    command = [sys.executable, "-c", LISTENING, str(tiny_gguf), str(table)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {net.is_loopback(address) for address in done.stdout.split()} == {True}
