@@ -12,7 +12,7 @@ from misbehaving import Act, Server
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
-from nomoat import config
+from nomoat import cache, config
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
+    from nomoat import jit
+
+    home = tmp_path_factory.mktemp("workers")
+    (home / "cache").mkdir()
+    (home / "cache" / cache.KERNELS).symlink_to(jit.CACHE.parents[1])  # compiled once for all processes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NOMOAT_HOME", str(tmp_path_factory.mktemp("workers")))
+        patch.setenv("NOMOAT_HOME", str(home))
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.add_node(num_cpus=1)
     ray.init(address=made.address, log_to_driver=False)  # once for all tests

@@ -163,7 +163,7 @@ class Learner:
         return ways.choose_way(self._prepared, said.append, precision=precision, sharing=self._sharing), said
 
     def open(self, way: Way, rank: int, count: int, is_resumed: bool) -> dict[str, FloatArray]:
-        """Load the model. Returns what learns, as far as it has got. Raises NotEnoughMemoryError, WorkerError."""
+        """Load the model. Returns the matrices that learn, from the first worker. Raises NotEnoughMemoryError, WorkerError."""
         if way.precision == "int8" and not panels.CAN_BE_USED:
             raise WorkerError("this training began with products in int8, which this CPU has not", hint="start again without --resume")
         try:
@@ -174,7 +174,7 @@ class Learner:
                 error.hint = "close other programs there, or take fewer --workers"
             raise
         self._run, self._rank, self._count = Part(self._prepared, way=way, rank=rank, count=count), rank, count
-        return {name: value.detach().numpy() for name, value in self._run.learned.items()}
+        return {} if rank else {name: value.detach().numpy() for name, value in self._run.learned.items()}
 
     def listen(self, address: str) -> int:
         """Have the others find each other here. Returns the port."""
