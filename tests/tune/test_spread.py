@@ -26,14 +26,14 @@ from nomoat.tune.spread import Part, Shares, Task
 ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 
-SETTINGS = prepare.Settings(rank=4, epochs=4, learning_rate=5e-3)
+SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3, batch=8)  # 22 steps
 COLUMNS = {"input_column": "text", "label_column": "label"}
 KEEPING = train.Way(precision="float32", expanded=True, keeps_lower=True)
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Texts of several lengths, whose label their first letter tells: batches of four, with a rest of three."""
+    """Texts of several lengths, whose label their first letter tells: batches have a rest."""
     path = tmp_path / "colours.csv"
     rows = (f"{'xyz'[n % 3]} {'long ' * (n % 5)}{n},{['red', 'green', 'light blue'][n % 3]}\n" for n in range(90))
     path.write_text("text,label\n" + "".join(rows))
@@ -156,7 +156,7 @@ def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path,
 # ---------------------------------------------------------------- on two nodes
 @pytest.mark.usefixtures("in_float32")
 class TestTwoNodes:
-    @pytest.mark.parametrize("settings", [SETTINGS, prepare.Settings(rank=4, epochs=2, layers=2, noise=5, batch=7)])
+    @pytest.mark.parametrize("settings", [SETTINGS, prepare.Settings(rank=4, epochs=2, layers=2, noise=5, batch=15)])
     def test_two_workers_learn_what_one_process_learns(
         self, cluster: str, settings: prepare.Settings, tiny_gguf: Path, table: Path
     ) -> None:
@@ -215,7 +215,7 @@ class TestTwoNodes:
 
     def test_one_process_goes_on_where_two_workers_were_stopped(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
         def stop(progress: train.Progress) -> None:
-            if progress.step == 40:
+            if progress.step == 15:
                 raise KeyboardInterrupt
 
         whole = tune(tiny_gguf, table, "whole")
@@ -285,9 +285,9 @@ def test_a_machine_with_another_file_is_named(cluster: str, tiny_gguf: Path, tab
 
 def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_gguf: Path, table: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        tune(tiny_gguf, table, "c", ray=cluster, workers=5)
-    assert caught.value.message == "a step has at most 4 lessons, and there are 5 workers"
-    assert caught.value.hint == "take --workers 4, or a larger --batch"
+        tune(tiny_gguf, table, "c", ray=cluster, workers=9)
+    assert caught.value.message == "a step has at most 8 lessons, and there are 9 workers"
+    assert caught.value.hint == "take --workers 8, or a larger --batch"
 
 
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
