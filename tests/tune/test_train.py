@@ -248,9 +248,9 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
     settings = train.Settings(rank=4, epochs=12, learning_rate=5e-3)
     whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
     code = (
-        "import sys, nomoat.tune.train as t\n"
+        "import sys, nomoat.hardware, nomoat.tune.qlora, nomoat.tune.train as t\n"
         "t.CHECKPOINT_SECONDS = 0.0\n"
-        "t.qlora.fastest_precision = lambda: t.hardware.Detected('float32', 'set by the test')\n"
+        "nomoat.tune.qlora.fastest_precision = lambda: nomoat.hardware.Detected('float32', 'set by the test')\n"
         "t.tune(sys.argv[1], sys.argv[2], name='killed', input_column='text', label_column='label',"
         " settings=t.Settings(rank=4, epochs=12, learning_rate=5e-3))"
     )
