@@ -84,7 +84,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             patch.delenv(name, raising=False)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         made.add_node(num_cpus=1)
-    ray.init(address=made.address, log_to_driver=False)  # once for all tests
+        ray.init(address=made.address, log_to_driver=False)  # once for all tests
     yield made.address
     ray.shutdown()
     made.shutdown()
