@@ -25,18 +25,8 @@ MEGABYTES = (2.5, 10, 40)  # of adapters: a quarter of SmolLM2-135M's upper half
 
 def tuned(options: argparse.Namespace, workers: int) -> dict[str, Any]:
     """What provenance.json says of a training with so many workers."""
-    command = [
-        sys.executable,
-        "-m",
-        "nomoat",
-        "tune",
-        options.model,
-        options.file,
-        "--name",
-        f"workers{workers}",
-        "--replace",
-        "--json",
-    ]
+    command = [sys.executable, "-m", "nomoat", "tune", options.model, options.file]
+    command += ["--name", f"workers{workers}", "--replace", "--json"]
     for name in ("input_column", "label_column", "instruction", "epochs", "batch"):
         if (value := getattr(options, name)) is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]

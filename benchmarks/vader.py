@@ -5,7 +5,7 @@
 
 Its class is told by the bound its authors give: compound >= 0.05 is positive, <= -0.05 negative, anything between is neutral. A text's
 own class is the sign of its mean rating, and the score the classes' F1 weighted by how many texts have them: so counted, the version
-that came with the paper has its figures of tweets and newspapers to the digit (see `results/`); this one is some years younger.
+that came with the paper has its F1 of tweets, and the others within 0.03 (see `results/`); this one is some years younger.
 """
 
 from __future__ import annotations
