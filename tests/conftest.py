@@ -79,15 +79,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (home / "cache").mkdir()
     (home / "cache" / cache.KERNELS).symlink_to(jit.CACHE.parents[1])  # compiled once for all processes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NOMOAT_HOME", str(home))
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # of workers on this machine alone
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # left by workers on this machine alone
             patch.delenv(name, raising=False)
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        made.add_node(num_cpus=1)
+        with pytest.MonkeyPatch.context() as of_nodes:
+            of_nodes.setenv("NOMOAT_HOME", str(home))
+            made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+            made.add_node(num_cpus=1)
         ray.init(address=made.address, log_to_driver=False)  # once for all tests
-    yield made.address
-    ray.shutdown()
-    made.shutdown()
+        yield made.address
+        ray.shutdown()
+        made.shutdown()
 
 
 @pytest.fixture(scope="session")
