@@ -12,7 +12,7 @@ from misbehaving import Act, Server
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
-from nomoat import cache, config
+from nomoat import cache, config, jit
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,20 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NOMOAT_HOME", str(home))
     monkeypatch.setenv("NOMOAT_OFFLINE", "1")
     return home
+
+
+@pytest.fixture
+def kernels(empty_home: Path) -> None:
+    """The home has what is compiled already, for processes of their own that compute: half a minute for each that tunes."""
+    link_kernels(empty_home)
+
+
+def link_kernels(home: Path) -> None:
+    """Have what is compiled kept for all homes so linked."""
+    kept = jit.CACHE.parents[1]
+    kept.mkdir(parents=True, exist_ok=True)
+    (home / "cache").mkdir(parents=True)
+    (home / "cache" / cache.KERNELS).symlink_to(kept)
 
 
 @pytest.fixture
@@ -73,11 +87,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from nomoat import jit
-
     home = tmp_path_factory.mktemp("workers")
-    (home / "cache").mkdir()
-    (home / "cache" / cache.KERNELS).symlink_to(jit.CACHE.parents[1])  # compiled once for all processes
+    link_kernels(home)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # left by workers on this machine alone
             patch.delenv(name, raising=False)

@@ -30,7 +30,7 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, empty_home: Path, smollm2_gguf: Path) -> Path:
+def reader(tmp_path: Path, empty_home: Path, kernels: None, smollm2_gguf: Path) -> Path:
     """A reader's folder: the two tables of the README, and a home where the model is pulled already."""
     target = empty_home / "models" / "smollm2-135m" / smollm2_gguf.name
     target.parent.mkdir(parents=True)

@@ -91,6 +91,7 @@ def test_the_whole_local_story_works_where_there_is_only_loopback(folder: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
 def test_no_dependency_opens_a_socket_to_anywhere(folder: Path, tmp_path: Path) -> None:
     """Watched in Python's own audit events, in every process of the story; loopback is the server and its client."""
     (tmp_path / "watch").mkdir()

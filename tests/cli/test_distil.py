@@ -308,6 +308,7 @@ def test_labels_of_another_column_are_not_written_over(nomoat: Shell, tmp_path: 
     assert nomoat(*command, "title").returncode == 0
 
 
+@pytest.mark.usefixtures("kernels")
 def test_the_teachers_terms_enter_the_licence_of_what_is_tuned_on_its_tasks(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, tiny_gguf: Path
 ) -> None:

@@ -14,7 +14,7 @@ NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
 
 @pytest.fixture
-def until(tiny_gguf: Path, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+def until(kernels: None, tiny_gguf: Path, tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
     """Tunes, sends SIGTERM or Ctrl-C when a line begins with `needle`, and gives exit code and what was said."""
     table = tmp_path / "colours.csv"
     table.write_text("text,label\n" + "".join(f"{'xy'[n % 2]} {n},{['red', 'blue'][n % 2]}\n" for n in range(60)))

@@ -299,6 +299,7 @@ def test_more_workers_than_a_step_has_lessons_are_refused(cluster: str, tiny_ggu
     assert caught.value.hint == "take --workers 8, or a larger --batch"
 
 
+@pytest.mark.usefixtures("kernels")
 def test_the_command_takes_a_cluster(cluster: str, tiny_gguf: Path, table: Path) -> None:
     command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--input-column", "text", "--label-column", "label"]
     command += ["--name", "c", "--epochs", "1", "--json", "--ray", cluster]
@@ -331,6 +332,7 @@ assert psutil.Process().children(recursive=True) == []
 """
 
 
+@pytest.mark.usefixtures("kernels")
 def test_workers_of_this_machine_listen_on_loopback_only_and_end_with_the_training(tiny_gguf: Path, table: Path) -> None:
     """Whoever reaches a port of Ray may run code here, and whoever reaches one of gloo may spoil what is learned."""
     command = [sys.executable, "-c", LISTENING, str(tiny_gguf), str(table)]

@@ -244,6 +244,7 @@ def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf
     assert not torch.equal(first, second)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path) -> None:
     settings = train.Settings(rank=4, epochs=12, learning_rate=5e-3)
     whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
@@ -336,6 +337,7 @@ def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table:
         assert needed - need == layers * more
 
 
+@pytest.mark.usefixtures("kernels")
 def test_a_full_disk_ends_a_training_with_an_error_and_no_half_files(tiny_gguf: Path, table: Path, empty_home: Path) -> None:
     """A file system too small for the first checkpoint, which is as large as four adapters."""
     command = [sys.executable, "-m", "nomoat", "tune", str(tiny_gguf), str(table), "--name", "full", "--rank", "4", "--epochs", "1"]
