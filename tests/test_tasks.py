@@ -39,6 +39,14 @@ def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, 
     assert {"a,b": "1,2", "c": "3"}.items() <= read_table(written(tmp_path / name, content))[0].items()
 
 
+@pytest.mark.parametrize(("name", "said"), [("a.csv", "\ufeffsep=;\r\n"), ("a.tsv", "SEP=;\n")])
+def test_the_separator_a_first_line_tells_excel_is_taken_and_lines_are_still_counted(tmp_path: Path, name: str, said: str) -> None:
+    path = written(tmp_path / name, f"{said}text;label,\none,two;x\nthree,;\n".encode())
+    assert read_table(path) == [{"text": "one,two", "label,": "x"}, {"text": "three,", "label,": ""}]
+    with pytest.raises(DataError, match="line 4: column `label,` is empty"):
+        read_labelled(path, input_column="text", label_column="label,")
+
+
 @pytest.mark.parametrize(
     ("content", "texts"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
 MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
+SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
 Records = list[tuple[int, list[str]]]  # the fields of each row, with the line it begins on
 
 
@@ -79,8 +81,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV or TSV with a header, by column name.
 
     UTF-8, with or without a byte-order mark. A `.tsv` or `.tab` has tabs between its columns, any other file whichever of
-    comma, semicolon and tab gives the header most columns. Empty lines are skipped. Between tabs a quote may be only a quote: see
-    `_records`.
+    comma, semicolon and tab gives the header most columns; what a first line for Excel says (`sep=;`) comes before both. Empty lines
+    are skipped. Between tabs a quote may be only a quote: see `_records`.
     Raises DataError for a missing or empty file, other encodings, a broken quote, a row of the wrong length, doubled columns.
     """
     return [row for _, row in read_numbered_table(path)]
@@ -124,7 +126,9 @@ def _records(path: Path, text: str) -> Records:
     Between tabs, as in NSMC's files, a quote is only a quote if so every line has as many fields as the header, and read as CSV some
     would not, or a row would be several lines.
     """
-    delimiter = _delimiter(path, text)
+    said = SAID.match(text)
+    text = text[said.end() :] if said else text  # the line stays, and is empty
+    delimiter = said[1] if said else _delimiter(path, text)
     plain = [(line, row.rstrip("\r").split("\t")) for line, row in enumerate(text.split("\n"), start=1) if row.strip()]
     widths = _widths(plain)
     # In a single column every line has as many fields as the header.

@@ -134,7 +134,7 @@ def _tune(table: Path, minutes: float) -> None:
     settings = Settings(minutes=minutes, epochs=3)  # more epochs would only overfit, however fast the machine
     prepared = prepare(BASE, table, input_column="text", label_column="label", settings=settings)
     say_survey(prepared)
-    learn_with_bar(prepared, name=ADAPTER, data_licence="mit", replace=True)
+    learn_with_bar(prepared, name=ADAPTER, data_licence="mit", replace=True, next_time="the same command tunes anew")
 
 
 def _duel(suite: Suite, report: Path) -> None:

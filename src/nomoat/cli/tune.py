@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MANY_LABELS = 8
 EXAMPLES_SHOWN = 3
+GOES_ON = "the same command with --resume goes on from here"
 
 
 def tune(
@@ -209,8 +210,8 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
         say_terms(licences.from_dict(provenance["licence"]))
 
 
-def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, **arguments: Any) -> Path:
-    """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says how to go on."""
+def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:
+    """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says what is `next_time`."""
     try:
         from nomoat.tune import train
     except ModuleNotFoundError as exc:
@@ -237,8 +238,5 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, **arg
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
         except KeyboardInterrupt:
             bar.stop()
-            resumable = adapter.can_resume(name)
-            console.say(
-                "stopped; the same command with --resume goes on from here" if resumable else "stopped before anything was learned"
-            )
+            console.say(f"stopped; {next_time}" if adapter.can_resume(name) else "stopped before anything was learned")
             raise typer.Exit(130) from None
