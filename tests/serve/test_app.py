@@ -466,6 +466,50 @@ def test_closing_leaves_a_thread_behind_that_does_not_stop(
     assert "did not stop within 0.1 s and are left behind: 1 answers" in caplog.text
 
 
+def test_a_stream_in_which_nothing_comes_gets_signs_of_life_that_clients_pass_over(
+    start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long prompts are read for minutes here; proxies and clients give up a connection that says nothing for one."""
+    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.05)
+    go_on = threading.Event()
+
+    def script() -> Iterator[Chunk]:
+        assert go_on.wait(10)
+        yield Chunk(text="so")
+        time.sleep(0.3)
+        yield Chunk(text=" late")
+        yield END
+
+    url = start(Responder("fake", ScriptedEngine(script)))
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=5) as response:
+        assert response.status_code == 200  # before the first word
+        lines = response.iter_lines()
+        assert '"role": "assistant"' in next(lines).replace('":"', '": "')
+        assert [next(lines) for _ in range(4)] == ["", ": at work", "", ": at work"]
+        go_on.set()
+        said = list(lines)
+    words = [at for at, line in enumerate(said) if '"content"' in line]
+    assert len(words) == 2 and ": at work" in said[words[0] : words[1]]
+    assert said[-2:] == ["data: [DONE]", ""]
+    events = list(ask(sdk(url), "hi", stream=True))
+    assert "".join(event.choices[0].delta.content or "" for event in events) == "so late"
+
+
+def test_what_another_server_refuses_late_keeps_its_status(start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.05)
+
+    def script() -> Iterator[Chunk]:
+        time.sleep(0.3)
+        raise RemoteError("too many requests", status=429)
+        yield END
+
+    engine = ScriptedEngine(script)
+    engine.is_local = False  # type: ignore[misc]
+    with pytest.raises(openai.RateLimitError):
+        ask(sdk(start(Responder("far", engine))), "hi", stream=True, model="far")
+
+
 def test_error_after_the_answer_has_begun_reaches_the_client_as_an_event(start: Start, sdk: Sdk) -> None:
     def script() -> Iterator[Chunk]:
         yield Chunk(text="so far ")

@@ -20,6 +20,7 @@ CLOSE_SECONDS = 5.0
 THREAD_NAME = "answer"
 
 T = TypeVar("T")
+Item = tuple[int, Chunk] | None  # a chunk with the number of its text, or that there was none for a while
 Make = Callable[[threading.Event], Iterator[Chunk]]  # told what is set when nobody waits for it any more
 
 log = logging.getLogger("nomoat.serve")
@@ -42,11 +43,18 @@ class Answer:
         self._queue: asyncio.Queue[tuple[int, Chunk | NomoatError]] = asyncio.Queue()
         self._stopped = threading.Event()
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Chunk]]:
-        """Each chunk with the number of its text. Raises NomoatError where an engine did."""
+    async def chunks(self, every: float | None = None) -> AsyncIterator[Item]:
+        """Each chunk with the number of its text; None whenever `every` seconds have gone by without one.
+
+        Raises NomoatError where an engine did.
+        """
         left = len(self._makes)
         while left:
-            at, item = await self._queue.get()
+            try:
+                at, item = await asyncio.wait_for(self._queue.get(), every)
+            except TimeoutError:
+                yield None
+                continue
             if isinstance(item, NomoatError):
                 raise item
             yield at, item

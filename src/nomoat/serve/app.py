@@ -30,7 +30,7 @@ from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
-from nomoat.serve.answers import Answer, Answers
+from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.decisions import Decisions, spent_usd
 from nomoat.serve.metrics import Metrics
@@ -39,6 +39,7 @@ from nomoat.serve.models import Models, from_references
 SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
+SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 T = TypeVar("T")
@@ -238,15 +239,15 @@ class Served:
         makes = [functools.partial(self._chunks, name, call, at, decisions) for at in range(len(call.requests))]
         answer = self._answers.start(makes)
         reply = replies.Reply(call, name)
-        chunks = aiter(answer)
         try:
             if call.stream:
+                chunks = answer.chunks(every=SIGN_SECONDS)
                 # what is wrong with a request shows here, while there is a status to say it with
-                first = await _unless_gone(request, anext(chunks))
+                first = await _unless_gone(request, _first(chunks, decisions))
                 if first is not None:
-                    return _with_decisions(request, _EventStream(self._events(name, reply, first, chunks), answer))
+                    return _with_decisions(request, _EventStream(self._events(name, reply, *first, chunks), answer))
             else:
-                wholes = await _unless_gone(request, self._wholes(name, chunks, call))
+                wholes = await _unless_gone(request, self._wholes(name, answer.chunks(), call))
                 if wholes is not None:
                     self._metrics.count_request(name, "ok")
                     return _with_decisions(request, JSONResponse(reply.whole(wholes)))
@@ -284,22 +285,27 @@ class Served:
         request.state.decisions = decisions
         return decisions
 
-    async def _wholes(self, name: str, chunks: AsyncIterator[tuple[int, Chunk]], call: wire.Call) -> list[replies.Whole]:
+    async def _wholes(self, name: str, chunks: AsyncIterator[Item], call: wire.Call) -> list[replies.Whole]:
         pieces: list[list[Chunk]] = [[] for _ in call.requests]
-        async for at, chunk in chunks:
+        async for item in chunks:
+            if item is None:
+                continue
+            at, chunk = item
             pieces[at].append(chunk)
             if chunk.usage is not None:
                 self._metrics.count_answer(name, chunk.usage)
         return [_whole(name, parts, echo=call.echo) for parts in pieces]
 
-    async def _events(
-        self, name: str, reply: replies.Reply, first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]
-    ) -> AsyncIterator[bytes]:
+    async def _events(self, name: str, reply: replies.Reply, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
         usages: dict[int, Usage] = {}
         outcome = "gone"
         yield reply.opening()
         try:
-            async for at, chunk in _first_and_rest(first, rest):
+            async for item in _first_and_rest(first, rest):
+                if item is None:
+                    yield replies.SIGN_OF_LIFE
+                    continue
+                at, chunk = item
                 if chunk.usage is not None:
                     usages[at] = chunk.usage
                     self._metrics.count_answer(name, chunk.usage)
@@ -358,7 +364,15 @@ def _whole(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies.Whole:
     return replies.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead)
 
 
-async def _first_and_rest(first: tuple[int, Chunk], rest: AsyncIterator[tuple[int, Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
+async def _first(chunks: AsyncIterator[Item], decisions: Decisions) -> tuple[Item]:
+    """The first chunk or, where this machine answers, that there was none for a while: another server may refuse, with a status."""
+    async for item in chunks:
+        if item is not None or decisions.stays_here:
+            return (item,)
+    raise NomoatError("the engine ended without a word")
+
+
+async def _first_and_rest(first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[Item]:
     yield first
     async for item in rest:
         yield item

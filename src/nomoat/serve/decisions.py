@@ -57,12 +57,19 @@ class Decisions:
         self._count = count
         self._lock = threading.Lock()
         self._made: list[Decision] = []  # for each answer
+        self._is_here = False
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether it is decided, and no other server has to be waited for."""
+        return self._is_here or (bool(self._made) and all(decision.where == "local" for decision in self._made))
 
     @contextmanager
     def choose(self, responder: Responder, at: int) -> Iterator[Responder]:
         """Who writes the answer at `at` within the block: the responder itself, or the one it chooses."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
+            self._is_here = responder.is_local
             yield responder
             return
         with self._lock:

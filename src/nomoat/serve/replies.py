@@ -31,6 +31,7 @@ from nomoat.responder import Responder
 from nomoat.serve.wire import Call, EmbeddingCall
 
 DONE = b"data: [DONE]\n\n"
+SIGN_OF_LIFE = b": at work\n\n"  # a comment, which clients pass over
 RETRY_AFTER = "retry-after"
 STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (ContextExceededError, 400, "invalid_request_error", "context_length_exceeded"),

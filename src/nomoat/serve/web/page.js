@@ -97,6 +97,7 @@ async function* eventsOf(response) {
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
+      if (event.startsWith(":")) continue; // a sign that the server is at work
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const body = JSON.parse(data);
