@@ -296,6 +296,20 @@ def test_workers_of_this_machine_listen_on_loopback_only_die_in_silence_and_leav
     assert {net.is_loopback(address) for address in done.stdout.split()} == {True}
 
 
+def test_ray_that_was_imported_without_a_token_starts_no_workers_here() -> None:
+    code = (
+        "import ray\n"
+        "from nomoat.asking.workers import started_workers\n"
+        "from nomoat.errors import WorkerError\n"
+        "try:\n"
+        "    with started_workers(2, None): pass\n"
+        "except WorkerError as error:\n"
+        "    print(error.message)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "Ray was imported before its workers could be kept to this machine, and reads its settings only then\n"
+
+
 def test_no_workers_at_all_are_refused() -> None:
     with pytest.raises(UsageError, match="the number of workers is 0"), started_workers(0, None):
         pass

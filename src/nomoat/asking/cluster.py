@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def connection(num_workers: int | None, address: str | None, *, what: str) -> It
     """Ray, connected to the cluster at `address`, or to one of this process. It ends with the block, unless it was there before.
 
     Raises UsageError for no workers or no address, MissingExtraError (`what` needs it), OfflineError for machines that may not be
-    asked, WorkerError.
+    asked, WorkerError, also where somebody imported Ray first and it would begin here.
     """
     require_some(num_workers)
     address = None if address is None else checked_address(address)
@@ -76,6 +77,7 @@ def import_ray(*, on_loopback: bool, what: str) -> Any:
     # Ray would print what it says of a dead worker on stdout, where `--json` prints; the notes say it.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     if on_loopback:
+        _require_unread(sys.modules.get("ray"))
         # Whoever reaches the ports of Ray may run code here: they are on 127.0.0.1 (as on Windows and macOS, where Ray does this by
         # itself), and ask for a token, which keeps other users of this machine out. Ray reads all this at its import.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -88,6 +90,15 @@ def import_ray(*, on_loopback: bool, what: str) -> Any:
     except ImportError as exc:
         raise MissingExtraError(extra="ray", what=what) from exc
     return ray
+
+
+def _require_unread(ray: Any) -> None:
+    """Raise WorkerError where Ray was imported by others, who did not have it ask for a token, and it has not begun yet."""
+    if ray is not None and not ray.is_initialized() and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise WorkerError(
+            "Ray was imported before its workers could be kept to this machine, and reads its settings only then",
+            hint="import ray after nomoat's first workers; or start a cluster yourself (`ray start --head`) and name its address",
+        )
 
 
 def checked_address(given: str) -> str:
