@@ -51,7 +51,8 @@ class Answer:
         left = len(self._makes)
         while left:
             try:
-                at, item = await asyncio.wait_for(self._queue.get(), every)
+                async with asyncio.timeout(every):
+                    at, item = await self._queue.get()
             except TimeoutError:
                 yield None
                 continue
