@@ -19,6 +19,8 @@ from nomoat.records import ModelCard, Source
 
 HUB_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`"
 REPOSITORY = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?<!\.gguf)")
+HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x1f]*)+(?<=\.gguf)")
+NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +162,15 @@ def _place(ref: str) -> _Place:
         return _Place(paths.models() / card.id, card.sources)
     scheme, _, rest = ref.partition(":")
     if scheme == "hf":
-        parts = PurePosixPath(rest).parts
-        if len(parts) < 3 or ".." in parts or not rest.endswith(".gguf"):
+        if not HUB_FILE.fullmatch(ref):
             raise UsageError(f"`{ref}` names no file of the hub", hint=HUB_HINT)
+        parts = tuple(rest.split("/"))
         return _Place(paths.models().joinpath("hf", *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     if scheme == "https":
         url = urlsplit(ref)
         parts = PurePosixPath(unquote(url.path)).parts[1:]
-        if not url.hostname or not parts or ".." in parts or not parts[-1].endswith(".gguf"):
+        names = (url.netloc.replace(":", ""), *parts)
+        if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):
             raise UsageError(f"`{ref}` names no GGUF file", hint="the address has to end in .gguf")
         return _Place(paths.models().joinpath("https", url.netloc, *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     raise UnknownModelError(f"no model is called `{ref}`", hint=cards.nearest_hint(ref))
