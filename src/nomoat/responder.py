@@ -5,6 +5,7 @@ path/to/file.gguf                 weights on disk
 path/to/folder                    the same as the Hugging Face hub has them: config.json and safetensors
 hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
 hf:owner/repo                     a folder of the Hugging Face hub, pulled before
+https://host/file.gguf            a file of any server, pulled before
 BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
 openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
 http://host:port/v1#model         any OpenAI-compatible server
@@ -311,7 +312,7 @@ def template_of(provenance: dict[str, Any]) -> str | None:
 
 
 def find_files(ref: str) -> LocalFiles:
-    """The files of a card, a path or an `hf:` file, with or without an adapter.
+    """The files of a card, a path or a file that was pulled by its address, with or without an adapter.
 
     Raises UnknownModelError for what does not exist here, naming the nearest, and saying how to fetch what can be fetched.
     """
@@ -348,7 +349,7 @@ def _is_path(ref: str) -> bool:
 def _find_weights(ref: str) -> Path:
     if _is_path(ref):
         return paths.expanded(ref)
-    if ref.endswith(".gguf") and not ref.startswith("hf:"):
+    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
     from nomoat.catalog import pull
 

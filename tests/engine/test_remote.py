@@ -510,6 +510,18 @@ def test_references_to_servers_are_known_by_their_beginning(ref: str) -> None:
     assert not is_remote("smollm2-135m") and not is_remote("hf:owner/repo/file.gguf")
 
 
+@pytest.mark.parametrize("rest", ["", "?download=true", "+reviews", "?v=1+reviews"])
+def test_a_file_pulled_from_a_server_is_no_server(rest: str) -> None:
+    assert not is_remote(f"https://x/models/file.gguf{rest}")
+
+
+@pytest.mark.parametrize(
+    "ref", ["https://x/v1#file.gguf", "https://x/file.gguf#m", "https://x.gguf", "http://x/file.gguf", "https://x/v1?m=file.gguf"]
+)
+def test_an_address_of_anything_else_is_a_server(ref: str) -> None:
+    assert is_remote(ref)
+
+
 @pytest.mark.parametrize(
     ("ref", "names", "first"),
     [("openai:gpt", "OPENAI_API_KEY", "OPENAI_API_KEY"), ("google:g", "GOOGLE_API_KEY or GEMINI_API_KEY", "GOOGLE_API_KEY"),
