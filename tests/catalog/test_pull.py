@@ -54,6 +54,18 @@ def test_a_split_model_is_installed_when_all_its_parts_are_here(hub: Any) -> Non
     assert (pull.find_installed(first), pull.find_installed(second)) == (path, path.with_name("m-00002-of-00002.gguf"))
 
 
+def test_a_split_model_is_one_model_of_all_its_bytes(hub: Any) -> None:
+    for number in (1, 2, 3):
+        hub.files[f"/owner/repo/resolve/main/m-0000{number}-of-00003.gguf"] = b"GGUF part"
+    path = pull.pull_model("hf:owner/repo/m-00003-of-00003.gguf")
+    first = path.with_name("m-00001-of-00003.gguf")
+    one = pull.Installed(ref="hf:owner/repo/m-00001-of-00003.gguf", path=first, size_bytes=27)
+    assert pull.installed() == [one] and pull.size_bytes(path) == 27
+    first.unlink()
+    (path.parent / "folder.gguf").mkdir()
+    assert [(model.path.name, model.size_bytes) for model in pull.installed()] == [("m-00002-of-00003.gguf", 18)]
+
+
 def test_force_pulls_again(hub: Any) -> None:
     pull.pull_model(HUB)
     hub.files["/owner/repo/resolve/main/sub/m.gguf"] = b"GGUF two"

@@ -111,15 +111,21 @@ def find_installed(ref: str) -> Path | None:
 
 
 def installed() -> list[Installed]:
-    """Every pulled model."""
+    """Every pulled model; a split one under the first of its parts that are here."""
     root = paths.models()
-    models = sorted([*root.rglob("[!.]*.gguf"), *(path.parent for path in root.glob(f"hf/*/*/{CONFIG}"))])
+    files = (path for path in root.rglob("[!.]*.gguf") if [path] == _parts_here(path)[:1])
+    models = sorted([*files, *(path.parent for path in root.glob(f"hf/*/*/{CONFIG}"))])
     return [Installed(ref=_ref(path.relative_to(root)), path=path, size_bytes=size_bytes(path)) for path in models]
 
 
 def size_bytes(path: Path) -> int:
-    """Of a pulled model's file, or of its folder's files."""
-    return sum(file.stat().st_size for file in (folders.files_of(path) if path.is_dir() else [path]))
+    """Of a pulled model's file, with the other parts of a split one, or of its folder's files."""
+    return sum(file.stat().st_size for file in (folders.files_of(path) if path.is_dir() else _parts_here(path)))
+
+
+def _parts_here(path: Path) -> list[Path]:
+    """The parts of a split model that lie beside this one, itself included; else the file itself."""
+    return [part for name in paths.split_names(path.name) if (part := path.with_name(name)).is_file()]
 
 
 def remove(ref: str) -> int:
