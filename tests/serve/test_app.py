@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Never
 
 import httpx
@@ -23,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 import nomoat
 from nomoat import responder
+from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, RemoteError, UsageError
 from nomoat.records import Chunk, Request, Usage
@@ -495,6 +497,63 @@ def test_a_stream_in_which_nothing_comes_gets_signs_of_life_that_clients_pass_ov
     assert said[-2:] == ["data: [DONE]", ""]
     events = list(ask(sdk(url), "hi", stream=True))
     assert "".join(event.choices[0].delta.content or "" for event in events) == "so late"
+
+
+def nothing_until(go_on: threading.Event) -> Iterator[Chunk]:
+    """What engines give while they read a prompt: chunks without a word, so that whoever reads may see to a client that has gone."""
+    while not go_on.wait(0.01):
+        yield Chunk(text="")
+
+
+def signs_of_life(url: str, go_on: threading.Event) -> list[str]:
+    """Of a stream that is given `go_on` after its second: the lines before the first, between them, and how it ends."""
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 4}
+    with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=5) as response:
+        lines = response.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))["choices"][0]["delta"]["role"] == "assistant"
+        seen = [next(lines) for _ in range(4)]
+        go_on.set()
+        return [*seen, *list(lines)[-2:]]
+
+
+def test_chunks_without_a_word_are_no_sign_of_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
+    go_on = threading.Event()
+
+    def script() -> Iterator[Chunk]:
+        yield from nothing_until(go_on)
+        yield END
+
+    url = start(Responder("fake", ScriptedEngine(script)))
+    assert signs_of_life(url, go_on) == ["", ": at work", "", ": at work", "data: [DONE]", ""]
+
+
+def test_a_model_that_reads_a_long_prompt_gives_signs_of_life(
+    start: Start, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real engine, whose passes begin late."""
+    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
+    monkeypatch.setattr("nomoat.engine.batching.HEARTBEAT_SECONDS", 0.01)
+    go_on = threading.Event()
+    submit = Batcher.submit
+
+    def late(self: Batcher, answer: Answer) -> None:
+        threading.Thread(target=lambda: (go_on.wait(10), submit(self, answer))).start()
+
+    with responder.load(str(tiny_gguf)) as tiny:
+        tiny.complete(Request(prompt="hello", max_new_tokens=1))  # it is loaded
+        monkeypatch.setattr(Batcher, "submit", late)
+        assert signs_of_life(start(tiny), go_on) == ["", ": at work", "", ": at work", "data: [DONE]", ""]
+
+
+def test_what_is_refused_after_chunks_without_a_word_keeps_its_status(start: Start, sdk: Sdk) -> None:
+    def script() -> Iterator[Chunk]:
+        for _ in range(3):
+            yield Chunk(text="")
+        raise RemoteError("too many requests", status=429)
+
+    with pytest.raises(openai.RateLimitError):
+        ask(sdk(start(Responder("fake", ScriptedEngine(script)))), "hi", stream=True)
 
 
 def test_what_another_server_refuses_late_keeps_its_status(start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:

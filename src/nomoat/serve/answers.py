@@ -84,7 +84,8 @@ class Answer:
         chunks = self._makes[at](self._stopped)
         try:
             for chunk in chunks:
-                self._put(at, chunk)
+                if chunk.text or chunk.likelihoods or chunk.finish_reason is not None:  # else it is there for what follows only
+                    self._put(at, chunk)
                 if chunk.finish_reason is not None:
                     return
                 if self._stopped.is_set():
