@@ -598,6 +598,20 @@ def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
     assert "KeyError: " not in caplog.text
 
 
+def test_bug_while_embedding_is_a_500_that_logs_where_but_not_the_text(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeEngine):
+        def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> Never:
+            raise KeyError(texts[0])
+
+    reply = httpx.post(f"{start(Responder('fake', Broken()))}/embeddings", json={"input": "top secret text"})
+    assert (reply.status_code, reply.json()["error"]["message"]) == (
+        500, "the engine failed: KeyError; this is a bug; the server's log says where",
+    )  # fmt: skip
+    (record,) = [row for row in caplog.records if row.name == "nomoat.serve"]
+    assert "KeyError" in record.getMessage() and "in embed" in record.getMessage()
+    assert "top secret" not in caplog.text
+
+
 def test_no_prompt_and_no_answer_is_logged(
     start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
