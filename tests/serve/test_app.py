@@ -528,9 +528,7 @@ def test_chunks_without_a_word_are_no_sign_of_life(start: Start, monkeypatch: py
     assert signs_of_life(url, go_on) == ["", ": at work", "", ": at work", "data: [DONE]", ""]
 
 
-def test_a_model_that_reads_a_long_prompt_gives_signs_of_life(
-    start: Start, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_reads_a_long_prompt_gives_signs_of_life(start: Start, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real engine, whose passes begin late."""
     monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
     monkeypatch.setattr("nomoat.engine.batching.HEARTBEAT_SECONDS", 0.01)
