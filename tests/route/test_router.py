@@ -142,6 +142,7 @@ def far(**policy: object) -> RouterEngine:
     [
         ({"top_logprobs": 0}, ONLY_TEXT),
         ({"messages": (), "prompt_ids": (1, 2)}, ONLY_TEXT),
+        ({"messages": (), "prompt": "a b"}, "`api.openai.com` takes conversations only"),
         ({"answer_start": "{"}, "`api.openai.com` begins its answers itself"),
         ({"top_k": 40}, "`api.openai.com` has no top_k"),
         ({"min_p": 0.1}, "`api.openai.com` has no min_p"),
@@ -167,6 +168,7 @@ def test_server_that_takes_more_settings_than_openais_is_asked_with_them() -> No
     policy = Policy(local="small", cloud="http://192.0.2.1/v1#m", default="cloud")
     engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder("http://192.0.2.1/v1#m", server))
     assert engine.decide(replace(said("a"), top_k=40, min_p=0.1, repetition_penalty=1.1)).where == "cloud"
+    assert engine.decide(Request(prompt="a")).where == "cloud"
     engine.close()
 
 

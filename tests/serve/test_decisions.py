@@ -161,6 +161,15 @@ def test_what_stays_here_may_fill_this_models_context(start: Start) -> None:
     assert local.asked[0].max_new_tokens == 98
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_only_read_is_read_here(start: Start, stream: bool) -> None:
+    cloud = remote_engine("http://192.0.2.1/v1#m")
+    body = {"prompt": "c b a", "echo": True, "max_tokens": 0, "stream": stream}
+    reply = httpx.post(f"{start(auto(cloud))}/completions", json=body)  # type: ignore[arg-type]
+    assert (reply.status_code, reply.headers.get("x-nomoat-where"), "c b a" in reply.text) == (200, "local", True)
+    cloud.close()
+
+
 def test_likelihoods_of_a_prompt_are_read_here(start: Start) -> None:
     body = {"prompt": "c b a", "echo": True, "logprobs": 1, "max_tokens": 1}
     cloud = Watched(is_local=False)

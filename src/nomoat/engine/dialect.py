@@ -12,7 +12,9 @@ import json
 import re
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
+from nomoat.engine.providers import BASE_URLS
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request, SchemaMode
 
@@ -28,6 +30,7 @@ REFUSED = re.compile(
     re.IGNORECASE,
 )
 OPENAI_HOST = "api.openai.com"
+CHATS_ONLY = frozenset(urlsplit(url).hostname for url in BASE_URLS.values())  # 404 at /completions
 
 
 class Dialect:
@@ -86,6 +89,8 @@ class Dialect:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
         if request.prompt_ids is not None or request.top_logprobs is not None:
             return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
+        if request.prompt is not None and self._host in CHATS_ONLY:
+            return UnsupportedError(f"`{self._host}` takes conversations only", hint="use a model on this machine, or ask as a chat")
         if request.answer_start:
             return UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
         beside_openais = _beside_openais(request)

@@ -235,6 +235,8 @@ class Served:
         """The response to a call, whole or as it is written."""
         name = self._models.find(call.model)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
+        if call.max_new_tokens == 0:  # read and counted only, for which likelihoods or at least a tokenizer have to be at hand
+            asked = [dataclasses.replace(one, top_logprobs=one.top_logprobs or 0) for one in asked]
         decisions = self._decisions(request, name, asked, call.n)
         makes = [functools.partial(self._chunks, name, call, at, decisions) for at in range(len(call.requests))]
         answer = self._answers.start(makes)
