@@ -18,6 +18,7 @@ import pytest
 from misbehaving import FINE, Server, Silent, say
 
 from nomoat import config
+from nomoat.route.policy import default_path
 from nomoat.serve.app import bind
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -157,6 +158,14 @@ def test_ctrl_c_ends_it_while_the_server_behind_is_silent(served: Callable[..., 
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
     server = served("fake:", "fake:", "--port", "0")
     assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]
+
+
+def test_auto_whose_model_is_not_here_is_refused_at_the_start(tiny_gguf: Path) -> None:
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text(f'local = "{tiny_gguf}.gone"')
+    assert refused("fake:", "auto", "--port", "0")[2] == (
+        f"error: no file at `{tiny_gguf}.gone`\nhint: check the path, or see what there is with `nomoat models`\n"
+    )
 
 
 def test_other_machines_need_a_key() -> None:

@@ -25,6 +25,7 @@ from nomoat.route import budget
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
 from nomoat.serve.decisions import HEADERS
+from nomoat.serve.models import Loader, Models
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
@@ -263,6 +264,22 @@ def test_a_client_that_leaves_pays_the_most_its_answer_could_cost(with_budget: C
     while not spent_by(url) and time.monotonic() < until:  # a moment after the connection is closed
         time.sleep(0.01)
     assert (budget.read_spent().today_usd, spent_by(url)) == (pytest.approx(0.001), pytest.approx(0.001))
+
+
+def test_spending_is_counted_since_the_servers_start_also_of_what_was_unloaded(
+    with_budget: Callable[..., Responder], start: Start
+) -> None:
+    loaders = [
+        Loader(names=("auto",), planned_bytes=1, load=lambda: [with_budget(1.0)]),
+        Loader(names=("other",), planned_bytes=1, load=lambda: [Responder("other", FakeEngine())]),
+    ]
+    models = Models(loaders=loaders, memory_bytes=1)
+    url = start(models)
+    for count in (1, 2):
+        ask(url, "a b", max_tokens=10)
+        assert spent_by(url) == pytest.approx(count * 0.0002)
+        ask(url, "a b", model="other")
+        assert (list(models.loaded()), spent_by(url)) == (["other"], pytest.approx(count * 0.0002))
 
 
 def test_metrics_of_what_counts_no_money_do_not_speak_of_it(start: Start) -> None:

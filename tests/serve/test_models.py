@@ -12,7 +12,7 @@ import pytest
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
-from nomoat.responder import Responder
+from nomoat.responder import Responder, planned_bytes
 from nomoat.serve.models import Loader, Models, from_references
 
 
@@ -57,6 +57,39 @@ def test_models_are_loaded_when_first_asked_for_and_the_longest_idle_goes_first(
     assert list(models.loaded()) == ["a", "c"]
     models.close()
     assert shelf.events[4:] == ["-a", "-c"]
+
+
+def test_idle_is_counted_from_the_end_of_the_last_answer(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b"), shelf.loader("c")], memory_bytes=2)
+    with models.use("a"):
+        use(models, "b")
+    use(models, "c")
+    assert shelf.events == ["+a", "+b", "-b", "+c"]
+
+
+def test_what_takes_no_memory_is_not_unloaded_for_want_of_it(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("server", size=0), shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    for name in ("server", "a", "b", "server"):
+        use(models, name)
+    assert shelf.events == ["+server", "+a", "-a", "+b"]
+
+
+def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> None:
+    """Both are the same model, loaded twice: one has to go for the other."""
+    size = planned_bytes(str(tiny_gguf), None)
+    loaded: list[str] = []
+
+    def load(refs: Sequence[str]) -> Sequence[Responder]:
+        loaded.extend(refs)
+        return [Responder(ref, FakeEngine()) for ref in refs]
+
+    refs = ["auto", str(tiny_gguf)]
+    models = from_references(refs, memory_bytes=2 * size - 1, load=load, auto_local=str(tiny_gguf))
+    for name in ("auto", "tiny.gguf", "auto"):
+        with models.use(name):
+            assert list(models.loaded()) == [name]
+    with pytest.raises(NotEnoughMemoryError, match="`auto` needs about"):
+        from_references(refs, memory_bytes=size - 1, load=load, auto_local=str(tiny_gguf))
 
 
 def test_a_model_that_is_answering_is_never_unloaded_and_the_next_waits_for_it(shelf: Shelf) -> None:

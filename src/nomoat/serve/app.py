@@ -32,7 +32,7 @@ from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.auth import protect, require_origins, require_sendable
-from nomoat.serve.decisions import Decisions, spent_usd
+from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
@@ -57,7 +57,7 @@ def create_app(
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = Metrics(
-        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=lambda: spent_usd(models.loaded())
+        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=Spending(models).usd
     )  # fmt: skip
     served = Served(models, answers, metrics)
     created = int(time.time())

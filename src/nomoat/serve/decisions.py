@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from nomoat.records import Decision, Place, Request
 from nomoat.responder import Responder, shown_name
+from nomoat.serve.models import Models
 
 HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score", "x-nomoat-max-tokens")
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
@@ -99,8 +100,32 @@ class Decisions:
         return [header for decision in first.values() for header in _headers(decision)]
 
 
-def spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
-    """By name, what the cloud's answers have cost, of the models that choose and count that."""
+class Spending:
+    """By name, what the cloud's answers have cost since the server began, of the models that choose and count that."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._before: dict[str, float] = {}  # by what was unloaded since
+        models.on_unload = self._keep
+
+    def usd(self) -> dict[str, float]:
+        """Now."""
+        while True:
+            before = self._before
+            now = _spent_usd(self._models.loaded())
+            if before is self._before:  # else one was unloaded in between, and is in both or in neither
+                return _sums(before, now)
+
+    def _keep(self, unloaded: Mapping[str, Responder]) -> None:
+        if spent := _spent_usd(unloaded):
+            self._before = _sums(self._before, spent)
+
+
+def _sums(some: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
+    return {name: some.get(name, 0.0) + others.get(name, 0.0) for name in (*some, *others)}
+
+
+def _spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
     spent = {name: model.engine.spent_usd for name, model in models.items() if isinstance(model.engine, Chooser)}
     return {name: usd for name, usd in spent.items() if usd is not None}
 

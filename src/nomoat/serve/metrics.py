@@ -20,7 +20,7 @@ class _Spent(Collector):
         self._spent_usd = spent_usd
 
     def collect(self) -> Iterator[Metric]:
-        words = "USD that answers of the cloud have cost since the model was loaded; counted where the policy has a budget."
+        words = "USD that answers of the cloud have cost since the server started; counted where the policy has a budget."
         family = CounterMetricFamily("nomoat_cloud_usd", words, labels=["model"])
         for model, usd in self._spent_usd().items():
             family.add_metric([model], usd)

@@ -32,12 +32,13 @@ class Loader:
 
 
 def from_references(
-    refs: Sequence[str], *, memory_bytes: int | None = None, context_tokens: int | None = None, load: Load | None = None
+    refs: Sequence[str], *, memory_bytes: int | None = None, context_tokens: int | None = None, load: Load | None = None,
+    auto_local: str | None = None,
 ) -> Models:  # fmt: skip
     """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
 
     `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several; without
-    it `auto` is refused, which only layers above can load.
+    it `auto` is refused, which only layers above can load. `auto_local` is the model on this machine that `auto` answers with.
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
     would have one name.
     """
@@ -51,7 +52,8 @@ def from_references(
     loaders = []
     for group in responders.groups(refs):
         names = tuple(responders.shown_name(ref) for ref in group)
-        planned = responders.planned_bytes(group[0], context_tokens)
+        held = auto_local if group[0] == "auto" and auto_local is not None else group[0]
+        planned = responders.planned_bytes(held, context_tokens)
         loaders.append(Loader(names=names, planned_bytes=planned, load=functools.partial(load or _load, group)))
     return Models(loaders=loaders, memory_bytes=memory_bytes)
 
@@ -77,7 +79,7 @@ class _Unit:
     responders: dict[str, Responder] = field(default_factory=dict)
     users: int = 0
     is_loading: bool = False  # by one of its users
-    used_at: int = 0
+    used_at: int = 0  # when the last of its users left, by the clock of `Models`
 
     @property
     def planned_bytes(self) -> int:
@@ -111,6 +113,7 @@ class Models:
             self._units |= dict.fromkeys(loader.names, unit)
         if not self._units:
             raise UsageError("there is no model to serve")
+        self.on_unload: Callable[[Mapping[str, Responder]], None] | None = None  # told what is closed next; may not ask for models
         self._memory_bytes = memory_bytes
         self._changed = threading.Condition()
         self._waiting: list[_Turn] = []  # in the order in which they came
@@ -157,7 +160,7 @@ class Models:
         with self._changed:
             for unit in self._units.values():
                 if unit.loader is not None:
-                    _unload(unit)
+                    self._unload(unit)
 
     def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
         """Become a user of it, once it is there."""
@@ -206,12 +209,12 @@ class Models:
             for turn in come:
                 turn.has_come = True
             unit.users += len(come)
-            self._clock += 1
-            unit.used_at = self._clock
         self._changed.notify_all()
 
     def _leave(self, unit: _Unit) -> None:
         unit.users -= 1
+        self._clock += 1
+        unit.used_at = self._clock
         self._admit()
 
     def _give_up(self, turn: _Turn) -> None:
@@ -229,13 +232,14 @@ class Models:
             there = list({id(one): one for one in self._units.values() if one.responders or one.users}.values())
             if sum(one.planned_bytes for one in [*there, unit]) <= self._memory_bytes:
                 return True
-            idle = [one for one in there if one.loader and not one.users]
+            idle = [one for one in there if one.planned_bytes and not one.users]
             if not idle:
                 return False
-            _unload(min(idle, key=lambda one: one.used_at))
+            self._unload(min(idle, key=lambda one: one.used_at))
 
-
-def _unload(unit: _Unit) -> None:
-    for responder in unit.responders.values():
-        responder.close()
-    unit.responders = {}
+    def _unload(self, unit: _Unit) -> None:
+        if self.on_unload is not None:
+            self.on_unload(unit.responders)
+        for responder in unit.responders.values():
+            responder.close()
+        unit.responders = {}
