@@ -86,6 +86,11 @@ class Responder:
         """What has to be known about its answers, whatever they say."""
         return getattr(self.engine, "notes", ())
 
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """What has to be known about its answer to this request, once it has begun: settings that another server refused."""
+        says = getattr(self.engine, "notes_on", None)
+        return () if says is None else tuple(says(request))
+
     @property
     def num_workers(self) -> int:
         """How many processes, each with the whole model, answer."""

@@ -317,6 +317,8 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     with Responder("r", engine) as responder:
         for _ in range(2):
             assert responder.complete(Request(messages=HELLO.messages, seed=1)).text == "hello 안녕"
+        assert responder.notes_on(Request(messages=HELLO.messages, seed=1)) == notes
+        assert responder.notes_on(HELLO) == (() if refused == "seed" else notes)
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes
@@ -326,6 +328,9 @@ def test_system_message_goes_before_the_question_where_it_has_no_role(serving: C
     server = serving(say(400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system'"}}), FINE)
     with Responder("r", at(server)) as responder:
         responder.complete(Request(messages=(Message(role="system", content="짧게"), *HELLO.messages)))
+        assert responder.notes_on(HELLO) == ()
+        (note,) = responder.notes_on(Request(messages=(Message(role="system", content="짧게"), *HELLO.messages)))
+    assert note == "`m` at `127.0.0.1` takes no system message: it was put before the next question"
     assert server.bodies[1]["messages"] == [{"role": "user", "content": "짧게\n\nhello there"}]
 
 

@@ -18,7 +18,7 @@ from typing import Never
 import httpx
 import openai
 import pytest
-from misbehaving import Server, Silent, say
+from misbehaving import FINE, Server, Silent, say
 from scripted import ScriptedEngine
 from starlette.types import Receive, Scope, Send
 
@@ -376,6 +376,27 @@ def test_wait_that_another_server_asks_for_is_passed_on(
         told = httpx.post(f"{start(elsewhere)}/chat/completions", json=body, headers={"origin": "http://localhost"})
         assert (told.status_code, told.headers["retry-after"]) == (status, "1800")
         assert "retry-after" in told.headers["access-control-expose-headers"]
+
+
+NO_SEED = say(400, {"error": {"message": "Unknown name seed"}})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_setting_that_another_server_refused_is_told_in_a_header_of_the_answers_it_concerns(
+    start: Start, serving: Callable[..., Server], stream: bool
+) -> None:
+    behind = serving(NO_SEED, FINE)
+    with responder.load(f"{behind.url}#m") as elsewhere:
+        url = start(elsewhere)
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+        told = [
+            httpx.post(f"{url}/chat/completions", json={**body, **fields}, headers={"origin": "http://localhost"})
+            for fields in ({"seed": 1}, {"seed": 2}, {})
+        ]
+    assert [reply.headers.get("x-nomoat-notes") for reply in told] == [
+        *["`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise"] * 2, None,
+    ]  # fmt: skip
+    assert "x-nomoat-notes" in told[0].headers["access-control-expose-headers"]
 
 
 def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(start: Start, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from misbehaving import FINE, Server, Silent, piece
+from misbehaving import FINE, Server, Silent, piece, say
 
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
@@ -180,6 +180,14 @@ def test_likelihoods_of_a_prompt_are_read_here(start: Start) -> None:
     assert (reply.status_code, reply.json()["choices"][0]["text"], cloud.asked) == (200, "c b aa", [])
     assert (reply.headers["x-nomoat-where"], reply.headers["x-nomoat-why"]) == ("local", "no likelihoods")
     assert json.dumps(reply.json()).count("token_logprobs") == 1
+
+
+def test_setting_that_the_cloud_refused_is_told_of_answers_from_there_only(start: Start, serving: Callable[..., Server]) -> None:
+    cloud = remote_engine(f"{serving(say(400, {'error': 'Unknown name seed'}), FINE).url}#m")
+    url = start(auto(cloud))  # type: ignore[arg-type]
+    told = [ask(url, text, seed=1).get("x-nomoat-notes") for text in ("hello", PRIVATE)]
+    assert told == ["`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise", None]
+    cloud.close()
 
 
 # ---------------------------------------------------------------- the policy's budget

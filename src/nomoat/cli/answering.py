@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nomoat.cli import console
@@ -44,6 +44,12 @@ def show(chunks: Iterator[Chunk]) -> Shown:
     if last is None or last.finish_reason is None:
         return Shown(text=text, finish_reason="cancelled", usage=None)
     return Shown(text=text, finish_reason=last.finish_reason, usage=last.usage)
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """What another server refused of what was asked, a line each; on stderr."""
+    for note in notes:
+        console.say(f"note: {note}")
 
 
 def say_outcome(shown: Shown, *, max_new_tokens: int | None) -> None:

@@ -49,8 +49,19 @@ class Dialect:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
-        said = [DISPENSABLE[name] for name in DISPENSABLE if name in self._left_out]
-        return (*said, *([] if self._system_role else ["takes no system message: it was put before the next question"]))
+        return self._notes(self._left_out, has_system=True)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """Those of `notes` that concern the answer to this request."""
+        unasked = {"top_p"} if request.top_p == 1.0 else set()
+        unasked |= {"seed"} if request.seed is None else set()
+        return self._notes(self._left_out - unasked, has_system=any(message.role == "system" for message in request.messages))
+
+    def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
+        said = [DISPENSABLE[name] for name in DISPENSABLE if name in left_out]
+        if has_system and not self._system_role:
+            said.append("takes no system message: it was put before the next question")
+        return tuple(said)
 
     def body(self, model: str, request: Request) -> dict[str, Any]:
         """The request in this server's words. Raises `refusal`."""

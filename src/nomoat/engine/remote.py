@@ -125,7 +125,11 @@ class RemoteEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused of a request, where it changes what its answers mean."""
-        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in self._dialect.notes)
+        return self._about_it(self._dialect.notes)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """Those of `notes` that concern the answer to this request; known when its first word has come."""
+        return self._about_it(self._dialect.notes_on(request))
 
     @property
     def digest(self) -> str:
@@ -160,6 +164,9 @@ class RemoteEngine:
     def give_up_waiting(self) -> None:
         """Send away the threads that wait to ask (again); those whose answer is being written go on."""
         self._pace.give_up_waiting()
+
+    def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in notes)
 
     def _max_attempts(self, error: RemoteError) -> int:
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS

@@ -218,6 +218,10 @@ class RouterEngine:
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
 
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """See `Responder.notes_on`. None where it would stay here if it were asked now."""
+        return () if self._cloud is None or self.decide(request).where == "local" else self._cloud.notes_on(request)
+
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self.chosen(self.decide_embedding()).embed(texts, stop=stop)
 

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketClose
 from nomoat import net
 from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import replies, web
-from nomoat.serve.decisions import HEADERS
+from nomoat.serve.decisions import HEADERS, NOTES
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
 # Pages of this machine, as browsers write it.
@@ -73,7 +73,7 @@ def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
     # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
     app.add_middleware(
         CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
-        expose_headers=(*HEADERS, replies.RETRY_AFTER),
+        expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
     )  # fmt: skip
 
 

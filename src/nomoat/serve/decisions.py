@@ -1,4 +1,7 @@
-"""Where the requests of one call go, if their model chooses (`auto`), and the headers that say so, which hold nothing of the text."""
+"""Where the requests of one call go, if their model chooses (`auto`), and the headers that say so, which hold nothing of the text.
+
+One more says what another server refused of the settings.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from nomoat.responder import Responder, shown_name
 from nomoat.serve.models import Models
 
 HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score", "x-nomoat-max-tokens")
+NOTES = "x-nomoat-notes"
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -58,6 +62,7 @@ class Decisions:
         self._count = count
         self._lock = threading.Lock()
         self._made: list[Decision] = []  # for each answer
+        self._asked: dict[int, Responder] = {}  # who writes which answer
         self._is_here = False
 
     @property
@@ -71,6 +76,7 @@ class Decisions:
         engine = responder.engine
         if not isinstance(engine, Chooser):
             self._is_here = responder.is_local
+            self._asked[at] = responder
             yield responder
             return
         with self._lock:
@@ -79,6 +85,7 @@ class Decisions:
                 self._made = [decision for decision in made for _ in range(self._num_answers)]
         with engine.answering(self._made[at], self._requests[at]) as (decision, chosen):
             self._made[at] = decision
+            self._asked[at] = chosen
             self._count(decision.where)
             yield chosen
 
@@ -93,11 +100,14 @@ class Decisions:
         return chosen
 
     def headers(self) -> list[tuple[str, str]]:
-        """None where nothing was decided. Where prompts go to both sides, each has its headers, with its first prompt's reason."""
+        """None where nothing was decided, and nothing is to be said. Where prompts go to both sides, each has its headers, with its
+        first prompt's reason."""
         first: dict[Place, Decision] = {}
         for decision in self._made:
             first.setdefault(decision.where, decision)
-        return [header for decision in first.values() for header in _headers(decision)]
+        notes = dict.fromkeys(note for at, one in list(self._asked.items()) for note in one.notes_on(self._requests[at]))
+        told = [(NOTES, quote("; ".join(notes), safe=PLAIN))] if notes else []
+        return [*(header for decision in first.values() for header in _headers(decision)), *told]
 
 
 class Spending:
