@@ -177,6 +177,14 @@ def test_other_machines_need_a_key() -> None:
     )
 
 
+def test_an_empty_key_is_refused_and_the_variable_is_not_taken_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
+    assert refused("no such model", "--api-key", "") == (
+        1, "",
+        "error: the API key is empty\nhint: give one (is a variable unset?), or leave it out to serve this machine without a key\n",
+    )  # fmt: skip
+
+
 def test_port_in_use_is_said_with_another_to_try() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]

@@ -656,6 +656,17 @@ def test_key_that_no_client_could_send_is_refused_at_the_start(key: str) -> None
         assert caught.value.hint == "use letters without accents, digits and signs only"
 
 
+def test_an_empty_key_is_refused_at_the_start_wherever_the_server_would_be_reached() -> None:
+    for begin in (
+        lambda: serve("no such model", port=0, api_key=""), lambda: serve("no such model", host="0.0.0.0", api_key=""),
+        lambda: create_app(fake(), api_key=""),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            begin()
+        assert caught.value.message == "the API key is empty"
+        assert caught.value.hint == "give one (is a variable unset?), or leave it out to serve this machine without a key"
+
+
 def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]

@@ -52,13 +52,15 @@ def serve(
     from nomoat.errors import MissingExtraError
 
     try:
-        from nomoat.serve import answers, app
+        from nomoat.serve import answers, app, auth
         from nomoat.serve.models import from_references
     except ModuleNotFoundError as exc:
         if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
-    if api_key is None and (said := config.secret(config.CLIENTS_KEY)):
+    if api_key is not None:
+        auth.require_sendable(api_key)
+    elif said := config.secret(config.CLIENTS_KEY):
         api_key = said.value
     auto_local = None
     if "auto" in models:

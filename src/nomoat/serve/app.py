@@ -52,7 +52,7 @@ def create_app(
 
     The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none. `cors`: origins
     (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway.
-    Raises UsageError for a key that cannot be sent, for what is no origin, and for origins without a key.
+    Raises UsageError for a key that cannot be sent or is empty, for what is no origin, and for origins without a key.
     """
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
@@ -129,22 +129,23 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are accepted.
-    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent, for origins without a key, and for
-    a port that cannot be had; what `nomoat.responder.load` raises.
+    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent or is empty, for origins without a
+    key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
-    if not net.is_loopback(host) and not api_key:
+    if api_key is not None:
+        require_sendable(api_key)
+    if not net.is_loopback(host) and api_key is None:
         raise UsageError(
             f"`{host}` can be reached from other machines, and there is no API key",
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
-    require_sendable(api_key or "")
     require_origins(cors, api_key)
     with bind(host, port) as listener:
         models = _models(model)
         try:
             with models.use(models.names[0]):
                 pass  # what cannot be loaded is said before anything is served
-            _run(create_app(models, api_key=api_key or None, cors=cors), listener, host, on_ready)
+            _run(create_app(models, api_key=api_key, cors=cors), listener, host, on_ready)
         finally:
             models.close()
 

@@ -39,7 +39,11 @@ def is_key(given: str, key: str) -> bool:
 
 
 def require_sendable(key: str) -> None:
-    """Raise UsageError for a key that no client can send in a header: it would lock everyone out."""
+    """Raise UsageError for a key that no client can send in a header, which would lock everyone out, and for an empty one."""
+    if not key:
+        raise UsageError(
+            "the API key is empty", hint="give one (is a variable unset?), or leave it out to serve this machine without a key"
+        )
     if not (key.isascii() and key.isprintable() and key == key.strip()):
         raise UsageError(
             "the API key holds characters that a header cannot carry", hint="use letters without accents, digits and signs only"
