@@ -17,6 +17,7 @@ import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 
 from nomoat import config, net
+from nomoat.engine import pacing
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
@@ -261,6 +262,27 @@ def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server
     with Responder("r", at(server)) as responder:
         responder.complete(HELLO)
     assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("asks", "waits"),
+    [
+        ("0", [0.01, 0.02, 0.03]),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", [0.01, 0.02, 0.03]),
+        ("0.025", [0.025, 0.025, 0.03]),
+        (None, [0.01, 0.02, 0.03]),
+    ],
+)
+def test_waits_grow_whatever_a_server_asks_for(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, asks: str | None, waits: list[float]
+) -> None:
+    monkeypatch.setattr(pacing, "wait_before", lambda attempt: attempt / 100)
+    waited: list[float] = []
+    monkeypatch.setattr(pacing.Pace, "pause", lambda self, seconds: waited.append(seconds))
+    busy = say(429, {"error": {"message": "slow down"}}, headers={} if asks is None else {"retry-after": asks})
+    with Responder("r", at(serving(busy, busy, busy, FINE))) as responder:
+        responder.complete(HELLO)
+    assert waited == waits
 
 
 def test_server_that_wants_us_away_for_an_hour_is_an_error_at_once(serving: Callable[..., Server]) -> None:

@@ -172,8 +172,11 @@ class RemoteEngine:
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
 
     def _wait(self, error: RemoteError, attempt: int) -> None:
-        """As long as the server asks, or as the number of attempts suggests; with all others, if it was too much for it."""
-        seconds = pacing.wait_before(attempt) if error.wait_seconds is None else error.wait_seconds
+        """As long as the number of attempts suggests, or longer if the server asks for it; with all others, if it was too much for it.
+
+        A server may ask for no wait at all, or for one until a time that our clock has passed.
+        """
+        seconds = max(pacing.wait_before(attempt), error.wait_seconds or 0.0)
         if seconds > pacing.LONGEST_ASKED_WAIT_SECONDS:
             raise error
         if error.status == TOO_MANY_REQUESTS or error.wait_seconds is not None:
