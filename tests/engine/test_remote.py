@@ -477,6 +477,26 @@ def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Se
     assert error.hint == "is the server running, and the port right?"
 
 
+@pytest.mark.parametrize("is_same_port", [True, False])
+def test_a_key_goes_to_the_port_that_was_named_only(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, is_same_port: bool
+) -> None:
+    monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
+    other = serving(FINE)
+    targets: list[str] = []
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        say(307, b"", headers={"location": targets[0]})(handler)
+
+    named = serving(elsewhere, FINE)
+    targets.append(f"{(named if is_same_port else other).url}/there")
+    with Responder("r", at(named)) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+    assert named.headers[0]["authorization"] == "Bearer k-123"
+    redirected = named.headers[1] if is_same_port else other.headers[0]
+    assert redirected.get("authorization") == ("Bearer k-123" if is_same_port else None)
+
+
 def test_redirect_to_another_host_is_not_followed(serving: Callable[..., Server]) -> None:
     def elsewhere(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(307)

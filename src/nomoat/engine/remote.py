@@ -366,6 +366,8 @@ class RemoteEngine:
 
         The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on.
         """
+        import httpx
+
         self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
         if self._provider == "openai":
             return
@@ -373,7 +375,8 @@ class RemoteEngine:
             if name not in NEEDED_HEADERS:
                 del request.headers[name]
         request.headers["user-agent"] = "nomoat"
-        request.headers["authorization"] = f"Bearer {self._key}"
+        if _origin(request.url) == _origin(httpx.URL(self.base_url)):  # a redirect may lead to whoever else listens on that host
+            request.headers["authorization"] = f"Bearer {self._key}"
 
 
 def _parse(ref: str) -> tuple[Provider, str, str]:
@@ -430,6 +433,10 @@ def _only_model(ref: str, names: Sequence[str]) -> str:
     if not names:
         raise UsageError(f"the server at `{ref}` has no model")
     raise UsageError(f"the server at `{ref}` has {len(names)} models: {', '.join(names)}", hint=f"write `{ref}#{names[0]}`")
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _host(url: str) -> str:
