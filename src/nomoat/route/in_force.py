@@ -101,7 +101,7 @@ class Rules:
             log.error("%s; nothing is sent to the cloud until it is mended", error.message)
             return replace(self.last, only_here=NOT_READ)
         log.warning("the policy `%s` has changed, and is in force from now on", file.path)
-        if policy.local != self._first.local:
+        if policy.local not in (None, self._first.local):
             log.warning("its `local` counts from the next start; until then `%s` answers", self._first.local)
         if policy.cloud not in (None, self._first.cloud):
             log.warning("its `cloud` counts from the next start; until then everything stays here")
