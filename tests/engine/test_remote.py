@@ -17,7 +17,6 @@ import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 
 from nomoat import config, net
-from nomoat.engine import pacing
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
@@ -276,9 +275,9 @@ def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server
 def test_waits_grow_whatever_a_server_asks_for(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, asks: str | None, waits: list[float]
 ) -> None:
-    monkeypatch.setattr(pacing, "wait_before", lambda attempt: attempt / 100)
+    monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: attempt / 100)
     waited: list[float] = []
-    monkeypatch.setattr(pacing.Pace, "pause", lambda self, seconds: waited.append(seconds))
+    monkeypatch.setattr("nomoat.engine.pacing.Pace.pause", lambda self, seconds: waited.append(seconds))
     busy = say(429, {"error": {"message": "slow down"}}, headers={} if asks is None else {"retry-after": asks})
     with Responder("r", at(serving(busy, busy, busy, FINE))) as responder:
         responder.complete(HELLO)

@@ -165,9 +165,6 @@ class RemoteEngine:
         """Send away the threads that wait to ask (again); those whose answer is being written go on."""
         self._pace.give_up_waiting()
 
-    def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:
-        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in notes)
-
     def _max_attempts(self, error: RemoteError) -> int:
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
 
@@ -309,6 +306,9 @@ class RemoteEngine:
             raise self._lost(exc) from exc
         except (json.JSONDecodeError, UnicodeDecodeError) as exc:
             raise self._no_answer() from exc
+
+    def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in notes)
 
     def _no_answer(self) -> RemoteError:
         return RemoteError(
