@@ -231,3 +231,9 @@ def test_json_that_breaks_its_schema_scores_nothing() -> None:
     assert json_score('{"age": "3"}', '{"age": "3"}', schema) == 0.0
     assert json_score('{"tags": ["b", "a"]}', '{"tags": ["a", "b"]}') == 1.0
     assert json_score("true", "1") == 0.0
+
+
+@pytest.mark.parametrize("answer", ["[" * 500 + "]" * 500, '{"a": ' * 500 + "1" + "}" * 500])
+def test_json_of_hundreds_of_levels_is_worth_nothing(answer: str) -> None:
+    assert json_score(answer, '{"a": 1}') == 0.0
+    assert json_score(answer, "", {"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}}) == 0.0

@@ -161,13 +161,11 @@ def suite_from_csv(
 def write_suite(suite: Suite, folder: Path) -> Path:
     """Write FOLDER/NAME.jsonl, with each prompt as the models will see it, and FOLDER/NAME.toml; return the latter's path.
 
-    Raises UsageError for a name that is no file name, or a suite whose scores are stored with it.
+    Raises UsageError for a suite whose scores are stored with it, and what `suite_files` raises.
     """
     if suite.metric in STORED_ONLY:
         raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
-    if not suite.name or any(not (char.isalnum() or char in "-_.") for char in suite.name) or suite.name.startswith("."):
-        raise UsageError(f"`{suite.name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
-    jsonl, toml, schema = (folder / f"{suite.name}{suffix}" for suffix in (".jsonl", ".toml", ".schema.json"))
+    jsonl, toml, schema = suite_files(suite.name, folder)
     with paths.whole_file(jsonl) as part:
         part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
     if suite.schema is not None:
@@ -191,6 +189,13 @@ def write_suite(suite: Suite, folder: Path) -> Path:
         ]
         part.write_text("".join(lines), encoding="utf-8")
     return toml
+
+
+def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
+    """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
+    if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
+        raise UsageError(f"`{name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
+    return folder / f"{name}.jsonl", folder / f"{name}.toml", folder / f"{name}.schema.json"
 
 
 def own_suites() -> dict[str, Path]:
