@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -31,6 +31,7 @@ from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG, read_object
 from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
+from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,10 +101,14 @@ class Responder:
 
         An engine in this process stops when `caller_left` is set; what a server writes may be paid for, and is waited for.
         """
+        sent_before = 0
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
-                return self._collect(request, caller_left)
+                completion = self._collect(request, caller_left)
+                usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
+                return replace(completion, usage=usage)
             except RemoteError as error:
+                sent_before += error.bytes_out
                 if error.fate != "lost" or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -114,7 +119,7 @@ class Responder:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=chunk.usage)
+                    return Completion(text=whole_characters("".join(pieces)), finish_reason=chunk.finish_reason, usage=chunk.usage)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
                     break
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")

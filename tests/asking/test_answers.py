@@ -296,8 +296,12 @@ def test_server_that_only_fails_is_given_up(serving: Serving) -> None:
 def test_question_the_content_filter_stops_counts_as_answered(serving: Serving) -> None:
     refused = say(400, {"error": {"message": "filtered", "code": "content_filter"}})
     server = serving(by_question({"question 1": refused}, FINE))
-    evaluation = run_suite(f"{server.url}#m", suite_of(3))
+    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=spending()))
     assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 1.0]
+    assert evaluation.side.cost_usd == pytest.approx(2 * REAL_USD)  # what was refused before any work cost nothing
+    again = RunSettings(spending=spending(max_cost_usd=2.5 * REAL_USD))
+    assert run_suite(f"{server.url}#m", suite_of(3), again).partial == ""
+    assert again.spending.budget is not None and again.spending.budget.spent_usd == pytest.approx(2 * REAL_USD)
     assert any(note.startswith("1 of 3 questions were stopped by the content filter") for note in evaluation.notes)
 
 

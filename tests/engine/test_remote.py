@@ -17,6 +17,7 @@ import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 
 from nomoat import config, net
+from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
@@ -130,6 +131,27 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
+
+
+def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(half, events(piece("half"), done=False), FINE)
+    engine = at(server)
+    monkeypatch.setattr(engine, "is_local", False)
+    with Responder("r", engine) as responder:
+        sent = responder.complete(HELLO).usage.bytes_out
+    assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 300
+
+
+def test_a_character_sent_in_two_halves_is_one_and_a_half_alone_is_marked(serving: Callable[..., Server]) -> None:
+    halves = events(piece("a\ud83d"), piece("\ude00b"), piece("\ud83d"), piece("c\ude00"), piece("\ud83d", "stop"))
+    with Responder("r", at(serving(halves))) as responder, AnswerStore() as store:
+        chunks = [chunk.text for chunk in responder.stream(HELLO)]
+        completion = responder.complete(HELLO)
+        store.save_answer(responder.digest, HELLO, completion)
+    assert chunks == ["a", "😀b", "�c�", "�"]
+    assert completion.text == "a😀b�c��"
 
 
 def test_headers_carry_the_key_and_nothing_about_this_machine_or_openai(

@@ -116,13 +116,14 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
 
 def _count_earlier(model: Responder, spending: Spending, answers: Mapping[Request, Completion]) -> None:
     """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run."""
-    rates = spending.pricing(model).rates
+    pricing = spending.pricing(model)
+    rates = pricing.rates
     if spending.budget is not None and rates is not None:
         for request, completion in answers.items():
             if (model.digest, request) in spending.paid:
                 continue
             spending.paid.add((model.digest, request))
-            cost_usd = rates.cost_usd(completion.usage)
+            cost_usd = pricing.cost_usd(completion)
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
 
 

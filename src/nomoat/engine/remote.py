@@ -21,8 +21,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
+from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
     import httpx
@@ -145,10 +147,11 @@ class RemoteEngine:
             try:
                 with self._pace.turn():
                     net.require_asker()
-                    yield from self._attempt(request)
+                    yield from _in_whole_characters(self._attempt(request))
                 self._pace.went_well()
                 return
             except RemoteError as error:
+                error.bytes_out = self._bytes_out()
                 if error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
                 self._wait(error, attempt)
@@ -160,6 +163,10 @@ class RemoteEngine:
     def give_up_waiting(self) -> None:
         """Send away the threads that wait to ask (again); those whose answer is being written go on."""
         self._pace.give_up_waiting()
+
+    def _bytes_out(self) -> int:
+        """What this thread's request has sent to a server outside so far."""
+        return 0 if self.is_local else int(self._sent.bytes)
 
     def _max_attempts(self, error: RemoteError) -> int:
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
@@ -173,7 +180,7 @@ class RemoteEngine:
             self._pace.too_fast(seconds)
         self._pace.pause(seconds)
 
-    def _attempt(self, request: Request) -> Iterator[Chunk]:
+    def _attempt(self, request: Request) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
         started = time.perf_counter()
         first: float | None = None
@@ -181,7 +188,7 @@ class RemoteEngine:
         told: Any = None
         with self._metered(request) as bill, self._translate_errors():
             stream = self._send(request)
-            bytes_out = 0 if self.is_local else self._sent.bytes
+            bytes_out = self._bytes_out()
             with stream if stream is not None else nullcontext(()) as events:
                 for event in events:
                     text, ended, counts = self._read(event)
@@ -402,6 +409,18 @@ def _key(ref: str, provider: Provider, as_client: bool) -> str:
             hint=f'export {names[0]}=…, or write {names[0]} = "…" into `{config.keys_path()}`, then try again',
         )
     return found.value
+
+
+def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
+    """The chunks, a character whose halves came in two of them in the later one; a half without the other is `�`."""
+    held = ""
+    with closing(chunks):
+        for chunk in chunks:
+            text = held + chunk.text
+            held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
+            text = whole_characters(text[: len(text) - len(held)])
+            if text or chunk.finish_reason is not None:
+                yield replace(chunk, text=text)
 
 
 def _count(told: Any, name: str) -> int:

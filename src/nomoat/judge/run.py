@@ -26,10 +26,8 @@ from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
-from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
+from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
-
-NO_TOKENS = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
 
 
 def evaluate(
@@ -253,7 +251,7 @@ class Asking:
             category=example.category,
             group=self.groups[example.id],
             seconds=seconds,
-            cost_usd=self.settings.spending.pricing(self.model).cost_usd(NO_TOKENS),
+            cost_usd=self.settings.spending.pricing(self.model).likelihoods_usd,
         )
 
 
@@ -374,7 +372,7 @@ def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcom
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
         bytes_out=completion.usage.bytes_out,
-        cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion.usage),
+        cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion),
     )
 
 
