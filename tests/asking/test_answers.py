@@ -28,6 +28,7 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
 from nomoat.records import Example, Message, Request
 from nomoat.responder import Responder
 
@@ -255,6 +256,17 @@ def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> Non
     assert [len(server.bodies) for server in servers] == [11, 11]
     assert duel.verdict.num_examples == 11
     assert "$0.2000 is kept for who is asked next" in duel.verdict.partial
+
+
+def test_models_of_a_table_are_asked_no_more_than_one_before_them_has_answered(serving: Serving) -> None:
+    """$0.2 for 30 questions is 11 answers, as above; the models after it are asked these."""
+    here = [Responder(name, FakeEngine(answers={f"question {at}": name for at in range(30)})) for name in ("yes", "no")]
+    shown: list[tuple[str, int, int]] = []
+    settings = RunSettings(spending=spending(0.2), concurrency=2, progress=lambda *row: shown.append(row))
+    board = run_table([f"{serving(FINE).url}#m", *here], suite_of(30), settings).leaderboard
+    assert {(model, total) for model, _, total in shown[1:] if model in ("yes", "no")} == {("yes", 11), ("no", 11)}
+    assert board.num_examples == 11
+    assert any("11 of 30 questions were answered by" in note for note in board.notes)
 
 
 def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:

@@ -11,7 +11,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError
 from nomoat.judge.duel import run_duel
-from nomoat.judge.judged import run_judged_duel
+from nomoat.judge.judged import run_graded, run_judged_duel
 from nomoat.judge.kept import is_kept
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
@@ -32,6 +32,15 @@ def knowing(name: str, num_right: int, num_examples: int = 60) -> Responder:
     engine = FakeEngine(answers={f"question {at}": "yes" if at < num_right else "no" for at in range(num_examples)})
     engine.digest = f"digest of {name}"
     return Responder(name, engine)
+
+
+class Grades(FakeEngine):
+    """Gives everything a 7."""
+
+    digest = "grades"
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        return [ContinuationScore(log_probability=float("7" in text), num_tokens=1) for text in continuations]
 
 
 class Likes(FakeEngine):
@@ -84,6 +93,14 @@ def test_likelihoods_are_kept_too() -> None:
 def test_what_was_asked_of_a_model_is_still_known_as_its_own() -> None:
     run_suite(knowing("good", 5), quiz(10))
     run_suite("stored:quiz/good", quiz(10))
+    with AnswerStore() as store:
+        assert {outcome.model for outcome in store.outcomes()} == {"good"}
+
+
+def test_grades_of_kept_answers_do_not_replace_the_models_own_record() -> None:
+    suite = Suite(name="open", metric="judge", examples=quiz(6).examples, sha256="open")
+    for model in (knowing("good", 6), "stored:open/good"):
+        run_graded(model, suite, Responder("judge", Grades()))
     with AnswerStore() as store:
         assert {outcome.model for outcome in store.outcomes()} == {"good"}
 

@@ -120,11 +120,17 @@ class Agreement:
 
 
 def order_words(verdicts: Sequence[PairVerdict]) -> str:
-    """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all."""
-    consistent, first_wins, second_wins = count_orders(verdicts)
+    """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all.
+
+    Of equal answers, which are not shown, it says how many there were.
+    """
+    asked = [verdict for verdict in verdicts if verdict.is_asked]
+    consistent, first_wins, second_wins = count_orders(asked)
     decided = first_wins + second_wins
-    shown = f"; the answer shown first won {share(first_wins, decided)} of the decided showings" if decided else ""
-    return f"both orders gave the same verdict in {share(consistent, len(verdicts))}{shown}"
+    equal = f"{len(verdicts) - len(asked):,} of {len(verdicts):,} pairs were equal answers: ties, and not shown"
+    parts = [f"both orders gave the same verdict in {share(consistent, len(asked))}"] if asked else []
+    parts += [f"the answer shown first won {share(first_wins, decided)} of the decided showings"] if decided else []
+    return "; ".join([*parts, *([equal] if len(asked) < len(verdicts) else [])])
 
 
 def count_orders(verdicts: Sequence[PairVerdict]) -> tuple[int, int, int]:

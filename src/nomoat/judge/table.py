@@ -57,10 +57,12 @@ def run_table(
         evaluations = [recorded_evaluation(name, planned, notes=notes, seed=settings.seed) for name in names]
     else:
         with opened_store(settings.store) as store:
-            every = []
+            every: list[Evaluation] = []
             for at, model in enumerate(models):
                 settings.spending.begin_stage(*names[at:])
                 every.append(run_suite(model, asked, replace(settings, store=store)))
+                # No answer of the others is worth its money, or its time, where this one has none.
+                asked, settings = every[-1].suite, replace(settings, limit=None)
             evaluations = in_common(every)
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
