@@ -66,6 +66,18 @@ def test_duel_is_fought_again_from_its_kept_answers_and_stops_where_it_stopped()
     assert (again.left.model, again.left.score) == ("stored:quiz/good", first.left.score)
 
 
+def test_all_kept_answers_are_counted_where_a_duel_needs_few_of_them() -> None:
+    for model in (knowing("good", 58), knowing("bad", 3)):
+        run_suite(model, quiz(60))
+    verdict = run_duel("stored:quiz/good", "stored:quiz/bad", quiz(60), RunSettings(concurrency=4), stop_early=True).verdict
+    live = run_duel("stored:quiz/good", knowing("bad", 3), quiz(60), RunSettings(concurrency=4)).verdict
+    for said, n in ((verdict, verdict.num_examples), (live, live.num_examples)):
+        assert n < 60
+        assert any(
+            "`stored:quiz/good` is not asked: it has answered 60 of 60 of these questions before" in note for note in said.notes
+        )
+
+
 def test_answers_that_are_not_kept_are_left_out_and_counted() -> None:
     run_suite(knowing("good", 5), quiz(10))
     evaluation = run_suite("stored:quiz/go", quiz(40))

@@ -77,6 +77,7 @@ def duel(
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
+    from nomoat.errors import UsageError
     from nomoat.judge.recorded import is_recorded
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import load_suite
@@ -84,6 +85,10 @@ def duel(
 
     judging.require_report_path(report)
     judging.require_judge(judge, judge_check)
+    if table and rope is not None:
+        raise UsageError(
+            "--rope says when two models are equal, and a table names nobody so", hint="leave it out, or duel two of them"
+        )
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = None if table else _two_sides(models)
     loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites or ()]

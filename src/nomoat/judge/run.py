@@ -193,7 +193,7 @@ class Asking:
         if named := self.model.template:
             yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
         if isinstance(self.model.engine, KeptEngine):
-            count = f"{len(self.examples):,} of {len(self.suite.examples):,}"
+            count = f"{len(self.kept(self.suite.examples)):,} of {len(self.suite.examples):,}"
             yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
         if self.num_filtered:
             yield (
@@ -218,7 +218,8 @@ class Asking:
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
         if self.suite.metric in scorers.CORPUS_SCORERS:
-            yield scorers.corpus_note(self.suite.metric, [(e, o.answer) for e, o in zip(self.examples, self.outcomes, strict=True)])
+            start, answered = self.suite.answer_start, zip(self.examples, self.outcomes, strict=True)
+            yield scorers.corpus_note(self.suite.metric, [(e, f"{start}{o.answer}") for e, o in answered])
 
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
