@@ -93,7 +93,9 @@ def duel(
     sides = None if table else _two_sides(models)
     loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
-    sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
+    sending.require_consent(
+        models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check
+    )  # fmt: skip
     with started_workers(workers, ray, concurrency=concurrency) as started:
         settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
         how = _How(settings=settings, rules=Rules(alpha=alpha, rope=rope), stop_early=stop_early, judge=judge, check=judge_check)

@@ -157,6 +157,17 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
     return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
 
 
+def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
+    """How many labelled pairs a judge outside is shown, and the texts of a user's file of them; those of `vicuna80` are published.
+
+    Raises what `load_labels` raises for a file.
+    """
+    if source == VICUNA:
+        return NUM_PAIRS, ()
+    pairs = load_labels(source, num_pairs=NUM_PAIRS, seed=seed).pairs
+    return len(pairs), tuple(message.content for pair in pairs for message in (*pair.one, pair.other[-1]))
+
+
 def measure(judge: Judge, labelled: Labelled) -> Agreement | None:
     """Ask the judge about the labelled pairs, and compare; None if it could not be asked about any."""
     return compare(judge.pairs(labelled.pairs), labelled)
