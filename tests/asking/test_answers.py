@@ -25,6 +25,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
+from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -267,6 +268,20 @@ def test_models_of_a_table_are_asked_no_more_than_one_before_them_has_answered(s
     assert {(model, total) for model, _, total in shown[1:] if model in ("yes", "no")} == {("yes", 11), ("no", 11)}
     assert board.num_examples == 11
     assert any("11 of 30 questions were answered by" in note for note in board.notes)
+
+
+def test_what_a_server_refused_is_said_of_its_kept_answers_too(serving: Serving) -> None:
+    server = serving(say(400, {"error": {"message": "Unsupported value: 'temperature' does not support 0"}}), FINE)
+    note = "`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words"
+    for ref in (f"{server.url}#m", f"{server.url}#m", f"stored:quiz/{server.url}#m"):
+        assert note in run_suite(ref, suite_of(3), RunSettings(concurrency=1)).notes
+    assert len(server.bodies) == 4
+    judge = serving(say(400, {"error": {"message": "Unsupported value: 'temperature' does not support 0"}}), counted("[[A]]", 10, 1))
+    sides = [Responder(name, FakeEngine(answers={"question 0": name})) for name in ("left", "right")]
+    for _ in range(2):
+        notes = run_judged_duel(*sides, suite_of(1), f"{judge.url}#m", RunSettings(concurrency=1)).verdict.notes
+        assert note in notes
+    assert len(judge.bodies) == 3
 
 
 def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, RemoteError
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
@@ -65,8 +66,18 @@ def collect(
     _count_earlier(model, spending, collected.answers)
     if pending:
         spending.watch(model)
-        _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+        try:
+            _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+        finally:
+            if isinstance(model.engine, RemoteEngine) and model.notes:
+                store.save_notes(model.digest, model.notes)
     return collected
+
+
+def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:
+    """What has to be known about a model's answers; where some were stored before, also what its server refused then."""
+    before = store.notes(model.digest) if num_reused else ()
+    return tuple(dict.fromkeys((*before, *model.notes)))
 
 
 def collect_scores(

@@ -107,7 +107,7 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        notes = (*_partial_note(judging, len(known), len(rows)), *_pair_notes(judging, read), *checked, *judging.model.notes)
+        notes = (*_partial_note(judging, len(known), len(rows)), *_pair_notes(judging, read), *checked, *judging.notes)
         duels = {}
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
             left = _scored(sides[one], PAIRS, known, scores, judging)
@@ -184,7 +184,7 @@ def run_graded(
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
     partial = _partial_note(judging, len(known), len(grades))
-    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.model.notes)
+    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.notes)
     return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 

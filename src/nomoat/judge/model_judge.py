@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nomoat import matching
-from nomoat.asking.answers import collect, collect_scores, failure_of
+from nomoat.asking.answers import collect, collect_scores, failure_of, notes_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
@@ -100,6 +100,11 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.spent = Spent(pricing=self.spending.pricing(self.model))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known about its verdicts, whatever they say."""
+        return notes_of(self.model, self.store, num_reused=self.spent.num_reused)
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.

@@ -15,7 +15,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat import responder as responders
-from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of
+from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
@@ -189,7 +189,7 @@ class Asking:
         if missing := self._missing():
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
-        yield from self.model.notes
+        yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         if named := self.model.template:
             yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
         if isinstance(self.model.engine, KeptEngine):
