@@ -18,7 +18,7 @@ import pytest
 from misbehaving import Server, say
 
 from nomoat import net
-from nomoat.errors import OfflineError
+from nomoat.errors import OfflineError, UsageError
 
 NOMOAT = [sys.executable, "-m", "nomoat"]
 
@@ -142,6 +142,27 @@ def test_offline_refuses_every_host_but_this_machine(monkeypatch: pytest.MonkeyP
     assert caught.value.message == "refused to connect to `example.com` to pull a model: NOMOAT_OFFLINE is set"
     net.require_allowed("ask a model server", "127.0.0.1")
     net.require_allowed("ask a model server", "[::1]")
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on", " 1 "])
+def test_offline_is_whatever_means_yes(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_OFFLINE", value)
+    assert net.offline() == "NOMOAT_OFFLINE"
+
+
+@pytest.mark.parametrize("value", ["0", "false", "No", "off", "", " "])
+def test_online_is_whatever_means_no(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_OFFLINE", value)
+    assert net.offline() is None
+
+
+@pytest.mark.parametrize("value", ["y", "enabled", "2", '"1"', "'0'"])
+def test_offline_that_says_neither_lets_nothing_out(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker --env-file` keeps quotes."""
+    monkeypatch.setenv("NOMOAT_OFFLINE", value)
+    with net.client("pull a model") as client, pytest.raises(UsageError) as caught:
+        client.get("https://example.com/model.gguf")
+    assert (caught.value.message, caught.value.hint) == (f"NOMOAT_OFFLINE is `{value}`", "give 1 or 0, without quotes")
 
 
 def test_a_client_for_one_server_talks_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nomoat import config
-from nomoat.errors import OfflineError, RemoteError
+from nomoat.errors import OfflineError, RemoteError, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -27,6 +27,7 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
@@ -36,9 +37,17 @@ _thread = threading.local()
 
 
 def offline() -> str | None:
-    """What forbids every outside connection: `NOMOAT_OFFLINE`, or `offline` in `config.toml`. None if nothing does."""
+    """What forbids every outside connection: `NOMOAT_OFFLINE`, or `offline` in `config.toml`. None if nothing does.
+
+    Raises UsageError for a value that says neither: whoever writes one wants to be offline, more often than not.
+    """
     said = config.given("offline")
-    return said.reason if said and said.value.lower() in ("1", "true", "yes", "on") else None
+    value = said.value.strip().lower() if said else ""
+    if said is None or value in NO:
+        return None
+    if value not in YES:
+        raise UsageError(f"{said.reason} is `{said.value}`", hint="give 1 or 0, without quotes")
+    return said.reason
 
 
 def is_loopback(host: str) -> bool:
