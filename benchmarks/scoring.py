@@ -1,9 +1,10 @@
 """Choices by log-likelihood: ours against lm-eval-harness's Hugging Face backend, same prompts, same items, same weights, one run.
 
-    python benchmarks/scoring.py smollm2-135m --hf FOLDER --lm-eval-python PYTHON [--banking77 FOLDER] [--json FILE]
+    python benchmarks/scoring.py smollm2-135m --hf FOLDER --lm-eval-python PYTHON [--banking77 FOLDER] [--shots 3] [--json FILE]
 
 FOLDER: the GGUF's dequantised float32 weights as `transformers` saves them. PYTHON: of an environment with `lm-eval[hf]`.
-Tasks: the sentences of `vader-reviews` (is it positive?), and messages of Banking77 (which of 77 topics?) where its folder is given.
+Tasks: the sentences of `vader-reviews` (is it positive?), and messages of Banking77 (which of 77 topics?) where its folder is given,
+after `--shots` messages of its training set with their topics.
 Ours is timed twice: as it is, and with the context computed again for each choice.
 """
 
@@ -46,16 +47,25 @@ def reviews(count: int) -> list[Item]:
     return [Item(f"Review: {text}\nThis review is", choices, choices[rating > 0]) for rating, text in clear]
 
 
-def banking77(folder: Path, count: int) -> list[Item]:
-    """Messages of the test set, evenly spread."""
+def banking77(folder: Path, count: int, shots: int) -> list[Item]:
+    """Messages of the test set, evenly spread, each after the same messages of the training set, evenly spread as well."""
     choices = {name: " " + name.replace("_", " ") for name in json.loads((folder / "categories.json").read_text())}
-    with (folder / "test.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    prompt = "Classify the customer's message to a bank by its topic.\nMessage: {}\nTopic:"
+    question = "Message: {}\nTopic:"
+    shown = "".join(f"{question.format(row['text'])}{choices[row['category']]}\n\n" for row in _spread(folder / "train.csv", shots))
     return [
-        Item(prompt.format(row["text"]), tuple(choices.values()), choices[row["category"]])
-        for row in rows[:: max(1, len(rows) // count)][:count]
-    ]
+        Item(
+            f"Classify the customer's message to a bank by its topic.\n{shown}{question.format(row['text'])}",
+            tuple(choices.values()), choices[row["category"]],
+        )
+        for row in _spread(folder / "test.csv", count)
+    ]  # fmt: skip
+
+
+def _spread(table: Path, count: int) -> list[dict[str, str]]:
+    """So many rows, evenly spread."""
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return rows[:: max(1, len(rows) // count)][:count] if count else []
 
 
 def ours(engine: OpenVINOEngine, items: list[Item]) -> tuple[list[list[float]], float]:
@@ -124,6 +134,7 @@ def main() -> None:
     parser.add_argument("--reviews", type=int, default=100, help="items")
     parser.add_argument("--banking77", type=Path)
     parser.add_argument("--messages", type=int, default=12, help="items of Banking77")
+    parser.add_argument("--shots", type=int, default=0, help="answered messages in each context of Banking77")
     parser.add_argument("--recomputed", type=int, default=3, help="items to compute again for each choice")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -131,10 +142,10 @@ def main() -> None:
     engine = OpenVINOEngine(importer.import_gguf(files.weights), weights=files.weights)
     tasks = {"reviews": reviews(options.reviews)}
     if options.banking77:
-        tasks["banking77"] = banking77(options.banking77, options.messages)
+        tasks["banking77"] = banking77(options.banking77, options.messages, options.shots)
     row = {
         "date": date.today().isoformat(), "machine": hardware.summary(), "model": options.model, "batch_size": options.batch_size,
-        "tasks": {name: compared(engine, items, options) for name, items in tasks.items()},
+        "shots": options.shots, "tasks": {name: compared(engine, items, options) for name, items in tasks.items()},
     }  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(row) + "\n")

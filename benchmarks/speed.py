@@ -1,6 +1,6 @@
 """Speed beside the peers: the same file, turn by turn in one run, so that a noisy machine is noisy for all.
 
-    python benchmarks/speed.py qwen2.5-coder-0.5b --llama-python VENV/bin/python [--quality default] [--json FILE]
+    python benchmarks/speed.py qwen2.5-coder-0.5b --llama-python VENV/bin/python [--at-once] [--json FILE]
 
 Peers: llama.cpp (`--llama-python`: a Python with a natively compiled llama-cpp-python; see `speed_llama_cpp.py`) and OpenVINO GenAI's
 own GGUF reader (`--genai`; not every file can be read by it). Each engine is a process of its own, loaded before the first turn; all

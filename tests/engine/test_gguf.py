@@ -265,3 +265,31 @@ def test_damaged_headers_end_in_our_own_errors(tiny_gguf: Path, tmp_path: Path) 
         except NomoatError:
             refused += 1
     assert refused > 300
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says which of a file's pages this process holds")
+def test_rows_that_were_copied_leave_no_pages_of_the_file_in_memory(tmp_path: Path) -> None:
+    path, rows = tmp_path / "large.gguf", np.arange(4096).repeat(WIDTH).reshape(-1, WIDTH).astype(np.float32)
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_tensor("large", rows)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = GGUFFile(path)
+    np.testing.assert_array_equal(file.raw_rows("large").view(np.float32), rows)
+    assert _resident_bytes(path) >= rows.nbytes
+    np.testing.assert_array_equal(file.raw_rows("large", np.arange(4096)[::-1]).view(np.float32), rows[::-1])
+    assert _resident_bytes(path) < rows.nbytes / 10
+
+
+def _resident_bytes(path: Path) -> int:
+    """Of a file that this process has mapped, what is in its memory."""
+    resident, of_path = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            of_path = words[-1] == str(path)
+        elif words[0] == "Rss:" and of_path:
+            resident += int(words[1]) * 1024
+    return resident

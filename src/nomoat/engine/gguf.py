@@ -145,10 +145,13 @@ class GGUFFile:
         return self.tensors[name]
 
     def raw_rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.uint8]:
-        """Rows of a tensor as their bytes: [rows, row bytes]."""
+        """Rows of a tensor as their bytes: [rows, row bytes]. Single ones are a copy, which keeps no page of the file in memory."""
         tensor = self.tensor(name)
         raw = self._parts[tensor.file_number].raw_rows(tensor)
-        return raw if rows is None else raw[rows]
+        found = raw if rows is None else raw[rows]
+        if isinstance(rows, np.ndarray):
+            self._parts[tensor.file_number].give_back(tensor)
+        return found
 
     def rows(self, name: str, rows: slice | npt.NDArray[np.intp] | None = None) -> FloatArray:
         """Rows of a tensor, dequantised: [rows, columns], or [columns] for a vector."""

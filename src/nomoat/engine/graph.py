@@ -10,6 +10,7 @@ Shapes: B batch, T new tokens, P tokens in the cache, V vocabulary, H heads, D h
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -147,16 +148,24 @@ class GraphBuilder:
         return self.file.tensor(part.tensor).type_name if self._form(part).kind == "tiles" else tiles.WHOLE_BYTES
 
     def _tiles(self, parts: Sequence[Source], type_name: str) -> npt.NDArray[np.uint8]:
-        def stored(piece: tuple[Source, int, npt.NDArray[np.intp]]) -> npt.NDArray[np.uint8]:
+        def store(piece: tuple[Source, int, npt.NDArray[np.intp]], first: int) -> None:
             part, start, indices = piece
             try:
                 if self._form(part).kind == "tiles" and self.file.tensor(part.tensor).type_name == type_name:
-                    return tiles.tiled(self.file.raw_rows(part.tensor, indices), type_name)
-                return tiles.tiled(weights.whole_bytes(self._values(part, start, indices)), type_name)
+                    raw = self.file.raw_rows(part.tensor, indices)
+                else:
+                    raw = weights.whole_bytes(self._values(part, start, indices))
+                of_piece = tiles.tiled(raw, type_name)
             except ValueError as exc:
                 raise ValueError(f"`{part.tensor}` has {exc}") from exc
+            made[first : first + len(of_piece)] = of_piece
 
-        return np.concatenate(list(self._pool.map(stored, self._pieces(parts))))
+        pieces = self._pieces(parts)
+        ends = list(itertools.accumulate(tiles.padded(len(indices)) // tiles.TILE_ROWS for _, _, indices in pieces))
+        columns = self.file.tensor(parts[0].tensor).shape[-1]
+        made = np.empty((ends[-1], tiles.size(type_name, tiles.TILE_ROWS, columns)), np.uint8)
+        list(self._pool.map(store, pieces, [0, *ends]))
+        return made
 
     def _values(self, part: Source, start: int, indices: npt.NDArray[np.intp]) -> FloatArray:
         """Some rows' weights, with what an adapter adds."""
