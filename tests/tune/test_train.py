@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import openvino as ov
@@ -279,6 +281,58 @@ def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path,
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, minutes=1e-9))
     metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
     assert metrics["steps"] == 1 and metrics["validation_loss_after"] > 0
+
+
+class Clock:
+    """Time passes where work is pretended to be done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, look: float) -> None:
+        self.now, self._step = 100.0, step
+        learn, look_at = train.Run._learn, train.Run.look
+
+        def learned(run: train.Run, batch: list[Sample]) -> float:
+            loss = learn(run, batch)
+            self.now += self._step
+            return loss
+
+        def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
+            with monkeypatch.context() as during:
+                during.setattr(run, "_looked_at", lambda batches: self._taking(look, map(run.look_at, batches)))
+                return look_at(run, *given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(train.Run, "_learn", learned)
+        monkeypatch.setattr(train.Run, "look", looked)
+
+    def _taking(self, seconds: float, found: Iterator[tuple[list[float], int]]) -> Iterator[tuple[list[float], int]]:
+        self.now += seconds
+        return found
+
+
+@pytest.mark.parametrize(
+    ("look", "steps", "looks"),
+    [(10.0, 80, [40.0]), (4.0, 96, [16.0, 32.0, 48.0]), (0.25, 117, [10.0, 19.5, 29.5, 39.0, 49.0, 58.5])],
+    ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks"],
+)
+def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, look: float, steps: int, looks: list[float]
+) -> None:
+    """A step takes half a second, and the base is looked at first. No look is at weights that have learned nothing."""
+    clock = Clock(monkeypatch, step=0.5, look=look)
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=10_000, minutes=1))
+    assert clock.now <= 160
+    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    assert (metrics["steps"], [look["seconds"] for look in metrics["history"]]) == (steps, looks)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "minutes", "seconds", "looks"),
+    [(3, None, 1000, 4), (6, None, 1000, 6), (6, 1, 10, 1), (6, 1, 4, 3), (3, 2, 6, 4), (3, 2, 6.1, 3), (3, 2, 0, 4), (1, 1e-9, 5, 1)],
+)
+def test_there_are_fewer_looks_where_they_would_be_more_than_a_fifth_of_the_minutes(
+    epochs: float, minutes: float | None, seconds: float, looks: int
+) -> None:
+    assert train.num_looks(epochs, minutes, seconds) == looks
 
 
 def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf: Path, table: Path) -> None:

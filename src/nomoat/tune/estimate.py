@@ -60,8 +60,10 @@ def estimate(prepared: Prepared) -> Estimate:
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
-    epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
+    epochs = settings.epochs
     is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
+    a_look = (cost.looking + (0 if is_kept else cost.reading)) * epoch * held_out
+    looks = 1 + train.num_looks(epochs, settings.minutes, a_look)
     reads = (1, 1) if is_kept else (epochs, looks)  # how often the frozen layers are computed
     learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * learned
     looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out

@@ -32,6 +32,7 @@ SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
+LOOKING_PART = 0.2  # of --minutes is enough for these looks: so many fewer are made where each takes long
 CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
@@ -167,7 +168,9 @@ class Run:
         )
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
-        self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the last one
+        self.step_looked = 0  # after which the last look was
+        self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the next one, about
+        self.seconds_reading = 0.0  # what will be kept: once for each lesson
         self.losses_before: list[float] = []
         self.losses_after: list[float] = []  # of the best look
         # of each look: fraction, seconds, the loss a token, learning and held out, and how many answers held out are right
@@ -204,13 +207,21 @@ class Run:
     # ---------------------------------------------------------------- how far
     @property
     def fraction(self) -> float:
-        """How much of the work is done, 0..1: of the epochs or of the minutes, whichever is nearer to its end."""
-        by_lessons = self.lessons_done / (self.settings.epochs * len(self.training))
-        minutes, spent = self.settings.minutes, self.seconds + self.seconds_looking + self.seconds_a_look  # the last look is to come
-        return min(1.0, max(by_lessons, spent / (minutes * SECONDS_A_MINUTE) if minutes else 0.0))
+        """How much is learned, 0..1: of the epochs, or of the minutes that looks leave, whichever is nearer to its end."""
+        by_lessons, by_time = self.lessons_done / (self.settings.epochs * len(self.training)), 0.0
+        if self.settings.minutes:
+            looking = self.seconds_looking + (self._num_looks - len(self.history)) * self.seconds_a_look
+            learning = self.settings.minutes * SECONDS_A_MINUTE - looking
+            by_time = self.seconds / learning if learning > 0 else 1.0
+        return min(1.0, max(by_lessons, by_time))
+
+    @property
+    def _num_looks(self) -> int:
+        """While learning, those there were and those to come; the last one at the end."""
+        return max(num_looks(self.settings.epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
-        "step", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
+        "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
         "average", "best", "best_look", "learning_loss", "workers",
     )  # fmt: skip
 
@@ -281,13 +292,14 @@ class Run:
             say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
 
     def _look_and_compare(self) -> None:
+        fraction = self.fraction
         self.set_aside = self._learned()  # a checkpoint has these, wherever the look is interrupted
         self._use(self.average)
         losses, right = self.look()
         self._use(self.set_aside)
         self.set_aside = None
         found = {
-            "fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
+            "fraction": fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
         with stopping.uncut():
@@ -295,9 +307,11 @@ class Run:
                 self.best_look = found
                 self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
             self.history.append(found)
+            self.step_looked = self.step
 
     def _is_look_due(self) -> bool:
-        return bool(self.validation) and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1
+        has_learned = self.step > self.step_looked  # since the last one
+        return bool(self.validation) and has_learned and self.fraction * self._num_looks >= len(self.history) + 1
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
@@ -317,7 +331,7 @@ class Run:
 
     def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
-        started = time.perf_counter()
+        started, read_before = time.perf_counter(), self.seconds_reading
         places = {id(sample): at for at, sample in enumerate(self.validation)}
         losses, right = [0.0] * len(self.validation), 0
         batches = self._batches_held_out()
@@ -330,8 +344,9 @@ class Run:
                 right += right_of_batch
                 for sample, loss in zip(batch, of_batch, strict=True):
                     losses[places[id(sample)]] = loss
-        self.seconds_a_look = time.perf_counter() - started
-        self.seconds_looking += self.seconds_a_look
+        seconds = time.perf_counter() - started
+        self.seconds_looking += seconds
+        self.seconds_a_look = seconds - (self.seconds_reading - read_before)
         return losses, right
 
     def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
@@ -416,11 +431,13 @@ class Run:
 
     def _kept(self, batch: Sequence[Sample], width: int) -> torch.Tensor:
         """What the frozen layers say about each lesson [B, T, W]: kept since its batch of the first epoch was met, or computed now."""
+        started = time.perf_counter()
         for lesson in batch:
             if id(lesson) not in self.kept:
                 together = self._read_with[id(lesson)]
                 x_BTW = self.network.read(torch.from_numpy(side_by_side(together, self.prefix)[0]), self.beginning)
                 self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
+        self.seconds_reading += time.perf_counter() - started
         x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
         return torch.nn.functional.pad(x_BTW, (0, 0, 0, width - x_BTW.shape[1]))
 
@@ -444,6 +461,14 @@ class Run:
         if learning and self.settings.noise:
             x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
+
+
+def num_looks(epochs: float, minutes: float | None, seconds_a_look: float) -> int:
+    """How often to look at the lessons held out while learning; once at least, at the end."""
+    most = max(LOOKS, math.ceil(epochs))
+    if not minutes or not seconds_a_look:
+        return most
+    return max(1, min(most, int(LOOKING_PART * minutes * SECONDS_A_MINUTE / seconds_a_look)))
 
 
 def _is_better(look: dict[str, float], kept: dict[str, float], held_out: int) -> bool:
