@@ -79,6 +79,18 @@ def test_a_validation_file_is_what_is_looked_at(tiny_gguf: Path, table: Path, tm
     assert facts["task"]["validation"] == str(held_out)
 
 
+def test_no_text_of_the_data_is_in_the_adapter_s_folder(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    """People publish it. The texts are those that stand in the test or the validation file, too, which are said while tuning."""
+    table.write_text(table.read_text() + "my secret,red\nmy other secret,red\n")
+    for name, secret in (("test", "my secret"), ("dev", "my other secret")):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{secret},red\nelse {name},green\n")
+    quick = train.Settings(rank=4, layers=1, epochs=0.1)
+    folder = tune(tiny_gguf, table, settings=quick, test=tmp_path / "test.csv", validation=tmp_path / "dev.csv")
+    facts = json.loads((folder / "provenance.json").read_text())["data"]
+    assert (facts["shared_with_test"], facts["shared_with_validation"]) == (["line 92"], ["line 93"])
+    assert not [file.name for file in folder.iterdir() if b"secret" in file.read_bytes()]
+
+
 def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, table: Path) -> None:
     from peft import PeftModel
 
@@ -605,6 +617,28 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     assert metrics["validation_lessons"] == 2
     reach = 12.7062 * 0.75  # Student's t of one degree of freedom; the changes are -1 and -2.5, their standard error 0.75
     assert metrics["validation_loss_change_95"] == pytest.approx([-1.75 - reach, -1.75 + reach], abs=1e-3)
+
+
+def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Per answer token: one long answer that gains little outweighs short ones that lose much. A mean over lessons would be +0.7."""
+    rows = [("u1", "a"), ("u2", "b"), ("u3", "c" * 29)]
+    learned, path = tmp_path / "learned.jsonl", tmp_path / "chats.jsonl"
+    chats = [json.dumps([{"role": "user", "content": u}, {"role": "assistant", "content": a}]) for u, a in rows]
+    path.write_text("".join(f'{{"messages": {chat}}}\n' for chat in chats))
+    learned.write_text(path.read_text().replace('"u', '"other'))
+    prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
+    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    assert [sample.num_learned for sample in run.validation] == [2, 2, 30]
+    run.losses_before, run.losses_after, run.right_before = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0], 1
+    run.best_look = {"right": 2}
+    metrics = run.metrics()
+    change = metrics["validation_loss_after"] - metrics["validation_loss_before"]
+    low, high = metrics["validation_loss_change_95"]
+    assert change == pytest.approx(-13 / 34) and (low + high) / 2 == pytest.approx(change, abs=1e-4)
+    off = [changed + 13 / 34 * tokens for changed, tokens in ((2, 2), (3, 2), (-18, 30))]
+    error = (sum(one**2 for one in off) * 3 / 2) ** 0.5 / 34
+    assert high - low == pytest.approx(2 * 4.30265 * error, abs=2e-4)
+    assert (metrics["validation_answers"], metrics["validation_right_before"], metrics["validation_right_after"]) == (3, 1, 2)
 
 
 @pytest.mark.parametrize("num_lessons", [8, 90], ids=["none held out", "nine held out"])

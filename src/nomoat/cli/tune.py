@@ -123,7 +123,7 @@ def say_survey(prepared: Prepared) -> None:
     if survey.shared_with_test:
         what = f"{survey.dropped:,} lessons were dropped" if survey.dropped else "they are kept, and a test on them proves little"
         console.say(f"in the test file, too: {len(survey.shared_with_test):,} texts; {what}")
-        for text in survey.shared_with_test[:EXAMPLES_SHOWN]:
+        for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
             console.say(f"  {text[:100]}")
     if prepared.validation:
         dropped = survey.shared_with_validation
@@ -144,7 +144,7 @@ def _say_start(start: Start, asked: Sequence[str], labels: Mapping[str, int]) ->
     console.say(f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}")
     if start.other_base:
         console.say(f"note: it was learned beside {start.other_base}, other weights than these")
-    if set(asked) != set(labels) and not start.instruction:
+    if labels and set(asked) != set(labels) and not start.instruction:
         console.say(
             f"labels asked for: {', '.join(asked)}; the adapter knows them. A table without some of them asks otherwise in eval and "
             "duel: give all the same --instruction"
@@ -202,12 +202,21 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
     if before is not None:
         console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
     if change is not None and change[1] >= 0:
-        console.say(
-            f"chance alone may do that (the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %): the tuned model is "
-            "not shown to be better; try a lower --learning-rate, or more data"
-        )
+        console.say(_doubt(metrics, change))
     if with_terms:
         say_terms(licences.from_dict(provenance["licence"]))
+
+
+def _doubt(metrics: dict[str, Any], change: Sequence[float]) -> str:
+    """What to think of a loss that is not clearly lower. A model too sure of its mistakes has a high one, and may be right more often."""
+    reach = f"the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %"
+    found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
+    before, after = metrics["validation_right_before"], metrics["validation_right_after"]
+    if after > before:
+        more = f"{after:,} of {metrics['validation_answers']:,} answers are right word for word, {before:,} before"
+        return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
+    verdict = "worse" if change[0] > 0 else "not shown to be better"
+    return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"
 
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:

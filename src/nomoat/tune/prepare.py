@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import responder
+from nomoat import responder, tasks
 from nomoat.catalog import sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
@@ -79,9 +79,12 @@ class Survey:
     """What the data is like. Lengths in tokens: median, 95th percentile, longest.
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
-    `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: texts
-    that stand in the test file, with their places; `dropped` of them were left out, and all of those that stand in the validation
-    file. `scripts`: part of the letters, the largest first.
+    `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: the
+    places of texts that stand in the test file; `dropped` of them were left out, and all of those that stand in the validation file.
+    `scripts`: part of the letters, the largest first.
+
+    It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
+    more than a question can name: they are free answers.
     """
 
     format: str
@@ -104,6 +107,7 @@ class Survey:
 class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
+    `shared_texts`: what stands in the test file, too, as `place: text`, to be shown to the user and nobody else.
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
@@ -120,6 +124,7 @@ class Prepared:
     samples: list[Sample]
     validation: list[Sample]
     survey: Survey
+    shared_texts: tuple[str, ...]
     settings: Chosen
     options: dict[str, Any]
     template: Detected[str] | None
@@ -178,11 +183,11 @@ def prepare(
     if validation is not None:
         held_out, left_out = _encoded(others["validation"], words, sizes, drop_long)
         too_long += tuple(f"{where} of {Path(validation).name}" for where in left_out)
-    told = {f"shared_with_{which}": tuple(shared.get(which, {}).values()) for which in ("test", "validation")}
+    told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
     survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
-        validation=held_out, survey=survey,
+        validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
         settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers, can_add_layers=start is None),
         options={
             **how, "test": None if test is None else str(test),
@@ -329,6 +334,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
             duplicates += 1
             contradictions += seen[text] != lesson.label
         seen.setdefault(text, lesson.label)
+    labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     return Survey(
         format=data.format,
         num_lessons=len(data.lessons),
@@ -336,7 +342,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
         median_tokens=int(np.median(lengths)),
         p95_tokens=int(np.percentile(lengths, 95)),
         longest_tokens=int(lengths.max()),
-        labels=dict(Counter(lesson.label for lesson in data.lessons if lesson.label is not None).most_common()),
+        labels=dict(labels.most_common()) if len(labels) <= tasks.MAX_LABELS else {},
         duplicates=duplicates,
         contradictions=contradictions,
         scripts=_scripts(data.lessons),

@@ -105,7 +105,7 @@ def learn(
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
             elif run.validation:
-                run.losses_before, _ = run.look("measuring the base", on_progress)
+                run.losses_before, run.right_before = run.look("measuring the base", on_progress)
             run.train(checkpoint, on_progress, say)
             run.use_best()
         adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
@@ -172,6 +172,7 @@ class Run:
         self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the next one, about
         self.seconds_reading = 0.0  # what will be kept: once for each lesson
         self.losses_before: list[float] = []
+        self.right_before = 0
         self.losses_after: list[float] = []  # of the best look
         # of each look: fraction, seconds, the loss a token, learning and held out, and how many answers held out are right
         self.history: list[dict[str, float]] = []
@@ -221,8 +222,8 @@ class Run:
         return max(num_looks(self.settings.epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
-        "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
-        "average", "best", "best_look", "learning_loss", "workers",
+        "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "right_before",
+        "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -362,20 +363,19 @@ class Run:
         return [float(loss.sum()) for loss in losses_N.split(lengths)], sum(bool(hits.all()) for hits in hits_N.split(lengths))
 
     def metrics(self) -> dict[str, Any]:
-        """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
+        """What is written about the training. Losses, and the interval of their change, are per answer token of the lessons held out.
+
+        An answer is right if every token of it is the likeliest.
+        """
         num_lessons = count_lessons(self.validation)
-        change = None
-        if num_lessons > 1:
-            _, lesson = np.unique([sample.lesson for sample in self.validation], return_inverse=True)
-            num_learned = np.bincount(lesson, [sample.num_learned for sample in self.validation])
-            changes = np.bincount(lesson, np.subtract(self.losses_after, self.losses_before)) / num_learned
-            reach = float(stats.t.ppf(0.975, num_lessons - 1)) * float(np.std(changes, ddof=1)) / num_lessons**0.5
-            change = [round(float(changes.mean()) + side * reach, 4) for side in (-1, 1)]
         return {
             "validation_lessons": num_lessons,
             "validation_loss_before": self._mean(self.losses_before) if num_lessons else None,
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
-            "validation_loss_change_95": change,
+            "validation_loss_change_95": self._change_95(num_lessons) if num_lessons > 1 else None,
+            "validation_answers": len(self.validation),
+            "validation_right_before": self.right_before if num_lessons else None,
+            "validation_right_after": self.best_look["right"] if self.best_look else None,
             "history": self.history,
             "steps": self.step,
             "seconds": round(self.seconds, 1),
@@ -383,6 +383,16 @@ class Run:
             "precision": self.way.precision,
             "workers": self.workers,
         }
+
+    def _change_95(self, num_lessons: int) -> list[float]:
+        """Of the loss, a ratio of two sums over the lessons, which are what is drawn: linearised. Source: Cochran 1977, section 6."""
+        _, lesson = np.unique([sample.lesson for sample in self.validation], return_inverse=True)
+        num_learned = np.bincount(lesson, [sample.num_learned for sample in self.validation])
+        changes = np.bincount(lesson, np.subtract(self.losses_after, self.losses_before))
+        change = float(changes.sum() / num_learned.sum())
+        deviation = float(np.std(changes - change * num_learned, ddof=1)) / float(num_learned.mean())
+        reach = float(stats.t.ppf(0.975, num_lessons - 1)) * deviation / num_lessons**0.5
+        return [round(change + side * reach, 4) for side in (-1, 1)]
 
     def _batches(self, epoch: int) -> list[list[Sample]]:
         """Batches of lessons of like length, in an order that depends on seed and epoch."""
