@@ -122,6 +122,34 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
 
 
+def test_a_label_of_the_validation_file_that_is_not_learned_is_named_with_its_line(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"))
+    held_out = write(tmp_path / "dev.csv", ("three", "a"), ("four", "B "))
+    with pytest.raises(DataError) as caught:
+        prepare(str(tiny_gguf), train, validation=held_out, **COLUMNS)
+    assert caught.value.message == f"`{held_out}`, line 3: label `B` is not one of a, b"
+
+
+def test_what_stands_in_the_test_file_is_not_held_out_to_choose_by(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"))
+    held_out = write(tmp_path / "dev.csv", ("three", "a"), ("four", "b"), ("five", "b"))
+    files = {"validation": held_out, "test": write(tmp_path / "test.csv", ("Four", "b"), ("six", "a"))}
+    prepared = prepare(str(tiny_gguf), train, **files, **COLUMNS)
+    assert (len(prepared.validation), prepared.survey.validation_shared_with_test) == (2, ("line 3",))
+    say_survey(prepared)
+    assert f"held out: the 2 lessons of {held_out}; 1 more stand in the test file, too, and were left out\n" in capsys.readouterr().err
+    assert len(prepare(str(tiny_gguf), train, **files, keep_shared=True, **COLUMNS).validation) == 3
+
+
+def test_lessons_not_their_rows_decide_how_often_they_are_seen(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Llama 2's template makes a row of each of a conversation's three answers: 600 rows would be seen four times, 12 a step."""
+    path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a|on {n}|b|out {n}|c" for n in range(200)))
+    prepared = prepare(str(tiny_gguf), path, template="llama-2")
+    assert (len(prepared.samples), prepared.settings.epochs, prepared.settings.batch) == (600, 6, 4)
+
+
 def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ("short", "a"), ("long " * 200, "b"), ("long " * 300, "b"))
     with pytest.raises(DataError) as caught:

@@ -322,17 +322,18 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("look", "steps", "looks"),
-    [(10.0, 80, [40.0]), (4.0, 96, [16.0, 32.0, 48.0]), (0.25, 117, [10.0, 19.5, 29.5, 39.0, 49.0, 58.5])],
+    ("step", "look", "epochs", "steps", "looks"),
+    [(0.5, 10, 10_000, 80, [40]), (0.5, 4, 10_000, 88, [15, 29.5, 44]), (5, 0.25, 6, 12, [10, 20, 30, 40, 50, 60])],
     ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks"],
 )
 def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, look: float, steps: int, looks: list[float]
-) -> None:
-    """A step takes half a second, and the base is looked at first. No look is at weights that have learned nothing."""
-    clock = Clock(monkeypatch, step=0.5, look=look)
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=10_000, minutes=1))
-    assert clock.now <= 160
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, look: float, epochs: int, steps: int,
+    looks: list[float],
+) -> None:  # fmt: skip
+    """`looks`: after so many seconds of learning. The base is looked at, too; no look is at weights that have learned nothing."""
+    clock = Clock(monkeypatch, step=step, look=look)
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
+    assert clock.now < 160 + step
     metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
     assert (metrics["steps"], [look["seconds"] for look in metrics["history"]]) == (steps, looks)
 
@@ -625,7 +626,7 @@ def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf:
     learned, path = tmp_path / "learned.jsonl", tmp_path / "chats.jsonl"
     chats = [json.dumps([{"role": "user", "content": u}, {"role": "assistant", "content": a}]) for u, a in rows]
     path.write_text("".join(f'{{"messages": {chat}}}\n' for chat in chats))
-    learned.write_text(path.read_text().replace('"u', '"other'))
+    learned.write_text(path.read_text().replace('"content": "u', '"content": "other'))
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
     run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2, 2, 30]

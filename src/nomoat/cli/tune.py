@@ -128,6 +128,8 @@ def say_survey(prepared: Prepared) -> None:
     if prepared.validation:
         dropped = survey.shared_with_validation
         also = f"; {len(dropped):,} texts of it stood in the data and were dropped from there" if dropped else ""
+        if in_test := survey.validation_shared_with_test:
+            also += f"; {len(in_test):,} more stand in the test file, too, and were left out"
         console.say(f"held out: the {count_lessons(prepared.validation):,} lessons of {prepared.options['validation']}{also}")
     elif not prepare.split(prepared)[1]:
         most = prepare.most_held_out(prepared)

@@ -52,9 +52,10 @@ class Start:
 
     @property
     def instruction(self) -> str | None:
-        """What stood before each text of its table, where that was given."""
+        """What stood before each text of the last table it was tuned on, where that was given."""
         given: str | None = self.provenance.get("task", {}).get("instruction")
-        return given
+        before = self.provenance.get("start") or {}
+        return before.get("instruction") if given is None else given
 
     @property
     def labels(self) -> list[str]:
@@ -66,7 +67,7 @@ class Start:
         """What it was made from, back to the base."""
         names = ("base", "base_file", "base_sha256", "data_file", "data_sha256", "data_licence", "num_lessons", "settings", "start")
         kept = {name: self.provenance.get(name) for name in names}
-        return {"adapter": self.name, "sha256": self.sha256, "labels": self.labels, **kept}
+        return {"adapter": self.name, "sha256": self.sha256, "labels": self.labels, "instruction": self.instruction, **kept}
 
 
 def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:

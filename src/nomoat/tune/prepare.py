@@ -81,7 +81,8 @@ class Survey:
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: the
     places of texts that stand in the test file; `dropped` of them were left out, and all of those that stand in the validation file.
-    `scripts`: part of the letters, the largest first.
+    `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out of it: by
+    them the best look would be chosen. `scripts`: part of the letters, the largest first.
 
     It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
     more than a question can name: they are free answers.
@@ -99,6 +100,7 @@ class Survey:
     contradictions: int
     shared_with_test: tuple[str, ...]
     shared_with_validation: tuple[str, ...]
+    validation_shared_with_test: tuple[str, ...]
     dropped: int
     scripts: dict[str, float]
 
@@ -157,7 +159,9 @@ def prepare(
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
-        settings, instruction = _as_it_was(settings, start), start.instruction if instruction is None else instruction
+        settings = _as_it_was(settings, start)
+        if instruction is None and Path(data_path).suffix.lower() in tasks.TABLE_SUFFIXES:
+            instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     data = _read(Path(data_path), start, **how)
     others = dict[str, Data]()
@@ -168,6 +172,12 @@ def prepare(
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
     data = _without(data, not_learned)
+    in_both = dict[str, str]()
+    if "validation" in others:
+        _require_known_labels(others["validation"], data.labels)
+        if "test" in others and not keep_shared:
+            in_both = _shared(others["validation"], others["test"])
+            others["validation"] = _without(others["validation"], in_both)
     words = file.read_tokenizer()
     named = files.template(asked=template, own=words.chat_template)
     if named is None and words.chat_template is None and data.format == "Alpaca instructions":
@@ -184,11 +194,11 @@ def prepare(
         held_out, left_out = _encoded(others["validation"], words, sizes, drop_long)
         too_long += tuple(f"{where} of {Path(validation).name}" for where in left_out)
     told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
-    survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
+    survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), validation_shared_with_test=tuple(in_both), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
         validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
-        settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers, can_add_layers=start is None),
+        settings=chosen(settings, num_lessons=count_lessons(samples), width=sizes.width, layers=sizes.layers, can_add_layers=start is None),
         options={
             **how, "test": None if test is None else str(test),
             "validation": None if validation is None else str(validation), "template": named.value if named else None,
@@ -243,6 +253,16 @@ def _read(path: Path, start: Start | None, **how: str | None) -> Data:
 def _without(data: Data, places: Iterable[str]) -> Data:
     left_out = set(places)
     return replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in left_out])
+
+
+def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
+    """Raises DataError for a row whose label is not among those that the question names."""
+    for lesson in others.lessons:
+        if lesson.label is not None and labels and lesson.label not in labels:
+            raise DataError(
+                f"`{others.path}`, {lesson.where}: label `{lesson.label}` is not one of {', '.join(labels)}",
+                hint="those are the labels that are learned; correct it, or leave the row out",
+            )
 
 
 def _shared(data: Data, others: Data) -> dict[str, str]:
