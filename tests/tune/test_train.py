@@ -393,15 +393,94 @@ def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
 
 
 def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table: Path) -> None:
-    """They wait for the backward pass twice, a number for each head and token that is seen."""
+    """They wait for the backward pass twice, a number for each head and token that is seen; in the one layer, or in three."""
     plain = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
+    plain = replace(plain, samples=[replace(sample, tokens=[n, *sample.tokens[1:]]) for n, sample in enumerate(plain.samples)])
     capped = replace(plain, sizes=replace(plain.sizes, attention_cap=50.0))
     longest = max(map(len, plain.samples))
-    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(plain.samples, 0, max_lessons=plain.settings.batch))
-    more = tokens * 8 * plain.sizes.heads * longest  # of the one layer that learns, or of the three that are counted
+    batches = batches_of(plain.samples, 0, max_lessons=plain.settings.batch)  # they have no beginning in common
+    more = max(len(batch) * max(map(len, batch)) for batch in batches) * 8 * plain.sizes.heads * longest
     for expanded, layers in ((True, plain.settings.layers), (False, 3)):
         need, needed = (ways._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
         assert needed - need == layers * more
+
+
+def with_tokens(prepared: prepare.Prepared, length: int, count: int, *, shared: int = 0) -> prepare.Prepared:
+    """The training with `count` lessons a step of so many tokens, eight of them learned, that begin with `shared` ones."""
+    rows = [[1] * shared + [2 + n] * (length - shared) for n in range(count)]
+    samples = [Sample(tokens=row, answers=((length - 8, length),), lesson=str(n)) for n, row in enumerate(rows)]
+    return replace(prepared, samples=samples, settings=replace(prepared.settings, batch=count))
+
+
+class Measured:
+    """A file of weights, as far as the plan of the memory looks into it."""
+
+    def __init__(self, num_values: int, vocabulary: int, shapes: dict[str, tuple[int, int]]) -> None:
+        self.num_values, self.tensors = num_values, {"token_embd.weight": (vocabulary, shapes["attn_q"][1])}
+        self.tensors |= {f"blk.0.{name}.weight": shape for name, shape in shapes.items()}
+
+    def tensor(self, name: str) -> SimpleNamespace:
+        rows, columns = self.tensors[name]
+        return SimpleNamespace(shape=(rows, columns), num_rows=rows, num_values=rows * columns)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "file", "layers", "ways_and_gigabytes"),
+    [
+        (
+            {"width": 896, "hidden": 4864, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64},
+            Measured(494_032_768, 151_936, {
+                "attn_q": (896, 896), "attn_k": (128, 896), "attn_v": (128, 896), "attn_output": (896, 896),
+                "ffn_gate": (4864, 896), "ffn_up": (4864, 896), "ffn_down": (896, 4864)}),
+            12, {False: (1.55, 1.6), True: (2.05, 2.7)},
+        ),
+        (
+            {"width": 4096, "hidden": 11008, "layers": 32, "heads": 32, "kv_heads": 32, "head_dim": 128},
+            Measured(6_738_415_616, 32_000, {
+                "attn_q": (4096, 4096), "attn_k": (4096, 4096), "attn_v": (4096, 4096), "attn_output": (4096, 4096),
+                "ffn_gate": (11008, 4096), "ffn_up": (11008, 4096), "ffn_down": (4096, 11008)}),
+            16, {False: (7.99, 9.0)},
+        ),
+    ],
+    ids=["Qwen2.5-Coder-0.5B", "a Llama-2-7B"],
+)  # fmt: skip
+def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
+    tiny_gguf: Path, table: Path, sizes: dict[str, int], file: Measured, layers: int, ways_and_gigabytes: dict[bool, tuple[float, float]]
+) -> None:
+    """16 lessons of 32 tokens in bf16: benchmarks/results/2026-11-25_tuning_memory_*.json, peaks on an EPYC of 2 cores."""
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=train.Settings(), **COLUMNS)
+    settings = replace(prepared.settings, layers=layers)
+    prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
+    for expanded, (least, most) in ways_and_gigabytes.items():
+        assert least <= ways._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
+
+
+def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
+    """Gemma 2 2B's: 256,000 rows of 2,304. It is expanded beside logits and slopes of the answers, 4 lessons of 8 tokens."""
+    prepared = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 32, 4)
+    small = Measured(10**6, 1, {name: (2304, 2304) for name in ("attn_q", *prepared.arch.projections.values())})
+    large = Measured(10**6, 256_000, {name: (2304, 2304) for name in ("attn_q", *prepared.arch.projections.values())})
+    for precision, size in (("bfloat16", 2), ("float32", 4)):
+        need, needed = (ways._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
+        assert needed - need == pytest.approx(256_000 * size * (2304 + 32 * 2), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("length", "heads"), [(60, 2), (900, 4)], ids=["keys and values of their own heads, and scores", "a copy for each head"]
+)
+def test_each_row_s_copy_of_the_shared_beginning_is_in_the_memory_needed(
+    tiny_gguf: Path, table: Path, length: int, heads: int
+) -> None:
+    """Eight rows of 40 tokens, with a beginning and without."""
+    plain = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
+    plain = replace(plain, sizes=replace(plain.sizes, heads=4, kv_heads=2, head_dim=16))
+    shared = length - 40
+    own, rows = (with_tokens(plain, size, count, shared=at) for size, count, at in ((40, 8, 0), (length, 8, shared)))
+    need, needed = (ways._bytes_needed(one, "float32", expanded=True) for one in (own, rows))
+    a_token = 4 * (12 * plain.sizes.width + 4 * plain.sizes.hidden)
+    scores = 4 * 40 if length * 40 <= 128 * 256 else 0
+    copies = 8 * shared * 4 * (2 * heads * 16 + scores)
+    assert needed - need == (shared * a_token + copies) * plain.settings.layers
 
 
 @pytest.mark.usefixtures("kernels")
