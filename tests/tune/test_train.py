@@ -425,7 +425,7 @@ class Measured:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "file", "layers", "ways_and_gigabytes"),
+    ("sizes", "file", "layers", "bounds"),
     [
         (
             {"width": 896, "hidden": 4864, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64},
@@ -445,21 +445,21 @@ class Measured:
     ids=["Qwen2.5-Coder-0.5B", "a Llama-2-7B"],
 )  # fmt: skip
 def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
-    tiny_gguf: Path, table: Path, sizes: dict[str, int], file: Measured, layers: int, ways_and_gigabytes: dict[bool, tuple[float, float]]
+    tiny_gguf: Path, table: Path, sizes: dict[str, int], file: Measured, layers: int, bounds: dict[bool, tuple[float, float]]
 ) -> None:
     """16 lessons of 32 tokens in bf16: benchmarks/results/2026-11-25_tuning_memory_*.json, peaks on an EPYC of 2 cores."""
     prepared = prepare.prepare(str(tiny_gguf), table, settings=train.Settings(), **COLUMNS)
     settings = replace(prepared.settings, layers=layers)
     prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
-    for expanded, (least, most) in ways_and_gigabytes.items():
+    for expanded, (least, most) in bounds.items():
         assert least <= ways._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
 
 
 def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
     """Gemma 2 2B's: 256,000 rows of 2,304. It is expanded beside logits and slopes of the answers, 4 lessons of 8 tokens."""
     prepared = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 32, 4)
-    small = Measured(10**6, 1, {name: (2304, 2304) for name in ("attn_q", *prepared.arch.projections.values())})
-    large = Measured(10**6, 256_000, {name: (2304, 2304) for name in ("attn_q", *prepared.arch.projections.values())})
+    shapes = dict.fromkeys(prepared.arch.projections.values(), (2304, 2304))
+    small, large = Measured(10**6, 1, shapes), Measured(10**6, 256_000, shapes)
     for precision, size in (("bfloat16", 2), ("float32", 4)):
         need, needed = (ways._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
         assert needed - need == pytest.approx(256_000 * size * (2304 + 32 * 2), rel=0.01)

@@ -210,7 +210,7 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
 
 
 def _doubt(metrics: dict[str, Any], change: Sequence[float]) -> str:
-    """What to think of a loss that is not clearly lower. A model too sure of its mistakes has a high one, and may be right more often."""
+    """What to think of a loss not clearly lower. A model too sure of its mistakes has a high one, and may be right more often."""
     reach = f"the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %"
     found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
     before, after = metrics["validation_right_before"], metrics["validation_right_after"]

@@ -81,8 +81,8 @@ class Survey:
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: the
     places of texts that stand in the test file; `dropped` of them were left out, and all of those that stand in the validation file.
-    `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out of it: by
-    them the best look would be chosen. `scripts`: part of the letters, the largest first.
+    `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out: the
+    best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
 
     It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
     more than a question can name: they are free answers.
@@ -100,9 +100,9 @@ class Survey:
     contradictions: int
     shared_with_test: tuple[str, ...]
     shared_with_validation: tuple[str, ...]
-    validation_shared_with_test: tuple[str, ...]
     dropped: int
     scripts: dict[str, float]
+    validation_shared_with_test: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,20 +164,15 @@ def prepare(
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     data = _read(Path(data_path), start, **how)
-    others = dict[str, Data]()
-    for which, path in (("test", test), ("validation", validation)):
-        if path is not None:
-            others[which] = read(Path(path), labels=data.labels or None, **how)
+    others = {
+        which: read(Path(path), labels=data.labels or None, **how)
+        for which, path in (("test", test), ("validation", validation))
+        if path is not None
+    }
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
     data = _without(data, not_learned)
-    in_both = dict[str, str]()
-    if "validation" in others:
-        _require_known_labels(others["validation"], data.labels)
-        if "test" in others and not keep_shared:
-            in_both = _shared(others["validation"], others["test"])
-            others["validation"] = _without(others["validation"], in_both)
     words = file.read_tokenizer()
     named = files.template(asked=template, own=words.chat_template)
     if named is None and words.chat_template is None and data.format == "Alpaca instructions":
@@ -190,15 +185,20 @@ def prepare(
     samples, too_long = _encoded(data, words, sizes, drop_long)
     data = _without(data, too_long)
     held_out = list[Sample]()
-    if validation is not None:
-        held_out, left_out = _encoded(others["validation"], words, sizes, drop_long)
-        too_long += tuple(f"{where} of {Path(validation).name}" for where in left_out)
     told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
-    survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), validation_shared_with_test=tuple(in_both), **told)
+    if theirs := others.get("validation"):
+        _require_known_labels(theirs, data.labels)
+        in_test = tuple(_shared(theirs, others["test"])) if "test" in others and not keep_shared else ()
+        held_out, left_out = _encoded(_without(theirs, in_test), words, sizes, drop_long)
+        too_long += tuple(f"{where} of {theirs.path.name}" for where in left_out)
+        told["validation_shared_with_test"] = in_test
+    survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
         validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
-        settings=chosen(settings, num_lessons=count_lessons(samples), width=sizes.width, layers=sizes.layers, can_add_layers=start is None),
+        settings=chosen(
+            settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=start is None
+        ),
         options={
             **how, "test": None if test is None else str(test),
             "validation": None if validation is None else str(validation), "template": named.value if named else None,

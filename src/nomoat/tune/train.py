@@ -222,8 +222,8 @@ class Run:
         return max(num_looks(self.settings.epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
-        "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "right_before",
-        "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers",
+        "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
+        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import hardware
-from nomoat.errors import NotEnoughMemoryError
 from nomoat.engine import graph
+from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
 from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, width_of
 
@@ -103,7 +103,7 @@ def _bytes_of_step(
 
 
 def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision) -> int:
-    """Of a layer: what each row holds of the shared beginning for itself, its keys and values, and its scores or a copy for each head."""
+    """Of a layer: each row's own keys and values of the shared beginning, and its scores; or the former for each head."""
     sizes, length, capped = prepared.sizes, width_of(batch, prefix), prepared.sizes.attention_cap is not None
     if not prefix:
         return 0
