@@ -435,25 +435,46 @@ def licence_chain(ref: str) -> ChainVerdict | None:
 
 
 def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
-    """The licence chain that an adapter's `provenance.json` recorded, or what can be said without one. Raises BadFileError."""
+    """The licence chain that an adapter's `provenance.json` recorded, with that of `base` where it was tuned beside another.
+
+    Without a recorded one, what can be said. Another base is known by its card, or by the name of its file. Raises BadFileError.
+    """
     from nomoat.catalog import cards, licences
 
-    path = adapter / "provenance.json"
+    path, card = adapter / "provenance.json", cards.find(base)
     if not path.is_file():
-        return licences.chain(cards.find(base), [Parent(kind="data", name="data not recorded", licence="unknown")])
+        return licences.chain(card, [Parent(kind="data", name="data not recorded", licence="unknown")])
+    provenance = provenance_of(adapter)
     try:
-        return licences.from_dict(provenance_of(adapter)["licence"])
+        found = licences.from_dict(provenance["licence"])
     except (KeyError, TypeError, ValueError) as exc:
         raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="tune the adapter again") from exc
+    is_same = provenance.get("base") == base or (card is None and Path(base).name == provenance.get("base_file"))
+    return found if is_same else licences.joined(licences.chain(card), found)
+
+
+def weights_chain(name: str, weights: Path) -> ChainVerdict:
+    """The licence chain of weights without an adapter: their card's, or what `nomoat export` wrote beside this very file.
+
+    Raises BadFileError.
+    """
+    from nomoat.catalog import cards, licences, sidecar
+    from nomoat.engine.importer import sha256_of_model
+
+    card, beside = cards.find(name), sidecar.path_of(weights)
+    if card is not None or not beside.is_file():
+        return licences.chain(card)
+    told = read_object(beside, hint="export the tuned model again")
+    if told.get("sha256") != sha256_of_model(weights):
+        return licences.chain(None)
+    try:
+        return licences.from_dict(told["licence"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BadFileError(f"`{beside}` holds no licence chain: {exc}", hint="export the tuned model again") from exc
 
 
 def _chain(files: LocalFiles) -> ChainVerdict:
-    from nomoat.catalog import cards, licences
-
-    if files.adapter is not None:
-        return adapter_chain(files.name, files.adapter)
-    card = cards.find(files.name)
-    return licences.chain(None) if card is None else licences.verdict(card)
+    return weights_chain(files.name, files.weights) if files.adapter is None else adapter_chain(files.name, files.adapter)
 
 
 def _licence(files: LocalFiles) -> str:

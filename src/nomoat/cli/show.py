@@ -107,6 +107,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
 
 def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
+    from nomoat import responder
     from nomoat.catalog import cards, licences, memory
     from nomoat.cli import facts as words
     from nomoat.engine import importer
@@ -117,7 +118,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     architecture = str(said.get("general.architecture", "unknown"))
     sha256 = importer.sha256_of_model(path)
     card = next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
-    found = licences.verdict(card) if card is not None else licences.chain(None)
+    found = licences.verdict(card) if card is not None else responder.weights_chain(str(path), path)
     heads = said.get(f"{architecture}.attention.head_count")
     width = said.get(f"{architecture}.embedding_length")
     stored = importer.planned(source)[0] if words.runs_here(architecture) else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nomoat import __version__, hardware, paths, responder
-from nomoat.catalog import cards, licences
+from nomoat.catalog import licences
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
@@ -269,5 +269,5 @@ def _checkpoint_folder(target: Path) -> Path:
 def _licence(origin: Origin) -> dict[str, Any]:
     """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that."""
     learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    own = licences.chain(cards.find(origin.base), [learned_from, *origin.teachers])
-    return licences.as_dict(licences.joined(origin.start.licence, own) if origin.start else own)
+    base, learned = responder.weights_chain(origin.base, origin.weights), licences.of_parents([learned_from, *origin.teachers])
+    return licences.as_dict(licences.joined(*([origin.start.licence] if origin.start else []), base, learned))
