@@ -65,6 +65,7 @@ def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(ti
     assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
+    assert facts["metrics"]["way"] == {"precision": "float32", "expanded": True, "keeps_lower": False}  # all layers learn
     assert facts["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["data_sha256"] == paths.sha256_of(table)
     assert facts["licence"]["commercial"] == "unknown"  # a base that no card describes
     assert not list(paths.adapters().glob(".*")), "a checkpoint was left behind"

@@ -380,7 +380,7 @@ class Run:
             "steps": self.step,
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
-            "precision": self.way.precision,
+            "way": asdict(self.way),
             "workers": self.workers,
         }
 
