@@ -36,7 +36,9 @@ def test_show_counts_no_second_form_of_a_file_that_keeps_its_codes(tiny_gguf: Pa
 
 @pytest.mark.usefixtures("amx")
 def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_one_form(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    need = responder.planned_bytes(str(tiny_gguf), 64)
+    found = responder.memory_need(str(tiny_gguf), 64)
+    assert found is not None
+    need = found.total_bytes
     check = responder._memory_check("tiny", 64)
     source = open_source(tiny_gguf)
     stored, _ = importer.planned(source)

@@ -149,6 +149,12 @@ class Responder:
             raise UnsupportedError(f"`{self.ref}` gives no {what}", hint="use a model on this machine")
         return self.engine
 
+    def bound_cache(self, num_bytes: int) -> None:
+        """Let keys and values of its texts take no more, but a context of usual length always. Of an engine that is not asked yet."""
+        bound = getattr(self.engine, "bound_cache", None)
+        if bound is not None:
+            bound(num_bytes)
+
     def close(self) -> None:
         """Free the engine's memory."""
         self.engine.close()
@@ -247,10 +253,10 @@ def _names_server(ref: str) -> bool:
     return is_remote(ref) or ref in BASE_URLS
 
 
-def planned_bytes(ref: str, context_tokens: int | None) -> int:
-    """About how much memory a reference's weights will take; 0 for what is not on this disk."""
+def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
+    """About how much memory a reference will take; None for what is not on this disk."""
     if not names_weights(ref):
-        return 0
+        return None
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
 
@@ -258,8 +264,7 @@ def planned_bytes(ref: str, context_tokens: int | None) -> int:
     source = open_source(find_files(ref).weights)
     stored, _ = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
-    need = _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
-    return need.total_bytes
+    return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,7 +411,7 @@ def _memory_need(
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
         parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
+        head_dim=sizes.head_dim, context_tokens=min(context_tokens or sizes.context_tokens, sizes.context_tokens),
     )  # fmt: skip
     need = memory.memory_need(shape, planned)
     assert need is not None  # only closed models have none

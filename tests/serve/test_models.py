@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nomoat import responder
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
@@ -198,3 +199,26 @@ def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
         assert caught.value.hint == "known: a, b"
     with pytest.raises(UsageError, match="there is no model to serve"):
         Models()
+
+
+@pytest.mark.parametrize(("memory_bytes", "together"), [(10**9, 2), (8 * 10**8 + 10**6, 2), (7 * 10**8, 1), (10**11, 2)])
+def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
+    memory_bytes: int, together: int, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(tiny_gguf.read_bytes())
+    need = responder.memory_need(str(tiny_gguf), None)
+    assert need is not None
+    models = from_references([str(tiny_gguf), str(other)], memory_bytes=memory_bytes)
+    loaders = [unit.loader for unit in models._units.values() if unit.loader is not None]
+    for loader in loaders:
+        assert loader.cache_bytes is not None
+        assert loader.planned_bytes == need.total_bytes - need.kv_cache_bytes + loader.cache_bytes
+        spare = (memory_bytes - together * need.total_bytes) // together
+        assert loader.cache_bytes == min(need.most_cache_bytes, need.kv_cache_bytes + spare)
+    assert sum(loader.planned_bytes for loader in loaders[:together]) <= memory_bytes
+    for loader in loaders:
+        with models.use(loader.names[0]) as model:
+            assert model.engine._cache_bytes == loader.cache_bytes  # type: ignore[attr-defined]
+    assert len(models.loaded()) == together
+    models.close()

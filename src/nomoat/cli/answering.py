@@ -65,7 +65,7 @@ def say_outcome(shown: Shown, *, max_new_tokens: int | None) -> None:
 def render_speed(usage: Usage) -> str:
     """`[31 prompt tokens at 1,520 tok/s, 64 new at 98 tok/s, 0.8 s]`; without a speed where nothing was timed."""
     parts = [
-        f"{usage.prompt_tokens:,} prompt tokens{_at(usage.prefill_tokens_per_second)}",
+        f"{usage.prompt_tokens:,} prompt tokens{_kept(usage)}{_at(usage.prefill_tokens_per_second)}",
         f"{usage.completion_tokens:,} new{_at(usage.decode_tokens_per_second)}",
     ]
     if usage.prompt_tokens == usage.completion_tokens == 0:
@@ -74,6 +74,10 @@ def render_speed(usage: Usage) -> str:
     if usage.bytes_out:
         parts.append(f"{usage.bytes_out:,} bytes sent to another machine")
     return f"[{', '.join(parts)}]"
+
+
+def _kept(usage: Usage) -> str:
+    return f", {usage.cached_tokens:,} of them known, {usage.read_tokens:,} read" if usage.cached_tokens else ""
 
 
 def _at(tokens_per_second: float) -> str:

@@ -57,6 +57,7 @@ def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
         "weights_bytes": need.weights_bytes,
         "prompts_bytes": need.prompts_bytes,
         "kv_cache_bytes": need.kv_cache_bytes,
+        "most_cache_bytes": need.most_cache_bytes,
         "scoring_bytes": need.scoring_bytes,
         "overhead_bytes": need.overhead_bytes,
         "context_tokens": need.context_tokens,
@@ -70,6 +71,11 @@ def memory_line(need: memory.MemoryNeed) -> str:
     """A need and whether it fits, in one line."""
     verdict = memory.fit(need)
     return f"{verdict.value}; {need}; {verdict.reason}"
+
+
+def cache_line(need: memory.MemoryNeed) -> str:
+    """What longer texts and more of them take."""
+    return f"memory for longer texts and many at once: a KV cache of up to {need.most_cache_bytes / 1e9:.2f} GB, where that is free"
 
 
 def scoring_line(need: memory.MemoryNeed) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import config
 from nomoat.cli import console, options
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     lines += words.licence_lines(licences.verdict(card))
     need = memory.memory_need(card, context)
     if need is not None:
-        lines += [f"memory: {words.memory_line(need)}", words.scoring_line(need)]
+        lines += [f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
         if not facts["runs_here"]:
             lines.append(f"engine: cannot run {card.architecture} yet")
     if facts["pulled"] and facts["runs_here"]:
@@ -120,6 +121,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     found = licences.verdict(card) if card is not None else licences.chain(None)
     heads = said.get(f"{architecture}.attention.head_count")
     width = said.get(f"{architecture}.embedding_length")
+    longest = _whole(said.get(f"{architecture}.context_length"))
     stored = importer.planned(source)[0] if words.runs_here(architecture) else None
     sizes = memory.ModelSizes(
         parameters=source.num_values,
@@ -129,8 +131,8 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
         head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
         architecture=architecture,
+        context_tokens=context or config.context_tokens() or longest,
     )
-    longest = _whole(said.get(f"{architecture}.context_length"))
     need = memory.memory_need(sizes, context or min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS))
     assert need is not None
     facts: dict[str, Any] = {
@@ -153,7 +155,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(sizes.parameters)}; {architecture}")
     if card is None and "general.license" in said:
         lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
-    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}", words.scoring_line(need)]
+    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
     if facts["runs_here"]:
         facts["layout"] = words.layout_facts(path)
         lines += words.layout_lines(facts["layout"])

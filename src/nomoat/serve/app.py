@@ -13,8 +13,8 @@ import functools
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar
 
 import uvicorn
@@ -236,7 +236,7 @@ class Served:
         name = self._models.find(call.model)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
         decisions = self._decisions(request, name, asked, call.n)
-        makes = [functools.partial(self._chunks, name, call, at, decisions) for at in range(len(call.requests))]
+        makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
         answer = self._answers.start(makes)
         reply = replies.Reply(call, name)
         try:
@@ -292,8 +292,6 @@ class Served:
                 continue
             at, chunk = item
             pieces[at].append(chunk)
-            if chunk.usage is not None:
-                self._metrics.count_answer(name, chunk.usage)
         return [_whole(name, parts, echo=call.echo) for parts in pieces]
 
     async def _events(self, name: str, reply: replies.Reply, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
@@ -308,7 +306,6 @@ class Served:
                 at, chunk = item
                 if chunk.usage is not None:
                     usages[at] = chunk.usage
-                    self._metrics.count_answer(name, chunk.usage)
                 yield reply.event(chunk, at)
             outcome = "ok"
             yield reply.closing(usages)
@@ -318,7 +315,17 @@ class Served:
         finally:
             self._metrics.count_request(name, outcome)
 
-    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Iterator[Chunk]:
+    def _counted(
+        self, name: str, call: wire.Call, at: int, decisions: Decisions, came: float, stop: threading.Event
+    ) -> Iterator[Chunk]:  # fmt: skip
+        """One text of an answer, counted once it is whole, from when its request `came`."""
+        with closing(self._chunks(name, call, at, decisions, stop)) as chunks:
+            for chunk in chunks:
+                if chunk.usage is not None:
+                    self._metrics.count_answer(name, chunk.usage, time.perf_counter() - came)
+                yield chunk
+
+    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk]:
         """One text of an answer, in its thread."""
         request = call.requests[at]
         with self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:

@@ -65,12 +65,12 @@ class Metrics:
         """`model` has chosen who answers."""
         self._routed.labels(model, where).inc()
 
-    def count_answer(self, model: str, usage: Usage) -> None:
-        """A text is whole."""
-        self._prompt.labels(model).inc(usage.prompt_tokens)
+    def count_answer(self, model: str, usage: Usage, seconds: float) -> None:
+        """A text is whole, so many seconds after its request came."""
+        self._prompt.labels(model).inc(usage.read_tokens)
         self._new.labels(model).inc(usage.completion_tokens)
-        self._first.labels(model).observe(usage.prefill_seconds)
-        self._whole.labels(model).observe(usage.seconds)
+        self._first.labels(model).observe(seconds - usage.decode_seconds)
+        self._whole.labels(model).observe(seconds)
 
     def render(self) -> bytes:
         """The body of /metrics."""

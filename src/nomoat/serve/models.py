@@ -6,6 +6,7 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,11 +25,15 @@ Load = Callable[[Sequence[str]], Sequence[Responder]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """Models that are loaded together, because they share their weights. `load` gives one responder for each name."""
+    """Models that are loaded together, because they share their weights. `load` gives one responder for each name.
+
+    `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded.
+    """
 
     names: tuple[str, ...]
     planned_bytes: int
     load: Callable[[], Sequence[Responder]]
+    cache_bytes: int | None = None
 
 
 def from_references(
@@ -48,12 +53,26 @@ def from_references(
     if memory_bytes is None:
         memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
     _require_names_of_their_own(refs)
+    groups = responders.groups(refs)
+    needs = [responders.memory_need(group[0], context_tokens) for group in groups]
+    spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []
-    for group in responders.groups(refs):
+    for group, need in zip(groups, needs, strict=True):
         names = tuple(responders.shown_name(ref) for ref in group)
-        planned = responders.planned_bytes(group[0], context_tokens)
-        loaders.append(Loader(names=names, planned_bytes=planned, load=functools.partial(load or _load, group)))
+        loading = functools.partial(load or _load, group)
+        if need is None:
+            loaders.append(Loader(names=names, planned_bytes=0, load=loading))
+            continue
+        cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
+        planned = need.total_bytes - need.kv_cache_bytes + cache
+        loaders.append(Loader(names=names, planned_bytes=planned, load=loading, cache_bytes=cache))
     return Models(loaders=loaders, memory_bytes=memory_bytes)
+
+
+def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
+    """What each model may take beyond its need: equal parts of what the budget has left, with as many in memory as fit together."""
+    together = [total for total in itertools.accumulate(sorted(needed)) if total <= memory_bytes]
+    return (memory_bytes - together[-1]) // len(together) if together else 0
 
 
 def _require_names_of_their_own(refs: Sequence[str]) -> None:
@@ -186,6 +205,9 @@ class Models:
         assert unit.loader is not None
         try:
             made = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
+            if (cache_bytes := unit.loader.cache_bytes) is not None:
+                for responder in made.values():
+                    responder.bound_cache(cache_bytes)
         except BaseException:
             with self._changed:
                 unit.is_loading = False
