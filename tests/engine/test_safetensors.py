@@ -281,17 +281,11 @@ def test_an_embedding_of_another_width_has_both_matrices_that_lead_to_the_layers
         importer.read_sizes(source)
 
 
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        (b"\xff" * 10**6, "a number of more than 10 bytes"),
-        (b"\x0a\x05\x0a\x01a\x18" + b"\xff" * 10**6, "a field of 5 bytes|a number of more than 10 bytes|index out of range"),
-    ],
-)
-def test_a_number_without_an_end_is_damage(data: bytes, problem: str, tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(data)
+def test_a_number_without_an_end_is_damage(tmp_path: Path) -> None:
+    """To put it together took time by the square of its bytes: of ten million, hours."""
+    (tmp_path / "tokenizer.model").write_bytes(b"\xff" * 10**6)
     base(tmp_path, eos_token_id=2)
-    with pytest.raises(BadFileError, match=problem):
+    with pytest.raises(BadFileError, match="a number of more than 10 bytes"):
         folder_tokenizer.read(tmp_path)
 
 

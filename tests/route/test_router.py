@@ -388,3 +388,12 @@ def test_explain_loads_no_model() -> None:
         where="local", model="no-such-model", why="no router is learned; the policy's default is local"
     )
     assert not learned.folder().exists()
+
+
+def test_the_budget_for_keys_and_values_is_the_local_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[int] = []
+    local = FakeEngine()
+    monkeypatch.setattr(local, "bound_cache", bounds.append, raising=False)
+    with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", local))) as auto:
+        auto.bound_cache(1234)
+    assert bounds == [1234]

@@ -246,6 +246,10 @@ class RouterEngine:
     def count_tokens(self, request: Request) -> int:
         return self._side(self.decide(request)).engine.count_tokens(request)
 
+    def bound_cache(self, num_bytes: int) -> None:
+        """See `Responder.bound_cache`: that of the model on this machine."""
+        self._local.bound_cache(num_bytes)
+
     def close(self) -> None:
         self._local.close()
         if self._cloud is not None:
