@@ -147,22 +147,12 @@ def unseen(learn: Learner, good: npt.NDArray[np.bool_], groups: Indices) -> Floa
 
 
 # ---------------------------------------------------------------- figures
-def aucs(chances: FloatArray, good: npt.NDArray[np.bool_], weights_BN: FloatArray) -> FloatArray:
-    """[B]: the AUC of each draw; ties count half."""
-    order = np.argsort(chances, kind="stable")
-    starts = np.flatnonzero(np.diff(chances[order], prepend=-np.inf))
-    good_BK = np.add.reduceat(weights_BN[:, order] * good[order], starts, axis=1)
-    bad_BK = np.add.reduceat(weights_BN[:, order] * ~good[order], starts, axis=1)
-    below_BK = np.cumsum(bad_BK, axis=1) - bad_BK / 2
-    return np.asarray((good_BK * below_BK).sum(axis=1) / (good_BK.sum(axis=1) * bad_BK.sum(axis=1)))
-
-
 def difference(one: FloatArray, other: FloatArray, data: Data, groups: Indices) -> dict[str, Any]:
     """By how much `one`'s AUC and APGR are higher than `other`'s."""
     gains = data.scores[1] - data.scores[0]
 
     def both(weights_BN: FloatArray) -> FloatArray:
-        auc = aucs(one, data.good, weights_BN) - aucs(other, data.good, weights_BN)
+        auc = frontier.aucs(one, data.good, weights_BN) - frontier.aucs(other, data.good, weights_BN)
         apgr = frontier.curves(one, gains, weights_BN).apgrs() - frontier.curves(other, gains, weights_BN).apgrs()
         return np.stack([auc, apgr])
 
@@ -176,13 +166,12 @@ def difference(one: FloatArray, other: FloatArray, data: Data, groups: Indices) 
 
 
 def row_of(name: str, data: Data, chances: FloatArray, groups: Indices) -> dict[str, Any]:
-    auc, low, high = learned.auc_interval(chances[data.good], chances[~data.good])
     found = frontier.measure(chances, *data.scores, groups)
     return {
         "data": data.name,
         "n": len(data.good),
         "router": name,
-        "auc": asdict(Estimate(value=auc, low=low, high=high)),
+        "auc": asdict(frontier.auc(chances, data.good, groups)),
         **{key: value for key, value in asdict(found).items() if key != "curve"},
     }
 
@@ -217,7 +206,7 @@ def as_learned(data: Data) -> dict[str, Any]:
 
 def measured(data: Data) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One row for each router, and the differences of those over embeddings to those over n-grams."""
-    groups, good = learned.groups_of(data.texts), data.good
+    groups, good = learned.groups_of(data.pairs.pairs), data.good
     chances = {TODAY: learned.unseen_chances(data.texts, good, groups)}
     rows = [row_of(TODAY, data, chances[TODAY], groups) | as_learned(data)]
     print(render(rows[-1]), flush=True)
@@ -280,7 +269,7 @@ def main() -> None:
     best = {}
     for name in ("routellm-gsm8k", "routellm-mmlu"):
         data = read(name)
-        best[name] = asdict(best_possible(data, learned.groups_of(data.texts)))
+        best[name] = asdict(best_possible(data, learned.groups_of(data.pairs.pairs)))
         print(f"\n{name}: the best APGR possible, of a router that knows the scores, is {shown(best[name]['apgr'])}")
     if args.json is not None:
         facts = {"date": date.today().isoformat(), "machine": hardware.summary(), "model": args.model, "load_seconds": load_seconds}

@@ -125,6 +125,11 @@ def strip_comments(code: str) -> str:
     return re.sub(r" *# .*", "", code)
 
 
+def test_extras_are_installed_from_the_checkout_as_nomoat_is() -> None:
+    for page in PAGES:
+        assert "pip install 'nomoat[" not in page.read_text(encoding="utf-8"), page
+
+
 def test_no_page_names_a_path_of_a_machine() -> None:
     for page in PAGES:
         assert not re.search(r"/(root|work|home/\w+)/", page.read_text(encoding="utf-8")), page

@@ -6,15 +6,19 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from misbehaving import Server, say
 
 from nomoat import net
-from nomoat.errors import OfflineError
+from nomoat.errors import OfflineError, UsageError
 
 NOMOAT = [sys.executable, "-m", "nomoat"]
 
@@ -140,11 +144,102 @@ def test_offline_refuses_every_host_but_this_machine(monkeypatch: pytest.MonkeyP
     net.require_allowed("ask a model server", "[::1]")
 
 
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on", " 1 "])
+def test_offline_is_whatever_means_yes(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_OFFLINE", value)
+    assert net.offline() == "NOMOAT_OFFLINE"
+
+
+@pytest.mark.parametrize("value", ["0", "false", "No", "off", "", " "])
+def test_online_is_whatever_means_no(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_OFFLINE", value)
+    assert net.offline() is None
+
+
+@pytest.mark.parametrize("value", ["y", "enabled", "2", '"1"', "'0'"])
+def test_offline_that_says_neither_lets_nothing_out(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker --env-file` keeps quotes."""
+    monkeypatch.setenv("NOMOAT_OFFLINE", value)
+    with net.client("pull a model") as client, pytest.raises(UsageError) as caught:
+        client.get("https://example.com/model.gguf")
+    assert (caught.value.message, caught.value.hint) == (f"NOMOAT_OFFLINE is `{value}`", "give 1 or 0, without quotes")
+
+
 def test_a_client_for_one_server_talks_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOMOAT_OFFLINE")
     with net.client("ask a model server", hosts=["127.0.0.1"]) as client, pytest.raises(OfflineError) as caught:
         client.get("https://example.com/v1/models")
     assert caught.value.message == "refused to connect to `example.com` to ask a model server: only 127.0.0.1 was asked for"
+
+
+@pytest.fixture
+def proxied(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> tuple[Server, Server]:
+    """A proxy for all of http, and the one server that every name and address leads to."""
+    proxy, server = serving(say(200, "proxied")), serving(say(200, "direct"))
+    found = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *more, **named: found("127.0.0.1", *more, **named))
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.delenv("NOMOAT_OFFLINE")
+    return proxy, server
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy"),
+    [
+        ("gpu1.corp", ".corp"),
+        ("GPU1.corp", "other.example, corp"),
+        ("gpu1.corp", "gpu1.corp:PORT"),
+        ("gpu1.corp", "*"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("10.1.2.3", "localhost,10.0.0.0/8"),
+        ("[fd00::7]", "fd00::7"),
+        ("[fd00::7]", "[fd00::7]"),
+        ("[fd00::7]", "fd00::/8"),
+        ("localhost", ""),
+        ("127.8.9.1", ""),
+        ("[::1]", ""),
+    ],
+)
+def test_what_needs_no_proxy_is_asked_without(
+    host: str, no_proxy: str, proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, server = proxied
+    port = urlsplit(server.url).port
+    monkeypatch.setenv("no_proxy", no_proxy.replace("PORT", str(port)))
+    with net.client("ask a model server", hosts=[host.strip("[]"), "elsewhere.example"]) as client:
+        assert client.post(f"http://{host}:{port}/v1/x", json={}, headers={"authorization": "Bearer secret"}).json() == "direct"
+    assert (len(proxy.paths), server.paths) == (0, ["/v1/x"])
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy"), [("corp.example", ".corp"), ("11.1.2.3", "10.0.0.0/8"), ("gpu1.corp", "gpu1.corp:1"), ("gpu1.corp", "")]
+)
+def test_all_else_goes_through_the_proxy(
+    host: str, no_proxy: str, proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, server = proxied
+    monkeypatch.setenv("no_proxy", no_proxy)
+    before = net.bytes_out().get(host, 0)
+    with net.client("ask a model server", hosts=[host]) as client:
+        assert client.post(f"http://{host}:81/v1/x", content=b"12345").json() == "proxied"
+    assert (proxy.paths, server.paths) == ([f"http://{host}:81/v1/x"], [])
+    assert net.bytes_out()[host] - before == 5
+
+
+def test_what_goes_around_the_proxy_is_guarded_all_the_same(proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, server = proxied
+    monkeypatch.setenv("no_proxy", ".corp")
+    with (
+        net.client("ask a model server", hosts=["gpu1.corp"]) as client,
+        pytest.raises(OfflineError, match=r"only gpu1\.corp was asked for"),
+    ):
+        client.get("http://gpu2.corp/")
+    monkeypatch.setenv("NOMOAT_OFFLINE", "1")
+    with net.client("ask a model server", hosts=["gpu1.corp"]) as client, pytest.raises(OfflineError, match="NOMOAT_OFFLINE is set"):
+        client.get("http://gpu1.corp/")
+    assert server.paths == []
 
 
 def test_a_name_that_only_looks_like_this_machine_is_outside() -> None:

@@ -14,8 +14,9 @@ from nomoat.catalog import cards, pull
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
-from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, UnknownModelError
 from nomoat.hardware import Detected
+from nomoat.records import Request
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ def test_show_counts_no_second_form_of_a_file_that_keeps_its_codes(tiny_gguf: Pa
 
 @pytest.mark.usefixtures("amx")
 def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_one_form(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    need = responder.planned_bytes(str(tiny_gguf), 64)
+    found = responder.memory_need(str(tiny_gguf), 64)
+    assert found is not None
+    need = found.total_bytes
     check = responder._memory_check("tiny", 64)
     source = open_source(tiny_gguf)
     stored, _ = importer.planned(source)
@@ -63,6 +66,23 @@ def test_a_folder_of_other_things_does_not_hide_a_card_of_its_name(
     assert (found.weights, found.adapter) == (pulled, adapter if "+" in ref else None)
     (tmp_path / ref / "config.json").write_text("{}")
     assert responder.find_files(ref).weights == Path(ref)
+
+
+def test_a_model_pulled_from_any_server_is_used_by_its_address(tiny_gguf: Path, empty_home: Path) -> None:
+    ref = "https://host/models/tiny.gguf"
+    with pytest.raises(UnknownModelError) as missing:
+        responder.load(ref)
+    assert (missing.value.message, missing.value.hint) == (f"`{ref}` is not on this machine yet", f"nomoat pull {ref}")
+    pulled = empty_home / "models" / "https" / "host" / "models" / "tiny.gguf"
+    pulled.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, pulled)
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    assert [model.ref for model in pull.installed()] == [ref]
+    assert responder.names_weights(ref) and responder.groups([ref, f"{ref}+mine"]) == [[ref, f"{ref}+mine"]]
+    assert responder.find_files(f"{ref}+mine") == responder.LocalFiles(name=ref, weights=pulled, adapter=adapter)
+    with responder.load(ref, context_tokens=64) as model:
+        assert (model.name, model.is_local) == (ref, True)
+        assert model.complete(Request(prompt="moat", max_new_tokens=2)).usage.completion_tokens == 2
 
 
 def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,8 +137,11 @@ class RemoteError(NomoatError):
 
     `fate`: "rejected" if the server did no work and may do it later, "lost" if it may have worked (and may have billed) and the
     answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
-    `status` is its HTTP status and `code` its own name for the error, where it gave them.
+    `status` is its HTTP status and `code` its own name for the error, where it gave them. `bytes_out` is what was sent to it in vain,
+    where it is not on this machine.
     """
+
+    bytes_out = 0
 
     def __init__(
         self,

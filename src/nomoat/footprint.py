@@ -17,6 +17,9 @@ PROMPT_SHARE = 1 / 12  # of all memory, for the same reason
 PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept on disk, so that a start stays fast
 FEW_WEIGHTS = 20_000_000  # below it all is done at once: a second form, or products to be compiled, would take longer
 
+USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is asked for
+CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
+
 
 def has_own_products() -> bool:
     """Whether nomoat's own products run on this CPU, which multiply by a file's own codes."""

@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 CGROUP_USES = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+# What each version of control groups calls the pages of files that were not used of late: counted as used, given back when needed.
+CGROUP_STATS = (
+    (Path("/sys/fs/cgroup/memory.stat"), "inactive_file"),
+    (Path("/sys/fs/cgroup/memory/memory.stat"), "total_inactive_file"),
+)
 TASKS = Path("/proc/self/task")
 
 
@@ -56,11 +61,13 @@ def memory_total_bytes() -> Detected[int]:
 
 
 def memory_available_bytes() -> Detected[int]:
-    """Memory that can be had now without swapping."""
+    """Memory that can be had now without swapping, what the system keeps of files included."""
     available = psutil.virtual_memory().available
     limit, used = _read_first_number(CGROUP_LIMITS), _read_first_number(CGROUP_USES)
-    if limit is not None and used is not None and limit - used < available:
-        return Detected(max(0, limit - used), "left within the container's limit")
+    if limit is not None and used is not None:
+        left = max(0, limit - max(0, used - _reclaimable_bytes()))
+        if left < available:
+            return Detected(left, "left within the container's limit")
     return Detected(available, "free and reclaimable memory of the machine")
 
 
@@ -95,3 +102,14 @@ def _read_first_number(paths: tuple[Path, ...]) -> int | None:
         except (OSError, ValueError):  # absent, or "max"
             continue
     return None
+
+
+def _reclaimable_bytes() -> int:
+    """The container's file pages that are given back when memory is needed; 0 where that is not told."""
+    for path, name in CGROUP_STATS:
+        with suppress(OSError, ValueError):
+            for line in path.read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == name:
+                    return int(value)
+    return 0

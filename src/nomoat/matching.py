@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 from nomoat.records import ContinuationScore
 
+MINUS = re.compile(r"[−–](?=\.?\d)")  # as books print it
+KEPT_BEFORE = re.compile(r"-\.?\d|(?<!\.)\.\d|(?<!#)#\w|%")  # "# Yes" and "## Yes" are headings
+KEPT_BEHIND = re.compile(r"%|(?<=\w)#")
+
 
 def normalise_answer(text: str) -> str:
     """The text as `exact` compares it: NFKC, case folded, runs of space as one, without punctuation or space around it.
 
-    Signs inside stay ("u.s.", "don't"), and so do currency and mathematical signs and a minus ("-5" is not "5").
+    Signs inside stay ("u.s.", "don't"), and so do currency and mathematical signs and those of a number or a name: a minus, however it
+    is written, a point before a digit, "%" and "#" ("-5", ".5", "50%" and "C#" are not "5", "50" and "C").
     """
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = MINUS.sub("-", " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
     start, end = 0, len(folded)
-    while start < end and _is_padding(folded[start]) and not _is_minus(folded, start):
+    while start < end and _is_padding(folded[start]) and not KEPT_BEFORE.match(folded, start):
         start += 1
-    while end > start and _is_padding(folded[end - 1]):
+    while end > start and _is_padding(folded[end - 1]) and not KEPT_BEHIND.match(folded, end - 1):
         end -= 1
     # NFKC once more: case folding can undo it ("ẞ", "ǰ").
     return unicodedata.normalize("NFKC", folded[start:end])
@@ -45,7 +51,3 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
 
 def _is_padding(char: str) -> bool:
     return char == " " or unicodedata.category(char).startswith("P")
-
-
-def _is_minus(text: str, at: int) -> bool:
-    return text[at] in "-−–" and text[at + 1 : at + 2].isdigit()

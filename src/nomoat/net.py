@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nomoat import config
-from nomoat.errors import OfflineError, RemoteError
+from nomoat.errors import OfflineError, RemoteError, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -27,6 +27,8 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
 _lock = threading.Lock()
@@ -35,9 +37,17 @@ _thread = threading.local()
 
 
 def offline() -> str | None:
-    """What forbids every outside connection: `NOMOAT_OFFLINE`, or `offline` in `config.toml`. None if nothing does."""
+    """What forbids every outside connection: `NOMOAT_OFFLINE`, or `offline` in `config.toml`. None if nothing does.
+
+    Raises UsageError for a value that says neither: whoever writes one wants to be offline, more often than not.
+    """
     said = config.given("offline")
-    return said.reason if said and said.value.lower() in ("1", "true", "yes", "on") else None
+    value = said.value.strip().lower() if said else ""
+    if said is None or value in NO:
+        return None
+    if value not in YES:
+        raise UsageError(f"{said.reason} is `{said.value}`", hint="give 1 or 0, without quotes")
+    return said.reason
 
 
 def is_loopback(host: str) -> bool:
@@ -143,10 +153,16 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     import httpx
 
     class GuardedTransport(httpx.HTTPTransport):
-        """Checks each request, redirects included, against what its client may do, and counts what leaves."""
+        """Checks each request, redirects included, against what its client may do, and counts what leaves.
 
-        def __init__(self, purpose: Purpose, hosts: Iterable[str] | None, proxy: str | None = None) -> None:
+        With a `proxy`, `direct` is asked in its place whatever is not to go through one.
+        """
+
+        def __init__(
+            self, purpose: Purpose, hosts: Iterable[str] | None, *, proxy: str | None = None, direct: GuardedTransport | None = None
+        ) -> None:
             super().__init__(proxy=proxy)
+            self._direct = direct
             # httpx (0.28, and httpx2 2.16) has no other way to say how its pool makes connections; a release that calls this otherwise
             # sees nobody leave.
             pool: Any = getattr(self, "_pool", None)
@@ -157,6 +173,8 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
 
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             host = request.url.host.lower()
+            if self._direct is not None and _bypasses_proxy(request.url):
+                return self._direct.handle_request(request)
             require_allowed(self._purpose, host)
             if self._hosts is not None and host not in self._hosts:
                 raise OfflineError(
@@ -175,7 +193,8 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
 def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Client:
     """An HTTP client for one purpose. `hosts` limits whom it may talk to; without it redirects may lead anywhere.
 
-    Proxies of the environment are used for outside hosts (they, too, are outside), never for this machine's own.
+    Proxies of the environment are used for outside hosts (they, too, are outside), but for those that NO_PROXY names, and never for
+    this machine's own.
     """
     import httpx
 
@@ -183,18 +202,37 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     hosts = None if hosts is None else tuple(hosts)
     local_only = hosts is not None and all(is_loopback(host) for host in hosts)
     proxies = {} if local_only else urllib.request.getproxies()
+    direct = transport(purpose, hosts)
     return httpx.Client(
-        transport=transport(purpose, hosts),
+        transport=direct,
         mounts={
-            "all://localhost": None,
-            "all://127.0.0.1": None,
-            **{f"{scheme}://": transport(purpose, hosts, proxies[scheme]) for scheme in ("http", "https") if proxies.get(scheme)},
+            f"{scheme}://": transport(purpose, hosts, proxy=proxies[scheme], direct=direct)
+            for scheme in ("http", "https")
+            if proxies.get(scheme)
         },
         trust_env=False,
         follow_redirects=True,
         timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
         headers={"user-agent": "nomoat"},
     )
+
+
+def _bypasses_proxy(url: httpx.URL) -> bool:
+    """Whether this is a host that no proxy may be asked for: this machine, and what NO_PROXY names by name, address or network."""
+    host = url.host.lower()
+    if is_loopback(host):
+        return True
+    place = f"[{host}]" if ":" in host else host
+    if urllib.request.proxy_bypass(f"{place}:{url.port or DEFAULT_PORTS[url.scheme]}"):
+        return True
+    return any(_is_within(host, entry.strip()) for entry in urllib.request.getproxies().get("no", "").split(","))
+
+
+def _is_within(host: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network.strip("[]"), strict=False)
+    except ValueError:  # one of them is a name
+        return False
 
 
 def silence_telemetry() -> None:

@@ -91,7 +91,8 @@ class Decision:
 class Usage:
     """What an answer took. Seconds are wall time as the caller saw them; tokens are 0 where a server does not tell.
 
-    `bytes_out`: request bodies sent to another machine, retries included; 0 for a local model.
+    `bytes_out`: request bodies sent to another machine, retries included; 0 for a local model. `cached_tokens`: those of the prompt
+    that were not read, since an earlier one began the same way; 0 where a server does not tell.
     """
 
     prompt_tokens: int
@@ -99,11 +100,17 @@ class Usage:
     prefill_seconds: float
     decode_seconds: float
     bytes_out: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def read_tokens(self) -> int:
+        """Those of the prompt that were read."""
+        return self.prompt_tokens - self.cached_tokens
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens per second until the first new token; 0 if nothing was timed."""
-        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+        """Prompt tokens read per second until the first new token; 0 if nothing was timed."""
+        return self.read_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
 
     @property
     def decode_tokens_per_second(self) -> float:

@@ -5,6 +5,7 @@ path/to/file.gguf                 weights on disk
 path/to/folder                    the same as the Hugging Face hub has them: config.json and safetensors
 hf:owner/repo/file.gguf           a file of the Hugging Face hub, pulled before
 hf:owner/repo                     a folder of the Hugging Face hub, pulled before
+https://host/file.gguf            a file of any server, pulled before
 BASE+ADAPTER                      a base with a tuned adapter, by name or by folder
 openai:gpt-4o-mini                a cloud API (also google:, anthropic:)
 http://host:port/v1#model         any OpenAI-compatible server
@@ -19,7 +20,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -31,6 +32,7 @@ from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG, read_object
 from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
+from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +88,11 @@ class Responder:
         """What has to be known about its answers, whatever they say."""
         return getattr(self.engine, "notes", ())
 
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """What has to be known about its answer to this request, once it has begun: settings that another server refused."""
+        says = getattr(self.engine, "notes_on", None)
+        return () if says is None else tuple(says(request))
+
     @property
     def num_workers(self) -> int:
         """How many processes, each with the whole model, answer."""
@@ -100,10 +107,14 @@ class Responder:
 
         An engine in this process stops when `caller_left` is set; what a server writes may be paid for, and is waited for.
         """
+        sent_before = 0
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
-                return self._collect(request, caller_left)
+                completion = self._collect(request, caller_left)
+                usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
+                return replace(completion, usage=usage)
             except RemoteError as error:
+                sent_before += error.bytes_out
                 if error.fate != "lost" or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -114,7 +125,7 @@ class Responder:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    return Completion(text="".join(pieces), finish_reason=chunk.finish_reason, usage=chunk.usage)
+                    return Completion(text=whole_characters("".join(pieces)), finish_reason=chunk.finish_reason, usage=chunk.usage)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
                     break
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")
@@ -148,6 +159,12 @@ class Responder:
         if not isinstance(self.engine, Reader):
             raise UnsupportedError(f"`{self.ref}` gives no {what}", hint="use a model on this machine")
         return self.engine
+
+    def bound_cache(self, num_bytes: int) -> None:
+        """Let keys and values of its texts take no more, but a context of usual length always. Of an engine that is not asked yet."""
+        bound = getattr(self.engine, "bound_cache", None)
+        if bound is not None:
+            bound(num_bytes)
 
     def close(self) -> None:
         """Free the engine's memory."""
@@ -247,10 +264,10 @@ def _names_server(ref: str) -> bool:
     return is_remote(ref) or ref in BASE_URLS
 
 
-def planned_bytes(ref: str, context_tokens: int | None) -> int:
-    """About how much memory a reference's weights will take; 0 for what is not on this disk."""
+def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
+    """About how much memory a reference will take; None for what is not on this disk."""
     if not names_weights(ref):
-        return 0
+        return None
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
 
@@ -258,8 +275,7 @@ def planned_bytes(ref: str, context_tokens: int | None) -> int:
     source = open_source(find_files(ref).weights)
     stored, _ = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
-    need = _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
-    return need.total_bytes
+    return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +327,7 @@ def template_of(provenance: dict[str, Any]) -> str | None:
 
 
 def find_files(ref: str) -> LocalFiles:
-    """The files of a card, a path or an `hf:` file, with or without an adapter.
+    """The files of a card, a path or a file that was pulled by its address, with or without an adapter.
 
     Raises UnknownModelError for what does not exist here, naming the nearest, and saying how to fetch what can be fetched.
     """
@@ -348,7 +364,7 @@ def _is_path(ref: str) -> bool:
 def _find_weights(ref: str) -> Path:
     if _is_path(ref):
         return paths.expanded(ref)
-    if ref.endswith(".gguf") and not ref.startswith("hf:"):
+    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
     from nomoat.catalog import pull
 
@@ -406,7 +422,7 @@ def _memory_need(
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
         parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
+        head_dim=sizes.head_dim, context_tokens=min(context_tokens or sizes.context_tokens, sizes.context_tokens),
     )  # fmt: skip
     need = memory.memory_need(shape, planned)
     assert need is not None  # only closed models have none
@@ -435,25 +451,46 @@ def licence_chain(ref: str) -> ChainVerdict | None:
 
 
 def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
-    """The licence chain that an adapter's `provenance.json` recorded, or what can be said without one. Raises BadFileError."""
+    """The licence chain that an adapter's `provenance.json` recorded, with that of `base` where it was tuned beside another.
+
+    Without a recorded one, what can be said. Another base is known by its card, or by the name of its file. Raises BadFileError.
+    """
     from nomoat.catalog import cards, licences
 
-    path = adapter / "provenance.json"
+    path, card = adapter / "provenance.json", cards.find(base)
     if not path.is_file():
-        return licences.chain(cards.find(base), [Parent(kind="data", name="data not recorded", licence="unknown")])
+        return licences.chain(card, [Parent(kind="data", name="data not recorded", licence="unknown")])
+    provenance = provenance_of(adapter)
     try:
-        return licences.from_dict(provenance_of(adapter)["licence"])
+        found = licences.from_dict(provenance["licence"])
     except (KeyError, TypeError, ValueError) as exc:
         raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="tune the adapter again") from exc
+    is_same = provenance.get("base") == base or (card is None and Path(base).name == provenance.get("base_file"))
+    return found if is_same else licences.joined(licences.chain(card), found)
+
+
+def weights_chain(name: str, weights: Path) -> ChainVerdict:
+    """The licence chain of weights without an adapter: their card's, or what `nomoat export` wrote beside this very file.
+
+    Raises BadFileError.
+    """
+    from nomoat.catalog import cards, licences, sidecar
+    from nomoat.engine.importer import sha256_of_model
+
+    card, beside = cards.find(name), sidecar.path_of(weights)
+    if card is not None or not beside.is_file():
+        return licences.chain(card)
+    told = read_object(beside, hint="export the tuned model again")
+    if told.get("sha256") != sha256_of_model(weights):
+        return licences.chain(None)
+    try:
+        return licences.from_dict(told["licence"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BadFileError(f"`{beside}` holds no licence chain: {exc}", hint="export the tuned model again") from exc
 
 
 def _chain(files: LocalFiles) -> ChainVerdict:
-    from nomoat.catalog import cards, licences
-
-    if files.adapter is not None:
-        return adapter_chain(files.name, files.adapter)
-    card = cards.find(files.name)
-    return licences.chain(None) if card is None else licences.verdict(card)
+    return weights_chain(files.name, files.weights) if files.adapter is None else adapter_chain(files.name, files.adapter)
 
 
 def _licence(files: LocalFiles) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any
 
+import regex
+
+LETTER = r"[\p{L}\p{N}]"  # or a digit
+ON_LETTER = r"[\p{L}\p{N}\p{Mn}\p{Mc}]"  # or a vowel sign or the like on one: without them Indic words fall apart
+WORD = regex.compile(f"{LETTER}{ON_LETTER}*")
+
 
 def words(text: str) -> list[str]:
-    """Letters and digits that stand together, in lower case. rouge-score's own tokenizer does so for ASCII only."""
-    return re.findall(r"[^\W_]+", text.lower())
+    """Letters, with their marks, and digits that stand together, in lower case. rouge-score's own tokenizer knows ASCII only."""
+    return WORD.findall(text.lower())
 
 
 def rouge_l(given: Sequence[str], wanted: Sequence[str]) -> float:

@@ -65,6 +65,14 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
+def whole_characters(text: str) -> str:
+    """The text as UTF-8 can hold it: halves of a character that stand side by side are joined, and a half alone is `�`.
+
+    JSON's escapes write such halves, and a server may send each in an event of its own.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def require_whole_characters(value: dict[str, Any], path: Path, where: str) -> None:
     """Raise DataError for text that UTF-8 cannot hold, which JSON's escapes can."""
     try:

@@ -25,9 +25,11 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
+from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
+from nomoat.judge.table import run_table
 from nomoat.records import Example, Message, Request
 from nomoat.responder import Responder
 
@@ -257,6 +259,31 @@ def test_two_servers_share_the_budget(serving: Serving, empty_home: Path) -> Non
     assert "$0.2000 is kept for who is asked next" in duel.verdict.partial
 
 
+def test_models_of_a_table_are_asked_no_more_than_one_before_them_has_answered(serving: Serving) -> None:
+    """$0.2 for 30 questions is 11 answers, as above; the models after it are asked these."""
+    here = [Responder(name, FakeEngine(answers={f"question {at}": name for at in range(30)})) for name in ("yes", "no")]
+    shown: list[tuple[str, int, int]] = []
+    settings = RunSettings(spending=spending(0.2), concurrency=2, progress=lambda *row: shown.append(row))
+    board = run_table([f"{serving(FINE).url}#m", *here], suite_of(30), settings).leaderboard
+    assert {(model, total) for model, _, total in shown[1:] if model in ("yes", "no")} == {("yes", 11), ("no", 11)}
+    assert board.num_examples == 11
+    assert any("11 of 30 questions were answered by" in note for note in board.notes)
+
+
+def test_what_a_server_refused_is_said_of_its_kept_answers_too(serving: Serving) -> None:
+    server = serving(say(400, {"error": {"message": "Unsupported value: 'temperature' does not support 0"}}), FINE)
+    note = "`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words"
+    for ref in (f"{server.url}#m", f"{server.url}#m", f"stored:quiz/{server.url}#m"):
+        assert note in run_suite(ref, suite_of(3), RunSettings(concurrency=1)).notes
+    assert len(server.bodies) == 4
+    judge = serving(say(400, {"error": {"message": "Unsupported value: 'temperature' does not support 0"}}), counted("[[A]]", 10, 1))
+    sides = [Responder(name, FakeEngine(answers={"question 0": name})) for name in ("left", "right")]
+    for _ in range(2):
+        notes = run_judged_duel(*sides, suite_of(1), f"{judge.url}#m", RunSettings(concurrency=1)).verdict.notes
+        assert note in notes
+    assert len(judge.bodies) == 3
+
+
 def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
     for act in (half, reset, say(500, {"error": {"message": "oops"}}), say(400, {"error": {"message": "too long"}})):
         server = serving(by_question({"question 3": act}, FINE))
@@ -296,8 +323,12 @@ def test_server_that_only_fails_is_given_up(serving: Serving) -> None:
 def test_question_the_content_filter_stops_counts_as_answered(serving: Serving) -> None:
     refused = say(400, {"error": {"message": "filtered", "code": "content_filter"}})
     server = serving(by_question({"question 1": refused}, FINE))
-    evaluation = run_suite(f"{server.url}#m", suite_of(3))
+    evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=spending()))
     assert [outcome.score for outcome in evaluation.outcomes] == [1.0, 0.0, 1.0]
+    assert evaluation.side.cost_usd == pytest.approx(2 * REAL_USD)  # what was refused before any work cost nothing
+    again = RunSettings(spending=spending(max_cost_usd=2.5 * REAL_USD))
+    assert run_suite(f"{server.url}#m", suite_of(3), again).partial == ""
+    assert again.spending.budget is not None and again.spending.budget.spent_usd == pytest.approx(2 * REAL_USD)
     assert any(note.startswith("1 of 3 questions were stopped by the content filter") for note in evaluation.notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nomoat.catalog import cards, licences
+from nomoat.engine.arch import known
 from nomoat.errors import UnknownModelError
 from nomoat.records import ModelCard
 
@@ -49,6 +50,13 @@ def test_card_names_known_terms_with_a_source(card: ModelCard) -> None:
     for source in card.sources:
         assert source.file_name.endswith(".gguf")
         assert source.url.partition(":")[0] in ("pypi", "hf", "mirror")
+
+
+@pytest.mark.parametrize("model_id", ["bloom-7b1", "opt-125m", "gpt-j-6b"])
+def test_a_card_without_a_file_whose_architecture_runs_says_what_does(model_id: str) -> None:
+    found = cards.card(model_id)
+    assert found.architecture in known() and not found.sources
+    assert "safetensors runs as `hf:owner/repo`" in found.notes and "not runnable" not in found.notes
 
 
 def test_a_card_adds_to_its_family_and_overrides_it() -> None:

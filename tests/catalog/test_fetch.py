@@ -11,14 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NamedTuple
 
 import pytest
 
 from nomoat import config
+from nomoat.catalog import part as part_module
 from nomoat.catalog.fetch import fetch, hub_url
 from nomoat.catalog.part import part_of
-from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, OfflineError, UsageError
+from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError, NotWritableError, OfflineError, UsageError
 from nomoat.records import Source
 
 BODY = b"GGUF" + bytes(range(256)) * 4000  # a megabyte
@@ -290,3 +292,63 @@ def test_a_file_that_another_finished_meanwhile_is_not_written_into(target: Path
         part.start_over()
         raise RuntimeError("lost")
     assert target.read_bytes() == BODY
+
+
+# ---------------------------------------------------------------- Windows
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Windows refuses to `part.py`: to rename and to remove a file that is open. Everyone else sees the system that is here."""
+    files: list[BinaryIO] = []
+    opened_alone, replace, unlink = part_module._opened_alone, os.replace, os.unlink
+
+    def opened(path: Path, name: str) -> BinaryIO:
+        files.append(opened_alone(path, name))
+        return files[-1]
+
+    def require_closed(path: Any) -> None:
+        if any(file.name == str(path) and not file.closed for file in files):
+            raise PermissionError(errno.EACCES, "[WinError 32] The process cannot access the file", str(path))
+
+    def replace_closed(origin: Any, place: Any) -> None:
+        require_closed(origin)
+        replace(origin, place)
+
+    def unlink_closed(path: Any, **more: Any) -> None:
+        require_closed(path)
+        unlink(path, **more)
+
+    monkeypatch.setattr(part_module, "_opened_alone", opened)
+    monkeypatch.setattr(os, "replace", replace_closed)
+    monkeypatch.setattr(os, "unlink", unlink_closed)
+    monkeypatch.setattr(part_module, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+
+
+@pytest.mark.usefixtures("windows")
+def test_on_windows_a_file_gets_its_name_when_it_is_closed(server: Any, target: Path) -> None:
+    server.files["/m.gguf"] = BODY
+    pull(source(f"{server.url}/m.gguf", sha256=SHA256), target)
+    assert target.read_bytes() == BODY
+    assert left(target.parent) == ["m.gguf"]
+
+
+@pytest.mark.usefixtures("windows")
+def test_on_windows_a_cut_pull_goes_on_and_a_failed_one_leaves_nothing(
+    server: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/m.gguf"] = BODY
+    server.cut_after = 300_000
+    what = source(f"{server.url}/m.gguf", sha256=SHA256)
+    with pytest.raises(DownloadError):
+        pull(what, target)
+    assert target.with_name(".m.gguf.part").stat().st_size == 300_000
+    with monkeypatch.context() as refused, pytest.raises(NotWritableError, match=r"m\.gguf"):
+        refused.setattr(part_module.os, "replace", refuse)
+        pull(what, target)
+    assert left(target.parents[1]) == []
+    with pytest.raises(ChecksumError):
+        pull(source(f"{server.url}/m.gguf", sha256="0" * 64), target)
+    assert left(target.parents[1]) == []
+
+
+def refuse(origin: Path, place: Path) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(origin), None, str(place))

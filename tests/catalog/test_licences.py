@@ -119,6 +119,32 @@ def test_openai_as_a_teacher_forbids_competing_assistants(for_assistant: bool, c
     assert licences.of_parents(licences.taught_by("openai:gpt-4o-mini", None, for_assistant=for_assistant)).commercial == commercial
 
 
+@pytest.mark.parametrize(
+    ("student", "commercial"), [("smollm2-135m", "no"), ("openllama-3b", "no"), ("llama2-13b", "yes, if"), (None, "no")]
+)
+def test_what_llama2_wrote_may_teach_llama2_alone(student: str | None, commercial: str) -> None:
+    parents = licences.taught_by("llama2-7b", verdict("llama2-7b"))
+    found = licences.chain(student and cards.card(student), parents)  # type: ignore[arg-type]
+    assert found.commercial == commercial
+    assert [(link.role, link.name) for link in found.deciding if link.role == "teacher"] == [("teacher", "llama2-7b")]
+    assert licences.from_dict(json.loads(json.dumps(licences.as_dict(found)))) == found
+    if commercial == "no":
+        assert [link.conditions for link in found.deciding] == [licences.licence("llama2-output").conditions]
+
+
+def test_what_llama2_wrote_is_bound_by_its_terms_at_any_remove() -> None:
+    parents = licences.taught_by("llama2-7b", verdict("llama2-7b"))
+    assert licences.of_parents(parents).commercial == "no"
+    student = licences.chain(cards.card("openllama-3b"), parents)
+    second = licences.taught_by("openllama-3b+student", student)
+    assert licences.chain(cards.card("gpt-j-6b"), second).commercial == "no"
+    assert licences.joined(verdict("llama2-13b"), licences.of_parents(second)).commercial == "yes, if"
+    for kind in ("data", "teacher"):
+        stated = Parent(kind=kind, name="x", licence="llama2")  # type: ignore[arg-type]
+        assert licences.chain(cards.card("openllama-3b"), [stated]).commercial == "no"
+    assert verdict("llama2-7b").commercial == "yes, if"
+
+
 def test_terms_the_user_states_stand_in_for_unknown_ones_only() -> None:
     found = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="data not recorded", licence="unknown")])
     weights, data = licences.with_stated(licences.taught_by("openllama-3b+x", found), "cc-by-4.0")

@@ -160,3 +160,14 @@ def test_what_does_not_fit_names_the_largest_that_does() -> None:
         memory.require_fit("falcon-40b", need("falcon-40b"))
     assert failed.value.message == "`falcon-40b` needs about 27.1 GB of memory, and there are 16.0 GB (memory of the machine)"
     assert failed.value.hint == "try `openllama-7b`, or `--force` if you know better"
+
+
+def test_the_cache_may_grow_to_a_whole_context_and_to_two_gigabytes_of_many_texts() -> None:
+    small = memory.memory_need(memory.ModelSizes(parameters=10**8, layers=30, kv_heads=3, head_dim=64, context_tokens=8192))
+    large = memory.memory_need(memory.ModelSizes(parameters=10**10, layers=32, kv_heads=8, head_dim=128, context_tokens=131_072))
+    assert small is not None and large is not None
+    assert (small.most_cache_bytes, large.most_cache_bytes) == (2**31, 131_072 * 131_072)
+    assert need("smollm2-135m", 1024).most_cache_bytes == 2**31
+    assert small.cache_within(0) == small.kv_cache_bytes == 4096 * 23_040
+    assert small.cache_within(small.total_bytes + 1000) == small.kv_cache_bytes + 1000
+    assert small.cache_within(10**12) == 2**31

@@ -23,6 +23,13 @@ def test_a_dated_version_has_the_price_of_its_model() -> None:
     assert price("anthropic:claude-haiku-4-5-20251001") == price("anthropic:claude-haiku-4-5")
 
 
+def test_a_dated_version_with_a_price_of_its_own_has_that() -> None:
+    dearer, today = price("openai:gpt-4o-2024-05-13"), price("openai:gpt-4o")
+    assert dearer is not None
+    assert (dearer.input_usd_per_million, dearer.output_usd_per_million) == (5.0, 15.0)
+    assert price("openai:gpt-4o-2024-08-06") == today != dearer
+
+
 def test_an_unknown_model_has_no_price() -> None:
     assert price("openai:gpt-99") is None
 

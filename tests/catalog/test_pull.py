@@ -54,6 +54,18 @@ def test_a_split_model_is_installed_when_all_its_parts_are_here(hub: Any) -> Non
     assert (pull.find_installed(first), pull.find_installed(second)) == (path, path.with_name("m-00002-of-00002.gguf"))
 
 
+def test_a_split_model_is_one_model_of_all_its_bytes(hub: Any) -> None:
+    for number in (1, 2, 3):
+        hub.files[f"/owner/repo/resolve/main/m-0000{number}-of-00003.gguf"] = b"GGUF part"
+    path = pull.pull_model("hf:owner/repo/m-00003-of-00003.gguf")
+    first = path.with_name("m-00001-of-00003.gguf")
+    one = pull.Installed(ref="hf:owner/repo/m-00001-of-00003.gguf", path=first, size_bytes=27)
+    assert pull.installed() == [one] and pull.size_bytes(path) == 27
+    first.unlink()
+    (path.parent / "folder.gguf").mkdir()
+    assert [(model.path.name, model.size_bytes) for model in pull.installed()] == [("m-00002-of-00003.gguf", 18)]
+
+
 def test_force_pulls_again(hub: Any) -> None:
     pull.pull_model(HUB)
     hub.files["/owner/repo/resolve/main/sub/m.gguf"] = b"GGUF two"
@@ -99,7 +111,17 @@ def test_what_is_not_here_cannot_be_removed() -> None:
         ("hf:owner/m.gguf", UsageError, "`hf:owner/m.gguf` names no file of the hub"),
         ("hf:owner/..", UsageError, "names no file of the hub"),
         ("hf:owner/repo/../../x.gguf", UsageError, "names no file of the hub"),
+        ("hf:/home/u/m.gguf", UsageError, "`hf:/home/u/m.gguf` names no file of the hub"),
+        ("hf://owner/repo/m.gguf", UsageError, "names no file of the hub"),
+        ("hf:owner//repo/m.gguf", UsageError, "names no file of the hub"),
+        ("hf:owner/repo//m.gguf", UsageError, "names no file of the hub"),
+        ("hf:./owner/repo/m.gguf", UsageError, "names no file of the hub"),
+        ("hf:owner/repo/.pull/m.gguf", UsageError, "names no file of the hub"),
+        (r"hf:owner/repo/..\..\m.gguf", UsageError, "names no file of the hub"),
+        ("hf:C:/Users/u/m.gguf", UsageError, "names no file of the hub"),
         ("https://host/page.html", UsageError, "names no GGUF file"),
+        ("https://../hf/owner/repo/m.gguf", UsageError, "names no GGUF file"),
+        (r"https://host/a/..\..\m.gguf", UsageError, "names no GGUF file"),
         ("nothing", UnknownModelError, "no model is called `nothing`"),
     ],
 )
@@ -107,6 +129,30 @@ def test_what_cannot_be_pulled_says_why(ref: str, error: type[Exception], messag
     with pytest.raises(error, match=message):
         pull.pull_model(ref)
     assert pull.find_installed(ref) is None
+
+
+def test_a_file_outside_the_home_is_neither_removed_nor_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, mirror = tmp_path / "only" / "here" / "m.gguf", tmp_path / "mirror"
+    for path, content in ((own, b"GGUF mine"), (mirror / "m.gguf", b"GGUF other")):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    monkeypatch.setenv("NOMOAT_MIRROR", str(mirror))
+    for ref in (f"hf:{own}", f"hf:/{own}"):
+        assert pull.find_installed(ref) is None
+        with pytest.raises(UnknownModelError):
+            pull.remove(ref)
+        with pytest.raises(UsageError) as failed:
+            pull.pull_model(ref, force=True)
+        assert failed.value.hint == pull.HUB_HINT
+    assert own.read_bytes() == b"GGUF mine"
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "Q4_K_M/a model (v2), 한국어+x.Q4_K_M.gguf", "m-00001-of-00001.gguf"])
+def test_any_name_a_file_of_the_hub_may_have_is_found(name: str) -> None:
+    path = paths.models().joinpath("hf", "owner-1", "repo.2_x", name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF")
+    assert pull.find_installed(f"hf:owner-1/repo.2_x/{name}") == path
 
 
 def test_a_model_only_a_mirror_can_have_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

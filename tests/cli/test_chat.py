@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.cli.chat import Chat
+from nomoat.cli.chat import HELP, Chat
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
 from nomoat.records import Chunk, Message, Request
@@ -125,6 +125,27 @@ def test_failed_question_can_be_asked_again(capsys: pytest.CaptureFixture[str]) 
     talk.handle("a")
     assert talk.messages == []
     assert capsys.readouterr() == ("half\n", "error: gone\nhint: try again\n")
+
+
+def test_only_a_line_that_begins_with_the_slash_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("/bye", "/exit", "/quit"):
+        lines = [f" {word}", f"{word} ", "never read"]
+        monkeypatch.setattr("prompt_toolkit.PromptSession.prompt", lambda *_, lines=lines: lines.pop(0))
+        talk = chat()
+        talk.talk()
+        assert (turns(talk), lines) == ([("user", word), ("assistant", word)], ["never read"])
+        assert word in HELP
+
+
+def test_what_a_server_refused_is_said_once_in_a_talk(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = FakeEngine()
+    engine.notes_on = lambda request: ("refuses `seed`",)  # type: ignore[attr-defined]
+    talk = chat(engine)
+    talk.handle("a")
+    talk.handle("b")
+    assert capsys.readouterr().err.splitlines()[0] == "note: refuses `seed`"
+    talk.handle("c")
+    assert "note" not in capsys.readouterr().err
 
 
 class Stopped(FakeEngine):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nomoat import paths
+from nomoat.errors import NotWritableError, UsageError
 
 demo = importlib.import_module("nomoat.cli.demo")  # `nomoat.cli.demo` itself is the command
 RATED = "amazonReviewSnippets_GroundTruth.txt"
@@ -38,6 +39,19 @@ def test_no_review_stands_on_both_sides_and_neutral_sentences_on_neither(tmp_pat
         assert sentence not in learned
         assert example.target == ("positive" if "love" in sentence else "negative")
     assert (paths.home() / "suites" / "demo-reviews.toml").exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_require_tune", lambda: None)
+    with pytest.raises(UsageError) as refused:
+        demo.demo(report=tmp_path)
+    assert refused.value.message == f"`{tmp_path}` is a folder, and the report is a file"
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritableError):
+        demo.demo(report=tmp_path / "file" / "demo.html")
+    assert not empty_home.exists()
 
 
 @pytest.mark.data

@@ -128,6 +128,12 @@ def test_table_of_one_model_twice_is_refused(table: Path) -> None:
     assert done.stderr == "error: a table needs at least two different models, and these are fake:, fake:\n"
 
 
+def test_table_with_a_rope_is_refused(table: Path) -> None:
+    done = nomoat("duel", "--table", "fake:", "stored:test/fake:", "--suite", str(table), "--rope", "2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: --rope says when two models are equal, and a table names nobody so\n")
+
+
 @pytest.mark.data
 def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp_path: Path) -> None:
     names = [f"stored:vicuna80/{name}" for name in ("alpaca-13b", "gpt35", "vicuna-13b")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,27 @@ def test_fits_and_open_and_closed_filter(nomoat: Nomoat) -> None:
     assert {row["memory"]["fits"] for row in fitting} == {"fits"}
     assert {row["kind"] for row in json.loads(nomoat("models", "--closed", "--json").stdout)} == {"closed"}
     assert {row["kind"] for row in json.loads(nomoat("models", "--open", "--json").stdout)} == {"open"}
+
+
+def test_pulled_files_have_rows_like_cards(empty_home: Path, nomoat: Nomoat, tiny_gguf: Path) -> None:
+    tiny, broken = (empty_home / "models" / "hf" / "o" / "r" / name for name in ("tiny.gguf", "broken.gguf"))
+    tiny.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, tiny)
+    broken.write_bytes(b"GGUF")
+    rows = {row["id"]: row for row in json.loads(nomoat("models", "--json", "-c", "64").stdout)}
+    row, card = rows["hf:o/r/tiny.gguf"], rows["openllama-3b"]
+    assert list(row) == list(card) and list(row["sources"][0]) == list(card["sources"][0])
+    assert row["sources"][0]["size_bytes"] == tiny.stat().st_size
+    assert (row["architecture"], row["runs_here"], row["pulled"]) == ("llama", True, str(tiny))
+    shown = json.loads(nomoat("show", "hf:o/r/tiny.gguf", "--json", "-c", "64").stdout)
+    same = ("parameters", "context_tokens", "licence", "runs_here")
+    assert {name: row[name] for name in same} == {name: shown[name] for name in same} and row["context_tokens"]
+    assert row["memory"]["total_bytes"] == shown["memory"]["total_bytes"]
+    assert (rows["hf:o/r/broken.gguf"]["memory"], rows["hf:o/r/broken.gguf"]["runs_here"]) == (None, False)
+    assert str(broken) in rows["hf:o/r/broken.gguf"]["notes"]
+    fitting = nomoat("models", "--fits", "--pulled").stdout.splitlines()
+    assert [line.split()[0] for line in fitting] == ["MODEL", "hf:o/r/tiny.gguf"]
+    assert "pulled (cannot be read)" in nomoat("models", "--pulled").stdout
 
 
 def test_a_longer_context_needs_more_memory(nomoat: Nomoat) -> None:

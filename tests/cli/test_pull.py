@@ -106,7 +106,7 @@ def test_pull_of_what_cannot_fit_is_refused_without_a_terminal_unless_forced(nom
     [
         ("smolm2-135m", "no model is called `smolm2-135m`", "did you mean `smollm2-135m`"),
         ("gpt-4", "`gpt-4` is a closed model: its weights were never published", "ask it as `openai:gpt-4`"),
-        ("bloom-176b", "nomoat knows no GGUF file of `bloom-176b`", "Weights only as safetensors"),
+        ("bloom-176b", "nomoat knows no GGUF file of `bloom-176b`", "No whole GGUF file confirmed"),
         ("hf:owner", "`hf:owner` names no file of the hub", "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder"),
         ("hf:owner/repo", "refused to connect to `huggingface.co` to pull a model", "unset NOMOAT_OFFLINE to allow it, or set"),
     ],

@@ -8,17 +8,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from misbehaving import FINE, Server, half, say
 
 from nomoat.cli import answering
 from nomoat.engine.fake import FakeEngine
 from nomoat.records import Chunk, FinishReason, Request, Usage
+from nomoat.route.policy import default_path
 
 run_command = importlib.import_module("nomoat.cli.run")  # `nomoat.cli.run` itself is the command
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+NO_SEED = "note: `m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise\n"
 HINT = 'hint: nomoat run MODEL "PROMPT", or pipe text in\n'
 
 
@@ -60,6 +63,29 @@ def test_an_answer_that_ends_early_says_why(capsys: pytest.CaptureFixture[str], 
     usage = Usage(prompt_tokens=8, completion_tokens=2, prefill_seconds=0, decode_seconds=0)
     answering.say_outcome(answering.Shown(text=text, finish_reason=reason, usage=usage), max_new_tokens=512)
     assert capsys.readouterr().err.splitlines()[0] == line
+
+
+def test_json_asks_again_for_an_answer_that_broke_off_and_says_which_setting_was_refused(serving: Callable[..., Server]) -> None:
+    server = serving(half, say(400, {"error": {"message": "Unknown name seed"}}), FINE)
+    done = run(f"{server.url}#m", "hello", "--json", "--seed", "1")
+    assert (json.loads(done.stdout)["text"], len(server.bodies)) == ("hello 안녕", 3)
+    assert done.stderr.decode() == NO_SEED
+
+
+def test_what_a_server_refused_is_said_after_its_answer(serving: Callable[..., Server]) -> None:
+    server = serving(say(400, {"error": {"message": "Unknown name seed"}}), FINE)
+    done = run(f"{server.url}#m", "hello", "--seed", "1")
+    assert done.stderr.decode().startswith(NO_SEED + "[5 prompt tokens")
+
+
+@pytest.mark.parametrize(("text", "noted"), [("hello", [NO_SEED]), ("전화는 010-1234-5678", [])])
+def test_auto_says_it_of_answers_from_the_cloud_only(serving: Callable[..., Server], text: str, noted: list[str]) -> None:
+    server = serving(say(400, {"error": {"message": "Unknown name seed"}}), FINE)
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text(f'local = "fake:"\ncloud = "{server.url}#m"\ndefault = "cloud"')
+    env = {name: value for name, value in os.environ.items() if name != "NOMOAT_OFFLINE"}
+    done = subprocess.run([NOMOAT, "run", "auto", text, "--seed", "1"], capture_output=True, timeout=60, check=True, env=env)
+    assert [line for line in done.stderr.decode().splitlines(keepends=True) if line.startswith("note: ")] == noted
 
 
 def test_raw_prompt_is_continued_without_a_template() -> None:
@@ -129,6 +155,8 @@ def test_ctrl_c_keeps_what_was_said_and_closes_the_engine(capsys: pytest.Capture
     [
         (Usage(prompt_tokens=1520, completion_tokens=65, prefill_seconds=1.0, decode_seconds=0.8),
          "[1,520 prompt tokens at 1,520 tok/s, 65 new at 80 tok/s, 1.8 s]"),
+        (Usage(prompt_tokens=3000, completion_tokens=65, prefill_seconds=0.1, decode_seconds=0.8, cached_tokens=2944),
+         "[3,000 prompt tokens, 2,944 of them known, 56 read at 560 tok/s, 65 new at 80 tok/s, 0.9 s]"),
         (Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.5, decode_seconds=0.3, bytes_out=1234),
          "[tokens not told, 0.8 s, 1,234 bytes sent to another machine]"),
     ],

@@ -131,5 +131,25 @@ def test_script_that_would_let_a_judge_outside_see_answers_is_told_so(
     assert done.stderr.startswith("error: each question with its answers, twice, would go to api.openai.com, for the judge")
 
 
+def test_what_a_judge_outside_would_see_is_searched_too_and_its_labels_are_named(
+    elsewhere: Server, suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.jsonl"
+    rows = [{"question": f"Who is {n}?", "answer_a": "Kim", "answer_b": "kim@example.org", "winner": "a"} for n in range(3)]
+    labels.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    examples = (suite.examples[0], dataclasses.replace(suite.examples[1], target="Write to lee@example.org"))
+    sending.require_consent(
+        ["fake:"], [dataclasses.replace(suite, examples=examples)], limit=None, seed=0, spending=Spending(), yes=True,
+        judge=f"{elsewhere.url}#j", check=str(labels),
+    )  # fmt: skip
+    assert capsys.readouterr().err == (
+        f"each question with its answers, twice, would go to 127.0.0.1, for the judge `{elsewhere.url}#j`\n"
+        f"3 labelled pairs of `{labels}`, each twice, would go to 127.0.0.1, to check the judge\n"
+        "one of them: Call 010-1234-5678\n"
+        "3 of 9 questions, reference answers and labelled texts for the judge hold what looks like personal data: "
+        "a phone number, an e-mail address\n"
+    )
+
+
 def test_servers_on_this_machine_are_not_asked_about(serving: Callable[..., Server], suite: Suite) -> None:
     consent(serving(counted("yes", 1, 1)), suite, yes=False)

@@ -18,6 +18,7 @@ import pytest
 from misbehaving import FINE, Server, Silent, say
 
 from nomoat import config
+from nomoat.route.policy import default_path
 from nomoat.serve.app import bind
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -159,6 +160,14 @@ def test_two_models_are_served_under_their_names(served: Callable[..., Served]) 
     assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]
 
 
+def test_auto_whose_model_is_not_here_is_refused_at_the_start() -> None:
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text('local = "gone.gguf"')
+    assert refused("fake:", "auto", "--port", "0")[2] == (
+        "error: no file at `gone.gguf`\nhint: check the path, or see what there is with `nomoat models`\n"
+    )
+
+
 def test_other_machines_need_a_key() -> None:
     assert refused("fake:", "--host", "0.0.0.0") == (
         1,
@@ -166,6 +175,14 @@ def test_other_machines_need_a_key() -> None:
         "error: `0.0.0.0` can be reached from other machines, and there is no API key\n"
         "hint: add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`\n",
     )
+
+
+def test_an_empty_key_is_refused_and_the_variable_is_not_taken_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
+    assert refused("no such model", "--api-key", "") == (
+        1, "",
+        "error: the API key is empty\nhint: give one (is a variable unset?), or leave it out to serve this machine without a key\n",
+    )  # fmt: skip
 
 
 def test_port_in_use_is_said_with_another_to_try() -> None:

@@ -49,6 +49,18 @@ def test_show_of_a_tuned_model_reads_its_chain(
     assert json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["licence"]["commercial"] == commercial
 
 
+def test_show_of_an_adapter_on_another_base_joins_the_terms_of_both(
+    empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+) -> None:
+    tuned("own")
+    done = nomoat("show", "alpaca-7b+후기", "--json")
+    found = json.loads(done.stdout)["licence"]
+    names = {link["name"] for link in found["links"]}
+    assert found["commercial"] == "no" and {"alpaca-7b", "llama-7b", "openllama-3b", "후기.csv"} <= names
+    other = nomoat("show", "other.gguf+후기", "--json")
+    assert json.loads(other.stdout)["licence"]["commercial"] == "unknown"
+
+
 def test_show_of_an_adapter_by_its_path_reads_its_chain(
     empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,31 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     with pytest.raises(UsageError, match="there is a suite `tickets`"):
         run("new", str(table))
     run("new", str(table), "--replace")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".toml", ".schema.json"])
+def test_a_new_suite_replaces_no_file_unasked(suffix: str, tmp_path: Path) -> None:
+    table, there = tmp_path / "faq.csv", tmp_path / "to" / f"faq{suffix}"
+    table.write_text("text,label\nIt broke.,fault\nWhere is it?,question\nBroken.,fault\nWhen?,question\n")
+    there.parent.mkdir()
+    there.write_text("mine")
+    with pytest.raises(UsageError, match=rf"there is a suite `faq` in .* already: `faq{re.escape(suffix)}`"):
+        run("new", str(table), "--to", str(there.parent))
+    assert there.read_text() == "mine" and [*there.parent.iterdir()] == [there]
+    run("new", str(table), "--to", str(there.parent), "--replace")
+
+
+def test_a_new_suite_never_replaces_the_file_it_is_made_from(tmp_path: Path) -> None:
+    faq = tmp_path / "faq.jsonl"
+    faq.write_text("".join(f'{{"question": "What is {n}?", "answer": "It is {n}."}}\n' for n in range(4)))
+    before = faq.read_text()
+    link = tmp_path / "questions.jsonl"
+    link.symlink_to(faq)
+    for source in (faq, link):
+        with pytest.raises(UsageError, match=r"would replace `.*`, which it is made from"):
+            run("new", str(source), "--name", "faq", "--to", str(tmp_path), "--replace")
+    assert faq.read_text() == before
+    run("new", str(faq), "--name", "answers", "--to", str(tmp_path))
 
 
 def test_an_own_suite_that_cannot_be_read_says_why_in_the_list(empty_home: Path) -> None:

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from nomoat.cli.tune import _say_result
+
+UNDECIDED = "chance alone may change the loss so (the change is -0.500 to +0.100, 95 %)"
+WORSE = "the loss is clearly higher (the change is +0.100 to +0.500, 95 %)"
+MORE_RIGHT = "9 of 25 answers are right word for word, 2 before: a `nomoat duel` on a test tells whether the tuned model is better"
+ADVICE = "try a lower --learning-rate, or more data"
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
 
@@ -52,3 +58,30 @@ def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(
 def test_a_training_stopped_before_it_learned_says_so(until: Callable[..., tuple[int, list[str]]]) -> None:
     code, said = until(needle="precision:")
     assert (code, said[-1]) == (130, "stopped before anything was learned")
+
+
+@pytest.mark.parametrize(
+    ("change", "right", "said"),
+    [
+        ((-0.5, -0.1), (2, 1), ""),
+        ((-0.5, 0.1), (2, 2), f"{UNDECIDED}: the tuned model is not shown to be better; {ADVICE}"),
+        ((-0.5, 0.1), (2, 9), f"{UNDECIDED}, yet {MORE_RIGHT}"),
+        ((0.1, 0.5), (2, 2), f"{WORSE}: the tuned model is worse; {ADVICE}"),
+        ((0.1, 0.5), (2, 9), f"{WORSE}, yet {MORE_RIGHT}"),
+    ],
+    ids=["better", "undecided", "undecided, more right", "worse", "worse, more right"],
+)
+def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answers(
+    change: tuple[float, float], right: tuple[int, int], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {
+        "validation_lessons": 20,
+        "validation_answers": 25,
+        **{f"validation_loss_{name}": value for name, value in (("before", 1.0), ("after", 1.5), ("change_95", change))},
+        **{f"validation_right_{name}": value for name, value in zip(("before", "after"), right, strict=True)},
+    }
+    _say_result({"metrics": metrics}, with_terms=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "loss on 20 lessons held out: 1.000 before, 1.500 after",
+        *([said] if said else []),
+    ]

@@ -42,6 +42,7 @@ def test_a_task_without_an_answer_is_dropped() -> None:
 
 def test_pieces_are_words_and_korean_syllables() -> None:
     assert pieces("GPT-4와 비교: Don't_stop") == ["gpt", "4", "와", "비", "교", "don", "t", "stop"]
+    assert pieces("हिन्दी में लिखो ❤️") == ["हिन्दी", "में", "लिखो"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, FOLDER_CASES, HEAD, WINDOW, make_model, our_logits, write_gguf
+from reference import CASES, CONTEXT, EXACT, FIRST_CONTEXT, FOLDER_CASES, HEAD, WIDTH, WINDOW, make_model, our_logits, write_gguf
+from tiny import vocabulary
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from nomoat.engine import arch as architectures
@@ -233,6 +234,23 @@ def test_sizes_that_do_not_fit_the_tensors_are_a_bad_file(key: str, value: int, 
     path = write_gguf(tmp_path / "lying.gguf", replace(case, keys=case.keys | {key: value}), make_model(case))
     with pytest.raises(BadFileError, match=message):
         importer.import_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"),
+    [
+        ("output.weight", (len(vocabulary()), HEAD)),
+        ("output.weight", (len(vocabulary()) - 1, WIDTH)),
+        ("token_embd.weight", (len(vocabulary()), HEAD)),
+    ],
+)
+def test_what_stands_around_the_layers_has_their_width(tensor: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    """Products of a file's own codes would read behind the end of shorter rows."""
+    source = open_source(write_gguf(tmp_path / "lying.gguf", CASES["llama"], make_model(CASES["llama"])))
+    importer.read_sizes(source)
+    source.tensors[tensor] = replace(source.tensors["token_embd.weight"], shape=shape)
+    with pytest.raises(BadFileError, match=f"`{tensor}` is {shape[0]} x {shape[1]} and should be"):
+        importer.read_sizes(source)
 
 
 def test_long_rope_has_its_long_factors_for_a_context_beyond_its_first(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -15,10 +18,12 @@ import pytest
 import torch
 from reference import model_of_gguf
 
+from nomoat import footprint, hardware
 from nomoat.engine import batching, importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import Row
 from nomoat.errors import NotEnoughMemoryError, UsageError
+from nomoat.hardware import Detected
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -84,7 +89,7 @@ def test_when_the_cache_is_full_texts_wait_and_lose_nothing(engine: OpenVINOEngi
     requests = [Request(prompt=f"{n} the hello world", max_new_tokens=100) for n in range(12)]
     alone = [answer(engine, request) for request in requests]
     engine.close()
-    monkeypatch.setattr(batching, "_num_blocks", lambda block_bytes, context_tokens: 9)
+    monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 9)
     together = dict(Responder("tiny", engine).complete_many(requests, concurrency=12))
     assert [together[at].text for at in range(12)] == alone
     assert engine._started_batcher()._pool.num_free == 9
@@ -300,7 +305,7 @@ def test_settings_that_are_off_change_no_record() -> None:
 def test_a_text_longer_than_the_cache_is_refused_with_the_numbers_and_others_go_on(
     engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "_num_blocks", lambda block_bytes, context_tokens: 3)
+    monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 3)
     with pytest.raises(NotEnoughMemoryError, match=r"a text of 118 tokens needs 0\.0 GB .* there is room for 96 tokens"):
         answer(engine, Request(prompt="x" * 118, max_new_tokens=5))
     with pytest.raises(NotEnoughMemoryError, match="a text of 97 tokens"):
@@ -325,3 +330,119 @@ def test_who_comes_after_the_end_is_told(engine: OpenVINOEngine) -> None:
     batcher.submit(reading)
     with pytest.raises(RuntimeError, match="the model was closed"):
         reading.result.result(timeout=1)
+
+
+def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 9 blocks the first answer has 6 or 7, and the second needs 6, of which 4 hold what it begins with."""
+    request = Request(prompt="x" * 160, max_new_tokens=30)
+    expected = answer(engine, request)
+    engine.close()
+    monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 9)
+    batcher = engine._started_batcher()
+    run, first_came, second_sent, rows_of_passes = batcher._model.run, threading.Event(), threading.Event(), []
+
+    def counted(rows: Any) -> Any:
+        if first_came.is_set():
+            assert second_sent.wait(10)
+        rows_of_passes.append(len(rows))
+        made = run(rows)
+        first_came.set()
+        return made
+
+    monkeypatch.setattr(batcher._model, "run", counted)
+    first, second = engine.generate(request), None
+    assert first_came.wait(10)
+    second = engine.generate(request)
+    second_sent.set()
+    assert ["".join(chunk.text for chunk in stream) for stream in (first, second)] == [expected, expected]
+    assert max(rows_of_passes) == 2
+    assert batcher._pool.num_free == 9
+
+
+def test_an_answer_tells_how_much_of_its_prompt_was_known(engine: OpenVINOEngine) -> None:
+    request = Request(prompt="x" * 160, max_new_tokens=3)
+    first, again = (Responder("tiny", engine).complete(request).usage for _ in range(2))
+    assert (first.prompt_tokens, first.cached_tokens, first.read_tokens) == (160, 0, 160)
+    assert (again.prompt_tokens, again.cached_tokens, again.read_tokens) == (160, 128, 32)
+    assert again.prefill_tokens_per_second == pytest.approx(32 / again.prefill_seconds)
+
+
+@pytest.mark.parametrize("end", ["close", "__del__"])
+def test_a_stream_that_nobody_began_to_read_ends_its_work(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    submitted: list[Any] = []
+    monkeypatch.setattr(engine._started_batcher(), "submit", submitted.append)
+    stream = engine.generate(Request(prompt="the hello", max_new_tokens=200))
+    (text,) = submitted
+    assert not text.cancelled
+    if end == "close":
+        stream.close()  # type: ignore[attr-defined]
+    else:
+        del stream
+    assert text.cancelled
+
+
+def test_a_start_that_is_interrupted_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Future):  # type: ignore[type-arg]
+        def result(self, timeout: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batching, "Future", Interrupted)
+    goes_on, before = threading.Event(), set(threading.enumerate())
+
+    def make() -> Any:
+        goes_on.wait(10)
+        return SimpleNamespace(block_bytes=0, mapped_bytes=0, allocate=lambda num_blocks: None)
+
+    with pytest.raises(KeyboardInterrupt):
+        batching.Batcher(make, context_tokens=64)
+    (thread,) = set(threading.enumerate()) - before
+    goes_on.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("free", "mapped", "context", "bound", "tokens"),
+    [
+        (10**12, 0, 8000, None, 2**21),  # of many texts
+        (10**12, 0, 2**22, None, 2**22 + 32),  # of one as long as the context
+        (10**9, 0, 8000, None, 488_256),  # half of what is free
+        (10**9, 4 * 10**8, 8000, None, 292_960),  # weights in a mapped file are not
+        (10**12, 0, 8000, 10**8, 97_632),  # what a server has left for it
+        (10**12, 0, 8000, 1000, 4096 + 32),  # a context of usual length always
+        (10**6, 10**9, 8000, None, 4096 + 32),
+        (10**6, 0, 64, 1000, 96),
+    ],
+)
+def test_the_cache_takes_what_is_free_and_not_promised_to_others(
+    free: int, mapped: int, context: int, bound: int | None, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kibibyte a token."""
+    assert footprint.CACHE_BYTES == 2**31
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(free, "free"))
+    model: Any = SimpleNamespace(block_bytes=32 * 1024, mapped_bytes=mapped)
+    assert 32 * batching._num_blocks(model, context, bound) == tokens
+
+
+def test_answers_do_not_wait_for_likelihoods(engine: OpenVINOEngine) -> None:
+    begun, ends = threading.Event(), threading.Event()
+
+    def score(*asked: object) -> list[Any]:
+        begun.set()
+        ends.wait(30)
+        return []
+
+    engine._scorers[None] = SimpleNamespace(score=score)  # type: ignore[assignment]
+    scoring = threading.Thread(target=engine.score, args=(Request(prompt="the"), [" he"]))
+    answering = threading.Thread(target=answer, args=(engine, Request(prompt="the", max_new_tokens=2)))
+    try:
+        scoring.start()
+        assert begun.wait(10)
+        answering.start()
+        answering.join(20)
+        assert not answering.is_alive()
+    finally:
+        ends.set()
+        scoring.join()

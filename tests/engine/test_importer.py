@@ -268,3 +268,15 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
         file.write(b"\xff" * 1000)
     with pytest.raises(BadFileError, match=r"`blk\.1\.ffn_down\.weight` of .* holds values that are no weights"):
         importer.import_gguf(path)
+
+
+def test_a_file_of_other_content_and_the_same_size_and_time_has_another_sha256(tmp_path: Path) -> None:
+    """Whatever `cp -p` or an archive sets back: the system's own time of change goes on."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"one")
+    before, first = path.stat(), importer.remembered_sha256(path)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (3, before.st_mtime_ns)
+    assert importer.remembered_sha256(path) == paths.sha256_of(path) != first

@@ -17,6 +17,7 @@ import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 
 from nomoat import config, net
+from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
@@ -130,6 +131,27 @@ def test_loopback_is_local_and_sends_nothing_out_and_others_are_counted(
     with Responder("r", engine) as responder:
         sent = responder.complete(HELLO).usage.bytes_out
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 200
+
+
+def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(half, events(piece("half"), done=False), FINE)
+    engine = at(server)
+    monkeypatch.setattr(engine, "is_local", False)
+    with Responder("r", engine) as responder:
+        sent = responder.complete(HELLO).usage.bytes_out
+    assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 300
+
+
+def test_a_character_sent_in_two_halves_is_one_and_a_half_alone_is_marked(serving: Callable[..., Server]) -> None:
+    halves = events(piece("a\ud83d"), piece("\ude00b"), piece("\ud83d"), piece("c\ude00"), piece("\ud83d", "stop"))
+    with Responder("r", at(serving(halves))) as responder, AnswerStore() as store:
+        chunks = [chunk.text for chunk in responder.stream(HELLO)]
+        completion = responder.complete(HELLO)
+        store.save_answer(responder.digest, HELLO, completion)
+    assert chunks == ["a", "😀b", "�c�", "�"]
+    assert completion.text == "a😀b�c��"
 
 
 def test_headers_carry_the_key_and_nothing_about_this_machine_or_openai(
@@ -263,6 +285,27 @@ def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server
     assert time.monotonic() - began >= 0.3
 
 
+@pytest.mark.parametrize(
+    ("asks", "waits"),
+    [
+        ("0", [0.01, 0.02, 0.03]),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", [0.01, 0.02, 0.03]),
+        ("0.025", [0.025, 0.025, 0.03]),
+        (None, [0.01, 0.02, 0.03]),
+    ],
+)
+def test_waits_grow_whatever_a_server_asks_for(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, asks: str | None, waits: list[float]
+) -> None:
+    monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: attempt / 100)
+    waited: list[float] = []
+    monkeypatch.setattr("nomoat.engine.pacing.Pace.pause", lambda self, seconds: waited.append(seconds))
+    busy = say(429, {"error": {"message": "slow down"}}, headers={} if asks is None else {"retry-after": asks})
+    with Responder("r", at(serving(busy, busy, busy, FINE))) as responder:
+        responder.complete(HELLO)
+    assert waited == waits
+
+
 def test_server_that_wants_us_away_for_an_hour_is_an_error_at_once(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "3600"}))
     assert failure(server).message == "`127.0.0.1` answered 429: daily limit"
@@ -317,6 +360,8 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     with Responder("r", engine) as responder:
         for _ in range(2):
             assert responder.complete(Request(messages=HELLO.messages, seed=1)).text == "hello 안녕"
+        assert responder.notes_on(Request(messages=HELLO.messages, seed=1)) == notes
+        assert responder.notes_on(HELLO) == (() if refused == "seed" else notes)
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes
@@ -326,6 +371,9 @@ def test_system_message_goes_before_the_question_where_it_has_no_role(serving: C
     server = serving(say(400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system'"}}), FINE)
     with Responder("r", at(server)) as responder:
         responder.complete(Request(messages=(Message(role="system", content="짧게"), *HELLO.messages)))
+        assert responder.notes_on(HELLO) == ()
+        (note,) = responder.notes_on(Request(messages=(Message(role="system", content="짧게"), *HELLO.messages)))
+    assert note == "`m` at `127.0.0.1` takes no system message: it was put before the next question"
     assert server.bodies[1]["messages"] == [{"role": "user", "content": "짧게\n\nhello there"}]
 
 
@@ -450,6 +498,26 @@ def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Se
     assert error.hint == "is the server running, and the port right?"
 
 
+@pytest.mark.parametrize("is_same_port", [True, False])
+def test_a_key_goes_to_the_port_that_was_named_only(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, is_same_port: bool
+) -> None:
+    monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
+    other = serving(FINE)
+    targets: list[str] = []
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        say(307, b"", headers={"location": targets[0]})(handler)
+
+    named = serving(elsewhere, FINE)
+    targets.append(f"{(named if is_same_port else other).url}/there")
+    with Responder("r", at(named)) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+    assert named.headers[0]["authorization"] == "Bearer k-123"
+    redirected = named.headers[1] if is_same_port else other.headers[0]
+    assert redirected.get("authorization") == ("Bearer k-123" if is_same_port else None)
+
+
 def test_redirect_to_another_host_is_not_followed(serving: Callable[..., Server]) -> None:
     def elsewhere(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(307)
@@ -508,6 +576,18 @@ def test_reference_that_cannot_be_meant_is_refused(ref: str, message: str) -> No
 def test_references_to_servers_are_known_by_their_beginning(ref: str) -> None:
     assert is_remote(ref)
     assert not is_remote("smollm2-135m") and not is_remote("hf:owner/repo/file.gguf")
+
+
+@pytest.mark.parametrize("rest", ["", "?download=true", "+reviews", "?v=1+reviews"])
+def test_a_file_pulled_from_a_server_is_no_server(rest: str) -> None:
+    assert not is_remote(f"https://x/models/file.gguf{rest}")
+
+
+@pytest.mark.parametrize(
+    "ref", ["https://x/v1#file.gguf", "https://x/file.gguf#m", "https://x.gguf", "http://x/file.gguf", "https://x/v1?m=file.gguf"]
+)
+def test_an_address_of_anything_else_is_a_server(ref: str) -> None:
+    assert is_remote(ref)
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,38 @@ def test_a_tensor_of_no_dimensions_is_refused_by_name(tmp_path: Path) -> None:
         importer.import_gguf(folder)
 
 
+@pytest.mark.parametrize("tensor", ["output_project.weight", "token_embd_project.weight"])
+def test_an_embedding_of_another_width_has_both_matrices_that_lead_to_the_layers(tensor: str, tmp_path: Path) -> None:
+    """Products of a file's own codes would read behind the end of shorter rows."""
+    source = SafetensorsFolder(write_folder(tmp_path / "model", "opt 350m")[1])
+    importer.read_sizes(source)
+    found = source.tensors.pop(tensor)
+    with pytest.raises(BadFileError, match=tensor):
+        importer.read_sizes(source)
+    source.tensors[tensor] = replace(found, shape=found.shape[::-1])
+    with pytest.raises(BadFileError, match=f"`{tensor}` is .* and should be"):
+        importer.read_sizes(source)
+
+
+def test_a_number_without_an_end_is_damage(tmp_path: Path) -> None:
+    """To put it together took time by the square of its bytes: of ten million, hours."""
+    (tmp_path / "tokenizer.model").write_bytes(b"\xff" * 10**6)
+    base(tmp_path, eos_token_id=2)
+    with pytest.raises(BadFileError, match="a number of more than 10 bytes"):
+        folder_tokenizer.read(tmp_path)
+
+
+def test_a_table_of_letters_that_is_a_number_is_damage(tmp_path: Path) -> None:
+    """Python makes so many zeros of it."""
+    piece, rules = b"\x0a\x03</s", b"\x10\x80\x80\x80\x80\x20"  # a number of 2^33 where bytes should be
+    bpe = b"\x18\x02"
+    fields = [(1, piece), (2, bpe), (3, rules)]
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(bytes([field << 3 | 2, len(value)]) + value for field, value in fields))
+    base(tmp_path, eos_token_id=0)
+    with pytest.raises(BadFileError, match=r"the file's `tokenizer\.ggml\.precompiled_charsmap` is not what it should be"):
+        folder_tokenizer.read(tmp_path)
+
+
 def test_a_token_the_weights_do_not_have_is_refused_wherever_it_stands(tmp_path: Path) -> None:
     """A vocabulary may be larger than its model: Gemma 3's has one token more, for images."""
     _, folder = write_folder(tmp_path / "model", "llama")
@@ -288,6 +320,13 @@ def test_a_token_the_weights_do_not_have_is_refused_wherever_it_stands(tmp_path:
                 ask()
             assert caught.value.message == f"token {size} is not one of this model's {size}"
             assert caught.value.hint == f"its weights do not have `{last}`: leave it out"
+        (one,) = [
+            chunk.likelihoods for chunk in model.stream(Request(prompt="the", max_new_tokens=1, top_logprobs=2)) if chunk.likelihoods
+        ]
+        assert len(one[0].top) == 2
+        assert len(model.prompt_likelihoods(Request(prompt="the hello"))) > 1
+        asked = Request(prompt="the", json_schema='{"type": "boolean"}', temperature=1.0, seed=1)
+        assert model.complete(asked).text in ("true", "false")
     table = tmp_path / "t.csv"
     table.write_text(f"text,label\none,a\ntwo {last},b\n")
     with pytest.raises(DataError, match=f"line 3: the model's weights do not have the token `{last}`"):

@@ -65,6 +65,7 @@ TEXTS = [
         "<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\nhello<end_of_turn>\n<start_of_turn>user\nand?<end_of_turn>\n"
         "<start_of_turn>model\n",
     ),
+    ("gemma", (SYSTEM,), "<start_of_turn>user\nBe brief.<end_of_turn>\n<start_of_turn>model\n"),
     ("gemma", (SYSTEM, U1), "<start_of_turn>user\nBe brief.\n\nhi<end_of_turn>\n<start_of_turn>model\n"),
 ]
 

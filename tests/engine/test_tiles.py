@@ -521,3 +521,27 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
         name for name in users if "@jit.in_llvm" in (text := (package / name).read_text(encoding="utf-8")) or "@kernel" in text
     }
     assert compiled <= set(jit.SOURCES)
+
+
+@needs_instructions
+def test_a_pass_for_which_memory_does_not_suffice_leaves_the_next_ones_whole(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _, ids = of_usual_decoder(tmp_path / "model.gguf", type_name="Q4_0")
+    few, many = Row(ids[:5], 0, [0], 5), Row(ids[:150], 0, [1, 2, 3, 4, 5], 150)
+    expected, empty = np.array(ours.run([few])[0]), np.empty
+
+    def full(shape: Any, *more: Any) -> Any:
+        if isinstance(shape, tuple) and shape[0] == 192 and shape[-1] >= 264:  # the logits, after much else is there
+            raise MemoryError
+        return empty(shape, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", full)
+        with pytest.raises(MemoryError):
+            ours.run([many])
+        assert np.array_equal(ours.run([few])[0], expected)
+        with pytest.raises(MemoryError):
+            ours.run([many])
+    assert ours.run([many])[0].shape == (150, ours.vocabulary)
+    assert np.array_equal(ours.run([few])[0], expected)

@@ -115,6 +115,7 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
         "{% if tools is none and documents is none %}no tools{% endif %}",
         "{{ {'b': 'é<', 'a': [1, 2]} | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}",
         "{{ {'b': 'é<', 'a': [1, 2]} | tojson(indent=2) }}",
+        "{{ 'a'.ljust(9) ~ '%5d, 100%%' % 1 ~ '{:>4}|{}'.format(1, 2) ~ 7 % 4 ~ ('b' | center(9)) ~ ('%s' | format('c')) }}",
     ],
 )
 def test_a_template_is_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
@@ -144,7 +145,19 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
         words.render((Message(role="user", content="u"),))
 
 
-@pytest.mark.parametrize("template", ["{{ 'a' * 10**10 }}", "{{ 2 ** 10**9 }}", "{{ 1 / 0 }}", "{{ messages | sort }}", "{% if %}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10**10 }}", "{{ 2 ** 10**9 }}", "{{ 1 / 0 }}", "{{ messages | sort }}", "{% if %}",
+        "{{ 'a'.ljust(20000) }}", "{{ 'a'.rjust(20000) }}", "{{ 'a'.center(20000) }}", "{{ 'a'.zfill(20000) }}",
+        "{{ '\\t'.expandtabs(tabsize=20000) }}", "{{ (1).to_bytes(20000, 'big') }}", "{{ 'a' | center(20000) }}",
+        "{{ ['a'] | map('center', 20000) | join }}", "{{ 'a' | indent(width=20000, first=true) }}", "{{ 'a' | attr('ljust')(20000) }}",
+        "{{ [1] | batch(20000, 0) | list }}", "{{ [1] | slice(20000) | list }}", "{{ [1] | tojson(indent=20000) }}",
+        "{{ '%20000d' % 1 }}", "{{ '%*d' % (20000, 1) }}", "{{ '%.20000f' | format(1) }}", "{{ '%(a)20000d' % {'a': 1} }}",
+        "{{ '{:>20000}'.format(1) }}", "{{ '{:{}}'.format(1, 20000) }}", "{{ '{a:20000}'.format_map({'a': 1}) }}",
+        "{{ lipsum(n=200) }}",
+    ],
+)  # fmt: skip
 def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Path, template: str) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
     with pytest.raises(UnsupportedError, match="refuses this conversation"):

@@ -30,6 +30,12 @@ def test_code_is_the_first_block_without_its_own_examples(answer: str, expected:
     assert code.code_in(answer).strip() == expected
 
 
+@pytest.mark.parametrize("value", ["+".join(["1"] * 400), f"0x{'f' * 5000}"])
+def test_code_that_python_cannot_write_out_again_is_taken_as_it_is(value: str) -> None:
+    answer = f"x = {value}\nprint(x)\n"
+    assert code.code_in(f"```python\n{answer}```") == answer
+
+
 def test_a_continuation_ends_at_a_fence() -> None:
     assert code.continued_code("    return 1\n```\nThis returns 1.") == "    return 1\n"
 

@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+from misbehaving import Server, counted
 
 import nomoat
+from nomoat.asking.spending import Spending
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
 from nomoat.judge import duel as duels
@@ -229,6 +231,22 @@ def test_several_suites_share_alpha_and_have_their_p_values_corrected() -> None:
     assert (first.winner, second.winner, first.suite, second.suite) == ("left", "left", "quiz", "other")
     alone = nomoat.duel(left, right, quiz(60), stop_early=False)
     assert first.difference_low < alone.difference_low
+
+
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_suite(
+    serving: Callable[..., Server], stop_early: bool
+) -> None:
+    """Ten answers of a cent each are all that a dime pays for."""
+    left = Responder("left", FakeEngine(answers={f"question {at}": "yes" for at in range(60)}))
+    paid = Spending(max_cost_usd=0.1, input_usd_per_million=100.0, output_usd_per_million=100.0)
+    suites = [dataclasses.replace(quiz(60), max_new_tokens=10), dataclasses.replace(quiz(50), name="other")]
+    right = f"{serving(counted('yes', 90, 10)).url}#m"
+    (duel,) = run_duels(left, right, suites, RunSettings(spending=paid, concurrency=1), stop_early=stop_early)
+    assert (duel.verdict.suite, duel.verdict.num_examples) == ("quiz", 10)
+    assert duel.verdict.partial.startswith("--max-cost $0.1000 is reached")
+    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `other`: --max-cost $0.1000 is reached")
+    assert duel.verdict.p_value_corrected == min(1.0, 2 * duel.verdict.p_value)
 
 
 @pytest.mark.parametrize("group_of", [lambda at: "", lambda at: str(at // 4)])

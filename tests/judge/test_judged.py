@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,11 +14,12 @@ from misbehaving import Server, counted
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.errors import BudgetReachedError, DataError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_duels, run_judged_table
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
 from nomoat.judge.report import write_duel_report
+from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
@@ -261,6 +264,75 @@ def test_judge_of_a_server_is_paid_from_the_same_budget(serving: Callable[..., S
     assert spending.budget.spent_usd == pytest.approx(len(server.bodies) * 0.12)
     assert spending.budget.spent_usd <= 5.0
     assert 2 * duel.verdict.num_examples >= len(server.bodies) - 1
+
+
+def half_budget() -> RunSettings:
+    """Of 40 pairs, each $0.24 to judge, about half."""
+    return RunSettings(concurrency=1, spending=Spending(max_cost_usd=5.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0))
+
+
+def test_equal_answers_behind_the_last_pair_that_was_judged_do_not_count(serving: Callable[..., Server]) -> None:
+    """Every second pair is equal: where the budget ends, about as many equal ones as judged ones count, and not all 20 of them."""
+    server = serving(counted("[[A]]", 100, 10))
+    left, right = (
+        Responder(name, FakeEngine(answers={f"question {at}": "the same" if at % 2 else f"of {name}" for at in range(40)}))
+        for name in ("left", "right")
+    )
+    verdict = run_judged_duel(left, right, suite_of(40), f"{server.url}#judge", half_budget()).verdict
+    num_judged = len(server.bodies) // 2
+    assert 0 < num_judged < 20
+    assert verdict.num_examples - num_judged < 20
+    order = list(range(40))
+    random.Random(0).shuffle(order)
+    before_last = order[: 1 + order.index([at for at in order if at % 2 == 0][num_judged - 1])]
+    assert verdict.num_examples == len(before_last)
+    assert f"both orders gave the same verdict in 0 of {num_judged} " in verdict.notes[2]
+    equal = len(before_last) - num_judged
+    assert verdict.notes[2].endswith(f"{equal} of {len(before_last)} pairs were equal answers: ties, and not shown")
+
+
+def test_result_of_a_judge_out_of_money_says_so_in_its_notes_and_its_report(serving: Callable[..., Server], tmp_path: Path) -> None:
+    judge = f"{serving(counted('[[A]]', 100, 10)).url}#judge"
+    models = side("left", [0], 40), side("right", [], 40)
+    duel = run_judged_duel(*models, suite_of(40), judge, half_budget())
+    said = f"PARTIAL: the judge `{judge}` judged {duel.verdict.num_examples} of 40 questions: --max-cost $5.0000 is reached"
+    assert duel.verdict.notes[0].startswith(said)
+    write_duel_report(duel, tmp_path / "r.html", command="nomoat duel")
+    assert "PARTIAL: the judge " in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert any(note.startswith(said) for note in run_judged_table(models, suite_of(40), judge, half_budget()).leaderboard.notes)
+    grader = f"{serving(counted('[[7]]', 100, 10)).url}#judge"
+    evaluation = run_graded(models[0], suite_of(80), grader, half_budget())
+    said = f"PARTIAL: the judge `{grader}` judged {len(evaluation.outcomes)} of 80 questions: --max-cost"
+    assert 0 < len(evaluation.outcomes) < 80 and any(note.startswith(said) for note in evaluation.notes)
+
+
+def test_duels_that_were_fought_are_kept_where_the_budget_ends_before_the_next_suite(serving: Callable[..., Server]) -> None:
+    judge = f"{serving(counted('[[A]]', 100, 10)).url}#judge"
+    examples = suite_of(60).examples
+    parts = (("open", examples[:40]), ("next", examples[40:50]), ("last", examples[50:]))
+    suites = [dataclasses.replace(suite_of(60), name=name, examples=part) for name, part in parts]
+    models = side("left", [0], 60), side("right", [], 60)
+    (duel,) = run_judged_duels(*models, suites, judge, half_budget())
+    assert duel.verdict.notes[-1].startswith("PARTIAL: nothing was fought over `next` and `last`: --max-cost $5.0000 is reached")
+    assert duel.verdict.partial.startswith("the judge did not judge all: --max-cost $5.0000 is reached")
+    assert duel.verdict.p_value_corrected == min(1.0, 3 * duel.verdict.p_value)
+    with pytest.raises(BudgetReachedError):
+        nothing = RunSettings(spending=Spending(max_cost_usd=0.0, input_usd_per_million=1000.0, output_usd_per_million=2000.0))
+        run_judged_duels(*models, suites[1:], judge, nothing)
+
+
+def test_a_judge_sees_the_words_that_were_put_into_a_models_mouth() -> None:
+    suite = dataclasses.replace(suite_of(1), answer_start="Well, ")
+    engine = Scripted(likes_good)
+    run_judged_duel(side("left", [0], 1), side("right", [], 1), suite, Responder("judge", engine))
+    assert section(engine.asked[0], "Assistant A") == "Well, a good answer left"
+
+
+def test_models_after_one_that_answered_a_part_are_asked_no_more_than_that() -> None:
+    run_suite(side("first", range(20), 20), dataclasses.replace(suite_of(5), metric="exact"))
+    second = Scripted(lambda _prompt: "an answer")
+    run_judged_duel("stored:open/first", Responder("second", second), suite_of(20), Responder("judge", Scripted(likes_good)))
+    assert len(second.asked) == 5
 
 
 # ---------------------------------------------------------------- agreement with labels

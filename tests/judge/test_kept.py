@@ -11,7 +11,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError
 from nomoat.judge.duel import run_duel
-from nomoat.judge.judged import run_judged_duel
+from nomoat.judge.judged import run_graded, run_judged_duel
 from nomoat.judge.kept import is_kept
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
@@ -32,6 +32,15 @@ def knowing(name: str, num_right: int, num_examples: int = 60) -> Responder:
     engine = FakeEngine(answers={f"question {at}": "yes" if at < num_right else "no" for at in range(num_examples)})
     engine.digest = f"digest of {name}"
     return Responder(name, engine)
+
+
+class Grades(FakeEngine):
+    """Gives everything a 7."""
+
+    digest = "grades"
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        return [ContinuationScore(log_probability=float("7" in text), num_tokens=1) for text in continuations]
 
 
 class Likes(FakeEngine):
@@ -55,6 +64,18 @@ def test_duel_is_fought_again_from_its_kept_answers_and_stops_where_it_stopped()
         first.looks,
     )
     assert (again.left.model, again.left.score) == ("stored:quiz/good", first.left.score)
+
+
+def test_all_kept_answers_are_counted_where_a_duel_needs_few_of_them() -> None:
+    for model in (knowing("good", 58), knowing("bad", 3)):
+        run_suite(model, quiz(60))
+    verdict = run_duel("stored:quiz/good", "stored:quiz/bad", quiz(60), RunSettings(concurrency=4), stop_early=True).verdict
+    live = run_duel("stored:quiz/good", knowing("bad", 3), quiz(60), RunSettings(concurrency=4)).verdict
+    for said, n in ((verdict, verdict.num_examples), (live, live.num_examples)):
+        assert n < 60
+        assert any(
+            "`stored:quiz/good` is not asked: it has answered 60 of 60 of these questions before" in note for note in said.notes
+        )
 
 
 def test_answers_that_are_not_kept_are_left_out_and_counted() -> None:
@@ -84,6 +105,14 @@ def test_likelihoods_are_kept_too() -> None:
 def test_what_was_asked_of_a_model_is_still_known_as_its_own() -> None:
     run_suite(knowing("good", 5), quiz(10))
     run_suite("stored:quiz/good", quiz(10))
+    with AnswerStore() as store:
+        assert {outcome.model for outcome in store.outcomes()} == {"good"}
+
+
+def test_grades_of_kept_answers_do_not_replace_the_models_own_record() -> None:
+    suite = Suite(name="open", metric="judge", examples=quiz(6).examples, sha256="open")
+    for model in (knowing("good", 6), "stored:open/good"):
+        run_graded(model, suite, Responder("judge", Grades()))
     with AnswerStore() as store:
         assert {outcome.model for outcome in store.outcomes()} == {"good"}
 

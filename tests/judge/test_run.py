@@ -360,3 +360,9 @@ def test_python_asks_a_table_as_the_command_line_does(tmp_path: Path) -> None:
     columns = {"input_column": "text", "label_column": "label"}
     assert len(nomoat.evaluate("fake:", table, **columns)) == 2
     assert nomoat.duel("fake:", "fake:", table, **columns).num_examples == 2
+
+
+def test_score_of_all_sentences_as_one_counts_the_words_put_into_a_models_mouth() -> None:
+    model = Responder("m", FakeEngine(answers={f"question {at}": "here" for at in range(3)}))
+    suite = dataclasses.replace(suite_of(3, "chrf", target="some words here"), answer_start="some words ")
+    assert any("over all sentences as one text: chrF2 100.0" in note for note in run_suite(model, suite).notes)

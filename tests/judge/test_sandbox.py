@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nomoat.errors import UnsupportedError
@@ -83,6 +85,27 @@ def test_a_bomb_of_sleeping_processes_leaves_nothing_behind() -> None:
     assert time.monotonic() - began < 9
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(marker.encode() in line for line in running)
+
+
+@walled
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_program_ends_with_the_nomoat_that_runs_it_even_by_kill_9(isolated: bool) -> None:
+    program = "import time; open('begun', 'w').close(); time.sleep(60)" if isolated else "import time; time.sleep(60)"
+    script = f"from nomoat.judge import sandbox; sandbox._run({program!r}, sandbox.DEFAULT_LIMITS, isolated={isolated})"
+    nomoat = psutil.Popen([sys.executable, "-c", script])
+    try:
+        started: list[psutil.Process] = []
+        while len(started) < 3:  # who waits outside, who waits inside, and the program
+            assert nomoat.poll() is None
+            time.sleep(0.05)
+            started = nomoat.children(recursive=True)
+    finally:
+        nomoat.kill()
+        nomoat.wait()
+    _, left = psutil.wait_procs(started, timeout=10)
+    for process in left:
+        process.kill()
+    assert left == []
 
 
 @walled

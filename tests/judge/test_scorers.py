@@ -36,6 +36,16 @@ from nomoat.records import ContinuationScore, Example
         ("new \t york", "New York"),
         ("STRASSE", "Straße"),
         ("-5", "-5."),
+        ("−5", "-5"),  # U+2212
+        ("**–.5**", "-.5"),
+        ("x = −5", "X = -5"),
+        ("3–5", "3-5"),
+        ("50 %.", "50 %"),
+        ("(50%)", "50%"),
+        ("“C#”.", "c#"),
+        ("## Spam ##", "spam"),
+        ("...5", "5"),
+        ("- yes", "yes"),
         ("?", "?"),
     ],
 )
@@ -45,13 +55,28 @@ def test_answers_that_differ_only_in_writing_are_the_same(answer: str, target: s
 
 @pytest.mark.parametrize(
     ("answer", "target"),
-    [("", "positive"), ("...", "positive"), ("not positive", "positive"), ("5", "-5"), ("50", "$50"), ("!", "?"), ("us", "u.s.")],
+    [
+        ("", "positive"),
+        ("...", "positive"),
+        ("not positive", "positive"),
+        ("5", "-5"),
+        ("50", "$50"),
+        ("!", "?"),
+        ("us", "u.s."),
+        ("5", ".5"),
+        ("5", "-.5"),
+        ("50", "50%"),
+        ("C", "C#"),
+        ("F", "F#"),
+        ("5", "−5"),
+        ("1", "#1"),
+    ],
 )
 def test_answers_that_say_something_else_are_not(answer: str, target: str) -> None:
     assert exact(answer, target) == 0.0
 
 
-@pytest.mark.parametrize("text", ["ẞ", "ǰ.", "ﬁn", "  a  b ", "-5", "--", "Ⅷ"])
+@pytest.mark.parametrize("text", ["ẞ", "ǰ.", "ﬁn", "  a  b ", "-5", "--", "Ⅷ", "−5", "--−5", "...5", "(–.5)"])
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise_answer(normalise_answer(text)) == normalise_answer(text)
 
@@ -148,6 +173,12 @@ def test_rouge_l_equals_googles_scorer_on_ascii_and_reads_korean() -> None:
     assert rouge("나는 학교에 갔다", "나는 학교에 갔다.") == 1.0
 
 
+@pytest.mark.parametrize(("given", "wanted"), [("मैं घर जाता हूँ", "में घोर जाते है"), ("நான் வீடு", "நூன் வாடு")])
+def test_rouge_l_compares_words_not_their_consonants(given: str, wanted: str) -> None:
+    """Hindi and Tamil write vowels as marks on consonants; words of the same consonants are others."""
+    assert (rouge(given, given), rouge(given, wanted)) == (1.0, 0.0)
+
+
 def test_chrf_and_bleu_give_the_values_of_others() -> None:
     """chrF: NLTK's, written independently. BLEU: the example of sacrebleu's README, 48.53."""
     from nltk.translate.chrf_score import sentence_chrf
@@ -231,3 +262,9 @@ def test_json_that_breaks_its_schema_scores_nothing() -> None:
     assert json_score('{"age": "3"}', '{"age": "3"}', schema) == 0.0
     assert json_score('{"tags": ["b", "a"]}', '{"tags": ["a", "b"]}') == 1.0
     assert json_score("true", "1") == 0.0
+
+
+@pytest.mark.parametrize("answer", ["[" * 500 + "]" * 500, '{"a": ' * 500 + "1" + "}" * 500])
+def test_json_of_hundreds_of_levels_is_worth_nothing(answer: str) -> None:
+    assert json_score(answer, '{"a": 1}') == 0.0
+    assert json_score(answer, "", {"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}}) == 0.0

@@ -12,6 +12,7 @@ import pytest
 from scipy.special import beta, betainc
 
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
+from nomoat.judge.verdict import _watched
 
 
 def test_capital_of_right_and_wrong_answers_is_the_beta_binomial_mixture() -> None:
@@ -81,6 +82,16 @@ def test_looks_only_ever_narrow() -> None:
 def test_common_part_of_two_intervals() -> None:
     assert common_part((-0.1, 0.5), (0.0, 0.6)) == (0.0, 0.5)
     assert common_part((0.2, 0.5), (-0.3, 0.1)) == (0.2, 0.5)
+
+
+def test_nobody_wins_where_the_last_look_contradicts_the_looks_before_it() -> None:
+    """20 of 40 against none: the last look alone finds 0.29 or more. The looks, as they are put here, ended at 0.1, and hold 0."""
+    watch = Watch(lowest=-1.0, highest=1.0, alpha=0.05, rope=None, num_planned=40)
+    one, other = [1.0] * 20 + [0.0] * 20, [0.0] * 40
+    watch.end()
+    watch._sequence.interval = (-0.2, 0.1)
+    found = _watched("exact", one, other, watch, seed=0)
+    assert (found.low, found.high, found.is_decided) == (-0.2, 0.1, False)
 
 
 def test_p_value_of_the_watch_covers_both_halves_of_alpha() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
+from nomoat.judge import suites
 from nomoat.judge.suites import load_suite, suite_from_csv, write_suite
 from nomoat.records import Example, Message
 
@@ -73,6 +74,25 @@ def test_written_suite_reads_back_equal_by_path_folder_and_name(table: Path, emp
     toml = write_suite(suite, empty_home / "suites" / "reviews")
     for ref in (toml, toml.with_suffix(".jsonl"), toml.parent, "reviews"):
         assert load_suite(ref) == suite
+
+
+def test_a_folder_of_other_things_hides_no_suite_of_its_name(
+    table: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = suite_from_csv(table, "text", "label")
+    toml = write_suite(suite, empty_home / "suites")
+    here = tmp_path / "elsewhere"
+    (here / "reviews").mkdir(parents=True)
+    (here / "gsm8k").mkdir()
+    monkeypatch.chdir(here)
+    assert suites._find("reviews") == toml and suites._find("gsm8k") is None
+    with pytest.raises(DataError, match="`reviews` holds no suite"):
+        load_suite(Path("reviews"))
+    for name in ("a", "b"):
+        write_lines(here / "reviews" / f"{name}.jsonl", GOOD)
+    assert suites._find("reviews") == toml
+    (here / "reviews" / "b.jsonl").unlink()
+    assert suites._find("reviews") == Path("reviews", "a.jsonl")
 
 
 def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path) -> None:

@@ -53,6 +53,22 @@ def test_p_values_are_corrected_for_all_pairs(suite: Suite) -> None:
     assert "too close to call between it and" in board.sentence
 
 
+def test_a_model_with_a_higher_score_that_won_fewer_items_is_no_follower(suite: Suite) -> None:
+    """`steady` wins 90 items by a little, `bold` the other 30 by everything: an F1 of 2/3 against 1/2, and of 0 against 1."""
+    targets = {f"question {at}": "p q" if at < 90 else "c" for at in range(N)}
+    steady = {text: "p q x x" if target == "p q" else "x" for text, target in targets.items()}
+    bold = {text: "p x" if target == "p q" else "c" for text, target in targets.items()}
+    graded = tuple(dataclasses.replace(example, target=targets[example.messages[-1].content]) for example in suite.examples)
+    models = [Responder(name, FakeEngine(answers=answers)) for name, answers in (("bold", bold), ("steady", steady))]
+    board = run_table(models, dataclasses.replace(suite, metric="f1", examples=graded)).leaderboard
+    leader, other = board.standings
+    assert (leader.side.model, other.side.model) == ("steady", "bold")
+    assert other.difference_low is not None and other.difference_low > 0
+    assert board.sentence == (
+        "`steady` leads 1 other model on `quiz`, 120 items; `bold` has a higher score, and won fewer items, which the order goes by."
+    )
+
+
 def test_scores_keep_to_the_tables_alpha(suite: Suite) -> None:
     board = run_table([knowing("top", range(100)), knowing("low", range(20))], suite, rules=Rules(alpha=0.01)).leaderboard
     side = board.standings[0].side

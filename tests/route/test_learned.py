@@ -157,19 +157,37 @@ def test_router_no_better_than_chance_is_refused() -> None:
         learned.learn(dataclasses.replace(pairs(), pairs=rows), threshold=0.5)
 
 
-def test_auc_counts_ties_half() -> None:
-    assert learned.auc_interval(np.array([0.9, 0.5]), np.array([0.5, 0.1]))[0] == 3.5 / 4
+def passages(count: int, each: int) -> tuple[Pair, ...]:
+    """Questions on texts of their own words; the local model knows a text or does not, which only those who know the text can tell."""
+    chosen = random.Random(6)
+    rows = []
+    for at in range(count):
+        text = " ".join("".join(chosen.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(12))
+        score = float(at % 2)
+        rows += [Pair(prompt=f"{text} question {n}", local_score=score, cloud_score=1.0, group=f"s1 {at}") for n in range(each)]
+    return tuple(rows)
 
 
-def test_auc_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """Normal scores one standard deviation apart have AUC 0.760. 1,000 simulations at 95 %: outside 93 to 97 % has a chance of 0.4 %
-    for another seed, and none for this one."""
-    draw = np.random.default_rng(5)
-    covered = 0
-    for _ in range(1000):
-        _, low, high = learned.auc_interval(draw.normal(1, 1, 60), draw.normal(0, 1, 60))
-        covered += low <= 0.7602499389 <= high
-    assert 930 <= covered <= 970
+def test_questions_on_one_text_are_not_learned_from_and_tried_on_at_once() -> None:
+    """Texts learned by heart say nothing of other texts. Fixed seeds: no chance of a false alarm."""
+    grouped = passages(40, 4)
+    alone = tuple(dataclasses.replace(pair, group="") for pair in grouped)
+    assert learned.learn(dataclasses.replace(pairs(), pairs=alone), threshold=0.5).figures.auc > 0.95
+    with pytest.raises(DataError, match="nothing was learned"):
+        learned.learn(dataclasses.replace(pairs(), pairs=grouped), threshold=0.5)
+
+
+def test_questions_on_few_texts_are_refused() -> None:
+    with pytest.raises(DataError) as raised:
+        learned.learn(dataclasses.replace(pairs(), pairs=passages(18, 4)), threshold=0.5)
+    assert raised.value.message == "the 36 prompts that `ours` is as good at are of only 9 groups: at least 10 are needed"
+    assert raised.value.hint == "duel on questions about more texts; until then the policy alone decides"
+
+
+def test_equal_prompts_and_those_of_a_group_are_joined_and_so_is_what_they_join() -> None:
+    named = [("a", "1"), ("b", "1"), ("b", "2"), ("c", "2"), ("d", ""), ("d", ""), ("1", ""), ("e", "3")]
+    rows = [Pair(prompt=prompt, local_score=0.0, cloud_score=0.0, group=group) for prompt, group in named]
+    assert learned.groups_of(rows).tolist() == [0, 0, 0, 0, 1, 1, 2, 3]
 
 
 # ---------------------------------------------------------------- outcomes
@@ -188,6 +206,20 @@ def test_pairs_are_the_examples_that_both_models_answered() -> None:
     assert read_pairs("ours", "openai:theirs", PROMPTS) == Pairs(
         local="ours", cloud="openai:theirs", local_digest="d1", pairs=(Pair(prompt="two", local_score=0.0, cloud_score=1.0),)
     )
+
+
+def test_pairs_know_which_text_they_are_about() -> None:
+    """Texts of two suites may have the same name."""
+    for suite in ("s1", "s2"):
+        for model, digest in (("ours", "d1"), ("openai:theirs", "d2")):
+            rows = [
+                Outcome(suite="castle", example_id=name, model=model, answer="", score=1.0, group=group)
+                for name, group in (("1", "moat"), ("2", ""))
+            ]
+            with AnswerStore() as store:
+                store.save_outcomes(suite, "exact", digest, rows)
+    found = read_pairs("ours", "openai:theirs", {suite: {"1": "one", "2": "two"} for suite in ("s1", "s2")})
+    assert [pair.group for pair in found.pairs] == ["s1 moat", "", "s2 moat", ""]
 
 
 def test_of_a_model_asked_in_two_versions_the_last_counts() -> None:

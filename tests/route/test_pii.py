@@ -48,6 +48,12 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "주민번호800101-1234560입니다",
         "ID800101-1234560X",
         "800101\n1234560",
+        "800101/1234560",
+        "800101_1234560",
+        "800101ㅡ1234560",
+        "800101 ─ 1234560",
+        "800101 -- 1234560",
+        "8\ufe0f\u20e30\ufe0f\u20e30101-1234560",
         "040229-3234567",
     ],
 )
@@ -69,6 +75,13 @@ def test_number_without_a_birth_date_is_no_resident_number(text: str) -> None:
         "tel01012345678",
         "010 1234 5678",
         "010.1234.5678",
+        "010•1234•5678",
+        "010ㆍ1234ㆍ5678",
+        "010・1234・5678",
+        "010_1234_5678",
+        "02·123·4567",
+        "02_123_4567",
+        "0️⃣1️⃣0️⃣ 1234 5678",
         "０１０－１２３４－５６７８",
         "011-234-5678",
         "02-123-4567",
@@ -85,7 +98,10 @@ def test_phone_number_is_seen_however_it_is_written(text: str) -> None:
     assert kinds(text) == {"phone"}
 
 
-@pytest.mark.parametrize("text", ["124-81-00998", "124 81 00998", "사업자번호 1248100998", "사업자등록번호(124－81－00998)를"])
+@pytest.mark.parametrize(
+    "text",
+    ["124-81-00998", "124 81 00998", "124.81.00998", "124 - 81 - 00998", "사업자번호 1248100998", "사업자등록번호(124－81－00998)를"],
+)
 def test_business_number_with_its_checksum_is_seen(text: str) -> None:
     assert kinds(text) == {"business_number"}
 
@@ -99,6 +115,12 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
     "text",
     [
         "신한은행 110-123-456789",
+        "신한은행 110 - 123 - 456789",
+        "신한은행 110.123.456789",
+        "신한은행\n110-123-456789",
+        "신한은행\r\n  110-123-456789",
+        "계좌번호\n110-123-456789",
+        "Bank account\nNo. 110-123-456789",
         "계좌번호: 123456-01-123456",
         "국민 123456-01-123456",
         "110-123-456789 (신한은행)",
@@ -106,6 +128,8 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "my bank account is 1234567890",
         "농협 352 1234 5678 93",
         "GB82 WEST 1234 5698 7654 32",
+        "GB82  WEST  1234  5698  7654  32",
+        "GB82 WEST 1234\n5698 7654 32",
         "DE89370400440532013000",
         "IBAN: DE89 3704 0044 0532 0130 00 BIC: COBADEFFXXX",
         "DE89370400440532013000 EUR 500",
@@ -123,6 +147,14 @@ def test_bank_account_with_a_banks_word_is_seen(text: str) -> None:
     [
         "4111 1111 1111 1111",
         "4111-1111-1111-1111로 결제",
+        "4111  1111  1111  1111",
+        "4111\t1111\t1111\t1111",
+        "4111.1111.1111.1111",
+        "4111 - 1111 - 1111 - 1111",
+        "4111 - 1111-1111 - 1111",
+        "4111 1111\n1111 1111",
+        "카드 4111 1111 1111\n1111 12/27",
+        "카드 2 4111 1111\n1111 1111",
         "5555555555554444",
         "378282246310005",
         "카드4111111111111111",
@@ -158,6 +190,9 @@ def test_each_of_two_cards_on_a_line_is_seen() -> None:
         "홍길동@회사.한국으로",
         unicodedata.normalize("NFD", "홍길동@메일.com"),
         "jürgen@bücher.de",
+        "кто@пример.рф",
+        "山田@例え.テスト",
+        "डाटा@डाटामेल.भारत",
     ],
 )
 def test_email_is_seen(text: str) -> None:
@@ -171,6 +206,12 @@ def test_email_is_seen(text: str) -> None:
         ("김철수", "우리김철수"),
         ("김 철수", "김철수"),
         ("김철수", unicodedata.normalize("NFD", "김철수가")),
+        ("김철수", "김\ufe0f철수"),
+        ("김철수", "김\u3164철\u3164수"),
+        ("ガクト", unicodedata.normalize("NFD", "ガクトは")),
+        ("ジョブズ", unicodedata.normalize("NFD", "ジョブズ氏")),
+        (unicodedata.normalize("NFD", "ガクト"), "ｶﾞｸﾄ"),
+        ("أحمد", unicodedata.normalize("NFD", "أحمد")),
         ("Jane Roe", "JANE  ROE called"),
         ("Jane Roe", "jane roe가 전화했다"),
         ("Project X", "the project\nx plan"),
@@ -218,6 +259,13 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         "4111-1111 1111-1111 2025",
         "2024 41 11 11 11 11 11 11 11",
         "2024-01-15 2024-02-15 2024-03-15 2024-04-15 2024-05-15",
+        "45.32 12.33 44.21 12.13",
+        "4532\n1233\n4421\n1213",
+        "1111 4532 1233 4421\n1213 1111 1111 1111",
+        "1111 2222\n4532 1233\n4421 1213\n1111 2222",
+        "4532.1233 4421.1213",
+        "입금\n\n20240115123456",
+        "송금 2024.01.15 10:30",
     ],
 )
 def test_everyday_numbers_are_left_alone(text: str) -> None:
@@ -249,6 +297,11 @@ def test_places_are_those_of_the_text_as_it_was_given() -> None:
     (finding,) = pii.find(text)
     assert text[finding.start : finding.end] == "０１０－１２３４\u200b－５６７８"
 
+    text = unicodedata.normalize("NFD", "メールはガクト\ufe0fへ 4111\u3164 1111\n1111 1111")
+    name, card = pii.find(text, names=["ガクト"])
+    assert unicodedata.normalize("NFC", text[name.start : name.end]) == "ガクト"
+    assert text[card.start : card.end] == "4111\u3164 1111\n1111 1111"
+
 
 def test_finding_does_not_hold_the_text() -> None:
     assert "1234" not in repr(pii.find(RESIDENT))
@@ -256,7 +309,24 @@ def test_finding_does_not_hold_the_text() -> None:
 
 def test_long_text_takes_no_time() -> None:
     """Patterns that go over a text again and again would take minutes here."""
-    for piece in ("a", "1", "1 ", "a@", "12-", "은행", "A1", "4111 ", "de89", "가.", "x@가."):
+    for piece in (
+        "a",
+        "1",
+        "1 ",
+        "a@",
+        "12-",
+        "은행",
+        "A1",
+        "4111 ",
+        "de89",
+        "가.",
+        "x@가.",
+        "1\n",
+        "12 - ",
+        "은행\n12  ",
+        "de89 12  ",
+        "가\u0301",
+    ):
         assert isinstance(pii.find(piece * 20_000), tuple)
     started = time.process_time()
     pii.find("4111 1111 1111 1112 " * 5_000, kinds=["card", "bank_account", "email"])

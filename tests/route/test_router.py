@@ -18,7 +18,7 @@ from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import ContextExceededError, UsageError
 from nomoat.records import Chunk, Decision, Message, Request
 from nomoat.responder import Responder
-from nomoat.route import budget, learned, router
+from nomoat.route import budget, in_force, learned, router
 from nomoat.route.policy import Policy, default_path
 from nomoat.route.router import RouterEngine
 
@@ -142,6 +142,7 @@ def far(**policy: object) -> RouterEngine:
     [
         ({"top_logprobs": 0}, ONLY_TEXT),
         ({"messages": (), "prompt_ids": (1, 2)}, ONLY_TEXT),
+        ({"messages": (), "prompt": "a b"}, "`api.openai.com` takes conversations only"),
         ({"answer_start": "{"}, "`api.openai.com` begins its answers itself"),
         ({"top_k": 40}, "`api.openai.com` has no top_k"),
         ({"min_p": 0.1}, "`api.openai.com` has no min_p"),
@@ -167,6 +168,7 @@ def test_server_that_takes_more_settings_than_openais_is_asked_with_them() -> No
     policy = Policy(local="small", cloud="http://192.0.2.1/v1#m", default="cloud")
     engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder("http://192.0.2.1/v1#m", server))
     assert engine.decide(replace(said("a"), top_k=40, min_p=0.1, repetition_penalty=1.1)).where == "cloud"
+    assert engine.decide(Request(prompt="a")).where == "cloud"
     engine.close()
 
 
@@ -347,6 +349,52 @@ def test_auto_answers_here() -> None:
         assert (auto.ref, auto.complete(said("a b")).text, auto.is_local) == ("auto", "b a", True)
 
 
+def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+    server = serving(FINE)
+    base = f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\n'
+    written(base)
+    steps = [
+        (base, "cloud", "no router is learned; the policy's default is cloud", ""),
+        (base + 'names = ["moat"', "local", in_force.NOT_READ, "nothing is sent to the cloud until it is mended"),
+        (base + 'name = ["moat"]', "local", in_force.NOT_READ, "sets `name`, which is no part of a policy"),
+        (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
+        (base + 'names = ["moat"]', "local", "it holds a name from the policy, which the policy keeps here", "in force from now on"),
+        ('local = "fake:"', "local", "the policy names no cloud model", "in force from now on"),
+        (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
+        (base.replace("#big", "#other"), "local", in_force.OTHER_CLOUD, "its `cloud` counts from the next start"),
+        (base.replace("fake:", "small"), "cloud", "no router is learned; the policy's default is cloud", "until then `fake:` answers"),
+        (None, "local", "the policy names no cloud model", "in force from now on"),
+    ]
+    heard: list[Decision] = []
+    with router.load_auto(on_decision=heard.append) as auto:
+        for content, where, why, said_in_log in steps:
+            written(content) if content is not None else default_path().unlink()
+            caplog.clear()
+            for _ in range(2):
+                auto.complete(said("a moat"))
+                assert (heard[-1].where, heard[-1].why) == (where, why)
+                assert heard[-1].model == (f"{server.url}#big" if where == "cloud" else "fake:")
+            assert (said_in_log in caplog.text) and caplog.text.count("has changed") <= 1  # once, not at each request
+    assert len(server.bodies) == 2 * [where for _, where, _, _ in steps].count("cloud")
+
+
+def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[..., Server]) -> None:
+    ref = billed(f"{serving(FINE).url}#big")
+    base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
+    written(base)
+    heard: list[Decision] = []
+    with router.load_auto(on_decision=heard.append) as auto:
+        for budgeted in ("", "max_usd_per_day = 0.0016", "max_usd_per_day = 0.0016", "max_usd_per_day = 0.0020", ""):
+            written(base + budgeted)
+            auto.complete(SHORT)
+        assert [one.where for one in heard] == ["cloud", "cloud", "local", "cloud", "cloud"]
+        assert auto.engine.spent_usd == pytest.approx(2 * 0.00025)  # type: ignore[attr-defined]
+        prices.own_path().write_text("[[price")  # what it takes is not known any more
+        written(base + "max_usd_per_month = 5")
+        auto.complete(SHORT)
+        assert heard[-1].where == "local"
+
+
 def test_auto_refuses_a_local_model_that_is_elsewhere() -> None:
     written('local = "http://llm.example.com/v1#m"')
     with pytest.raises(UsageError) as raised:
@@ -388,3 +436,12 @@ def test_explain_loads_no_model() -> None:
         where="local", model="no-such-model", why="no router is learned; the policy's default is local"
     )
     assert not learned.folder().exists()
+
+
+def test_the_budget_for_keys_and_values_is_the_local_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[int] = []
+    local = FakeEngine()
+    monkeypatch.setattr(local, "bound_cache", bounds.append, raising=False)
+    with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", local))) as auto:
+        auto.bound_cache(1234)
+    assert bounds == [1234]

@@ -12,17 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Never
 
 import httpx
 import openai
 import pytest
-from misbehaving import Server, Silent, say
+from misbehaving import FINE, Server, Silent, say
 from scripted import ScriptedEngine
 from starlette.types import Receive, Scope, Send
 
 import nomoat
 from nomoat import responder
+from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, RemoteError, UsageError
 from nomoat.records import Chunk, Request, Usage
@@ -376,6 +378,27 @@ def test_wait_that_another_server_asks_for_is_passed_on(
         assert "retry-after" in told.headers["access-control-expose-headers"]
 
 
+NO_SEED = say(400, {"error": {"message": "Unknown name seed"}})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_setting_that_another_server_refused_is_told_in_a_header_of_the_answers_it_concerns(
+    start: Start, serving: Callable[..., Server], stream: bool
+) -> None:
+    behind = serving(NO_SEED, FINE)
+    with responder.load(f"{behind.url}#m") as elsewhere:
+        url = start(elsewhere)
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+        told = [
+            httpx.post(f"{url}/chat/completions", json={**body, **fields}, headers={"origin": "http://localhost"})
+            for fields in ({"seed": 1}, {"seed": 2}, {})
+        ]
+    assert [reply.headers.get("x-nomoat-notes") for reply in told] == [
+        *["`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise"] * 2, None,
+    ]  # fmt: skip
+    assert "x-nomoat-notes" in told[0].headers["access-control-expose-headers"]
+
+
 def test_client_that_goes_away_while_it_sends_is_no_failure_of_the_server(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     url = httpx.URL(start(fake()))
     with socket.create_connection((url.host, url.port or 0)) as half:
@@ -497,6 +520,61 @@ def test_a_stream_in_which_nothing_comes_gets_signs_of_life_that_clients_pass_ov
     assert "".join(event.choices[0].delta.content or "" for event in events) == "so late"
 
 
+def nothing_until(go_on: threading.Event) -> Iterator[Chunk]:
+    """What engines give while they read a prompt: chunks without a word, so that whoever reads may see to a client that has gone."""
+    while not go_on.wait(0.01):
+        yield Chunk(text="")
+
+
+def signs_of_life(url: str, go_on: threading.Event) -> list[str]:
+    """Of a stream that is given `go_on` after its second: the lines before the first, between them, and how it ends."""
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 4}
+    with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=5) as response:
+        lines = response.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))["choices"][0]["delta"]["role"] == "assistant"
+        seen = [next(lines) for _ in range(4)]
+        go_on.set()
+        return [*seen, *list(lines)[-2:]]
+
+
+def test_chunks_without_a_word_are_no_sign_of_life(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
+    go_on = threading.Event()
+
+    def script() -> Iterator[Chunk]:
+        yield from nothing_until(go_on)
+        yield END
+
+    url = start(Responder("fake", ScriptedEngine(script)))
+    assert signs_of_life(url, go_on) == ["", ": at work", "", ": at work", "data: [DONE]", ""]
+
+
+def test_a_model_that_reads_a_long_prompt_gives_signs_of_life(start: Start, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real engine, whose passes begin late."""
+    monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.3)
+    monkeypatch.setattr("nomoat.engine.batching.HEARTBEAT_SECONDS", 0.01)
+    go_on = threading.Event()
+    submit = Batcher.submit
+
+    def late(self: Batcher, answer: Answer) -> None:
+        threading.Thread(target=lambda: (go_on.wait(10), submit(self, answer))).start()
+
+    with responder.load(str(tiny_gguf)) as tiny:
+        tiny.complete(Request(prompt="hello", max_new_tokens=1))  # it is loaded
+        monkeypatch.setattr(Batcher, "submit", late)
+        assert signs_of_life(start(tiny), go_on) == ["", ": at work", "", ": at work", "data: [DONE]", ""]
+
+
+def test_what_is_refused_after_chunks_without_a_word_keeps_its_status(start: Start, sdk: Sdk) -> None:
+    def script() -> Iterator[Chunk]:
+        for _ in range(3):
+            yield Chunk(text="")
+        raise RemoteError("too many requests", status=429)
+
+    with pytest.raises(openai.RateLimitError):
+        ask(sdk(start(Responder("fake", ScriptedEngine(script)))), "hi", stream=True)
+
+
 def test_what_another_server_refuses_late_keeps_its_status(start: Start, sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.serve.app.SIGN_SECONDS", 0.05)
 
@@ -539,6 +617,20 @@ def test_bug_in_an_engine_is_a_500_that_logs_where_but_not_the_prompt(
     assert "KeyError: " not in caplog.text
 
 
+def test_bug_while_embedding_is_a_500_that_logs_where_but_not_the_text(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeEngine):
+        def embed(self, texts: Sequence[str], *, stop: threading.Event | None = None) -> Never:
+            raise KeyError(texts[0])
+
+    reply = httpx.post(f"{start(Responder('fake', Broken()))}/embeddings", json={"input": "top secret text"})
+    assert (reply.status_code, reply.json()["error"]["message"]) == (
+        500, "the engine failed: KeyError; this is a bug; the server's log says where",
+    )  # fmt: skip
+    (record,) = [row for row in caplog.records if row.name == "nomoat.serve"]
+    assert "KeyError" in record.getMessage() and "in embed" in record.getMessage()
+    assert "top secret" not in caplog.text
+
+
 def test_no_prompt_and_no_answer_is_logged(
     start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -562,6 +654,17 @@ def test_key_that_no_client_could_send_is_refused_at_the_start(key: str) -> None
             begin()
         assert caught.value.message == "the API key holds characters that a header cannot carry"
         assert caught.value.hint == "use letters without accents, digits and signs only"
+
+
+def test_an_empty_key_is_refused_at_the_start_wherever_the_server_would_be_reached() -> None:
+    for begin in (
+        lambda: serve("no such model", port=0, api_key=""), lambda: serve("no such model", host="0.0.0.0", api_key=""),
+        lambda: create_app(fake(), api_key=""),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            begin()
+        assert caught.value.message == "the API key is empty"
+        assert caught.value.hint == "give one (is a variable unset?), or leave it out to serve this machine without a key"
 
 
 def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from misbehaving import FINE, Server, Silent, piece
+from misbehaving import FINE, Server, Silent, piece, say
 
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
@@ -25,6 +25,7 @@ from nomoat.route import budget
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
 from nomoat.serve.decisions import HEADERS
+from nomoat.serve.models import Loader, Models
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
@@ -161,6 +162,15 @@ def test_what_stays_here_may_fill_this_models_context(start: Start) -> None:
     assert local.asked[0].max_new_tokens == 98
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_only_read_is_read_here(start: Start, stream: bool) -> None:
+    cloud = remote_engine("http://192.0.2.1/v1#m")
+    body = {"prompt": "c b a", "echo": True, "max_tokens": 0, "stream": stream}
+    reply = httpx.post(f"{start(auto(cloud))}/completions", json=body)  # type: ignore[arg-type]
+    assert (reply.status_code, reply.headers.get("x-nomoat-where"), "c b a" in reply.text) == (200, "local", True)
+    cloud.close()
+
+
 def test_likelihoods_of_a_prompt_are_read_here(start: Start) -> None:
     body = {"prompt": "c b a", "echo": True, "logprobs": 1, "max_tokens": 1}
     cloud = Watched(is_local=False)
@@ -170,6 +180,14 @@ def test_likelihoods_of_a_prompt_are_read_here(start: Start) -> None:
     assert (reply.status_code, reply.json()["choices"][0]["text"], cloud.asked) == (200, "c b aa", [])
     assert (reply.headers["x-nomoat-where"], reply.headers["x-nomoat-why"]) == ("local", "no likelihoods")
     assert json.dumps(reply.json()).count("token_logprobs") == 1
+
+
+def test_setting_that_the_cloud_refused_is_told_of_answers_from_there_only(start: Start, serving: Callable[..., Server]) -> None:
+    cloud = remote_engine(f"{serving(say(400, {'error': 'Unknown name seed'}), FINE).url}#m")
+    url = start(auto(cloud))  # type: ignore[arg-type]
+    told = [ask(url, text, seed=1).get("x-nomoat-notes") for text in ("hello", PRIVATE)]
+    assert told == ["`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise", None]
+    cloud.close()
 
 
 # ---------------------------------------------------------------- the policy's budget
@@ -254,6 +272,22 @@ def test_a_client_that_leaves_pays_the_most_its_answer_could_cost(with_budget: C
     while not spent_by(url) and time.monotonic() < until:  # a moment after the connection is closed
         time.sleep(0.01)
     assert (budget.read_spent().today_usd, spent_by(url)) == (pytest.approx(0.001), pytest.approx(0.001))
+
+
+def test_spending_is_counted_since_the_servers_start_also_of_what_was_unloaded(
+    with_budget: Callable[..., Responder], start: Start
+) -> None:
+    loaders = [
+        Loader(names=("auto",), planned_bytes=1, load=lambda: [with_budget(1.0)]),
+        Loader(names=("other",), planned_bytes=1, load=lambda: [Responder("other", FakeEngine())]),
+    ]
+    models = Models(loaders=loaders, memory_bytes=1)
+    url = start(models)
+    for count in (1, 2):
+        ask(url, "a b", max_tokens=10)
+        assert spent_by(url) == pytest.approx(count * 0.0002)
+        ask(url, "a b", model="other")
+        assert (list(models.loaded()), spent_by(url)) == (["other"], pytest.approx(count * 0.0002))
 
 
 def test_metrics_of_what_counts_no_money_do_not_speak_of_it(start: Start) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from nomoat import responder
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
-from nomoat.responder import Responder
+from nomoat.responder import Responder, planned_bytes
 from nomoat.serve.models import Loader, Models, from_references
 
 
@@ -57,6 +58,39 @@ def test_models_are_loaded_when_first_asked_for_and_the_longest_idle_goes_first(
     assert list(models.loaded()) == ["a", "c"]
     models.close()
     assert shelf.events[4:] == ["-a", "-c"]
+
+
+def test_idle_is_counted_from_the_end_of_the_last_answer(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b"), shelf.loader("c")], memory_bytes=2)
+    with models.use("a"):
+        use(models, "b")
+    use(models, "c")
+    assert shelf.events == ["+a", "+b", "-b", "+c"]
+
+
+def test_what_takes_no_memory_is_not_unloaded_for_want_of_it(shelf: Shelf) -> None:
+    models = Models(loaders=[shelf.loader("server", size=0), shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    for name in ("server", "a", "b", "server"):
+        use(models, name)
+    assert shelf.events == ["+server", "+a", "-a", "+b"]
+
+
+def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> None:
+    """Both are the same model, loaded twice: one has to go for the other."""
+    size = planned_bytes(str(tiny_gguf), None)
+    loaded: list[str] = []
+
+    def load(refs: Sequence[str]) -> Sequence[Responder]:
+        loaded.extend(refs)
+        return [Responder(ref, FakeEngine()) for ref in refs]
+
+    refs = ["auto", str(tiny_gguf)]
+    models = from_references(refs, memory_bytes=2 * size - 1, load=load, auto_local=str(tiny_gguf))
+    for name in ("auto", "tiny.gguf", "auto"):
+        with models.use(name):
+            assert list(models.loaded()) == [name]
+    with pytest.raises(NotEnoughMemoryError, match="`auto` needs about"):
+        from_references(refs, memory_bytes=size - 1, load=load, auto_local=str(tiny_gguf))
 
 
 def test_a_model_that_is_answering_is_never_unloaded_and_the_next_waits_for_it(shelf: Shelf) -> None:
@@ -198,3 +232,26 @@ def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
         assert caught.value.hint == "known: a, b"
     with pytest.raises(UsageError, match="there is no model to serve"):
         Models()
+
+
+@pytest.mark.parametrize(("memory_bytes", "together"), [(10**9, 2), (8 * 10**8 + 10**6, 2), (7 * 10**8, 1), (10**11, 2)])
+def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
+    memory_bytes: int, together: int, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(tiny_gguf.read_bytes())
+    need = responder.memory_need(str(tiny_gguf), None)
+    assert need is not None
+    models = from_references([str(tiny_gguf), str(other)], memory_bytes=memory_bytes)
+    loaders = [unit.loader for unit in models._units.values() if unit.loader is not None]
+    for loader in loaders:
+        assert loader.cache_bytes is not None
+        assert loader.planned_bytes == need.total_bytes - need.kv_cache_bytes + loader.cache_bytes
+        spare = (memory_bytes - together * need.total_bytes) // together
+        assert loader.cache_bytes == min(need.most_cache_bytes, need.kv_cache_bytes + spare)
+    assert sum(loader.planned_bytes for loader in loaders[:together]) <= memory_bytes
+    for loader in loaders:
+        with models.use(loader.names[0]) as model:
+            assert model.engine._cache_bytes == loader.cache_bytes  # type: ignore[attr-defined]
+    assert len(models.loaded()) == together
+    models.close()

@@ -305,3 +305,21 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests(start: St
             client.chat.completions.create(model="broken", messages=[{"role": "user", "content": "a b"}])
         reply = client.chat.completions.create(model="fine", messages=[{"role": "user", "content": "a b"}])
         assert reply.choices[0].message.content == "b a"
+
+
+def test_metrics_count_what_was_read_and_seconds_from_when_a_request_came(start: Start, sdk: Sdk, tiny_gguf: Path) -> None:
+    """The first request loads the model; the second one's prompt is known but for its end."""
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+
+    def load() -> list[Responder]:
+        time.sleep(0.3)
+        return [Responder("tiny", engine)]
+
+    url = start(Models(loaders=[Loader(names=("tiny",), planned_bytes=1, load=load)]))
+    asked = {"model": "tiny", "prompt": "x" * 160, "max_tokens": 2}
+    first, again = (sdk(url).completions.create(**asked).usage for _ in range(2))
+    assert [usage.prompt_tokens_details.cached_tokens for usage in (first, again)] == [0, 128]
+    body = httpx.get(url.replace("/v1", "/metrics")).text
+    found = {name: float(value) for name, value in re.findall(r'^nomoat_(\w+){model="tiny"} (\S+)$', body, re.M)}
+    assert (found["prompt_tokens_total"], found["answer_seconds_count"]) == (160 + 32, 2)
+    assert 0.3 < found["first_token_seconds_sum"] <= found["answer_seconds_sum"]

@@ -160,13 +160,15 @@ def test_cancelled_answers_end_with_a_reason_clients_know() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
     body = replies.Reply(parse(), "m").whole([replies.Whole(text="x", finish_reason="cancelled", usage=usage)])
     assert body["choices"][0]["finish_reason"] == "stop"
-    assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert body["usage"] == {
+        "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0},
+    }  # fmt: skip
 
 
 def test_answers_to_one_prompt_count_it_once() -> None:
-    usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0)
+    usage = Usage(prompt_tokens=5, completion_tokens=2, prefill_seconds=0.0, decode_seconds=0.0, cached_tokens=3)
     assert replies.render_usage(usage, usage, usage, usage, each=2) == {
-        "prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18,
+        "prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18, "prompt_tokens_details": {"cached_tokens": 6},
     }  # fmt: skip
 
 
@@ -185,7 +187,7 @@ def test_streamed_usage_is_that_of_each_prompt_whichever_answer_ends_first() -> 
     }
     event, _, _ = replies.Reply(wire.parse_text(body), "m").closing(ended).partition(b"\n\n")
     usage = json.loads(event.removeprefix(b"data: "))["usage"]
-    assert usage == {"prompt_tokens": 4, "completion_tokens": 4, "total_tokens": 8}
+    assert usage == {"prompt_tokens": 4, "completion_tokens": 4, "total_tokens": 8, "prompt_tokens_details": {"cached_tokens": 0}}
 
 
 def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:

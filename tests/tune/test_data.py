@@ -168,3 +168,12 @@ def test_a_bad_entry_is_named(tmp_path: Path, content: str, message: str) -> Non
     with pytest.raises(DataError) as caught:
         read(path)
     assert caught.value.message == message.format(path=path)
+
+
+def test_an_instruction_for_conversations_is_refused(tmp_path: Path) -> None:
+    """They hold all that is asked; it would be kept in the adapter, and stand before the texts of a table that goes on from it."""
+    path = tmp_path / "chats.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n')
+    with pytest.raises(UsageError) as caught:
+        read(path, instruction="Be brief.")
+    assert caught.value.message == "--instruction is for tables"

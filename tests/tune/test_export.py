@@ -185,6 +185,47 @@ def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
+@pytest.mark.parametrize(("data", "commercial"), [("own", "unknown"), ("cc-by-nc-4.0", "no")])
+def test_the_terms_of_what_was_learned_go_with_the_file(
+    form: str, data: str, commercial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's file says `general.license`, which is kept where nothing but the base and the user's own data decides."""
+    from nomoat import paths, responder
+    from nomoat.tune import adapter as adapters
+
+    class Licensed(gguf.GGUFWriter):
+        def __init__(self, path: str, arch: str) -> None:
+            super().__init__(path, arch)
+            self.add_license("apache-2.0")
+            self.add_license_name("Apache")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf, "GGUFWriter", Licensed)
+        base = write_tiny_gguf(tmp_path / "base.gguf")
+    mine = write_adapter(paths.adapters() / "mine")
+    origin = SimpleNamespace(
+        base=str(base), weights=base, data=Path("d.csv"), data_licence=data, teachers=(), start=None
+    )  # fmt: skip
+    facts = {"base": str(base), "licence": adapters._licence(origin)}  # type: ignore[arg-type]
+    (mine / "provenance.json").write_text(json.dumps(facts))
+    output = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(output), "--form", form])
+    assert done.exit_code == 0 and f"commercial use: {commercial}" in done.stderr
+    if form == "lora":
+        return
+    made = output / "mine.gguf" if form == "ollama" else output
+    claims = {key: value for key, value in GGUFFile(made).metadata.items() if key.startswith("general.license")}
+    assert claims == ({"general.license": "apache-2.0", "general.license.name": "Apache"} if data == "own" else {})
+    shown = json.loads(CliRunner().invoke(app, ["show", str(made), "--json"]).stdout)
+    assert (shown["licence"]["commercial"], len(shown["licence"]["links"])) == (commercial, 2)
+    again = adapters._licence(SimpleNamespace(**{**vars(origin), "base": str(made), "weights": made, "data_licence": "own"}))
+    assert again["commercial"] == commercial
+    made.write_bytes(base.read_bytes())  # another file under its name
+    assert responder.weights_chain(str(made), made).links[0].name == "weights of unknown origin"
+    assert len(responder.weights_chain(str(made), made).links) == 1
+
+
+@pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
 def test_what_is_there_is_replaced_only_if_asked_and_the_base_never(form: str, tmp_path: Path) -> None:
     from nomoat import paths
 

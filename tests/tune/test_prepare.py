@@ -48,21 +48,31 @@ def test_the_survey_counts_labels_repetitions_and_scripts(tiny_gguf: Path, tmp_p
     assert survey.median_tokens <= survey.p95_tokens <= survey.longest_tokens
 
 
-def test_what_stands_in_the_test_file_is_named_and_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_what_stands_in_the_test_file_is_named_and_not_learned(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
     test = write(tmp_path / "test.csv", (" TWO", "b"), ("four", "a"))
     prepared = prepare(str(tiny_gguf), train, test=test, **COLUMNS)
-    assert prepared.survey.shared_with_test == ("line 3: two",)
+    assert (prepared.survey.shared_with_test, prepared.shared_texts) == (("line 3",), ("line 3: two",))
+    say_survey(prepared)
+    assert "in the test file, too: 1 texts; 1 lessons were dropped\n  line 3: two\n" in capsys.readouterr().err
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
+
+
+def test_free_answers_are_no_labels_that_the_provenance_names(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", *((f"q{n}", f"answer {n}") for n in range(300)))
+    survey = prepare(str(tiny_gguf), path, instruction="Answer.", **COLUMNS).survey
+    assert (survey.num_lessons, survey.labels) == (300, {})
 
 
 def test_conversations_are_the_same_text_if_all_but_their_answers_is(tiny_gguf: Path, tmp_path: Path) -> None:
     train = write_chats(tmp_path / "train.jsonl", *(f"doc {n}|Sum.|sum {n}" for n in range(30)), "Doc 7|sum. |another", "|Sum.|x")
     test = write_chats(tmp_path / "test.jsonl", "doc 5|Sum.|unknown", "doc 40|Sum.|unknown", "|Else.|unknown")
     prepared = prepare(str(tiny_gguf), train, test=test)
-    assert (prepared.survey.duplicates, prepared.survey.shared_with_test) == (1, ("line 6: Sum.",))
+    assert (prepared.survey.duplicates, prepared.shared_texts) == (1, ("line 6: Sum.",))
     learned, held_out = split(prepared)
     assert (len(learned), len(held_out)) == (28, 3)
     assert not {sample.digest for sample in learned} & {sample.digest for sample in held_out}
@@ -105,11 +115,39 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
     held_out = write(tmp_path / "dev.csv", ("Three ", "a"), ("four", "b"))
     prepared = prepare(str(tiny_gguf), train, validation=held_out, keep_shared=True, **COLUMNS)
     assert (len(prepared.samples), len(prepared.validation)) == (2, 2)
-    assert prepared.survey.shared_with_validation == ("line 4: three",)
+    assert prepared.survey.shared_with_validation == ("line 4",)
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (0, 2)
     assert prepared.options["validation"] == str(held_out)
     with pytest.raises(DataError, match="nothing is left to learn from"):
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
+
+
+def test_a_label_of_the_validation_file_that_is_not_learned_is_named_with_its_line(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"))
+    held_out = write(tmp_path / "dev.csv", ("three", "a"), ("four", "B "))
+    with pytest.raises(DataError) as caught:
+        prepare(str(tiny_gguf), train, validation=held_out, **COLUMNS)
+    assert caught.value.message == f"`{held_out}`, line 3: label `B` is not one of a, b"
+
+
+def test_what_stands_in_the_test_file_is_not_held_out_to_choose_by(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"))
+    held_out = write(tmp_path / "dev.csv", ("three", "a"), ("four", "b"), ("five", "b"))
+    files = {"validation": held_out, "test": write(tmp_path / "test.csv", ("Four", "b"), ("six", "a"))}
+    prepared = prepare(str(tiny_gguf), train, **files, **COLUMNS)
+    assert (len(prepared.validation), prepared.survey.validation_shared_with_test) == (2, ("line 3",))
+    say_survey(prepared)
+    assert f"held out: the 2 lessons of {held_out}; 1 more stand in the test file, too, and were left out\n" in capsys.readouterr().err
+    assert len(prepare(str(tiny_gguf), train, **files, keep_shared=True, **COLUMNS).validation) == 3
+
+
+def test_lessons_not_their_rows_decide_how_often_they_are_seen(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Llama 2's template makes a row of each of a conversation's three answers: 600 rows would be seen four times, 12 a step."""
+    path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a|on {n}|b|out {n}|c" for n in range(200)))
+    prepared = prepare(str(tiny_gguf), path, template="llama-2")
+    assert (len(prepared.samples), prepared.settings.epochs, prepared.settings.batch) == (600, 6, 4)
 
 
 def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_gguf: Path, tmp_path: Path) -> None:

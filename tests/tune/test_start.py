@@ -101,6 +101,15 @@ def test_the_labels_and_the_instruction_it_knows_are_asked_for_as_before(tiny_gg
     assert found.options["instruction"] == "What colour?"
 
 
+def test_the_instruction_of_a_table_is_kept_while_it_learns_from_conversations(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    tune(tiny_gguf, table, "asked", settings=A_STEP, instruction="Which colour?")
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 2)
+    folder = nomoat.tune(f"{tiny_gguf}+asked", chats, name="chats", settings=A_STEP)
+    assert facts_of(folder)["task"]["instruction"] is None
+    assert prepared(f"{tiny_gguf}+chats", table).data.lessons[0].messages[0].content.startswith("Which colour?")
+
+
 def test_what_was_held_out_is_held_out_again_in_any_order_and_with_any_seed(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
     def sides(path: Path, seed: int = 0) -> list[set[bytes]]:
         found = prepare.split(prepared(str(tiny_gguf), path, settings=prepare.Settings(seed=seed)))

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import openvino as ov
@@ -63,6 +65,7 @@ def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(ti
     assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
+    assert facts["metrics"]["way"] == {"precision": "float32", "expanded": True, "keeps_lower": False}  # all layers learn
     assert facts["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["data_sha256"] == paths.sha256_of(table)
     assert facts["licence"]["commercial"] == "unknown"  # a base that no card describes
     assert not list(paths.adapters().glob(".*")), "a checkpoint was left behind"
@@ -75,6 +78,18 @@ def test_a_validation_file_is_what_is_looked_at(tiny_gguf: Path, table: Path, tm
     assert (facts["metrics"]["validation_lessons"], facts["num_lessons"]) == (12, 90)
     assert facts["metrics"]["validation_loss_after"] < facts["metrics"]["validation_loss_before"]
     assert facts["task"]["validation"] == str(held_out)
+
+
+def test_no_text_of_the_data_is_in_the_adapter_s_folder(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    """People publish it. The texts are those that stand in the test or the validation file, too, which are said while tuning."""
+    table.write_text(table.read_text() + "my secret,red\nmy other secret,red\n")
+    for name, secret in (("test", "my secret"), ("dev", "my other secret")):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{secret},red\nelse {name},green\n")
+    quick = train.Settings(rank=4, layers=1, epochs=0.1)
+    folder = tune(tiny_gguf, table, settings=quick, test=tmp_path / "test.csv", validation=tmp_path / "dev.csv")
+    facts = json.loads((folder / "provenance.json").read_text())["data"]
+    assert (facts["shared_with_test"], facts["shared_with_validation"]) == (["line 92"], ["line 93"])
+    assert not [file.name for file in folder.iterdir() if b"secret" in file.read_bytes()]
 
 
 def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, table: Path) -> None:
@@ -281,6 +296,59 @@ def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path,
     assert metrics["steps"] == 1 and metrics["validation_loss_after"] > 0
 
 
+class Clock:
+    """Time passes where work is pretended to be done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, look: float) -> None:
+        self.now, self._step = 100.0, step
+        learn, look_at = train.Run._learn, train.Run.look
+
+        def learned(run: train.Run, batch: list[Sample]) -> float:
+            loss = learn(run, batch)
+            self.now += self._step
+            return loss
+
+        def looked(run: train.Run, *given: object) -> tuple[list[float], int]:
+            with monkeypatch.context() as during:
+                during.setattr(run, "_looked_at", lambda batches: self._taking(look, map(run.look_at, batches)))
+                return look_at(run, *given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(train.Run, "_learn", learned)
+        monkeypatch.setattr(train.Run, "look", looked)
+
+    def _taking(self, seconds: float, found: Iterator[tuple[list[float], int]]) -> Iterator[tuple[list[float], int]]:
+        self.now += seconds
+        return found
+
+
+@pytest.mark.parametrize(
+    ("step", "look", "epochs", "steps", "looks"),
+    [(0.5, 10, 10_000, 80, [40]), (0.5, 4, 10_000, 88, [15, 29.5, 44]), (5, 0.25, 6, 12, [10, 20, 30, 40, 50, 60])],
+    ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks"],
+)
+def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, look: float, epochs: int, steps: int,
+    looks: list[float],
+) -> None:  # fmt: skip
+    """`looks`: after so many seconds of learning. The base is looked at, too; no look is at weights that have learned nothing."""
+    clock = Clock(monkeypatch, step=step, look=look)
+    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
+    assert clock.now < 160 + step
+    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    assert (metrics["steps"], [look["seconds"] for look in metrics["history"]]) == (steps, looks)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "minutes", "seconds", "looks"),
+    [(3, None, 1000, 4), (6, None, 1000, 6), (6, 1, 10, 1), (6, 1, 4, 3), (3, 2, 6, 4), (3, 2, 6.1, 3), (3, 2, 0, 4), (1, 1e-9, 5, 1)],
+)
+def test_there_are_fewer_looks_where_they_would_be_more_than_a_fifth_of_the_minutes(
+    epochs: float, minutes: float | None, seconds: float, looks: int
+) -> None:
+    assert train.num_looks(epochs, minutes, seconds) == looks
+
+
 def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf: Path, table: Path) -> None:
     table.write_text("text,label\nshort,a\n" + "long " * 200 + ",b\n")
     with pytest.raises(DataError) as caught:
@@ -326,15 +394,94 @@ def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
 
 
 def test_scores_that_are_capped_are_in_the_memory_needed(tiny_gguf: Path, table: Path) -> None:
-    """They wait for the backward pass twice, a number for each head and token that is seen."""
+    """They wait for the backward pass twice, a number for each head and token that is seen; in the one layer, or in three."""
     plain = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
+    plain = replace(plain, samples=[replace(sample, tokens=[n, *sample.tokens[1:]]) for n, sample in enumerate(plain.samples)])
     capped = replace(plain, sizes=replace(plain.sizes, attention_cap=50.0))
     longest = max(map(len, plain.samples))
-    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(plain.samples, 0, max_lessons=plain.settings.batch))
-    more = tokens * 8 * plain.sizes.heads * longest  # of the one layer that learns, or of the three that are counted
+    batches = batches_of(plain.samples, 0, max_lessons=plain.settings.batch)  # they have no beginning in common
+    more = max(len(batch) * max(map(len, batch)) for batch in batches) * 8 * plain.sizes.heads * longest
     for expanded, layers in ((True, plain.settings.layers), (False, 3)):
         need, needed = (ways._bytes_needed(one, "float32", expanded=expanded) for one in (plain, capped))
         assert needed - need == layers * more
+
+
+def with_tokens(prepared: prepare.Prepared, length: int, count: int, *, shared: int = 0) -> prepare.Prepared:
+    """The training with `count` lessons a step of so many tokens, eight of them learned, that begin with `shared` ones."""
+    rows = [[1] * shared + [2 + n] * (length - shared) for n in range(count)]
+    samples = [Sample(tokens=row, answers=((length - 8, length),), lesson=str(n)) for n, row in enumerate(rows)]
+    return replace(prepared, samples=samples, settings=replace(prepared.settings, batch=count))
+
+
+class Measured:
+    """A file of weights, as far as the plan of the memory looks into it."""
+
+    def __init__(self, num_values: int, vocabulary: int, shapes: dict[str, tuple[int, int]]) -> None:
+        self.num_values, self.tensors = num_values, {"token_embd.weight": (vocabulary, shapes["attn_q"][1])}
+        self.tensors |= {f"blk.0.{name}.weight": shape for name, shape in shapes.items()}
+
+    def tensor(self, name: str) -> SimpleNamespace:
+        rows, columns = self.tensors[name]
+        return SimpleNamespace(shape=(rows, columns), num_rows=rows, num_values=rows * columns)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "file", "layers", "bounds"),
+    [
+        (
+            {"width": 896, "hidden": 4864, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64},
+            Measured(494_032_768, 151_936, {
+                "attn_q": (896, 896), "attn_k": (128, 896), "attn_v": (128, 896), "attn_output": (896, 896),
+                "ffn_gate": (4864, 896), "ffn_up": (4864, 896), "ffn_down": (896, 4864)}),
+            12, {False: (1.55, 1.6), True: (2.05, 2.7)},
+        ),
+        (
+            {"width": 4096, "hidden": 11008, "layers": 32, "heads": 32, "kv_heads": 32, "head_dim": 128},
+            Measured(6_738_415_616, 32_000, {
+                "attn_q": (4096, 4096), "attn_k": (4096, 4096), "attn_v": (4096, 4096), "attn_output": (4096, 4096),
+                "ffn_gate": (11008, 4096), "ffn_up": (11008, 4096), "ffn_down": (4096, 11008)}),
+            16, {False: (7.99, 9.0)},
+        ),
+    ],
+    ids=["Qwen2.5-Coder-0.5B", "a Llama-2-7B"],
+)  # fmt: skip
+def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
+    tiny_gguf: Path, table: Path, sizes: dict[str, int], file: Measured, layers: int, bounds: dict[bool, tuple[float, float]]
+) -> None:
+    """16 lessons of 32 tokens in bf16: benchmarks/results/2026-11-25_tuning_memory_*.json, peaks on an EPYC of 2 cores."""
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=train.Settings(), **COLUMNS)
+    settings = replace(prepared.settings, layers=layers)
+    prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
+    for expanded, (least, most) in bounds.items():
+        assert least <= ways._bytes_needed(prepared, "bfloat16", expanded=expanded) / 1e9 <= most
+
+
+def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
+    """Gemma 2 2B's: 256,000 rows of 2,304. It is expanded beside logits and slopes of the answers, 4 lessons of 8 tokens."""
+    prepared = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 32, 4)
+    shapes = dict.fromkeys(prepared.arch.projections.values(), (2304, 2304))
+    small, large = Measured(10**6, 1, shapes), Measured(10**6, 256_000, shapes)
+    for precision, size in (("bfloat16", 2), ("float32", 4)):
+        need, needed = (ways._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
+        assert needed - need == pytest.approx(256_000 * size * (2304 + 32 * 2), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("length", "heads"), [(60, 2), (900, 4)], ids=["keys and values of their own heads, and scores", "a copy for each head"]
+)
+def test_each_row_s_copy_of_the_shared_beginning_is_in_the_memory_needed(
+    tiny_gguf: Path, table: Path, length: int, heads: int
+) -> None:
+    """Eight rows of 40 tokens, with a beginning and without."""
+    plain = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
+    plain = replace(plain, sizes=replace(plain.sizes, heads=4, kv_heads=2, head_dim=16))
+    shared = length - 40
+    own, rows = (with_tokens(plain, size, count, shared=at) for size, count, at in ((40, 8, 0), (length, 8, shared)))
+    need, needed = (ways._bytes_needed(one, "float32", expanded=True) for one in (own, rows))
+    a_token = 4 * (12 * plain.sizes.width + 4 * plain.sizes.hidden)
+    scores = 4 * 40 if length * 40 <= 128 * 256 else 0
+    copies = 8 * shared * 4 * (2 * heads * 16 + scores)
+    assert needed - need == (shared * a_token + copies) * plain.settings.layers
 
 
 @pytest.mark.usefixtures("kernels")
@@ -551,6 +698,28 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     assert metrics["validation_lessons"] == 2
     reach = 12.7062 * 0.75  # Student's t of one degree of freedom; the changes are -1 and -2.5, their standard error 0.75
     assert metrics["validation_loss_change_95"] == pytest.approx([-1.75 - reach, -1.75 + reach], abs=1e-3)
+
+
+def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Per answer token: one long answer that gains little outweighs short ones that lose much. A mean over lessons would be +0.7."""
+    rows = [("u1", "a"), ("u2", "b"), ("u3", "c" * 29)]
+    learned, path = tmp_path / "learned.jsonl", tmp_path / "chats.jsonl"
+    chats = [json.dumps([{"role": "user", "content": u}, {"role": "assistant", "content": a}]) for u, a in rows]
+    path.write_text("".join(f'{{"messages": {chat}}}\n' for chat in chats))
+    learned.write_text(path.read_text().replace('"content": "u', '"content": "other'))
+    prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
+    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    assert [sample.num_learned for sample in run.validation] == [2, 2, 30]
+    run.losses_before, run.losses_after, run.right_before = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0], 1
+    run.best_look = {"right": 2}
+    metrics = run.metrics()
+    change = metrics["validation_loss_after"] - metrics["validation_loss_before"]
+    low, high = metrics["validation_loss_change_95"]
+    assert change == pytest.approx(-13 / 34) and (low + high) / 2 == pytest.approx(change, abs=1e-4)
+    off = [changed + 13 / 34 * tokens for changed, tokens in ((2, 2), (3, 2), (-18, 30))]
+    error = (sum(one**2 for one in off) * 3 / 2) ** 0.5 / 34
+    assert high - low == pytest.approx(2 * 4.30265 * error, abs=2e-4)
+    assert (metrics["validation_answers"], metrics["validation_right_before"], metrics["validation_right_after"]) == (3, 1, 2)
 
 
 @pytest.mark.parametrize("num_lessons", [8, 90], ids=["none held out", "nine held out"])

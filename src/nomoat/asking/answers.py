@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, RemoteError
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
@@ -65,8 +66,18 @@ def collect(
     _count_earlier(model, spending, collected.answers)
     if pending:
         spending.watch(model)
-        _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+        try:
+            _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+        finally:
+            if isinstance(model.engine, RemoteEngine) and model.notes:
+                store.save_notes(model.digest, model.notes)
     return collected
+
+
+def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:
+    """What has to be known about a model's answers; where some were stored before, also what its server refused then."""
+    before = store.notes(model.digest) if num_reused else ()
+    return tuple(dict.fromkeys((*before, *model.notes)))
 
 
 def collect_scores(
@@ -116,13 +127,14 @@ def count_earlier(model: Responder, requests: Sequence[Request], *, store: Answe
 
 def _count_earlier(model: Responder, spending: Spending, answers: Mapping[Request, Completion]) -> None:
     """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run."""
-    rates = spending.pricing(model).rates
+    pricing = spending.pricing(model)
+    rates = pricing.rates
     if spending.budget is not None and rates is not None:
         for request, completion in answers.items():
             if (model.digest, request) in spending.paid:
                 continue
             spending.paid.add((model.digest, request))
-            cost_usd = rates.cost_usd(completion.usage)
+            cost_usd = pricing.cost_usd(completion)
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
 
 

@@ -9,7 +9,7 @@ from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.providers import is_remote
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
-from nomoat.records import Request, Usage
+from nomoat.records import Completion, Request
 from nomoat.responder import Responder, names_weights
 
 STORED = "stored:"
@@ -23,11 +23,17 @@ class Pricing:
     rates: Rates | None
     note: str
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """The cost of one answer; None if it is not known."""
+    def cost_usd(self, completion: Completion) -> float | None:
+        """The cost of one answer; None if it is not known. A question that a content filter refused before any work costs nothing."""
         if self.rates is None:
             return None
-        return 0.0 if self.rates == FREE else self.rates.cost_usd(usage)
+        is_refused = completion.finish_reason == "filtered" and not completion.text and not completion.usage.prompt_tokens
+        return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(completion.usage)
+
+    @property
+    def likelihoods_usd(self) -> float | None:
+        """The cost of an answer that is one of likelihoods, which only models on this machine give; None if it is not known."""
+        return 0.0 if self.rates == FREE else None
 
 
 def list_pricing(ref: str, *, is_local: bool) -> Pricing:

@@ -31,7 +31,7 @@ class Spent:
             self.prompt_tokens += completion.usage.prompt_tokens
             self.completion_tokens += completion.usage.completion_tokens
             self.bytes_out += completion.usage.bytes_out
-            cost = self.pricing.cost_usd(completion.usage)
+            cost = self.pricing.cost_usd(completion)
             self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
 
     def facts(self) -> dict[str, Any]:

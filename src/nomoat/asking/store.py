@@ -1,7 +1,8 @@
 """Every answer, kept before it is scored: one that was computed or paid for is never lost, and never asked for twice.
 
 One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model and request, so any suite that asks the same finds
-them. Outcomes (what the answers were worth) lie under suite, model and example; `route` learns from them.
+them; what the model's server refused of its requests lies under the model's. Outcomes (what the answers were worth) lie under suite,
+model and example; `route` learns from them.
 
 What this does not cover: an answer that was still being written when the process died, and two processes that ask the same
 question at the same moment: both ask, and the first answer is kept.
@@ -88,6 +89,20 @@ class AnswerStore:
         value = {"choices": list(choices), "scores": rows, "seconds": scored.seconds}
         self._put(_key("scores", model_digest, request, *choices), model_digest, request, value)
 
+    def notes(self, model_digest: str) -> tuple[str, ...]:
+        """What has to be known about this model's stored answers."""
+        row = self._get(_hashed(["notes", model_digest]))
+        return () if row is None else tuple(row["notes"])
+
+    def save_notes(self, model_digest: str, notes: Sequence[str]) -> None:
+        """Add to them; those there are stay."""
+        key = _hashed(["notes", model_digest])
+        with self._db.transaction() as db:
+            known = self.notes(model_digest)
+            if set(notes) - set(known):
+                row = (key, model_digest, "null", _dumps({"notes": list(dict.fromkeys((*known, *notes)))}), time.time())
+                db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
         """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
         now = time.time()
@@ -136,7 +151,11 @@ class AnswerStore:
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
-    return hashlib.sha256(_dumps([kind, model_digest, _asked(request), continuations]).encode()).hexdigest()
+    return _hashed([kind, model_digest, _asked(request), continuations])
+
+
+def _hashed(value: object) -> str:
+    return hashlib.sha256(_dumps(value).encode()).hexdigest()
 
 
 def _asked(request: Request) -> dict[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
@@ -21,6 +21,7 @@ from nomoat.records import Commercial, Confirmation, Licence, ModelCard, Parent
 STRICTEST_FIRST: tuple[Commercial, ...] = ("no", "unknown", "yes, if", "yes, with use restrictions", "yes")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
 OUTPUT_TERMS = {"openai": "openai-terms", "google": "google-terms", "anthropic": "anthropic-terms"}
+LLAMA2, LLAMA2_OUTPUT = "llama2", "llama2-output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +179,18 @@ def from_dict(stored: dict[str, Any]) -> ChainVerdict:
 
 
 def _verdict(links: Iterable[Link]) -> ChainVerdict:
-    unique = tuple(dict.fromkeys(links))
+    unique = tuple(dict.fromkeys(_for_what_learns(tuple(links))))
     return ChainVerdict(commercial=min((link.commercial for link in unique), key=STRICTEST_FIRST.index), links=unique)
+
+
+def _for_what_learns(links: Sequence[Link]) -> Iterator[Link]:
+    """What Llama 2 wrote may improve no model but Llama 2 and what is made from it: the terms on it depend on who learns."""
+    is_llama2 = any(link.licence == LLAMA2 and link.role in ("weights", "base") for link in links)
+    for link in links:
+        if link.licence in (LLAMA2, LLAMA2_OUTPUT) and link.role in ("data", "teacher"):
+            yield _make_link(link.role, link.name, LLAMA2 if is_llama2 else LLAMA2_OUTPUT, link.source, link.confirmed)
+        else:
+            yield link
 
 
 def _links(card: ModelCard, *, is_base: bool = False) -> Iterator[Link]:

@@ -12,7 +12,7 @@ the weights into memory of its own, so `top` may show them twice (docs/models.md
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nomoat import config, footprint, hardware
@@ -27,7 +27,7 @@ OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer 
 FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
 KV_BYTES_PER_VALUE = 2
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
-DEFAULT_CONTEXT_TOKENS = 4096
+DEFAULT_CONTEXT_TOKENS = footprint.USUAL_TOKENS
 FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
 TOTAL_SHARE = 0.95  # of all memory: above it the machine swaps
 
@@ -47,6 +47,7 @@ class ModelSizes:
     kv_heads: int | None = None
     head_dim: int | None = None
     architecture: str | None = None
+    context_tokens: int | None = None  # the longest that texts may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +55,15 @@ class MemoryNeed:
     """Estimated memory of a running model. `note` says what stands on a guess.
 
     `prompts_bytes`: a second form of the weights for prompts. `scoring_bytes`: what comes to that while answers are chosen by their
-    likelihoods.
+    likelihoods. `most_cache_bytes`: what the KV cache may grow to with longer texts, with many at once and with what is kept of them,
+    in place of `kv_cache_bytes`; half of what is free when the first comes is its bound.
     """
 
     weights_bytes: int
     prompts_bytes: int
     scoring_bytes: int
     kv_cache_bytes: int
+    most_cache_bytes: int
     overhead_bytes: int
     context_tokens: int
     note: str
@@ -69,6 +72,11 @@ class MemoryNeed:
     def total_bytes(self) -> int:
         """All of it."""
         return self.weights_bytes + self.prompts_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+    def cache_within(self, total_bytes: int) -> int:
+        """What is left for the KV cache of so many bytes in all, at least what is planned for, at most what it can use."""
+        left = total_bytes - (self.total_bytes - self.kv_cache_bytes)
+        return max(self.kv_cache_bytes, min(left, self.most_cache_bytes))
 
     def __str__(self) -> str:
         weights, cache, rest = (count / 1e9 for count in (self.weights_bytes, self.kv_cache_bytes, self.overhead_bytes))
@@ -103,6 +111,8 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
     if sizes is None:
         return None
     context = context_tokens or default_context_tokens(model if isinstance(model, ModelCard) else None)
+    if isinstance(model, ModelCard):
+        sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or model.context_tokens)
     weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
         values_per_token = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim
@@ -110,11 +120,13 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds
         values_per_token = round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
         note += ", KV cache guessed from the number of parameters"
+    token_bytes = KV_BYTES_PER_VALUE * values_per_token
     return MemoryNeed(
         weights_bytes=weights,
         prompts_bytes=_prompts(sizes),
         scoring_bytes=footprint.exact_bytes(sizes.parameters) or weights,
-        kv_cache_bytes=KV_BYTES_PER_VALUE * values_per_token * context,
+        kv_cache_bytes=token_bytes * context,
+        most_cache_bytes=max(token_bytes * max(context, sizes.context_tokens or 0), footprint.CACHE_BYTES),
         overhead_bytes=OVERHEAD_BYTES,
         context_tokens=context,
         note=note,

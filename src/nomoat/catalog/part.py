@@ -44,7 +44,10 @@ class Part:
 
     def start_over(self) -> None:
         """Forget what has arrived."""
-        self.file.truncate(0)
+        if self.file.closed:
+            os.truncate(self.path, 0)
+        else:
+            self.file.truncate(0)
         self.etag_path.unlink(missing_ok=True)
 
     def require_space(self, needed_bytes: int) -> None:
@@ -91,6 +94,7 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
         try:
             yield part
             file.flush()
+            _let_go(part)
             os.replace(path, target)
         except (NotEnoughDiskError, ChecksumError, OSError):
             with suppress(OSError):  # what is still in the buffer has no room either
@@ -98,6 +102,12 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
             raise
         finally:
             _sweep(part)
+
+
+def _let_go(part: Part) -> None:
+    """Windows renames and removes no file that is open. Elsewhere it stays open, and locked, until it has its name."""
+    if os.name == "nt":
+        part.file.close()
 
 
 def _opened_alone(path: Path, name: str) -> BinaryIO:
@@ -135,6 +145,7 @@ def _sweep(part: Part) -> None:
     """Remove what nobody needs any more: an empty part, its tag, its folder, and folders the pull had made for nothing."""
     shutil.rmtree(part.folder_path, ignore_errors=True)
     with suppress(OSError):
+        _let_go(part)
         if part.path.stat().st_size == 0:
             part.path.unlink()
     if not part.path.exists():

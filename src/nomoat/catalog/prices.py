@@ -70,7 +70,7 @@ def _unit(value: Any) -> Literal["tokens", "characters"]:
 
 
 def price(api_ref: str) -> Price | None:
-    """The price of an API reference; a dated version (`openai:gpt-4o-mini-2024-07-18`) has the price of its model.
+    """The price of an API reference; a dated version (`openai:gpt-4o-mini-2024-07-18`) without one has that of its model.
 
     Raises DataError if the user's own table cannot be read.
     """

@@ -19,6 +19,8 @@ from nomoat.records import ModelCard, Source
 
 HUB_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`"
 REPOSITORY = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?<!\.gguf)")
+HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x1f]*)+(?<=\.gguf)")
+NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +111,21 @@ def find_installed(ref: str) -> Path | None:
 
 
 def installed() -> list[Installed]:
-    """Every pulled model."""
+    """Every pulled model; a split one under the first of its parts that are here."""
     root = paths.models()
-    models = sorted([*root.rglob("[!.]*.gguf"), *(path.parent for path in root.glob(f"hf/*/*/{CONFIG}"))])
+    files = (path for path in root.rglob("[!.]*.gguf") if [path] == _parts_here(path)[:1])
+    models = sorted([*files, *(path.parent for path in root.glob(f"hf/*/*/{CONFIG}"))])
     return [Installed(ref=_ref(path.relative_to(root)), path=path, size_bytes=size_bytes(path)) for path in models]
 
 
 def size_bytes(path: Path) -> int:
-    """Of a pulled model's file, or of its folder's files."""
-    return sum(file.stat().st_size for file in (folders.files_of(path) if path.is_dir() else [path]))
+    """Of a pulled model's file, with the other parts of a split one, or of its folder's files."""
+    return sum(file.stat().st_size for file in (folders.files_of(path) if path.is_dir() else _parts_here(path)))
+
+
+def _parts_here(path: Path) -> list[Path]:
+    """The parts of a split model that lie beside this one, itself included; else the file itself."""
+    return [part for name in paths.split_names(path.name) if (part := path.with_name(name)).is_file()]
 
 
 def remove(ref: str) -> int:
@@ -160,14 +168,15 @@ def _place(ref: str) -> _Place:
         return _Place(paths.models() / card.id, card.sources)
     scheme, _, rest = ref.partition(":")
     if scheme == "hf":
-        parts = PurePosixPath(rest).parts
-        if len(parts) < 3 or ".." in parts or not rest.endswith(".gguf"):
+        if not HUB_FILE.fullmatch(ref):
             raise UsageError(f"`{ref}` names no file of the hub", hint=HUB_HINT)
+        parts = tuple(rest.split("/"))
         return _Place(paths.models().joinpath("hf", *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     if scheme == "https":
         url = urlsplit(ref)
         parts = PurePosixPath(unquote(url.path)).parts[1:]
-        if not url.hostname or not parts or ".." in parts or not parts[-1].endswith(".gguf"):
+        names = (url.netloc.replace(":", ""), *parts)
+        if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):
             raise UsageError(f"`{ref}` names no GGUF file", hint="the address has to end in .gguf")
         return _Place(paths.models().joinpath("https", url.netloc, *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     raise UnknownModelError(f"no model is called `{ref}`", hint=cards.nearest_hint(ref))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nomoat.cli import console
@@ -46,6 +46,12 @@ def show(chunks: Iterator[Chunk]) -> Shown:
     return Shown(text=text, finish_reason=last.finish_reason, usage=last.usage)
 
 
+def say_notes(notes: Sequence[str]) -> None:
+    """What another server refused of what was asked, a line each; on stderr."""
+    for note in notes:
+        console.say(f"note: {note}")
+
+
 def say_outcome(shown: Shown, *, max_new_tokens: int | None) -> None:
     """Whether the answer is whole, and how fast it was; on stderr."""
     if shown.finish_reason == "cancelled":
@@ -65,7 +71,7 @@ def say_outcome(shown: Shown, *, max_new_tokens: int | None) -> None:
 def render_speed(usage: Usage) -> str:
     """`[31 prompt tokens at 1,520 tok/s, 64 new at 98 tok/s, 0.8 s]`; without a speed where nothing was timed."""
     parts = [
-        f"{usage.prompt_tokens:,} prompt tokens{_at(usage.prefill_tokens_per_second)}",
+        f"{usage.prompt_tokens:,} prompt tokens{_kept(usage)}{_at(usage.prefill_tokens_per_second)}",
         f"{usage.completion_tokens:,} new{_at(usage.decode_tokens_per_second)}",
     ]
     if usage.prompt_tokens == usage.completion_tokens == 0:
@@ -74,6 +80,10 @@ def render_speed(usage: Usage) -> str:
     if usage.bytes_out:
         parts.append(f"{usage.bytes_out:,} bytes sent to another machine")
     return f"[{', '.join(parts)}]"
+
+
+def _kept(usage: Usage) -> str:
+    return f", {usage.cached_tokens:,} of them known, {usage.read_tokens:,} read" if usage.cached_tokens else ""
 
 
 def _at(tokens_per_second: float) -> str:

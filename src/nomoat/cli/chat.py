@@ -22,7 +22,7 @@ HELP = """\
 /save FILE    write the conversation as chat JSONL, which `nomoat tune` reads
 /system TEXT  set the system message; without TEXT show it
 /help         this list
-/bye          end; Ctrl-D does too
+/bye          end; /exit, /quit and Ctrl-D do too
 Ctrl-C stops an answer, or empties the line. A space before the slash sends it as text."""
 
 
@@ -38,6 +38,7 @@ class Chat:
         self._responder = responder
         self._settings = settings
         self._saved: set[Path] = set()
+        self._noted: set[str] = set()
 
     def talk(self) -> None:
         """Read and answer until /bye or Ctrl-D."""
@@ -46,7 +47,7 @@ class Chat:
         while True:
             try:
                 line = session.prompt("> ")
-                if line.strip() in ("/bye", "/exit", "/quit"):
+                if line.rstrip() in ("/bye", "/exit", "/quit"):
                     return
                 self.handle(line)
             except KeyboardInterrupt:  # at the prompt, or a moment after an answer
@@ -93,6 +94,9 @@ class Chat:
             if hint:
                 console.say(f"hint: {hint}")
             return
+        notes = [note for note in self._responder.notes_on(request) if note not in self._noted]
+        self._noted.update(notes)
+        answering.say_notes(notes)
         if shown.text:
             self.messages.append(Message(role="assistant", content=shown.text))
         else:

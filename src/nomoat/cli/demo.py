@@ -40,8 +40,10 @@ def demo(
     Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
     """
     from nomoat import hardware, paths
+    from nomoat.cli import judging
 
     _require_tune()
+    judging.require_report_path(report)
     started = time.perf_counter()
     console.say(f"nomoat demo on {hardware.summary()}")
     _step(1, f"Pull {BASE}, an open model of 135 million parameters (98 MB).")

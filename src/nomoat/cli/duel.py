@@ -85,10 +85,10 @@ def duel(
     judging.require_report_path(report)
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
-    sides = None if table else _two_sides(models)
+    sides = _sides(models, table=table, rope=rope)
     loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites or ()]
     asked = [suite for suite in loaded if not is_recorded(suite)]
-    sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge)
+    sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:
         settings = RunSettings(limit=limit, seed=seed, concurrency=concurrency, spending=spending, workers=started, template=template)
         how = _How(settings=settings, rules=Rules(alpha=alpha, rope=rope), stop_early=stop_early, judge=judge, check=judge_check)
@@ -205,9 +205,16 @@ def _show_table(found: Ordered, report: Path | None, as_json: bool, context: typ
     judging.end(next((evaluation.partial for evaluation in found.evaluations if evaluation.partial), ""))
 
 
-def _two_sides(models: list[str]) -> tuple[str, str]:
+def _sides(models: list[str], *, table: bool, rope: float | None) -> tuple[str, str] | None:
+    """Left and right; None for a table. Raises UsageError."""
     from nomoat.errors import UsageError
 
+    if table and rope is not None:
+        raise UsageError(
+            "--rope says when two models are equal, and a table names nobody so", hint="leave it out, or duel two of them"
+        )  # fmt: skip
+    if table:
+        return None
     if len(models) != 2:
         raise UsageError(
             f"a duel has two sides, and {len(models)} {'was' if len(models) == 1 else 'were'} named",

@@ -45,6 +45,7 @@ def export(
     from typing import get_args
 
     from nomoat import responder
+    from nomoat.cli.tune import say_terms
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
     from nomoat.tune import export as exporting
@@ -59,8 +60,10 @@ def export(
     modelfile = output / "Modelfile"
     for path in (target, modelfile) if form is Form.OLLAMA else (target,):
         _require_free(path, files.weights, replace=replace)
+    terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
         _say_written(exporting.lora_gguf(files.weights, files.adapter, target))
+        say_terms(terms)
         return
     source = open_source(files.weights)
     words = files.read_tokenizer(source)
@@ -68,9 +71,11 @@ def export(
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
             files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=words.chat_template,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            keeps_licence=is_base_alone, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     _say_written(written)
+    say_terms(terms)
+    console.say(f"these terms stand in {exporting.write_terms(written, terms)}: keep it beside the file")
     if form is Form.OLLAMA:
         context_tokens = importer.read_sizes(source).context_tokens
         made = ollama.write_modelfile(modelfile, model=written, words=words, context_tokens=context_tokens)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nomoat import config
 from nomoat.catalog import licences, memory, prices, pull
-from nomoat.records import ModelCard
+from nomoat.errors import NomoatError
+from nomoat.records import ModelCard, Source
+
+if TYPE_CHECKING:
+    from nomoat.engine.source import ModelSource
 
 
 def parameters(count: int | None) -> str:
@@ -25,9 +31,29 @@ def runs_here(architecture: str | None) -> bool:
 
 def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data."""
-    need = memory.memory_need(card, context_tokens)
-    path = pull.find_installed(card.id)
-    price = prices.price(card.api) if card.api else None
+    return _row(card, licences.verdict(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
+
+
+def pulled_facts(model: pull.Installed, context_tokens: int | None = None) -> dict[str, Any]:
+    """The same of a pulled model that no card describes: what it says of itself, or in `notes` why it cannot be read."""
+    from nomoat.engine.source import open_source
+
+    origin = Source(url=model.ref, file_name=model.path.name, size_bytes=model.size_bytes)
+    card = ModelCard(
+        id=model.ref, title=model.path.name, kind="open", developer="", released="", parameters=None, architecture=None,
+        context_tokens=None, template=None, licence="unknown", sources=(origin,),
+    )  # fmt: skip
+    need = None
+    try:
+        source = open_source(model.path)
+        need, longest = file_need(source, context_tokens)
+        card = replace(card, parameters=source.num_values, architecture=architecture_of(source), context_tokens=longest)
+    except NomoatError as exc:
+        card = replace(card, notes=exc.message)
+    return _row(card, licences.chain(None), need, model.path)
+
+
+def _row(card: ModelCard, verdict: licences.ChainVerdict, need: memory.MemoryNeed | None, path: Path | None) -> dict[str, Any]:
     return {
         "id": card.id,
         "title": card.title,
@@ -41,12 +67,45 @@ def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, 
         "api": card.api,
         "sources": card.sources,
         "notes": card.notes,
-        "licence": licences.as_dict(licences.verdict(card)),
+        "licence": licences.as_dict(verdict),
         "memory": None if need is None else memory_facts(need),
         "runs_here": card.kind == "open" and runs_here(card.architecture),
-        "price": price,
+        "price": prices.price(card.api) if card.api else None,
         "pulled": None if path is None else str(path),
     }
+
+
+def architecture_of(source: ModelSource) -> str:
+    """What an opened model says it is."""
+    return str(source.metadata.get("general.architecture", "unknown"))
+
+
+def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.MemoryNeed, int | None]:
+    """The memory an opened model takes, and its longest context where it says it. Raises BadFileError, UnsupportedError."""
+    from nomoat.engine import importer
+
+    architecture = architecture_of(source)
+    stored = importer.planned(source)[0] if runs_here(architecture) else None
+
+    def said(name: str) -> int | None:
+        value = source.metadata.get(f"{architecture}.{name}")
+        return int(value) if isinstance(value, int) else None
+
+    heads, width, longest = said("attention.head_count"), said("embedding_length"), said("context_length")
+    sizes = memory.ModelSizes(
+        parameters=source.num_values,
+        weights_bytes=stored.bytes_of(source) if stored else None,
+        keeps_codes=stored.has_tiles if stored else None,
+        layers=said("block_count"),
+        kv_heads=said("attention.head_count_kv") or heads,
+        head_dim=said("attention.key_length") or (width // heads if width and heads else None),
+        architecture=architecture,
+        context_tokens=context_tokens or config.context_tokens() or longest,
+    )
+    default = min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS)
+    need = memory.memory_need(sizes, context_tokens or default)
+    assert need is not None  # only closed models have none
+    return need, longest
 
 
 def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
@@ -57,6 +116,7 @@ def memory_facts(need: memory.MemoryNeed) -> dict[str, Any]:
         "weights_bytes": need.weights_bytes,
         "prompts_bytes": need.prompts_bytes,
         "kv_cache_bytes": need.kv_cache_bytes,
+        "most_cache_bytes": need.most_cache_bytes,
         "scoring_bytes": need.scoring_bytes,
         "overhead_bytes": need.overhead_bytes,
         "context_tokens": need.context_tokens,
@@ -70,6 +130,11 @@ def memory_line(need: memory.MemoryNeed) -> str:
     """A need and whether it fits, in one line."""
     verdict = memory.fit(need)
     return f"{verdict.value}; {need}; {verdict.reason}"
+
+
+def cache_line(need: memory.MemoryNeed) -> str:
+    """What longer texts and more of them take."""
+    return f"memory for longer texts and many at once: a KV cache of up to {need.most_cache_bytes / 1e9:.2f} GB, where that is free"
 
 
 def scoring_line(need: memory.MemoryNeed) -> str:

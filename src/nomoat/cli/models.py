@@ -37,10 +37,11 @@ def models(
     elsewhere. A * marks a verdict that rests on terms nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
     """
     from nomoat import cache
-    from nomoat.catalog.cards import cards
-    from nomoat.cli.facts import card_facts
+    from nomoat.catalog import cards, pull
+    from nomoat.cli.facts import card_facts, pulled_facts
 
-    rows = [card_facts(card, context) for card in cards()] + _other_files()
+    others = (model for model in pull.installed() if cards.find(model.ref) is None)
+    rows = [*(card_facts(card, context) for card in cards.cards()), *(pulled_facts(model, context) for model in others)]
     rows = [
         row
         for row in rows
@@ -76,7 +77,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             memory = row["api"] or "gone" if row["kind"] == "closed" else "unknown"
         here = "pulled" if row["pulled"] else "" if row["sources"] or row["kind"] == "closed" else "no file"
         if row["kind"] == "open" and row["sources"] and not row["runs_here"]:
-            here = f"{here} (engine lacks {row['architecture']})".strip()
+            why = f"engine lacks {row['architecture']}" if row["architecture"] else "cannot be read"
+            here = f"{here} ({why})".strip()
         use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
         table.add_row(row["id"], parameters(row["parameters"]), use, memory, here)
     return table
@@ -84,26 +86,3 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _is_unconfirmed(row: dict[str, Any]) -> bool:
     return any(link["confirmed"] != "read" for link in row["licence"]["links"])
-
-
-def _other_files() -> list[dict[str, Any]]:
-    """Pulled files that no card describes: nothing is known of their terms."""
-    from nomoat.catalog import cards, licences, pull
-
-    return [
-        {
-            "id": model.ref,
-            "title": model.path.name,
-            "kind": "open",
-            "parameters": None,
-            "architecture": None,
-            "api": None,
-            "sources": [model.ref],
-            "licence": licences.as_dict(licences.chain(None)),
-            "memory": None,
-            "runs_here": True,  # not known before it is opened
-            "pulled": str(model.path),
-        }
-        for model in pull.installed()
-        if cards.find(model.ref) is None
-    ]

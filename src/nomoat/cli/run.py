@@ -14,7 +14,7 @@ from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_with_bar
 
 if TYPE_CHECKING:
-    from nomoat.records import Request, TokenLikelihood
+    from nomoat.records import Chunk, Completion, Request, TokenLikelihood
     from nomoat.responder import Responder
 
 
@@ -98,18 +98,27 @@ def run(
 def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
     if as_json:
         console.print_json(_as_object(responder, request))
+        answering.say_notes(responder.notes_on(request))
         return
     shown = answering.show(responder.stream(request))
+    answering.say_notes(responder.notes_on(request))
     answering.say_outcome(shown, max_new_tokens=request.max_new_tokens)
     if shown.finish_reason == "cancelled":
         raise typer.Exit(130)
 
 
 def _as_object(responder: Responder, request: Request) -> dict[str, Any]:
-    chunks = list(responder.stream(request))
-    usage = chunks[-1].usage
+    chunks: list[Chunk] = []
+    whole: Completion | Chunk
+    if request.top_logprobs is None:
+        whole = responder.complete(request)  # asks again where an answer broke off
+        text = whole.text
+    else:
+        chunks = list(responder.stream(request))
+        whole, text = chunks[-1], "".join(chunk.text for chunk in chunks)
+    usage = whole.usage
     found: dict[str, Any] = {
-        "model": responder.ref, "text": "".join(chunk.text for chunk in chunks), "finish_reason": chunks[-1].finish_reason,
+        "model": responder.ref, "text": text, "finish_reason": whole.finish_reason,
         "usage": None if usage is None else dataclasses.asdict(usage), "bytes_out": 0 if usage is None else usage.bytes_out,
     }  # fmt: skip
     if request.top_logprobs is not None:

@@ -27,10 +27,12 @@ def require_consent(
     spending: Spending,
     yes: bool,
     judge: str | None = None,
+    check: str | None = None,
 ) -> None:
     """Say what a run would send to servers outside, and go on only if the person agrees, or agreed with --yes.
 
-    A judge is sent the questions with both sides' answers, which are not known yet: that is said without a number of bytes.
+    A judge is sent the questions with both sides' answers, which are not known yet: that is said without a number of bytes. `check` is
+    what it is checked on before (`--judge-check`).
     Servers on this machine are not asked about. Raises UsageError where nobody can be asked; ends the command if the answer is no.
     """
     from nomoat.engine.providers import is_remote
@@ -42,14 +44,24 @@ def require_consent(
 
     asked = suites if judge is None else [asked_for_a_judge(suite) for suite in suites]
     found = [preview for suite in asked for preview in previews(models, suite, limit=limit, seed=seed, spending=spending)]
-    further = []
+    further, shown = [], []
     if judge is not None and (host := _outside_host(judge)) is not None:
+        from nomoat.judge.agreement import labels_sent
+        from nomoat.judge.preview import shown_to_judge
+
         further.append(f"each question with its answers, twice, would go to {host}, for the judge `{judge}`")
-    agree(found, further=further, yes=yes)
+        shown += [text for suite in asked for text in shown_to_judge(suite, limit=limit, seed=seed)]
+        if check is not None:
+            num_pairs, texts = labels_sent(check, seed=seed)
+            further.append(f"{num_pairs:,} labelled pairs of `{check}`, each twice, would go to {host}, to check the judge")
+            shown += texts
+    agree(found, further=further, shown=shown, yes=yes)
 
 
-def agree(found: Sequence[Preview], *, further: Sequence[str] = (), yes: bool) -> None:
-    """Show what would be sent, and in `further` lines what cannot be counted, and go on only if the person agrees; see above."""
+def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Sequence[str] = (), yes: bool) -> None:
+    """Show what would be sent, in `further` lines what cannot be counted, and what of the texts `shown` to a judge looks private; go
+    on only if the person agrees; see above.
+    """
     from nomoat.errors import UsageError
 
     lines = [*(_line(preview) for preview in found), *further]
@@ -59,8 +71,7 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), yes: bool) -
         raise UsageError("; ".join(lines), hint="if that is meant, add --yes")
     for line in lines:
         console.say(line)
-    if found:
-        _say_contents(found)
+    _say_contents([text for preview in found for text in preview.texts], shown)
     if not yes and not typer.confirm("Send them?", err=True):
         console.say("nothing was sent")
         raise typer.Exit(1)
@@ -73,17 +84,23 @@ def _line(preview: Preview) -> str:
     return f"{texts} ({preview.num_bytes:,} bytes) would go to {preview.host}, for `{preview.model}`; {cost}"
 
 
-def _say_contents(found: Sequence[Preview]) -> None:
-    """One of the texts, and how many look private."""
+def _say_contents(texts: Sequence[str], shown: Sequence[str]) -> None:
+    """One of the texts, and how many of them, and of those `shown` to a judge, look private."""
+    first = " ".join(next(iter([*texts, *shown]), "").split())
+    if first:
+        console.say(f"one of them: {first if len(first) <= SHOWN_CHARACTERS else first[:SHOWN_CHARACTERS] + '…'}")
+    _say_private(texts, "")
+    _say_private(shown, " questions, reference answers and labelled texts for the judge")
+
+
+def _say_private(texts: Sequence[str], what: str) -> None:
     from nomoat.route import pii
 
-    texts = list(dict.fromkeys(text for preview in found for text in preview.texts))
-    first = " ".join(texts[0].split())
-    console.say(f"one of them: {first if len(first) <= SHOWN_CHARACTERS else first[:SHOWN_CHARACTERS] + '…'}")
-    private = [findings for text in texts if (findings := pii.find(text))]
+    different = list(dict.fromkeys(texts))
+    private = [findings for text in different if (findings := pii.find(text))]
     if private:
         kinds = dict.fromkeys(pii.KIND_TITLES[finding.kind] for findings in private for finding in findings)
-        console.say(f"{len(private):,} of {len(texts):,} hold what looks like personal data: {', '.join(kinds)}")
+        console.say(f"{len(private):,} of {len(different):,}{what} hold what looks like personal data: {', '.join(kinds)}")
 
 
 def _outside_host(ref: str) -> str | None:

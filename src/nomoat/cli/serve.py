@@ -52,18 +52,26 @@ def serve(
     from nomoat.errors import MissingExtraError
 
     try:
-        from nomoat.serve import answers, app
+        from nomoat.serve import answers, app, auth
         from nomoat.serve.models import from_references
     except ModuleNotFoundError as exc:
         if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
-    if api_key is None and (said := config.secret(config.CLIENTS_KEY)):
+    if api_key is not None:
+        auth.require_sendable(api_key)
+    elif said := config.secret(config.CLIENTS_KEY):
         api_key = said.value
+    auto_local = None
+    if "auto" in models:
+        from nomoat.route.policy import load_policy
+
+        auto_local = load_policy().local
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
         context_tokens=context_tokens,
+        auto_local=auto_local,
         load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template),
     )
     app.serve(

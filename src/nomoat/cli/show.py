@@ -92,7 +92,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     lines += words.licence_lines(licences.verdict(card))
     need = memory.memory_need(card, context)
     if need is not None:
-        lines += [f"memory: {words.memory_line(need)}", words.scoring_line(need)]
+        lines += [f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
         if not facts["runs_here"]:
             lines.append(f"engine: cannot run {card.architecture} yet")
     if facts["pulled"] and facts["runs_here"]:
@@ -107,39 +107,26 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
 
 def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
-    from nomoat.catalog import cards, licences, memory
+    from nomoat import responder
+    from nomoat.catalog import cards, licences
     from nomoat.cli import facts as words
     from nomoat.engine import importer
     from nomoat.engine.source import files_of, open_source
 
     source = open_source(path)
     said, size_bytes = source.metadata, sum(file.stat().st_size for file in files_of(path))
-    architecture = str(said.get("general.architecture", "unknown"))
+    architecture = words.architecture_of(source)
     sha256 = importer.sha256_of_model(path)
     card = next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
-    found = licences.verdict(card) if card is not None else licences.chain(None)
-    heads = said.get(f"{architecture}.attention.head_count")
-    width = said.get(f"{architecture}.embedding_length")
-    stored = importer.planned(source)[0] if words.runs_here(architecture) else None
-    sizes = memory.ModelSizes(
-        parameters=source.num_values,
-        weights_bytes=stored.bytes_of(source) if stored else None,
-        keeps_codes=stored.has_tiles if stored else None,
-        layers=_whole(said.get(f"{architecture}.block_count")),
-        kv_heads=_whole(said.get(f"{architecture}.attention.head_count_kv", heads)),
-        head_dim=_whole(said.get(f"{architecture}.attention.key_length")) or (width // heads if width and heads else None),
-        architecture=architecture,
-    )
-    longest = _whole(said.get(f"{architecture}.context_length"))
-    need = memory.memory_need(sizes, context or min(memory.default_context_tokens(), longest or memory.DEFAULT_CONTEXT_TOKENS))
-    assert need is not None
+    found = licences.verdict(card) if card is not None else responder.weights_chain(str(path), path)
+    need, longest = words.file_need(source, context)
     facts: dict[str, Any] = {
         "path": str(path),
         "size_bytes": size_bytes,
         "sha256": sha256,
         "card": card.id if card is not None else None,
         "says": {name: said[name] for name in sorted(said) if name.startswith("general.") and isinstance(said[name], str | int)},
-        "parameters": sizes.parameters,
+        "parameters": source.num_values,
         "context_tokens": longest,
         "licence": licences.as_dict(found),
         "memory": words.memory_facts(need),
@@ -150,10 +137,10 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         f"{size_bytes / 1e6:,.0f} MB, sha256 {sha256}",
         f"card: {card.id if card is not None else 'none has this sha256'}",
     ]
-    lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(sizes.parameters)}; {architecture}")
+    lines.append(f"says of itself: {said.get('general.name', 'no name')}; {words.parameters(source.num_values)}; {architecture}")
     if card is None and "general.license" in said:
         lines.append(f"claims the licence {said['general.license']}, which nobody here has checked")
-    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}", words.scoring_line(need)]
+    lines += [*words.licence_lines(found), f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]
     if facts["runs_here"]:
         facts["layout"] = words.layout_facts(path)
         lines += words.layout_lines(facts["layout"])
@@ -176,7 +163,3 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     if template := responder.template_of(provenance):
         lines.append(f"chat template: {template}")
     return facts, lines
-
-
-def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int) else None

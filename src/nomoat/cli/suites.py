@@ -104,7 +104,6 @@ def new(
     Columns and metric are guessed where you do not say them, and the guesses are printed; both files may be edited.
     """
     from nomoat import paths
-    from nomoat.errors import UsageError
     from nomoat.judge.new_suite import suite_from_file
     from nomoat.judge.suites import require_metric, write_suite
 
@@ -116,15 +115,29 @@ def new(
         name=name or "",
     )
     target = folder or paths.home() / "suites"
-    if (target / f"{guess.suite.name}.toml").exists() and not replace:
-        raise UsageError(
-            f"there is a suite `{guess.suite.name}` in `{target}` already", hint="choose another --name, or --replace it"
-        )  # fmt: skip
+    _require_free(guess.suite.name, target, file, replace=replace)
     toml = write_suite(guess.suite, target)
     for reason in guess.reasons:
         console.say(reason)
     console.say(f"{len(guess.suite.examples):,} examples in {toml.with_suffix('.jsonl')}, described in {toml}")
     console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
+
+
+def _require_free(name: str, folder: Path, source: Path, *, replace: bool) -> None:
+    """Refuse a name whose files are there already, but for `replace`; and in any case one of which `source` is a file."""
+    from nomoat.errors import UsageError
+    from nomoat.judge.suites import suite_files
+
+    there = [path for path in suite_files(name, folder) if path.exists()]
+    if any(path.samefile(source) for path in there):
+        raise UsageError(
+            f"the suite `{name}` in `{folder}` would replace `{source}`, which it is made from", hint="choose another --name"
+        )  # fmt: skip
+    if there and not replace:
+        files = ", ".join(f"`{path.name}`" for path in there)
+        raise UsageError(
+            f"there is a suite `{name}` in `{folder}` already: {files}", hint="choose another --name, or --replace it"
+        )  # fmt: skip
 
 
 def _built_in() -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def tune(
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
     noise: Annotated[float | None, typer.Option(help="NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order and of the fresh adapter.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of order and fresh adapter: the same bits if computed the same way.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted training.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Learn with this many processes, by Ray.")] = None,
     ray: options.RayAddress = None,
@@ -123,11 +123,13 @@ def say_survey(prepared: Prepared) -> None:
     if survey.shared_with_test:
         what = f"{survey.dropped:,} lessons were dropped" if survey.dropped else "they are kept, and a test on them proves little"
         console.say(f"in the test file, too: {len(survey.shared_with_test):,} texts; {what}")
-        for text in survey.shared_with_test[:EXAMPLES_SHOWN]:
+        for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
             console.say(f"  {text[:100]}")
     if prepared.validation:
         dropped = survey.shared_with_validation
         also = f"; {len(dropped):,} texts of it stood in the data and were dropped from there" if dropped else ""
+        if in_test := survey.validation_shared_with_test:
+            also += f"; {len(in_test):,} more stand in the test file, too, and were left out"
         console.say(f"held out: the {count_lessons(prepared.validation):,} lessons of {prepared.options['validation']}{also}")
     elif not prepare.split(prepared)[1]:
         most = prepare.most_held_out(prepared)
@@ -144,7 +146,7 @@ def _say_start(start: Start, asked: Sequence[str], labels: Mapping[str, int]) ->
     console.say(f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}")
     if start.other_base:
         console.say(f"note: it was learned beside {start.other_base}, other weights than these")
-    if set(asked) != set(labels) and not start.instruction:
+    if labels and set(asked) != set(labels) and not start.instruction:
         console.say(
             f"labels asked for: {', '.join(asked)}; the adapter knows them. A table without some of them asks otherwise in eval and "
             "duel: give all the same --instruction"
@@ -202,12 +204,21 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
     if before is not None:
         console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
     if change is not None and change[1] >= 0:
-        console.say(
-            f"chance alone may do that (the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %): the tuned model is "
-            "not shown to be better; try a lower --learning-rate, or more data"
-        )
+        console.say(_doubt(metrics, change))
     if with_terms:
         say_terms(licences.from_dict(provenance["licence"]))
+
+
+def _doubt(metrics: dict[str, Any], change: Sequence[float]) -> str:
+    """What to think of a loss not clearly lower. A model too sure of its mistakes has a high one, and may be right more often."""
+    reach = f"the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %"
+    found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
+    before, after = metrics["validation_right_before"], metrics["validation_right_after"]
+    if after > before:
+        more = f"{after:,} of {metrics['validation_answers']:,} answers are right word for word, {before:,} before"
+        return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
+    verdict = "worse" if change[0] > 0 else "not shown to be better"
+    return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"
 
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:

@@ -10,8 +10,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+import regex
+
 from nomoat.distil.prompts import Task
-from nomoat.rouge import rouge_l
+from nomoat.rouge import LETTER, ON_LETTER, rouge_l
 
 MIN_WORDS, MAX_WORDS = 4, 150
 SYLLABLES_A_WORD = 2  # of Korean, Chinese and Japanese: `이 글을 요약해 줘` has four words and seven syllables
@@ -24,7 +26,7 @@ NOT_TEXT = re.compile(
 )
 PROGRAM = re.compile(r"write an? program|프로그램을 (?:작성|만들)", re.IGNORECASE)
 SYLLABLE = re.compile(r"[\uac00-\ud7a3\u3040-\u30ff\u4e00-\u9fff]")
-PIECE = re.compile(rf"{SYLLABLE.pattern}|[^\W_]+?(?={SYLLABLE.pattern}|[\W_]|$)")
+PIECE = regex.compile(rf"{SYLLABLE.pattern}|{LETTER}(?:(?!{SYLLABLE.pattern}){ON_LETTER})*")
 
 
 def reason_to_drop(task: Task) -> str | None:

@@ -7,6 +7,7 @@ back and begins again later; nothing is lost but time.
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections import deque
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import hardware
+from nomoat import footprint, hardware
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
@@ -33,19 +34,21 @@ MAX_TEXTS = 256  # under way at once
 GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
 HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
-CACHE_BYTES = 2 << 30
-USUAL_TOKENS = 4096  # the context that memory is planned for, see `catalog.memory`
 
 Floats = npt.NDArray[np.float32]
 Model = OwnModel | PagedModel | TwoForms | SerialModel  # what runs rows of texts
 
 
 class Tokens:
-    """The tokens of one answer as they are chosen. `cancel` stops the work; calling it after the end is fine."""
+    """The tokens of one answer as they are chosen. `cancel` stops the work; calling it after the end is fine.
+
+    `num_kept`: how many of the prompt's tokens were not read, since their keys and values were kept; None before it is let in.
+    """
 
     def __init__(self) -> None:
         self.ready: queue.SimpleQueue[Pick | BaseException | None] = queue.SimpleQueue()
         self.cancelled = False
+        self.num_kept: int | None = None
 
     def __iter__(self) -> Iterator[Pick | None]:
         """None where nothing has come for a while, so that whoever reads may see to something else, such as a client that has gone."""
@@ -93,6 +96,10 @@ class _Text:
         """What the pass made of them; whether this text has ended. Counts them as done."""
         raise NotImplementedError
 
+    def begin(self, done: int) -> None:
+        """It is let in, with the blocks of its first `done` tokens, which need not be read."""
+        self.done = done
+
     def begin_again(self) -> None:
         """Its blocks were taken away."""
         self.done = 0
@@ -137,6 +144,11 @@ class Answer(_Text):
         if len(ids) == 1:
             self._guess = self._lookup.guess(min(guess, room - 1, self._end - len(self.ids) - 1))
         return ids + self._guess, 1 + len(self._guess)
+
+    def begin(self, done: int) -> None:
+        super().begin(done)
+        if self.tokens.num_kept is None:
+            self.tokens.num_kept = done
 
     def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
         self.done += self._reading
@@ -211,16 +223,22 @@ class Reading(_Text):
 class Batcher:
     """The one thread that touches the model, from its making to its end."""
 
-    def __init__(self, make: Callable[[], Model], *, context_tokens: int) -> None:
-        """`make` compiles the model; it is called in the thread."""
+    def __init__(self, make: Callable[[], Model], *, context_tokens: int, cache_bytes: int | None = None) -> None:
+        """`make` compiles the model; it is called in the thread. `cache_bytes`: what keys and values may take, see `_num_blocks`."""
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._waiting: deque[_Text] = deque()
         self._running: list[_Text] = []  # in the order in which they came
+        self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free
         self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
-        self._thread = threading.Thread(target=self._work, args=(make, context_tokens, made), name="nomoat-engine", daemon=True)
+        work = functools.partial(self._work, make, made, context_tokens, cache_bytes)
+        self._thread = threading.Thread(target=work, name="nomoat-engine", daemon=True)
         self._thread.start()
-        made.result()
+        try:
+            made.result()
+        except BaseException:  # Ctrl-C, too: nobody will close what nobody has
+            self._incoming.put(None)
+            raise
 
     def submit(self, text: _Text) -> None:
         """Begin with this text at the next pass."""
@@ -237,10 +255,10 @@ class Batcher:
             self._incoming.put(None)
         self._thread.join()
 
-    def _work(self, make: Callable[[], Model], context_tokens: int, made: Future[None]) -> None:
+    def _work(self, make: Callable[[], Model], made: Future[None], context_tokens: int, cache_bytes: int | None) -> None:
         try:
             self._model = make()
-            self._pool = BlockPool(_num_blocks(self._model.block_bytes, context_tokens))
+            self._pool = BlockPool(_num_blocks(self._model, context_tokens, cache_bytes))
             self._model.allocate(self._pool.num_blocks)
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it was waited for
             made.set_exception(exc)
@@ -302,13 +320,17 @@ class Batcher:
     def _admit(self) -> None:
         """Let texts in while there are blocks for their prompts; the first one always, as nothing else is in its way."""
         while self._waiting and len(self._running) < (MAX_TEXTS if self._model.takes_many else 1):
-            text = self._waiting[0]
-            if self._running and len(text.ids) // BLOCK_TOKENS + 1 > self._pool.num_free:
+            text, free = self._waiting[0], self._pool.num_free
+            if self._running and self._turned_away == (text, free):
                 return
-            self._running.append(self._waiting.popleft())
             if text.may_reuse and self._model.takes_many:
                 text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text))
-                text.done = len(text.blocks) * BLOCK_TOKENS
+            if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free:
+                self._pool.release(text.blocks)
+                self._turned_away, text.digests = (text, free), []
+                return
+            self._running.append(self._waiting.popleft())
+            text.begin(len(text.blocks) * BLOCK_TOKENS)
 
     def _plan(self) -> list[tuple[_Text, Row]]:
         """Who takes part in the next pass, and with what."""
@@ -369,11 +391,16 @@ def _salt(text: _Text) -> bytes:
     return str(text.adapter).encode()
 
 
-def _num_blocks(block_bytes: int, context_tokens: int) -> int:
-    """How many blocks the cache has: CACHE_BYTES or a whole context, as far as memory goes, but a context of usual length always."""
+def _num_blocks(model: Model, context_tokens: int, cache_bytes: int | None) -> int:
+    """How many blocks the cache has: `footprint.CACHE_BYTES` or a whole context, as far as memory goes and `cache_bytes` allows, but a
+    context of usual length always.
+
+    Weights in a mapped file count as free memory, which they are not for long.
+    """
     whole = -(-context_tokens // BLOCK_TOKENS) + 1
-    if block_bytes == 0:
+    if model.block_bytes == 0:
         return whole
-    wanted = max(whole, CACHE_BYTES // block_bytes)
-    allowed = int(hardware.memory_available_bytes().value * CACHE_SHARE) // block_bytes
-    return max(min(wanted, allowed), min(whole, USUAL_TOKENS // BLOCK_TOKENS + 1))
+    wanted = max(whole * model.block_bytes, footprint.CACHE_BYTES)
+    free = hardware.memory_available_bytes().value - model.mapped_bytes
+    allowed = int(max(0, min(free * CACHE_SHARE, wanted if cache_bytes is None else cache_bytes)))
+    return max(min(wanted, allowed) // model.block_bytes, min(whole, footprint.USUAL_TOKENS // BLOCK_TOKENS + 1))

@@ -160,31 +160,33 @@ class Chain:
         """For a pass of so many tokens, with logits of so many."""
         if tokens <= self._most_tokens and wanted <= self._most_wanted:
             return
-        self._most_tokens = max(self._most_tokens, -(-tokens // ROOM_TOKENS) * ROOM_TOKENS)
-        self._most_wanted = max(self._most_wanted, -(-wanted // ROOM_TOKENS) * ROOM_TOKENS)
+        most_tokens = max(self._most_tokens, -(-tokens // ROOM_TOKENS) * ROOM_TOKENS)
+        most_wanted = max(self._most_wanted, -(-wanted // ROOM_TOKENS) * ROOM_TOKENS)
+        self._most_tokens = self._most_wanted = 0  # until all is there: where memory does not suffice, the next pass makes it anew
         heads, kv_heads, head_dim = self._sizes
         width, all_heads = len(self._norm), heads * head_dim
         shapes = {"residual": width, "hidden": width, "seen": all_heads}
         shapes |= {f"output {number}": all_heads + 2 * kv_heads * head_dim for number in range(3)}
-        self._arrays = {name: np.empty((self._most_tokens, size), np.float32) for name, size in shapes.items()}
+        self._arrays = {name: np.empty((most_tokens, size), np.float32) for name, size in shapes.items()}
         shapes = {"chosen seen": all_heads, "chosen residual": width, "chosen": width}
         shapes["logits"] = int(self._programs[-1].steps[0, ROWS])
-        self._arrays |= {name: np.empty((self._most_wanted, size), np.float32) for name, size in shapes.items()}
-        self._make_tables()
-        self._fill(max_parts(self._most_tokens))
+        self._arrays |= {name: np.empty((most_wanted, size), np.float32) for name, size in shapes.items()}
+        self._make_tables(most_tokens, most_wanted)
+        self._fill(max_parts(most_tokens))
+        self._most_tokens, self._most_wanted = most_tokens, most_wanted
 
-    def _make_tables(self) -> None:
+    def _make_tables(self, most_tokens: int, most_wanted: int) -> None:
         """What `lay_out` and the turning of positions fill, and where attention finds it."""
-        numbers = dict.fromkeys(("places", "first blocks", "owners"), self._most_tokens)
-        numbers |= dict.fromkeys(("wanted", "chosen owners"), self._most_wanted)
+        numbers = dict.fromkeys(("places", "first blocks", "owners"), most_tokens)
+        numbers |= dict.fromkeys(("wanted", "chosen owners"), most_wanted)
         self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
-        self._arrays["floats"] = np.empty(self._most_tokens, np.float32)
-        most_many = self._most_tokens // attending.MANY_TOKENS
-        for name, most in (("few", self._most_tokens), ("many", most_many), ("asked", self._most_wanted)):
+        self._arrays["floats"] = np.empty(most_tokens, np.float32)
+        most_many = most_tokens // attending.MANY_TOKENS
+        for name, most in (("few", most_tokens), ("many", most_many), ("asked", most_wanted)):
             self._arrays[name] = np.empty((most, attending.ROW_NUMBERS), np.int64)
         for number, (inverse, _) in enumerate(self._views):
             for name in ("cosines", "sines"):
-                self._arrays[f"{name} {number}"] = np.empty((self._most_tokens, len(inverse)), np.float32)
+                self._arrays[f"{name} {number}"] = np.empty((most_tokens, len(inverse)), np.float32)
         for row, number in enumerate([*range(len(self._views)), self._view_of_layer[-1]]):
             names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "many")
             self._facts[row, attention.COSINES : attention.MANY_TABLE + 1] = [self._address(name) for name in names]

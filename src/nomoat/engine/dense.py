@@ -89,6 +89,7 @@ class TwoForms:
 
     takes_many = True
     largest_pass = PagedModel.largest_pass
+    mapped_bytes = PagedModel.mapped_bytes
 
     def __init__(self, answers: PagedModel, prompts: PagedModel) -> None:
         self._answers, self._prompts = answers, prompts

@@ -12,7 +12,9 @@ import json
 import re
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
+from nomoat.engine.providers import BASE_URLS
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request, SchemaMode
 
@@ -28,6 +30,7 @@ REFUSED = re.compile(
     re.IGNORECASE,
 )
 OPENAI_HOST = "api.openai.com"
+CHATS_ONLY = frozenset(urlsplit(url).hostname for url in BASE_URLS.values())  # 404 at /completions
 
 
 class Dialect:
@@ -46,8 +49,19 @@ class Dialect:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
-        said = [DISPENSABLE[name] for name in DISPENSABLE if name in self._left_out]
-        return (*said, *([] if self._system_role else ["takes no system message: it was put before the next question"]))
+        return self._notes(self._left_out, has_system=True)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """Those of `notes` that concern the answer to this request."""
+        unasked = {"top_p"} if request.top_p == 1.0 else set()
+        unasked |= {"seed"} if request.seed is None else set()
+        return self._notes(self._left_out - unasked, has_system=any(message.role == "system" for message in request.messages))
+
+    def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
+        said = [DISPENSABLE[name] for name in DISPENSABLE if name in left_out]
+        if has_system and not self._system_role:
+            said.append("takes no system message: it was put before the next question")
+        return tuple(said)
 
     def body(self, model: str, request: Request) -> dict[str, Any]:
         """The request in this server's words. Raises `refusal`."""
@@ -86,6 +100,8 @@ class Dialect:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
         if request.prompt_ids is not None or request.top_logprobs is not None:
             return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
+        if request.prompt is not None and self._host in CHATS_ONLY:
+            return UnsupportedError(f"`{self._host}` takes conversations only", hint="use a model on this machine, or ask as a chat")
         if request.answer_start:
             return UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
         beside_openais = _beside_openais(request)

@@ -14,6 +14,7 @@ from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import read_object
 
 UNIGRAM = 1  # SentencePiece's number for it
+VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
 
 
 def read(folder: Path) -> Tokenizer:
@@ -160,12 +161,13 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
     def varint() -> int:
         nonlocal at
-        value = shift = 0
-        while True:
+        value = 0
+        for shift in range(0, 7 * VARINT_BYTES, 7):
             byte = data[at]
-            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            at, value = at + 1, value | (byte & 127) << shift
             if byte < 128:
                 return value
+        raise IndexError(f"a number of more than {VARINT_BYTES} bytes before byte {at}")
 
     while at < len(data):
         field, wire = divmod(varint(), 8)

@@ -22,6 +22,7 @@ class Grammar:
     """One answer's place in its schema."""
 
     def __init__(self, matcher: Any, vocabulary: int) -> None:
+        """`vocabulary`: the matcher's, which may have more tokens than there are logits."""
         from llguidance.numpy import allocate_token_bitmask
 
         self._matcher = matcher
@@ -66,7 +67,7 @@ class Grammars:
             problem = str(exc)
         if problem:
             raise UsageError(f"this JSON schema cannot be followed: {problem.strip().splitlines()[0]}", hint="use a simpler one")
-        return Grammar(matcher, self._vocabulary)
+        return Grammar(matcher, self.words().vocab_size)
 
     def words(self) -> Any:
         """The vocabulary as llguidance knows it, made when it is first asked for."""
@@ -74,6 +75,7 @@ class Grammars:
 
         with self._lock:
             if self._words is None:
-                special = self._tokenizer.special
-                self._words = LLTokenizer(self._tokenizer.backend.to_str(), n_vocab=self._vocabulary, eos_token=special.eos_id)
+                special, backend = self._tokenizer.special, self._tokenizer.backend
+                size = max(self._vocabulary, 1 + max(backend.get_vocab().values()))  # it may have tokens that the weights do not have
+                self._words = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=special.eos_id)
             return self._words

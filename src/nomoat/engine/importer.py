@@ -142,7 +142,7 @@ class LoraDelta:
 
 
 def remembered_sha256(path: Path) -> str:
-    """The file's sha256, computed once: remembered under its path, size and time of change."""
+    """The file's sha256, computed once: remembered under its path, size and times of change, one of them the system's own."""
     return _read_note(_note_of(path)) or _write_note(_note_of(path), paths.sha256_of(path))
 
 
@@ -154,7 +154,7 @@ def sha256_of_model(path: Path) -> str:
 
 def _note_of(path: Path) -> Path:
     stat = path.stat()
-    key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
     return paths.cache() / "sha256" / hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -64,6 +64,8 @@ class OpenVINOEngine:
         self._beside = [importer.LoraDelta(one) for one in beside]
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
+        self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
+        self._cache_bytes: int | None = None
         self._batcher: Batcher | None = None
         self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights
 
@@ -71,6 +73,10 @@ class OpenVINOEngine:
         """Chat with the named template; see `Tokenizer.use_template`."""
         self.tokenizer.use_template(name)
         self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
+
+    def bound_cache(self, num_bytes: int) -> None:
+        """See `Responder.bound_cache`."""
+        self._cache_bytes = num_bytes
 
     def adapted(self, at: int, *, template: str | None = None) -> Engine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
@@ -93,11 +99,11 @@ class OpenVINOEngine:
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
-        return self._stream(request, ids, answer.tokens, started, words)
+        return _Begun(self._stream(request, ids, answer.tokens, started, words), answer.tokens)
 
     def _stream(
         self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, words: tokenizer.Tokenizer
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk]:
         text = _StopWatch((*request.stop, *(words.stops if request.messages else ())))
         stream = words.decode_stream(() if request.messages and not request.answer_start else prompt)
         first_at: float | None = None
@@ -127,6 +133,7 @@ class OpenVINOEngine:
         usage = Usage(
             prompt_tokens=len(prompt),
             completion_tokens=count,
+            cached_tokens=tokens.num_kept or 0,
             prefill_seconds=(first_at or ended) - started,
             decode_seconds=ended - (first_at or ended),
         )
@@ -173,7 +180,7 @@ class OpenVINOEngine:
         prompt, rows = likelihood.split(words or self.tokenizer, request, continuations)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)))
-        with self._lock:
+        with self._scoring:
             if adapter not in self._scorers:
                 self._scorers[adapter] = self._make_scorer(adapter)
             return self._scorers[adapter].score(prompt, rows)
@@ -235,6 +242,7 @@ class OpenVINOEngine:
             if self._batcher is not None:
                 self._batcher.close()
             self._batcher = None
+        with self._scoring:
             self._scorers.clear()
 
     def _prompt_ids(self, request: Request, words: tokenizer.Tokenizer) -> list[int]:
@@ -285,8 +293,30 @@ class OpenVINOEngine:
         with self._lock:
             if self._batcher is None:
                 assert self.context_tokens is not None
-                self._batcher = Batcher(self._make_model, context_tokens=self.context_tokens)
+                self._batcher = Batcher(self._make_model, context_tokens=self.context_tokens, cache_bytes=self._cache_bytes)
             return self._batcher
+
+
+class _Begun:
+    """The chunks of an answer that is under way. Closed or forgotten, even before the first is read, it ends the work: a generator
+    that was not begun does not know of its end."""
+
+    def __init__(self, chunks: Generator[Chunk], tokens: Tokens) -> None:
+        self._chunks, self._tokens = chunks, tokens
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """As a generator's."""
+        self._tokens.cancel()
+        self._chunks.close()
+
+    def __del__(self) -> None:
+        self._tokens.cancel()
 
 
 class _Adapted:
@@ -319,6 +349,9 @@ class _Adapted:
 
     def count_tokens(self, request: Request) -> int:
         return self._engine.count_tokens(request, words=self._words)
+
+    def bound_cache(self, num_bytes: int) -> None:
+        self._engine.bound_cache(num_bytes)
 
     def close(self) -> None:
         self._engine.close()

@@ -115,6 +115,7 @@ class OwnModel:
         self._layer_bytes = 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # of a block's keys in float16, or its values
         self._layers = len(programs) - 1
         self.block_bytes = 2 * self._layers * self._layer_bytes
+        self.mapped_bytes = graph.size_bytes
 
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written.
@@ -205,6 +206,11 @@ class _Graph:
         self._folder = folder
         self._layers = {layer.get("id"): layer for layer in root.iterfind("layers/layer")}
         self._sources = {(edge.get("to-layer"), edge.get("to-port")): edge.get("from-layer") for edge in root.iterfind("edges/edge")}
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its weights."""
+        return len(self._bytes)
 
     def can_run(self, adapters: Sequence[LoraDelta]) -> bool:
         """See `OwnModel`."""

@@ -49,6 +49,7 @@ class PagedModel:
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
+    mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(
         self, folder: Path, properties: dict[str, str], adapters: Sequence[LoraDelta] = (), copy: CompiledCopy | None = None,

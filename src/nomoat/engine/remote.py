@@ -21,8 +21,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
+from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
     import httpx
@@ -125,7 +127,11 @@ class RemoteEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused of a request, where it changes what its answers mean."""
-        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in self._dialect.notes)
+        return self._about_it(self._dialect.notes)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """Those of `notes` that concern the answer to this request; known when its first word has come."""
+        return self._about_it(self._dialect.notes_on(request))
 
     @property
     def digest(self) -> str:
@@ -145,10 +151,11 @@ class RemoteEngine:
             try:
                 with self._pace.turn():
                     net.require_asker()
-                    yield from self._attempt(request)
+                    yield from _in_whole_characters(self._attempt(request))
                 self._pace.went_well()
                 return
             except RemoteError as error:
+                error.bytes_out = self._bytes_out()
                 if error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
                 self._wait(error, attempt)
@@ -161,19 +168,26 @@ class RemoteEngine:
         """Send away the threads that wait to ask (again); those whose answer is being written go on."""
         self._pace.give_up_waiting()
 
+    def _bytes_out(self) -> int:
+        """What this thread's request has sent to a server outside so far."""
+        return 0 if self.is_local else int(self._sent.bytes)
+
     def _max_attempts(self, error: RemoteError) -> int:
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
 
     def _wait(self, error: RemoteError, attempt: int) -> None:
-        """As long as the server asks, or as the number of attempts suggests; with all others, if it was too much for it."""
-        seconds = pacing.wait_before(attempt) if error.wait_seconds is None else error.wait_seconds
+        """As long as the number of attempts suggests, or longer if the server asks for it; with all others, if it was too much for it.
+
+        A server may ask for no wait at all, or for one until a time that our clock has passed.
+        """
+        seconds = max(pacing.wait_before(attempt), error.wait_seconds or 0.0)
         if seconds > pacing.LONGEST_ASKED_WAIT_SECONDS:
             raise error
         if error.status == TOO_MANY_REQUESTS or error.wait_seconds is not None:
             self._pace.too_fast(seconds)
         self._pace.pause(seconds)
 
-    def _attempt(self, request: Request) -> Iterator[Chunk]:
+    def _attempt(self, request: Request) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
         started = time.perf_counter()
         first: float | None = None
@@ -181,7 +195,7 @@ class RemoteEngine:
         told: Any = None
         with self._metered(request) as bill, self._translate_errors():
             stream = self._send(request)
-            bytes_out = 0 if self.is_local else self._sent.bytes
+            bytes_out = self._bytes_out()
             with stream if stream is not None else nullcontext(()) as events:
                 for event in events:
                     text, ended, counts = self._read(event)
@@ -300,6 +314,9 @@ class RemoteEngine:
         except (json.JSONDecodeError, UnicodeDecodeError) as exc:
             raise self._no_answer() from exc
 
+    def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"`{self.model}` at `{self.host}` {note}" for note in notes)
+
     def _no_answer(self) -> RemoteError:
         return RemoteError(
             f"`{self.host}` sent something that is no answer of an OpenAI-compatible server",
@@ -356,6 +373,8 @@ class RemoteEngine:
 
         The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on.
         """
+        import httpx
+
         self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
         if self._provider == "openai":
             return
@@ -363,7 +382,8 @@ class RemoteEngine:
             if name not in NEEDED_HEADERS:
                 del request.headers[name]
         request.headers["user-agent"] = "nomoat"
-        request.headers["authorization"] = f"Bearer {self._key}"
+        if _origin(request.url) == _origin(httpx.URL(self.base_url)):  # a redirect may lead to whoever else listens on that host
+            request.headers["authorization"] = f"Bearer {self._key}"
 
 
 def _parse(ref: str) -> tuple[Provider, str, str]:
@@ -404,6 +424,18 @@ def _key(ref: str, provider: Provider, as_client: bool) -> str:
     return found.value
 
 
+def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
+    """The chunks, a character whose halves came in two of them in the later one; a half without the other is `�`."""
+    held = ""
+    with closing(chunks):
+        for chunk in chunks:
+            text = held + chunk.text
+            held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
+            text = whole_characters(text[: len(text) - len(held)])
+            if text or chunk.finish_reason is not None:
+                yield replace(chunk, text=text)
+
+
 def _count(told: Any, name: str) -> int:
     value = getattr(told, name, None)
     return value if isinstance(value, int) else 0
@@ -420,6 +452,10 @@ def _only_model(ref: str, names: Sequence[str]) -> str:
     if not names:
         raise UsageError(f"the server at `{ref}` has no model")
     raise UsageError(f"the server at `{ref}` has {len(names)} models: {', '.join(names)}", hint=f"write `{ref}#{names[0]}`")
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _host(url: str) -> str:

@@ -20,7 +20,7 @@ class SerialModel:
 
     takes_many = False
     largest_pass = 256  # tokens: all their scores are held at once, heads x tokens x tokens seen x 4 bytes
-    block_bytes = 0
+    block_bytes = mapped_bytes = 0
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
         model = core().read_model(folder / "openvino_model.xml")

@@ -13,6 +13,8 @@ Shape = tuple[int, ...]
 # what answers to texts do not depend on: how positions turn, said a second time (files of 2023), and the part that sees images
 UNUSED = re.compile(r"rope_freqs|blk\.\d+\.attn_rot_embd(\..*)?|(v|mm)\..*")
 
+BETWEEN = ("token_embd_project.weight", "output_project.weight")
+
 
 def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) -> None:
     """Raises BadFileError for the first tensor that is missing or of another shape than the sizes ask for, UnsupportedError for the
@@ -28,6 +30,8 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
             f"`{file.path}` has {len(tokens):,} tokens, and its model knows {sizes.vocabulary:,}", hint="download it again"
         )
     for name, shape in _needed(arch, sizes):  # ends before a damaged number of layers has become as many names
+        _require(file, name, shape)
+    for name, shape in _around_layers(file, sizes):
         _require(file, name, shape)
     for name, shape in _possible(arch, sizes):
         if name in file.tensors:
@@ -59,6 +63,20 @@ def _needed(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]
             yield f"blk.{layer}.{tensor}.weight", shapes[part]
 
 
+def _around_layers(file: ModelSource, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
+    """Embedding and output, and what lies between them and the layers in files where their rows have another width than the layers.
+
+    Products of a file's own codes would read behind rows that are shorter than what they are multiplied by.
+    """
+    columns = sizes.width
+    if not file.tensors.keys().isdisjoint(BETWEEN):
+        columns = file.tensor("token_embd.weight").shape[-1]
+        yield from zip(BETWEEN, ((sizes.width, columns), (columns, sizes.width)), strict=True)
+    yield "token_embd.weight", (sizes.vocabulary, columns)
+    if "output.weight" in file.tensors:
+        yield "output.weight", (sizes.vocabulary, columns)
+
+
 def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
     """Every vector that may be there."""
     shapes = _projections(sizes)
@@ -80,10 +98,9 @@ def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
 
 
 def _read_elsewhere(arch: Architecture) -> tuple[str, ...]:
-    """What has its size looked at by whoever reads it."""
+    """What has its size looked at by whoever reads it, and what `_around_layers` has looked at."""
     places = {"rope": ("rope_freqs", "rope_factors_short", "rope_factors_long"), "learned": ("position_embd",), "alibi": ()}
-    names = ("token_embd", "output", "token_embd_project", "output_project", *places[arch.positions])
-    return tuple(f"{name}.weight" for name in names)
+    return ("token_embd.weight", "output.weight", *BETWEEN, *(f"{name}.weight" for name in places[arch.positions]))
 
 
 def _require_known(file: ModelSource, arch: Architecture, known: set[str]) -> None:

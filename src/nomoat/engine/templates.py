@@ -98,7 +98,7 @@ MPT_CHAT = _chatml(
 )
 GEMMA = Template(
     text=(
-        "{% for m in messages %}{% if m['role'] != 'system' %}"
+        "{% for m in messages %}{% if m['role'] != 'system' or loop.length == 1 %}"
         "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else 'user' }}\n"
         "{% if loop.index0 == 1 and messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n\n{% endif %}"
         "{{ m['content'] }}<end_of_turn>\n"

@@ -6,19 +6,17 @@ Not covered: vocabularies of other kinds (WordPiece, unigram), which are refused
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nomoat.engine import templates
+from nomoat.engine import rendering, templates
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -114,7 +112,7 @@ class Tokenizer:
                 hint=f"use `--raw`, or `--template NAME` for the one it was tuned with: {', '.join(templates.NAMED)}",
             )
         try:
-            text = _compiled(self.chat_template).render(
+            text = rendering.compiled(self.chat_template).render(
                 messages=[{"role": message.role, "content": message.content} for message in messages],
                 tools=None,
                 documents=None,
@@ -268,6 +266,8 @@ def _require_kinds(metadata: dict[str, Any]) -> None:
         "eos_token_id": lambda value: type(value) is int,
         "add_bos_token": lambda value: isinstance(value, bool),
         "add_space_prefix": lambda value: isinstance(value, bool),
+        "remove_extra_whitespaces": lambda value: isinstance(value, bool),
+        "precompiled_charsmap": lambda value: isinstance(value, bytes) or (isinstance(value, np.ndarray) and value.itemsize == 1),
         "model": lambda value: isinstance(value, str),
         "pre": lambda value: isinstance(value, str),
     }
@@ -385,9 +385,10 @@ def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any]) -> None:
 
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     steps: list[Any] = []
-    if charsmap := metadata.get("tokenizer.ggml.precompiled_charsmap"):
+    charsmap = bytes(metadata.get("tokenizer.ggml.precompiled_charsmap", b""))
+    if charsmap:
         with translated("the file's table of letters cannot be read"):
-            steps.append(normalizers.Precompiled(bytes(charsmap)))
+            steps.append(normalizers.Precompiled(charsmap))
     if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefix:
@@ -411,52 +412,3 @@ def _add_special_tokens(backend: Any, tokens: list[str], types: list[float], *, 
             backend.add_special_tokens(added)
         else:
             backend.add_tokens(added)
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> Any:
-    """A template ready to use: compiling takes longer than rendering, and every prompt and lesson is rendered."""
-    return _environment().from_string(template)
-
-
-def _environment() -> Any:
-    """Jinja as `transformers` sets it up, without a way to make a text of any size by one multiplication."""
-    from jinja2 import nodes
-    from jinja2.exceptions import SecurityError
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """What the assistant says is marked for whoever trains; here it is what it is."""
-
-        tags = {"generation"}  # noqa: RUF012 - as the class it is made from has it
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            line = next(parser.stream).lineno
-            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "**" or not all(isinstance(value, int | float) for value in (left, right)):
-                raise SecurityError(f"it computes `{operator}` of other things than numbers")
-            return super().call_binop(context, operator, left, right)
-
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation])
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    environment.filters["tojson"] = _to_json
-    return environment
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
-    """Unlike Jinja's own it writes `<` as it is."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _refuse(message: str) -> None:
-    import jinja2
-
-    raise jinja2.TemplateError(message)

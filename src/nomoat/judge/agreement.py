@@ -120,11 +120,17 @@ class Agreement:
 
 
 def order_words(verdicts: Sequence[PairVerdict]) -> str:
-    """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all."""
-    consistent, first_wins, second_wins = count_orders(verdicts)
+    """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all.
+
+    Of equal answers, which are not shown, it says how many there were.
+    """
+    asked = [verdict for verdict in verdicts if verdict.is_asked]
+    consistent, first_wins, second_wins = count_orders(asked)
     decided = first_wins + second_wins
-    shown = f"; the answer shown first won {share(first_wins, decided)} of the decided showings" if decided else ""
-    return f"both orders gave the same verdict in {share(consistent, len(verdicts))}{shown}"
+    equal = f"{len(verdicts) - len(asked):,} of {len(verdicts):,} pairs were equal answers: ties, and not shown"
+    parts = [f"both orders gave the same verdict in {share(consistent, len(asked))}"] if asked else []
+    parts += [f"the answer shown first won {share(first_wins, decided)} of the decided showings"] if decided else []
+    return "; ".join([*parts, *([equal] if len(asked) < len(verdicts) else [])])
 
 
 def count_orders(verdicts: Sequence[PairVerdict]) -> tuple[int, int, int]:
@@ -149,6 +155,17 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
         )
     chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
     return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)
+
+
+def labels_sent(source: str, *, seed: int) -> tuple[int, tuple[str, ...]]:
+    """How many labelled pairs a judge outside is shown, and the texts of a user's file of them; those of `vicuna80` are published.
+
+    Raises what `load_labels` raises for a file.
+    """
+    if source == VICUNA:
+        return NUM_PAIRS, ()
+    pairs = load_labels(source, num_pairs=NUM_PAIRS, seed=seed).pairs
+    return len(pairs), tuple(message.content for pair in pairs for message in (*pair.one, pair.other[-1]))
 
 
 def measure(judge: Judge, labelled: Labelled) -> Agreement | None:

@@ -44,7 +44,10 @@ def _without_examples(code: str) -> str:
     if tree is None:
         return code  # its test will say so
     kept = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Assert)]
-    return ast.unparse(ast.Module(body=kept, type_ignores=[]))
+    try:
+        return ast.unparse(ast.Module(body=kept, type_ignores=[]))
+    except (RecursionError, ValueError):  # `1 + 1 + …`, hundreds of them; a number of thousands of digits, as 0x…
+        return code
 
 
 def _parsed(code: str) -> ast.Module | None:

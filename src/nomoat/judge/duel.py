@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from nomoat.asking.spending import STORED, Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
-from nomoat.judge import stats
+from nomoat.judge import stats, wording
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.kept import is_kept
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
@@ -22,6 +23,8 @@ from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, in_scale, range_of_differences, side_of
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+
+SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 
 
 def duel(
@@ -116,11 +119,12 @@ def run_duels(
 ) -> list[Duel]:
     """A duel over each of several suites, in which all winners named are right together with a probability of 1 - alpha.
 
-    Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm).
+    Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm). Where
+    the budget is used up before the first question of a suite, the duels before it are the result, and the last of them says so.
     """
     shared = share_of(rules, len(suites))
     settings = settings or RunSettings()  # one budget for all
-    return corrected([run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared) for suite in suites])
+    return fought_over(suites, lambda suite: run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared))
 
 
 def share_of(rules: Rules, num_suites: int) -> Rules:
@@ -128,12 +132,30 @@ def share_of(rules: Rules, num_suites: int) -> Rules:
     return replace(rules, alpha=rules.alpha / num_suites)
 
 
-def corrected(fought: Sequence[Duel]) -> list[Duel]:
-    """The duels, with p-values corrected for their number (Holm)."""
-    p_values = stats.holm([duel.verdict.p_value for duel in fought])
+def fought_over(suites: Sequence[SuiteRef], fight: Callable[[SuiteRef], Duel]) -> list[Duel]:
+    """See `run_duels`: the duels, with p-values corrected for the number of suites, those not fought over among them."""
+    fought: list[Duel] = []
+    for suite in suites:
+        try:
+            fought.append(fight(suite))
+        except BudgetReachedError as error:
+            if not fought:
+                raise
+            fought[-1] = _last(fought[-1], suites[len(fought) :], error)
+            break
+    p_values = stats.holm([*(duel.verdict.p_value for duel in fought), *[1.0] * (len(suites) - len(fought))])
     return [
-        replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value)) for duel, p_value in zip(fought, p_values, strict=True)
+        replace(duel, verdict=replace(duel.verdict, p_value_corrected=p_value))
+        for duel, p_value in zip(fought, p_values[: len(fought)], strict=True)
     ]
+
+
+def _last(fought: Duel, missing: Sequence[str | Suite], error: BudgetReachedError) -> Duel:
+    """The duel before the budget was used up, which says what was not fought over, and why."""
+    names = wording.listed([f"`{suite.name if isinstance(suite, Suite) else suite}`" for suite in missing])
+    note = f"PARTIAL: nothing was fought over {names}: {error.message}"
+    verdict = fought.verdict
+    return replace(fought, verdict=replace(verdict, partial=verdict.partial or error.message, notes=(*verdict.notes, note)))
 
 
 def _ask_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -10,7 +10,8 @@ from nomoat.asking.spending import STORED
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
-from nomoat.judge.duel import corrected, share_of
+from nomoat.judge.duel import fought_over, share_of
+from nomoat.judge.kept import is_kept
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
@@ -53,10 +54,10 @@ def run_judged_duels(
     check: str | None = None,
     rules: Rules = DEFAULT_RULES,
 ) -> list[Duel]:
-    """`run_judged_duel` over each of several suites, corrected for their number as `run_duels` does it."""
+    """`run_judged_duel` over each of several suites, corrected for their number, and kept, as `run_duels` does it."""
     shared = share_of(rules, len(suites))
     settings = settings or RunSettings()  # one budget for all
-    return corrected([run_judged_duel(left, right, suite, judge, settings, check=check, rules=shared) for suite in suites])
+    return fought_over(suites, lambda suite: run_judged_duel(left, right, suite, judge, settings, check=check, rules=shared))
 
 
 def run_judged_table(
@@ -106,7 +107,7 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        notes = (*_pair_notes(judging, read), *checked, *judging.model.notes)
+        notes = (*_partial_note(judging, len(known), len(rows)), *_pair_notes(judging, read), *checked, *judging.notes)
         duels = {}
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
             left = _scored(sides[one], PAIRS, known, scores, judging)
@@ -128,12 +129,13 @@ def _answered(
     models: Sequence[str | Responder], suite: Suite, judge: str | Responder, store: AnswerStore, settings: RunSettings
 ) -> list[Evaluation]:
     """Every model's answers, to the examples that all answered. A budget keeps a share for each model to come, and for the judge."""
-    ask = _asker(suite, store, settings)
+    asked, notes = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
     refs = [ref_of(side) for side in (*models, judge)]
     evaluations = []
     for at, model in enumerate(models):
         settings.spending.begin_stage(*refs[at:])
-        evaluations.append(ask(model))
+        evaluations.append(_written(model, asked, notes, store, settings))
+        asked = evaluations[-1].suite  # no answer of the others is worth its money where this one has none
     settings.spending.begin_stage(refs[-1])
     return in_common(evaluations)
 
@@ -165,7 +167,8 @@ def run_graded(
     with opened_store(settings.store) as store:
         refs = [ref_of(responder), ref_of(judge)]
         spending.begin_stage(*refs)
-        graded = _asker(suite, store, settings)(responder)
+        asked, drawing = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
+        graded = _written(responder, asked, drawing, store, settings)
         spending.begin_stage(refs[1])
         with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
@@ -175,11 +178,13 @@ def run_graded(
         known = [at for at, grade in enumerate(grades) if grade is not None]
         _require_some(known, judging.failure)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
-        store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
+        if not is_kept(refs[0]):  # whose digest is the model's, and whose record is its own
+            store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
         notes = (f"{unread:,} of {len(grades):,} grades could not be read: those answers are left out", *notes)
-    notes = (*result.notes, _judge_note(judging, "graded"), *notes, *judging.model.notes)
+    partial = _partial_note(judging, len(known), len(grades))
+    notes = (*result.notes, *partial, _judge_note(judging, "graded"), *notes, *judging.notes)
     return replace(result, notes=tuple(dict.fromkeys(notes)))  # said once, if of both models
 
 
@@ -189,17 +194,12 @@ def asked_for_a_judge(suite: Suite) -> Suite:
     return replace(suite, metric="judge", max_new_tokens=tokens)
 
 
-def _asker(suite: Suite, store: AnswerStore, settings: RunSettings) -> Callable[[str | Responder], Evaluation]:
-    """Gets one side's written answers, not yet scored."""
-    asked, notes = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
-
-    def ask(side: str | Responder) -> Evaluation:
-        with opened(side, settings) as model:
-            asking = Asking(model=model, suite=asked, store=store, settings=settings)
-            asking.ask(asked.examples)
-            return asking.evaluation(notes=notes)
-
-    return ask
+def _written(side: str | Responder, asked: Suite, notes: Sequence[str], store: AnswerStore, settings: RunSettings) -> Evaluation:
+    """One side's written answers, not yet scored."""
+    with opened(side, settings) as model:
+        asking = Asking(model=model, suite=asked, store=store, settings=settings)
+        asking.ask(asked.examples)
+        return asking.evaluation(notes=notes)
 
 
 def _judge(model: Responder, store: AnswerStore, settings: RunSettings) -> Judge:
@@ -229,7 +229,7 @@ def _conversations(evaluation: Evaluation) -> dict[str, Conversation]:
     """What was said up to and with each answer, by example; an example that follows another has its conversation before it."""
     said: dict[str, Conversation] = {}
     for example, outcome in zip(evaluation.suite.examples, evaluation.outcomes, strict=True):
-        answer = Message(role="assistant", content=outcome.answer)
+        answer = Message(role="assistant", content=f"{evaluation.suite.answer_start}{outcome.answer}")
         said[example.id] = (*said.get(example.follows, ()), *example.messages, answer)
     return said
 
@@ -246,9 +246,17 @@ def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores
     old = evaluation.side
     facts = {**old.facts, "judge": judging.model.ref}
     side = side_of(old.model, old.licence, metric, outcomes, facts=facts, price=old.price, seed=evaluation.seed)
-    failure = judging.failure
+    failure = judging.failure if len(known) < len(evaluation.outcomes) else None
     partial = evaluation.partial or (f"the judge did not judge all: {failure.message}" if failure else "")
     return replace(evaluation, suite=suite, outcomes=outcomes, side=side, partial=partial)
+
+
+def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str, ...]:
+    if judging.failure is None or num_judged == num_asked:
+        return ()
+    return (
+        f"PARTIAL: the judge `{judging.model.ref}` judged {num_judged:,} of {num_asked:,} questions: {judging.failure.message}",
+    )  # fmt: skip
 
 
 def _pair_notes(judging: Judge, read: Sequence[PairVerdict]) -> tuple[str, ...]:

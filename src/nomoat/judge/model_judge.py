@@ -10,11 +10,12 @@ people or of another judge is measured by `agreement.py`.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nomoat import matching
-from nomoat.asking.answers import collect, collect_scores, failure_of
+from nomoat.asking.answers import collect, collect_scores, failure_of, notes_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
@@ -47,12 +48,14 @@ class Pair:
 class PairVerdict:
     """The verdicts with `one` shown first, and with `other` shown first; each A, B or C, or None if it could not be read.
 
-    `lean` is the log-odds of `one` against `other`, summed over both orders; None where likelihoods cannot be had.
+    `lean` is the log-odds of `one` against `other`, summed over both orders; None where likelihoods cannot be had. Not `is_asked`:
+    both answers are equal, and no judge saw them.
     """
 
     first: str | None
     second: str | None
     lean: float | None = None
+    is_asked: bool = True
 
     @property
     def score(self) -> float:
@@ -69,6 +72,9 @@ class PairVerdict:
     def is_consistent(self) -> bool:
         """Whether both orders said the same."""
         return (self.first, self.second) in (("A", "B"), ("B", "A"), ("C", "C"))
+
+
+EQUAL = PairVerdict(first="C", second="C", is_asked=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +101,21 @@ class Judge:
     def __post_init__(self) -> None:
         self.spent = Spent(pricing=self.spending.pricing(self.model))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known about its verdicts, whatever they say."""
+        return notes_of(self.model, self.store, num_reused=self.spent.num_reused)
+
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
 
-        Each `together` pairs in a row are of one example: a budget is spent on whole examples, as far as equal answers let it.
+        Each `together` pairs in a row are of one example. A budget is spent on whole examples, in a random order; where it is used up,
+        those after the last one judged have no verdict, also the equal ones: otherwise more ties than wins would count.
         """
-        asked = [pair for pair in pairs if not pair.is_same]
+        blocks = [range(start, start + together) for start in range(0, len(pairs), together)]
+        if self.spending.budget is not None:
+            random.Random(0).shuffle(blocks)
+        asked = [pairs[at] for block in blocks for at in block if not pairs[at].is_same]
 
         def requests(writes: bool) -> list[Request]:
             both = [((pair.one, pair.other), (pair.other, pair.one)) for pair in asked]
@@ -110,12 +125,14 @@ class Judge:
                 for order in orders
             ]
 
-        found = self._said(requests, judge_prompts.VERDICTS, together=2 * together)
-        verdicts = iter(
-            None if first is None or second is None else _verdict(first, second)
-            for first, second in zip(found[::2], found[1::2], strict=True)
-        )
-        return [PairVerdict(first="C", second="C") if pair.is_same else next(verdicts) for pair in pairs]
+        found = self._said(requests, judge_prompts.VERDICTS, together=2 * len(asked))  # in this very order
+        said = iter(zip(found[::2], found[1::2], strict=True))
+        verdicts = {at: EQUAL if pairs[at].is_same else _verdict(*next(said)) for block in blocks for at in block}
+        if isinstance(self.failure, BudgetReachedError) and None in verdicts.values():
+            judged = [all(verdicts[at] for at in block) and any(not pairs[at].is_same for at in block) for block in blocks]
+            for block in blocks[max((rank + 1 for rank, is_judged in enumerate(judged) if is_judged), default=0) :]:
+                verdicts.update(dict.fromkeys(block))
+        return [verdicts[at] for at in range(len(pairs))]
 
     def grades(self, conversations: Sequence[tuple[Conversation, str]]) -> list[float | None]:
         """The grade of each conversation (with its reference answer, or ""): 1 to 10; None where there is none to be read."""
@@ -157,7 +174,7 @@ class Judge:
             spending=self.spending,
             concurrency=self.concurrency,
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
-            together=together,
+            together=max(1, together),
         )
         self.failure = failure_of(self.failure, collected.failure)
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):
@@ -173,7 +190,9 @@ def _likeliest_of(verdicts: Sequence[str], scored: ChoiceScores | ContextExceede
     return Said(text=verdicts[matching.likeliest(scored.scores)], log_probabilities=likelihoods)
 
 
-def _verdict(first: Said, second: Said) -> PairVerdict:
+def _verdict(first: Said | None, second: Said | None) -> PairVerdict | None:
+    if first is None or second is None:
+        return None
     lean = None
     if first.log_probabilities and second.log_probabilities:
         (first_a, first_b, _), (second_a, second_b, _) = first.log_probabilities, second.log_probabilities

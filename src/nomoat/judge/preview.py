@@ -26,6 +26,13 @@ def preview_of(model: str, suite: Suite, *, limit: int | None, seed: int, spendi
         return preview_requests(responder, requests, spending=spending, store=store)
 
 
+def shown_to_judge(suite: Suite, *, limit: int | None, seed: int) -> tuple[str, ...]:
+    """The texts of a suite that a judge is shown besides the answers: its questions and reference answers."""
+    asked, _ = drawn(suite, limit, seed)
+    texts = (text for example in asked.examples for text in (*(message.content for message in example.messages), example.target))
+    return tuple(text for text in texts if text)
+
+
 def previews(models: Sequence[str], suite: Suite, *, limit: int | None, seed: int, spending: Spending) -> list[Preview]:
     """`preview_of` each model that is named, as far as it would send something."""
     with AnswerStore() as store:

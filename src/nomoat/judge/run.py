@@ -15,7 +15,7 @@ from typing import Any
 
 from nomoat import matching
 from nomoat import responder as responders
-from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of
+from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
@@ -26,10 +26,8 @@ from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, side_of
-from nomoat.records import Completion, Example, Message, Outcome, Request, Usage
+from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
-
-NO_TOKENS = Usage(prompt_tokens=0, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
 
 
 def evaluate(
@@ -191,11 +189,11 @@ class Asking:
         if missing := self._missing():
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
-        yield from self.model.notes
+        yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         if named := self.model.template:
             yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
         if isinstance(self.model.engine, KeptEngine):
-            count = f"{len(self.examples):,} of {len(self.suite.examples):,}"
+            count = f"{len(self.kept(self.suite.examples)):,} of {len(self.suite.examples):,}"
             yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
         if self.num_filtered:
             yield (
@@ -220,7 +218,8 @@ class Asking:
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
         if self.suite.metric in scorers.CORPUS_SCORERS:
-            yield scorers.corpus_note(self.suite.metric, [(e, o.answer) for e, o in zip(self.examples, self.outcomes, strict=True)])
+            start, answered = self.suite.answer_start, zip(self.examples, self.outcomes, strict=True)
+            yield scorers.corpus_note(self.suite.metric, [(e, f"{start}{o.answer}") for e, o in answered])
 
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
@@ -253,7 +252,7 @@ class Asking:
             category=example.category,
             group=self.groups[example.id],
             seconds=seconds,
-            cost_usd=self.settings.spending.pricing(self.model).cost_usd(NO_TOKENS),
+            cost_usd=self.settings.spending.pricing(self.model).likelihoods_usd,
         )
 
 
@@ -374,7 +373,7 @@ def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcom
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
         bytes_out=completion.usage.bytes_out,
-        cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion.usage),
+        cost_usd=run.settings.spending.pricing(run.model).cost_usd(completion),
     )
 
 

@@ -40,6 +40,7 @@ MAX_SAID = 300  # characters of an exception
 
 def main() -> None:
     """Read the job, do it, say how it went."""
+    end_with_parent()
     job = json.load(sys.stdin)
     if job["isolated"]:
         try:
@@ -47,12 +48,13 @@ def main() -> None:
         except OSError as exc:
             say({"outcome": "no isolation", "said": str(exc)})
             return
+        end_with_parent()
     # The first process of a new PID namespace: when it ends, the kernel ends every process in there.
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if job["isolated"]:
         try:
             build_root(Path(job["folder"]), job["paths"], job["disk_bytes"])
@@ -60,6 +62,7 @@ def main() -> None:
         except OSError as exc:
             say({"outcome": "no isolation", "said": str(exc)})
             os._exit(0)
+        end_with_parent()
     run_and_report(job)
 
 
@@ -81,6 +84,12 @@ def check(result: int, what: str) -> None:
 
 def prctl(option: int, value: int) -> int:
     return int(libc.prctl(option, value, 0, 0, 0))
+
+
+def end_with_parent() -> None:
+    """When whoever started this process ends, however it ends, so does this one. A change of user makes the kernel forget it."""
+    if sys.platform == "linux":
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def enter_namespaces() -> None:
@@ -184,6 +193,7 @@ def judged(said: bytes, status: int, token: str) -> dict[str, str]:
 def run(job: dict[str, Any], write_end: int) -> NoReturn:
     """Set the limits, run the program, and write how it ended to the pipe."""
     pid = os.getpid()
+    end_with_parent()
     if not job["isolated"]:
         os.chdir(job["folder"])
     nothing = os.open("/dev/null", os.O_RDWR)

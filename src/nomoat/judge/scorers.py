@@ -195,19 +195,23 @@ PUBLISHED_DRAFTS = ("https://json-schema.org/", "http://json-schema.org/")  # wh
 
 
 def json_score(answer: str, target: str, schema: Mapping[str, Any] | None = None) -> float:
-    """F1 over the fields of the target's JSON and the answer's; 0.0 for an answer that is no JSON or breaks the schema.
+    """F1 over the fields of the target's JSON and the answer's; 0.0 for an answer that is no JSON, breaks the schema, or is hundreds
+    of levels deep.
 
     Without a target, an answer that keeps the schema scores 1.0. Fields are compared by path and value, strings as `exact` does, 1
     equals 1.0. The order in a list does not count: each item, with all its fields, is paired with one of the other list's so that as
     many as possible are equal.
     """
     found, value = first_json(answer)
-    if not found or (schema is not None and not _keeps(schema, value)):
+    try:
+        if not found or (schema is not None and not _keeps(schema, value)):
+            return 0.0
+        if not target:
+            return 1.0
+        wanted = json.loads(target)
+        return 2 * _num_common(value, wanted) / (_num_fields(value) + _num_fields(wanted))
+    except RecursionError:
         return 0.0
-    if not target:
-        return 1.0
-    wanted = json.loads(target)
-    return 2 * _num_common(value, wanted) / (_num_fields(value) + _num_fields(wanted))
 
 
 def _keeps(schema: Mapping[str, Any], value: Any) -> bool:

@@ -106,7 +106,8 @@ def load_suite(
 
     `instruction` are the words before each text of a table, as `tune` takes them.
 
-    A name is looked for in NOMOAT_HOME's `suites` folder, then among the built-in ones.
+    A name is looked for in NOMOAT_HOME's `suites` folder, then among the built-in ones. What lies at that path comes before both,
+    but for a folder that is no suite.
     Raises DataError with file and line, UnknownModelError, UsageError where a flag is missing or too many.
     """
     if isinstance(ref, Suite):
@@ -161,13 +162,11 @@ def suite_from_csv(
 def write_suite(suite: Suite, folder: Path) -> Path:
     """Write FOLDER/NAME.jsonl, with each prompt as the models will see it, and FOLDER/NAME.toml; return the latter's path.
 
-    Raises UsageError for a name that is no file name, or a suite whose scores are stored with it.
+    Raises UsageError for a suite whose scores are stored with it, and what `suite_files` raises.
     """
     if suite.metric in STORED_ONLY:
         raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
-    if not suite.name or any(not (char.isalnum() or char in "-_.") for char in suite.name) or suite.name.startswith("."):
-        raise UsageError(f"`{suite.name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
-    jsonl, toml, schema = (folder / f"{suite.name}{suffix}" for suffix in (".jsonl", ".toml", ".schema.json"))
+    jsonl, toml, schema = suite_files(suite.name, folder)
     with paths.whole_file(jsonl) as part:
         part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
     if suite.schema is not None:
@@ -193,6 +192,13 @@ def write_suite(suite: Suite, folder: Path) -> Path:
     return toml
 
 
+def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
+    """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
+    if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
+        raise UsageError(f"`{name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
+    return folder / f"{name}.jsonl", folder / f"{name}.toml", folder / f"{name}.schema.json"
+
+
 def own_suites() -> dict[str, Path]:
     """The suites in NOMOAT_HOME, by name."""
     home = paths.home() / "suites"
@@ -201,13 +207,14 @@ def own_suites() -> dict[str, Path]:
 
 
 def _find(ref: str | Path) -> Path | None:
-    """The file that `ref` means; None for a built-in suite."""
-    path = Path(ref)
-    if isinstance(ref, Path) or len(path.parts) > 1 or path.exists() or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):
+    """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
+    path, own = Path(ref), own_suites()
+    is_name = ref in own or ref in BUILT_IN
+    is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
+    if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):
         if not path.exists():
             raise DataError(f"`{path}`: there is no such file")
         return _file_in(path) if path.is_dir() else path
-    own = own_suites()
     if ref in own:
         return _file_in(own[ref]) if own[ref].is_dir() else own[ref]
     if ref in BUILT_IN:
@@ -221,13 +228,16 @@ def _find(ref: str | Path) -> Path | None:
 
 def _file_in(folder: Path) -> Path:
     """The one suite of a folder."""
-    for pattern in ("*.toml", "*.jsonl"):
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UsageError(f"`{folder}` holds {len(found)} suites", hint=f"name one: {', '.join(str(file) for file in found[:5])}")
+    found = _suites_in(folder)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"`{folder}` holds {len(found)} suites", hint=f"name one: {', '.join(str(file) for file in found[:5])}")
     raise DataError(f"`{folder}` holds no suite", hint="a suite is NAME.jsonl, with NAME.toml beside it")
+
+
+def _suites_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.toml")) or sorted(folder.glob("*.jsonl"))
 
 
 def _load_toml(path: Path) -> Suite:

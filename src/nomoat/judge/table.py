@@ -57,10 +57,12 @@ def run_table(
         evaluations = [recorded_evaluation(name, planned, notes=notes, seed=settings.seed) for name in names]
     else:
         with opened_store(settings.store) as store:
-            every = []
+            every: list[Evaluation] = []
             for at, model in enumerate(models):
                 settings.spending.begin_stage(*names[at:])
                 every.append(run_suite(model, asked, replace(settings, store=store)))
+                # No answer of the others is worth its money, or its time, where this one has none.
+                asked, settings = every[-1].suite, replace(settings, limit=None)
             evaluations = in_common(every)
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
@@ -185,16 +187,27 @@ def _verdict_on(duels: Mapping[tuple[int, int], Duel], one: int, other: int) -> 
 
 
 def _sentence(suite: Suite, standings: Sequence[Standing], num_examples: int, alpha: float) -> str:
-    """Who leads, and whom the data cannot tell from the leader."""
+    """Who leads, whom the data cannot tell from the leader, and whose score is known to be higher: the order is that of items won."""
     leader = _name(standings[0].side)
-    level = [_name(row.side) for row in standings[1:] if row.p_value is not None and row.p_value >= alpha]
+    level, above = ([_name(row.side) for row in standings[1:] if _sign(row, alpha) == sign] for sign in (0, 1))
     lead = (
         f"{leader} leads {len(standings) - 1} other model{'s' if len(standings) > 2 else ''} on `{suite.name}`, {num_examples:,} items"
     )
-    if not level:
-        unknown = sum(row.p_value is None for row in standings[1:])
-        return f"{lead}{f'; {unknown} of them never compared with it directly' if unknown else ''}."
-    return f"{lead}; too close to call between it and {wording.listed(level)}."
+    parts = [f"too close to call between it and {wording.listed(level)}"] if level else []
+    if above:
+        have = "has a higher score" if len(above) == 1 else "have higher scores"
+        parts.append(f"{wording.listed(above)} {have}, and won fewer items, which the order goes by")
+    unknown = sum(row.p_value is None for row in standings[1:])
+    if not parts and unknown:
+        parts.append(f"{unknown} of them never compared with it directly")
+    return f"{'; '.join([lead, *parts])}."
+
+
+def _sign(row: Standing, alpha: float) -> int | None:
+    """Whether a model's score is known to be higher (1) than the leader's, or lower (-1), or neither (0); None if never compared."""
+    if row.p_value is None or row.difference_low is None or row.difference_high is None:
+        return None
+    return 0 if row.p_value >= alpha else 1 if row.difference_low > 0 else -1 if row.difference_high < 0 else 0
 
 
 def _name(side: Side) -> str:

@@ -262,7 +262,9 @@ def _watched(metric: str, one: Sequence[float], other: Sequence[float], watch: W
         return _Found(low=low, high=high, p_value=watch.p_value, is_decided=low > 0 or high < 0)
     last = _fixed(metric, one, other, watch.alpha_each, seed)
     low, high = common_part(watch.interval, (last.low, last.high))
-    return _Found(low=low, high=high, p_value=min(watch.p_value, 2 * last.p_value), is_decided=last.is_decided)
+    # Not where the two intervals contradict each other: the sequence's alone, which holds 0, names no side.
+    is_decided = last.is_decided and (low > 0 or high < 0)
+    return _Found(low=low, high=high, p_value=min(watch.p_value, 2 * last.p_value), is_decided=is_decided)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,6 +131,10 @@ class Allowance:
         self._lock = threading.Lock()
         self._database = _opened(default_path() if path is None else path)
 
+    def follow(self, policy: Policy, rates: Rates) -> None:
+        """Keep to another budget for the same model from now on."""
+        self._policy, self.rates = policy, rates
+
     def why_not(self, usd: float) -> str:
         """See `why_not`, now."""
         with self._database.turn() as db:

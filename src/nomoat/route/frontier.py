@@ -12,8 +12,8 @@ of a tie r(c) is a straight line, so that a router which always says the same is
 
 Source: Ong et al. 2024, arXiv:2406.18665. There APGR is a mean over ten shares; here it is over all of them, without rounding.
 
-Intervals are percentiles over draws of the prompts, equal prompts together. What they do not cover: the chances are taken as given,
-so neither what learning from other prompts would have changed, nor prompts of another kind.
+Intervals are percentiles over draws of the prompts, whole groups of them. What they do not cover: the chances are taken as given, so
+neither what learning from other prompts would have changed, nor prompts of another kind.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def measure(
 ) -> Frontier:  # fmt: skip
     """The frontier of prompts whose chances were given by a router that had not seen them, with both models' scores.
 
-    `groups_N` numbers the prompts from 0; equal prompts have equal numbers. Equal seeds give equal intervals.
+    `groups_N` numbers the prompts from 0; those that belong together have equal numbers. Equal seeds give equal intervals.
     """
     thresholds_T = thresholds_for(chances_N)
     columns_T = np.searchsorted(np.unique(chances_N), thresholds_T, side="left")
@@ -174,6 +174,24 @@ def curves(chances_N: FloatArray, gains_N: FloatArray, weights_BN: FloatArray) -
     return Curves(share_BK=np.hstack([start_B1, share_BK]), gained_BK=np.hstack([start_B1, gained_BK]))
 
 
+def auc(chances_N: FloatArray, good_N: npt.NDArray[np.bool_], groups_N: npt.NDArray[np.intp], *, seed: int = 0) -> Estimate:
+    """The chance that of two prompts, one `good` and one not, the good one has the higher chance; the draws are those of `measure`."""
+    observed = aucs(chances_N, good_N, np.ones((1, len(good_N))))[0]
+    drawn_B = np.concatenate([aucs(chances_N, good_N, weights_BN) for weights_BN in resamples(groups_N, seed=seed)])
+    return _estimate(observed, drawn_B)
+
+
+def aucs(chances_N: FloatArray, good_N: npt.NDArray[np.bool_], weights_BN: FloatArray) -> FloatArray:
+    """[B]: the area under the ROC curve of each draw, NaN where it has one side only; ties count half."""
+    order = np.argsort(chances_N, kind="stable")
+    starts_K = np.flatnonzero(np.diff(chances_N[order], prepend=-np.inf))
+    good_BK = np.add.reduceat(weights_BN[:, order] * good_N[order], starts_K, axis=1)
+    bad_BK = np.add.reduceat(weights_BN[:, order] * ~good_N[order], starts_K, axis=1)
+    below_BK = np.cumsum(bad_BK, axis=1) - bad_BK / 2
+    num_pairs_B = good_BK.sum(axis=1) * bad_BK.sum(axis=1)
+    return np.asarray((good_BK * below_BK).sum(axis=1) / np.where(num_pairs_B > 0, num_pairs_B, np.nan))
+
+
 def resamples(groups_N: npt.NDArray[np.intp], *, seed: int = 0) -> Iterator[FloatArray]:
     """How often each prompt is in each of `NUM_DRAWS` draws of whole groups, some draws at a time."""
     rng = np.random.default_rng(seed)
@@ -216,7 +234,8 @@ def _maybe(facts: Mapping[str, Any] | None) -> Estimate | None:
 
 
 def _estimate(observed: float, drawn_B: FloatArray) -> Estimate:
-    """Draws without a gap have no PGR and are left out: less than a fortieth of them, else there is no estimate at all."""
+    """Left out are draws without a gap, which have no PGR (less than a fortieth of them, else there is no estimate at all), and draws
+    of one side only, which have no AUC."""
     low, high = np.nanquantile(drawn_B, TAILS)
     return Estimate(value=float(observed), low=float(low), high=float(high))
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError
-from nomoat.route.frontier import Frontier, frontier_from, measure
-from nomoat.route.outcomes import Pairs
+from nomoat.route.frontier import Frontier, auc, frontier_from, measure
+from nomoat.route.outcomes import Pair, Pairs
 
 VERSION = 2
 MIN_PROMPTS = 40
@@ -32,7 +32,6 @@ MIN_PER_SIDE = 10
 FOLDS = 5
 NGRAMS = (2, 4)
 MAX_NGRAMS = 20_000
-CONFIDENCE_95 = 1.959963984540054  # standard normal quantile at 0.975
 LEARN_AGAIN = "learn it again with `nomoat route learn`, or remove that folder"
 THEN = "until then the policy alone decides"
 
@@ -41,7 +40,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a router was worth on prompts it had not seen (cross-validated over equal prompts kept together).
+    """What a router was worth on prompts it had not seen (cross-validated; equal prompts, and those of one group, kept together).
 
     `auc`: the chance that of two prompts, one of each side, it ranks the one the local model is good at higher; 0.5 is chance.
     The scores are means over the prompts: routed at `threshold`, all local, all cloud. `frontier` says the same of other thresholds.
@@ -92,8 +91,8 @@ def learn(found: Pairs, *, suites: tuple[str, ...] = (), threshold: float) -> Le
     """
     good = np.array([pair.local_as_good for pair in found.pairs])
     texts = [pair.prompt for pair in found.pairs]
-    _require_enough(found, good)
-    groups = groups_of(texts)
+    groups = groups_of(found.pairs)
+    _require_enough(found, good, groups)
     chances = unseen_chances(texts, good, groups)
     figures = _figures(found, good, chances, groups, threshold)
     if figures.auc_low <= 0.5:
@@ -116,29 +115,23 @@ def learn(found: Pairs, *, suites: tuple[str, ...] = (), threshold: float) -> Le
     )
 
 
-def auc_interval(good: FloatArray, bad: FloatArray) -> tuple[float, float, float]:
-    """Area under the ROC curve of scores of `good` against `bad` cases (ties count half), with its 95 % interval.
+def groups_of(pairs: Sequence[Pair]) -> npt.NDArray[np.intp]:
+    """Numbers from 0, the same for equal prompts, for prompts of one group, and for all that these join."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595. The interval is cut to [0, 1]; it takes the scores as given,
-    so scores of cross-validation make it approximate. Raises ValueError for fewer than two cases on a side.
-    """
-    if min(len(good), len(bad)) < 2:
-        raise ValueError("an interval needs two cases on each side")
-    wins_GB = (good[:, None] > bad[None, :]) + 0.5 * (good[:, None] == bad[None, :])  # G good, B bad cases
-    auc = float(wins_GB.mean())
-    variance = wins_GB.mean(axis=1).var(ddof=1) / len(good) + wins_GB.mean(axis=0).var(ddof=1) / len(bad)
-    half = CONFIDENCE_95 * float(np.sqrt(variance))
-    return auc, max(0.0, auc - half), min(1.0, auc + half)
-
-
-def groups_of(texts: Sequence[str]) -> npt.NDArray[np.intp]:
-    """Numbers from 0, the same for equal texts."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.intp)
+    nodes: dict[tuple[str, str], int] = {}
+    joined: list[list[int]] = []
+    for pair in pairs:
+        prompt = ("prompt", pair.prompt)
+        joined.append([nodes.setdefault(name, len(nodes)) for name in (prompt, ("group", pair.group) if pair.group else prompt)])
+    one_N, other_N = np.array(joined, dtype=np.intp).T
+    graph = coo_array((np.ones(len(pairs)), (one_N, other_N)), shape=(len(nodes), len(nodes)))
+    return np.asarray(connected_components(graph, directed=False)[1][one_N], dtype=np.intp)
 
 
 def folds(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """What to learn from and what to be tried on, `FOLDS` times; equal prompts share a fold."""
+    """What to learn from and what to be tried on, `FOLDS` times; a group is in one fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     return iter(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(groups, good, groups))
@@ -214,8 +207,8 @@ def _of_other_version(source: Path, version: int) -> BadFileError:
     return BadFileError(f"the learned router in `{source}` is of {age} nomoat: version {version} and not {VERSION}", hint=LEARN_AGAIN)
 
 
-def _require_enough(found: Pairs, good: npt.NDArray[np.bool_]) -> None:
-    """Prompts that are equal count once: they teach no more."""
+def _require_enough(found: Pairs, good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> None:
+    """Prompts that are equal count once: they teach no more. Those of one group do, and are no independent proof."""
     sides = {side: {pair.prompt for pair in found.pairs if pair.local_as_good == side} for side in (True, False)}
     n = len(sides[True] | sides[False])
     if n < MIN_PROMPTS:
@@ -229,6 +222,14 @@ def _require_enough(found: Pairs, good: npt.NDArray[np.bool_]) -> None:
             raise DataError(
                 f"nothing to learn: `{found.local}` is as good as `{found.cloud}` on {int(good.sum()):,} of {len(good):,} prompts",
                 hint=f'the policy alone decides, and `default = "{place}"` suits these models',
+            )
+        count = len(set(groups[good == side]))
+        if count < MIN_PER_SIDE:
+            better = found.local if side else found.cloud
+            raise DataError(
+                f"the {len(prompts):,} prompts that `{better}` is {'as good' if side else 'better'} at are of only {count:,} groups: "
+                f"at least {MIN_PER_SIDE} are needed",
+                hint=f"duel on questions about more texts; {THEN}",
             )
 
 
@@ -253,16 +254,16 @@ def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any
 def _figures(
     found: Pairs, good: npt.NDArray[np.bool_], chances: FloatArray, groups: npt.NDArray[np.intp], threshold: float
 ) -> Figures:  # fmt: skip
-    auc, low, high = auc_interval(chances[good], chances[~good])
+    ranked = auc(chances, good, groups)
     local = np.array([pair.local_score for pair in found.pairs])
     cloud = np.array([pair.cloud_score for pair in found.pairs])
     stays = chances >= threshold
     return Figures(
         num_prompts=len(good),
         num_local_as_good=int(good.sum()),
-        auc=auc,
-        auc_low=low,
-        auc_high=high,
+        auc=ranked.value,
+        auc_low=ranked.low,
+        auc_high=ranked.high,
         threshold=threshold,
         share_local=float(stays.mean()),
         routed_score=float(np.where(stays, local, cloud).mean()),

@@ -30,11 +30,12 @@ JUDGED_PAIRS, GRADE = "judged", "grade"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One prompt, and what the two models' answers to it were worth."""
+    """One prompt, and what the two models' answers to it were worth. Prompts of one `group` are not independent (one text)."""
 
     prompt: str
     local_score: float
     cloud_score: float
+    group: str = ""
 
     @property
     def local_as_good(self) -> bool:
@@ -71,7 +72,8 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
             if metric is not None:
                 metrics.add(metric)
                 digests.add(ours[metric].digest)
-                pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts)
+                groups = {name: f"{suite_sha256} {group}" for name, group in ours[metric].groups.items() if group}
+                pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts, groups)
             elif _names_in(ours) & _names_in(theirs):
                 raise DataError(
                     f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
@@ -94,11 +96,12 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One version of a model by one metric: its scores by example, and when the last of them was kept."""
+    """One version of a model by one metric: scores and groups by example, and when the last of them was kept."""
 
     digest: str
     unix_seconds: float
     scores: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 def _newest(db: sqlite3.Connection | None, suite_sha256: str, model: str, known: Container[str]) -> dict[str, _Scored]:
@@ -109,6 +112,7 @@ def _newest(db: sqlite3.Connection | None, suite_sha256: str, model: str, known:
         outcome = Outcome(**json.loads(text))
         if digest == scored.digest and outcome.example_id in known:
             scored.scores[outcome.example_id] = outcome.score
+            scored.groups[outcome.example_id] = outcome.group
     return found
 
 
@@ -124,9 +128,13 @@ def _compares(metric: str, ours: Mapping[str, float], theirs: Mapping[str, float
     return bool(sums) and (metric != JUDGED_PAIRS or all(math.isclose(total, 1.0, abs_tol=1e-6) for total in sums))
 
 
-def _paired(ours: Mapping[str, float], theirs: Mapping[str, float], prompts: Mapping[str, str]) -> list[Pair]:
-    shared = sorted(ours.keys() & theirs.keys())
-    return [Pair(prompt=prompts[name], local_score=ours[name], cloud_score=theirs[name]) for name in shared]
+def _paired(
+    ours: Mapping[str, float], theirs: Mapping[str, float], prompts: Mapping[str, str], groups: Mapping[str, str]
+) -> list[Pair]:  # fmt: skip
+    return [
+        Pair(prompt=prompts[name], local_score=ours[name], cloud_score=theirs[name], group=groups.get(name, ""))
+        for name in sorted(ours.keys() & theirs.keys())
+    ]
 
 
 def _names_in(scored: Mapping[str, _Scored]) -> set[str]:

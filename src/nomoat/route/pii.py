@@ -1,7 +1,7 @@
 """Which private data a text holds. Findings say where and of which kind; the text itself is never kept, logged or shown.
 
-Read as a person would read it: full-width digits and those of other scripts, other dashes and invisible characters between the digits
-make no difference, and letters may be glued to a number, as Korean particles are.
+Read as a person would read it: full-width digits and those of other scripts, what stands between the groups of a number, and invisible
+characters anywhere make no difference, and letters may be glued to a number, as Korean particles are.
 
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumbers` (5 MB).
@@ -12,7 +12,6 @@ without their `+`; accounts without a bank's word beside them; numbers spelled o
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
 import unicodedata
@@ -58,30 +57,53 @@ def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ())
 Span = tuple[int, int, bool]
 Finder = Callable[[str], Iterator[Span]]
 
-# A syllable or letter written as several characters, as macOS writes file names, is one.
-WRITTEN_TOGETHER = re.compile(r"[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|.[\u0300-\u036f]*", re.DOTALL)
-MINUS, PROLONGED = "\u2212", "\u30fc"  # look like dashes, and are no dashes to Unicode
+DASHES = dict.fromkeys(
+    "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
+)  # look like dashes, and are none to Unicode
+DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
+# Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins or
+# encloses (keycaps).
+UNSEEN = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
+FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
 
 
 def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
     """The text in its plainest characters, and for each of them its place in `text`."""
     characters: list[str] = []
     places: list[tuple[int, int]] = []
-    for match in WRITTEN_TOGETHER.finditer(text):
-        category = unicodedata.category(match[0][0])
-        if category == "Cf":  # invisible: zero-width space, joiners, soft hyphen
+    for at, character in enumerate(text):
+        category = "" if character.isascii() else unicodedata.category(character)
+        if category == "Cf" or (category and UNSEEN.match(character)):
             continue
-        if category == "Nd":
-            plain = str(unicodedata.decimal(match[0][0]))
-        else:
-            plain = "-" if category == "Pd" or match[0] in (MINUS, PROLONGED) else unicodedata.normalize("NFKC", match[0])
+        plain = _plain_character(character, category)
+        if characters and (category.startswith("M") or (category and FOLLOWS.match(character))):
+            together = unicodedata.normalize("NFKC", characters[-1] + plain)
+            if len(together) == 1:
+                characters[-1], places[-1] = together, (places[-1][0], at + 1)
+                continue
         characters.extend(plain)
-        places.extend([match.span()] * len(plain))
+        places.extend([(at, at + 1)] * len(plain))
     return "".join(characters), places
 
 
+def _plain_character(character: str, category: str) -> str:
+    if not category:  # ASCII
+        return character
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    if category == "Pd":
+        return "-"
+    return DASHES.get(character) or DOTS.get(character) or unicodedata.normalize("NFKC", character)
+
+
+# What may stand between the groups of a number, in the plain text.
+GAP = r"[\s._/~\u00b7-]{0,4}"
+DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
+
+
 # ---------------------------------------------------------------- resident registration numbers
-RESIDENT = re.compile(r"(?<!\d)(\d{6})[\s.·-]{0,3}(\d{7})(?!\d)")
+RESIDENT = re.compile(rf"(?<!\d)(\d{{6}}){GAP}(\d{{7}})(?!\d)")
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 
@@ -111,7 +133,8 @@ def _is_date(year: int, month: int, day: int) -> bool:
 
 # ---------------------------------------------------------------- phone numbers
 # The library wants no Latin letter beside a number; a mobile number is one wherever it stands.
-MOBILE = re.compile(r"(?<!\d)01[016789][\s.·-]{0,3}\d{3,4}[\s.·-]{0,3}\d{4}(?!\d)")
+MOBILE = re.compile(rf"(?<!\d)01[016789]{GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
+UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
 DECIMAL = re.compile(r"0\.\d+")
 HOME_REGION = "KR"
 
@@ -121,13 +144,14 @@ def _phones(text: str) -> Iterator[Span]:
 
     for match in MOBILE.finditer(text):
         yield *match.span(), True
-    for found in PhoneNumberMatcher(text, HOME_REGION, Leniency.VALID, sys.maxsize):
-        if not DECIMAL.fullmatch(found.raw_string):
-            yield found.start, found.end, True
+    for form in {text, UNKNOWN_GAP.sub("-", text)}:
+        for found in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize):
+            if not DECIMAL.fullmatch(found.raw_string):
+                yield found.start, found.end, True
 
 
 # ---------------------------------------------------------------- business registration numbers
-BUSINESS = re.compile(r"(?<!\d)(\d{3})([\s-]{0,3})(\d{2})\2(\d{5})(?!\d)")
+BUSINESS = re.compile(rf"(?<!\d)(\d{{3}})({GAP})(\d{{2}})\2(\d{{5}})(?!\d)")
 BUSINESS_WEIGHTS = (1, 3, 7, 1, 3, 7, 1, 3, 5)
 BUSINESS_WORDS = re.compile(r"사업자|business\s+(?:registration|reg)|\bBRN\b", re.IGNORECASE)
 WORD_REACH = 24  # characters before a number in which a word may say what it is
@@ -149,10 +173,13 @@ def _business_checksum_fits(digits: str) -> bool:
 
 
 # ---------------------------------------------------------------- bank accounts
-NUMBER = r"(?<!\d)(?P<number>\d{2,6}(?:(?P<gap>[ -])\d{2,8})(?:(?P=gap)\d{2,8}){0,2}|\d{10,16})(?!\d)"
+# Groups on one line, always the same between them: a date and a time make no number.
+LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
+NUMBER = rf"(?<!\d)(?P<number>\d{{2,6}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}|\d{{10,16}})(?!\d)"
+REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"  # from a bank's word to its number, which often is on the next line
 BANKS = r"은행|뱅크|농협|수협|신협|축협|새마을금고|우체국"
 ACCOUNTS = (
-    re.compile(rf"(?:{BANKS}|계좌|입금|송금|이체|\baccount\b|\bacct\b|\bbank\b)[^\d\n]{{0,20}}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:{BANKS}|계좌|입금|송금|이체|\baccount\b|\bacct\b|\bbank\b){REACH}{NUMBER}", re.IGNORECASE),
     re.compile(rf"(?:국민|신한|우리|하나|기업|카카오|토스)[\s:]{{0,3}}{NUMBER}"),  # everyday words, some of them
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS})"),
 )
@@ -181,9 +208,9 @@ def _ibans(text: str) -> Iterator[Span]:
     """As many characters as the country has, whatever follows them; more digits than letters tell them from words."""
     for start in IBAN_START.finditer(text):
         more = IBAN_LENGTHS.get(start[1].upper(), 0) - len(start[0])
-        found = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])").match(text, start.end()) if more > 0 else None
+        found = re.compile(rf"(?:{GAP}[A-Za-z0-9]){{{more}}}(?![A-Za-z0-9])").match(text, start.end()) if more > 0 else None
         if found is not None:
-            number = re.sub("[ -]", "", text[start.start() : found.end()])
+            number = "".join(filter(str.isalnum, text[start.start() : found.end()]))
             if 2 * sum(map(str.isdecimal, number)) > len(number) and _iban_checksum_fits(number):
                 yield start.start(), found.end(), True
 
@@ -194,10 +221,12 @@ def _iban_checksum_fits(number: str) -> bool:
 
 
 # ---------------------------------------------------------------- card numbers
-DIGITS = re.compile(r"\d+(?:[ -]\d+)*")
 ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
-MAX_CARD_DIGITS = max(ISSUERS)
-AS_PRINTED = {(4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5)}  # digits of each group
+ROW = re.compile(r"\d+(?:[ -]\d+)*")
+SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
+AS_PRINTED = tuple(
+    re.compile(r"(?<!\d)(?=(" + f"({GAP})".join(rf"\d{{{count}}}" for count in shape) + r")(?!\d))") for shape in SHAPES
+)
 
 
 def _cards(text: str) -> Iterator[Span]:
@@ -206,26 +235,26 @@ def _cards(text: str) -> Iterator[Span]:
     Where other digits stand before or after, such as a date or a second card, it must be in one piece or in groups as cards have them:
     a tenth of all numbers fit the checksum by chance.
     """
-    for row in DIGITS.finditer(text):
-        groups = [group.span() for group in re.compile(r"\d+").finditer(text, *row.span())]
-        for first in range(len(groups)):
-            digits = ""
-            for last in range(first, len(groups)):
-                digits += text[slice(*groups[last])]
-                if len(digits) > MAX_CARD_DIGITS:
-                    break
-                part = groups[first : last + 1]
-                if _is_card(digits) and (len(part) in (1, len(groups)) or _is_grouped_as_printed(text, part)):
-                    yield part[0][0], part[-1][1], True
+    for row in ROW.finditer(text):
+        if _is_card(row[0]):
+            yield *row.span(), True
+    for pattern in AS_PRINTED:
+        for found in pattern.finditer(text):
+            if _is_card(found[1]) and _belongs_together(text, *found.span(1), gaps=found.groups()[1:]):
+                yield *found.span(1), True
 
 
-def _is_card(digits: str) -> bool:
+def _is_card(number: str) -> bool:
+    digits = "".join(filter(str.isdecimal, number))
     return len(digits) in ISSUERS and re.match(ISSUERS[len(digits)], digits) is not None and _luhn_fits(digits)
 
 
-def _is_grouped_as_printed(text: str, groups: Sequence[tuple[int, int]]) -> bool:
-    gaps = {text[one[1] : other[0]] for one, other in itertools.pairwise(groups)}
-    return tuple(end - start for start, end in groups) in AS_PRINTED and len(gaps) == 1
+def _belongs_together(text: str, start: int, end: int, *, gaps: Sequence[str]) -> bool:
+    """The same between all groups. A card may go on in the next line, where no digits stand before it or none after: no table."""
+    if len({gap.strip() or (gap and " ") for gap in gaps}) > 1 or text.count("\n", start, end) > 1:
+        return False
+    is_in_row = DIGIT_BEFORE.search(text, max(0, start - 5), start) is not None and DIGIT_AFTER.match(text, end) is not None
+    return "\n" not in text[start:end] or not is_in_row
 
 
 def _luhn_fits(digits: str) -> bool:
@@ -235,8 +264,13 @@ def _luhn_fits(digits: str) -> bool:
 
 
 # ---------------------------------------------------------------- e-mail addresses, names
-# Names and hosts in letters of any script; of Korean ends there are these four, and everyday words may stand behind an `@` and a dot.
-EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.(?:[A-Za-z]{2,}|한국|삼성|닷컴|닷넷)")
+# Names and hosts in letters of any script, some of which have marks; of Korean ends there are these four, and everyday words may stand
+# behind an `@` and a dot.
+MARKS = r"\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+LETTERS = rf"(?:[^\W\d_\u1100-\u11ff\uac00-\ud7a3]|[{MARKS}]){{2,}}"
+EMAIL = re.compile(
+    rf"(?<![\w{MARKS}.%+-])[\w{MARKS}.%+-]+@[\w{MARKS}-]+(?:\.[\w{MARKS}-]+)*\.(?:[A-Za-z]{{2,}}|한국|삼성|닷컴|닷넷|{LETTERS})"
+)
 
 
 def _emails(text: str) -> Iterator[Span]:

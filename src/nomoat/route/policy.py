@@ -86,13 +86,42 @@ def load_policy() -> Policy:
 
     Raises UsageError for what is not TOML, not a setting, or cannot be meant. A policy is never half in force.
     """
-    path = default_path()
-    if not path.exists():
-        return Policy()
+    return PolicyFile().parsed()
+
+
+class PolicyFile:
+    """The policy's file, and whether it has changed since it was looked at last."""
+
+    def __init__(self) -> None:
+        self.path = default_path()
+        self._read = self._content()
+
+    def has_changed(self) -> bool:
+        """Whether there is something else in it now, which `parsed` is from now on. A file that goes or comes has changed, too."""
+        before, self._read = self._read, self._content()
+        return self._read != before
+
+    def parsed(self) -> Policy:
+        """What it said when it was looked at last. Raises what `load_policy` raises."""
+        if isinstance(self._read, str):
+            raise _unreadable(self.path, self._read)
+        return Policy() if self._read is None else _parsed(self.path, self._read)
+
+    def _content(self) -> bytes | str | None:
+        """None if there is none; a text that says why it could not be read."""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            return str(exc)
+
+
+def _parsed(path: Path, content: bytes) -> Policy:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
-        raise UsageError(f"the policy `{path}` cannot be read: {exc}", hint="mend it; without the file everything stays here") from exc
+        values = tomllib.loads(content.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise _unreadable(path, str(exc)) from exc
     unknown = sorted(set(values) - set(SETTINGS))
     if unknown:
         raise _error(path, f"sets `{unknown[0]}`, which is no part of a policy", f"known: {', '.join(SETTINGS)}")
@@ -166,6 +195,10 @@ def _host_or_nothing(ref: str) -> str:
         return host_of(ref)
     except ValueError:
         return ""
+
+
+def _unreadable(path: Path, why: str) -> UsageError:
+    return UsageError(f"the policy `{path}` cannot be read: {why}", hint="mend it; without the file everything stays here")
 
 
 def _error(path: Path, what: str, hint: str) -> UsageError:

@@ -16,7 +16,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nomoat import net
@@ -25,10 +25,11 @@ from nomoat.errors import UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import pii
-from nomoat.route.budget import Allowance, OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
-from nomoat.route.policy import Policy, default_path, host_of, load_policy
+from nomoat.route.policy import Policy, PolicyFile, default_path, host_of, load_policy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,26 +54,6 @@ def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter |
         return "" if rates is None else why_not(policy, read_spent(), rates.most_usd(question))
 
     return decide(text, text, policy, usable(policy, load_router() if learned is None else learned), over_budget=over_budget)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usable:
-    """The learned router, or None and why there is none for these models."""
-
-    learned: LearnedRouter | None
-    why_not: str = ""
-
-
-def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str | None = None) -> Usable:
-    """A learned router speaks of the two models it learned from only. `local_digest` is the local model's now, if it is loaded."""
-    if learned is None:
-        return Usable(learned=None, why_not="no router is learned")
-    if (learned.local, learned.cloud) != (policy.local, policy.cloud):
-        local, cloud = responders.shown_name(learned.local), responders.shown_name(learned.cloud)
-        return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
-    if local_digest is not None and learned.local_digest != local_digest:
-        return Usable(learned=None, why_not=f"`{responders.shown_name(learned.local)}` has changed since the router was learned")
-    return Usable(learned=learned)
 
 
 def decide(
@@ -130,8 +111,10 @@ def _whatever_it_costs(everything: str, question: str, policy: Policy, router: U
 class RouterEngine:
     """An `Engine` that is one of two, decided for each request, a `Reader`, and what `serve.decisions` calls a Chooser.
 
-    `on_decision` is told before the first word. What needs the weights at hand (likelihoods, embeddings), and what the cloud model
-    does not take, is done on this machine. Raises UsageError for a policy with a budget that cannot be kept: see `Allowance`.
+    `on_decision` is told before the first word. `file` is looked at before each decision, and followed: see `Rules`. What needs the
+    weights at hand (likelihoods, embeddings), and what the cloud model does not take, is done on this machine.
+
+    Raises UsageError for a policy with a budget that cannot be kept: see `Allowance`.
     """
 
     def __init__(
@@ -142,19 +125,18 @@ class RouterEngine:
         *,
         learned: LearnedRouter | None = None,
         on_decision: OnDecision | None = None,
+        file: PolicyFile | None = None,
     ) -> None:
-        self.policy = policy
-        self.router = usable(policy, learned, local_digest=local.digest)
         self.on_decision = on_decision
         self._local = local
         self._cloud = cloud
-        rates = None if cloud is None else rates_of(policy, is_local=cloud.is_local)
-        self._allowance = None if cloud is None or rates is None else Allowance(policy, rates, cloud)
+        self._rules = Rules(policy, local, cloud, learned, file)
 
     @property
     def digest(self) -> str:
         """Changes with the policy, the learned router and either model."""
-        parts = [repr(self.policy), repr(self.router), self._local.digest, self._cloud.digest if self._cloud else ""]
+        rules = self._rules.last
+        parts = [repr(rules.policy), repr(rules.router), self._local.digest, self._cloud.digest if self._cloud else ""]
         return "router-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
@@ -170,42 +152,41 @@ class RouterEngine:
     @property
     def spent_usd(self) -> float | None:
         """What the cloud's answers have cost since this was made; None where nobody counts that: without a budget, or a price."""
-        return None if self._allowance is None else self._allowance.spent_usd
+        return self._rules.spent_usd
 
     def decide(self, request: Request, continuations: Sequence[str] = ()) -> Decision:
         """Where this request goes and why; asking twice gives the same answer while no more is spent."""
-        return self._decide(request, continuations, self._most_usd(request))
+        rules = self._rules.now()
+        return self._decide(rules, request, continuations, _most_usd(rules, request))
 
     def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> list[Decision]:
         """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it."""
         decisions: list[Decision] = []
         usd = 0.0
+        rules = self._rules.now()
         for request in requests:
-            most = self._most_usd(request)
-            decisions.append(self._decide(request, (), usd + num_answers * most))
+            most = _most_usd(rules, request)
+            decisions.append(self._decide(rules, request, (), usd + num_answers * most))
             if decisions[-1].where == "cloud":
                 usd += num_answers * most
         return decisions
 
-    def _most_usd(self, request: Request) -> float:
-        return 0.0 if self._allowance is None else self._allowance.rates.most_usd(request)
-
-    def _decide(self, request: Request, continuations: Sequence[str], usd: float) -> Decision:
+    def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float) -> Decision:
         """`usd`: what it could cost, with all that is asked together with it."""
         everything, question = _texts(request, continuations)
-        only_here = self._only_here(replace(request, top_logprobs=0) if continuations else request)
+        only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
-            return "" if self._allowance is None else self._allowance.why_not(usd)
+            return "" if rules.allowance is None else rules.allowance.why_not(usd)
 
-        decision = decide(everything, question, self.policy, self.router, only_here=only_here, over_budget=over_budget)
-        if decision.where == "local" or self._allowance is None or request.max_new_tokens is not None:
+        decision = decide(everything, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
+        if decision.where == "local" or rules.allowance is None or request.max_new_tokens is not None:
             return decision
-        return replace(decision, max_new_tokens=self._allowance.rates.limited(request).max_new_tokens)
+        return replace(decision, max_new_tokens=rules.allowance.rates.limited(request).max_new_tokens)
 
     def decide_embedding(self) -> Decision:
         """Always here."""
-        return Decision(where="local", model=self.policy.local, why="embeddings are computed on this machine")
+        return Decision(where="local", model=self._rules.last.policy.local, why="embeddings are computed on this machine")
 
     def chosen(self, decision: Decision) -> Responder:
         """Who does what was decided so, and costs nothing; `on_decision` is told."""
@@ -218,14 +199,15 @@ class RouterEngine:
 
         Until the block ends, the most the answer can cost is set aside; where others have spent it since, the answer is made here.
         """
+        rules = self._rules.last
         with ExitStack() as paying:
-            if decision.where == "local" or self._allowance is None:
+            if decision.where == "local" or rules.allowance is None:
                 responder = self._side(decision)
             else:
                 try:
-                    responder = paying.enter_context(self._allowance.paying(request))
+                    responder = paying.enter_context(rules.allowance.paying(request))
                 except OverBudgetError as error:
-                    decision, responder = _kept_here(self.policy, str(error), decision), self._local
+                    decision, responder = _kept_here(rules.policy, str(error), decision), self._local
             self._tell(decision)
             yield decision, responder
 
@@ -235,6 +217,10 @@ class RouterEngine:
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """See `Responder.notes_on`. None where it would stay here if it were asked now."""
+        return () if self._cloud is None or self.decide(request).where == "local" else self._cloud.notes_on(request)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self.chosen(self.decide_embedding()).embed(texts, stop=stop)
@@ -246,12 +232,15 @@ class RouterEngine:
     def count_tokens(self, request: Request) -> int:
         return self._side(self.decide(request)).engine.count_tokens(request)
 
+    def bound_cache(self, num_bytes: int) -> None:
+        """See `Responder.bound_cache`: that of the model on this machine."""
+        self._local.bound_cache(num_bytes)
+
     def close(self) -> None:
         self._local.close()
         if self._cloud is not None:
             self._cloud.close()
-        if self._allowance is not None:
-            self._allowance.close()
+        self._rules.close()
 
     def _only_here(self, request: Request) -> str:
         """Why the cloud model cannot be asked this; empty if it can."""
@@ -281,7 +270,8 @@ def load_auto(
     its cloud model, and what `responder.load` raises for either model, and is given `as_client`. Offline, the cloud model is not even
     looked at.
     """
-    policy = load_policy()
+    file = PolicyFile()
+    policy = file.parsed()
     if policy.local is None:
         raise UsageError(
             "`auto` does not know the model on this machine: there is no policy that names it",
@@ -298,10 +288,14 @@ def load_auto(
         cloud = _load_cloud(policy, as_client)
         if cloud is not None:
             loaded.enter_context(cloud)
-        engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision)
+        engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
     return Responder(AUTO, engine, licence=licence)
+
+
+def _most_usd(rules: InForce, request: Request) -> float:
+    return 0.0 if rules.allowance is None else rules.allowance.rates.most_usd(request)
 
 
 def question_of(request: Request) -> str:

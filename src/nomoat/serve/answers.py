@@ -31,6 +31,12 @@ def stopped() -> NomoatError:
     return NomoatError("the answer was stopped", hint="the server is shutting down")
 
 
+def _bug(exc: Exception) -> NomoatError:
+    """What ends a request because of a bug. Logged are only places and the kind: the exception's own words may quote the prompt."""
+    log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
+    return NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
+
+
 class Answer:
     """What a request is answered with: one or several texts, written at the same time and read from the event loop.
 
@@ -73,10 +79,7 @@ class Answer:
         except NomoatError as exc:
             self._put(at, stopped() if self._stopped.is_set() else exc)
         except Exception as exc:  # noqa: BLE001  an engine's bug must end this request, not the thread without a word
-            # Only places and the kind: the exception's own words may quote the prompt.
-            log.error("%s\n%s", type(exc).__name__, "".join(traceback.format_tb(exc.__traceback__)))
-            problem = NomoatError(f"the engine failed: {type(exc).__name__}", hint="this is a bug; the server's log says where")
-            self._put(at, problem)
+            self._put(at, _bug(exc))
 
     def _write(self, at: int) -> None:
         if self._stopped.is_set():
@@ -84,7 +87,8 @@ class Answer:
         chunks = self._makes[at](self._stopped)
         try:
             for chunk in chunks:
-                self._put(at, chunk)
+                if chunk.text or chunk.likelihoods or chunk.finish_reason is not None:  # else it is there for what follows only
+                    self._put(at, chunk)
                 if chunk.finish_reason is not None:
                     return
                 if self._stopped.is_set():
@@ -126,8 +130,14 @@ class Answers:
         stop = threading.Event()
 
         def work() -> T:
-            with net.asking_for(stop):
-                return function(stop)
+            try:
+                with net.asking_for(stop):
+                    return function(stop)
+            except NomoatError:
+                raise
+            except Exception as exc:  # noqa: BLE001  as in an answer
+                problem = _bug(exc)
+            raise problem  # here, where it does not carry the other one along
 
         future = self._pool.submit(work)
         self._working[future] = stop

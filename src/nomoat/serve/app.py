@@ -13,8 +13,8 @@ import functools
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar
 
 import uvicorn
@@ -32,7 +32,7 @@ from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.auth import protect, require_origins, require_sendable
-from nomoat.serve.decisions import Decisions, spent_usd
+from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 
@@ -52,12 +52,12 @@ def create_app(
 
     The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none. `cors`: origins
     (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway.
-    Raises UsageError for a key that cannot be sent, for what is no origin, and for origins without a key.
+    Raises UsageError for a key that cannot be sent or is empty, for what is no origin, and for origins without a key.
     """
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = Metrics(
-        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=lambda: spent_usd(models.loaded())
+        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=Spending(models).usd
     )  # fmt: skip
     served = Served(models, answers, metrics)
     created = int(time.time())
@@ -129,22 +129,23 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are accepted.
-    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent, for origins without a key, and for
-    a port that cannot be had; what `nomoat.responder.load` raises.
+    Raises UsageError for a host that others can reach without a key, for a key that cannot be sent or is empty, for origins without a
+    key, and for a port that cannot be had; what `nomoat.responder.load` raises.
     """
-    if not net.is_loopback(host) and not api_key:
+    if api_key is not None:
+        require_sendable(api_key)
+    if not net.is_loopback(host) and api_key is None:
         raise UsageError(
             f"`{host}` can be reached from other machines, and there is no API key",
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
-    require_sendable(api_key or "")
     require_origins(cors, api_key)
     with bind(host, port) as listener:
         models = _models(model)
         try:
             with models.use(models.names[0]):
                 pass  # what cannot be loaded is said before anything is served
-            _run(create_app(models, api_key=api_key or None, cors=cors), listener, host, on_ready)
+            _run(create_app(models, api_key=api_key, cors=cors), listener, host, on_ready)
         finally:
             models.close()
 
@@ -235,8 +236,10 @@ class Served:
         """The response to a call, whole or as it is written."""
         name = self._models.find(call.model)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
+        if call.max_new_tokens == 0:  # read and counted only, for which likelihoods or at least a tokenizer have to be at hand
+            asked = [dataclasses.replace(one, top_logprobs=one.top_logprobs or 0) for one in asked]
         decisions = self._decisions(request, name, asked, call.n)
-        makes = [functools.partial(self._chunks, name, call, at, decisions) for at in range(len(call.requests))]
+        makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
         answer = self._answers.start(makes)
         reply = replies.Reply(call, name)
         try:
@@ -292,8 +295,6 @@ class Served:
                 continue
             at, chunk = item
             pieces[at].append(chunk)
-            if chunk.usage is not None:
-                self._metrics.count_answer(name, chunk.usage)
         return [_whole(name, parts, echo=call.echo) for parts in pieces]
 
     async def _events(self, name: str, reply: replies.Reply, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
@@ -308,7 +309,6 @@ class Served:
                 at, chunk = item
                 if chunk.usage is not None:
                     usages[at] = chunk.usage
-                    self._metrics.count_answer(name, chunk.usage)
                 yield reply.event(chunk, at)
             outcome = "ok"
             yield reply.closing(usages)
@@ -318,7 +318,17 @@ class Served:
         finally:
             self._metrics.count_request(name, outcome)
 
-    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Iterator[Chunk]:
+    def _counted(
+        self, name: str, call: wire.Call, at: int, decisions: Decisions, came: float, stop: threading.Event
+    ) -> Iterator[Chunk]:  # fmt: skip
+        """One text of an answer, counted once it is whole, from when its request `came`."""
+        with closing(self._chunks(name, call, at, decisions, stop)) as chunks:
+            for chunk in chunks:
+                if chunk.usage is not None:
+                    self._metrics.count_answer(name, chunk.usage, time.perf_counter() - came)
+                yield chunk
+
+    def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk]:
         """One text of an answer, in its thread."""
         request = call.requests[at]
         with self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:

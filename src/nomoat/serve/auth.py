@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketClose
 from nomoat import net
 from nomoat.errors import BadRequestError, UsageError
 from nomoat.serve import replies, web
-from nomoat.serve.decisions import HEADERS
+from nomoat.serve.decisions import HEADERS, NOTES
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
 # Pages of this machine, as browsers write it.
@@ -39,7 +39,11 @@ def is_key(given: str, key: str) -> bool:
 
 
 def require_sendable(key: str) -> None:
-    """Raise UsageError for a key that no client can send in a header: it would lock everyone out."""
+    """Raise UsageError for a key that no client can send in a header, which would lock everyone out, and for an empty one."""
+    if not key:
+        raise UsageError(
+            "the API key is empty", hint="give one (is a variable unset?), or leave it out to serve this machine without a key"
+        )
     if not (key.isascii() and key.isprintable() and key == key.strip()):
         raise UsageError(
             "the API key holds characters that a header cannot carry", hint="use letters without accents, digits and signs only"
@@ -73,7 +77,7 @@ def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
     # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
     app.add_middleware(
         CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
-        expose_headers=(*HEADERS, replies.RETRY_AFTER),
+        expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
     )  # fmt: skip
 
 

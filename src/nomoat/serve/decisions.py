@@ -1,4 +1,7 @@
-"""Where the requests of one call go, if their model chooses (`auto`), and the headers that say so, which hold nothing of the text."""
+"""Where the requests of one call go, if their model chooses (`auto`), and the headers that say so, which hold nothing of the text.
+
+One more says what another server refused of the settings.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from urllib.parse import quote
 
 from nomoat.records import Decision, Place, Request
 from nomoat.responder import Responder, shown_name
+from nomoat.serve.models import Models
 
 HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score", "x-nomoat-max-tokens")
+NOTES = "x-nomoat-notes"
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -57,6 +62,7 @@ class Decisions:
         self._count = count
         self._lock = threading.Lock()
         self._made: list[Decision] = []  # for each answer
+        self._asked: dict[int, Responder] = {}  # who writes which answer
         self._is_here = False
 
     @property
@@ -70,6 +76,7 @@ class Decisions:
         engine = responder.engine
         if not isinstance(engine, Chooser):
             self._is_here = responder.is_local
+            self._asked[at] = responder
             yield responder
             return
         with self._lock:
@@ -78,6 +85,7 @@ class Decisions:
                 self._made = [decision for decision in made for _ in range(self._num_answers)]
         with engine.answering(self._made[at], self._requests[at]) as (decision, chosen):
             self._made[at] = decision
+            self._asked[at] = chosen
             self._count(decision.where)
             yield chosen
 
@@ -92,15 +100,42 @@ class Decisions:
         return chosen
 
     def headers(self) -> list[tuple[str, str]]:
-        """None where nothing was decided. Where prompts go to both sides, each has its headers, with its first prompt's reason."""
+        """None where nothing was decided, and nothing is to be said. Where prompts go to both sides, each has its headers, with its
+        first prompt's reason."""
         first: dict[Place, Decision] = {}
         for decision in self._made:
             first.setdefault(decision.where, decision)
-        return [header for decision in first.values() for header in _headers(decision)]
+        notes = dict.fromkeys(note for at, one in list(self._asked.items()) for note in one.notes_on(self._requests[at]))
+        told = [(NOTES, quote("; ".join(notes), safe=PLAIN))] if notes else []
+        return [*(header for decision in first.values() for header in _headers(decision)), *told]
 
 
-def spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
-    """By name, what the cloud's answers have cost, of the models that choose and count that."""
+class Spending:
+    """By name, what the cloud's answers have cost since the server began, of the models that choose and count that."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._before: dict[str, float] = {}  # by what was unloaded since
+        models.on_unload = self._keep
+
+    def usd(self) -> dict[str, float]:
+        """Now."""
+        while True:
+            before = self._before
+            now = _spent_usd(self._models.loaded())
+            if before is self._before:  # else one was unloaded in between, and is in both or in neither
+                return _sums(before, now)
+
+    def _keep(self, unloaded: Mapping[str, Responder]) -> None:
+        if spent := _spent_usd(unloaded):
+            self._before = _sums(self._before, spent)
+
+
+def _sums(some: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
+    return {name: some.get(name, 0.0) + others.get(name, 0.0) for name in (*some, *others)}
+
+
+def _spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
     spent = {name: model.engine.spent_usd for name, model in models.items() if isinstance(model.engine, Chooser)}
     return {name: usd for name, usd in spent.items() if usd is not None}
 

@@ -20,7 +20,7 @@ class _Spent(Collector):
         self._spent_usd = spent_usd
 
     def collect(self) -> Iterator[Metric]:
-        words = "USD that answers of the cloud have cost since the model was loaded; counted where the policy has a budget."
+        words = "USD that answers of the cloud have cost since the server started; counted where the policy has a budget."
         family = CounterMetricFamily("nomoat_cloud_usd", words, labels=["model"])
         for model, usd in self._spent_usd().items():
             family.add_metric([model], usd)
@@ -65,12 +65,12 @@ class Metrics:
         """`model` has chosen who answers."""
         self._routed.labels(model, where).inc()
 
-    def count_answer(self, model: str, usage: Usage) -> None:
-        """A text is whole."""
-        self._prompt.labels(model).inc(usage.prompt_tokens)
+    def count_answer(self, model: str, usage: Usage, seconds: float) -> None:
+        """A text is whole, so many seconds after its request came."""
+        self._prompt.labels(model).inc(usage.read_tokens)
         self._new.labels(model).inc(usage.completion_tokens)
-        self._first.labels(model).observe(usage.prefill_seconds)
-        self._whole.labels(model).observe(usage.seconds)
+        self._first.labels(model).observe(seconds - usage.decode_seconds)
+        self._whole.labels(model).observe(seconds)
 
     def render(self) -> bytes:
         """The body of /metrics."""

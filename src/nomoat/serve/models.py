@@ -6,6 +6,7 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,20 +25,25 @@ Load = Callable[[Sequence[str]], Sequence[Responder]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
-    """Models that are loaded together, because they share their weights. `load` gives one responder for each name."""
+    """Models that are loaded together, because they share their weights. `load` gives one responder for each name.
+
+    `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded.
+    """
 
     names: tuple[str, ...]
     planned_bytes: int
     load: Callable[[], Sequence[Responder]]
+    cache_bytes: int | None = None
 
 
 def from_references(
-    refs: Sequence[str], *, memory_bytes: int | None = None, context_tokens: int | None = None, load: Load | None = None
+    refs: Sequence[str], *, memory_bytes: int | None = None, context_tokens: int | None = None, load: Load | None = None,
+    auto_local: str | None = None,
 ) -> Models:  # fmt: skip
     """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
 
     `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several; without
-    it `auto` is refused, which only layers above can load.
+    it `auto` is refused, which only layers above can load. `auto_local` is the model on this machine that `auto` answers with.
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
     would have one name.
     """
@@ -48,12 +54,27 @@ def from_references(
     if memory_bytes is None:
         memory_bytes = int(hardware.memory_available_bytes().value * MEMORY_SHARE)
     _require_names_of_their_own(refs)
+    groups = responders.groups(refs)
+    held = [auto_local if group[0] == "auto" and auto_local is not None else group[0] for group in groups]
+    needs = [responders.memory_need(ref, context_tokens) for ref in held]
+    spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []
-    for group in responders.groups(refs):
+    for group, need in zip(groups, needs, strict=True):
         names = tuple(responders.shown_name(ref) for ref in group)
-        planned = responders.planned_bytes(group[0], context_tokens)
-        loaders.append(Loader(names=names, planned_bytes=planned, load=functools.partial(load or _load, group)))
+        loading = functools.partial(load or _load, group)
+        if need is None:
+            loaders.append(Loader(names=names, planned_bytes=0, load=loading))
+            continue
+        cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
+        planned = need.total_bytes - need.kv_cache_bytes + cache
+        loaders.append(Loader(names=names, planned_bytes=planned, load=loading, cache_bytes=cache))
     return Models(loaders=loaders, memory_bytes=memory_bytes)
+
+
+def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
+    """What each model may take beyond its need: equal parts of what the budget has left, with as many in memory as fit together."""
+    together = [total for total in itertools.accumulate(sorted(needed)) if total <= memory_bytes]
+    return (memory_bytes - together[-1]) // len(together) if together else 0
 
 
 def _require_names_of_their_own(refs: Sequence[str]) -> None:
@@ -77,7 +98,7 @@ class _Unit:
     responders: dict[str, Responder] = field(default_factory=dict)
     users: int = 0
     is_loading: bool = False  # by one of its users
-    used_at: int = 0
+    used_at: int = 0  # when the last of its users left, by the clock of `Models`
 
     @property
     def planned_bytes(self) -> int:
@@ -111,6 +132,7 @@ class Models:
             self._units |= dict.fromkeys(loader.names, unit)
         if not self._units:
             raise UsageError("there is no model to serve")
+        self.on_unload: Callable[[Mapping[str, Responder]], None] | None = None  # told what is closed next; may not ask for models
         self._memory_bytes = memory_bytes
         self._changed = threading.Condition()
         self._waiting: list[_Turn] = []  # in the order in which they came
@@ -157,7 +179,7 @@ class Models:
         with self._changed:
             for unit in self._units.values():
                 if unit.loader is not None:
-                    _unload(unit)
+                    self._unload(unit)
 
     def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
         """Become a user of it, once it is there."""
@@ -186,6 +208,9 @@ class Models:
         assert unit.loader is not None
         try:
             made = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
+            if (cache_bytes := unit.loader.cache_bytes) is not None:
+                for responder in made.values():
+                    responder.bound_cache(cache_bytes)
         except BaseException:
             with self._changed:
                 unit.is_loading = False
@@ -206,12 +231,12 @@ class Models:
             for turn in come:
                 turn.has_come = True
             unit.users += len(come)
-            self._clock += 1
-            unit.used_at = self._clock
         self._changed.notify_all()
 
     def _leave(self, unit: _Unit) -> None:
         unit.users -= 1
+        self._clock += 1
+        unit.used_at = self._clock
         self._admit()
 
     def _give_up(self, turn: _Turn) -> None:
@@ -229,13 +254,14 @@ class Models:
             there = list({id(one): one for one in self._units.values() if one.responders or one.users}.values())
             if sum(one.planned_bytes for one in [*there, unit]) <= self._memory_bytes:
                 return True
-            idle = [one for one in there if one.loader and not one.users]
+            idle = [one for one in there if one.planned_bytes and not one.users]
             if not idle:
                 return False
-            _unload(min(idle, key=lambda one: one.used_at))
+            self._unload(min(idle, key=lambda one: one.used_at))
 
-
-def _unload(unit: _Unit) -> None:
-    for responder in unit.responders.values():
-        responder.close()
-    unit.responders = {}
+    def _unload(self, unit: _Unit) -> None:
+        if self.on_unload is not None:
+            self.on_unload(unit.responders)
+        for responder in unit.responders.values():
+            responder.close()
+        unit.responders = {}

@@ -183,7 +183,7 @@ def render_embeddings(call: EmbeddingCall, model: str, vectors_ND: npt.NDArray[n
     return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens}}
 
 
-def render_usage(*usages: Usage, each: int = 1) -> dict[str, int]:
+def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any]:
     """Tokens in OpenAI's words, of all answers together; of `each` answers in a row to one prompt, the prompt counts once."""
     prompt_tokens = sum(usage.prompt_tokens for usage in usages[::each])
     completion_tokens = sum(usage.completion_tokens for usage in usages)
@@ -191,6 +191,7 @@ def render_usage(*usages: Usage, each: int = 1) -> dict[str, int]:
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in usages[::each])},
     }
 
 

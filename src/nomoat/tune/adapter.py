@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nomoat import __version__, hardware, paths, responder
-from nomoat.catalog import cards, licences
+from nomoat.catalog import licences
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
@@ -52,9 +52,10 @@ class Start:
 
     @property
     def instruction(self) -> str | None:
-        """What stood before each text of its table, where that was given."""
+        """What stood before each text of the last table it was tuned on, where that was given."""
         given: str | None = self.provenance.get("task", {}).get("instruction")
-        return given
+        before = self.provenance.get("start") or {}
+        return before.get("instruction") if given is None else given
 
     @property
     def labels(self) -> list[str]:
@@ -66,7 +67,7 @@ class Start:
         """What it was made from, back to the base."""
         names = ("base", "base_file", "base_sha256", "data_file", "data_sha256", "data_licence", "num_lessons", "settings", "start")
         kept = {name: self.provenance.get(name) for name in names}
-        return {"adapter": self.name, "sha256": self.sha256, "labels": self.labels, **kept}
+        return {"adapter": self.name, "sha256": self.sha256, "labels": self.labels, "instruction": self.instruction, **kept}
 
 
 def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:
@@ -268,5 +269,5 @@ def _checkpoint_folder(target: Path) -> Path:
 def _licence(origin: Origin) -> dict[str, Any]:
     """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that."""
     learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    own = licences.chain(cards.find(origin.base), [learned_from, *origin.teachers])
-    return licences.as_dict(licences.joined(origin.start.licence, own) if origin.start else own)
+    base, learned = responder.weights_chain(origin.base, origin.weights), licences.of_parents([learned_from, *origin.teachers])
+    return licences.as_dict(licences.joined(*([origin.start.licence] if origin.start else []), base, learned))

@@ -64,6 +64,8 @@ def read(
     if suffix in CHAT_SUFFIXES:
         if input_column or label_column:
             raise UsageError("--input-column and --label-column are for tables", hint="conversations need neither")
+        if instruction is not None:
+            raise UsageError("--instruction is for tables", hint="write it into each conversation, as its `system` message")
         return _read_chats(path)
     raise UsageError(
         f"`{path.name}`: nomoat cannot tell what kind of file this is",

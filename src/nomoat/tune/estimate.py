@@ -16,7 +16,7 @@ from nomoat import config, jit, paths
 from nomoat.tune import kernels, qlora, train, ways
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
-from nomoat.tune.samples import Sample, batches_of, shared_prefix, side_by_side, wanted
+from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, side_by_side, wanted
 
 PROBED_LAYERS = 2  # of those that learn, and of the frozen ones below
 REPETITIONS = 2
@@ -54,14 +54,16 @@ def estimate(prepared: Prepared) -> Estimate:
     expanded = ways.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(prepared.all_samples)
-    batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: _computed(batch, prefix))
+    batches = sorted(batches_of(samples, prefix, max_lessons=settings.batch), key=lambda batch: computed_tokens(batch, prefix))
     typical = batches[len(batches) // 2]
     with paths.translate_disk_errors(jit.CACHE):
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
-    epoch = sum(_computed(batch, prefix) for batch in batches) / _computed(typical, prefix)  # in typical batches
+    epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
     learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
-    epochs, looks = settings.epochs, 1 + max(train.LOOKS, math.ceil(settings.epochs))
+    epochs = settings.epochs
     is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
+    a_look = (cost.looking + (0 if is_kept else cost.reading)) * epoch * held_out
+    looks = 1 + train.num_looks(epochs, settings.minutes, a_look)
     reads = (1, 1) if is_kept else (epochs, looks)  # how often the frozen layers are computed
     learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * learned
     looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out
@@ -72,11 +74,6 @@ def estimate(prepared: Prepared) -> Estimate:
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
     )
-
-
-def _computed(batch: Sequence[Sample], prefix: int) -> int:
-    """Tokens that a step computes, padding among them."""
-    return prefix + len(batch) * (max(map(len, batch)) - prefix)
 
 
 def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, keep_expanded: bool) -> Cost:

@@ -5,6 +5,7 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import paths
+from nomoat import __version__, paths, responder
+from nomoat.catalog import licences, sidecar
+from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
@@ -30,11 +33,13 @@ def merged_gguf(
     *,
     quantisation: Quantisation = "Q8_0",
     template: str | None = None,
+    keeps_licence: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
-    Metadata (tokenizer, chat template) are the base's; `template` replaces its chat template.
+    Metadata (tokenizer, chat template) are the base's; `template` replaces its chat template. What they say of a licence is left out
+    unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`).
     Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
@@ -64,7 +69,8 @@ def merged_gguf(
 
     with paths.whole_file(target) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
-        _copy_metadata(weights, writer, but=("tokenizer.chat_template",) if template is not None else ())
+        but = ("tokenizer.chat_template",) if template is not None else ()
+        _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
         if template is not None:
             writer.add_chat_template(template)
         for name, tensor in file.tensors.items():
@@ -102,6 +108,21 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
                     matrices.append(matrix)
         _write(writer, matrices)
     return target
+
+
+def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, bool]:
+    """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
+    base, found = responder.weights_chain(name, weights), responder.adapter_chain(name, adapter)
+    return found, all(link in base.links or link.licence == "own" for link in found.links)
+
+
+def write_terms(exported: Path, terms: ChainVerdict) -> Path:
+    """Write beside a merged file what it may be used for: `responder.weights_chain` reads it."""
+    path = sidecar.path_of(exported)
+    told = {"file": exported.name, "sha256": paths.sha256_of(exported), "nomoat": __version__, "licence": licences.as_dict(terms)}
+    with paths.whole_file(path) as part:
+        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
 
 
 def _require_fitting(delta: importer.LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:

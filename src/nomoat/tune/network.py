@@ -347,6 +347,11 @@ class Network:
         return masks
 
 
+def holds_scores(length: int, seen: int, *, capped: bool) -> bool:
+    """Whether attention of so many tokens of a row to so many holds all its scores, or each head's copy of keys and values."""
+    return capped or length * seen <= SHORT_SCORES
+
+
 def _attend(
     query_BHTD: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, *, cap: float | None = None
 ) -> torch.Tensor:
@@ -357,7 +362,7 @@ def _attend(
     """
     rows, heads, length, _ = query_BHTD.shape
     kv_heads, seen = key.shape[1:3]
-    if length * seen > SHORT_SCORES and cap is None:
+    if not holds_scores(length, seen, capped=cap is not None):
         key, value = (part.repeat_interleave(heads // kv_heads, dim=1) for part in (key, value))
         return functional.scaled_dot_product_attention(query_BHTD, key, value, attn_mask=mask, scale=1.0)
     scores = query_BHTD.reshape(rows, kv_heads, -1, query_BHTD.shape[-1]) @ key.transpose(2, 3)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import responder
+from nomoat import responder, tasks
 from nomoat.catalog import sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
@@ -79,9 +79,13 @@ class Survey:
     """What the data is like. Lengths in tokens: median, 95th percentile, longest.
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
-    `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: texts
-    that stand in the test file, with their places; `dropped` of them were left out, and all of those that stand in the validation
-    file. `scripts`: part of the letters, the largest first.
+    `duplicates`: lessons whose text stands earlier, too; `contradictions`: those of them with another label. `shared_with_test`: the
+    places of texts that stand in the test file; `dropped` of them were left out, and all of those that stand in the validation file.
+    `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out: the
+    best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
+
+    It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
+    more than a question can name: they are free answers.
     """
 
     format: str
@@ -98,12 +102,14 @@ class Survey:
     shared_with_validation: tuple[str, ...]
     dropped: int
     scripts: dict[str, float]
+    validation_shared_with_test: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
+    `shared_texts`: what stands in the test file, too, as `place: text`, to be shown to the user and nobody else.
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
@@ -120,6 +126,7 @@ class Prepared:
     samples: list[Sample]
     validation: list[Sample]
     survey: Survey
+    shared_texts: tuple[str, ...]
     settings: Chosen
     options: dict[str, Any]
     template: Detected[str] | None
@@ -152,13 +159,16 @@ def prepare(
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
-        settings, instruction = _as_it_was(settings, start), start.instruction if instruction is None else instruction
+        settings = _as_it_was(settings, start)
+        if instruction is None and Path(data_path).suffix.lower() in tasks.TABLE_SUFFIXES:
+            instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     data = _read(Path(data_path), start, **how)
-    others = dict[str, Data]()
-    for which, path in (("test", test), ("validation", validation)):
-        if path is not None:
-            others[which] = read(Path(path), labels=data.labels or None, **how)
+    others = {
+        which: read(Path(path), labels=data.labels or None, **how)
+        for which, path in (("test", test), ("validation", validation))
+        if path is not None
+    }
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
@@ -175,15 +185,20 @@ def prepare(
     samples, too_long = _encoded(data, words, sizes, drop_long)
     data = _without(data, too_long)
     held_out = list[Sample]()
-    if validation is not None:
-        held_out, left_out = _encoded(others["validation"], words, sizes, drop_long)
-        too_long += tuple(f"{where} of {Path(validation).name}" for where in left_out)
-    told = {f"shared_with_{which}": tuple(shared.get(which, {}).values()) for which in ("test", "validation")}
+    told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
+    if theirs := others.get("validation"):
+        _require_known_labels(theirs, data.labels)
+        in_test = tuple(_shared(theirs, others["test"])) if "test" in others and not keep_shared else ()
+        held_out, left_out = _encoded(_without(theirs, in_test), words, sizes, drop_long)
+        too_long += tuple(f"{where} of {theirs.path.name}" for where in left_out)
+        told["validation_shared_with_test"] = in_test
     survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
-        validation=held_out, survey=survey,
-        settings=chosen(settings, num_lessons=len(samples), width=sizes.width, layers=sizes.layers, can_add_layers=start is None),
+        validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
+        settings=chosen(
+            settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=start is None
+        ),
         options={
             **how, "test": None if test is None else str(test),
             "validation": None if validation is None else str(validation), "template": named.value if named else None,
@@ -238,6 +253,16 @@ def _read(path: Path, start: Start | None, **how: str | None) -> Data:
 def _without(data: Data, places: Iterable[str]) -> Data:
     left_out = set(places)
     return replace(data, lessons=[lesson for lesson in data.lessons if lesson.where not in left_out])
+
+
+def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
+    """Raises DataError for a row whose label is not among those that the question names."""
+    for lesson in others.lessons:
+        if lesson.label is not None and labels and lesson.label not in labels:
+            raise DataError(
+                f"`{others.path}`, {lesson.where}: label `{lesson.label}` is not one of {', '.join(labels)}",
+                hint="those are the labels that are learned; correct it, or leave the row out",
+            )
 
 
 def _shared(data: Data, others: Data) -> dict[str, str]:
@@ -329,6 +354,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
             duplicates += 1
             contradictions += seen[text] != lesson.label
         seen.setdefault(text, lesson.label)
+    labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     return Survey(
         format=data.format,
         num_lessons=len(data.lessons),
@@ -336,7 +362,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
         median_tokens=int(np.median(lengths)),
         p95_tokens=int(np.percentile(lengths, 95)),
         longest_tokens=int(lengths.max()),
-        labels=dict(Counter(lesson.label for lesson in data.lessons if lesson.label is not None).most_common()),
+        labels=dict(labels.most_common()) if len(labels) <= tasks.MAX_LABELS else {},
         duplicates=duplicates,
         contradictions=contradictions,
         scripts=_scripts(data.lessons),

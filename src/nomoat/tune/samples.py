@@ -114,6 +114,11 @@ def batches_of(samples: Sequence[Sample], prefix: int, *, max_lessons: int) -> l
     return batches
 
 
+def computed_tokens(batch: Sequence[Sample], prefix: int) -> int:
+    """What a step computes: the shared beginning, and all rows after it with their padding."""
+    return prefix + len(batch) * (max(map(len, batch)) - prefix)
+
+
 def side_by_side(batch: Sequence[Sample], prefix: int) -> tuple[Ids, Ids]:
     """Token ids after the prefix, padded at the end, and what each position should predict next, or NOT_LEARNED: both [B, T].
 

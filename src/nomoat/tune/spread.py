@@ -302,7 +302,8 @@ class Crew:
     def find(self) -> None:
         """Have each find the model. Raises UnknownModelError, WorkerError."""
         names = (field.name for field in fields(Prepared) if field.name not in ("weights", "file"))
-        sent = {name: getattr(self._prepared, name) for name in names} | {"base": cluster.portable(self._prepared.base)}
+        own = {"base": cluster.portable(self._prepared.base), "shared_texts": ()}
+        sent = {name: getattr(self._prepared, name) for name in names} | own
         given = (self.sent(sent), importer.sha256_of_model(self._prepared.weights))
         self.found = self._opened("find", self.hands, [given] * len(self.hands))
 

@@ -32,6 +32,7 @@ SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
+LOOKING_PART = 0.2  # of --minutes is enough for these looks: so many fewer are made where each takes long
 CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
@@ -104,7 +105,7 @@ def learn(
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
             elif run.validation:
-                run.losses_before, _ = run.look("measuring the base", on_progress)
+                run.losses_before, run.right_before = run.look("measuring the base", on_progress)
             run.train(checkpoint, on_progress, say)
             run.use_best()
         adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
@@ -167,8 +168,11 @@ class Run:
         )
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0, fused=True)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
-        self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the last one
+        self.step_looked = 0  # after which the last look was
+        self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the next one, about
+        self.seconds_reading = 0.0  # what will be kept: once for each lesson
         self.losses_before: list[float] = []
+        self.right_before = 0
         self.losses_after: list[float] = []  # of the best look
         # of each look: fraction, seconds, the loss a token, learning and held out, and how many answers held out are right
         self.history: list[dict[str, float]] = []
@@ -204,14 +208,22 @@ class Run:
     # ---------------------------------------------------------------- how far
     @property
     def fraction(self) -> float:
-        """How much of the work is done, 0..1: of the epochs or of the minutes, whichever is nearer to its end."""
-        by_lessons = self.lessons_done / (self.settings.epochs * len(self.training))
-        minutes, spent = self.settings.minutes, self.seconds + self.seconds_looking + self.seconds_a_look  # the last look is to come
-        return min(1.0, max(by_lessons, spent / (minutes * SECONDS_A_MINUTE) if minutes else 0.0))
+        """How much is learned, 0..1: of the epochs, or of the minutes that looks leave, whichever is nearer to its end."""
+        by_lessons, by_time = self.lessons_done / (self.settings.epochs * len(self.training)), 0.0
+        if self.settings.minutes:
+            looking = self.seconds_looking + (self._num_looks - len(self.history)) * self.seconds_a_look
+            learning = self.settings.minutes * SECONDS_A_MINUTE - looking
+            by_time = self.seconds / learning if learning > 0 else 1.0
+        return min(1.0, max(by_lessons, by_time))
+
+    @property
+    def _num_looks(self) -> int:
+        """While learning, those there were and those to come; the last one at the end."""
+        return max(num_looks(self.settings.epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
-        "step", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before", "losses_after", "history",
-        "average", "best", "best_look", "learning_loss", "workers",
+        "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
+        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -281,13 +293,14 @@ class Run:
             say(f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best")
 
     def _look_and_compare(self) -> None:
+        fraction = self.fraction
         self.set_aside = self._learned()  # a checkpoint has these, wherever the look is interrupted
         self._use(self.average)
         losses, right = self.look()
         self._use(self.set_aside)
         self.set_aside = None
         found = {
-            "fraction": self.fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
+            "fraction": fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": right,
         }  # fmt: skip
         with stopping.uncut():
@@ -295,9 +308,11 @@ class Run:
                 self.best_look = found
                 self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
             self.history.append(found)
+            self.step_looked = self.step
 
     def _is_look_due(self) -> bool:
-        return bool(self.validation) and self.fraction * max(LOOKS, math.ceil(self.settings.epochs)) >= len(self.history) + 1
+        has_learned = self.step > self.step_looked  # since the last one
+        return bool(self.validation) and has_learned and self.fraction * self._num_looks >= len(self.history) + 1
 
     def _average(self) -> None:
         share = 1 / (1 + AVERAGED_PART * (self.step - 1))
@@ -317,7 +332,7 @@ class Run:
 
     def look(self, stage: Stage | None = None, on_progress: Callable[[Progress], None] | None = None) -> tuple[list[float], int]:
         """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest."""
-        started = time.perf_counter()
+        started, read_before = time.perf_counter(), self.seconds_reading
         places = {id(sample): at for at, sample in enumerate(self.validation)}
         losses, right = [0.0] * len(self.validation), 0
         batches = self._batches_held_out()
@@ -330,8 +345,9 @@ class Run:
                 right += right_of_batch
                 for sample, loss in zip(batch, of_batch, strict=True):
                     losses[places[id(sample)]] = loss
-        self.seconds_a_look = time.perf_counter() - started
-        self.seconds_looking += self.seconds_a_look
+        seconds = time.perf_counter() - started
+        self.seconds_looking += seconds
+        self.seconds_a_look = seconds - (self.seconds_reading - read_before)
         return losses, right
 
     def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
@@ -347,27 +363,36 @@ class Run:
         return [float(loss.sum()) for loss in losses_N.split(lengths)], sum(bool(hits.all()) for hits in hits_N.split(lengths))
 
     def metrics(self) -> dict[str, Any]:
-        """What is written about the training. Losses are per answer token; the change is paired over the lessons held out."""
+        """What is written about the training. Losses, and the interval of their change, are per answer token of the lessons held out.
+
+        An answer is right if every token of it is the likeliest.
+        """
         num_lessons = count_lessons(self.validation)
-        change = None
-        if num_lessons > 1:
-            _, lesson = np.unique([sample.lesson for sample in self.validation], return_inverse=True)
-            num_learned = np.bincount(lesson, [sample.num_learned for sample in self.validation])
-            changes = np.bincount(lesson, np.subtract(self.losses_after, self.losses_before)) / num_learned
-            reach = float(stats.t.ppf(0.975, num_lessons - 1)) * float(np.std(changes, ddof=1)) / num_lessons**0.5
-            change = [round(float(changes.mean()) + side * reach, 4) for side in (-1, 1)]
         return {
             "validation_lessons": num_lessons,
             "validation_loss_before": self._mean(self.losses_before) if num_lessons else None,
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
-            "validation_loss_change_95": change,
+            "validation_loss_change_95": self._change_95(num_lessons) if num_lessons > 1 else None,
+            "validation_answers": len(self.validation),
+            "validation_right_before": self.right_before if num_lessons else None,
+            "validation_right_after": self.best_look["right"] if self.best_look else None,
             "history": self.history,
             "steps": self.step,
             "seconds": round(self.seconds, 1),
             "tokens": self.tokens,
-            "precision": self.way.precision,
+            "way": asdict(self.way),
             "workers": self.workers,
         }
+
+    def _change_95(self, num_lessons: int) -> list[float]:
+        """Of the loss, a ratio of two sums over the lessons, which are what is drawn: linearised. Source: Cochran 1977, section 6."""
+        _, lesson = np.unique([sample.lesson for sample in self.validation], return_inverse=True)
+        num_learned = np.bincount(lesson, [sample.num_learned for sample in self.validation])
+        changes = np.bincount(lesson, np.subtract(self.losses_after, self.losses_before))
+        change = float(changes.sum() / num_learned.sum())
+        deviation = float(np.std(changes - change * num_learned, ddof=1)) / float(num_learned.mean())
+        reach = float(stats.t.ppf(0.975, num_lessons - 1)) * deviation / num_lessons**0.5
+        return [round(change + side * reach, 4) for side in (-1, 1)]
 
     def _batches(self, epoch: int) -> list[list[Sample]]:
         """Batches of lessons of like length, in an order that depends on seed and epoch."""
@@ -416,11 +441,13 @@ class Run:
 
     def _kept(self, batch: Sequence[Sample], width: int) -> torch.Tensor:
         """What the frozen layers say about each lesson [B, T, W]: kept since its batch of the first epoch was met, or computed now."""
+        started = time.perf_counter()
         for lesson in batch:
             if id(lesson) not in self.kept:
                 together = self._read_with[id(lesson)]
                 x_BTW = self.network.read(torch.from_numpy(side_by_side(together, self.prefix)[0]), self.beginning)
                 self.kept |= {id(one): row[: len(one) - self.prefix].clone() for one, row in zip(together, x_BTW, strict=True)}
+        self.seconds_reading += time.perf_counter() - started
         x_BTW = torch.nn.utils.rnn.pad_sequence([self.kept[id(lesson)] for lesson in batch], batch_first=True)
         return torch.nn.functional.pad(x_BTW, (0, 0, 0, width - x_BTW.shape[1]))
 
@@ -444,6 +471,14 @@ class Run:
         if learning and self.settings.noise:
             x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
+
+
+def num_looks(epochs: float, minutes: float | None, seconds_a_look: float) -> int:
+    """How often to look at the lessons held out while learning; once at least, at the end."""
+    most = max(LOOKS, math.ceil(epochs))
+    if not minutes or not seconds_a_look:
+        return most
+    return max(1, min(most, int(LOOKING_PART * minutes * SECONDS_A_MINUTE / seconds_a_look)))
 
 
 def _is_better(look: dict[str, float], kept: dict[str, float], held_out: int) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import hardware
+from nomoat.engine import graph
 from nomoat.errors import NotEnoughMemoryError
-from nomoat.tune import prepare, qlora
-from nomoat.tune.samples import batches_of, shared_prefix
+from nomoat.tune import network, prepare, qlora
+from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, width_of
 
 PYTORCH_BYTES = 600_000_000
 ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
@@ -77,18 +78,49 @@ def require_memory(prepared: prepare.Prepared, way: Way, *, doing: str = "going 
 
 
 def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
-    sizes, settings = prepared.sizes, prepared.settings
-    values = prepared.file.num_values
+    settings, values = prepared.settings, prepared.file.num_values
     shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
     per_layer = sum(rows + columns for rows, columns in shapes)
     learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
-    tokens = max(len(batch) * max(map(len, batch)) for batch in batches_of(prepared.samples, 0, max_lessons=settings.batch))
-    state = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
+    weights = int(values * qlora.BYTES_A_WEIGHT[precision]) if expanded else values
+    prefix = shared_prefix(prepared.all_samples)
+    batches = batches_of(prepared.samples, prefix, max_lessons=settings.batch)
+    step = max(_bytes_of_step(prepared, batch, prefix, precision, expanded=expanded) for batch in batches)
+    return PYTORCH_BYTES + weights + learned + step
+
+
+def _bytes_of_step(
+    prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision, *, expanded: bool
+) -> int:
+    """What a batch has in memory at most: each layer's state until the backward pass, and the loss. As codes, one of both."""
+    sizes, tokens, layers = prepared.sizes, computed_tokens(batch, prefix), prepared.settings.layers
+    each = 4 * (12 * sizes.width + 4 * sizes.hidden)  # bytes a token and layer that wait for the backward pass
     if sizes.attention_cap is not None:  # scores before and after softmax, of all a token sees
-        state += 2 * 4 * sizes.heads * max(map(len, prepared.samples))
-    if expanded:
-        return PYTORCH_BYTES + int(values * qlora.BYTES_A_WEIGHT[precision]) + learned + tokens * settings.layers * state
-    return PYTORCH_BYTES + values + learned + tokens * (settings.layers * 4 * sizes.width + 3 * state)
+        each += 2 * 4 * sizes.heads * max(map(len, batch))
+    state = tokens * each + _bytes_of_copies(prepared, batch, prefix, precision)
+    loss = _bytes_of_loss(prepared, batch, precision, expanded=expanded)
+    return layers * state + loss if expanded else tokens * layers * 4 * sizes.width + max(3 * state, loss)
+
+
+def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix: int, precision: qlora.Precision) -> int:
+    """Of a layer: each row's own keys and values of the shared beginning, and its scores; or the former for each head."""
+    sizes, length, capped = prepared.sizes, width_of(batch, prefix), prepared.sizes.attention_cap is not None
+    if not prefix:
+        return 0
+    if network.holds_scores(length, prefix + length, capped=capped):
+        a_token = 2 * sizes.kv_heads * sizes.head_dim + (0 if capped else sizes.heads * length)
+    else:
+        a_token = 2 * sizes.heads * sizes.head_dim
+    return len(batch) * prefix * a_token * qlora.DTYPES[precision].itemsize
+
+
+def _bytes_of_loss(prepared: prepare.Prepared, batch: Sequence[Sample], precision: qlora.Precision, *, expanded: bool) -> int:
+    """Logits and their slopes of the answer tokens taken at a time; as codes the whole matrix beside them, expanded."""
+    sizes, head = prepared.sizes, prepared.file.tensor(graph.head_tensor(prepared.file)[1])
+    size = qlora.DTYPES[precision].itemsize
+    tokens = min(qlora.AnswerLoss.CHUNK_TOKENS, sum(sample.num_learned for sample in batch))
+    logits = tokens * head.num_rows * (2 * size if sizes.logit_cap is None else 2 * 4 + size)
+    return logits + (0 if expanded else head.num_values * size)
 
 
 def bytes_kept(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool, sharing: int = 1) -> int:

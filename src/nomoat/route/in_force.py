@@ -1,0 +1,122 @@
+"""What `auto` decides by now: the policy as its file is, what the loaded models allow of it, the learned router, the budget.
+
+The file is read again when it has changed, so that a server follows it. What could not be followed keeps everything here: a file that
+cannot be meant, a budget that cannot be kept, another `cloud` than was loaded. Another `local` counts from the next start.
+
+What this does not cover: a router that is learned anew, and new prices, count from the next start; a request that is being answered
+goes on as it was decided.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+
+from nomoat import responder as responders
+from nomoat.errors import NomoatError
+from nomoat.responder import Responder
+from nomoat.route.budget import Allowance, rates_of
+from nomoat.route.learned import LearnedRouter
+from nomoat.route.policy import Policy, PolicyFile
+
+NOT_READ = "the policy has changed and cannot be read, so nothing leaves until it is mended"
+OTHER_CLOUD = "the policy has changed and names another cloud model, which is not loaded"
+
+log = logging.getLogger("nomoat.route")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usable:
+    """The learned router, or None and why there is none for these models."""
+
+    learned: LearnedRouter | None
+    why_not: str = ""
+
+
+def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str | None = None) -> Usable:
+    """A learned router speaks of the two models it learned from only. `local_digest` is the local model's now, if it is loaded."""
+    if learned is None:
+        return Usable(learned=None, why_not="no router is learned")
+    if (learned.local, learned.cloud) != (policy.local, policy.cloud):
+        local, cloud = responders.shown_name(learned.local), responders.shown_name(learned.cloud)
+        return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
+    if local_digest is not None and learned.local_digest != local_digest:
+        return Usable(learned=None, why_not=f"`{responders.shown_name(learned.local)}` has changed since the router was learned")
+    return Usable(learned=learned)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """What one decision is made by. `only_here`: why nothing may leave, whatever the policy says; empty if it may."""
+
+    policy: Policy
+    router: Usable
+    allowance: Allowance | None
+    only_here: str = ""
+
+
+class Rules:
+    """See the module. Safe to use from several threads. Without `file` they stay as they are.
+
+    Raises UsageError for a policy with a budget that cannot be kept: see `Allowance`.
+    """
+
+    def __init__(
+        self, policy: Policy, local: Responder, cloud: Responder | None, learned: LearnedRouter | None, file: PolicyFile | None
+    ) -> None:  # fmt: skip
+        self._first = policy
+        self._local = local
+        self._cloud = cloud
+        self._learned = learned
+        self._file = file
+        self._lock = threading.Lock()
+        self._allowance: Allowance | None = None  # made once there is a budget, and kept
+        self.last = self._of(policy)
+
+    @property
+    def spent_usd(self) -> float | None:
+        """See `RouterEngine.spent_usd`."""
+        return None if self._allowance is None else self._allowance.spent_usd
+
+    def now(self) -> InForce:
+        """What is in force, after a look at the policy's file."""
+        with self._lock:
+            if self._file is not None and self._file.has_changed():
+                self.last = self._followed(self._file)
+            return self.last
+
+    def close(self) -> None:
+        """Let go of the file in which spending is counted."""
+        if self._allowance is not None:
+            self._allowance.close()
+
+    def _followed(self, file: PolicyFile) -> InForce:
+        try:
+            policy = file.parsed()
+            if policy.cloud is not None and self._cloud is not None:
+                policy.require_allowed(getattr(self._cloud.engine, "host", ""))
+            found = self._of(replace(policy, local=self._first.local))
+        except NomoatError as error:
+            log.error("%s; nothing is sent to the cloud until it is mended", error.message)
+            return replace(self.last, only_here=NOT_READ)
+        log.warning("the policy `%s` has changed, and is in force from now on", file.path)
+        if policy.local not in (None, self._first.local):
+            log.warning("its `local` counts from the next start; until then `%s` answers", self._first.local)
+        if policy.cloud not in (None, self._first.cloud):
+            log.warning("its `cloud` counts from the next start; until then everything stays here")
+            return replace(found, only_here=OTHER_CLOUD)
+        return found
+
+    def _of(self, policy: Policy) -> InForce:
+        router = usable(policy, self._learned, local_digest=self._local.digest)
+        return InForce(policy=policy, router=router, allowance=self._allowance_of(policy))
+
+    def _allowance_of(self, policy: Policy) -> Allowance | None:
+        rates = None if self._cloud is None else rates_of(policy, is_local=self._cloud.is_local)
+        if self._cloud is None or rates is None:
+            return None
+        if self._allowance is None:
+            self._allowance = Allowance(policy, rates, self._cloud)
+        self._allowance.follow(policy, rates)
+        return self._allowance

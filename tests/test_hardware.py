@@ -1,0 +1,57 @@
+"""What memory a container has left: made files in the place of the system's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from nomoat import hardware
+
+GB = 10**9
+# As the kernel writes them: version 1 has the group's own pages and those of all its children.
+STATS = {
+    "": "anon 400000000\nfile 4500000000\ninactive_file 4400000000\nactive_file 100000000\n",
+    "memory": "cache 1\ninactive_file 1000000000\ntotal_inactive_file 4400000000\ntotal_active_file 100000000\n",
+}
+NAMES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
+
+
+@pytest.fixture(params=["", "memory"], ids=["version 2", "version 1"])
+def container(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A container of 8 GB, 4.9 of them used, on a machine with 50 GB left; where its files are."""
+
+    def moved(path: Path) -> Path:
+        return tmp_path / path.relative_to("/sys/fs/cgroup")
+
+    monkeypatch.setattr(hardware, "CGROUP_LIMITS", tuple(map(moved, hardware.CGROUP_LIMITS)))
+    monkeypatch.setattr(hardware, "CGROUP_USES", tuple(map(moved, hardware.CGROUP_USES)))
+    monkeypatch.setattr(hardware, "CGROUP_STATS", tuple((moved(path), name) for path, name in hardware.CGROUP_STATS))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GB, available=50 * GB))
+    limit, used = NAMES[request.param]
+    folder = tmp_path / request.param
+    folder.mkdir(exist_ok=True)
+    (folder / limit).write_text(f"{8 * GB}\n")
+    (folder / used).write_text("4900000000\n")
+    (folder / "memory.stat").write_text(STATS[request.param])
+    return folder
+
+
+@pytest.mark.usefixtures("container")
+def test_what_a_container_keeps_of_files_counts_as_free() -> None:
+    """As after a pull of 4.4 GB: they are given back when memory is needed."""
+    assert hardware.memory_available_bytes() == hardware.Detected(7_500_000_000, "left within the container's limit")
+
+
+@pytest.mark.parametrize("stat", [None, "", "inactive_file\ntotal_inactive_file\n"])
+def test_a_container_that_does_not_tell_keeps_nothing_of_files(container: Path, stat: str | None) -> None:
+    (container / "memory.stat").unlink() if stat is None else (container / "memory.stat").write_text(stat)
+    assert hardware.memory_available_bytes().value == 3_100_000_000
+
+
+def test_more_kept_than_used_is_no_more_than_the_limit(container: Path) -> None:
+    """The two files are read one after the other."""
+    (container / "memory.stat").write_text("inactive_file 6000000000\ntotal_inactive_file 6000000000\n")
+    assert hardware.memory_available_bytes().value == 8 * GB
