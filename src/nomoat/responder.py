@@ -470,23 +470,12 @@ def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
 
 
 def weights_chain(name: str, weights: Path) -> ChainVerdict:
-    """The licence chain of weights without an adapter: their card's, or what `nomoat export` wrote beside this very file.
-
-    Raises BadFileError.
-    """
+    """The licence chain of weights without an adapter: their card's, or see `sidecar.chain_of`. Raises BadFileError."""
     from nomoat.catalog import cards, licences, sidecar
     from nomoat.engine.importer import sha256_of_model
 
-    card, beside = cards.find(name), sidecar.path_of(weights)
-    if card is not None or not beside.is_file():
-        return licences.chain(card)
-    told = read_object(beside, hint="export the tuned model again")
-    if told.get("sha256") != sha256_of_model(weights):
-        return licences.chain(None)
-    try:
-        return licences.from_dict(told["licence"])
-    except (KeyError, TypeError, ValueError) as exc:
-        raise BadFileError(f"`{beside}` holds no licence chain: {exc}", hint="export the tuned model again") from exc
+    card = cards.find(name)
+    return licences.chain(card) if card is not None else sidecar.chain_of(weights, sha256_of_model)
 
 
 def _chain(files: LocalFiles) -> ChainVerdict:

@@ -13,7 +13,7 @@ import pytest
 from nomoat import responder
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
-from nomoat.responder import Responder, planned_bytes
+from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, from_references
 
 
@@ -77,7 +77,9 @@ def test_what_takes_no_memory_is_not_unloaded_for_want_of_it(shelf: Shelf) -> No
 
 def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> None:
     """Both are the same model, loaded twice: one has to go for the other."""
-    size = planned_bytes(str(tiny_gguf), None)
+    need = responder.memory_need(str(tiny_gguf), None)
+    assert need is not None
+    size = need.total_bytes
     loaded: list[str] = []
 
     def load(refs: Sequence[str]) -> Sequence[Responder]:

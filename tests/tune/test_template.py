@@ -158,7 +158,9 @@ ALPACA = "Below is an instruction that describes a task. Write a response that a
 def test_exports_hold_the_adapter_s_template_in_place_of_the_base_s(own: str | None, tmp_path: Path) -> None:
     base = write_tiny_gguf(tmp_path / "base.gguf", template=own)
     folder = make_adapter(paths.adapters() / "mine", base)
-    (folder / "provenance.json").write_text(json.dumps({"task": {"template": "vicuna_v1.1"}}))
+    (folder / "provenance.json").write_text(
+        json.dumps({"task": {"template": "vicuna_v1.1"}, "licence": licences.as_dict(licences.chain(None))})
+    )
     result = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(tmp_path / "out"), "--form", "ollama"])
     assert result.exit_code == 0, result.output
     assert GGUFFile(tmp_path / "out" / "mine.gguf").metadata["tokenizer.chat_template"] == templates.NAMED["vicuna_v1.1"].text

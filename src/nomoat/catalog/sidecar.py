@@ -7,13 +7,15 @@ What this does not cover: a file that was moved without its sidecar, and rows th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nomoat import paths
+from nomoat.catalog import licences
 from nomoat.errors import BadFileError
+from nomoat.hub_folder import read_object
 from nomoat.records import Parent
 
 SUFFIX = ".provenance.json"
@@ -52,6 +54,18 @@ def find(data: Path) -> Sidecar | None:
         return _read(own, sha256)
     same = (path for path in others if _facts(path).get("sha256") == sha256)
     return next((_read(path, sha256) for path in same), None)
+
+
+def chain_of(weights: Path, sha256_of: Callable[[Path], str]) -> licences.ChainVerdict:
+    """The licence chain that `nomoat export` wrote beside this very file; otherwise that of an unknown origin. Raises BadFileError."""
+    path = path_of(weights)
+    told = read_object(path, hint="export the tuned model again") if path.is_file() else {}
+    if not told or told.get("sha256") != sha256_of(weights):
+        return licences.chain(None)
+    try:
+        return licences.from_dict(told["licence"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="export the tuned model again") from exc
 
 
 def _facts(path: Path) -> dict[str, Any]:
