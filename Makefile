@@ -10,7 +10,7 @@ demo: install
 	$(BIN)/nomoat demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
