@@ -1,8 +1,8 @@
-"""What serving many requests takes: a shared beginning, many at once, schemas, and adapters beside the weights against baked ones.
+"""What serving many requests takes: a shared beginning, many at once, and schemas. Adapters: `adapters.py`.
 
     python benchmarks/serving.py FILE.gguf [--json OUT.json]
 
-Every number is of the engine itself, without HTTP. Adapters are random ones of rank 16 on all seven projections of each layer.
+Every number is of the engine itself, without HTTP.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tempfile
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
-from safetensors.numpy import save_file
 
+from nomoat import hardware
 from nomoat.engine import Engine, importer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
 ROOT = Path(__file__).parents[1]
-PREFIX_TOKENS, NEW_TOKENS, RANK = 2000, 64, 16
+PREFIX_TOKENS, NEW_TOKENS = 2000, 64
 STORY = Request(messages=(Message(role="user", content="Write a story about a lighthouse keeper."),), max_new_tokens=NEW_TOKENS)
 SCHEMA = {
     "type": "object",
@@ -97,57 +97,18 @@ def schema(engine: OpenVINOEngine) -> dict[str, Any]:
     }
 
 
-def adapters(path: Path, folder: Path) -> dict[str, Any]:
-    """Decoding and 8 requests at once: base alone, an adapter baked, and base and two adapters on one copy of the weights."""
-    fused, apart = importer.import_gguf(path), importer.import_gguf(path, fused=False)
-    layers = _layers(apart)
-    made = [_random_adapter(folder / str(seed), layers, seed) for seed in (1, 2)]
-    found: dict[str, Any] = {}
-    for name, folder_of in (("base", fused), ("baked", importer.import_gguf(path, adapter=made[0]))):
-        engine = OpenVINOEngine(folder_of)
-        found[name] = {"decode": speed(engine), "eight_at_once": at_once(engine, 8)}
-        engine.close()
-    engine = OpenVINOEngine(apart, beside=made)
-    for name, one in (("beside_base", engine), ("beside_adapter", engine.adapted(0))):
-        found[name] = {"decode": speed(one), "eight_at_once": at_once(one, 8)}
-    engine.close()
-    return found
-
-
-def _layers(folder: Path) -> dict[str, list[int]]:
-    """Shapes of the seven projections of each layer."""
-    import openvino as ov
-
-    model = ov.Core().read_model(folder / "openvino_model.xml")
-    nodes = [node for node in model.get_ops() if node.get_friendly_name().endswith("_proj") and node.get_type_name() == "MatMul"]
-    return {node.get_friendly_name(): [axis.get_length() for axis in node.input(1).get_partial_shape()] for node in nodes}
-
-
-def _random_adapter(folder: Path, layers: dict[str, list[int]], seed: int) -> Path:
-    folder.mkdir(parents=True)
-    chance = np.random.default_rng(seed)
-    tensors = {}
-    for name, (rows, columns) in layers.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = chance.normal(0, 0.01, (RANK, columns)).astype(np.float32)
-        tensors[f"base_model.model.{name}.lora_B.weight"] = chance.normal(0, 0.01, (rows, RANK)).astype(np.float32)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": RANK, "lora_alpha": RANK}))
-    return folder
-
-
 def main() -> None:
     """Read the arguments and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     engine = OpenVINOEngine(importer.import_gguf(asked.file))
-    found: dict[str, Any] = {"model": asked.file.name, "shared_prefix": prefix(engine)}
+    found: dict[str, Any] = {"date": date.today().isoformat(), "machine": hardware.summary(), "model": asked.file.name}
+    found["shared_prefix"] = prefix(engine)
     found["tokens_per_second_at_once"] = {count: at_once(engine, count) for count in (1, 8, 32)}
     found["schema"] = schema(engine)
     engine.close()
-    with tempfile.TemporaryDirectory() as folder:
-        found["adapters"] = adapters(asked.file, Path(folder))
     print(json.dumps(found, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
