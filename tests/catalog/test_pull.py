@@ -120,6 +120,7 @@ def test_what_is_not_here_cannot_be_removed() -> None:
         (r"hf:owner/repo/..\..\m.gguf", UsageError, "names no file of the hub"),
         ("hf:C:/Users/u/m.gguf", UsageError, "names no file of the hub"),
         ("https://host/page.html", UsageError, "names no GGUF file"),
+        ("https://[host/m.gguf", UsageError, "is no address: Invalid IPv6 URL"),
         ("https://../hf/owner/repo/m.gguf", UsageError, "names no GGUF file"),
         (r"https://host/a/..\..\m.gguf", UsageError, "names no GGUF file"),
         ("nothing", UnknownModelError, "no model is called `nothing`"),

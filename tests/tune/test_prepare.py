@@ -118,7 +118,7 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
     assert prepared.survey.shared_with_validation == ("line 4",)
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (0, 2)
     assert prepared.options["validation"] == str(held_out)
-    with pytest.raises(DataError, match="nothing is left to learn from"):
+    with pytest.raises(DataError, match="nothing of it is left"):
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
 
 
@@ -184,7 +184,7 @@ def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_pa
 
 def test_nothing_left_to_learn_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
-    with pytest.raises(DataError, match="nothing is left to learn from"):
+    with pytest.raises(DataError, match="nothing of it is left"):
         prepare(str(tiny_gguf), path, test=path, **COLUMNS)
 
 

@@ -173,7 +173,10 @@ def _place(ref: str) -> _Place:
         parts = tuple(rest.split("/"))
         return _Place(paths.models().joinpath("hf", *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     if scheme == "https":
-        url = urlsplit(ref)
+        try:
+            url = urlsplit(ref)
+        except ValueError as exc:
+            raise UsageError(f"`{ref}` is no address: {exc}", hint="give it as the server's page does") from exc
         parts = PurePosixPath(unquote(url.path)).parts[1:]
         names = (url.netloc.replace(":", ""), *parts)
         if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):

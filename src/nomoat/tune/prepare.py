@@ -340,7 +340,7 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
         )
     if not samples:
         hint = "every text is too long, or stands in the --test or the --validation file"
-        raise DataError(f"`{data.path}`: nothing is left to learn from", hint=hint)
+        raise DataError(f"`{data.path}`: nothing of it is left", hint=hint)
     return samples, tuple(where for where, _ in too_long)
 
 
