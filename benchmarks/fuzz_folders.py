@@ -402,8 +402,9 @@ def spoil_tensor(header: dict[str, Any], tensor: str, size: int, chance: random.
         ]
     else:
         begin, end = chance.choice(((4, 4), (1, 1), (-4, -4), (0, 4), (4, 0)))
-        was = facts["data_offsets"]
-        facts["data_offsets"] = [was[0] + begin, was[1] + end] if isinstance(was, list) and len(was) == 2 else None
+        was = facts.get("data_offsets")  # perhaps damaged before
+        fits = isinstance(was, list) and len(was) == 2 and all(isinstance(value, int | float) for value in was)
+        facts["data_offsets"] = [was[0] + begin, was[1] + end] if fits else None
 
 
 DAMAGES: dict[str, Callable[[Files, random.Random], None]] = {
