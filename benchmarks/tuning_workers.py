@@ -89,7 +89,7 @@ def main() -> None:
             "tokens_per_second": [round(each["tokens"] / each["seconds"], 1) for each in done],
             "milliseconds_a_step": [round(1e3 * each["seconds"] / each["steps"], 1) for each in done],
             "milliseconds_a_step_adding_up": [each.get("milliseconds_a_step_adding_up") for each in done],
-            "precision": done[0]["precision"],
+            "precision": done[0]["way"]["precision"],
             "steps": done[0]["steps"],
         }
         for workers, done in runs.items()

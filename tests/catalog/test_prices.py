@@ -30,6 +30,14 @@ def test_a_dated_version_with_a_price_of_its_own_has_that() -> None:
     assert price("openai:gpt-4o-2024-08-06") == today != dearer
 
 
+def test_ones_own_price_of_a_model_is_not_that_of_a_dated_version_with_another(empty_home: Path) -> None:
+    empty_home.mkdir()
+    own_path().write_text(OWN.replace("gpt-4o-mini", "gpt-4o"))
+    dearer, today = price("openai:gpt-4o-2024-05-13"), price("openai:gpt-4o-2024-08-06")
+    assert dearer is not None and today is not None
+    assert (dearer.input_usd_per_million, today.input_usd_per_million) == (5.0, 0.3)
+
+
 def test_an_unknown_model_has_no_price() -> None:
     assert price("openai:gpt-99") is None
 

@@ -14,7 +14,9 @@ from nomoat.cli.tune import _say_result
 
 UNDECIDED = "chance alone may change the loss so (the change is -0.500 to +0.100, 95 %)"
 WORSE = "the loss is clearly higher (the change is +0.100 to +0.500, 95 %)"
-MORE_RIGHT = "9 of 25 answers are right word for word, 2 before: a `nomoat duel` on a test tells whether the tuned model is better"
+MORE_RIGHT = (
+    "9 of 25 rows held out are right word for word, 2 before: a `nomoat duel` on a test tells whether the tuned model is better"
+)
 ADVICE = "try a lower --learning-rate, or more data"
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 

@@ -194,6 +194,18 @@ def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOE
     assert caught.value.message == ("the prompt has 300 tokens and the answer may have 5, but the model's context is 256 tokens")
 
 
+def test_a_text_longer_than_a_bounded_cache_is_refused(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 64)
+    engine.bound_cache(0)
+    assert engine.context_tokens == 64 < CONTEXT
+    with pytest.raises(ContextExceededError, match="64"):
+        list(engine.generate(Request(prompt="word " * 100, max_new_tokens=1)))
+    whole = Responder("tiny", engine).complete(Request(prompt="a", max_new_tokens=None))
+    assert whole.finish_reason in ("length", "stop")  # it ends where the cache does
+
+
 def test_an_answer_ends_where_the_context_ends(engine: OpenVINOEngine) -> None:
     completion = Responder("tiny", engine).complete(Request(prompt="x" * (CONTEXT - 3), max_new_tokens=100))
     assert completion.usage.completion_tokens <= 3

@@ -334,9 +334,10 @@ def test_content_filter_is_an_answer_of_its_own(serving: Callable[..., Server]) 
 
 
 def test_hidden_reasoning_is_counted_where_only_the_total_holds_it(serving: Callable[..., Server]) -> None:
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 107}
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 107, "prompt_tokens_details": {"cached_tokens": 4}}
     with Responder("r", at(serving(events(piece("x", "stop"), {"choices": [], "usage": usage})))) as responder:
-        assert responder.complete(HELLO).usage.completion_tokens == 102
+        told = responder.complete(HELLO).usage
+        assert (told.completion_tokens, told.cached_tokens, told.read_tokens) == (102, 4, 1)
 
 
 REFUSALS = [

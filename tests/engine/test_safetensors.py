@@ -464,9 +464,13 @@ def test_a_piece_of_a_hundred_thousand_letters_is_refused_at_once(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("lost", "message"),
-    [("hell", "is not a whole tokenizer: "), ("same", "gives several tokens the same number")],
+    [
+        ("hell", "is not a whole tokenizer: "),
+        ("same", "gives several tokens the same number"),
+        ("high", "gives a token the number 2,147,483,648, and has "),  # half a gigabyte for the numbers before it
+    ],
 )
-def test_a_vocabulary_that_lacks_what_its_merges_make_is_refused(lost: str, message: str, tmp_path: Path) -> None:
+def test_a_vocabulary_that_does_not_fit_together_is_refused(lost: str, message: str, tmp_path: Path) -> None:
     """`tokenizers` 0.23 panics over the first: what it raises is no `Exception`."""
     _, folder = write_folder(tmp_path / "model", "llama")
     path = folder / "tokenizer.json"
@@ -474,6 +478,8 @@ def test_a_vocabulary_that_lacks_what_its_merges_make_is_refused(lost: str, mess
     vocabulary = facts["model"]["vocab"]
     if lost == "same":
         vocabulary["he"] = vocabulary["ll"]
+    elif lost == "high":
+        vocabulary["}"] = 2**31
     else:
         del vocabulary[lost]
     path.write_text(json.dumps(facts))

@@ -115,6 +115,7 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
         "{% if tools is none and documents is none %}no tools{% endif %}",
         "{{ {'b': 'é<', 'a': [1, 2]} | tojson(ensure_ascii=True, separators=(',', ':'), sort_keys=True) }}",
         "{{ {'b': 'é<', 'a': [1, 2]} | tojson(indent=2) }}",
+        "{{ 20240 | tojson }}",
         "{{ 'a'.ljust(9) ~ '%5d, 100%%' % 1 ~ '{:>4}|{}'.format(1, 2) ~ 7 % 4 ~ ('b' | center(9)) ~ ('%s' | format('c')) }}",
     ],
 )

@@ -19,7 +19,7 @@ from nomoat.errors import ContextExceededError, UsageError
 from nomoat.records import Chunk, Decision, Message, Request
 from nomoat.responder import Responder
 from nomoat.route import budget, in_force, learned, router
-from nomoat.route.policy import Policy, default_path
+from nomoat.route.policy import Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 
 CLOUD = "http://127.0.0.1:9/v1#big"
@@ -361,7 +361,7 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
         (base + 'names = ["moat"]', "local", "it holds a name from the policy, which the policy keeps here", "in force from now on"),
         ('local = "fake:"', "local", "the policy names no cloud model", "in force from now on"),
         (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
-        (base.replace("#big", "#other"), "local", in_force.OTHER_CLOUD, "its `cloud` counts from the next start"),
+        (base.replace("#big", "#other"), "local", in_force.OTHER_CLOUD, "new `cloud` counts from the next start"),
         (base.replace("fake:", "small"), "cloud", "no router is learned; the policy's default is cloud", "until then `fake:` answers"),
         (None, "local", "the policy names no cloud model", "in force from now on"),
     ]
@@ -376,6 +376,17 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
                 assert heard[-1].model == (f"{server.url}#big" if where == "cloud" else "fake:")
             assert (said_in_log in caplog.text) and caplog.text.count("has changed") <= 1  # once, not at each request
     assert len(server.bodies) == 2 * [where for _, where, _, _ in steps].count("cloud")
+
+
+def test_auto_loaded_again_has_the_models_of_its_first_policy_and_follows_the_rest() -> None:
+    """A server has planned the memory of those."""
+    written('local = "fake:"')
+    file = PolicyFile()
+    written('local = "no such model"\nnames = ["moat"]')
+    for _ in range(2):
+        with router.load_auto(file=file) as auto:
+            assert auto.engine.decide(said("a moat")).model == "fake:"  # type: ignore[attr-defined]
+            assert "a name from the policy" in auto.engine.decide(said("a moat")).why  # type: ignore[attr-defined]
 
 
 def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[..., Server]) -> None:

@@ -128,6 +128,8 @@ def test_a_label_of_the_validation_file_that_is_not_learned_is_named_with_its_li
     with pytest.raises(DataError) as caught:
         prepare(str(tiny_gguf), train, validation=held_out, **COLUMNS)
     assert caught.value.message == f"`{held_out}`, line 3: label `B` is not one of a, b"
+    free = prepare(str(tiny_gguf), train, validation=held_out, instruction="Answer.", **COLUMNS)  # names no labels
+    assert (len(free.validation), free.survey.labels) == (2, {})
 
 
 def test_what_stands_in_the_test_file_is_not_held_out_to_choose_by(

@@ -74,9 +74,9 @@ def price(api_ref: str) -> Price | None:
 
     Raises DataError if the user's own table cannot be read.
     """
-    undated = VERSION_DATE.sub("", api_ref)
-    for table in (_own_prices(), prices()):
-        if (found := table.get(api_ref) or table.get(undated)) is not None:
+    own, known = _own_prices(), prices()
+    for ref in (api_ref, VERSION_DATE.sub("", api_ref)):
+        if (found := own.get(ref) or known.get(ref)) is not None:
             return found
     return None
 

@@ -134,6 +134,7 @@ class _Texts:
 
 def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How) -> None:
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
+    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
 
@@ -146,19 +147,20 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
+        notes = notes_of(model, store, num_reused=found.spent.num_reused)
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
         "dropped": dict(found.dropped.most_common()),
         "partial": found.partial,
         **found.spent.facts(),
-        "notes": list(model.notes),
+        "notes": list(notes),
     }
     rows = instructions.as_rows(found.tasks)
     saved = files.save(
         how.out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
     )  # fmt: skip
-    _say_spent(model, found.spent)
+    _say_spent(model, found.spent, notes)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
@@ -168,6 +170,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
     """Labels into a table, its sidecar, and what is to be said of them."""
     from nomoat import tasks
+    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
     from nomoat.distil.label import label, requests_for
@@ -181,6 +184,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
                 model, asked.texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
                 concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
+        notes = notes_of(model, store, num_reused=found.spent.num_reused)
     facts = {
         "texts": len(asked.texts),
         "labelled": found.counts(),
@@ -189,14 +193,14 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "too_long": len(found.too_long),
         "partial": found.partial,
         **found.spent.facts(),
-        "notes": list(model.notes),
+        "notes": list(notes),
     }
     delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
     saved = files.save(
         how.out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
         teacher=model.ref, parents=parents, settings=settings, facts=facts,
     )  # fmt: skip
-    _say_spent(model, found.spent)
+    _say_spent(model, found.spent, notes)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
     _say_left_out(found.unmatched, "whose answer was none of the labels")
@@ -274,14 +278,14 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
     return found if terms is None else licences.with_stated(found, terms)
 
 
-def _say_spent(model: Responder, spent: Spent) -> None:
+def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
     """Who answered, how often and at what cost, and what has to be known about these answers."""
     reused = f", {spent.num_reused:,} of them reused" if spent.num_reused else ""
     failed = f"; {spent.num_failed:,} requests failed" if spent.num_failed else ""
     cost = "cost not known" if spent.cost_usd is None else f"${spent.cost_usd:,.4f}"
     out = f", {spent.bytes_out:,} bytes sent out" if spent.bytes_out else ""
     console.say(f"teacher: {model.ref}, {spent.num_answers:,} answers{reused}{failed}{out}; {cost} ({spent.pricing.note})")
-    for note in model.notes:
+    for note in notes:
         console.say(f"note: {note}")
 
 

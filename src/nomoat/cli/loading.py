@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nomoat.cli import console
 
 if TYPE_CHECKING:
     from nomoat.asking.workers import Workers
     from nomoat.responder import Responder
+    from nomoat.route.policy import PolicyFile
 
 
 def load_with_bar(
@@ -22,11 +23,12 @@ def load_with_bar(
     takes_auto: bool = False,
     as_client: bool = True,
     say_decisions: bool = True,
+    policy: PolicyFile | None = None,
 ) -> Responder:
     """The responder of a reference, with `takes_auto` also of `auto`. An import happens once for each file: seconds to minutes.
 
     A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, where the router sends each request
-    and why. `as_client`: see `responder.load`.
+    and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
     from nomoat.responder import load
 
@@ -36,7 +38,7 @@ def load_with_bar(
 
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
             return load_auto(
-                context_tokens=context_tokens, as_client=as_client, progress=show, compiling=compiling, on_decision=told
+                context_tokens=context_tokens, as_client=as_client, progress=show, compiling=compiling, on_decision=told, file=policy
             )  # fmt: skip
         responder = load(
             ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
@@ -55,17 +57,14 @@ def load_on(workers: Workers | None, ref: str) -> Responder:
 
 
 def load_sharing_with_bar(
-    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None
+    refs: Sequence[str], *, context_tokens: int | None = None, template: str | None = None, policy: PolicyFile | None = None
 ) -> Sequence[Responder]:  # fmt: skip
     """For a server: the responders of references that share their weights; of one reference, `load_with_bar`'s, `auto` included."""
     from nomoat.responder import load_sharing
 
     if len(refs) == 1:
-        return [
-            load_with_bar(
-                refs[0], context_tokens=context_tokens, template=template, takes_auto=True, as_client=False, say_decisions=False
-            )
-        ]
+        told: dict[str, Any] = {"context_tokens": context_tokens, "template": template, "policy": policy}
+        return [load_with_bar(refs[0], takes_auto=True, as_client=False, say_decisions=False, **told)]
     with bars(*loading_bars(refs[0])) as (show, compiling):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     for responder in found:

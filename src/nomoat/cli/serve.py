@@ -62,17 +62,17 @@ def serve(
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
         api_key = said.value
-    auto_local = None
+    policy = None
     if "auto" in models:
-        from nomoat.route.policy import load_policy
+        from nomoat.route.policy import PolicyFile
 
-        auto_local = load_policy().local
+        policy = PolicyFile()
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
         context_tokens=context_tokens,
-        auto_local=auto_local,
-        load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template),
+        auto_local=policy.parsed().local if policy else None,
+        load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template, policy=policy),
     )
     app.serve(
         served, host=host, port=port, api_key=api_key, cors=cors or (),

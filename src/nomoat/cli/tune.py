@@ -215,7 +215,7 @@ def _doubt(metrics: dict[str, Any], change: Sequence[float]) -> str:
     found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
     before, after = metrics["validation_right_before"], metrics["validation_right_after"]
     if after > before:
-        more = f"{after:,} of {metrics['validation_answers']:,} answers are right word for word, {before:,} before"
+        more = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
         return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
     verdict = "worse" if change[0] > 0 else "not shown to be better"
     return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"

@@ -15,6 +15,7 @@ from nomoat.hub_folder import read_object
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
+HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
 
 
 def read(folder: Path) -> Tokenizer:
@@ -56,6 +57,8 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     numbers = backend.get_vocab(with_added_tokens=False).values()
     if len(set(numbers)) != len(numbers):
         raise BadFileError(f"`{path}` gives several tokens the same number", hint="download it again")
+    if (highest := max(backend.get_vocab().values(), default=0)) > HIGHEST_NUMBER:
+        raise BadFileError(f"`{path}` gives a token the number {highest:,}, and has {len(numbers):,}", hint="download it again")
     backend.no_truncation()
     backend.no_padding()
 

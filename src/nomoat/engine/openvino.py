@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import cache, config, paths
+from nomoat import cache, config, footprint, paths
 from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
+from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
@@ -57,7 +58,8 @@ class OpenVINOEngine:
             num_weights: int = facts["num_values"]
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
             raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
-        self.context_tokens: int | None = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
+        self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
+        self.context_tokens: int | None = self._context_tokens
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
@@ -75,8 +77,11 @@ class OpenVINOEngine:
         self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
 
     def bound_cache(self, num_bytes: int) -> None:
-        """See `Responder.bound_cache`."""
-        self._cache_bytes = num_bytes
+        """See `Responder.bound_cache`. No text may then be longer than the cache."""
+        self._cache_bytes, sizes = num_bytes, self._sizes
+        block_bytes = 2 * 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * BLOCK_TOKENS  # keys and values in float16
+        num_blocks = max(num_bytes // block_bytes, footprint.USUAL_TOKENS // BLOCK_TOKENS + 1)
+        self.context_tokens = min(self._context_tokens, (num_blocks - 1) * BLOCK_TOKENS)
 
     def adapted(self, at: int, *, template: str | None = None) -> Engine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""
@@ -224,13 +229,13 @@ class OpenVINOEngine:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
         adapter = self._adapter if beside is None else self._beside[beside].weights_path.parent
         if self._weights is not None and importer.fits_exactly(self._weights):
-            model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self.context_tokens)
+            model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
             return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
         if beside is not None:
             if self._weights is None:
                 raise UnsupportedError("an adapter beside weights of no known file gives no likelihoods of continuations")
-            folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self.context_tokens)
+            folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
         self._prepare()
         return Scorer(folder, self.layout.scoring_properties)
 
@@ -292,8 +297,7 @@ class OpenVINOEngine:
     def _started_batcher(self) -> Batcher:
         with self._lock:
             if self._batcher is None:
-                assert self.context_tokens is not None
-                self._batcher = Batcher(self._make_model, context_tokens=self.context_tokens, cache_bytes=self._cache_bytes)
+                self._batcher = Batcher(self._make_model, context_tokens=self._context_tokens, cache_bytes=self._cache_bytes)
             return self._batcher
 
 
@@ -352,6 +356,7 @@ class _Adapted:
 
     def bound_cache(self, num_bytes: int) -> None:
         self._engine.bound_cache(num_bytes)
+        self.context_tokens = self._engine.context_tokens
 
     def close(self) -> None:
         self._engine.close()

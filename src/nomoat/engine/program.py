@@ -267,12 +267,12 @@ class Program:
 
         Little of Python is used here: each layer's weights have driven it out of the CPU's caches.
         """
-        threads = team()
         rows = outputs[0] if after is None else after
         parts = max_parts(rows.shape[0] * rows.shape[1])
         places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
         places += [NOTHING] * (NUM_ARRAYS - len(places))
         with _one_at_a_time:
+            threads = team()
             if self.moves != _memory.moves or self._parts < parts:
                 self.prepare(parts)
             if _start(threads.state, self._job, *places):

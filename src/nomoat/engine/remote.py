@@ -211,6 +211,7 @@ class RemoteEngine:
             ended_at = time.perf_counter()
             usage = Usage(
                 prompt_tokens=_count(told, "prompt_tokens"),
+                cached_tokens=_cached_tokens(told),
                 completion_tokens=_completion_tokens(told),
                 prefill_seconds=(first or ended_at) - started,
                 decode_seconds=ended_at - (first or ended_at),
@@ -439,6 +440,11 @@ def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
 def _count(told: Any, name: str) -> int:
     value = getattr(told, name, None)
     return value if isinstance(value, int) else 0
+
+
+def _cached_tokens(told: Any) -> int:
+    """Those of the prompt that the server did not read."""
+    return min(_count(told, "prompt_tokens"), _count(getattr(told, "prompt_tokens_details", None), "cached_tokens"))
 
 
 def _completion_tokens(told: Any) -> int:

@@ -103,7 +103,7 @@ def _narrow(filter_: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(filter_)  # what Jinja has marked it with is kept
     def bounded(*args: Any, **named: Any) -> Any:
-        _require_narrow((*args, *named.values()))
+        _require_narrow((*args[1:], *named.values()))  # the first is what is filtered
         return filter_(*args, **named)
 
     return bounded

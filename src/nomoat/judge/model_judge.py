@@ -110,7 +110,7 @@ class Judge:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.
 
         Each `together` pairs in a row are of one example. A budget is spent on whole examples, in a random order; where it is used up,
-        those after the last one judged have no verdict, also the equal ones: otherwise more ties than wins would count.
+        of those with equal answers alone the same share has a verdict as of the others: otherwise more ties than wins would count.
         """
         blocks = [range(start, start + together) for start in range(0, len(pairs), together)]
         if self.spending.budget is not None:
@@ -129,8 +129,11 @@ class Judge:
         said = iter(zip(found[::2], found[1::2], strict=True))
         verdicts = {at: EQUAL if pairs[at].is_same else _verdict(*next(said)) for block in blocks for at in block}
         if isinstance(self.failure, BudgetReachedError) and None in verdicts.values():
-            judged = [all(verdicts[at] for at in block) and any(not pairs[at].is_same for at in block) for block in blocks]
-            for block in blocks[max((rank + 1 for rank, is_judged in enumerate(judged) if is_judged), default=0) :]:
+            equal = [block for block in blocks if all(pairs[at].is_same for at in block)]
+            shown = [block for block in blocks if not all(pairs[at].is_same for at in block)]
+            left_out = [block for block in shown if None in map(verdicts.get, block)]
+            left_out += equal[round(len(equal) * (len(shown) - len(left_out)) / len(shown)) :]
+            for block in left_out:
                 verdicts.update(dict.fromkeys(block))
         return [verdicts[at] for at in range(len(pairs))]
 

@@ -94,6 +94,9 @@ class Rules:
     def _followed(self, file: PolicyFile) -> InForce:
         try:
             policy = file.parsed()
+            if policy.cloud not in (None, self._first.cloud):
+                log.warning("the policy's new `cloud` counts from the next start; until then everything stays here")
+                return replace(self.last, only_here=OTHER_CLOUD)
             if policy.cloud is not None and self._cloud is not None:
                 policy.require_allowed(getattr(self._cloud.engine, "host", ""))
             found = self._of(replace(policy, local=self._first.local))
@@ -103,9 +106,6 @@ class Rules:
         log.warning("the policy `%s` has changed, and is in force from now on", file.path)
         if policy.local not in (None, self._first.local):
             log.warning("its `local` counts from the next start; until then `%s` answers", self._first.local)
-        if policy.cloud not in (None, self._first.cloud):
-            log.warning("its `cloud` counts from the next start; until then everything stays here")
-            return replace(found, only_here=OTHER_CLOUD)
         return found
 
     def _of(self, policy: Policy) -> InForce:

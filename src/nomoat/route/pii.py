@@ -61,9 +61,12 @@ DASHES = dict.fromkeys(
     "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
 )  # look like dashes, and are none to Unicode
 DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
-# Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins or
-# encloses (keycaps).
-UNSEEN = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins,
+# encloses (keycaps), underlines or strikes through.
+UNSEEN = re.compile(
+    r"[\u0305\u0332\u0333\u0335-\u0338\u033f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0"
+    r"\U000e0100-\U000e01ef]"
+)
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
 
@@ -81,6 +84,9 @@ def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
             together = unicodedata.normalize("NFKC", characters[-1] + plain)
             if len(together) == 1:
                 characters[-1], places[-1] = together, (places[-1][0], at + 1)
+                continue
+            if category.startswith("M") and not characters[-1].isalpha():  # a stray mark on a digit or a dash
+                places[-1] = (places[-1][0], at + 1)
                 continue
         characters.extend(plain)
         places.extend([(at, at + 1)] * len(plain))

@@ -11,6 +11,7 @@ What this does not cover: a client that leaves the private turns out sends the r
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
@@ -262,15 +263,17 @@ class RouterEngine:
 
 def load_auto(
     *, context_tokens: int | None = None, as_client: bool = True, progress: ImportProgress | None = None,
-    compiling: ImportProgress | None = None, on_decision: OnDecision | None = None,
+    compiling: ImportProgress | None = None, on_decision: OnDecision | None = None, file: PolicyFile | None = None,
 ) -> Responder:  # fmt: skip
     """The responder of the reference `auto`, as the policy and the learned router of NOMOAT_HOME make it.
+
+    `file`: the policy as it was read before, whose models are loaded whatever it says now; the rest is followed.
 
     Raises UsageError for a policy without a local model, with one that is not on this machine, or with a budget and no known price for
     its cloud model, and what `responder.load` raises for either model, and is given `as_client`. Offline, the cloud model is not even
     looked at.
     """
-    file = PolicyFile()
+    file = PolicyFile() if file is None else copy.copy(file)
     policy = file.parsed()
     if policy.local is None:
         raise UsageError(

@@ -187,12 +187,13 @@ def prepare(
     held_out = list[Sample]()
     told = {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
     if theirs := others.get("validation"):
-        _require_known_labels(theirs, data.labels)
+        if instruction is None:  # else nothing names them, and answers may be any
+            _require_known_labels(theirs, data.labels)
         in_test = tuple(_shared(theirs, others["test"])) if "test" in others and not keep_shared else ()
         held_out, left_out = _encoded(_without(theirs, in_test), words, sizes, drop_long)
         too_long += tuple(f"{where} of {theirs.path.name}" for where in left_out)
         told["validation_shared_with_test"] = in_test
-    survey = _survey(data, samples, too_long=too_long, dropped=len(dropped), **told)
+    survey = _survey(data, samples, are_named=instruction is None, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
         validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
@@ -344,7 +345,8 @@ def _encoded(data: Data, words: tokenizer.Tokenizer, sizes: Dimensions, drop_lon
     return samples, tuple(where for where, _ in too_long)
 
 
-def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
+def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
+    """`are_named`: the question names the labels; otherwise they may be answers of any kind, which differ from row to row."""
     lengths = np.array([len(sample) for sample in samples])
     seen: dict[str, str | None] = {}
     duplicates = contradictions = 0
@@ -355,6 +357,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
             contradictions += seen[text] != lesson.label
         seen.setdefault(text, lesson.label)
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
+    are_labels = len(labels) <= tasks.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     return Survey(
         format=data.format,
         num_lessons=len(data.lessons),
@@ -362,7 +365,7 @@ def _survey(data: Data, samples: Sequence[Sample], **rest: Any) -> Survey:
         median_tokens=int(np.median(lengths)),
         p95_tokens=int(np.percentile(lengths, 95)),
         longest_tokens=int(lengths.max()),
-        labels=dict(labels.most_common()) if len(labels) <= tasks.MAX_LABELS else {},
+        labels=dict(labels.most_common()) if are_labels else {},
         duplicates=duplicates,
         contradictions=contradictions,
         scripts=_scripts(data.lessons),
