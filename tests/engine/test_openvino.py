@@ -194,9 +194,7 @@ def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOE
     assert caught.value.message == ("the prompt has 300 tokens and the answer may have 5, but the model's context is 256 tokens")
 
 
-def test_a_text_longer_than_a_bounded_cache_is_refused(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_longer_than_a_bounded_cache_is_refused(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 64)
     engine.bound_cache(0)
     assert engine.context_tokens == 64 < CONTEXT
