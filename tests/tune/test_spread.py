@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,19 @@ def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path,
     assert caught.value.hint == "pip install 'nomoat[ray]'"
     with pytest.raises(UsageError, match="the number of workers is 0"):
         tune(tiny_gguf, table, "none", workers=0)
+
+
+def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longest_of_them_took() -> None:
+    class Looked:
+        hands = ("one", "other")
+
+        def looked_at(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+            yield from (((([0.5], 1), seconds)) for seconds in (3.0, 1.0, 2.0)[:num_batches])
+
+    asking = object.__new__(spread.Spread)
+    asking._crew, asking._is_told, asking.seconds_reading = Looked(), True, 10.0  # type: ignore[assignment]
+    assert list(asking._looked_at([[], [], []])) == [([0.5], 1)] * 3
+    assert asking.seconds_reading == 15.0
 
 
 # ---------------------------------------------------------------- on two nodes

@@ -211,10 +211,12 @@ class Learner:
         self._run.make_step(flat, task.rate)
         return seconds, found
 
-    def look(self, number: int) -> tuple[list[float], int]:
-        """At one batch of the lessons held out."""
+    def look(self, number: int) -> tuple[tuple[list[float], int], float]:
+        """At one batch of the lessons held out, and the seconds of reading what will be kept."""
+        read_before = self._run.seconds_reading
         with torch.no_grad():
-            return self._run.look_at(self._run.held_out[number])
+            found = self._run.look_at(self._run.held_out[number])
+        return found, self._run.seconds_reading - read_before
 
 
 def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) -> None:
@@ -264,7 +266,11 @@ class Spread(train.Run):
 
     def _looked_at(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
         self._tell(learning=False)
-        return self._crew.looked_at(len(batches))
+        read_before, reading = self.seconds_reading, [0.0] * len(self._crew.hands)  # workers read at the same time
+        for number, (found, seconds) in enumerate(self._crew.looked_at(len(batches))):
+            reading[number % len(reading)] += seconds
+            self.seconds_reading = read_before + max(reading)
+            yield found
 
     def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[train.Progress], None] | None, say: Say) -> None:
         """As of `Run`; when a worker dies, the last whole step is kept, too."""
@@ -347,8 +353,8 @@ class Crew:
         """The same, with something else for each."""
         return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
 
-    def looked_at(self, num_batches: int) -> Iterator[tuple[list[float], int]]:
-        """Of each batch of the lessons held out in turn: see `Run.look_at`."""
+    def looked_at(self, num_batches: int) -> Iterator[tuple[tuple[list[float], int], float]]:
+        """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.look`."""
         owners = [self.hands[number % len(self.hands)] for number in range(num_batches)]
         calls = [owner.actor.look.remote(number) for number, owner in enumerate(owners)]
         for call, owner in zip(calls, owners, strict=True):
