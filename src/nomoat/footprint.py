@@ -18,7 +18,13 @@ PROMPT_WEIGHTS = 700_000_000  # at most: compiled models of this size are kept o
 FEW_WEIGHTS = 20_000_000  # below it all is done at once: a second form, or products to be compiled, would take longer
 
 USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is asked for
+KV_BYTES_PER_VALUE = 2  # float16
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
+
+
+def kv_bytes_a_token(layers: int, kv_heads: int, head_dim: int) -> int:
+    """The keys and values of one token, in all layers."""
+    return 2 * KV_BYTES_PER_VALUE * layers * kv_heads * head_dim
 
 
 def has_own_products() -> bool:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import config, hardware, paths
 from nomoat.engine import Engine, Reader
-from nomoat.errors import BadFileError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG, read_object
 from nomoat.pool import run_many
@@ -455,16 +455,13 @@ def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
 
     Without a recorded one, what can be said. Another base is known by its card, or by the name of its file. Raises BadFileError.
     """
-    from nomoat.catalog import cards, licences
+    from nomoat.catalog import cards, licences, sidecar
 
     path, card = adapter / "provenance.json", cards.find(base)
     if not path.is_file():
         return licences.chain(card, [Parent(kind="data", name="data not recorded", licence="unknown")])
     provenance = provenance_of(adapter)
-    try:
-        found = licences.from_dict(provenance["licence"])
-    except (KeyError, TypeError, ValueError) as exc:
-        raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="tune the adapter again") from exc
+    found = sidecar.recorded_chain(provenance, path, hint="tune the adapter again")
     is_same = provenance.get("base") == base or (card is None and Path(base).name == provenance.get("base_file"))
     return found if is_same else licences.joined(licences.chain(card), found)
 

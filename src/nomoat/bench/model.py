@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nomoat import footprint
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
-from nomoat.catalog.memory import KV_BYTES_PER_VALUE
 from nomoat.engine import importer
 from nomoat.engine.providers import is_remote
 from nomoat.engine.source import ModelSource, open_source
@@ -143,7 +143,7 @@ def weights_of(file: ModelSource) -> Weights:
     read = [*layers, matrices[output]]
     return Weights(
         read_bytes=sum(map(stored.tensor_bytes, read)),
-        cache_bytes=KV_BYTES_PER_VALUE * 2 * sizes.layers * sizes.kv_heads * sizes.head_dim,
+        cache_bytes=footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim),
         layer_weights=sum(tensor.num_values for tensor in layers),
         stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",
     )

@@ -25,7 +25,6 @@ TILES_BYTES_PER_PARAMETER = 0.64  # Q4_K_M: 4.6 bits, 6.6 of the matrices that h
 TILES8_BYTES_PER_PARAMETER = 34 / 32  # Q8_0: the most that a file's own codes take, and what those of other types become
 OWN4_BYTES_PER_PARAMETER = 0.68  # Q4_K_M of a 7B: half of two matrices a layer are 6-bit, and become int8 like the embedding
 FOUR_BIT_FILE = re.compile(r"q[23]_k|q4_", re.IGNORECASE)  # IQ4_XS, too
-KV_BYTES_PER_VALUE = 2
 OVERHEAD_BYTES = 400_000_000  # Python, OpenVINO, compiled kernels, activations
 DEFAULT_CONTEXT_TOKENS = footprint.USUAL_TOKENS
 FREE_SHARE = 0.9  # of what is free now: above it the model fits only if other programs give way
@@ -115,12 +114,11 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or model.context_tokens)
     weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
-        values_per_token = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim
+        token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
     else:
         # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds
-        values_per_token = round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
+        token_bytes = footprint.KV_BYTES_PER_VALUE * round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
         note += ", KV cache guessed from the number of parameters"
-    token_bytes = KV_BYTES_PER_VALUE * values_per_token
     return MemoryNeed(
         weights_bytes=weights,
         prompts_bytes=_prompts(sizes),

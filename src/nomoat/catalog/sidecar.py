@@ -1,5 +1,7 @@
 """What stands beside a file that a model wrote: who taught it, and on what terms. `distil` writes it, `tune` reads it.
 
+`export` writes one beside weights, with their licence chain.
+
 `tasks.jsonl` has `tasks.jsonl.provenance.json`. A file that was renamed is found by its sha256, among the sidecars of its folder.
 What this does not cover: a file that was moved without its sidecar, and rows that were copied into another file.
 """
@@ -12,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat import paths
+from nomoat import __version__, paths
 from nomoat.catalog import licences
 from nomoat.errors import BadFileError
 from nomoat.hub_folder import read_object
@@ -39,8 +41,19 @@ def path_of(data: Path) -> Path:
 def save(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], facts: dict[str, Any]) -> None:
     """Write the sidecar of a file that has, or will have, this sha256. Written first, no file stands there without its teacher."""
     known = {"file": data.name, "sha256": sha256, "teacher": teacher, "made_from": [asdict(one) for one in parents]}
+    _write(data, {**known, **facts})
+
+
+def save_chain(weights: Path, terms: licences.ChainVerdict) -> Path:
+    """Write beside exported weights what they may be used for; see `chain_of`. Returns where that stands."""
+    told = {"file": weights.name, "sha256": paths.sha256_of(weights), "nomoat": __version__, "licence": licences.as_dict(terms)}
+    return _write(weights, told)
+
+
+def _write(data: Path, told: dict[str, Any]) -> Path:
     with paths.whole_file(path_of(data)) as part:
-        part.write_text(json.dumps({**known, **facts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path_of(data)
 
 
 def find(data: Path) -> Sidecar | None:
@@ -62,10 +75,15 @@ def chain_of(weights: Path, sha256_of: Callable[[Path], str]) -> licences.ChainV
     told = read_object(path, hint="export the tuned model again") if path.is_file() else {}
     if not told or told.get("sha256") != sha256_of(weights):
         return licences.chain(None)
+    return recorded_chain(told, path, hint="export the tuned model again")
+
+
+def recorded_chain(told: dict[str, Any], path: Path, *, hint: str) -> licences.ChainVerdict:
+    """The licence chain in what the provenance file at this path told. Raises BadFileError if there is none."""
     try:
         return licences.from_dict(told["licence"])
     except (KeyError, TypeError, ValueError) as exc:
-        raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint="export the tuned model again") from exc
+        raise BadFileError(f"`{path}` holds no licence chain: {exc}", hint=hint) from exc
 
 
 def _facts(path: Path) -> dict[str, Any]:

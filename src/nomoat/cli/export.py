@@ -45,6 +45,7 @@ def export(
     from typing import get_args
 
     from nomoat import responder
+    from nomoat.catalog import sidecar
     from nomoat.cli.tune import say_terms
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
@@ -75,7 +76,7 @@ def export(
         )  # fmt: skip
     _say_written(written)
     say_terms(terms)
-    console.say(f"these terms stand in {exporting.write_terms(written, terms)}: keep it beside the file")
+    console.say(f"these terms stand in {sidecar.save_chain(written, terms)}: keep it beside the file")
     if form is Form.OLLAMA:
         context_tokens = importer.read_sizes(source).context_tokens
         made = ollama.write_modelfile(modelfile, model=written, words=words, context_tokens=context_tokens)

@@ -79,7 +79,7 @@ class OpenVINOEngine:
     def bound_cache(self, num_bytes: int) -> None:
         """See `Responder.bound_cache`. No text may then be longer than the cache."""
         self._cache_bytes, sizes = num_bytes, self._sizes
-        block_bytes = 2 * 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * BLOCK_TOKENS  # keys and values in float16
+        block_bytes = BLOCK_TOKENS * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
         num_blocks = max(num_bytes // block_bytes, footprint.USUAL_TOKENS // BLOCK_TOKENS + 1)
         self.context_tokens = min(self._context_tokens, (num_blocks - 1) * BLOCK_TOKENS)
 

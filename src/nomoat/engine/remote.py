@@ -95,6 +95,7 @@ class RemoteEngine:
         import openai
 
         self.base_url = base_url.rstrip("/")
+        self._origin = _origin(httpx.URL(self.base_url))
         self.model = model
         self.host = _host(base_url)
         self.is_local = net.is_loopback(self.host)
@@ -374,8 +375,6 @@ class RemoteEngine:
 
         The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on.
         """
-        import httpx
-
         self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
         if self._provider == "openai":
             return
@@ -383,7 +382,7 @@ class RemoteEngine:
             if name not in NEEDED_HEADERS:
                 del request.headers[name]
         request.headers["user-agent"] = "nomoat"
-        if _origin(request.url) == _origin(httpx.URL(self.base_url)):  # a redirect may lead to whoever else listens on that host
+        if _origin(request.url) == self._origin:  # a redirect may lead to whoever else listens on that host
             request.headers["authorization"] = f"Bearer {self._key}"
 
 

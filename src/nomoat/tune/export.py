@@ -5,7 +5,6 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import __version__, paths, responder
-from nomoat.catalog import licences, sidecar
+from nomoat import paths, responder
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
@@ -114,15 +112,6 @@ def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, boo
     """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
     base, found = responder.weights_chain(name, weights), responder.adapter_chain(name, adapter)
     return found, all(link in base.links or link.licence == "own" for link in found.links)
-
-
-def write_terms(exported: Path, terms: ChainVerdict) -> Path:
-    """Write beside a merged file what it may be used for: `responder.weights_chain` reads it."""
-    path = sidecar.path_of(exported)
-    told = {"file": exported.name, "sha256": paths.sha256_of(exported), "nomoat": __version__, "licence": licences.as_dict(terms)}
-    with paths.whole_file(path) as part:
-        part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
 
 
 def _require_fitting(delta: importer.LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:
