@@ -1,7 +1,8 @@
-"""What memory a container has left: made files in the place of the system's."""
+"""What memory a container has left, and what a machine is called: made files in the place of the system's."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,3 +56,23 @@ def test_more_kept_than_used_is_no_more_than_the_limit(container: Path) -> None:
     """The two files are read one after the other."""
     (container / "memory.stat").write_text("inactive_file 6000000000\ntotal_inactive_file 6000000000\n")
     assert hardware.memory_available_bytes().value == 8 * GB
+
+
+ZEN_4 = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512_vnni\n"
+ZEN_5 = "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512_vnni\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (ZEN_4, "AMD EPYC (family 25 model 17, avx512_vnni)"),
+        (ZEN_5, "AMD EPYC (family 26 model 2, avx512_vnni)"),
+        ("model name\t: ARMv8\nFeatures\t: asimd\n", f"ARMv8 ({platform.machine()})"),
+    ],
+    ids=["Zen 4", "Zen 5", "no family"],
+)
+def test_cpus_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, said: str) -> None:
+    """A result was once noted as of the CPU that a machine of the same name had the day before."""
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
+    hardware.CPU_INFO.write_text(told)
+    assert f" cores {said}, " in hardware.summary()

@@ -20,6 +20,7 @@ CGROUP_STATS = (
     (Path("/sys/fs/cgroup/memory.stat"), "inactive_file"),
     (Path("/sys/fs/cgroup/memory/memory.stat"), "total_inactive_file"),
 )
+CPU_INFO = Path("/proc/cpuinfo")
 TASKS = Path("/proc/self/task")
 
 
@@ -82,16 +83,17 @@ def cpu_flags() -> frozenset[str]:
 
 
 def summary() -> str:
-    """One line that names this machine in a report."""
+    """One line that names this machine in a report. Clouds give several kinds of CPU one name: family and model tell."""
     total = memory_total_bytes().value / 2**30
     wide = next((name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2") if name in cpu_flags()), platform.machine())
-    return f"{threads().value} cores {cpu_name()} ({wide}), {total:.0f} GiB, {platform.system()}"
+    family, model = _cpu_info("cpu family"), _cpu_info("model\t")
+    kind = f"family {family} model {model}, {wide}" if family and model else wide
+    return f"{threads().value} cores {cpu_name()} ({kind}), {total:.0f} GiB, {platform.system()}"
 
 
 def _cpu_info(*names: str) -> str:
     """What Linux says of the first core under one of these names; empty where it says nothing."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPU_INFO.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 

@@ -11,8 +11,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import typer
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from nomoat import paths
+from nomoat import cli, paths
 from nomoat.errors import NotEnoughDiskError
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
@@ -118,3 +121,13 @@ def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(nomoat:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert nomoat("run", "fake:", "a 한글").stdout == "?? a\n"
     assert json.loads(nomoat("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
+
+
+def test_a_verb_of_another_tool_is_told_its_name_here() -> None:
+    root = get_command(cli.app)
+    names = set(root.list_commands(typer.Context(root)))  # type: ignore[attr-defined]
+    assert set(cli.CALLED_ELSEWHERE.values()) <= names
+    assert not names & set(cli.CALLED_ELSEWHERE)
+    done = CliRunner().invoke(cli.app, ["list"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "No such command 'list'. Here that is 'nomoat models'." in done.stderr

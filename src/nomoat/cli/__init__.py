@@ -34,9 +34,23 @@ from nomoat.errors import NomoatError
 SECONDS_TO_NEXT_TRY = 0.05
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
+# What people who come from other tools type, and what it is called here.
+CALLED_ELSEWHERE = {
+    "list": "models", "ls": "models", "search": "models", "download": "pull", "install": "pull", "info": "show", "delete": "rm",
+    "remove": "rm", "chat": "run", "ask": "run", "generate": "run", "start": "serve", "server": "serve", "train": "tune",
+    "finetune": "tune", "fine-tune": "tune", "evaluate": "eval", "test": "eval", "score": "eval", "compare": "duel", "vs": "duel",
+    "benchmark": "bench", "convert": "export", "merge": "export", "distill": "distil",
+}  # fmt: skip
+
 
 class _Verbs(TyperGroup):
-    """The verbs; one that Ctrl-C ends, and that has no more to say of it, says so."""
+    """The verbs; one that Ctrl-C ends, and that has no more to say of it, says so, and one of another tool is told its name here."""
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        verb = CALLED_ELSEWHERE.get(args[0])
+        if verb and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command '{args[0]}'. Here that is 'nomoat {verb}'.")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
