@@ -20,6 +20,7 @@ from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import folder_tokenizer, importer, tokenizer
+from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.families import GEMMA3_UNSAID
 from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
@@ -189,6 +190,18 @@ def test_weights_in_a_type_nomoat_cannot_read_are_refused_by_name(tmp_path: Path
     save_file({"model.norm.weight": torch.ones(64, dtype=torch.int8)}, folder / "model.safetensors")
     with pytest.raises(UnsupportedError, match=r"tensor `model\.norm\.weight` of .* has the type I8"):
         importer.import_gguf(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
+def test_masks_beside_the_weights_may_be_of_any_type(dtype: torch.dtype, tmp_path: Path) -> None:
+    """As in real Pythias: a mask a layer, of bytes or of truths."""
+    _, folder = write_folder(tmp_path / "model", "gptneox")
+    before, path = SafetensorsFolder(folder).tensors, folder / "model.safetensors"
+    mask = torch.ones(1, 1, 8, 8).tril().to(dtype)
+    save_file({**load_file(path), "gpt_neox.layers.0.attention.bias": mask, "gpt_neox.layers.1.attention.bias": mask.clone()}, path)
+    assert SafetensorsFolder(folder).tensors == before
+    foreign = ForeignFolder(folder).tensors
+    assert len(foreign) > len(before) / 2 and "gpt_neox.layers.0.attention.bias" not in foreign
 
 
 def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
