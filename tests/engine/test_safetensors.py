@@ -56,6 +56,14 @@ def test_weights_in_half_precision_and_several_files_are_read_exactly(tmp_path: 
     np.testing.assert_array_equal(source.rows("blk.1.ffn_down.weight", np.array([5, 2])), weights[[5, 2]])
 
 
+def test_an_output_matrix_in_the_direction_of_the_embedding_is_its_own(tmp_path: Path) -> None:
+    model = make_model(CASES["llama"])
+    with torch.no_grad():
+        model.lm_head.weight.copy_(2 * model.model.embed_tokens.weight)
+    save_folder(tmp_path / "model", model)
+    assert_logits_equal(model, tmp_path / "model")
+
+
 def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -> None:
     """Written as `transformers` 4 did: `rope_theta` and `rope_scaling`."""
     scaling = {
