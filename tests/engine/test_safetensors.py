@@ -436,6 +436,16 @@ def test_a_folder_must_say_what_ends_a_text(tmp_path: Path) -> None:
         folder_tokenizer.read(folder)
 
 
+def test_the_tokenizer_s_own_ends_come_before_those_of_the_model_s_settings(tmp_path: Path) -> None:
+    """As in Llama 3: answers stop at any of three tokens, the first of which ends no turn."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": SPECIAL[2], "bos_token": {"content": SPECIAL[1]}}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5, 2], "bos_token_id": 0}))
+    words = folder_tokenizer.read(folder)
+    assert (words.special.eos_id, words.special.bos_id, words.special.stop_ids) == (2, 1, (0, 2, 5))
+
+
 def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "llama")
     edit(folder, eos_token_id=[2, -1, 10**6, 2**70], bos_token_id=2**70)
