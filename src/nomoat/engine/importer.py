@@ -256,7 +256,8 @@ def _import(
             return None
         if check:
             check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles)
-        digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
+        road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
+        digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
         _make(digest, _Plan(source, sizes, stored, delta, progress), made_of)
         return _folder_of(_write_note(asked, digest))
@@ -350,7 +351,10 @@ def _remove_older(origin: dict[str, str]) -> None:
 
 def fits_exactly(path: Path) -> bool:
     """Whether likelihoods are computed in float32: see `footprint`. Never for what optimum-intel converts."""
-    source = open_source(path)
+    try:
+        source = open_source(path)
+    except UnsupportedError:  # converted where optimum-intel is installed
+        return False
     return not isinstance(source, ForeignFolder) and footprint.exact_bytes(source.num_values) is not None
 
 
