@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from nomoat import hardware
 from nomoat.judge import sandbox
 from nomoat.judge.examples import ANSWER
 from nomoat.records import Example
 
 FENCED = re.compile(r"^[ \t]*```[\w+.-]*[ \t]*\r?\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+FUTURE = re.compile(r"(?:from __future__ import .*\n)+")
 MAX_LINES_LEFT_OUT = 200
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
 def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[float]:
     """1.0 for each answer that passes the tests of its example, else 0.0. Several run at once. Raises UnsupportedError."""
-    programs = [example.target.replace(ANSWER, code_in(answer) if chat else continued_code(answer), 1) for example, answer in pairs]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    programs = [
+        _around(example.target, code_in(answer)) if chat else example.target.replace(ANSWER, continued_code(answer), 1)
+        for example, answer in pairs
+    ]
+    with ThreadPoolExecutor(max_workers=len(hardware.allowed_cores())) as pool:  # more at once would share each program's time
         return [float(ran.outcome == "passed") for ran in pool.map(sandbox.run_python, programs)]
+
+
+def _around(target: str, code: str) -> str:
+    """The program that tests an answer, with its code in it. What code begins by importing from `__future__`, Python wants first."""
+    first = FUTURE.match(f"{code}\n")
+    if first is None:
+        return target.replace(ANSWER, code, 1)
+    return first[0] + target.replace(ANSWER, code[first.end() :], 1)
 
 
 def code_in(answer: str) -> str:
