@@ -14,6 +14,7 @@ from nomoat.judge.scorers import (
     corpus_note,
     exact,
     f1,
+    is_number,
     json_score,
     matches,
     numeric,
@@ -135,10 +136,25 @@ def test_anything_else_is_no_letter(answer: str) -> None:
         ("1.5E-3 m", "0.0015", 1.0),
         ("3 eggs", "3", 1.0),
         ("1e99999999999999999999", "1", 0.0),
+        ("The area is 25 m².", "25", 1.0),
+        ("25", "25 m²", 1.0),
+        ("넓이는 25㎡입니다", "25", 1.0),
+        ("25 cm³", "25", 1.0),
+        ("x₂ = 7", "7", 1.0),
+        ("7 H₂O", "7", 1.0),
+        ("10²", "10", 1.0),
+        ("10²", "102", 0.0),
+        ("½", "1", 0.0),
+        ("３½", "3", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
     assert numeric(answer, target) == score
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1,234.5", True), ("+３", True), ("10²", False), ("½", False), ("25㎡", False)])
+def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bool) -> None:
+    assert is_number(text) is expected
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,15 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 # ---------------------------------------------------------------- numbers
 NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
 FINAL = "####"  # GSM8K writes its answers after it
+SMALL_DIGITS = ("<super>", "<sub>", "<square>", "<fraction>")  # as Unicode's table calls how a character is made of others
+NO_DIGIT = "^"  # stands for a character that is no part of a number
 
 
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none.
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000. Source: the flexible-extract filter
-    of EleutherAI/lm-evaluation-harness, gsm8k, which knows no exponents.
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. Source: the
+    flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which knows no exponents.
     """
     normalised = _plain_signs(text)
     before, mark, after = normalised.rpartition(FINAL)
@@ -85,7 +87,9 @@ def is_number(text: str) -> bool:
 
 
 def _plain_signs(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).replace("−", "-")
+    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡", and ½."""
+    marked = (NO_DIGIT if unicodedata.decomposition(char).startswith(SMALL_DIGITS) else char for char in text)
+    return unicodedata.normalize("NFKC", "".join(marked)).replace("−", "-")
 
 
 def numeric(answer: str, target: str) -> float:
