@@ -107,9 +107,11 @@ class Asking:
     writes_choices: bool = False
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     groups: dict[str, str] = field(init=False)
+    lettered: bool = field(init=False)  # whether a choice that is written is a letter
 
     def __post_init__(self) -> None:
         self.groups = _groups(self.suite.examples)
+        self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
 
     def ask(self, examples: Sequence[Example]) -> None:
         """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
@@ -135,9 +137,7 @@ class Asking:
             scored = [e for e in examples if self.store.choice_scores(digest, *self.scored(e)) is not None]
             if scored:
                 return scored
-            self.writes_choices = any(
-                self.store.answer(digest, replace(self, writes_choices=True).request(e)) is not None for e in examples
-            )
+            self.writes_choices = any(self.store.answer(digest, self.written(e)) is not None for e in examples)
             if not self.writes_choices:
                 return []
         kept = []
@@ -210,10 +210,10 @@ class Asking:
             )
         if self.writes_choices:
             unmatched = sum(
-                choices.written_choice(self.suite, example, outcome.answer) is None
+                choices.written_choice(example, outcome.answer, lettered=self.lettered) is None
                 for outcome, example in zip(self.outcomes, self.examples, strict=True)
             )
-            how = "it wrote a letter" if choices.by_letter(self.suite) else "it wrote its choice"
+            how = "it wrote a letter" if self.lettered else "it wrote its choice"
             yield (
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
@@ -224,8 +224,7 @@ class Asking:
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
         if self.writes_choices:
-            messages = choices.written_question(self.suite, example)
-            return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
+            return self.written(example)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
         asked_as = self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
         if self.suite.answer_start and is_remote(asked_as):
@@ -237,6 +236,11 @@ class Asking:
             return Request(prompt=example.messages[-1].content, **common)
         messages = (*self.histories.get(example.follows, ()), *example.messages)
         return Request(messages=messages, answer_start=self.suite.answer_start, **common)
+
+    def written(self, example: Example) -> Request:
+        """What a model is asked that writes its choice."""
+        messages = choices.written_question(example, lettered=self.lettered)
+        return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
 
     def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
         """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
@@ -338,7 +342,8 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     suite = run.suite
     pairs = [(example, f"{suite.answer_start}{answer}") for example, answer in pairs]
     if run.writes_choices:
-        return [choices.is_right(example, choices.written_choice(suite, example, answer)) for example, answer in pairs]
+        chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
+        return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
     if suite.metric == "judge":
         return [0.0] * len(pairs)
     if suite.metric == "code":
