@@ -14,6 +14,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.judge import sandbox
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
@@ -140,6 +141,33 @@ def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked()
     assert [(outcome.answer, outcome.score) for outcome in found.outcomes] == [("es", 1.0), ("yes", 0.0)]
     with pytest.raises(UnsupportedError, match=r"`quiz` puts words into a model's mouth, and `http://\S+` is a server"):
         run_suite("http://127.0.0.1:1/v1#x", begun)
+
+
+def test_code_to_be_gone_on_with_is_refused_for_who_only_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "")
+    engine = CountingEngine()
+    suite = dataclasses.replace(suite_of(2, "code", target="{answer}"), chat=False)
+    with pytest.raises(UnsupportedError) as caught:
+        run_suite(Responder("openai:gpt-4o", engine), suite)
+    assert caught.value.message == (
+        "`quiz` lets a model go on with code, and `openai:gpt-4o` only chats: what it says is no continuation"
+    )  # fmt: skip
+    assert "such as `humaneval`" in (caught.value.hint or "")
+    assert engine.calls == 0
+
+
+def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
+    engine = CountingEngine()
+    suite = suite_of(2, "code", target="{answer}")
+    for ask in (
+        lambda: run_suite(Responder("m", engine), suite),
+        lambda: run_duel(Responder("m", engine), Responder("n", engine), suite),
+        lambda: run_duel(Responder("m", engine), Responder("n", engine), suite, stop_early=False),
+    ):
+        with pytest.raises(UnsupportedError, match="this machine cannot wall them off: no namespaces here"):
+            ask()
+    assert engine.calls == 0
 
 
 def test_outcomes_are_kept_for_the_router() -> None:

@@ -20,7 +20,7 @@ from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
-from nomoat.judge import choices, code, scorers
+from nomoat.judge import choices, code, sandbox, scorers
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
@@ -79,7 +79,9 @@ def ref_of(model: str | Responder) -> str:
 
 
 def require_scorable(suite: Suite) -> None:
-    """Refuse a suite whose answers have no score of their own."""
+    """Refuse a suite whose answers have no score of their own, or none that this machine can find out."""
+    if suite.metric == "code":
+        sandbox.require_wall()
     if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
@@ -232,8 +234,14 @@ class Asking:
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
                 hint="ask models on this machine, or use another suite",
             )
-        if not self.suite.chat and asked_as.partition(":")[0] not in BASE_URLS:
+        is_chat = self.suite.chat or asked_as.partition(":")[0] in BASE_URLS
+        if not is_chat:
             return Request(prompt=example.messages[-1].content, **common)
+        if self.suite.metric == "code" and not self.suite.chat:
+            raise UnsupportedError(
+                f"`{self.suite.name}` lets a model go on with code, and `{asked_as}` only chats: what it says is no continuation",
+                hint="ask models on this machine, or use a suite that asks for code in a chat, such as `humaneval`",
+            )
         messages = (*self.histories.get(example.follows, ()), *example.messages)
         return Request(messages=messages, answer_start=self.suite.answer_start, **common)
 
