@@ -61,6 +61,15 @@ def test_an_answer_that_imports_from_the_future_is_put_to_its_tests_with_the_imp
     assert code.score_code([(example, imported)], chat=True) == [0.0]
 
 
+@walled
+def test_an_answer_may_pass_any_of_its_examples_targets() -> None:
+    example = Example(
+        id="1", messages=asked("add"), target="{answer}\nassert add(1, 2) == 3", other_targets=("{answer}\nassert plus(1, 2) == 3",)
+    )  # fmt: skip
+    answers = [f"def {name}(a, b): return a + b" for name in ("add", "plus", "sum")]
+    assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 1.0, 0.0]
+
+
 def test_as_many_programs_run_at_once_as_cores_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most, lock = 0, 0, threading.Lock()
 

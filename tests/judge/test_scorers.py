@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from nomoat.errors import DataError
@@ -220,6 +222,8 @@ def test_chrf_and_bleu_give_the_values_of_others() -> None:
 def test_best_of_several_targets_counts() -> None:
     example = Example(id="1", messages=asked("x"), target="no", other_targets=("yes", "yeah"))
     assert score_text("exact", "Yes.", example) == 1.0
+    places = dataclasses.replace(example, target='{"city": "Seoul"}', other_targets=('{"city": "서울"}',))
+    assert [score_text("json", answer, places) for answer in ('{"city": "서울"}', '{"city": "Busan"}')] == [1.0, 0.0]
 
 
 def test_equal_fractions_are_equal_scores_to_the_last_digit() -> None:

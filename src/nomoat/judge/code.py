@@ -19,13 +19,20 @@ FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
 def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[float]:
-    """1.0 for each answer that passes the tests of its example, else 0.0. Several run at once. Raises UnsupportedError."""
+    """1.0 for each answer that passes the tests of its example, or of one of its targets, else 0.0. Several run at once.
+
+    Raises UnsupportedError.
+    """
     programs = [
-        _around(example.target, code_in(answer)) if chat else example.target.replace(ANSWER, continued_code(answer), 1)
-        for example, answer in pairs
+        (at, _around(target, code_in(answer)) if chat else target.replace(ANSWER, continued_code(answer), 1))
+        for at, (example, answer) in enumerate(pairs)
+        for target in (example.target, *example.other_targets)
     ]
+    scores = [0.0] * len(pairs)
     with ThreadPoolExecutor(max_workers=len(hardware.allowed_cores())) as pool:  # more at once would share each program's time
-        return [float(ran.outcome == "passed") for ran in pool.map(sandbox.run_python, programs)]
+        for at, ran in pool.map(lambda program: (program[0], sandbox.run_python(program[1])), programs):
+            scores[at] = max(scores[at], float(ran.outcome == "passed"))
+    return scores
 
 
 def _around(target: str, code: str) -> str:

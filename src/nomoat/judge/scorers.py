@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 from nomoat.errors import DataError
@@ -37,9 +38,7 @@ def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[st
 
     Raises DataError for a pattern that takes too long, KeyError for a metric that needs more than the text.
     """
-    if metric == "json":
-        return round(json_score(answer, example.target, schema), DIGITS)
-    scorer = TEXT_SCORERS[metric]
+    scorer = partial(json_score, schema=schema) if metric == "json" else TEXT_SCORERS[metric]
     return round(max(scorer(answer, target) for target in (example.target, *example.other_targets)), DIGITS)
 
 
