@@ -20,7 +20,7 @@ from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of, requir
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, in_scale, range_of_differences, side_of
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences, side_of
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -219,7 +219,7 @@ def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: in
     for side in (one, other):
         require_context(side, examples, new_tokens=1 if metric == "choice" else side.suite.max_new_tokens)
     lowest, highest = range_of_differences(metric)
-    rope = None if rules.rope is None else in_scale(metric, rules.rope)
+    rope = None if rules.rope is None else wording.in_scale(metric, rules.rope)
     watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(planned))
     for start in range(0, len(examples), round_size):
         differences = _differences(one, other, examples[start : start + round_size])

@@ -158,7 +158,7 @@ def compare(
     wins = sum(a > b for a, b in zip(one, other, strict=True))
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, seed, groups) if watch is None else _watched(metric, one, other, watch, seed)
-    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), in_scale(metric, rules.rope))
+    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), wording.in_scale(metric, rules.rope))
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
@@ -193,12 +193,6 @@ def _group_notes(groups: Sequence[str] | None) -> tuple[str, ...]:
     if len(set(groups)) == 1:
         return (f"all {len(groups):,} examples are of one group: one piece of evidence, which leaves open what others would say",)
     return (f"{len(groups):,} examples in {len(set(groups)):,} groups that belong together: errors are those between groups",)
-
-
-def in_scale(metric: str, per_cent: float) -> float:
-    """Per cent of a metric's scale as a difference of scores."""
-    lowest, highest = wording.scale_of(metric)
-    return per_cent / 100 * (highest - lowest)
 
 
 def range_of_differences(metric: str) -> stats.Interval:
