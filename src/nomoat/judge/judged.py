@@ -222,6 +222,7 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     if found is None:
         raise judging.failure or DataError(f"the judge answered none of the labelled pairs of `{check}`")
     agreement.remember(judging.model.digest, found)
+    judging.failure = None  # of a labelled pair, which says nothing of the answers to come
     return (found.sentence,)
 
 
