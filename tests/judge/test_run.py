@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import nomoat
+from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.stored import StoredEngine
@@ -20,7 +21,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
-from nomoat.judge.verdict import groups_of, score_interval
+from nomoat.judge.verdict import groups_of, in_common, score_interval
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
@@ -132,6 +133,31 @@ def test_equal_questions_are_asked_once() -> None:
     twice = (*suite.examples, dataclasses.replace(suite.examples[0], id="again"))
     assert len(nomoat.evaluate(Responder("m", engine), dataclasses.replace(suite, examples=twice))) == 3
     assert engine.calls == 2
+
+
+def test_an_answer_to_equal_questions_is_paid_for_and_sent_once() -> None:
+    class Sending(CountingEngine):
+        is_local = False
+
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            for chunk in super().generate(request):
+                used = None if chunk.usage is None else dataclasses.replace(chunk.usage, bytes_out=100)
+                yield dataclasses.replace(chunk, usage=used)
+
+    suite = suite_of(2)
+    thrice = (*suite.examples, *(dataclasses.replace(suite.examples[0], id=name) for name in ("again", "once more")))
+    spending = Spending(input_usd_per_million=1e6, output_usd_per_million=0.0)
+    model = Responder("openai:m", Sending())
+    once, several = (
+        run_suite(model, dataclasses.replace(suite, examples=examples), RunSettings(spending=spending))
+        for examples in (suite.examples, thrice)
+    )
+    assert [outcome.same_as for outcome in several.outcomes] == ["", "", "0", "0"]
+    assert (once.side.bytes_out, several.side.bytes_out) == (200, 200)
+    assert once.side.cost_usd == several.side.cost_usd == 4.0  # two questions of two tokens each
+    assert several.side.cost_usd_per_1000 == once.side.cost_usd_per_1000 == 2000.0
+    cut = in_common([several, dataclasses.replace(several, outcomes=several.outcomes[1:])])
+    assert (cut[0].side.bytes_out, cut[0].side.cost_usd) == (200, 4.0)
 
 
 def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked() -> None:

@@ -107,6 +107,7 @@ class Asking:
     num_failed: int = 0
     failure: NomoatError | None = None
     writes_choices: bool = False
+    asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
@@ -303,7 +304,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
-        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
+        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), run.request(example), answered[example.id])
         for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
     ]
 
@@ -379,9 +380,11 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 
-def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcome:
+def _with_usage(run: Asking, outcome: Outcome, request: Request, completion: Completion) -> Outcome:
+    first = run.asked.setdefault(request, outcome.example_id)
     return replace(
         outcome,
+        same_as="" if first == outcome.example_id else first,
         seconds=completion.usage.seconds,
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,
