@@ -123,6 +123,35 @@ def test_anything_else_is_no_letter(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "answer", ["a dog", "A likely answer is C", "The answer is a dog.", "I think B", "i would say", "I'd say B", "I’m sure"]
+)
+def test_a_and_i_as_words_are_no_letters(answer: str) -> None:
+    assert chosen_letter(answer, 26) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [
+        ("A", 0),
+        ("a)", 0),
+        ("A\na dog", 0),
+        ("A is right", 0),
+        ("A because it barks", 0),
+        ("A Paris", 0),
+        ("A 입니다", 0),
+        ("정답은 A 이다", 0),
+        ("A, a dog", 0),
+        ("'I'", 8),
+        ("I is right", 8),
+        ("I. Paris", 8),
+        ("B dog", 1),
+    ],
+)
+def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
+    assert chosen_letter(answer, 26) == index
+
+
+@pytest.mark.parametrize(
     ("answer", "target", "score"),
     [
         ("so she makes 9 * 2 = $18 every day.", "... #### 18", 1.0),

@@ -45,11 +45,17 @@ def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[st
 # ---------------------------------------------------------------- choices
 LETTERS = string.ascii_uppercase
 ANSWER_WORDS = r"(?:the\s+)?(?:correct\s+|right\s+)?(?:answer(?:\s+is)?|option|choice|정답은?|답은?)?"
-LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Za-z])(?![A-Za-z])", re.IGNORECASE)
+GOES_ON = r"(?:is|because|since|as|seems)\b"  # what may follow on a letter that is the choice
+# "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters.
+WORD = rf"(?<=[AI])[ \t]+(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]"
+LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Z])(?![A-Z]|{WORD})", re.IGNORECASE)
 
 
 def chosen_letter(answer: str, num_choices: int) -> int | None:
-    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None."""
+    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None.
+
+    An A or an I that is a word of an English sentence ("a dog", "I think B") is none.
+    """
     found = LETTER.match(unicodedata.normalize("NFKC", answer))
     index = LETTERS.index(found[1].upper()) if found else num_choices
     return index if index < num_choices else None
