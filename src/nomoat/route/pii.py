@@ -107,8 +107,8 @@ def _plain_character(character: str, category: str) -> str:
 
 # What may stand between the groups of a number, in the plain text.
 GAP = r"[\s._/~\u00b7-]{0,4}"
-# Between two cells of a table or a list, whose texts may be quoted. Ordinary tables are full of numbers: what is found over cells has more
-# to prove.
+# Between two cells of a table or a list, whose texts may be quoted. Ordinary tables are full of numbers: what is found over cells has
+# more to prove.
 CELLS = r"[\s\"']{0,6}[,|:;][\s\"']{0,6}"
 GAP_OR_CELLS = rf"(?:{CELLS}|{GAP})"
 IN_CELLS = re.compile(r"[,|:;]")
