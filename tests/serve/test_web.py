@@ -25,6 +25,7 @@ def test_the_page_loads_nothing_from_anywhere_else(start: Start) -> None:
         answer = httpx.get(address + path)
         assert answer.status_code == 200
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-dns-prefetch-control"] == "off"
         assert "://" not in answer.text
     assert '<script type="module" src="web/page.js">' in httpx.get(address).text
 
