@@ -20,6 +20,7 @@ import openai
 import pytest
 from misbehaving import FINE, Server, Silent, say
 from scripted import ScriptedEngine
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 import nomoat
@@ -438,6 +439,25 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     assert engine.stopped.wait(5)
     metrics = httpx.get(url.replace("/v1", "/metrics")).text
     assert 'nomoat_requests_total{model="fake",outcome="gone"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("embeddings", {"input": ["hi", "you"]}), ("completions", {"prompt": ["hi", "you"], "max_tokens": 2})]
+)
+def test_long_bodies_are_written_beside_the_event_loop(
+    start: Start, path: str, body: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(JSONResponse):
+        def render(self, content: object) -> bytes:
+            threads.append(threading.get_ident())
+            return super().render(content)
+
+    threads: list[int] = []
+    monkeypatch.setattr("nomoat.serve.app.JSONResponse", Watched)
+    url = start(fake())
+    assert httpx.get(f"{url}/models").status_code == 200
+    assert httpx.post(f"{url}/{path}", json={"model": "fake", **body}).status_code == 200
+    assert len(set(threads)) == len(threads) == 2
 
 
 def test_stopping_the_answers_stops_other_work_too() -> None:

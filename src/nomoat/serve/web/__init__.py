@@ -50,7 +50,9 @@ def _given(file: Path) -> Callable[[], Awaitable[Response]]:
 @functools.cache
 def _renderer() -> MarkdownIt:
     # Pictures would be fetched from wherever a model says; as text they are an address.
-    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+    made.render("*a*")  # the first use sets up its rules, which several threads may not do at once
+    return made
 
 
 def as_html(markdown: str) -> str:
