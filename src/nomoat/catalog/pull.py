@@ -6,6 +6,7 @@ The hub's repositories hold GGUF files, each a model of its own, or the one mode
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -108,6 +109,16 @@ def find_installed(ref: str) -> Path | None:
     except NomoatError:
         return None
     return here[ref] if all(here.values()) else None
+
+
+def card_of(weights: Path, sha256_of: Callable[[Path], str]) -> ModelCard | None:
+    """The card of these weights, wherever they lie: they were pulled under its id, or have its sha256. A name says nothing."""
+    here, root = weights.absolute(), paths.models().absolute()
+    card = cards.find(here.relative_to(root).parts[0]) if here.parent.is_relative_to(root) else None
+    if card is not None and (installed := find_installed(card.id)) and installed.absolute() == here:
+        return card
+    sha256 = sha256_of(weights)
+    return next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
 
 
 def installed() -> list[Installed]:
