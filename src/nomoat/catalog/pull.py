@@ -188,6 +188,11 @@ def _place(ref: str) -> _Place:
             url = urlsplit(ref)
         except ValueError as exc:
             raise UsageError(f"`{ref}` is no address: {exc}", hint="give it as the server's page does") from exc
+        if "@" in url.netloc:
+            raise UsageError(
+                f"an address holds no user and no password (`https://{url.netloc.rpartition('@')[2]}`)",
+                hint="nomoat gives no login: fetch the file yourself, and name its path",
+            )
         parts = PurePosixPath(unquote(url.path)).parts[1:]
         names = (url.netloc.replace(":", ""), *parts)
         if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):
