@@ -19,7 +19,7 @@ LOCK_WAIT_SECONDS = 60.0
 
 
 class Database:
-    """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk when it is over.
+    """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end.
 
     `schema` makes the tables of `version`; `table` is one of them; `if_lost` says what becomes of what stood in a damaged file.
     Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
