@@ -82,10 +82,11 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     if card.notes:
         lines.append(f"note: {card.notes}")
     if facts["price"] is not None:
-        price = facts["price"]
+        price, long = facts["price"], facts["price"].long_prompts
+        dearer = f"${long.input_usd_per_million:g} and ${long.output_usd_per_million:g} above {long.above_tokens:,}; " if long else ""
         lines.append(
             f"price: ${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out per million {price.unit} "
-            f"(as of {price.as_of}; {price.source})"
+            f"({dearer}as of {price.as_of}; {price.source})"
         )
     lines += words.licence_lines(licences.verdict(card))
     need = memory.memory_need(card, context)
