@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +64,22 @@ def test_a_home_that_is_there_stays_as_open_as_it_is(empty_home: Path) -> None:
     (empty_home / "runs").chmod(0o750)
     AnswerStore().close()
     assert mode_of(empty_home / "runs") == 0o750
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    target, old = tmp_path / "[x].json", time.time() - paths.LEFT_SECONDS - 60
+    left, young = tmp_path / f".[x].json.{ended.pid}.part", tmp_path / f".[x].json.{ended.pid}0000000.part"
+    others = [tmp_path / name for name in (f".y.json.{ended.pid}.part", f".[x].json.{os.getppid()}.part", ".[x].json.part")]
+    for path in (left, young, *others):
+        path.write_text("half")
+        if path != young:
+            os.utime(path, (old, old))
+    with paths.whole_file(target) as part:
+        part.write_text("whole")
+    assert (target.read_text(), left.exists()) == ("whole", False)
+    assert all(path.exists() for path in (young, *others))
 
 
 def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: Path) -> None:

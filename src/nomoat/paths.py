@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError, Usa
 
 READ_BLOCK_BYTES = 1 << 20
 OWNER_ALONE = 0o700
+LEFT_SECONDS = 3600  # for so long nobody has written to what a killed process left
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
@@ -162,15 +164,31 @@ def require_writable(target: Path) -> None:
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when the block ends well, and disappears when it does not."""
+    """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
+
+    What a killed process left of the same file is swept away, when nobody has written to it for an hour.
+    """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     with translate_disk_errors(target):
         make_folder(target.parent)
+        _sweep_parts(target)
         try:
             yield part
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _sweep_parts(target: Path) -> None:
+    """Not the young ones: a process that is not seen here may be another machine's or container's, with the same disk."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        process = part.name.removeprefix(f".{target.name}.").removesuffix(".part")
+        with suppress(OSError):
+            if process.isdecimal() and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
+                import psutil
+
+                if not psutil.pid_exists(int(process)):
+                    part.unlink()
 
 
 @contextmanager
