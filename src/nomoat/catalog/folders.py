@@ -49,8 +49,8 @@ def left_of_pull(folder: Path) -> list[Path]:
 def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None = None) -> Path:
     """Fetch `owner/repo` into `folder`; a model that is there is replaced when the new one is whole.
 
-    `look_at` is shown `config.json` before the weights are asked for, and may raise; weights that came before stay. Raises what `fetch`
-    raises, UnsupportedError for a repository without safetensors or tokenizer, BadFileError for a broken `config.json` or index.
+    `look_at` is shown `config.json` before the weights are asked for, and may raise; weights that came before stay. Raises what
+    `fetch` raises, UnsupportedError for a repository without safetensors or tokenizer, BadFileError for a broken JSON file.
     """
     busy = DownloadError(f"`hf:{repo}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
     with paths.alone(folder.with_name(repo.replace("/", "+")), busy=busy):
