@@ -210,6 +210,15 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LongPrompts:
+    """The price of a whole request whose prompt has more than `above_tokens`, in USD per million tokens."""
+
+    above_tokens: int
+    input_usd_per_million: float
+    output_usd_per_million: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where a file can be had. `url`: `pypi:package==version`, `hf:owner/repo/file` or `https://...`.
 
