@@ -152,7 +152,7 @@ class Markov(Scorer):
 
 
 def test_a_label_that_begins_with_another_can_be_the_likelier(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "10", as an answer, is four times as likely as "1" here: 0.8 * 0.9 against 0.15. That it begins so is less likely, of course."""
+    """As an answer, "10" is about five times as likely as "1" here: 0.8 * 0.9 and 0.15. An answer that begins with "1" is certain."""
     monkeypatch.setattr(engine, "_make_scorer", lambda _beside: Markov(engine.tokenizer))
     asked = Request(messages=(Message(role="user", content="how many?"),))
     scores = engine.score(asked, ["1", "10"])
