@@ -87,7 +87,8 @@ def learn(
     target = adapter.reserve(name, replace=replace, resume=resume)
     origin = adapter.Origin(
         base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
-        num_lessons=len(prepared.data.lessons), settings=asdict(prepared.settings), task=prepared.options,
+        num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
+        task=prepared.options,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
