@@ -119,8 +119,8 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence` is
-    a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from.
+    """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
+    is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from.
     """
 
     base: str
@@ -227,7 +227,7 @@ class Checkpoint:
             part.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any]:
-        """The last state. Raises UsageError if it is of other data, another base or other settings, or of other tokens all the same."""
+        """The last state. Raises UsageError if it is of other data, another base, other settings, or of other tokens all the same."""
         import pickle
 
         import torch
