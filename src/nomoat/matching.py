@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 from nomoat.records import ContinuationScore
 
@@ -32,7 +34,8 @@ def normalise_answer(text: str) -> str:
 def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -> int:
     """Index of the likeliest choice; the first of several equal ones.
 
-    By default log-probabilities are summed over a choice's tokens: the probability that the model would write just that choice.
+    By default log-probabilities are summed over a choice's tokens: the probability that the model would write that choice (and where a
+    choice of a conversation begins another, nothing more: see `engine.likelihood.ends_of`).
     With `per_token` they are averaged, which does not put long choices at a disadvantage, and is no probability any more.
     Raises ValueError if there are no scores.
     """
@@ -47,6 +50,12 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     given = normalise_answer(answer)
     found = [index for index, choice in enumerate(choices) if normalise_answer(choice) == given]
     return found[0] if len(found) == 1 and given else None
+
+
+def some_begin_others(texts: Iterable[Sequence[Any]]) -> bool:
+    """Whether one of these texts, or rows of tokens, is another's beginning, and not all of it."""
+    ordered = sorted({tuple(text) for text in texts})  # what begins with a text comes right after it
+    return any(after[: len(before)] == before for before, after in pairwise(ordered))
 
 
 def _is_padding(char: str) -> bool:

@@ -301,6 +301,23 @@ def test_out_bears_the_name_of_what_it_holds(
     assert (server.bodies, out.exists()) == ([], False)
 
 
+def test_what_is_read_is_not_written_over_whatever_may_be_replaced(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:
+    """Under its own name, a longer one, and that of a link. The texts are what cannot be had again."""
+    texts, link = tmp_path / "texts.csv", tmp_path / "link.csv"
+    texts.write_text("id,text\n1,WIN a prize\n")
+    link.symlink_to(texts)
+    (tmp_path / "sub").mkdir()
+    before = texts.read_text(), seeds.read_text()
+    labels = ("--label", str(texts), "--labels", "ham,spam", "--input-column", "text")
+    for out, what in (
+        (texts, labels), (tmp_path / "sub" / ".." / "texts.csv", labels), (link, labels), (seeds, ("--seeds", str(seeds), "-n", "1")),
+    ):  # fmt: skip
+        done = nomoat("distil", "fake:", "--out", str(out), "--replace", *what)
+        said = f"error: `{out}` is the file that is read, and would be lost\nhint: choose another --out\n"
+        assert (done.returncode, done.stderr) == (1, said)
+    assert (texts.read_text(), seeds.read_text()) == before
+
+
 def test_labels_of_another_column_are_not_written_over(nomoat: Shell, tmp_path: Path) -> None:
     source, out = tmp_path / "texts.csv", tmp_path / "labelled.csv"
     source.write_text("title,body\nhello,WIN a prize\n")

@@ -87,3 +87,12 @@ def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answ
         "loss on 20 lessons held out: 1.000 before, 1.500 after",
         *([said] if said else []),
     ]
+
+
+def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"validation_lessons": 1, "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None}
+    _say_result({"metrics": metrics}, with_terms=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "loss on 1 lesson held out: 1.000 before, 0.500 after",
+        "one text held out says nothing about chance; give --validation FILE",
+    ]

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from reference import CASES, CONTEXT, EXACT, WINDOW, make_model, write_gguf
 from tiny import write_tiny_gguf
 
+from nomoat import matching
 from nomoat.engine import importer, likelihood
 from nomoat.engine.likelihood import Scorer, Tree
 from nomoat.engine.openvino import OpenVINOEngine
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -133,6 +136,43 @@ def test_a_conversation_is_scored_after_its_template(engine: OpenVINOEngine) -> 
     request = Request(messages=(Message(role="user", content="he"),))
     prompt, rows = likelihood.split(engine.tokenizer, request, ["the"])
     assert prompt == engine.tokenizer.prompt_ids(request) and rows == [engine.tokenizer.encode("the")]
+
+
+class Markov(Scorer):
+    """Says that an answer begins with "1", most often goes on with "0", and is most often over then; either end token ends it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        (one,), (zero,) = tokenizer.encode("1"), tokenizer.encode("0")
+        end, other_end = tokenizer.special.stop_ids
+        self.likely = {(one, zero): 0.8, (one, end): 0.1, (one, other_end): 0.05, (zero, end): 0.5, (zero, other_end): 0.4}
+
+    def _log_probabilities(self, prompt: list[int], tree: Tree) -> npt.NDArray[np.float64]:
+        before = [prompt[-1] if node < 0 else tree.ids[node] for node, _ in tree.reads]
+        return np.log([self.likely.get((last, token), 1.0) for last, (_, token) in zip(before, tree.reads, strict=True)])
+
+
+def test_a_label_that_begins_with_another_can_be_the_likelier(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an answer, "10" is about five times as likely as "1" here: 0.8 * 0.9 and 0.15. An answer that begins with "1" is certain."""
+    monkeypatch.setattr(engine, "_make_scorer", lambda _beside: Markov(engine.tokenizer))
+    asked = Request(messages=(Message(role="user", content="how many?"),))
+    scores = engine.score(asked, ["1", "10"])
+    assert [np.exp(score.log_probability) for score in scores] == pytest.approx([0.15, 0.72])
+    assert [score.num_tokens for score in scores] == [2, 3] and matching.likeliest(scores) == 1
+    assert matching.likeliest(engine.score(Request(prompt="how many?"), ["1", "10"])) == 0
+
+
+def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_and_nowhere_else(engine: OpenVINOEngine) -> None:
+    """After all of them alike, not only after the one that begins another: sums are to say the same of each."""
+    asked, raw = Request(messages=(Message(role="user", content="he"),)), Request(prompt="he")
+    whole = ["긍정", "긍정 아님", "x"]
+    prompt, rows = likelihood.split(engine.tokenizer, asked, whole)
+    scorer = engine._make_scorer(None)
+    ended = [np.logaddexp(*values(scorer, prompt, [[*row, end] for end in (0, 2)])) for row in rows]
+    assert [score.log_probability for score in engine.score(asked, whole)] == pytest.approx(ended, abs=1e-5)
+    assert [score.num_tokens for score in engine.score(asked, whole)] == [len(row) + 1 for row in rows]
+    for request, continuations in ((raw, whole), (asked, ["긍정", "아님", "x"]), (asked, ["x", "x"]), (asked, ["h", "he"])):
+        prompt, rows = likelihood.split(engine.tokenizer, request, continuations)
+        assert engine.score(request, continuations) == scorer.score(prompt, rows)
 
 
 def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: OpenVINOEngine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,33 @@ def test_the_lora_file_of_a_rank_stabilised_adapter_has_its_scale(tmp_path: Path
     tensor = "blk.0.attn_q.weight"
     change = lora.metadata["adapter.lora.alpha"] / RANK * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
     np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(gguf.GGUFWriter):
+        def __init__(self, path: str, arch: str) -> None:
+            super().__init__(path, arch)
+            self.add_key_value("general.author", b"caf\xe9", gguf.GGUFValueType.STRING)
+            self.add_key_value("general.tags", [b"na\xefve", "예".encode()], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
+            self.add_key_value("general.languages", [], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
+
+        def _pack_val(self, val: object, *rest: object, **named: object) -> bytes:
+            if val == []:  # the writer refuses what other tools write
+                return struct.pack("<IIQ", gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING, 0)
+            return super()._pack_val(val, *rest, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf, "GGUFWriter", Odd)
+        weights = write_tiny_gguf(tmp_path / "base.gguf")
+    adapter = write_adapter(tmp_path / "adapter", layers=[1])
+    merged = export.merged_gguf(weights, adapter, tmp_path / "merged.gguf")
+    before, after = (gguf.GGUFReader(str(path)).fields for path in (weights, merged))
+    assert before.keys() - after.keys() == {"general.languages"}
+    for name, texts in (("general.author", [b"caf\xe9"]), ("general.tags", [b"na\xefve", "예".encode()])):
+        assert [after[name].parts[at].tobytes() for at in after[name].data] == texts
+    assert GGUFFile(merged).metadata["tokenizer.ggml.tokens"] == GGUFFile(weights).metadata["tokenizer.ggml.tokens"]
 
 
 def test_the_merged_file_of_a_base_of_another_alignment_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ADAPTED, LAYERS, write_adapter, write_tiny_gguf
+from tiny import ADAPTED, LAYERS, TEMPLATE, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
 from nomoat import paths
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
+from nomoat.engine import rendering
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.tune import prepare, train
@@ -194,6 +196,50 @@ def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_
     write_table(held_out, texts="def")
     with pytest.raises(UsageError, match="was begun with validation_sha256"):
         tune(tiny_gguf, table, "parts", validation=held_out, resume=True)
+
+
+def interrupted(base: Path, table: Path, **options: Any) -> None:
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(base, table, "parts", on_progress=stop, **options)
+
+
+def test_a_training_that_keeps_what_the_test_has_is_not_resumed_as_one_that_does_not(tiny_gguf: Path, tmp_path: Path) -> None:
+    """The validation file is held out by it, too: losses before and after would be of different lessons."""
+    table, held_out = (write_table(tmp_path / f"{name}.csv", texts=name) for name in ("xyz", "abc"))
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\na 0,red\n")
+    options = {"validation": held_out, "test": test}
+    interrupted(tiny_gguf, table, **options)
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, "parts", keep_shared=True, resume=True, **options)
+    assert caught.value.message == "the interrupted training of `parts` was begun with keep_shared False, not True"
+
+
+def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template writes the date, as Llama 3.2's does, and it is the next day."""
+
+    class Clock(datetime):
+        today = datetime(2026, 11, 28, 23, 59)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return cls.today
+
+    monkeypatch.setattr(rendering, "datetime", Clock)
+    base = write_tiny_gguf(tmp_path / "dated.gguf", template=f"{{{{ strftime_now('%d %b %Y') }}}}{TEMPLATE}")
+    interrupted(base, table)
+    Clock.today = datetime(2026, 11, 29)
+    with pytest.raises(UsageError) as caught:
+        tune(base, table, "parts", resume=True)
+    assert caught.value.message == (
+        "the interrupted training of `parts` was begun with other tokens, though its files and settings are the same"
+    )
+    Clock.today = datetime(2026, 11, 28)
+    assert tune(base, table, "parts", resume=True).name == "parts"
 
 
 def test_a_file_that_is_gone_before_the_training_ends_costs_nothing(tiny_gguf: Path, table: Path) -> None:

@@ -324,8 +324,13 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("step", "look", "epochs", "steps", "looks"),
-    [(0.5, 10, 10_000, 80, [40]), (0.5, 4, 10_000, 88, [15, 29.5, 44]), (5, 0.25, 6, 12, [10, 20, 30, 40, 50, 60])],
-    ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks"],
+    [
+        (0.5, 10, 10_000, 80, [40]),
+        (0.5, 4, 10_000, 88, [15, 29.5, 44]),
+        (5, 0.25, 6, 12, [10, 20, 30, 40, 50, 60]),
+        (10, 0.001, 1000, 6, [20, 30, 50, 60]),
+    ],
+    ids=["a look is a sixth of the minute", "a fifteenth", "cheap looks", "four looks where three of a thousand epochs are learned"],
 )
 def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, step: float, look: float, epochs: int, steps: int,
@@ -687,9 +692,10 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     """Two conversations of three answers, a row each with Llama 2's template: two changes, not six, say how sure the mean is."""
     turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate("uavbwc")]
     path = tmp_path / "chats.jsonl"
-    path.write_text(f"{json.dumps({'messages': turns})}\n" * 2)
+    chat = f"{json.dumps({'messages': turns})}\n"
+    path.write_text(chat + chat.replace('"u"', '"another"'))
     learned = tmp_path / "learned.jsonl"
-    learned.write_text(path.read_text().replace('"u"', '"other"'))
+    learned.write_text(chat.replace('"u"', '"other"') * 2)
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
     run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
@@ -698,6 +704,34 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     assert metrics["validation_lessons"] == 2
     reach = 12.7062 * 0.75  # Student's t of one degree of freedom; the changes are -1 and -2.5, their standard error 0.75
     assert metrics["validation_loss_change_95"] == pytest.approx([-1.75 - reach, -1.75 + reach], abs=1e-3)
+
+
+def test_copies_of_a_text_are_one_in_what_is_said_of_the_change(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    """Nine rows, but three texts: the interval is that of the three, each its rows' mean. A tenth of copies is no more evidence."""
+    path, once = tmp_path / "held_out.csv", tmp_path / "once.csv"
+    rows = ["u1,red\n", "u2,red\n", "u3,red\n"]
+    once.write_text("text,label\n" + "".join(rows))
+    path.write_text("text,label\n" + "".join(rows) * 3)
+    found = []
+    for file in (once, path):
+        prepared = prepare.prepare(str(tiny_gguf), table, validation=file, settings=SETTINGS, **COLUMNS)
+        run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+        num = len(run.validation) // 3
+        run.losses_before, run.losses_after = [9.0] * 3 * num, [8.0, 6.0, 5.0] * num
+        found.append(run.metrics())
+    assert [metrics["validation_lessons"] for metrics in found] == [3, 9]
+    assert [metrics["validation_texts"] for metrics in found] == [3, 3]
+    assert found[0]["validation_loss_change_95"] == found[1]["validation_loss_change_95"]
+    assert found[0]["validation_loss_change_95"][1] > 0
+
+
+def test_one_text_held_out_has_no_interval(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "held_out.csv"
+    path.write_text("text,label\n" + "u1,red\n" * 2)
+    prepared = prepare.prepare(str(tiny_gguf), table, validation=path, settings=SETTINGS, **COLUMNS)
+    run = train.Run(prepared, way=train.Way(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run.losses_before, run.losses_after = [9.0, 9.0], [8.0, 8.0]
+    assert (run.metrics()["validation_lessons"], run.metrics()["validation_loss_change_95"]) == (2, None)
 
 
 def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from nomoat import paths
+from nomoat import matching, paths
 from nomoat.asking.database import Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, Usage
 
@@ -77,7 +77,7 @@ class AnswerStore:
 
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
         """The stored likelihoods of these choices after this request."""
-        row = self._get(_key("scores", model_digest, request, *choices))
+        row = self._get(_scores_key(model_digest, request, choices))
         if row is None:
             return None
         scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
@@ -87,7 +87,7 @@ class AnswerStore:
         """Keep likelihoods. If they are there already, those stay."""
         rows = [(score.log_probability, score.num_tokens) for score in scored.scores]
         value = {"choices": list(choices), "scores": rows, "seconds": scored.seconds}
-        self._put(_key("scores", model_digest, request, *choices), model_digest, request, value)
+        self._put(_scores_key(model_digest, request, choices), model_digest, request, value)
 
     def notes(self, model_digest: str) -> tuple[str, ...]:
         """What has to be known about this model's stored answers."""
@@ -152,6 +152,12 @@ class AnswerStore:
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
     return _hashed([kind, model_digest, _asked(request), continuations])
+
+
+def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> str:
+    """Another where a choice of a conversation begins another: there the end of the answer counts now, as it did not once."""
+    kind = "scores to the end" if request.messages and matching.some_begin_others(choices) else "scores"
+    return _key(kind, model_digest, request, *choices)
 
 
 def _hashed(value: object) -> str:

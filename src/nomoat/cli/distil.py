@@ -92,6 +92,7 @@ def distil(
             seeds=shown, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
             temperature=temperature, seed=seed,
         )  # fmt: skip
+    files.require_other(out, seeds if label is None else label)
     parents = [*_teachers(teacher, teacher_licence, for_assistant=label is None and _is_general(origin)), *origin]
     with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
         if isinstance(asked, _Texts):

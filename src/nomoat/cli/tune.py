@@ -130,7 +130,9 @@ def say_survey(prepared: Prepared) -> None:
         also = f"; {len(dropped):,} texts of it stood in the data and were dropped from there" if dropped else ""
         if in_test := survey.validation_shared_with_test:
             also += f"; {len(in_test):,} more stand in the test file, too, and were left out"
-        console.say(f"held out: the {count_lessons(prepared.validation):,} lessons of {prepared.options['validation']}{also}")
+        count = count_lessons(prepared.validation)
+        lessons = f"{count:,} lessons" if count > 1 else "one lesson"
+        console.say(f"held out: the {lessons} of {prepared.options['validation']}{also}")
     elif not prepare.split(prepared)[1]:
         most = prepare.most_held_out(prepared)
         why = f"every text stands in more than {most:,} of them" if most else "a tenth of them is less than one"
@@ -202,7 +204,10 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
     metrics = provenance["metrics"]
     before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
     if before is not None:
-        console.say(f"loss on {metrics['validation_lessons']} lessons held out: {before:.3f} before, {after:.3f} after")
+        lessons = metrics["validation_lessons"]
+        console.say(f"loss on {lessons:,} lesson{'s' if lessons > 1 else ''} held out: {before:.3f} before, {after:.3f} after")
+        if change is None:
+            console.say("one text held out says nothing about chance; give --validation FILE")
     if change is not None and change[1] >= 0:
         console.say(_doubt(metrics, change))
     if with_terms:

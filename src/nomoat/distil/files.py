@@ -30,6 +30,12 @@ def require_place(target: Path, what: str, suffixes: Sequence[str]) -> None:
     paths.require_writable(target)
 
 
+def require_other(target: Path, read: Path | None) -> None:
+    """Refuse to write over the file that is read, under whatever name, and whatever may be replaced."""
+    if read is not None and target.exists() and target.samefile(read):
+        raise UsageError(f"`{target}` is the file that is read, and would be lost", hint="choose another --out")
+
+
 def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
     """Refuse to write over a file that is not an earlier state of the same work. `settings` decide what it is made of."""
     if target.exists() and not replace:

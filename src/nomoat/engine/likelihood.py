@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nomoat import matching
 from nomoat.engine.compiled import core
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
@@ -50,6 +51,20 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
         if not row:
             raise ValueError(f"the continuation {continuation!r} has no tokens")
     return prompt[:shared], rows
+
+
+def ends_of(tokenizer: Tokenizer, request: Request, rows: Sequence[list[int]], *, vocabulary: int) -> tuple[int, ...]:
+    """The tokens of which one has to follow each row, as the end of an answer; none where that makes no difference.
+
+    Where the tokens of one continuation begin another's ("1" and "10"), its likelihood is that of every answer that begins so, and the
+    longer one could never be the likelier. An answer of a conversation is over at any of the tokens that end one, so after each row,
+    not only after those that begin another, the sum of their likelihoods counts: what is compared is then, for all alike, how likely
+    the answer is this continuation and nothing more. That is also what `tune` has learned. A prompt without a conversation goes on
+    after a continuation, whatever comes; there it is compared as it is (as lm-eval-harness does), and the shorter one is likelier.
+    """
+    if not request.messages or not matching.some_begin_others(rows):
+        return ()
+    return tuple(token for token in tokenizer.special.stop_ids if token < vocabulary)
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -108,15 +123,21 @@ class Scorer:
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []
 
-    def score(self, prompt: list[int], continuations: Sequence[list[int]]) -> list[ContinuationScore]:
-        """Log-probability of each continuation after the prompt, in their order. Neither may be empty."""
-        totals = np.zeros(len(continuations))
-        for members in _groups(continuations):
-            tree = Tree([continuations[member] for member in members])
+    def score(self, prompt: list[int], continuations: Sequence[list[int]], ends: Sequence[int] = ()) -> list[ContinuationScore]:
+        """Log-probability of each continuation after the prompt, in their order. Neither may be empty.
+
+        `ends`: and of any one of these tokens after it, which is then one token more.
+        """
+        rows = [[*row, end] for row in continuations for end in ends] if ends else continuations
+        totals = np.zeros(len(rows))
+        for members in _groups(rows):
+            tree = Tree([rows[member] for member in members])
             values_R = self._log_probabilities(prompt, tree)
             totals[members] = [values_R[path].sum() for path in tree.paths]
+        if ends:
+            totals = np.logaddexp.reduce(totals.reshape(len(continuations), len(ends)), axis=1)
         return [
-            ContinuationScore(log_probability=float(total), num_tokens=len(row))
+            ContinuationScore(log_probability=float(total), num_tokens=len(row) + bool(ends))
             for total, row in zip(totals, continuations, strict=True)
         ]
 

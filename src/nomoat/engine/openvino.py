@@ -182,13 +182,15 @@ class OpenVINOEngine:
             return []
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
-        prompt, rows = likelihood.split(words or self.tokenizer, request, continuations)
+        words = words or self.tokenizer
+        prompt, rows = likelihood.split(words, request, continuations)
+        ends = likelihood.ends_of(words, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
-        self._require_room(len(prompt), max(map(len, rows)))
+        self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         with self._scoring:
             if adapter not in self._scorers:
                 self._scorers[adapter] = self._make_scorer(adapter)
-            return self._scorers[adapter].score(prompt, rows)
+            return self._scorers[adapter].score(prompt, rows, ends)
 
     def compile_once(self, progress: Callable[[int, int], None]) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
+LESSONS = "lessons_sha256"  # among the facts
 LORA_SCALE = importer.USUAL_SCALE  # alpha / rank, as the adapter's configuration says
 
 
@@ -118,8 +119,8 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What an adapter is made from. `task` says how the data was turned into prompts; `data_licence` is a licence's id; `teachers` are
-    those that wrote the data, and what they showed; `start` is the adapter it goes on from.
+    """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
+    is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from.
     """
 
     base: str
@@ -127,6 +128,7 @@ class Origin:
     data: Path
     data_licence: str
     num_lessons: int
+    lessons_sha256: str
     settings: dict[str, Any]
     task: dict[str, Any]
     teachers: tuple[Parent, ...] = ()
@@ -145,6 +147,7 @@ class Origin:
             "data_licence": self.data_licence,
             **others,
             "num_lessons": self.num_lessons,
+            LESSONS: self.lessons_sha256,
             "start": self.start.facts() if self.start else None,
             "settings": self.settings,
             "task": self.task,
@@ -224,7 +227,7 @@ class Checkpoint:
             part.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any]:
-        """The last state. Raises UsageError if it is of other data, another base or other settings."""
+        """The last state. Raises UsageError if it is of other data, another base, other settings, or of other tokens all the same."""
         import pickle
 
         import torch
@@ -247,6 +250,11 @@ class Checkpoint:
                 f"the interrupted training of `{self.name}` was begun {begun}",
                 hint="give the same arguments as then, or start again without --resume",
             )
+        if self._facts[LESSONS] != state["origin"].get(LESSONS):
+            raise UsageError(
+                f"the interrupted training of `{self.name}` was begun with other tokens, though its files and settings are the same",
+                hint="a chat template that writes the date does that, and so may another nomoat: start again without --resume",
+            )
         return state
 
     def remove(self) -> None:
@@ -259,7 +267,7 @@ class Checkpoint:
 def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:
     start = facts.get("start")
     flat = {**facts, **facts["settings"], **facts["task"], "start": f"{start['adapter']} ({start['sha256']})" if start else None}
-    return {name: value for name, value in flat.items() if name not in ("settings", "task")}
+    return {name: value for name, value in flat.items() if name not in ("settings", "task", LESSONS)}
 
 
 def _checkpoint_folder(target: Path) -> Path:

@@ -63,12 +63,12 @@ def estimate(prepared: Prepared) -> Estimate:
     epochs = settings.epochs
     is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     a_look = (cost.looking + (0 if is_kept else cost.reading)) * epoch * held_out
-    looks = 1 + train.num_looks(epochs, settings.minutes, a_look)
-    reads = (1, 1) if is_kept else (epochs, looks)  # how often the frozen layers are computed
-    learning = (cost.reading * reads[0] + cost.learning * epochs) * epoch * learned
-    looking = (cost.reading * reads[1] + cost.looking * looks) * epoch * held_out
+    learning = (cost.reading * (1 if is_kept else epochs) + cost.learning * epochs) * epoch * learned
+    budget = (settings.minutes or math.inf) * train.SECONDS_A_MINUTE
+    looks = 1 + train.num_looks(epochs * min(1.0, budget / learning), settings.minutes, a_look)
+    looking = (cost.reading * (1 if is_kept else looks) + cost.looking * looks) * epoch * held_out
     return Estimate(
-        seconds=min(learning + looking, (settings.minutes or math.inf) * train.SECONDS_A_MINUTE),
+        seconds=min(learning + looking, budget),
         learning_seconds=learning,
         looking_seconds=looking,
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,

@@ -144,16 +144,26 @@ def _in_file_order(rows: FloatArray, layer: str, arch: architectures.Architectur
 
 
 def _copy_metadata(weights: Path, writer: Any, *, but: tuple[str, ...] = ()) -> None:
-    """Every key of the base, as it is, `but` those, and but what tells how the base was written."""
+    """Every key of the base, as it is, `but` those, what tells how the base was written, and empty arrays, which cannot be written."""
     import gguf
 
     how = ("GGUF.", "general.architecture", "general.alignment", "general.file_type", "general.quantization_version", "split.")
     left_out = (*how, *but)
     for field in gguf.GGUFReader(str(parts_of(weights)[0])).fields.values():
-        if not field.name.startswith(left_out):
+        if not field.name.startswith(left_out) and field.data:
             inner = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+            writer.add_key_value(field.name, _value_of(field), field.types[0], sub_type=inner)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _value_of(field: Any) -> Any:
+    """What a key of the file says; texts as bytes: some are no UTF-8."""
+    import gguf
+
+    if field.types[-1] is not gguf.GGUFValueType.STRING:
+        return field.contents()
+    texts = [field.parts[at].tobytes() for at in field.data]
+    return texts if field.types[0] is gguf.GGUFValueType.ARRAY else texts[0]
 
 
 def _write(writer: Any, tensors: Iterable[npt.NDArray[Any]]) -> None:

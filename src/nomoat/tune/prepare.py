@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -137,6 +138,14 @@ class Prepared:
         """With those of the validation file."""
         return [*self.samples, *self.validation]
 
+    def lessons_sha256(self) -> str:
+        """Of the very tokens, and which of them are learned: files, arguments and weights do not tell a template's date, say."""
+        found = hashlib.sha256()
+        for sample in self.all_samples:
+            about = (sample.lesson, len(sample), sample.answers, len(self.validation))
+            found.update(json.dumps(about).encode() + np.asarray(sample.tokens, np.int64).tobytes())
+        return found.hexdigest()
+
 
 def prepare(
     base: str, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
@@ -201,7 +210,7 @@ def prepare(
             settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=start is None
         ),
         options={
-            **how, "test": None if test is None else str(test),
+            **how, "test": None if test is None else str(test), "keep_shared": keep_shared,
             "validation": None if validation is None else str(validation), "template": named.value if named else None,
         },
         template=named, sidecar=sidecar.find(data.path),

@@ -87,7 +87,8 @@ def learn(
     target = adapter.reserve(name, replace=replace, resume=resume)
     origin = adapter.Origin(
         base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
-        num_lessons=len(prepared.data.lessons), settings=asdict(prepared.settings), task=prepared.options,
+        num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
+        task=prepared.options,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
@@ -219,7 +220,11 @@ class Run:
     @property
     def _num_looks(self) -> int:
         """While learning, those there were and those to come; the last one at the end."""
-        return max(num_looks(self.settings.epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
+        epochs = self.settings.epochs
+        if self.settings.minutes:  # so many as there is time for, as fast as it went so far
+            speed = self.lessons_done / len(self.training) / self.seconds if self.seconds else 0.0
+            epochs = min(epochs, speed * self.settings.minutes * SECONDS_A_MINUTE)
+        return max(num_looks(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
@@ -367,12 +372,13 @@ class Run:
 
         An answer is right if every token of it is the likeliest.
         """
-        num_lessons = count_lessons(self.validation)
+        num_lessons, num_texts = count_lessons(self.validation), len({sample.digest for sample in self.validation})
         return {
             "validation_lessons": num_lessons,
+            "validation_texts": num_texts,
             "validation_loss_before": self._mean(self.losses_before) if num_lessons else None,
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
-            "validation_loss_change_95": self._change_95(num_lessons) if num_lessons > 1 else None,
+            "validation_loss_change_95": self._change_95(num_texts) if num_texts > 1 else None,
             "validation_answers": len(self.validation),
             "validation_right_before": self.right_before if num_lessons else None,
             "validation_right_after": self.best_look["right"] if self.best_look else None,
@@ -384,14 +390,19 @@ class Run:
             "workers": self.workers,
         }
 
-    def _change_95(self, num_lessons: int) -> list[float]:
-        """Of the loss, a ratio of two sums over the lessons, which are what is drawn: linearised. Source: Cochran 1977, section 6."""
-        _, lesson = np.unique([sample.lesson for sample in self.validation], return_inverse=True)
-        num_learned = np.bincount(lesson, [sample.num_learned for sample in self.validation])
-        changes = np.bincount(lesson, np.subtract(self.losses_after, self.losses_before))
+    def _change_95(self, num_texts: int) -> list[float]:
+        """Of the loss, a ratio of two sums over the texts, which are what is drawn: linearised. Source: Cochran 1977, section 6.
+
+        A text's copies are one, as are the answers of a conversation. Not counted with: that of several looks the best on these same
+        lessons was kept.
+        """
+        of_text = {digest: at for at, digest in enumerate({sample.digest for sample in self.validation})}
+        text = [of_text[sample.digest] for sample in self.validation]
+        num_learned = np.bincount(text, [sample.num_learned for sample in self.validation])
+        changes = np.bincount(text, np.subtract(self.losses_after, self.losses_before))
         change = float(changes.sum() / num_learned.sum())
         deviation = float(np.std(changes - change * num_learned, ddof=1)) / float(num_learned.mean())
-        reach = float(stats.t.ppf(0.975, num_lessons - 1)) * deviation / num_lessons**0.5
+        reach = float(stats.t.ppf(0.975, num_texts - 1)) * deviation / num_texts**0.5
         return [round(change + side * reach, 4) for side in (-1, 1)]
 
     def _batches(self, epoch: int) -> list[list[Sample]]:
@@ -474,7 +485,7 @@ class Run:
 
 
 def num_looks(epochs: float, minutes: float | None, seconds_a_look: float) -> int:
-    """How often to look at the lessons held out while learning; once at least, at the end."""
+    """How often to look at the lessons held out while learning; once at least, at the end. `epochs`: that there is time for."""
     most = max(LOOKS, math.ceil(epochs))
     if not minutes or not seconds_a_look:
         return most
