@@ -285,6 +285,20 @@ def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server
     assert time.monotonic() - began >= 0.3
 
 
+def test_a_pace_that_a_refusal_slowed_comes_back_with_whole_answers(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`complete` hangs up at the last chunk."""
+    monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: 0.01)
+    engine = at(serving(say(429, {"error": {"message": "slow down"}}), FINE))
+    with Responder("r", engine) as responder:
+        limits = []
+        for _ in range(4):
+            responder.complete(HELLO)
+            limits.append(engine._pace.limit)
+    assert limits == [2, 2, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("asks", "waits"),
     [

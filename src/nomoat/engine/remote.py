@@ -153,7 +153,6 @@ class RemoteEngine:
                 with self._pace.turn():
                     net.require_asker()
                     yield from _in_whole_characters(self._attempt(request))
-                self._pace.went_well()
                 return
             except RemoteError as error:
                 error.bytes_out = self._bytes_out()
@@ -220,6 +219,7 @@ class RemoteEngine:
             )
             if self.meter is not None:
                 bill.usd = 0.0 if stream is None else self.meter.rates.cost_usd(usage) or bill.usd
+        self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage)
 
     @contextmanager
