@@ -17,8 +17,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+from nomoat import config, hardware
 
 PROMPT_TOKENS, NEW_TOKENS, TURNS = 128, 32, 2
 STEPS = ("import", "ours", "llama.cpp")
@@ -87,9 +90,9 @@ def ours(path: Path) -> dict[str, Any]:
 LLAMA_CPP = """
 import json, sys, time
 from llama_cpp import Llama
-path, prompt_tokens, new_tokens, turns = sys.argv[1], *map(int, sys.argv[2:])
+path, prompt_tokens, new_tokens, turns, num_threads = sys.argv[1], *map(int, sys.argv[2:])
 started = time.perf_counter()
-model = Llama(model_path=path, n_ctx=1024, n_threads=2, n_threads_batch=2, verbose=False)
+model = Llama(model_path=path, n_ctx=1024, n_threads=num_threads, n_threads_batch=num_threads, verbose=False)
 tokens = [1, *range(300, 299 + prompt_tokens)]
 model.eval([1])
 loaded, best = time.perf_counter() - started, 0.0
@@ -123,12 +126,16 @@ def main() -> int:
         peak = Peak()
         print(json.dumps({**step(arguments.file), **peak.facts()}))
         return 0
-    facts: dict[str, Any] = {"file": arguments.file.name, "file_gb": round(arguments.file.stat().st_size / 1e9, 2)}
+    facts: dict[str, Any] = {
+        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "file": arguments.file.name,
+        "file_gb": round(arguments.file.stat().st_size / 1e9, 2),
+    }  # fmt: skip
     for name in STEPS:
         if arguments.only not in (None, name) or (name == "llama.cpp" and not arguments.llama_cpp):
             continue
         if name == "llama.cpp":
-            command = [arguments.llama_cpp, "-c", LLAMA_CPP, str(arguments.file), *map(str, (PROMPT_TOKENS, NEW_TOKENS, TURNS))]
+            numbers = (PROMPT_TOKENS, NEW_TOKENS, TURNS, config.threads().value)
+            command = [arguments.llama_cpp, "-c", LLAMA_CPP, str(arguments.file), *map(str, numbers)]
         else:
             command = [sys.executable, __file__, str(arguments.file), "--here", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

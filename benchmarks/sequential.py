@@ -207,9 +207,7 @@ def main() -> None:
 
     print("| discordant | planned gap | planned items | median share used | 90th percentile | plug-in bets | power |")
     print("|---|---|---|---|---|---|---|")
-    designs = [
-        items_needed(*design, options.duels, rng) for design in ((0.2, 0.05), (0.3, 0.05), (0.3, 0.1), (0.4, 0.15), (0.15, 0.03))
-    ]
+    designs = [items_needed(*design, options.duels, rng) for design in DESIGNS]
     for row in designs:
         shares = " | ".join(f"{100 * row[key]:.1f} %" for key in ("median_share", "p90_share", "median_share_plug_in"))
         power = " / ".join(f"{100 * row[key]:.0f} %" for key in ("power_fixed", "power", "power_without_last_look"))

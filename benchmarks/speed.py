@@ -7,7 +7,8 @@ own GGUF reader (`--genai`; not every file can be read by it). Each engine is a 
 get the same tokens: real sentences, a different stretch of them each turn. Three tests: a prompt of 660 tokens
 (`--prompt-tokens`), an answer of 64 tokens after it, and 32 requests at once (prompts of 64 tokens, answers of 64; total new tokens
 per second, the reading included).
-Printed are medians over rounds, the range, and the ratio ours / theirs of each round's pair.
+Printed are medians over rounds, the range, each round's speed, and the ratio ours / theirs of each round's pair. Answers that end
+early say little of the speed: such a round's pair is left out.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class Engine:
     name: str
     process: subprocess.Popen[str]
     load_seconds: float
-    speeds: dict[str, list[float]] = field(default_factory=lambda: {test: [] for test in TESTS})
+    speeds: dict[str, list[float | None]] = field(
+        default_factory=lambda: {test: [] for test in TESTS}
+    )  # a round each; None: says little
 
     @classmethod
     def start(cls, name: str, command: list[str]) -> Engine:
@@ -165,14 +168,14 @@ def run_round(engines: list[Engine], prompts: Prompts, *, prompt_tokens: int, at
     for engine in engines:
         answer = engine.ask([text], [ids], NEW_TOKENS)
         if keep:
+            is_long = answer["new_tokens"] >= FEWEST_TOKENS
             engine.speeds["prefill"].append(answer["prompt_tokens"] / answer["prefill_seconds"])
-            if answer["new_tokens"] >= FEWEST_TOKENS:
-                engine.speeds["decode"].append((answer["new_tokens"] - 1) / answer["decode_seconds"])
-    if at_once and keep:
+            engine.speeds["decode"].append((answer["new_tokens"] - 1) / answer["decode_seconds"] if is_long else None)
+    if at_once:
         many = [prompts.next(SHORT_PROMPT_TOKENS) for _ in range(AT_ONCE)]
         for engine in engines:
             answer = engine.ask([text for text, _ in many], [ids for _, ids in many], NEW_TOKENS)
-            if answer:
+            if keep and answer:
                 engine.speeds["at_once"].append(answer["new_tokens"] / answer["seconds"])
 
 
@@ -218,10 +221,10 @@ def report(options: argparse.Namespace, engines: list[Engine], bandwidth: float)
     for engine in engines:
         row: dict[str, Any] = {"load_seconds": engine.load_seconds, "memory_MB": round(engine.memory_bytes() / 1e6)}
         for test, speeds in engine.speeds.items():
-            if speeds:
-                row[test] = {"median": statistics.median(speeds), "low": min(speeds), "high": max(speeds)}
-                if engine is not ours and ours.speeds[test]:
-                    ratios = [our / their for our, their in zip(ours.speeds[test], speeds, strict=False)]
+            if told := [speed for speed in speeds if speed]:
+                row[test] = {"median": statistics.median(told), "low": min(told), "high": max(told), "rounds": speeds}
+                pairs = zip(ours.speeds[test], speeds, strict=True)
+                if engine is not ours and (ratios := [our / their for our, their in pairs if our and their]):
                     row[test]["ours_is_times"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
         rows[engine.name] = row
     return {

@@ -1,9 +1,10 @@
 """One process against several workers of this machine: tokens a second while learning, and what adding gradients up costs a step.
 
-    python benchmarks/tuning_workers.py smollm2-135m FILE --input-column text --label-column category [--workers 2]
+    python benchmarks/tuning_workers.py smollm2-135m FILE --input-column text --label-column category [--workers 2] [--json FILE]
 
-FILE: a table to tune on. Turn by turn, the best of --rounds counts. Seconds are those of learning alone: neither loading, nor starting
-workers, nor looking at lessons held out. Then gloo by itself: two processes on loopback add up as many numbers as adapters have.
+FILE: a table to tune on; what is learned lies in the adapters benchmark-workersN. Turn by turn, the best of --rounds counts.
+Seconds are those of learning alone: neither loading, nor starting workers, nor looking at lessons held out. Then gloo by itself:
+two processes on loopback add up as many numbers as adapters have.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+from nomoat import hardware
 
 TRIES = 30
 MEGABYTES = (2.5, 10, 40)  # of adapters: a quarter of SmolLM2-135M's upper half at rank 16, the whole of it, that of a 1.5B
@@ -26,7 +30,7 @@ MEGABYTES = (2.5, 10, 40)  # of adapters: a quarter of SmolLM2-135M's upper half
 def tuned(options: argparse.Namespace, workers: int) -> dict[str, Any]:
     """What provenance.json says of a training with so many workers."""
     command = [sys.executable, "-m", "nomoat", "tune", options.model, options.file]
-    command += ["--name", f"workers{workers}", "--replace", "--json"]
+    command += ["--name", f"benchmark-workers{workers}", "--replace", "--json"]
     for name in ("input_column", "label_column", "instruction", "epochs", "batch"):
         if (value := getattr(options, name)) is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
@@ -70,6 +74,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--port", type=int, default=29_517)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     runs: dict[int, list[dict[str, Any]]] = {1: [], options.workers: []}
     for _ in range(options.rounds):
@@ -89,12 +94,19 @@ def main() -> None:
             "tokens_per_second": [round(each["tokens"] / each["seconds"], 1) for each in done],
             "milliseconds_a_step": [round(1e3 * each["seconds"] / each["steps"], 1) for each in done],
             "milliseconds_a_step_adding_up": [each.get("milliseconds_a_step_adding_up") for each in done],
+            "validation_loss": [each["validation_loss_after"] for each in done],
             "precision": done[0]["way"]["precision"],
             "steps": done[0]["steps"],
         }
         for workers, done in runs.items()
     }
-    print(json.dumps({"model": options.model, "runs": said, "allreduce_mb_median_ms_best_ms": allreduce}, indent=1))
+    result = {
+        "date": datetime.date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv),
+        "model": options.model, "runs": said, "allreduce_mb_median_ms_best_ms": allreduce,
+    }  # fmt: skip
+    print(json.dumps(result, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,7 @@ def _pulled(card_id: str, factory: pytest.TempPathFactory, *, from_index: bool) 
         except NomoatError as error:
             pytest.skip(f"{card_id} could not be pulled: {error.message}")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, kept.with_suffix(".part"))
-        os.replace(kept.with_suffix(".part"), kept)
+        part = kept.with_suffix(f".{os.getpid()}.part")  # other files' tests run beside, and may make the same
+        shutil.copy(path, part)
+        os.replace(part, kept)
     return kept

@@ -38,9 +38,10 @@ def test_a_use_counts() -> None:
     assert folder.exists()
 
 
+@pytest.mark.parametrize("kind", [cache.IMPORTED, cache.COMPILED, cache.KERNELS])
 @pytest.mark.parametrize(("hours", "stays"), [(1, True), (25, False)])
-def test_what_a_killed_program_left_goes_after_a_day(hours: int, stays: bool) -> None:
-    begun = made(cache.IMPORTED, ".model.abcdefgh.part", used=time.time() - 3600 * hours)
+def test_what_a_killed_program_left_goes_after_a_day(kind: str, hours: int, stays: bool) -> None:
+    begun = made(kind, ".model.abcdefgh.part", used=time.time() - 3600 * hours)
     cache.sweep()
     assert begun.exists() == stays
 

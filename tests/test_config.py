@@ -96,6 +96,18 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no thread on a core")
+@pytest.mark.parametrize("is_variable", [True, False])
+def test_the_password_of_a_mirror_is_not_listed(empty_home: Path, monkeypatch: pytest.MonkeyPatch, is_variable: bool) -> None:
+    address = "https://me:secret@mirror.example/pool@2"
+    if is_variable:
+        monkeypatch.setenv("NOMOAT_MIRROR", address)
+    else:
+        monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+        empty_home.mkdir()
+        (empty_home / "config.toml").write_text(f'mirror = "{address}"')
+    assert [row.value for row in config.settings() if row.name == "mirror"] == ["https://mirror.example/pool@2"]
+
+
 def test_a_thread_that_is_kept_on_one_core_counts_all_cores_of_the_process() -> None:
     """OpenVINO keeps its threads on a core each, and asks nomoat's products from them."""
     here, found = hardware.threads(), []

@@ -1,4 +1,4 @@
-"""What memory a container has left, and what a machine is called: made files in the place of the system's."""
+"""What memory and CPUs a container has, and what a machine is called: made files in the place of the system's."""
 
 from __future__ import annotations
 
@@ -56,6 +56,46 @@ def test_more_kept_than_used_is_no_more_than_the_limit(container: Path) -> None:
     """The two files are read one after the other."""
     (container / "memory.stat").write_text("inactive_file 6000000000\ntotal_inactive_file 6000000000\n")
     assert hardware.memory_available_bytes().value == 8 * GB
+
+
+@pytest.mark.parametrize(
+    ("files", "value", "reason"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2, "the container's share of the CPUs"),
+        ({"cpu.max": "250000 100000\n"}, 2, "the container's share of the CPUs"),
+        ({"cpu.max": "50000 100000\n"}, 1, "the container's share of the CPUs"),
+        ({"cpu.max": "max 100000\n"}, 64, "64 physical cores"),
+        ({"cpu.max": "6400000 100000\n"}, 64, "64 physical cores"),
+        ({"cpu.max": ""}, 64, "64 physical cores"),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3, "the container's share of the CPUs"),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64, "64 physical cores"),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, 64, "64 physical cores"),
+        ({}, 64, "64 physical cores"),
+    ],
+)
+def test_threads_are_no_more_than_a_container_has_time_for(
+    files: dict[str, str], value: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota leaves every core allowed: `docker --cpus 2`, or a limit of Kubernetes."""
+    _move_quotas(tmp_path, monkeypatch, files)
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: set(range(128)))
+    assert hardware.threads() == hardware.Detected(value, reason)
+
+
+def test_cores_that_are_fewer_than_a_containers_share_are_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _move_quotas(tmp_path, monkeypatch, {"cpu.max": "400000 100000\n"})
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: {0, 1, 2})
+    assert hardware.threads() == hardware.Detected(3, "3 of 64 physical cores are allowed to this process")
+
+
+def _move_quotas(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
+    """A machine of 64 cores whose container says that of its CPUs."""
+    (folder / "cpu").mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    moved = tuple(tuple(folder / path.relative_to("/sys/fs/cgroup") for path in files) for files in hardware.CGROUP_QUOTAS)
+    monkeypatch.setattr(hardware, "CGROUP_QUOTAS", moved)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 128 if logical else 64)
 
 
 ZEN_4 = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512_vnni\n"

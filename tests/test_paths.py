@@ -2,17 +2,84 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nomoat import paths
+from nomoat.asking.store import AnswerStore
+from nomoat.catalog.part import part_of
 from nomoat.errors import NotWritableError
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "m-00003-of-00002.gguf", "m-00000-of-00000.gguf", "m-1-of-2.gguf"])
 def test_a_name_that_is_no_part_s_is_that_of_a_whole(name: str) -> None:
     assert paths.split_names(name) == [name]
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode_of(folder: Path) -> int:
+    return folder.stat().st_mode & 0o777
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.usefixtures("usual_umask")
+@pytest.mark.parametrize("make", ["file", "folder", "place", "lock", "pulled", "answers"])
+def test_the_home_is_made_for_its_owner_alone(make: str, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever makes it, below folders that are not there either."""
+    home = tmp_path / "above" / "home"
+    monkeypatch.setenv("NOMOAT_HOME", str(home))
+    target = home / "below" / "it"
+    makers = {
+        "file": lambda: paths.whole_file(target), "folder": lambda: paths.whole_folder(target), "lock": lambda: paths.alone(target),
+        "pulled": lambda: part_of(target, "pull a model", lambda _done, _all: None), "answers": AnswerStore,
+    }  # fmt: skip
+    if make == "place":
+        paths.require_writable(target)
+    else:
+        with makers[make]() as part:
+            if make == "file":
+                part.touch()
+    assert (mode_of(home), mode_of(home.parent)) == (0o700, 0o755)
+    assert not empty_home.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.usefixtures("usual_umask")
+def test_a_home_that_is_there_stays_as_open_as_it_is(empty_home: Path) -> None:
+    empty_home.mkdir()
+    AnswerStore().close()
+    assert (mode_of(empty_home), mode_of(empty_home / "runs")) == (0o755, 0o700)
+    (empty_home / "runs").chmod(0o750)
+    AnswerStore().close()
+    assert mode_of(empty_home / "runs") == 0o750
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    target, old = tmp_path / "[x].json", time.time() - paths.LEFT_SECONDS - 60
+    left, young = tmp_path / f".[x].json.{ended.pid}.part", tmp_path / f".[x].json.{ended.pid}0000000.part"
+    others = [tmp_path / name for name in (f".y.json.{ended.pid}.part", f".[x].json.{os.getppid()}.part", ".[x].json.part")]
+    for path in (left, young, *others):
+        path.write_text("half")
+        if path != young:
+            os.utime(path, (old, old))
+    with paths.whole_file(target) as part:
+        part.write_text("whole")
+    assert (target.read_text(), left.exists()) == ("whole", False)
+    assert all(path.exists() for path in (young, *others))
 
 
 def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -178,7 +179,8 @@ def proxied(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> 
     proxy, server = serving(say(200, "proxied")), serving(say(200, "direct"))
     found = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda _, *more, **named: found("127.0.0.1", *more, **named))
-    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("NOMOAT_OFFLINE")
@@ -192,6 +194,9 @@ def proxied(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> 
         ("GPU1.corp", "other.example, corp"),
         ("gpu1.corp", "gpu1.corp:PORT"),
         ("gpu1.corp", "*"),
+        ("gpu1.corp", "*.corp"),
+        ("gpu1.corp", "other.example, *.Corp:PORT"),
+        ("corp", "*.corp"),
         ("10.1.2.3", "10.1.2.3"),
         ("10.1.2.3", "localhost,10.0.0.0/8"),
         ("[fd00::7]", "fd00::7"),
@@ -214,18 +219,62 @@ def test_what_needs_no_proxy_is_asked_without(
 
 
 @pytest.mark.parametrize(
-    ("host", "no_proxy"), [("corp.example", ".corp"), ("11.1.2.3", "10.0.0.0/8"), ("gpu1.corp", "gpu1.corp:1"), ("gpu1.corp", "")]
+    ("host", "no_proxy"),
+    [("corp.example", ".corp"), ("11.1.2.3", "10.0.0.0/8"), ("gpu1.corp", "gpu1.corp:1"), ("gpu1.corp", ""), ("evilcorp", "*.corp")],
 )
 def test_all_else_goes_through_the_proxy(
     host: str, no_proxy: str, proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy, server = proxied
     monkeypatch.setenv("no_proxy", no_proxy)
-    before = net.bytes_out().get(host, 0)
     with net.client("ask a model server", hosts=[host]) as client:
         assert client.post(f"http://{host}:81/v1/x", content=b"12345").json() == "proxied"
     assert (proxy.paths, server.paths) == ([f"http://{host}:81/v1/x"], [])
-    assert net.bytes_out()[host] - before == 5
+    assert proxy.bodies == [12345]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("before", ["", "http://", "me:secret@", "http://me:secret@"])
+def test_a_proxy_may_be_given_without_its_scheme_and_for_all_schemes(
+    variable: str, before: str, proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, server = proxied
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv(variable, before + urlsplit(proxy.url).netloc)
+    with net.client("ask a model server", hosts=["gpu1.corp"]) as client:
+        assert client.get("http://gpu1.corp:81/v1/x").json() == "proxied"
+    assert (proxy.paths, server.paths) == (["http://gpu1.corp:81/v1/x"], [])
+    assert ("proxy-authorization" in proxy.headers[0]) == ("secret" in before)
+
+
+PROXY_FORMS = "give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message", "hint"),
+    [
+        ("https_proxy", "ftp://me:secret@proxy.corp:3128", "`https_proxy` is no proxy that can be used", PROXY_FORMS),
+        ("HTTP_PROXY", "me:secret@proxy.corp:http", "`http_proxy` is no proxy that can be used", PROXY_FORMS),
+        ("ALL_PROXY", "socks://me:secret@proxy.corp:1080", "`all_proxy` is no proxy that can be used", PROXY_FORMS),
+        (
+            "all_proxy",
+            "socks5h://me:secret@proxy.corp:1080",
+            "`all_proxy` names a SOCKS proxy, and the package for these is not installed",
+            "pip install 'httpx[socks]'",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("proxied")
+def test_a_proxy_that_cannot_be_used_is_told_by_its_variable_and_not_shown(
+    variable: str, value: str, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(UsageError) as caught:
+        net.client("ask a model server", hosts=["gpu1.corp"])
+    assert (caught.value.message, caught.value.hint, caught.value.__cause__) == (message, hint, None)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_what_goes_around_the_proxy_is_guarded_all_the_same(proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:

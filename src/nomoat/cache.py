@@ -5,6 +5,7 @@ Nothing here is locked: a program that still reads what is removed keeps its mem
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -33,10 +34,10 @@ def size() -> int:
 
 def sweep(unused_days: float = UNUSED_DAYS) -> None:
     """Remove what nobody has used for so long, and the compiled forms of imports that are gone."""
-    for kind in (IMPORTED, KERNELS):
+    for kind, days in ((IMPORTED, unused_days), (KERNELS, unused_days), (COMPILED, math.inf)):
         for folder in folders(kind):
             begun = folder.name.startswith(".")
-            if _age(folder) > DAY * (LEFT_DAYS if begun else unused_days):
+            if _age(folder) > DAY * (LEFT_DAYS if begun else days):
                 shutil.rmtree(folder, ignore_errors=True)
     imported = {folder.name for folder in folders(IMPORTED)}
     for folder in folders(COMPILED):

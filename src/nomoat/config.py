@@ -24,6 +24,7 @@ PROVIDER_KEYS: dict[str, tuple[str, ...]] = {  # `http` is any server named by i
     "http": ("NOMOAT_UPSTREAM_API_KEY",),
 }
 SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, *(name for names in PROVIDER_KEYS.values() for name in names)})
+USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
@@ -49,6 +50,11 @@ class Setting:
 def mask(secret: str) -> str:
     """A secret, unreadable, but told apart from another: the last four characters if it is long enough."""
     return f"…{secret[-4:]}" if len(secret) >= 12 else "…"
+
+
+def without_user(address: str) -> str:
+    """An address as it may be shown: without the user and the password in it."""
+    return USER_PART.sub("", address)
 
 
 def read_file() -> dict[str, Any]:
@@ -196,4 +202,5 @@ def _setting(name: str, default: str, default_origin: str = "default") -> Settin
     if found is None:
         return Setting(name=name, value=default, origin=default_origin)
     is_variable = found.reason == variable(name)
-    return Setting(name=name, value=found.value, origin=f"environment ({found.reason})" if is_variable else str(_path()))
+    value = without_user(found.value) if name == "mirror" else found.value
+    return Setting(name=name, value=value, origin=f"environment ({found.reason})" if is_variable else str(_path()))

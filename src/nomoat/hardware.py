@@ -20,6 +20,11 @@ CGROUP_STATS = (
     (Path("/sys/fs/cgroup/memory.stat"), "inactive_file"),
     (Path("/sys/fs/cgroup/memory/memory.stat"), "total_inactive_file"),
 )
+# The CPUs' time a container may use in each period, and the period: in one file, or in two.
+CGROUP_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
 CPU_INFO = Path("/proc/cpuinfo")
 TASKS = Path("/proc/self/task")
 
@@ -44,9 +49,15 @@ def allowed_cores() -> set[int]:
 
 
 def threads() -> Detected[int]:
-    """How many threads to compute with: one a physical core, no more than this process may use."""
+    """How many threads to compute with: one a physical core, no more than this process may use.
+
+    Threads wait for each other by spinning: more than a container has time for would use up that of those that work.
+    """
     allowed = len(allowed_cores())
     physical = psutil.cpu_count(logical=False) or allowed
+    share = _share_of_cpus()
+    if share is not None and share < min(allowed, physical):
+        return Detected(share, "the container's share of the CPUs")
     if allowed < physical:
         return Detected(allowed, f"{allowed} of {physical} physical cores are allowed to this process")
     return Detected(physical, f"{physical} physical cores")
@@ -95,6 +106,16 @@ def _cpu_info(*names: str) -> str:
     """What Linux says of the first core under one of these names; empty where it says nothing."""
     lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines() if CPU_INFO.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
+
+
+def _share_of_cpus() -> int | None:
+    """How many CPUs' time the container has, in whole ones; None where nothing bounds it."""
+    for files in CGROUP_QUOTAS:
+        with suppress(OSError, ValueError):  # absent, or "max"
+            quota, period = (int(number) for file in files for number in file.read_text().split())
+            if quota > 0 and period > 0:  # version 1 says -1 for none
+                return max(1, quota // period)
+    return None
 
 
 def _read_first_number(paths: tuple[Path, ...]) -> int | None:

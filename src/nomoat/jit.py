@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import importlib.util
+import logging
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +25,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nomoat import cache, paths
+from nomoat.errors import NomoatError, NotWritableError
 
+log = logging.getLogger("nomoat.jit")
 # numba looks for changes in a function's own file alone, not in what it is made of
 SOURCES = (
     "jit.py", "engine/attending.py", "engine/attention.py", "engine/attention_kernels.py", "engine/blocks.py", "engine/codes.py",
@@ -34,8 +42,35 @@ def _version() -> str:
     return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
 
 
+def _place(kept: Path) -> Path:
+    """Where to keep what is compiled: there, or a folder of this process with a copy of it. Raises NotWritableError if neither can be.
+
+    Where numba cannot write it falls back to a place beside the module, whose code may be of another version.
+    """
+    try:
+        paths.require_writable(kept / "kernel")
+    except (NomoatError, OSError) as exc:
+        try:
+            ours = Path(tempfile.mkdtemp(prefix="nomoat-"))
+        except OSError:
+            message = f"neither `{kept}` nor a folder for temporary files can be written"
+            raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
+        atexit.register(_remove, ours, os.getpid())
+        with suppress(OSError):  # as in an image that was made with them
+            shutil.copytree(kept, ours, dirs_exist_ok=True)
+        log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
+        return ours
+    return kept
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Not at the end of a fork."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 # not beside a module, which may not be ours to write to; the last name stands for any file there, in errors
-CACHE = paths.cache() / cache.KERNELS / _version() / "kernel"
+CACHE = _place(paths.cache() / cache.KERNELS / _version()) / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so

@@ -31,8 +31,6 @@ YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
-_lock = threading.Lock()
-_bytes_out: dict[str, int] = {}
 _thread = threading.local()
 
 
@@ -69,12 +67,6 @@ def require_allowed(purpose: Purpose, host: str) -> None:
             hint=f"unset {forbidden} to allow it"
             + (", or set NOMOAT_MIRROR to a folder that holds the file" if purpose.startswith("pull") else ""),
         )
-
-
-def bytes_out() -> dict[str, int]:
-    """Bytes of request bodies sent by this process so far, per host that is not this machine."""
-    with _lock:
-        return dict(_bytes_out)
 
 
 @contextmanager
@@ -153,7 +145,7 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     import httpx
 
     class GuardedTransport(httpx.HTTPTransport):
-        """Checks each request, redirects included, against what its client may do, and counts what leaves.
+        """Checks each request, redirects included, against what its client may do.
 
         With a `proxy`, `direct` is asked in its place whatever is not to go through one.
         """
@@ -181,10 +173,6 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
                     f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
                     hint="name that server in the model reference if you want to use it",
                 )
-            if not is_loopback(host):
-                size = int(request.headers.get("content-length", 0))
-                with _lock:
-                    _bytes_out[host] = _bytes_out.get(host, 0) + size
             return super().handle_request(request)
 
     return GuardedTransport
@@ -194,7 +182,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     """An HTTP client for one purpose. `hosts` limits whom it may talk to; without it redirects may lead anywhere.
 
     Proxies of the environment are used for outside hosts (they, too, are outside), but for those that NO_PROXY names, and never for
-    this machine's own.
+    this machine's own. Raises UsageError for one that cannot be used, without its value, which may hold a password.
     """
     import httpx
 
@@ -203,13 +191,16 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     local_only = hosts is not None and all(is_loopback(host) for host in hosts)
     proxies = {} if local_only else urllib.request.getproxies()
     direct = transport(purpose, hosts)
+    mounts = {}
+    for scheme in DEFAULT_PORTS:
+        name = scheme if proxies.get(scheme) else "all"
+        if proxy := proxies.get(name):
+            with _naming_the_variable(f"{name}_proxy"):
+                proxied = transport(purpose, hosts, proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
+            mounts[f"{scheme}://"] = proxied
     return httpx.Client(
         transport=direct,
-        mounts={
-            f"{scheme}://": transport(purpose, hosts, proxy=proxies[scheme], direct=direct)
-            for scheme in ("http", "https")
-            if proxies.get(scheme)
-        },
+        mounts=mounts,
         trust_env=False,
         follow_redirects=True,
         timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
@@ -217,15 +208,38 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     )
 
 
+@contextmanager
+def _naming_the_variable(variable: str) -> Iterator[None]:
+    """What httpx says of a proxy it cannot use holds the whole address."""
+    import httpx
+
+    try:
+        yield
+    except ImportError:
+        raise UsageError(
+            f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint="pip install 'httpx[socks]'"
+        ) from None
+    except (ValueError, httpx.InvalidURL):
+        raise UsageError(
+            f"`{variable}` is no proxy that can be used", hint="give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
+        ) from None
+
+
 def _bypasses_proxy(url: httpx.URL) -> bool:
     """Whether this is a host that no proxy may be asked for: this machine, and what NO_PROXY names by name, address or network."""
     host = url.host.lower()
     if is_loopback(host):
         return True
-    place = f"[{host}]" if ":" in host else host
-    if urllib.request.proxy_bypass(f"{place}:{url.port or DEFAULT_PORTS[url.scheme]}"):
+    place = f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORTS[url.scheme]}"
+    if urllib.request.proxy_bypass(place):
         return True
-    return any(_is_within(host, entry.strip()) for entry in urllib.request.getproxies().get("no", "").split(","))
+    entries = [entry.strip().lower() for entry in urllib.request.getproxies().get("no", "").split(",")]
+    return any(_is_within(host, entry) or _is_below(host, entry) or _is_below(place, entry) for entry in entries)
+
+
+def _is_below(place: str, entry: str) -> bool:
+    """Whether an entry such as `*.corp`, which urllib does not know, means this host; as it takes `.corp` to mean it."""
+    return entry.startswith("*.") and f".{place}".endswith(entry[1:])
 
 
 def _is_within(host: str, network: str) -> bool:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError, UsageError
 
 READ_BLOCK_BYTES = 1 << 20
+OWNER_ALONE = 0o700
+LEFT_SECONDS = 3600  # for so long nobody has written to what a killed process left
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
@@ -40,6 +43,17 @@ def expanded(path: str | Path) -> Path:
     except RuntimeError as exc:
         folder = "NOMOAT_HOME" if str(path) == "~/.nomoat" else "the whole path"
         raise UsageError(f"`{path}`: no home folder is known for `{Path(path).parts[0]}`", hint=f"give {folder} instead") from exc
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Make a folder, and those above it, that are not there; NOMOAT_HOME for its owner alone: prompts and answers lie in it.
+
+    `mode` is the folder's own. What is there stays as it is.
+    """
+    if folder.is_relative_to(home()) and not home().exists():
+        home().parent.mkdir(parents=True, exist_ok=True)
+        home().mkdir(mode=OWNER_ALONE, exist_ok=True)
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
 
 
 def models() -> Path:
@@ -143,17 +157,21 @@ def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | No
 def require_writable(target: Path) -> None:
     """Raise NotWritableError if no file can be made at `target`. Its folder is made if it is not there."""
     with translate_disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with tempfile.TemporaryFile(dir=target.parent):
             pass
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when the block ends well, and disappears when it does not."""
+    """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
+
+    What a killed process left of the same file is swept away, when nobody has written to it for an hour.
+    """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     with translate_disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
+        _sweep_parts(target)
         try:
             yield part
             os.replace(part, target)
@@ -161,11 +179,23 @@ def whole_file(target: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def _sweep_parts(target: Path) -> None:
+    """Not the young ones: a process that is not seen here may be another machine's or container's, with the same disk."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        process = part.name.removeprefix(f".{target.name}.").removesuffix(".part")
+        with suppress(OSError):
+            if process.isdecimal() and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
+                import psutil
+
+                if not psutil.pid_exists(int(process)):
+                    part.unlink()
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder to fill, which becomes `target` (replacing it) when the block ends well, and disappears when it does not."""
     with translate_disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     old = part.with_suffix(".old")
     try:
@@ -200,7 +230,7 @@ def alone(target: Path, *, busy: NomoatError | None = None) -> Iterator[None]:
     """
     place = cache() / "locks" / target.name
     with translate_disk_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         lock = place.open("ab")
     with lock:
         try:

@@ -210,6 +210,15 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LongPrompts:
+    """The price of a whole request whose prompt has more than `above_tokens`, in USD per million tokens."""
+
+    above_tokens: int
+    input_usd_per_million: float
+    output_usd_per_million: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where a file can be had. `url`: `pypi:package==version`, `hf:owner/repo/file` or `https://...`.
 
@@ -276,7 +285,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One answer to one example, scored. `score` lies in 0..1, or on the judge's own scale. `group` is the example's."""
+    """One answer to one example, scored. `score` lies in 0..1, or on the judge's own scale. `group` is the example's.
+
+    `same_as` is the id of the example whose equal question got this answer, where one was asked, and paid for, once for several.
+    """
 
     suite: str
     example_id: str
@@ -290,6 +302,7 @@ class Outcome:
     bytes_out: int = 0
     cost_usd: float | None = None
     group: str = ""
+    same_as: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

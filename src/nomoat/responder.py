@@ -26,10 +26,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import config, hardware, paths
+from nomoat.catalog import tuned
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.hub_folder import CONFIG, read_object
+from nomoat.hub_folder import CONFIG
 from nomoat.pool import run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Parent, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
@@ -295,8 +296,8 @@ class LocalFiles:
         """
         if asked:
             return Detected(asked, "as asked")
-        if self.adapter and (tuned := template_of(provenance_of(self.adapter))):
-            return Detected(tuned, "as it was tuned")
+        if self.adapter and (named := tuned.template_of(tuned.provenance_of(self.adapter))):
+            return Detected(named, "as it was tuned")
         if own is not None:
             return None
         from nomoat.catalog import cards
@@ -315,18 +316,6 @@ class LocalFiles:
         return words
 
 
-def provenance_of(adapter: Path) -> dict[str, Any]:
-    """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
-    path = adapter / "provenance.json"
-    return read_object(path, hint="tune the adapter again") if path.is_file() else {}
-
-
-def template_of(provenance: dict[str, Any]) -> str | None:
-    """The named chat template an adapter was tuned with; None for its model's own."""
-    task = provenance.get("task")
-    return task.get("template") if isinstance(task, dict) else None
-
-
 def find_files(ref: str) -> LocalFiles:
     """The files of a card, a path or a file that was pulled by its address, with or without an adapter.
 
@@ -336,23 +325,19 @@ def find_files(ref: str) -> LocalFiles:
         raise UsageError(
             f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
         )
-    if "+" not in ref or _is_path(ref):  # a path may hold a plus of its own
-        return LocalFiles(name=ref, weights=_find_weights(ref), adapter=None)
-    base, _, name = ref.rpartition("+")
-    return LocalFiles(name=base, weights=_find_weights(base), adapter=find_adapter(name))
+    base, adapter = split(ref)
+    return LocalFiles(name=base, weights=_find_weights(base), adapter=tuned.find_adapter(adapter) if adapter else None)
 
 
-def find_adapter(name: str) -> Path:
-    """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
-    for folder in (paths.adapters() / name, paths.expanded(name)):
-        if (folder / "adapter_config.json").exists():
-            return folder
-    there = sorted(path.name for path in paths.adapters().glob("*") if (path / "adapter_config.json").exists())
-    known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
-    raise UnknownModelError(f"no adapter `{name}`", hint=known)
+def split(ref: str) -> tuple[str, str]:
+    """The base and the adapter that a reference names; "" for no adapter: a path, or a pulled file, may hold a plus of its own."""
+    from nomoat.catalog import pull
+
+    base, _, adapter = ref.rpartition("+")
+    return (base, adapter) if base and adapter and not is_path(ref) and pull.find_installed(ref) is None else (ref, "")
 
 
-def _is_path(ref: str) -> bool:
+def is_path(ref: str) -> bool:
     """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
     from nomoat.catalog import cards
 
@@ -363,7 +348,7 @@ def _is_path(ref: str) -> bool:
 
 
 def _find_weights(ref: str) -> Path:
-    if _is_path(ref):
+    if is_path(ref):
         return paths.expanded(ref)
     if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
@@ -454,30 +439,44 @@ def licence_chain(ref: str) -> ChainVerdict | None:
 def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
     """The licence chain that an adapter's `provenance.json` recorded, with that of `base` where it was tuned beside another.
 
-    Without a recorded one, what can be said. Another base is known by its card, or by the name of its file. Raises BadFileError.
+    Without a recorded one, what can be said. A base that is not here is known by its name alone. Raises BadFileError.
     """
     from nomoat.catalog import cards, licences, sidecar
 
-    path, card = adapter / "provenance.json", cards.find(base)
+    try:
+        weights = _find_weights(base)
+    except NomoatError:
+        weights = None
+    chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
+    path, provenance = adapter / "provenance.json", tuned.provenance_of(adapter)
     if not path.is_file():
-        return licences.chain(card, [Parent(kind="data", name="data not recorded", licence="unknown")])
-    provenance = provenance_of(adapter)
+        return licences.joined(chain, licences.of_parents([Parent(kind="data", name="data not recorded", licence="unknown")]))
     found = sidecar.recorded_chain(provenance, path, hint="tune the adapter again")
-    is_same = provenance.get("base") == base or (card is None and Path(base).name == provenance.get("base_file"))
-    return found if is_same else licences.joined(licences.chain(card), found)
+    return found if _was_base(base, weights, provenance) else licences.joined(chain, found)
 
 
-def weights_chain(name: str, weights: Path) -> ChainVerdict:
-    """The licence chain of weights without an adapter: their card's, or see `sidecar.chain_of`. Raises BadFileError."""
-    from nomoat.catalog import cards, licences, sidecar
+def _was_base(base: str, weights: Path | None, provenance: dict[str, Any]) -> bool:
+    """Whether an adapter was tuned beside this base: by its sha256, where it is here and was recorded."""
+    from nomoat.catalog import pull
     from nomoat.engine.importer import sha256_of_model
 
-    card = cards.find(name)
+    is_named = provenance.get("base") == base
+    if weights is None or "base_sha256" not in provenance:
+        return is_named or Path(base).name == provenance.get("base_file")
+    return (is_named and pull.find_installed(base) == weights) or provenance["base_sha256"] == sha256_of_model(weights)
+
+
+def weights_chain(weights: Path) -> ChainVerdict:
+    """The licence chain of weights without an adapter: their card's, or see `sidecar.chain_of`. Raises BadFileError."""
+    from nomoat.catalog import licences, pull, sidecar
+    from nomoat.engine.importer import sha256_of_model
+
+    card = pull.card_of(weights, sha256_of_model)
     return licences.chain(card) if card is not None else sidecar.chain_of(weights, sha256_of_model)
 
 
 def _chain(files: LocalFiles) -> ChainVerdict:
-    return weights_chain(files.name, files.weights) if files.adapter is None else adapter_chain(files.name, files.adapter)
+    return weights_chain(files.weights) if files.adapter is None else adapter_chain(files.name, files.adapter)
 
 
 def _licence(files: LocalFiles) -> str:

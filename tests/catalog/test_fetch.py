@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import os
@@ -214,6 +215,19 @@ def test_a_mirror_may_be_a_server(server: Any, target: Path, monkeypatch: pytest
     pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
     assert [path for path, _ in server.asked] == [f"/pool/{SHA256}", "/pool/m.gguf"]
     assert target.read_bytes() == BODY
+
+
+def test_the_password_of_a_mirror_is_sent_and_not_shown(server: Any, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_MIRROR", server.url.replace("http://", "http://me:pass@"))
+    server.files["/m.gguf"] = b"GGUF other"
+    with pytest.raises(ChecksumError) as failed:
+        pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
+    assert failed.value.message.startswith(f"`{server.url}/m.gguf` is not the file it should be")
+    assert {headers["authorization"] for _, headers in server.asked} == {f"Basic {base64.b64encode(b'me:pass').decode()}"}
+    monkeypatch.setenv("NOMOAT_MIRROR", "ftp://me:pass@host/pool")
+    with pytest.raises(UsageError) as refused:
+        pull(source("hf:o/r/m.gguf", sha256=SHA256), target)
+    assert refused.value.message == "NOMOAT_MIRROR is `ftp://host/pool`, which is no folder"
 
 
 def test_what_the_mirror_lacks_is_fetched_from_its_source(server: Any, target: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -218,6 +218,25 @@ def test_who_looks_at_the_config_may_refuse_before_the_weights_are_asked_for(hub
     assert not paths.models().exists()
 
 
+def test_a_refusal_leaves_the_weights_that_came_before(hub: Any) -> None:
+    """`pull --force` takes what nomoat cannot run; when it was cut off, and `--force` is forgotten, what came is still there."""
+
+    def cut(name: str, done_bytes: int, total_bytes: int | None) -> None:
+        if name == "tokenizer.json":
+            hub.cut_after = 20_000
+
+    def refuse(config: dict[str, Any]) -> None:
+        raise UnsupportedError(f"no {config['model_type']}")
+
+    with pytest.raises(DownloadError, match="the connection was lost after 20,000 bytes"):
+        pull.pull_model(REF, progress=cut)
+    with pytest.raises(UnsupportedError, match="no llama"):
+        pull.pull_model(REF, look_at=refuse)
+    hub.asked[:] = []
+    pull.pull_model(REF)
+    assert [headers["range"] for path, headers in hub.asked if path.endswith("/model.safetensors")] == ["bytes=20000-"]
+
+
 def test_a_mirror_gives_the_whole_folder_without_a_connection(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror = tmp_path / "mirror" / "owner" / "repo"
     mirror.mkdir(parents=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from nomoat.asking.spending import list_pricing
 from nomoat.catalog import cards
 from nomoat.catalog.prices import own_path, price, prices
 from nomoat.errors import DataError
+from nomoat.records import Completion, LongPrompts, Usage
 
 
 def test_a_price_has_a_date_and_a_source() -> None:
@@ -36,6 +38,18 @@ def test_ones_own_price_of_a_model_is_not_that_of_a_dated_version_with_another(e
     dearer, today = price("openai:gpt-4o-2024-05-13"), price("openai:gpt-4o-2024-08-06")
     assert dearer is not None and today is not None
     assert (dearer.input_usd_per_million, today.input_usd_per_million) == (5.0, 0.3)
+
+
+def test_long_prompts_have_the_price_that_is_asked_for_them() -> None:
+    dearer, flat = price("google:gemini-2.5-pro"), price("google:gemini-2.5-flash")
+    assert dearer is not None and flat is not None
+    assert dearer.long_prompts == LongPrompts(above_tokens=200_000, input_usd_per_million=2.5, output_usd_per_million=15.0)
+    assert flat.long_prompts is None
+    told = list_pricing("google:gemini-2.5-pro", is_local=False)
+    assert told.note.startswith("$1.25 in, $10 out per million tokens ($2.5 and $15 where a prompt has more than 200,000), list price")
+    usage = Usage(prompt_tokens=200_001, completion_tokens=1000, prefill_seconds=0.0, decode_seconds=0.0)
+    cost_usd = told.cost_usd(Completion(text="", finish_reason="stop", usage=usage))
+    assert cost_usd == pytest.approx(0.5150025)
 
 
 def test_an_unknown_model_has_no_price() -> None:
@@ -66,6 +80,12 @@ def test_ones_own_prices_come_first(empty_home: Path) -> None:
         ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, without quotes"),
         ("source", 'unit = "words"\nsource', "a unit is 'words', and has to be tokens or characters"),
         ("output", "out", "'output'"),
+        ("source", "long_prompts = {above_tokens = 9, input = 1}\nsource", "'output'"),
+        (
+            "source",
+            "long_prompts = {above_tokens = 0, input = 1, output = 1}\nsource",
+            "`above_tokens` of `openai:gpt-4o-mini` is 0, and has to be a whole number of at least 1",
+        ),
     ],
 )
 def test_ones_own_prices_that_are_none_are_refused_with_the_reason(empty_home: Path, right: str, wrong: str, why: str) -> None:

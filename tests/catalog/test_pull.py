@@ -120,6 +120,8 @@ def test_what_is_not_here_cannot_be_removed() -> None:
         (r"hf:owner/repo/..\..\m.gguf", UsageError, "names no file of the hub"),
         ("hf:C:/Users/u/m.gguf", UsageError, "names no file of the hub"),
         ("https://host/page.html", UsageError, "names no GGUF file"),
+        ("https://me:secret@host:1/m.gguf", UsageError, r"^an address holds no user and no password \(`https://host:1`\)$"),
+        ("https://me@host/m.gguf", UsageError, r"^an address holds no user and no password \(`https://host`\)$"),
         ("https://[host/m.gguf", UsageError, "is no address: Invalid IPv6 URL"),
         ("https://../hf/owner/repo/m.gguf", UsageError, "names no GGUF file"),
         (r"https://host/a/..\..\m.gguf", UsageError, "names no GGUF file"),

@@ -11,9 +11,11 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nomoat import config
 from nomoat.catalog.fetch import fetch
 from nomoat.errors import BadFileError, DownloadError, NotEnoughDiskError
 from nomoat.records import Source
@@ -59,6 +61,21 @@ def test_a_member_is_taken_out_of_a_wheel(index: Path, empty_home: Path) -> None
 def test_a_member_of_an_archive_inside_is_taken_out_too(index: Path, empty_home: Path) -> None:
     path = pull("pypi:tinymodel==1.0", "tinymodel/texts.tar.gz!deep/text.txt", empty_home / "data" / "text.txt")
     assert path.read_text(encoding="utf-8") == "한글"
+
+
+def test_pip_is_given_no_keys(index: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, str] = {}
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        given.update(options["env"])
+        return real(command, **options)
+
+    for name in config.SECRETS:
+        monkeypatch.setenv(name, "sk-secret")
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    pull("pypi:tinymodel==1.0", "tinymodel/m.gguf", empty_home / "models" / "m.gguf")
+    assert given["PIP_NO_INDEX"] == "1" and "sk-secret" not in given.values()
 
 
 def test_a_version_that_is_not_there_is_reported_in_pips_words(index: Path, empty_home: Path) -> None:

@@ -201,6 +201,11 @@ def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: 
     assert nomoat("distil", "fake:", *out, "--labels", "a,b").stderr == (
         "error: --labels, --input-column and --instruction are for --label\nhint: add --label TEXTS, or leave them out\n"
     )
+    for option, value in {"--max-requests": "5", "--tasks": "100", "--seeds": str(seeds), "--temp": "0"}.items():
+        label = ("--label", str(seeds), "--labels", "a,b", "--concurrency", "1")
+        assert nomoat("distil", "fake:", *out, *label, option, value).stderr.startswith(
+            f"error: --label asks once for each text, for the likeliest label, and has no use for {option}\nhint: leave out what"
+        )
     said = nomoat("distil", "fake:", *out, "--teacher-licence", "apache2").stderr
     assert said.startswith("error: no terms are called `apache2`\nhint: did you mean `apache-2.0`? those known are: own, unknown, ")
 

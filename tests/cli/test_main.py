@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 
 from nomoat import cli, paths
 from nomoat.errors import NotEnoughDiskError
+
+NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -121,6 +124,24 @@ def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(nomoat:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert nomoat("run", "fake:", "a 한글").stdout == "?? a\n"
     assert json.loads(nomoat("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes it")
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "fake:", "hello"], 0, ""),
+        (["run", "fake:"], 1, "error: "),
+        (["rm", "smollm2-135m"], 1, "error: no model called `smollm2-135m` is pulled"),
+        (["pull", "falcon-40b"], 1, "error: "),
+    ],
+)
+def test_a_closed_stdin_is_nobody(arguments: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    command = ["sh", "-c", 'exec "$0" "$@" <&-', NOMOAT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-2 if code else 0].startswith(said)
+    assert done.returncode == code
 
 
 def test_a_verb_of_another_tool_is_told_its_name_here() -> None:

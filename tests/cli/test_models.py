@@ -63,6 +63,14 @@ def test_pulled_files_have_rows_like_cards(empty_home: Path, nomoat: Nomoat, tin
     assert "pulled (cannot be read)" in nomoat("models", "--pulled").stdout
 
 
+def test_what_is_pulled_and_filtered_out_is_not_called_nothing(empty_home: Path, nomoat: Nomoat, tiny_gguf: Path) -> None:
+    assert nomoat("models", "--pulled", "--commercial").stderr == "nothing is pulled yet: `nomoat pull smollm2-135m`\n"
+    folder = empty_home / "models" / "hf" / "owner" / "repo"
+    folder.mkdir(parents=True)
+    shutil.copy(tiny_gguf, folder / "m.gguf")
+    assert nomoat("models", "--pulled", "--commercial").stderr == "no model is like that\n"
+
+
 def test_a_longer_context_needs_more_memory(nomoat: Nomoat) -> None:
     def total(*more: str) -> int:
         rows = json.loads(nomoat("models", "--json", *more).stdout)

@@ -158,6 +158,7 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
     assert "50.0 %  1.000 [1.000, 1.000]      0.750  100 % [100, 100]" in table
     said = json.loads(nomoat("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
+    assert said["why"].endswith("the policy's threshold is 0.50, if `fake:` has not changed since the router was learned")
     assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
 
 
@@ -165,7 +166,11 @@ def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
     done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled), "--json")
     figures = json.loads(done.stdout)["figures"]
     assert (figures["num_prompts"], figures["frontier"]["gap"]["value"]) == (50, 0.5)
-    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["figures"] == figures
+    router = json.loads(nomoat("route", "policy", "--json").stdout)["router"]
+    assert (router["figures"], router["why_not"]) == (figures, "the router was learned for `fake:` and `openai:big`")
+    assert nomoat("route", "policy").stdout.endswith(
+        "router             fake: or openai:big  (not in use: the router was learned for `fake:` and `openai:big`)\n"
+    )
     assert done.stderr == (
         f'not in use yet: the policy names none and none\nhint: write local = "fake:" and cloud = "openai:big" into {default_path()}\n'
     )

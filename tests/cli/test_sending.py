@@ -14,6 +14,7 @@ from misbehaving import Server, counted
 
 from nomoat.asking.spending import Spending
 from nomoat.cli import sending
+from nomoat.errors import UsageError
 from nomoat.judge.judged import run_graded
 from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite, load_suite
@@ -60,6 +61,13 @@ def test_texts_without_a_chat_are_counted_and_searched_too(
     assert capsys.readouterr().err == SAID.format(url=elsewhere.url) + (
         "one of them: Call 010-1234-5678\n1 of 2 hold what looks like personal data: a phone number\n"
     )
+
+
+def test_a_closed_stdin_is_nobody_who_could_agree(elsewhere: Server, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError) as caught:
+        consent(elsewhere, suite, yes=False)
+    assert caught.value.hint == "if that is meant, add --yes"
 
 
 @pytest.mark.parametrize("agreed", [True, False])

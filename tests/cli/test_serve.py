@@ -185,6 +185,10 @@ def test_an_empty_key_is_refused_and_the_variable_is_not_taken_in_its_place(monk
     )  # fmt: skip
 
 
+def test_memory_without_end_is_refused() -> None:
+    assert refused("fake:", "--memory", "inf") == (1, "", "error: --memory is inf\nhint: give it in GB, such as 4\n")
+
+
 def test_port_in_use_is_said_with_another_to_try() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]

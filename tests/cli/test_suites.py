@@ -40,6 +40,7 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     assert any(line.startswith("tickets ") and "yours" in line for line in run().splitlines())
     shown = run("show", "tickets", "-n", "1")
     assert "[user] Classify the text. Answer with one of: fault, question." in shown and "  * fault\n  - question" in shown
+    assert run("--json", "show", "tickets") == run("show", "tickets", "--json") and json.loads(run("--json", "show", "tickets"))
     with pytest.raises(UsageError, match="there is a suite `tickets`"):
         run("new", str(table))
     run("new", str(table), "--replace")

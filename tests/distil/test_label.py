@@ -65,6 +65,14 @@ def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Ca
     assert len(server.bodies) == 3
 
 
+def test_a_text_that_stands_there_twice_is_one_answer(serving: Callable[..., Server]) -> None:
+    server = serving(write_labels(("prize", "spam"), ("noon", "ham")))
+    texts = ["WIN a prize", "see you at noon", "WIN a prize"]
+    for num_reused in (0, 2):
+        found = labelled(f"{server.url}#m", texts)
+        assert ([one.text for one in found.labels], found.spent.num_answers, found.spent.num_reused) == (texts, 2, num_reused)
+
+
 def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> None:
     from nomoat.engine.fake import FakeEngine
     from nomoat.errors import UnsupportedError

@@ -10,7 +10,7 @@ import pytest
 
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.errors import BudgetReachedError, UsageError
-from nomoat.records import Message, Request, Usage
+from nomoat.records import LongPrompts, Message, Request, Usage
 
 RATES = Rates(input_usd_per_million=10.0, output_usd_per_million=100.0)
 ASKED = Request(messages=(Message(role="user", content="안녕"),), max_new_tokens=50)
@@ -49,6 +49,30 @@ def test_request_without_a_longest_answer_is_sent_with_the_default_where_that_fi
         assert rates.most_usd(endless) == pytest.approx((54 * 10 + most_tokens * 100) / 1e6)
         assert rates.limited(ASKED) == ASKED
     assert RATES.limited(endless) == endless
+
+
+def test_a_long_prompt_makes_the_whole_request_dearer() -> None:
+    """54 tokens at most are read: they may be more than 53, and are not more than 54."""
+    rates = replace(RATES, long_prompts=LongPrompts(above_tokens=53, input_usd_per_million=20.0, output_usd_per_million=150.0))
+    assert rates.most_usd(ASKED) == pytest.approx((54 * 20 + 50 * 150) / 1e6)
+    assert [rates.cost_usd(usage(prompt, 2)) for prompt in (53, 54)] == [
+        pytest.approx((53 * 10 + 2 * 100) / 1e6), pytest.approx((54 * 20 + 2 * 150) / 1e6),
+    ]  # fmt: skip
+    up_to = replace(RATES, long_prompts=LongPrompts(above_tokens=54, input_usd_per_million=20.0, output_usd_per_million=150.0))
+    assert up_to.most_usd(ASKED) == RATES.most_usd(ASKED)
+    cheaper = replace(RATES, long_prompts=LongPrompts(above_tokens=53, input_usd_per_million=1.0, output_usd_per_million=1.0))
+    assert cheaper.most_usd(ASKED) == RATES.most_usd(ASKED), "it may be one token less"
+    with pytest.raises(UsageError, match="a price is -1"):
+        replace(RATES, long_prompts=LongPrompts(above_tokens=1, input_usd_per_million=-1.0, output_usd_per_million=1.0))
+
+
+def test_what_was_set_aside_for_a_long_prompt_is_settled_at_what_it_was() -> None:
+    rates = replace(RATES, long_prompts=LongPrompts(above_tokens=53, input_usd_per_million=20.0, output_usd_per_million=150.0))
+    budget = Budget(1.0)
+    with Meter(rates=rates, budget=budget).call(ASKED) as bill:
+        assert bill.usd == rates.most_usd(ASKED)
+        bill.usd = rates.cost_usd(usage(20, 2)) or bill.usd
+    assert budget.spent_usd == pytest.approx((20 * 10 + 2 * 100) / 1e6)
 
 
 def test_answer_without_counts_has_no_known_cost() -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from reference import LLAMA_LIKE, our_logits
+from reference import LLAMA_LIKE, our_logits, write_folder
 from tiny import vocabulary, write_tiny_gguf
 
 import nomoat
-from nomoat.engine import convert, importer
+from nomoat import paths
+from nomoat.config import Quality
+from nomoat.engine import convert, importer, layout
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request
 
@@ -58,3 +63,45 @@ def test_a_conversion_that_fails_gives_the_last_word_of_the_converter(stablelm: 
     assert caught.value.message == (
         "optimum-intel cannot convert the architecture `stablelm` either: ModuleNotFoundError: No module named 'optimum'"
     )
+
+
+@pytest.fixture
+def variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Llama that nomoat refuses, and a converter that writes what nomoat makes of the usual one."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    made = shutil.copytree(importer.import_gguf(folder), tmp_path / "made")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}))
+
+    def export(self: convert.ForeignFolder, target: Path) -> None:
+        for file in made.glob("openvino_model.*"):
+            shutil.copy(file, target)
+
+    monkeypatch.setattr(convert.ForeignFolder, "export", export)
+    monkeypatch.setattr(convert, "is_installed", lambda: True)
+    return folder
+
+
+@pytest.mark.parametrize("quality", ["small", "default", "high"])
+def test_what_the_converter_writes_is_int8_rows_at_every_quality(variant: Path, quality: Quality) -> None:
+    source = convert.ForeignFolder(variant)
+    assert source.require("general.architecture") == "llama"
+    stored = layout.storage(source, source.sizes, quality)
+    assert (stored.forms, stored.fused, stored.reason) == ({"": layout.ROWS}, False, "optimum-intel writes int8 rows")
+
+
+def test_what_was_converted_is_not_taken_for_what_nomoat_makes_itself(variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a later version that knows the variant: of the same weights, and stored alike."""
+    theirs = importer.import_gguf(variant, fused=False)
+    shutil.rmtree(paths.cache() / "asked")
+    known = SafetensorsFolder(write_folder(variant.parent / "known", "llama")[1])
+    monkeypatch.setattr(importer, "open_source", lambda path: known)
+    assert importer.import_gguf(variant, fused=False) != theirs
+
+
+def test_what_was_converted_answers_where_the_converter_is_not_installed(variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    importer.import_gguf(variant)
+    monkeypatch.setattr(convert, "is_installed", lambda: False)
+    with nomoat.load(str(variant)) as model:
+        assert model.complete(Request(prompt="the hello", max_new_tokens=5)).usage.completion_tokens > 0
+        assert len(model.score(Request(prompt="the"), [" he", " hello"])) == 2

@@ -163,6 +163,39 @@ def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Cal
         importer.import_gguf(tiny_gguf, adapter=folder)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message", "hint"),
+    [
+        ({"init_lora_weights": "pissa"}, r"rests on weights that its start \(`pissa`\) changed", "save it again"),
+        ({"init_lora_weights": "pissa_niter_16"}, r"its start \(`pissa_niter_16`\) changed", "save it again"),
+        ({"init_lora_weights": "OLoRA"}, r"its start \(`OLoRA`\) changed", "save it again"),
+        ({"init_lora_weights": "lora_ga"}, r"its start \(`lora_ga`\) changed", "save it again"),
+        ({"init_lora_weights": "corda"}, r"its start \(`corda`\) changed", "save it again"),
+        ({"init_lora_weights": "loftq"}, r"its start \(`loftq`\) changed", "merge it with PEFT"),
+        ({"alora_invocation_tokens": [5, 6]}, "is an activated LoRA", "ask PEFT or vLLM for its answers"),
+    ],
+)
+def test_an_adapter_that_is_more_than_its_matrices_is_refused(
+    tmp_path: Path, setting: dict[str, Any], message: str, hint: str
+) -> None:
+    """Added to the unchanged base, or to every token, they give wrong answers without a word."""
+    folder = write_adapter(tmp_path / "a")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    with pytest.raises(BadFileError, match=message) as caught:
+        importer.LoraDelta(folder)
+    assert caught.value.hint is not None and caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
+def test_other_starts_of_an_adapter_leave_its_base_as_it_is(tmp_path: Path, start: object) -> None:
+    """`true` stands as well in what PEFT saves for the whole base (`path_initial_model_for_weight_conversion`)."""
+    folder = write_adapter(tmp_path / "a")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start, "alora_invocation_tokens": None}))
+    assert len(importer.LoraDelta(folder).layers) > 0
+
+
 def test_an_adapter_in_bf16_is_read(tmp_path: Path) -> None:
     """As PEFT saves one of a model that is loaded in bf16."""
     folder = write_adapter(tmp_path / "a", layers=[1], parts={"mlp.down_proj": (64, 128)})

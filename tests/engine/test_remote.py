@@ -702,6 +702,15 @@ def test_openai_base_url_leads_elsewhere(serving: Callable[..., Server], monkeyp
         assert responder.complete(HELLO).text == "hello 안녕"
 
 
+def test_openai_base_url_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://user:pass@localhost:1/v1")
+    with pytest.raises(UsageError) as caught:
+        remote_engine("openai:m")
+    assert caught.value.message == "a server's address holds no user, password or query (`https://localhost:1`)"
+    assert caught.value.hint == "put the key into OPENAI_API_KEY"
+
+
 def test_offline_refuses_a_cloud_before_it_looks_for_a_key() -> None:
     with pytest.raises(OfflineError) as caught:
         remote_engine("openai:gpt")

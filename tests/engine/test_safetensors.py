@@ -20,6 +20,7 @@ from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 import nomoat
 from nomoat.catalog import pull
 from nomoat.engine import folder_tokenizer, importer, tokenizer
+from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.families import GEMMA3_UNSAID
 from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
@@ -53,6 +54,14 @@ def test_weights_in_half_precision_and_several_files_are_read_exactly(tmp_path: 
     source = SafetensorsFolder(folder)
     weights = model.model.layers[1].mlp.down_proj.weight.detach().numpy()
     np.testing.assert_array_equal(source.rows("blk.1.ffn_down.weight", np.array([5, 2])), weights[[5, 2]])
+
+
+def test_an_output_matrix_in_the_direction_of_the_embedding_is_its_own(tmp_path: Path) -> None:
+    model = make_model(CASES["llama"])
+    with torch.no_grad():
+        model.lm_head.weight.copy_(2 * model.model.embed_tokens.weight)
+    save_folder(tmp_path / "model", model)
+    assert_logits_equal(model, tmp_path / "model")
 
 
 def test_llama_3_stretches_its_positions_as_the_reference_does(tmp_path: Path) -> None:
@@ -189,6 +198,18 @@ def test_weights_in_a_type_nomoat_cannot_read_are_refused_by_name(tmp_path: Path
     save_file({"model.norm.weight": torch.ones(64, dtype=torch.int8)}, folder / "model.safetensors")
     with pytest.raises(UnsupportedError, match=r"tensor `model\.norm\.weight` of .* has the type I8"):
         importer.import_gguf(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
+def test_masks_beside_the_weights_may_be_of_any_type(dtype: torch.dtype, tmp_path: Path) -> None:
+    """As in real Pythias: a mask a layer, of bytes or of truths."""
+    _, folder = write_folder(tmp_path / "model", "gptneox")
+    before, path = SafetensorsFolder(folder).tensors, folder / "model.safetensors"
+    mask = torch.ones(1, 1, 8, 8).tril().to(dtype)
+    save_file({**load_file(path), "gpt_neox.layers.0.attention.bias": mask, "gpt_neox.layers.1.attention.bias": mask.clone()}, path)
+    assert SafetensorsFolder(folder).tensors == before
+    foreign = ForeignFolder(folder).tensors
+    assert len(foreign) > len(before) / 2 and "gpt_neox.layers.0.attention.bias" not in foreign
 
 
 def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
@@ -413,6 +434,16 @@ def test_a_folder_must_say_what_ends_a_text(tmp_path: Path) -> None:
     edit(folder, eos_token_id=None)
     with pytest.raises(BadFileError, match="does not say which token ends a text"):
         folder_tokenizer.read(folder)
+
+
+def test_the_tokenizer_s_own_ends_come_before_those_of_the_model_s_settings(tmp_path: Path) -> None:
+    """As in Llama 3: answers stop at any of three tokens, the first of which ends no turn."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": SPECIAL[2], "bos_token": {"content": SPECIAL[1]}}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5, 2], "bos_token_id": 0}))
+    words = folder_tokenizer.read(folder)
+    assert (words.special.eos_id, words.special.bos_id, words.special.stop_ids) == (2, 1, (0, 2, 5))
 
 
 def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:

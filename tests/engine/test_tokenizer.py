@@ -302,6 +302,30 @@ def pushed(words: tokenizer.Tokenizer, ids: list[int], before: list[int] | None 
     return [*(stream.push(token) for token in ids), stream.finish()]
 
 
+def test_marks_of_turns_that_a_file_calls_words_are_marks(pieces: sentencepiece.SentencePieceProcessor) -> None:
+    """As in Gemmas converted in early 2024; they were cut into letters."""
+    marks = ["<start_of_turn>", "<end_of_turn>"]
+    size = pieces.get_piece_size()
+    names = [pieces.id_to_piece(at) for at in range(size)]
+    types = [6 if pieces.is_byte(at) else 2 if pieces.is_unknown(at) else 3 if pieces.is_control(at) else 1 for at in range(size)]
+    more = {"tokens": names + marks, "scores": [0.0] * (size + 2), "token_type": [*types, 1, 1], "add_space_prefix": False}
+    words = of_pieces(pieces, **more)
+    first, *middle, last = words.encode("<start_of_turn>user\nreturn<end_of_turn>")
+    assert (first, last) == (size, size + 1)
+    assert words.decode([first, *middle, last]) == "user\nreturn"
+    assert size + 1 in words.special.stop_ids and size not in words.special.stop_ids
+
+
+def test_a_mark_of_turns_among_words_of_bytes_is_a_mark(tmp_path: Path) -> None:
+    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
+    at = metadata["tokenizer.ggml.tokens"].index("<|im_end|>")
+    types = [int(kind) for kind in metadata["tokenizer.ggml.token_type"]]
+    types[at] = 1
+    words = tokenizer.from_metadata({**metadata, "tokenizer.ggml.token_type": types})
+    assert words.encode("the<|im_end|>")[-1] == at
+    assert words.decode(words.encode("the<|im_end|>")) == "the"
+
+
 @pytest.mark.parametrize("before", ["x", "return the", "龍", "안녕 ", "龍龍龍龍 "])
 def test_a_continuation_keeps_the_space_of_its_first_word(pieces: sentencepiece.SentencePieceProcessor, before: str) -> None:
     """Whatever the prompt ends with: a word, single bytes of a character, a space."""

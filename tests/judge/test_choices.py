@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import pytest
+
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UnsupportedError
 from nomoat.judge import choices
@@ -55,10 +57,27 @@ def test_choices_are_asked_for_by_letter_and_no_letter_is_always_right() -> None
 
 def test_a_question_that_names_its_choices_is_asked_as_it_is() -> None:
     example = Example(id="1", messages=asked("spam or ham?"), target="ham", choices=("ham", "spam"))
-    suite = Suite(name="s", metric="choice", examples=(example,), sha256="s")
-    assert choices.written_question(suite, example) == example.messages
-    assert choices.written_choice(suite, example, "Ham.") == "ham"
-    assert choices.written_choice(suite, example, "B") is None
+    assert not choices.by_letter(Suite(name="s", metric="choice", examples=(example,), sha256="s"))
+    assert choices.written_question(example, lettered=False) == example.messages
+    assert choices.written_choice(example, "Ham.", lettered=False) == "ham"
+    assert choices.written_choice(example, "B", lettered=False) is None
+
+
+def test_how_choices_are_asked_for_is_decided_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deciding looks at every example: for each of them anew, 50,000 rows took half an hour."""
+    decided = 0
+    by_letter = choices.by_letter
+
+    def counting(suite: Suite) -> bool:
+        nonlocal decided
+        decided += 1
+        return by_letter(suite)
+
+    monkeypatch.setattr(choices, "by_letter", counting)
+    run_suite(Responder("m", ChatOnly("Rome")), cities(30))
+    assert decided == 1
+    run_suite("stored:cities/m", cities(30))
+    assert decided == 2
 
 
 def conversations(count: int) -> Suite:

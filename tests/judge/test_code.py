@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
+from nomoat import hardware
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.judge import builtin, code, coding, sandbox
 from nomoat.judge.examples import asked, code_target
@@ -45,6 +49,45 @@ def test_answer_is_put_to_its_tests() -> None:
     example = Example(id="1", messages=asked("add"), target=code_target(before="import math", after="assert add(1, 2) == 3"))
     answers = ["```python\ndef add(a, b):\n    return a + b\n```", "def add(a, b): return math.prod((a, b))", "I cannot.", ""]
     assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 0.0, 0.0, 0.0]
+
+
+@walled
+def test_an_answer_that_imports_from_the_future_is_put_to_its_tests_with_the_import_first() -> None:
+    target = code_target(before="import math", after="assert first(Pair()) == 3")
+    example = Example(id="1", messages=asked("first"), target=target)
+    imported = '"""A pair."""\nfrom __future__ import annotations\n'
+    body = "def first(pair: Pair) -> int:\n    return 3\n\nclass Pair: ...\n"
+    assert code.score_code([(example, f"```python\n{imported}{body}```")], chat=True) == [1.0]
+    assert code.score_code([(example, imported)], chat=True) == [0.0]
+
+
+@walled
+def test_an_answer_may_pass_any_of_its_examples_targets() -> None:
+    example = Example(
+        id="1", messages=asked("add"), target="{answer}\nassert add(1, 2) == 3", other_targets=("{answer}\nassert plus(1, 2) == 3",)
+    )  # fmt: skip
+    answers = [f"def {name}(a, b): return a + b" for name in ("add", "plus", "sum")]
+    assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 1.0, 0.0]
+
+
+def test_as_many_programs_run_at_once_as_cores_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def run_python(_program: str) -> sandbox.Ran:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.02)
+        with lock:
+            at_once -= 1
+        return sandbox.Ran(outcome="passed")
+
+    monkeypatch.setattr(sandbox, "run_python", run_python)
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: {0})
+    example = Example(id="1", messages=asked("x"), target=code_target(before="", after=""))
+    assert code.score_code([(example, "x = 1")] * 6, chat=True) == [1.0] * 6
+    assert most == 1
 
 
 @walled

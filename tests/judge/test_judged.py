@@ -13,7 +13,7 @@ from misbehaving import Server, counted
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import BudgetReachedError, DataError, UnsupportedError, UsageError
+from nomoat.errors import BudgetReachedError, DataError, RemoteError, UnsupportedError, UsageError
 from nomoat.judge import agreement, judge_prompts
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_duels, run_judged_table
 from nomoat.judge.model_judge import Judge, Pair, PairVerdict
@@ -355,6 +355,19 @@ def test_agreement_is_counted_with_and_without_ties_and_kept_for_later_verdicts(
     )
     assert checked.notes[-1] == expected
     assert run_judged_duel(*sides, suite_of(2), judge).verdict.notes[-1] == expected
+
+
+def test_a_labelled_pair_that_failed_does_not_make_grades_partial(tmp_path: Path) -> None:
+    def say(prompt: str) -> str:
+        if "The answer" not in prompt and section(prompt, "Assistant B") == "poor too":
+            raise RemoteError("the judge fell over this pair")
+        return "none" if "question 3" in prompt else "[[7]]" if "The answer" in prompt else "[[A]]"
+
+    check = str(labelled_file(tmp_path))
+    evaluation = run_graded(side("left", [0, 1], 4), suite_of(4), Responder("judge", Scripted(say)), check=check)
+    assert "1 of 4 grades could not be read: those answers are left out" in evaluation.notes
+    assert any(note.startswith("agreement with the labels of labels.jsonl, 4 pairs: ") for note in evaluation.notes)
+    assert evaluation.partial == "" and not any("PARTIAL" in note for note in evaluation.notes)
 
 
 def test_labels_that_are_none_are_named_with_their_line(tmp_path: Path) -> None:

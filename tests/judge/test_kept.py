@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -11,12 +11,13 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError
 from nomoat.judge.duel import run_duel
-from nomoat.judge.judged import run_graded, run_judged_duel
+from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
 from nomoat.judge.kept import is_kept
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
-from nomoat.records import ContinuationScore, Example, Message, Request
+from nomoat.judge.table import run_table
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
 
 
@@ -93,6 +94,80 @@ def test_conversations_that_were_not_asked_in_full_are_kept_as_far_as_they_were(
     evaluation = run_suite("stored:quiz/good", dataclasses.replace(quiz(6), examples=tuple(turns)))
     assert [(outcome.example_id, outcome.score) for outcome in evaluation.outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
     assert "it has answered 3 of 6 of these questions before" in evaluation.notes[0]
+
+
+class Counting(FakeEngine):
+    """Answers "yes", and keeps what it is asked."""
+
+    digest = "counting"
+
+    def __init__(self) -> None:
+        super().__init__(answers={f"question {at}": "yes" for at in range(60)})
+        self.asked: list[str] = []
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.asked.append(request.messages[-1].content)
+        yield from super().generate(request)
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+@pytest.mark.parametrize("is_left", [False, True])
+def test_nobody_is_asked_what_kept_answers_lack(stop_early: bool, is_left: bool) -> None:
+    run_suite(knowing("good", 8), quiz(10))
+    engine = Counting()
+    sides = ("stored:quiz/good", Responder("live", engine))
+    fought = run_duel(*(sides if is_left else sides[::-1]), quiz(40), RunSettings(concurrency=4), stop_early=stop_early)
+    assert sorted(engine.asked) == sorted(f"question {at}" for at in range(10))
+    assert (fought.verdict.num_examples, fought.left.side.model) == (10, "stored:quiz/good" if is_left else "live")
+
+
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_no_model_of_a_leaderboard_is_asked_what_kept_answers_lack(is_judged: bool) -> None:
+    suite = Suite(name="open", metric="judge", examples=quiz(12).examples, sha256="open") if is_judged else quiz(12)
+    asked = dataclasses.replace(suite, examples=suite.examples[:5])
+    run_graded(knowing("good", 3), asked, Responder("judge", Grades())) if is_judged else run_suite(knowing("good", 3), asked)
+    engine = Counting()
+    models = (Responder("live", engine), f"stored:{suite.name}/good")
+    table = run_judged_table(models, suite, Responder("judge", Likes())) if is_judged else run_table(models, suite)
+    assert (len(engine.asked), table.leaderboard.num_examples) == (5, 5)
+
+
+def test_a_number_of_kept_answers_that_a_duel_chose_is_no_number_fixed_before() -> None:
+    """16 against 10 of 16, differing in 6: p = 0.031 for a number fixed before, more than that where one looked on."""
+    for model in (knowing("good", 16), knowing("bad", 10)):
+        run_suite(model, quiz(16))
+    sides = ("stored:quiz/good", "stored:quiz/bad")
+    verdict = run_duel(*sides, quiz(60), RunSettings(concurrency=4)).verdict
+    assert (verdict.num_examples, verdict.num_planned, verdict.winner) == (16, 60, "undecided")
+    assert (verdict.difference_low, verdict.difference_high) == (verdict.looks[-1].low, verdict.looks[-1].high)
+    assert verdict.notes[-1].endswith("the intervals hold whenever one stops: the rest has no kept answers")
+    assert "for want of money" not in " ".join(verdict.notes)
+    everything = run_duel(*sides, quiz(60), RunSettings(concurrency=4), stop_early=False).verdict
+    assert everything.p_value < 0.05
+    said = [note for note in everything.notes if "has kept answers to some of the questions only" in note]
+    assert said == [
+        "`stored:quiz/good` has kept answers to some of the questions only: if an earlier duel ended there because its winner was "
+        "known, the intervals are narrower here, and p smaller, than they should be (without `--all` they hold)"
+    ]
+
+
+def test_kept_answers_to_all_questions_are_a_number_fixed_before() -> None:
+    for model in (knowing("good", 16), knowing("bad", 10)):
+        run_suite(model, quiz(16))
+    for stop_early in (False, True):
+        verdict = run_duel("stored:quiz/good", "stored:quiz/bad", quiz(16), RunSettings(concurrency=4), stop_early=stop_early).verdict
+        assert not any("kept answers to some" in note or "no kept answers" in note for note in verdict.notes)
+    assert (verdict.difference_low, verdict.difference_high) != (verdict.looks[-1].low, verdict.looks[-1].high)
+
+
+def test_a_side_without_kept_answers_is_named_before_the_other_is_asked() -> None:
+    run_suite(knowing("good", 5), quiz(10))
+    engine = Counting()
+    other = dataclasses.replace(quiz(10), examples=tuple(dataclasses.replace(e, id=f"x{e.id}") for e in quiz(40).examples[20:]))
+    for stop_early in (False, True):
+        with pytest.raises(DataError, match="`stored:quiz/good` holds no answers to these questions"):
+            run_duel(Responder("live", engine), "stored:quiz/good", other, stop_early=stop_early)
+    assert engine.asked == []
 
 
 def test_likelihoods_are_kept_too() -> None:

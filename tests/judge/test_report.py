@@ -18,7 +18,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import Duel, Rules, groups_of, score_interval
+from nomoat.judge.verdict import Duel, Rules, compare, groups_of, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
@@ -177,6 +177,26 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     assert f"{duel.verdict.num_examples} of 40 items" in page
     assert "cost of 1,000 answers" in page
     assert "What quality costs" not in page
+
+
+def test_what_counts_as_equal_is_said_in_the_points_of_the_scale(suite: Suite, tmp_path: Path) -> None:
+    """5 per cent of a judge's 0 to 10 are half a point."""
+    duel = run_duel(responder("a", 20), responder("b", 20), suite, stop_early=False)
+    left, right = (
+        dataclasses.replace(
+            part,
+            suite=dataclasses.replace(suite, metric="review"),
+            outcomes=tuple(
+                dataclasses.replace(outcome, score=7.0 + 0.1 * (at % 3 == bump)) for at, outcome in enumerate(part.outcomes)
+            ),
+        )
+        for bump, part in enumerate((duel.left, duel.right))
+    )
+    reviewed = Duel(verdict=compare(left, right, rules=Rules(rope=5)), left=left, right=right)
+    assert reviewed.verdict.winner == "equal"
+    assert reviewed.verdict.sentence.endswith(", less than the 0.5 that count.")
+    write_duel_report(reviewed, tmp_path / "r.html", command=COMMAND)
+    assert "<tr><th>counts as equal</th><td>within 0.5 points</td></tr>" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path: Path) -> None:

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 import nomoat
+from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.judge import sandbox
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
-from nomoat.judge.verdict import groups_of, score_interval
+from nomoat.judge.verdict import groups_of, in_common, score_interval
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
@@ -133,6 +135,31 @@ def test_equal_questions_are_asked_once() -> None:
     assert engine.calls == 2
 
 
+def test_an_answer_to_equal_questions_is_paid_for_and_sent_once() -> None:
+    class Sending(CountingEngine):
+        is_local = False
+
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            for chunk in super().generate(request):
+                used = None if chunk.usage is None else dataclasses.replace(chunk.usage, bytes_out=100)
+                yield dataclasses.replace(chunk, usage=used)
+
+    suite = suite_of(2)
+    thrice = (*suite.examples, *(dataclasses.replace(suite.examples[0], id=name) for name in ("again", "once more")))
+    spending = Spending(input_usd_per_million=1e6, output_usd_per_million=0.0)
+    model = Responder("openai:m", Sending())
+    once, several = (
+        run_suite(model, dataclasses.replace(suite, examples=examples), RunSettings(spending=spending))
+        for examples in (suite.examples, thrice)
+    )
+    assert [outcome.same_as for outcome in several.outcomes] == ["", "", "0", "0"]
+    assert (once.side.bytes_out, several.side.bytes_out) == (200, 200)
+    assert once.side.cost_usd == several.side.cost_usd == 4.0  # two questions of two tokens each
+    assert several.side.cost_usd_per_1000 == once.side.cost_usd_per_1000 == 2000.0
+    cut = in_common([several, dataclasses.replace(several, outcomes=several.outcomes[1:])])
+    assert (cut[0].side.bytes_out, cut[0].side.cost_usd) == (200, 4.0)
+
+
 def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked() -> None:
     begun = dataclasses.replace(suite_of(2), answer_start="y")
     model = Responder("m", FakeEngine(answers={"question 0": "es", "question 1": "yes"}))
@@ -140,6 +167,33 @@ def test_answer_that_is_begun_counts_with_its_beginning_and_no_server_is_asked()
     assert [(outcome.answer, outcome.score) for outcome in found.outcomes] == [("es", 1.0), ("yes", 0.0)]
     with pytest.raises(UnsupportedError, match=r"`quiz` puts words into a model's mouth, and `http://\S+` is a server"):
         run_suite("http://127.0.0.1:1/v1#x", begun)
+
+
+def test_code_to_be_gone_on_with_is_refused_for_who_only_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "")
+    engine = CountingEngine()
+    suite = dataclasses.replace(suite_of(2, "code", target="{answer}"), chat=False)
+    with pytest.raises(UnsupportedError) as caught:
+        run_suite(Responder("openai:gpt-4o", engine), suite)
+    assert caught.value.message == (
+        "`quiz` lets a model go on with code, and `openai:gpt-4o` only chats: what it says is no continuation"
+    )  # fmt: skip
+    assert "such as `humaneval`" in (caught.value.hint or "")
+    assert engine.calls == 0
+
+
+def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
+    engine = CountingEngine()
+    suite = suite_of(2, "code", target="{answer}")
+    for ask in (
+        lambda: run_suite(Responder("m", engine), suite),
+        lambda: run_duel(Responder("m", engine), Responder("n", engine), suite),
+        lambda: run_duel(Responder("m", engine), Responder("n", engine), suite, stop_early=False),
+    ):
+        with pytest.raises(UnsupportedError, match="this machine cannot wall them off: no namespaces here"):
+            ask()
+    assert engine.calls == 0
 
 
 def test_outcomes_are_kept_for_the_router() -> None:

@@ -29,6 +29,7 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
         "import dataclasses\n@dataclasses.dataclass\nclass A:\n    a: 'int' = 1\nassert A().a == 1",
         "import threading\nt = threading.Thread(target=print); t.start(); t.join()",
         "print('좋아요' * 100_000)",
+        "def f(x: int): pass\nassert f.__annotations__['x'] is int",  # evaluated, as in a file of one's own
     ],
 )
 def test_what_a_solution_needs_is_there(program: str) -> None:

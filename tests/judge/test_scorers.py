@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from nomoat.errors import DataError
@@ -14,6 +16,7 @@ from nomoat.judge.scorers import (
     corpus_note,
     exact,
     f1,
+    is_number,
     json_score,
     matches,
     numeric,
@@ -120,6 +123,35 @@ def test_anything_else_is_no_letter(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "answer", ["a dog", "A likely answer is C", "The answer is a dog.", "I think B", "i would say", "I'd say B", "I’m sure"]
+)
+def test_a_and_i_as_words_are_no_letters(answer: str) -> None:
+    assert chosen_letter(answer, 26) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [
+        ("A", 0),
+        ("a)", 0),
+        ("A\na dog", 0),
+        ("A is right", 0),
+        ("A because it barks", 0),
+        ("A Paris", 0),
+        ("A 입니다", 0),
+        ("정답은 A 이다", 0),
+        ("A, a dog", 0),
+        ("'I'", 8),
+        ("I is right", 8),
+        ("I. Paris", 8),
+        ("B dog", 1),
+    ],
+)
+def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
+    assert chosen_letter(answer, 26) == index
+
+
+@pytest.mark.parametrize(
     ("answer", "target", "score"),
     [
         ("so she makes 9 * 2 = $18 every day.", "... #### 18", 1.0),
@@ -135,10 +167,25 @@ def test_anything_else_is_no_letter(answer: str) -> None:
         ("1.5E-3 m", "0.0015", 1.0),
         ("3 eggs", "3", 1.0),
         ("1e99999999999999999999", "1", 0.0),
+        ("The area is 25 m².", "25", 1.0),
+        ("25", "25 m²", 1.0),
+        ("넓이는 25㎡입니다", "25", 1.0),
+        ("25 cm³", "25", 1.0),
+        ("x₂ = 7", "7", 1.0),
+        ("7 H₂O", "7", 1.0),
+        ("10²", "10", 1.0),
+        ("10²", "102", 0.0),
+        ("½", "1", 0.0),
+        ("３½", "3", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
     assert numeric(answer, target) == score
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1,234.5", True), ("+３", True), ("10²", False), ("½", False), ("25㎡", False)])
+def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bool) -> None:
+    assert is_number(text) is expected
 
 
 @pytest.mark.parametrize(
@@ -204,6 +251,8 @@ def test_chrf_and_bleu_give_the_values_of_others() -> None:
 def test_best_of_several_targets_counts() -> None:
     example = Example(id="1", messages=asked("x"), target="no", other_targets=("yes", "yeah"))
     assert score_text("exact", "Yes.", example) == 1.0
+    places = dataclasses.replace(example, target='{"city": "Seoul"}', other_targets=('{"city": "서울"}',))
+    assert [score_text("json", answer, places) for answer in ('{"city": "서울"}', '{"city": "Busan"}')] == [1.0, 0.0]
 
 
 def test_equal_fractions_are_equal_scores_to_the_last_digit() -> None:

@@ -312,8 +312,10 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
         ("json", "{", "has a target that is not JSON"),
     ],
 )
-def test_target_that_the_metric_cannot_use_is_refused(tmp_path: Path, metric: str, target: str, message: str) -> None:
-    path = write_lines(tmp_path / "s.jsonl", {"input": "x", "target": target})
+@pytest.mark.parametrize("first", ["", '[1, "{answer}"]'])
+def test_target_that_the_metric_cannot_use_is_refused(tmp_path: Path, metric: str, target: str, message: str, first: str) -> None:
+    """Alone, and behind one that every metric can use."""
+    path = write_lines(tmp_path / "s.jsonl", {"input": "x", "target": [first, target] if first else target})
     path.with_suffix(".toml").write_text(f'metric = "{metric}"')
     with pytest.raises(DataError) as caught:
         load_suite(path)

@@ -20,6 +20,7 @@ import openai
 import pytest
 from misbehaving import FINE, Server, Silent, say
 from scripted import ScriptedEngine
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 import nomoat
@@ -29,6 +30,7 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, RemoteError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
+from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers
 from nomoat.serve.app import bind, create_app, serve
 from nomoat.serve.auth import Guard
@@ -439,6 +441,25 @@ def test_client_that_goes_away_stops_what_is_read_for_it(start: Start, path: str
     assert 'nomoat_requests_total{model="fake",outcome="gone"} 1.0' in metrics
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("embeddings", {"input": ["hi", "you"]}), ("completions", {"prompt": ["hi", "you"], "max_tokens": 2})]
+)
+def test_long_bodies_are_written_beside_the_event_loop(
+    start: Start, path: str, body: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(JSONResponse):
+        def render(self, content: object) -> bytes:
+            threads.append(threading.get_ident())
+            return super().render(content)
+
+    threads: list[int] = []
+    monkeypatch.setattr("nomoat.serve.app.JSONResponse", Watched)
+    url = start(fake())
+    assert httpx.get(f"{url}/models").status_code == 200
+    assert httpx.post(f"{url}/{path}", json={"model": "fake", **body}).status_code == 200
+    assert len(set(threads)) == len(threads) == 2
+
+
 def test_stopping_the_answers_stops_other_work_too() -> None:
     async def main() -> bool:
         answers = Answers()
@@ -458,6 +479,59 @@ def test_stopping_the_answers_stops_other_work_too() -> None:
 
     started = time.monotonic()
     assert asyncio.run(main()) and time.monotonic() - started < 8
+
+
+def test_an_answer_of_many_texts_leaves_room_for_others() -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait(stop: threading.Event) -> Iterator[Chunk]:
+        begun.release()
+        assert go_on.wait(10)
+        return iter([END])
+
+    async def written(answer: Written) -> list[int]:
+        return sorted([item[0] async for item in answer.chunks() if item is not None])
+
+    async def main() -> None:
+        answers = Answers()
+        many = answers.start([wait] * 100)
+        for _ in range(16):
+            assert await asyncio.to_thread(begun.acquire, timeout=5)
+        async with asyncio.timeout(5):
+            assert await written(answers.start([lambda stop: iter([END])])) == [0]
+        async with asyncio.timeout(5):
+            while answers.num_texts > 100:  # the other one's thread ends a little later than its text
+                await asyncio.sleep(0.01)
+        assert (answers.num_texts, begun.acquire(blocking=False)) == (100, False)
+        go_on.set()
+        assert await written(many) == list(range(100))
+        answers.close()
+
+    asyncio.run(main())
+
+
+def test_a_text_whose_turn_has_not_come_is_refused_when_answers_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it would otherwise wait until the server gives up its connections."""
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 1)
+    go_on = threading.Event()
+
+    def wait(stop: threading.Event) -> Iterator[Chunk]:
+        assert go_on.wait(10)
+        return iter([END])
+
+    async def main() -> None:
+        answers = Answers()
+        answers.start([wait])
+        behind = answers.start([lambda stop: iter([END])] * 20)
+        answers.stop()
+        go_on.set()
+        with pytest.raises(NomoatError, match="the answer was stopped"):
+            async with asyncio.timeout(5):
+                async for _ in behind.chunks():
+                    pass
+        answers.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("kind", ["answer", "work"])

@@ -95,6 +95,29 @@ def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> 
         from_references(refs, memory_bytes=size - 1, load=load, auto_local=str(tiny_gguf))
 
 
+def test_models_are_listed_while_one_is_being_closed(shelf: Shelf) -> None:
+    """The server's event loop lists them, and closing may take a while."""
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    closing, go_on = threading.Event(), threading.Event()
+
+    def close() -> None:
+        closing.set()
+        assert go_on.wait(10)
+
+    with models.use("a") as a:
+        a.close = close  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        using = pool.submit(use, models, "b")
+        assert closing.wait(5)
+        try:
+            assert pool.submit(models.loaded).result(timeout=5) == {}
+            assert shelf.events == ["+a"]
+        finally:
+            go_on.set()
+        using.result(timeout=5)
+    assert list(models.loaded()) == ["b"]
+
+
 def test_a_model_that_is_answering_is_never_unloaded_and_the_next_waits_for_it(shelf: Shelf) -> None:
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
     with ThreadPoolExecutor(1) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -84,6 +85,39 @@ def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, s
     page.browser.refresh()
     assert [one.text for one in page.all("article.user")] == ["one two **three**", "and four"]
     assert page.complaints() == []
+
+
+def test_an_answer_is_copied_where_the_browser_has_no_clipboard(page: Page, start: Start) -> None:
+    """So are pages that come over plain http from another machine."""
+    page.open(start(Responder("fake", FakeEngine())))
+    page.browser.execute_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.ask("one **two**")
+    page.until("article.assistant .facts", "tokens")
+    page.all("article.assistant .facts button")[0].click()
+    page.find("#question").send_keys(Keys.CONTROL, "v")
+    assert page.find("#question").get_property("value") == "**two** one"
+    assert page.complaints() == []
+
+
+def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole(page: Page, start: Start) -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[Chunk]:
+        yield Chunk(text="half ")
+        assert go_on.wait(20)
+        yield END
+
+    page.open(start(Responder("fake", ScriptedEngine(slow))))
+    page.ask("go")
+    page.until("article.assistant .text", "half")
+    answer = page.find("article.assistant")
+    try:
+        assert (answer.get_attribute("aria-label"), answer.get_attribute("aria-busy")) == ("Answer", "true")
+        assert page.find("article.user").get_attribute("aria-label") == "You"
+    finally:
+        go_on.set()
+    page.until("article.assistant .facts", "tokens")
+    page.until("article[aria-busy=false].assistant .text", "half")
 
 
 def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -25,6 +27,7 @@ def test_the_page_loads_nothing_from_anywhere_else(start: Start) -> None:
         answer = httpx.get(address + path)
         assert answer.status_code == 200
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-dns-prefetch-control"] == "off"
         assert "://" not in answer.text
     assert '<script type="module" src="web/page.js">' in httpx.get(address).text
 
@@ -34,6 +37,32 @@ def test_the_page_is_there_without_the_key_and_renders_nothing_without_it(start:
     assert httpx.get(address).status_code == 200
     assert httpx.post(f"{address}/web/markdown", content="*a*").status_code == 401
     assert httpx.post(f"{address}/web/markdown", content="*a*", headers={"authorization": "Bearer k"}).json() == "<p><em>a</em></p>\n"
+
+
+def test_others_are_answered_while_an_answer_is_rendered(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(markdown: str) -> str:
+        begun.set()
+        assert go_on.wait(10)
+        return markdown
+
+    monkeypatch.setattr("nomoat.serve.web.as_html", slow)
+    address = page_of(start)
+    with ThreadPoolExecutor(1) as pool:
+        rendering = pool.submit(httpx.post, f"{address}/web/markdown", content="*a*", timeout=20)
+        assert begun.wait(5)
+        try:
+            assert httpx.get(f"{address}/health", timeout=5).status_code == 200
+        finally:
+            go_on.set()
+        assert rendering.result().json() == "*a*"
+
+
+def test_what_is_too_long_to_be_rendered_is_refused(start: Start) -> None:
+    address = page_of(start)
+    assert httpx.post(f"{address}/web/markdown", content="a" * (256 << 10)).status_code == 200
+    assert httpx.post(f"{address}/web/markdown", content="a" * ((256 << 10) + 1)).status_code == 413
 
 
 def test_a_page_of_somebody_else_cannot_use_the_renderer(start: Start) -> None:

@@ -221,8 +221,8 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     again = adapters._licence(SimpleNamespace(**{**vars(origin), "base": str(made), "weights": made, "data_licence": "own"}))
     assert again["commercial"] == commercial
     made.write_bytes(base.read_bytes())  # another file under its name
-    assert responder.weights_chain(str(made), made).links[0].name == "weights of unknown origin"
-    assert len(responder.weights_chain(str(made), made).links) == 1
+    assert responder.weights_chain(made).links[0].name == "weights of unknown origin"
+    assert len(responder.weights_chain(made).links) == 1
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])

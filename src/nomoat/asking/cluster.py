@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 
 import nomoat
-from nomoat import config, net, paths
+from nomoat import config, net, paths, responder
+from nomoat.catalog import tuned
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
 
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -286,11 +287,13 @@ def opened(ray: Any, hand: Hand, call: Any, ref: str) -> Any:
 
 
 def portable(ref: str) -> str:
-    """The reference as workers understand it, who have another working folder."""
-    if paths.expanded(ref).exists():
-        return str(paths.expanded(ref).absolute())
-    base, plus, adapter = ref.rpartition("+")
-    return f"{portable(base)}{plus}{portable(adapter)}" if plus and base and adapter else ref
+    """The reference as workers understand it, who have another working folder: what is a path to `find_files` is a whole one."""
+    base, adapter = responder.split(ref)
+    if responder.is_path(base):
+        base = str(paths.expanded(base).absolute())
+    if adapter and not tuned.is_adapter(paths.adapters() / adapter) and tuned.is_adapter(paths.expanded(adapter)):
+        adapter = str(paths.expanded(adapter).absolute())
+    return f"{base}+{adapter}" if adapter else base
 
 
 def names_of(hands: Sequence[Hand]) -> str:

@@ -19,7 +19,7 @@ LOCK_WAIT_SECONDS = 60.0
 
 
 class Database:
-    """A file of ours, made if it is not there. What a turn has written is on the disk when the turn is over.
+    """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end.
 
     `schema` makes the tables of `version`; `table` is one of them; `if_lost` says what becomes of what stood in a damaged file.
     Raises BadFileError for a file that is damaged, not ours, or from a newer nomoat, and NotEnoughDiskError.
@@ -29,7 +29,7 @@ class Database:
         self.path = path
         self._if_lost = if_lost
         with paths.translate_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
         self._lock = threading.RLock()  # one statement at a time, and a transaction as a whole
         with self._translated():
             # Every statement commits by itself.

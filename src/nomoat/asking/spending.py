@@ -47,7 +47,8 @@ def list_pricing(ref: str, *, is_local: bool) -> Pricing:
     if found is None or found.unit != "tokens":
         return Pricing(rates=None, note="no price is known")
     rates = Rates(
-        input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million
+        input_usd_per_million=found.input_usd_per_million, output_usd_per_million=found.output_usd_per_million,
+        long_prompts=found.long_prompts,
     )  # fmt: skip
     return Pricing(rates=rates, note=f"{_per_million(rates)}, list price as of {found.as_of}")
 
@@ -125,4 +126,8 @@ class Spending:
 
 
 def _per_million(rates: Rates) -> str:
-    return f"${rates.input_usd_per_million:g} in, ${rates.output_usd_per_million:g} out per million tokens"
+    said = f"${rates.input_usd_per_million:g} in, ${rates.output_usd_per_million:g} out per million tokens"
+    if (long := rates.long_prompts) is None:
+        return said
+    dearer = f"${long.input_usd_per_million:g} and ${long.output_usd_per_million:g}"
+    return f"{said} ({dearer} where a prompt has more than {long.above_tokens:,})"

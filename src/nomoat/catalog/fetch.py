@@ -109,14 +109,15 @@ def _fill_from_mirror(source: Source, part: Part) -> str | None:
         for name in names:
             url = f"{mirror.rstrip('/')}/{quote(name)}"
             try:
-                http.fill(part, url, where=url, size_bytes=source.size_bytes)
+                http.fill(part, url, where=config.without_user(url), size_bytes=source.size_bytes)
             except http.NotThereError:
                 continue
-            return f"`{url}`"
+            return f"`{config.without_user(url)}`"
         return None
     folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else paths.expanded(mirror)
     if not folder.is_dir():
-        raise UsageError(f"{said.reason} is `{mirror}`, which is no folder", hint=f"name a folder or a URL, or unset {said.reason}")
+        shown = config.without_user(mirror)
+        raise UsageError(f"{said.reason} is `{shown}`, which is no folder", hint=f"name a folder or a URL, or unset {said.reason}")
     for name in names:
         if (folder / name).is_file():
             _copy(folder / name, part)

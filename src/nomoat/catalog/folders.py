@@ -9,6 +9,7 @@ What this does not cover: servers and mirrors that name no commits, and change b
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIG
 from nomoat.records import Source
 
 STAGE, NOTE = ".pull", ".origin"
+WEIGHTS_OR_PART = re.compile(r".*\.safetensors(\.part)?")
 MIRROR, NEWEST = "mirror", "newest"  # origins that are no commits
 GGUF_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`"
 
@@ -47,8 +49,8 @@ def left_of_pull(folder: Path) -> list[Path]:
 def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None = None) -> Path:
     """Fetch `owner/repo` into `folder`; a model that is there is replaced when the new one is whole.
 
-    `look_at` is shown `config.json` before the weights are asked for, and may raise. Raises what `fetch` raises, UnsupportedError for
-    a repository without safetensors or tokenizer, BadFileError for a broken `config.json` or index.
+    `look_at` is shown `config.json` before the weights are asked for, and may raise; weights that came before stay. Raises what
+    `fetch` raises, UnsupportedError for a repository without safetensors or tokenizer, BadFileError for a broken JSON file.
     """
     busy = DownloadError(f"`hf:{repo}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
     with paths.alone(folder.with_name(repo.replace("/", "+")), busy=busy):
@@ -59,8 +61,9 @@ def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | 
             gathering.get_all()
             with paths.translate_disk_errors(folder / CONFIG):
                 _move_out(folder)
-        except (BadFileError, UnsupportedError):  # what came of it is of no use
-            shutil.rmtree(folder / STAGE)
+        except (BadFileError, UnsupportedError):  # what came of it is of no use; who looks may refuse now what he took at the last try
+            if not any(WEIGHTS_OR_PART.fullmatch(path.name) for path in left_of_pull(folder)):
+                shutil.rmtree(folder / STAGE)
             raise
         finally:
             _sweep(folder)

@@ -87,7 +87,7 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
     """
     path = target.with_name(f".{target.name}.part")
     with paths.translate_disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        paths.make_folder(target.parent)
         opened = _opened_alone(path, target.name)
     with opened as file, paths.translate_disk_errors(target):
         part = Part(target=target, path=path, file=file, purpose=purpose, report=report)

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from nomoat import paths
 from nomoat.errors import DataError
+from nomoat.records import LongPrompts
 from nomoat.textfiles import read_text
 
 VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
@@ -20,7 +21,10 @@ VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """USD per million units of input and output. `as_of` is since when, or for which period, the source gives it."""
+    """USD per million units of input and output. `as_of` is since when, or for which period, the source gives it.
+
+    `long_prompts`: what is asked where a prompt is long; None where that makes no difference.
+    """
 
     api: str
     input_usd_per_million: float
@@ -28,6 +32,7 @@ class Price:
     unit: Literal["tokens", "characters"]
     as_of: str
     source: str
+    long_prompts: LongPrompts | None = None
 
 
 @cache
@@ -51,6 +56,7 @@ def _parse(text: str) -> dict[str, Price]:
             unit=_unit(row.get("unit", "tokens")),
             as_of=str(row["as_of"]),  # a TOML date, too
             source=str(row["source"]),
+            long_prompts=_long_prompts(row),
         )
         for row in tomllib.loads(text)["price"]
     }
@@ -61,6 +67,17 @@ def _usd(row: dict[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"`{name}` of `{row['api']}` is {value!r}, and has to be a number of USD, without quotes")
     return value
+
+
+def _long_prompts(row: dict[str, Any]) -> LongPrompts | None:
+    told = row.get("long_prompts")
+    if told is None:
+        return None
+    above = told["above_tokens"]
+    if isinstance(above, bool) or not isinstance(above, int) or above < 1:
+        raise ValueError(f"`above_tokens` of `{row['api']}` is {above!r}, and has to be a whole number of at least 1")
+    priced = {"api": f"{row['api']}, long prompts", **told}
+    return LongPrompts(above_tokens=above, input_usd_per_million=_usd(priced, "input"), output_usd_per_million=_usd(priced, "output"))
 
 
 def _unit(value: Any) -> Literal["tokens", "characters"]:

@@ -6,6 +6,7 @@ The hub's repositories hold GGUF files, each a model of its own, or the one mode
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -110,6 +111,16 @@ def find_installed(ref: str) -> Path | None:
     return here[ref] if all(here.values()) else None
 
 
+def card_of(weights: Path, sha256_of: Callable[[Path], str]) -> ModelCard | None:
+    """The card of these weights, wherever they lie: they were pulled under its id, or have its sha256. A name says nothing."""
+    here, root = weights.absolute(), paths.models().absolute()
+    card = cards.find(here.relative_to(root).parts[0]) if here.parent.is_relative_to(root) else None
+    if card is not None and (installed := find_installed(card.id)) and installed.absolute() == here:
+        return card
+    sha256 = sha256_of(weights)
+    return next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
+
+
 def installed() -> list[Installed]:
     """Every pulled model; a split one under the first of its parts that are here."""
     root = paths.models()
@@ -177,6 +188,11 @@ def _place(ref: str) -> _Place:
             url = urlsplit(ref)
         except ValueError as exc:
             raise UsageError(f"`{ref}` is no address: {exc}", hint="give it as the server's page does") from exc
+        if "@" in url.netloc:
+            raise UsageError(
+                f"an address holds no user and no password (`https://{url.netloc.rpartition('@')[2]}`)",
+                hint="nomoat gives no login: fetch the file yourself, and name its path",
+            )
         parts = PurePosixPath(unquote(url.path)).parts[1:]
         names = (url.netloc.replace(":", ""), *parts)
         if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nomoat import net, paths
+from nomoat import config, net, paths
 from nomoat.catalog import archive
 from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError, NotEnoughDiskError
@@ -56,7 +56,8 @@ def _run_pip(requirement: str, folder: Path, report: Callable[[int, int | None],
         requirement,
     ]
     temporary = str(folder / "tmp")
-    environment = {**os.environ, "TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
+    own = {name: value for name, value in os.environ.items() if name not in config.SECRETS}  # what pip starts needs no keys
+    environment = {**own, "TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
     with (folder / "log").open("w+b") as log:
         pip = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True

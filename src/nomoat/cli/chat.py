@@ -146,7 +146,7 @@ def _history() -> History:
     """What was typed before; for the user's eyes only. Where it cannot be kept, it ends with the conversation."""
     path = paths.home() / "history"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        paths.make_folder(path.parent)
         path.touch(mode=0o600)
         with path.open("ab"):
             return FileHistory(path)

@@ -52,9 +52,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def has_person() -> bool:
+    """Whether a person sits at a terminal, who can be asked. Python has no stdin at all where it was closed (`<&-`)."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def piped() -> str:
     """The text that is piped in; empty where nothing is. Raises UsageError if it is no text."""
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         return ""
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nomoat.responder import Responder
 
 EXAMPLES_SHOWN = 3
+FOR_TASKS = ("num_tasks", "seeds", "language", "tasks_a_request", "max_requests", "temperature", "seed")  # mean nothing to labels
 SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
 TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
 MaxRequests = Annotated[
@@ -28,6 +29,7 @@ MaxRequests = Annotated[
 
 
 def distil(
+    context: typer.Context,
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="A model reference: see `nomoat models`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Write here: .jsonl, or with --label .csv or .tsv.")],
     num_tasks: Annotated[int, typer.Option("--tasks", "-n", min=1, help="So many new tasks.")] = 100,
@@ -80,7 +82,7 @@ def distil(
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
     if label is not None:
-        asked, origin = _texts(label, labels, input_column, instruction), _origin(label)
+        asked, origin = _texts(context, label, labels, input_column, instruction), _origin(label)
         files.require_place(out, *files.LABELS)
     else:
         _require_no_labels(labels, input_column, instruction)
@@ -215,10 +217,16 @@ def _say_left_out(texts: Sequence[str], why: str) -> None:
             console.say(f"  {' '.join(text.split())[:100]}")
 
 
-def _texts(path: Path, labels: str | None, input_column: str | None, instruction: str | None) -> _Texts:
+def _texts(context: typer.Context, path: Path, labels: str | None, input_column: str | None, instruction: str | None) -> _Texts:
     from nomoat.distil.label import parse_labels, read_texts
     from nomoat.errors import UsageError
 
+    said = [one.opts[0] for one in context.command.params if one.name in FOR_TASKS and judging.is_given(context, one.name)]
+    if said:
+        raise UsageError(
+            f"--label asks once for each text, for the likeliest label, and has no use for {', '.join(said)}",
+            hint="leave out what is for new tasks; --max-cost bounds what labels cost, and a shorter file how often is asked",
+        )
     if labels is None:
         raise UsageError("--label needs to know which labels there are", hint="add --labels a,b,c, or --labels FILE")
     texts = read_texts(path, input_column=input_column)

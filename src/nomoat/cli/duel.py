@@ -24,7 +24,7 @@ Suites = Annotated[
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")]
 Rope = Annotated[
-    float | None, typer.Option(help="Points (per cent of the scale) that still count as equal.", show_default=False)
+    float | None, typer.Option(help="How many per cent of the scale still count as equal.", show_default=False)
 ]  # fmt: skip
 
 

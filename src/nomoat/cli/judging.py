@@ -76,8 +76,7 @@ def again(context: typer.Context) -> str:
     words = ["nomoat", str(context.info_name)]
     for parameter in context.command.params:
         name = str(parameter.name)
-        source = context.get_parameter_source(name)
-        if name in NOT_AGAIN or source is None or source.name != "COMMANDLINE":
+        if name in NOT_AGAIN or not is_given(context, name):
             continue
         value = context.params[name]
         values = [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
@@ -88,6 +87,12 @@ def again(context: typer.Context) -> str:
         else:
             words += [word for one in values for word in (parameter.opts[0], one)]
     return shlex.join(words)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line, whatever its value."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def side_table(metric: str, sides: Sequence[Side]) -> Table:

@@ -54,7 +54,8 @@ def models(
         console.print_json(rows)
         return
     if not rows:
-        console.say("no model is like that" if not pulled else "nothing is pulled yet: `nomoat pull smollm2-135m`")
+        is_empty = pulled and not pull.installed()
+        console.say("nothing is pulled yet: `nomoat pull smollm2-135m`" if is_empty else "no model is like that")
         return
     console.wide_out().print(_table(rows))
     if any(_is_unconfirmed(row) for row in rows):

@@ -79,7 +79,7 @@ def _require_consent(card: ModelCard, yes: bool) -> None:
     need = memory.memory_need(card)
     if yes or need is None or memory.fit(need).value != "does not fit":
         return
-    if not sys.stdin.isatty():
+    if not console.has_person():
         memory.require_fit(card.id, need)
     if not typer.confirm("It does not fit into this machine. Pull it all the same?", err=True):
         raise typer.Exit(1)

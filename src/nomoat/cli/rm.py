@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from typing import Annotated
 
 import typer
@@ -75,5 +74,5 @@ def _megabytes(size: int) -> str:
 
 
 def _confirm(what: str, yes: bool) -> None:
-    if not yes and sys.stdin.isatty() and not typer.confirm(f"Remove {what}?", err=True):
+    if not yes and console.has_person() and not typer.confirm(f"Remove {what}?", err=True):
         raise typer.Exit(1)

@@ -110,19 +110,22 @@ def policy(as_json: options.AsJson = False) -> None:
     """
     from nomoat.route import policy as policies
     from nomoat.route.budget import dollars, read_spent
+    from nomoat.route.in_force import usable
     from nomoat.route.learned import load_router
 
     found = policies.load_policy()
     rows = [{"name": name, "value": getattr(found, name), "origin": found.origin(name)} for name in policies.SETTINGS]
     made = load_router()
+    why_not = "" if made is None else usable(found, made).why_not
     spent = read_spent() if found.has_budget else None
     if as_json:
-        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made), "spent": spent})
+        console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
         print(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
-    print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  (learned)")
+    origin = f"not in use: {why_not}" if why_not else "learned"
+    print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
         print(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
     if found.path is None:
@@ -187,10 +190,11 @@ def _say_unused(policy: Policy, local: str, cloud: str) -> None:
     )
 
 
-def _facts(made: LearnedRouter | None) -> dict[str, Any] | None:
+def _facts(made: LearnedRouter | None, why_not: str) -> dict[str, Any] | None:
+    """`why_not`: why the policy does not use it; empty if it does."""
     if made is None:
         return None
-    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures}
+    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures, "why_not": why_not}
 
 
 def _shown(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +70,7 @@ def run(
     for name, value in (("--system", system), ("--template", template)):
         if raw and value is not None:
             raise UsageError(f"`--raw` uses no chat template, and `{name}` needs one", hint="leave one of them out")
-    talk = prompt is None and sys.stdin.isatty()
+    talk = prompt is None and console.has_person()
     if talk and (raw or as_json):
         raise UsageError(f"`{'--raw' if raw else '--json'}` needs a prompt", hint=f'nomoat run {model} "PROMPT"')
     if logprobs is not None and not as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -67,7 +66,7 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
     lines = [*(_line(preview) for preview in found), *further]
     if not lines:
         return
-    if not yes and not sys.stdin.isatty():
+    if not yes and not console.has_person():
         raise UsageError("; ".join(lines), hint="if that is meant, add --yes")
     for line in lines:
         console.say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -14,6 +15,14 @@ from nomoat.cli import console, options
 from nomoat.cli.loading import load_sharing_with_bar
 
 SECONDS_TO_END = 0.5
+
+
+def _require_finite(gigabytes: float | None) -> float | None:
+    if gigabytes is not None and not math.isfinite(gigabytes):
+        from nomoat.errors import UsageError
+
+        raise UsageError(f"--memory is {gigabytes:g}", hint="give it in GB, such as 4")
+    return gigabytes
 
 
 def serve(
@@ -32,7 +41,13 @@ def serve(
     template: options.Template = None,
     memory_gigabytes: Annotated[
         float | None,
-        typer.Option("--memory", min=0.1, show_default=False, help="GB for models loaded at once; without it 80 % of what is free."),
+        typer.Option(
+            "--memory",
+            min=0.1,
+            callback=_require_finite,
+            show_default=False,
+            help="GB for models loaded at once; without it 80 % of what is free.",
+        ),
     ] = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does, and a page to talk to them in a browser.

@@ -40,7 +40,7 @@ def show(
 
 
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
-    from nomoat.catalog import cards, pull
+    from nomoat.catalog import cards, pull, tuned
     from nomoat.cli.facts import adapter_folder
 
     if Path(ref).is_file() or (Path(ref) / "config.json").is_file():
@@ -48,13 +48,11 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     card = cards.find(ref) or next((card for card in cards.cards() if card.api == ref), None)
     if card is not None:
         return _card(card, context)
-    if "+" in ref:
-        from nomoat import responder
-
-        return _adapter(ref, adapter_folder(ref) or responder.find_adapter(ref.rpartition("+")[2]))
     path = pull.find_installed(ref)
     if path is not None:
         return _file(path, context)
+    if "+" in ref:
+        return _adapter(ref, adapter_folder(ref) or tuned.find_adapter(ref.rpartition("+")[2]))
     if ref.startswith(("hf:", "https:")):
         from nomoat.errors import UnknownModelError
 
@@ -84,10 +82,11 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     if card.notes:
         lines.append(f"note: {card.notes}")
     if facts["price"] is not None:
-        price = facts["price"]
+        price, long = facts["price"], facts["price"].long_prompts
+        dearer = f"${long.input_usd_per_million:g} and ${long.output_usd_per_million:g} above {long.above_tokens:,}; " if long else ""
         lines.append(
             f"price: ${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out per million {price.unit} "
-            f"(as of {price.as_of}; {price.source})"
+            f"({dearer}as of {price.as_of}; {price.source})"
         )
     lines += words.licence_lines(licences.verdict(card))
     need = memory.memory_need(card, context)
@@ -108,7 +107,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
 def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
     from nomoat import responder
-    from nomoat.catalog import cards, licences
+    from nomoat.catalog import licences, pull
     from nomoat.cli import facts as words
     from nomoat.engine import importer
     from nomoat.engine.source import files_of, open_source
@@ -117,8 +116,8 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     said, size_bytes = source.metadata, sum(file.stat().st_size for file in files_of(path))
     architecture = words.architecture_of(source)
     sha256 = importer.sha256_of_model(path)
-    card = next((card for card in cards.cards() if any(source.sha256 == sha256 for source in card.sources)), None)
-    found = licences.verdict(card) if card is not None else responder.weights_chain(str(path), path)
+    card = pull.card_of(path, importer.sha256_of_model)
+    found = responder.weights_chain(path)
     need, longest = words.file_need(source, context)
     facts: dict[str, Any] = {
         "path": str(path),
@@ -152,14 +151,14 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
 def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
     from nomoat import responder
-    from nomoat.catalog import licences
+    from nomoat.catalog import licences, tuned
     from nomoat.cli import facts as words
 
-    provenance = responder.provenance_of(folder)
+    provenance = tuned.provenance_of(folder)
     found = responder.adapter_chain(ref.rpartition("+")[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance}
     lines = [f"{ref}", f"adapter: {folder}", *words.licence_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
-    if template := responder.template_of(provenance):
+    if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
     return facts, lines

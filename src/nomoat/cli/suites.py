@@ -33,6 +33,7 @@ suites = typer.Typer(
 def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None:
     """The list, where no other command is given."""
     if context.invoked_subcommand is not None:
+        context.default_map = {"show": {"as_json": as_json}}  # `suites --json show X`, too
         return
     rows = _own() + _built_in()
     if as_json:
@@ -101,7 +102,8 @@ def new(
       nomoat suites new tickets.tsv --input-column body --label-column team
       nomoat suites new faq.jsonl --metric rouge --to suites
 
-    Columns and metric are guessed where you do not say them, and the guesses are printed; both files may be edited.
+    Columns and metric are guessed where you do not say them, and the guesses are printed. Both files may be edited; a changed
+    NAME.jsonl is used once the line `sha256`, which says what it was, is out of NAME.toml.
     """
     from nomoat import paths
     from nomoat.judge.new_suite import suite_from_file

@@ -165,9 +165,10 @@ def _share(scores: Sequence[ContinuationScore], at: int) -> float:
 
 
 def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: int) -> None:
-    total = len(dict.fromkeys(asking.requests))
+    different = list(dict.fromkeys(asking.requests))
+    total = len(different)
     collected = collect(
-        asking.teacher, asking.requests, store=asking.store, spending=spending, concurrency=concurrency,
+        asking.teacher, different, store=asking.store, spending=spending, concurrency=concurrency,
         show=lambda num_open: asking.progress(total - num_open, total),
     )  # fmt: skip
     if collected.failure is not None and not collected.answers:

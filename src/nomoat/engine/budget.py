@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from nomoat.errors import BudgetReachedError, UsageError
-from nomoat.records import Request, Usage
+from nomoat.records import LongPrompts, Request, Usage
 
 # A tokenizer makes at most one token of each byte (byte-level BPE; SentencePiece with byte fallback). Templates add role markers.
 TEMPLATE_TOKENS_PER_MESSAGE = 16
@@ -21,17 +21,19 @@ TEMPLATE_TOKENS = 32
 class Rates:
     """What a server takes, in USD per million tokens. Raises UsageError for what is no price.
 
+    `long_prompts`: its price where a prompt is long; None where that makes no difference.
     `longest_answer_tokens`: no answer of its model is longer, whatever a request allows; None if that is not known.
     `default_answer_tokens`: the longest answer that a request asks for which names none (`limited`); None asks without a limit.
     """
 
     input_usd_per_million: float
     output_usd_per_million: float
+    long_prompts: LongPrompts | None = None
     longest_answer_tokens: int | None = None
     default_answer_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for price in (self.input_usd_per_million, self.output_usd_per_million):
+        for price in [price for rates in self._each() for price in (rates.input_usd_per_million, rates.output_usd_per_million)]:
             if not 0 <= price < math.inf:  # nan is neither
                 raise UsageError(f"a price is {price:g}", hint="give it in USD per million tokens, 0 or more")
 
@@ -39,7 +41,7 @@ class Rates:
         """What an answer cost by these rates; None if the server did not count its tokens."""
         if usage.prompt_tokens + usage.completion_tokens == 0:
             return None
-        return self._usd(usage.prompt_tokens, usage.completion_tokens)
+        return _usd(self._each(usage.prompt_tokens)[-1], usage.prompt_tokens, usage.completion_tokens)
 
     def limited(self, request: Request) -> Request:
         """As it is sent: with a longest answer, where it names none and there is a default.
@@ -60,10 +62,16 @@ class Rates:
         limits = [limit for limit in (self.limited(request).max_new_tokens, self.longest_answer_tokens) if limit is not None]
         if not limits:
             raise UsageError("what an answer without a limit costs cannot be bounded", hint="give max_new_tokens, or no --max-cost")
-        return self._usd(_most_tokens(request), min(limits))
+        most_tokens = _most_tokens(request)
+        return max(_usd(rates, most_tokens, min(limits)) for rates in self._each(most_tokens))
 
-    def _usd(self, prompt_tokens: int, completion_tokens: int) -> float:
-        return (prompt_tokens * self.input_usd_per_million + completion_tokens * self.output_usd_per_million) / 1e6
+    def _each(self, prompt_tokens: float = math.inf) -> list[Rates | LongPrompts]:
+        """The prices that a prompt of at most so many tokens may have; the last is that of one of just so many."""
+        return [self, self.long_prompts] if self.long_prompts and prompt_tokens > self.long_prompts.above_tokens else [self]
+
+
+def _usd(rates: Rates | LongPrompts, prompt_tokens: int, completion_tokens: int) -> float:
+    return (prompt_tokens * rates.input_usd_per_million + completion_tokens * rates.output_usd_per_million) / 1e6
 
 
 def _most_tokens(request: Request) -> int:

@@ -54,7 +54,7 @@ class ForeignFolder:
         self.tensors = {
             name: Tensor(name, stored.type_name, stored.values.shape, 0, stored.values.shape[-1] * stored.values.itemsize)
             for file in safetensors.weight_files(folder)
-            for name, stored in safetensors.read_tensors(file)
+            for name, stored in safetensors.read_tensors(file, safetensors.is_weight)
             if stored.values.ndim
         }
         self.sizes: Dimensions = plain_sizes(config)

@@ -75,14 +75,17 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
 def _ends(
     id_of: Callable[[str], int | None], is_token: Callable[[int], bool], said: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[int | None, list[int]]:
-    """The token that begins a text, if there is one, and those that end one. What is no token of this vocabulary is left out."""
+    """The token that begins a text, if there is one, and those that end one. What is no token of this vocabulary is left out.
+
+    The tokenizer's own comes first: it ended the texts that were learned, and templates write it. Others may only stop an answer.
+    """
 
     def ids(name: str) -> list[int]:
         value, text = said.get(f"{name}_id"), settings.get(name)
         found = value if isinstance(value, list) else [value]
         text = text.get("content") if isinstance(text, dict) else text
         named = id_of(text) if text else None
-        return list(dict.fromkeys(number for number in (*found, named) if number is not None and is_token(number)))
+        return list(dict.fromkeys(number for number in (named, *found) if number is not None and is_token(number)))
 
     begin, end = ids("bos_token"), ids("eos_token")
     if not end:

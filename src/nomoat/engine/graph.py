@@ -23,7 +23,7 @@ from openvino import opset13 as op
 from nomoat import footprint
 from nomoat.engine import positions, tiles, weights
 from nomoat.engine.arch import Architecture, Dimensions, score_scale
-from nomoat.engine.gguf import FloatArray
+from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
 from nomoat.engine.product import FINE_CHUNK, OUTLIER_CHUNK, TiledProduct, TiledRows
@@ -50,11 +50,19 @@ def head_tensor(file: ModelSource) -> tuple[str, str]:
     """The tensors to read the embedding and the output matrix from; the same name twice where they are one matrix."""
     if "output.weight" not in file.tensors:
         return "token_embd.weight", "token_embd.weight"
-    rows = np.linspace(0, file.tensor("token_embd.weight").num_rows - 1, 64).astype(np.intp)
-    a, b = file.rows("token_embd.weight", rows), file.rows("output.weight", rows)
-    norm = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
-    same = a.shape == b.shape and norm > 0 and float(np.sum(a * b)) / norm > SAME_MATRIX_COSINE
-    return ("output.weight", "output.weight") if same else ("token_embd.weight", "output.weight")
+    embedding, output = file.tensor("token_embd.weight"), file.tensor("output.weight")
+    rows = np.linspace(0, embedding.num_rows - 1, 64).astype(np.intp)
+    a, b = file.rows(embedding.name, rows), file.rows(output.name, rows)
+    if a.shape != b.shape:
+        same = False
+    elif not {embedding.type_name, output.type_name} <= {*PLAIN_TYPES, "BF16"}:
+        norm = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+        same = norm > 0 and float(np.sum(a * b)) / norm > SAME_MATRIX_COSINE
+    elif embedding.type_name == output.type_name:  # not rounded: matrices that were one before a training are near, and are two
+        same = np.array_equal(a, b)
+    else:
+        same = np.allclose(a, b, rtol=2**-8, atol=2**-24)  # the bits of bfloat16, and the smallest number of float16
+    return (output.name if same else embedding.name), output.name
 
 
 class Source(NamedTuple):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_BASE = "an adapter fits only the model it was tuned on"
+# `init_lora_weights` that take a part out of the base. Where PEFT converts an adapter to the whole base, it writes `true` instead
+CHANGES_ITS_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
@@ -62,9 +64,7 @@ class LoraDelta:
         again = "tune it again with `nomoat tune`, or download it again"
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            other = any(config.get(name) for name in ("use_dora", "alpha_pattern", "rank_pattern"))  # other scales than the one below
-            if config.get("peft_type") != "LORA" or other or config.get("bias", "none") != "none":
-                raise BadFileError(f"`{folder}` is a `{config.get('peft_type')}` adapter of a kind nomoat cannot add to weights")
+            _require_plain_lora(folder, config)
             rank = config["r"]
             self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
             self.alpha = float(self._scale * rank)  # as others have it, who divide it by the rank
@@ -139,6 +139,25 @@ class LoraDelta:
                 f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(self._unused)[:3])}",
                 hint=OTHER_BASE,
             )
+
+
+def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
+    """Raise BadFileError for an adapter whose matrices alone, added to its base, do not give what was tuned."""
+    kind, start = config.get("peft_type"), str(config.get("init_lora_weights"))
+    other = any(config.get(name) for name in ("use_dora", "alpha_pattern", "rank_pattern"))  # other scales than one for all
+    if kind != "LORA" or other or config.get("bias", "none") != "none":
+        raise BadFileError(f"`{folder}` is a `{kind}` adapter of a kind nomoat cannot add to weights")
+    if config.get("alora_invocation_tokens"):
+        raise BadFileError(
+            f"`{folder}` is an activated LoRA, which changes only what stands behind its own words; nomoat would change all",
+            hint="ask PEFT or vLLM for its answers, and nomoat with `http://HOST:PORT/v1#NAME`",
+        )
+    if start.lower().startswith(CHANGES_ITS_BASE):
+        saved = "" if start.lower() == "loftq" else "save it again with PEFT's `path_initial_model_for_weight_conversion`, or "
+        raise BadFileError(
+            f"`{folder}` rests on weights that its start (`{start}`) changed: beside the model's own it would answer wrongly",
+            hint=f"{saved}merge it with PEFT (`merge_and_unload`) into the weights it was tuned on, and run that folder",
+        )
 
 
 def remembered_sha256(path: Path) -> str:
@@ -237,7 +256,8 @@ def _import(
             return None
         if check:
             check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles)
-        digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []))
+        road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
+        digest = _digest(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
         _make(digest, _Plan(source, sizes, stored, delta, progress), made_of)
         return _folder_of(_write_note(asked, digest))
@@ -331,7 +351,10 @@ def _remove_older(origin: dict[str, str]) -> None:
 
 def fits_exactly(path: Path) -> bool:
     """Whether likelihoods are computed in float32: see `footprint`. Never for what optimum-intel converts."""
-    source = open_source(path)
+    try:
+        source = open_source(path)
+    except UnsupportedError:  # converted where optimum-intel is installed
+        return False
     return not isinstance(source, ForeignFolder) and footprint.exact_bytes(source.num_values) is not None
 
 

@@ -18,11 +18,12 @@ from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import tiles
 from nomoat.engine.arch import GATED_MLP, SPLIT_QKV, Dimensions
+from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import OWN_GROUP, OWN_TYPES, Form
 
-VERSION = "10"  # part of the cache's key: change it when what is written, or the rule for it, changes
+VERSION = "11"  # part of the cache's key: change it when what is written, or the rule for it, changes
 PromptForm = Literal["codes", "bf16"]
 
 AS_ANSWERS: hardware.Detected[PromptForm] = hardware.Detected("codes", "the form of answers")
@@ -143,6 +144,8 @@ EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight
 
 def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bool = True) -> Storage:
     """How to store this file's matrices."""
+    if isinstance(file, ForeignFolder):  # of an architecture that nomoat knows, too, where it refused the variant
+        return Storage(quality, {"": ROWS}, fused=False, reason="optimum-intel writes int8 rows")
     types = Counter[str]()
     for tensor in file.tensors.values():
         types[tensor.type_name] += tensor.num_values
@@ -160,11 +163,12 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
         forms = {"": Form("uint4", 64)} | dict.fromkeys((*TABLES, "down_proj", "v_proj"), ROWS)
         return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
     has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
-    if quality == "high" or has_outliers:
-        outliers = "rows of this family hold outliers: a scale a row would break the bound"
-        why = "int8 with a scale for every 64 inputs" if quality == "high" else outliers
-        return Storage(quality, {"": GROUPS}, fused, why)
-    return Storage(quality, {"": ROWS}, fused, "int8 with a scale a row is the fastest form within the bound")
+    form, why = ROWS, "int8 with a scale a row is the fastest form within the bound"
+    if quality == "high":
+        form, why = GROUPS, "int8 with a scale for every 64 inputs"
+    elif has_outliers:
+        form, why = GROUPS, "rows of this family hold outliers: a scale a row would break the bound"
+    return Storage(quality, {"": form}, fused, why)
 
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:

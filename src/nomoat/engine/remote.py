@@ -25,7 +25,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from nomoat import config, net
 from nomoat.engine import pacing
@@ -399,21 +399,27 @@ def _parse(ref: str) -> tuple[Provider, str, str]:
         if not rest:
             raise UsageError(f"`{ref}` names no model", hint=f"write `{provider}:NAME`")
         base_url = (provider == "openai" and os.environ.get("OPENAI_BASE_URL")) or BASE_URLS[provider]
+        _split(base_url, example="OPENAI_BASE_URL=https://host/v1", key="OPENAI_API_KEY")
         return cast(Provider, provider), base_url, rest
-    example = "write `http://host:port/v1#model`"
+    parts = _split(ref, example="http://host:port/v1#model", key="NOMOAT_UPSTREAM_API_KEY")
+    return "http", f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
+
+
+def _split(address: str, *, example: str, key: str) -> SplitResult:
+    """The parts of a server's address. Raises UsageError for what is none, and for one that holds secrets, which belong into `key`."""
+    hint = f"write `{example}`"
     try:
-        parts = urlsplit(ref)
+        parts = urlsplit(address)
         netloc = f"{parts.hostname}:{parts.port}"
     except ValueError as exc:
-        raise UsageError("the address of a server cannot be read", hint=example) from exc
+        raise UsageError("the address of a server cannot be read", hint=hint) from exc
     if parts.username or parts.password or parts.query:
         raise UsageError(
-            f"a server's address holds no user, password or query (`{parts.scheme}://{netloc}`)",
-            hint="put the key into NOMOAT_UPSTREAM_API_KEY",
+            f"a server's address holds no user, password or query (`{parts.scheme}://{netloc}`)", hint=f"put the key into {key}"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"`{ref}` is not the address of a server", hint=example)
-    return "http", f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}", parts.fragment
+        raise UsageError(f"`{address}` is not the address of a server", hint=hint)
+    return parts
 
 
 def _key(ref: str, provider: Provider, as_client: bool) -> str:

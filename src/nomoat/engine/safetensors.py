@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,7 @@ class SafetensorsFolder:
         self.config = read_config(folder)
         self.family, self.metadata = _known(self.config)
         self._tensors: dict[str, _Translated] = {}
-        stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file) if self._is_read(name)}
+        stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
         if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
             raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
@@ -140,7 +140,7 @@ class SafetensorsFolder:
         self.tensors = {name: _described(name, tensor) for name, tensor in self._tensors.items()}
 
     def _is_read(self, name: str) -> bool:
-        return not (name.endswith(NOT_WEIGHTS) or name.removeprefix("model.").startswith(self.family.unread))
+        return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)
 
     def _add(self, name: str, stored: _Stored) -> None:
         target = self._gguf_name(name)
@@ -226,8 +226,16 @@ def _described(name: str, tensor: _Translated) -> Tensor:
     return Tensor(name, tensor.stored.type_name, shape, 0, shape[-1] * values.itemsize)
 
 
-def read_tensors(path: Path) -> Iterator[tuple[str, _Stored]]:
-    """Each tensor where it lies; nothing is copied. Raises BadFileError for sizes the file does not have."""
+def is_weight(name: str) -> bool:
+    """Whether a tensor of that name is anything but what a model computes itself."""
+    return not name.endswith(NOT_WEIGHTS)
+
+
+def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[str, _Stored]]:
+    """Each tensor where it lies, or those that are wanted; nothing is copied. What is not wanted may be of any type.
+
+    Raises BadFileError for sizes the file does not have, UnsupportedError for types of numbers nomoat cannot read.
+    """
 
     def broken(why: str) -> BadFileError:
         return BadFileError(f"`{path}` is not a whole safetensors file: {why}", hint="download it again, and compare its size")
@@ -246,13 +254,15 @@ def read_tensors(path: Path) -> Iterator[tuple[str, _Stored]]:
         header.pop("__metadata__", None)
         for name, facts in header.items():
             kind, shape, (begin, end) = facts["dtype"], facts["shape"], facts["data_offsets"]
+            if not 0 <= begin <= end <= size - start:
+                raise broken(f"tensor `{name}` ends at byte {start + end:,}, and the file has {size:,}")
+            if is_wanted is not None and not is_wanted(name):
+                continue
             if kind not in TYPES:
                 raise UnsupportedError(
                     f"tensor `{name}` of `{path}` has the type {kind}, which nomoat cannot read",
                     hint=f"it reads {', '.join(TYPES)}; try another copy of this model",
                 )
-            if not 0 <= begin <= end <= size - start:
-                raise broken(f"tensor `{name}` ends at byte {start + end:,}, and the file has {size:,}")
             yield name, _Stored(content[start + begin : start + end].view(TYPES[kind]).reshape(shape), kind)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise broken(f"its header is damaged ({exc})") from exc

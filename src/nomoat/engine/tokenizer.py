@@ -28,6 +28,7 @@ SPACE = "▁"  # how SentencePiece writes a space
 BROKEN = "\ufffd"  # what stands for bytes that are no text, and for the beginning of a character
 KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; the others take the spaces and lines behind them away
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
+TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; llama.cpp holds the ends so, too
 
 ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -230,7 +231,7 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     tokens, eos_id = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.eos_token_id")
     if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
         raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
-    types = _numbers(metadata, "token_type", len(tokens))
+    types = _types(metadata, tokens)
     kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))
     if kind == "gpt2":
         pre = metadata.get("tokenizer.ggml.pre") or _unsaid_pre_tokenizer(arch, len(tokens))
@@ -292,6 +293,15 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
     """Tokens after which an answer is over: a model may end its turn with another token than its text."""
     ends = {found for end in TURN_ENDS if (found := id_of(end)) is not None}
     return tuple(sorted(ends.union(eos_ids)))
+
+
+def _types(metadata: dict[str, Any], tokens: list[str]) -> list[float]:
+    """What each token is. Converters before mid-2024 called Gemma's marks of turns ordinary pieces, which no merges lead to."""
+    types = _numbers(metadata, "token_type", len(tokens))
+    for at, token in enumerate(tokens):
+        if token in TURN_MARKS and types[at] == NORMAL:
+            types[at] = CONTROL
+    return types
 
 
 def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:

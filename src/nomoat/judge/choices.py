@@ -17,15 +17,15 @@ LETTER_QUESTION = "{question}\n\n{choices}\n\nAnswer with the letter of the righ
 
 
 def by_letter(suite: Suite) -> bool:
-    """Whether the suite's choices are asked for by letter."""
+    """Whether the suite's choices are asked for by letter. Looks at all of its examples: to be asked once, not for each of them."""
     return all(2 <= len(example.choices) <= len(scorers.LETTERS) for example in suite.examples) and not all(
         choice in example.messages[-1].content for example in suite.examples for choice in example.choices
     )
 
 
-def written_question(suite: Suite, example: Example) -> tuple[Message, ...]:
-    """The conversation that asks for a choice in writing."""
-    if not by_letter(suite):
+def written_question(example: Example, *, lettered: bool) -> tuple[Message, ...]:
+    """The conversation that asks for a choice in writing; `lettered` if its suite's are asked for `by_letter`."""
+    if not lettered:
         return example.messages
     lines = [f"{scorers.LETTERS[at]}. {example.choices[index]}" for at, index in enumerate(_order(example))]
     *before, last = example.messages
@@ -33,10 +33,10 @@ def written_question(suite: Suite, example: Example) -> tuple[Message, ...]:
     return (*before, Message(role="user", content=question))
 
 
-def written_choice(suite: Suite, example: Example, answer: str) -> str | None:
+def written_choice(example: Example, answer: str, *, lettered: bool) -> str | None:
     """The choice that an answer is; None if it is none of them. An answer that is a choice, word for word, counts as one."""
     index = matching.matching_choice(answer, example.choices)
-    if index is None and by_letter(suite):
+    if index is None and lettered:
         letter = scorers.chosen_letter(answer, len(example.choices))
         index = None if letter is None else _order(example)[letter]
     return None if index is None else example.choices[index]

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from nomoat import hardware
 from nomoat.judge import sandbox
 from nomoat.judge.examples import ANSWER
 from nomoat.records import Example
 
 FENCED = re.compile(r"^[ \t]*```[\w+.-]*[ \t]*\r?\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+FUTURE = re.compile(r"(?:from __future__ import .*\n)+")
 MAX_LINES_LEFT_OUT = 200
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
 def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[float]:
-    """1.0 for each answer that passes the tests of its example, else 0.0. Several run at once. Raises UnsupportedError."""
-    programs = [example.target.replace(ANSWER, code_in(answer) if chat else continued_code(answer), 1) for example, answer in pairs]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return [float(ran.outcome == "passed") for ran in pool.map(sandbox.run_python, programs)]
+    """1.0 for each answer that passes the tests of its example, or of one of its targets, else 0.0. Several run at once.
+
+    Raises UnsupportedError.
+    """
+    programs = [
+        (at, _around(target, code_in(answer)) if chat else target.replace(ANSWER, continued_code(answer), 1))
+        for at, (example, answer) in enumerate(pairs)
+        for target in (example.target, *example.other_targets)
+    ]
+    scores = [0.0] * len(pairs)
+    with ThreadPoolExecutor(max_workers=len(hardware.allowed_cores())) as pool:  # more at once would share each program's time
+        for at, ran in pool.map(lambda program: (program[0], sandbox.run_python(program[1])), programs):
+            scores[at] = max(scores[at], float(ran.outcome == "passed"))
+    return scores
+
+
+def _around(target: str, code: str) -> str:
+    """The program that tests an answer, with its code in it. What code begins by importing from `__future__`, Python wants first."""
+    first = FUTURE.match(f"{code}\n")
+    if first is None:
+        return target.replace(ANSWER, code, 1)
+    return first[0] + target.replace(ANSWER, code[first.end() :], 1)
 
 
 def code_in(answer: str) -> str:

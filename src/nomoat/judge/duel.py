@@ -14,13 +14,13 @@ from nomoat.asking.spending import STORED, Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.judges import StoredReviews, load_reviews
-from nomoat.judge.kept import is_kept
+from nomoat.judge.kept import KeptEngine, is_kept, kept_first
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, in_scale, range_of_differences, side_of
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences, side_of
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -105,7 +105,7 @@ def run_duel(
         ]
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
         evaluations = in_common([side.evaluation(notes=notes) for side in asking])
-    return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed),))
+    return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
 
 
 def run_duels(
@@ -167,13 +167,25 @@ def _ask_all(
     rules: Rules,
     notes: Sequence[str] = (),
 ) -> Duel:
-    settings.spending.begin_stage(ref_of(left), ref_of(right))
-    one = run_suite(left, suite, settings)
-    settings.spending.begin_stage(ref_of(right))
-    if one.partial:  # no answer of the other side is worth its money where this side has none
-        suite, settings = one.suite, replace(settings, limit=None)
-    one, other = in_common([one, run_suite(right, suite, settings)])
+    """Ask both sides everything; no answer of the second is worth its money where the first has none."""
+    sides, answered = (left, right), {}
+    num_planned = len(drawn(suite, settings.limit, settings.seed)[0].examples)
+    for at in kept_first(sides):
+        settings.spending.begin_stage(*(ref_of(side) for number, side in enumerate(sides) if number not in answered))
+        answered[at] = run_suite(sides[at], suite, settings)
+        suite, settings = answered[at].suite, replace(settings, limit=None)
+        if is_kept(ref_of(sides[at])) and len(suite.examples) < num_planned:
+            notes = (*notes, _unasked_note(ref_of(sides[at])))
+        num_planned = len(suite.examples)
+    one, other = in_common([answered[0], answered[1]])
     return _judged(one, other, rules=rules, notes=notes)
+
+
+def _unasked_note(ref: str) -> str:
+    return (
+        f"`{ref}` has kept answers to some of the questions only: if an earlier duel ended there because its winner was known, "
+        "the intervals are narrower here, and p smaller, than they should be (without `--all` they hold)"
+    )
 
 
 def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:
@@ -202,22 +214,34 @@ def _loaded_together(
 
 def _ask_until_known(one: Asking, other: Asking, rules: Rules, *, round_size: int) -> Watch:
     """Ask both sides the same examples, `round_size` at a time, and look after each round whether the answer is known."""
-    metric, examples = one.suite.metric, one.suite.examples
+    metric, planned = one.suite.metric, one.suite.examples
+    examples = _kept_by(one, _kept_by(other, planned))
     for side in (one, other):
         require_context(side, examples, new_tokens=1 if metric == "choice" else side.suite.max_new_tokens)
     lowest, highest = range_of_differences(metric)
-    rope = None if rules.rope is None else in_scale(metric, rules.rope)
-    watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(examples))
+    rope = None if rules.rope is None else wording.in_scale(metric, rules.rope)
+    watch = Watch(lowest=lowest, highest=highest, alpha=rules.alpha, rope=rope, num_planned=len(planned))
     for start in range(0, len(examples), round_size):
         differences = _differences(one, other, examples[start : start + round_size])
         if differences:
             watch.add(differences)
         is_out_of_money = _is_out_of_money(one, other)
-        if start + round_size >= len(examples) and not is_out_of_money:
+        # Kept answers may end where an earlier duel knew its winner: theirs is no number that was fixed before.
+        if start + round_size >= len(examples) and len(examples) == len(planned) and not is_out_of_money:
             watch.end()
         if watch.is_known or is_out_of_money:
             break
     return watch
+
+
+def _kept_by(side: Asking, examples: Sequence[Example]) -> Sequence[Example]:
+    """The examples that a side has answers to, where those it has are all there will be. Raises DataError if it has none."""
+    if not isinstance(side.model.engine, KeptEngine):
+        return examples
+    kept = side.kept(examples)
+    if not kept:
+        side.evaluation()
+    return kept
 
 
 def _differences(one: Asking, other: Asking, examples: Sequence[Example]) -> list[float]:
@@ -233,13 +257,15 @@ def _is_out_of_money(*sides: Asking) -> bool:
     return any(isinstance(side.failure, BudgetReachedError) for side in sides)
 
 
-def _order_note(watch: Watch, round_size: int, seed: int) -> str:
+def _order_note(watch: Watch, round_size: int, seed: int, sides: Sequence[Asking]) -> str:
     looks = "one at a time" if round_size == 1 else f"{round_size} at a time"
     order = f"asked in a random order (seed {seed}), {looks}, with a look after each; the intervals hold whenever one stops"
     if watch.is_complete:
         return order
-    rest = "was not needed (`--all` asks everything)" if watch.is_known else "was not asked, for want of money (`--max-cost`)"
-    return f"{order}: the rest {rest}"
+    if watch.is_known:
+        return f"{order}: the rest was not needed (`--all` asks everything)"
+    is_out_of_money = _is_out_of_money(*sides)
+    return f"{order}: the rest {'was not asked, for want of money (`--max-cost`)' if is_out_of_money else 'has no kept answers'}"
 
 
 def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite:

@@ -11,7 +11,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
 from nomoat.judge.duel import fought_over, share_of
-from nomoat.judge.kept import is_kept
+from nomoat.judge.kept import is_kept, kept_first
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
@@ -131,13 +131,13 @@ def _answered(
     """Every model's answers, to the examples that all answered. A budget keeps a share for each model to come, and for the judge."""
     asked, notes = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
     refs = [ref_of(side) for side in (*models, judge)]
-    evaluations = []
-    for at, model in enumerate(models):
-        settings.spending.begin_stage(*refs[at:])
-        evaluations.append(_written(model, asked, notes, store, settings))
-        asked = evaluations[-1].suite  # no answer of the others is worth its money where this one has none
+    answered: dict[int, Evaluation] = {}
+    for at in kept_first(models):
+        settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
+        answered[at] = _written(models[at], asked, notes, store, settings)
+        asked = answered[at].suite  # no answer of the others is worth its money where this one has none
     settings.spending.begin_stage(refs[-1])
-    return in_common(evaluations)
+    return in_common([answered[at] for at in range(len(models))])
 
 
 def _pairs(sides: Sequence[Evaluation], meetings: Sequence[tuple[int, int]]) -> list[Pair]:
@@ -222,6 +222,7 @@ def _checked(judging: Judge, check: str | None, seed: int) -> tuple[str, ...]:
     if found is None:
         raise judging.failure or DataError(f"the judge answered none of the labelled pairs of `{check}`")
     agreement.remember(judging.model.digest, found)
+    judging.failure = None  # of a labelled pair, which says nothing of the answers to come
     return (found.sentence,)
 
 

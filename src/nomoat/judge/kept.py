@@ -53,6 +53,12 @@ def is_kept(ref: str) -> bool:
     return not any(known.casefold().startswith(name.casefold()) for known in stored_names(pull_dataset(published.dataset)))
 
 
+def kept_first(models: Sequence[str | Responder]) -> list[int]:
+    """The positions of models in the order to ask them: what kept answers lack need not be asked of the others, nor paid for."""
+    refs = [model if isinstance(model, str) else model.ref for model in models]
+    return sorted(range(len(refs)), key=lambda at: not is_kept(refs[at]))
+
+
 def kept_responder(ref: str, store: AnswerStore) -> Responder:
     """The responder of a reference that `is_kept`; MODEL may be cut short where only one begins so.
 

@@ -202,7 +202,8 @@ def _plots_of(verdict: Verdict, pairs: Sequence[tuple[float, float]]) -> list[tu
             "The difference in points, left minus right, while items were asked: its confidence sequence. All of it holds "
             "together, so the duel may stop wherever it leaves 0."
         )
-        shown.append(("While it went on", plots.sequence_svg(verdict.looks, scale=scale, rope=verdict.rope, title=words), words))
+        rope = None if verdict.rope is None else wording.rope_in_points(metric, verdict.rope)
+        shown.append(("While it went on", plots.sequence_svg(verdict.looks, scale=scale, rope=rope, title=words), words))
     if not wording.is_right_or_wrong(metric) and metric != "judged":  # won, tied or lost: the bar of all items says that
         words = (
             "Each dot is an item: left score across, right score up. Below the line the left side is better, above it the right one."
@@ -237,7 +238,8 @@ def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str
     ]
     if verdict is not None:
         rows.append(("alpha", f"{verdict.alpha:g}"))
-        rows.append(("counts as equal", "" if verdict.rope is None else f"within {verdict.rope:g} points"))
+        if verdict.rope is not None:
+            rows.append(("counts as equal", f"within {wording.rope_in_points(verdict.metric, verdict.rope):g} points"))
     return [(name, value) for name, value in rows if value]
 
 

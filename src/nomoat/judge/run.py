@@ -20,7 +20,7 @@ from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
-from nomoat.judge import choices, code, scorers
+from nomoat.judge import choices, code, sandbox, scorers
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
@@ -79,7 +79,9 @@ def ref_of(model: str | Responder) -> str:
 
 
 def require_scorable(suite: Suite) -> None:
-    """Refuse a suite whose answers have no score of their own."""
+    """Refuse a suite whose answers have no score of their own, or none that this machine can find out."""
+    if suite.metric == "code":
+        sandbox.require_wall()
     if suite.metric in ("review", "judge"):
         raise UnsupportedError(
             f"the answers to `{suite.name}` are neither right nor wrong: they can only be compared",
@@ -106,11 +108,14 @@ class Asking:
     bytes_in_vain: int = 0
     failure: NomoatError | None = None
     writes_choices: bool = False
+    asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     groups: dict[str, str] = field(init=False)
+    lettered: bool = field(init=False)  # whether a choice that is written is a letter
 
     def __post_init__(self) -> None:
         self.groups = _groups(self.suite.examples)
+        self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
 
     def ask(self, examples: Sequence[Example]) -> None:
         """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
@@ -136,9 +141,7 @@ class Asking:
             scored = [e for e in examples if self.store.choice_scores(digest, *self.scored(e)) is not None]
             if scored:
                 return scored
-            self.writes_choices = any(
-                self.store.answer(digest, replace(self, writes_choices=True).request(e)) is not None for e in examples
-            )
+            self.writes_choices = any(self.store.answer(digest, self.written(e)) is not None for e in examples)
             if not self.writes_choices:
                 return []
         kept = []
@@ -215,10 +218,10 @@ class Asking:
             )
         if self.writes_choices:
             unmatched = sum(
-                choices.written_choice(self.suite, example, outcome.answer) is None
+                choices.written_choice(example, outcome.answer, lettered=self.lettered) is None
                 for outcome, example in zip(self.outcomes, self.examples, strict=True)
             )
-            how = "it wrote a letter" if choices.by_letter(self.suite) else "it wrote its choice"
+            how = "it wrote a letter" if self.lettered else "it wrote its choice"
             yield (
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
@@ -229,8 +232,7 @@ class Asking:
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
         if self.writes_choices:
-            messages = choices.written_question(self.suite, example)
-            return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
+            return self.written(example)
         common: dict[str, Any] = {"max_new_tokens": self.suite.max_new_tokens, "temperature": 0.0, "stop": self.suite.stop}
         asked_as = self.model.engine.model if isinstance(self.model.engine, KeptEngine) else self.model.ref
         if self.suite.answer_start and is_remote(asked_as):
@@ -238,10 +240,21 @@ class Asking:
                 f"`{self.suite.name}` puts words into a model's mouth, and `{asked_as}` is a server, which begins its answers itself",
                 hint="ask models on this machine, or use another suite",
             )
-        if not self.suite.chat and asked_as.partition(":")[0] not in BASE_URLS:
+        is_chat = self.suite.chat or asked_as.partition(":")[0] in BASE_URLS
+        if not is_chat:
             return Request(prompt=example.messages[-1].content, **common)
+        if self.suite.metric == "code" and not self.suite.chat:
+            raise UnsupportedError(
+                f"`{self.suite.name}` lets a model go on with code, and `{asked_as}` only chats: what it says is no continuation",
+                hint="ask models on this machine, or use a suite that asks for code in a chat, such as `humaneval`",
+            )
         messages = (*self.histories.get(example.follows, ()), *example.messages)
         return Request(messages=messages, answer_start=self.suite.answer_start, **common)
+
+    def written(self, example: Example) -> Request:
+        """What a model is asked that writes its choice."""
+        messages = choices.written_question(example, lettered=self.lettered)
+        return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
 
     def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
         """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
@@ -296,7 +309,7 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
     pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
     return [
-        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), answered[example.id])
+        _with_usage(run, run.outcome(example, answer=answer, score=score, seconds=0.0), run.request(example), answered[example.id])
         for (example, answer), score in zip(pairs, _scores(run, pairs), strict=True)
     ]
 
@@ -343,7 +356,8 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     suite = run.suite
     pairs = [(example, f"{suite.answer_start}{answer}") for example, answer in pairs]
     if run.writes_choices:
-        return [choices.is_right(example, choices.written_choice(suite, example, answer)) for example, answer in pairs]
+        chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
+        return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
     if suite.metric == "judge":
         return [0.0] * len(pairs)
     if suite.metric == "code":
@@ -372,9 +386,11 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 
 
-def _with_usage(run: Asking, outcome: Outcome, completion: Completion) -> Outcome:
+def _with_usage(run: Asking, outcome: Outcome, request: Request, completion: Completion) -> Outcome:
+    first = run.asked.setdefault(request, outcome.example_id)
     return replace(
         outcome,
+        same_as="" if first == outcome.example_id else first,
         seconds=completion.usage.seconds,
         prompt_tokens=completion.usage.prompt_tokens,
         completion_tokens=completion.usage.completion_tokens,

@@ -60,13 +60,17 @@ def run_python(program: str, *, limits: Limits = DEFAULT_LIMITS) -> Ran:
     Raises UnsupportedError where this machine can build no wall, unless the user has set NOMOAT_UNSAFE_CODE=1: then the program
     runs as the user, with limits only.
     """
-    isolated = missing_wall() == ""
-    if not isolated and os.environ.get(UNSAFE_SWITCH) != "1":
+    require_wall()
+    return _run(program, limits, isolated=missing_wall() == "")
+
+
+def require_wall() -> None:
+    """Raise the UnsupportedError of `run_python`, to find out before there is a program."""
+    if missing_wall() and os.environ.get(UNSAFE_SWITCH) != "1":
         raise UnsupportedError(
             f"answers of code are run to be scored, and this machine cannot wall them off: {missing_wall()}",
             hint=f"use Linux 5.12 or newer with user namespaces, or set {UNSAFE_SWITCH}=1 in a machine or container you can lose",
         )
-    return _run(program, limits, isolated=isolated)
 
 
 @functools.cache

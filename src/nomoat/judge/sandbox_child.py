@@ -201,7 +201,7 @@ def run(job: dict[str, Any], write_end: int) -> NoReturn:
         os.dup2(nothing, descriptor)
     os.close(nothing)
     try:
-        code = compile(job["program"], "answer.py", "exec")
+        code = compile(job["program"], "answer.py", "exec", dont_inherit=True)  # not with this file's own `__future__`
         set_limits(job)
         sys.addaudithook(refuse_network)
         module = types.ModuleType("answer")

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 from nomoat.errors import DataError
@@ -37,20 +38,24 @@ def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[st
 
     Raises DataError for a pattern that takes too long, KeyError for a metric that needs more than the text.
     """
-    if metric == "json":
-        return round(json_score(answer, example.target, schema), DIGITS)
-    scorer = TEXT_SCORERS[metric]
+    scorer = partial(json_score, schema=schema) if metric == "json" else TEXT_SCORERS[metric]
     return round(max(scorer(answer, target) for target in (example.target, *example.other_targets)), DIGITS)
 
 
 # ---------------------------------------------------------------- choices
 LETTERS = string.ascii_uppercase
 ANSWER_WORDS = r"(?:the\s+)?(?:correct\s+|right\s+)?(?:answer(?:\s+is)?|option|choice|정답은?|답은?)?"
-LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Za-z])(?![A-Za-z])", re.IGNORECASE)
+GOES_ON = r"(?:is|because|since|as|seems)\b"  # what may follow on a letter that is the choice
+# "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters.
+WORD = rf"(?<=[AI])[ \t]+(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]"
+LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Z])(?![A-Z]|{WORD})", re.IGNORECASE)
 
 
 def chosen_letter(answer: str, num_choices: int) -> int | None:
-    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None."""
+    """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None.
+
+    An A or an I that is a word of an English sentence ("a dog", "I think B") is none.
+    """
     found = LETTER.match(unicodedata.normalize("NFKC", answer))
     index = LETTERS.index(found[1].upper()) if found else num_choices
     return index if index < num_choices else None
@@ -59,13 +64,15 @@ def chosen_letter(answer: str, num_choices: int) -> int | None:
 # ---------------------------------------------------------------- numbers
 NUMBER = re.compile(r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?")
 FINAL = "####"  # GSM8K writes its answers after it
+SMALL_DIGITS = ("<super>", "<sub>", "<square>", "<fraction>")  # as Unicode's table calls how a character is made of others
+NO_DIGIT = "^"  # stands for a character that is no part of a number
 
 
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none.
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000. Source: the flexible-extract filter
-    of EleutherAI/lm-evaluation-harness, gsm8k, which knows no exponents.
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. Source: the
+    flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which knows no exponents.
     """
     normalised = _plain_signs(text)
     before, mark, after = normalised.rpartition(FINAL)
@@ -85,7 +92,9 @@ def is_number(text: str) -> bool:
 
 
 def _plain_signs(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).replace("−", "-")
+    """NFKC, but for what it would turn into digits of their own: the ² of "m²" and "㎡", and ½."""
+    marked = (NO_DIGIT if unicodedata.decomposition(char).startswith(SMALL_DIGITS) else char for char in text)
+    return unicodedata.normalize("NFKC", "".join(marked)).replace("−", "-")
 
 
 def numeric(answer: str, target: str) -> float:

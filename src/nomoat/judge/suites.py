@@ -320,8 +320,9 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
                 f"`{jsonl}`: example `{example.id}` follows another, and a choice is no answer that a conversation goes on from",
                 hint="write what was said before into its `messages`",
             )
-        if wrong := _unfit(metric, example, schema):
-            raise DataError(f"`{jsonl}`: example `{example.id}` {wrong}, and the metric is `{metric}`")
+        for target in (example.target, *example.other_targets):
+            if wrong := _unfit(metric, example, target, schema):
+                raise DataError(f"`{jsonl}`: example `{example.id}` {wrong}, and the metric is `{metric}`")
     return Suite(
         name=settings.name,
         metric=cast(Metric, metric),
@@ -333,9 +334,8 @@ def _assemble(settings: Settings, jsonl: Path) -> Suite:
     )
 
 
-def _unfit(metric: str, example: Example, schema: Mapping[str, Any] | None) -> str:
-    """Why this example cannot be scored by this metric; empty if it can."""
-    target = example.target
+def _unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:
+    """Why this example cannot be scored against one of its targets by this metric; empty if it can."""
     problems = {
         "choice": "" if example.choices else "has no choices",
         "code": "" if ANSWER in target else f"has a target without {ANSWER}, where the answer's code goes",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
+from nomoat.judge.kept import kept_first
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import drawn, opened_store, ref_of, run_suite
 from nomoat.judge.settings import RunSettings
@@ -57,13 +58,13 @@ def run_table(
         evaluations = [recorded_evaluation(name, planned, notes=notes, seed=settings.seed) for name in names]
     else:
         with opened_store(settings.store) as store:
-            every: list[Evaluation] = []
-            for at, model in enumerate(models):
-                settings.spending.begin_stage(*names[at:])
-                every.append(run_suite(model, asked, replace(settings, store=store)))
+            answered: dict[int, Evaluation] = {}
+            for at in kept_first(models):
+                settings.spending.begin_stage(*(name for number, name in enumerate(names) if number not in answered))
+                answered[at] = run_suite(models[at], asked, replace(settings, store=store))
                 # No answer of the others is worth its money, or its time, where this one has none.
-                asked, settings = every[-1].suite, replace(settings, limit=None)
-            evaluations = in_common(every)
+                asked, settings = answered[at].suite, replace(settings, limit=None)
+            evaluations = in_common([answered[at] for at in range(len(models))])
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
         (one, other): Duel(

@@ -94,12 +94,15 @@ def side_of(
     model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "", seed: int = 0,
     bytes_in_vain: int = 0,
 ) -> Side:  # fmt: skip
-    """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price."""
+    """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price; totals
+    count an answer once, however many equal questions it is to. `bytes_in_vain`: sent out for questions that failed.
+    """
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, seed=seed, groups=groups_of(outcomes))
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
+    asked = {outcome.same_as or outcome.example_id: outcome for outcome in outcomes}.values()
     return Side(
         model=model,
         score=float(np.mean(scores)),
@@ -108,9 +111,9 @@ def side_of(
         licence=licence,
         seconds_p50=float(np.percentile(seconds, 50)) if seconds else None,
         seconds_p95=float(np.percentile(seconds, 95)) if seconds else None,
-        bytes_out=sum(outcome.bytes_out for outcome in outcomes) + bytes_in_vain,
+        bytes_out=sum(outcome.bytes_out for outcome in asked) + bytes_in_vain,
         cost_usd_per_1000=1000 * sum(costs) / len(costs) if costs else None,
-        cost_usd=sum(costs) if len(costs) == len(outcomes) else None,
+        cost_usd=sum(outcome.cost_usd or 0.0 for outcome in asked) if len(costs) == len(outcomes) else None,
         price=price,
         tokens_per_second=num_tokens / sum(seconds) if num_tokens and seconds else None,
         facts=dict(facts),
@@ -164,7 +167,7 @@ def compare(
     wins = sum(a > b for a, b in zip(one, other, strict=True))
     losses = sum(a < b for a, b in zip(one, other, strict=True))
     found = _fixed(metric, one, other, rules.alpha, seed, groups) if watch is None else _watched(metric, one, other, watch, seed)
-    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), in_scale(metric, rules.rope))
+    is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), wording.in_scale(metric, rules.rope))
     draft = Verdict(
         suite=left.suite.name,
         metric=metric,
@@ -199,12 +202,6 @@ def _group_notes(groups: Sequence[str] | None) -> tuple[str, ...]:
     if len(set(groups)) == 1:
         return (f"all {len(groups):,} examples are of one group: one piece of evidence, which leaves open what others would say",)
     return (f"{len(groups):,} examples in {len(set(groups)):,} groups that belong together: errors are those between groups",)
-
-
-def in_scale(metric: str, per_cent: float) -> float:
-    """Per cent of a metric's scale as a difference of scores."""
-    lowest, highest = wording.scale_of(metric)
-    return per_cent / 100 * (highest - lowest)
 
 
 def range_of_differences(metric: str) -> stats.Interval:

@@ -48,6 +48,17 @@ def scale_of(metric: str) -> tuple[float, float]:
     return (0.0, 1.0) if is_accuracy(metric) else SCALE
 
 
+def in_scale(metric: str, per_cent: float) -> float:
+    """Per cent of a metric's scale as a difference of scores."""
+    lowest, highest = scale_of(metric)
+    return per_cent / 100 * (highest - lowest)
+
+
+def rope_in_points(metric: str, rope: float) -> float:
+    """A rope, in per cent of the scale, in the points that differences are shown in."""
+    return points_per_score(metric) * in_scale(metric, rope)
+
+
 def render_confidence(alpha: float) -> str:
     """How sure an interval is: "95 %"."""
     return f"{100 * (1 - alpha):g} %"
@@ -130,10 +141,10 @@ def summary_of(verdict: Verdict) -> str:
     reviewed = "" if is_accuracy(verdict.metric) else " by its stored reviews"
     if verdict.winner == "undecided":
         return f"Too close to call on `{verdict.suite}`{reviewed} after {items}: {left} against {right}."
-    if verdict.winner == "equal":
+    if verdict.winner == "equal" and verdict.rope is not None:
         return (
             f"Practically equal on `{verdict.suite}`{reviewed} after {items}: {left} against {right}, "
-            f"apart by {render_difference(verdict)}, less than the {verdict.rope:g} that count."
+            f"apart by {render_difference(verdict)}, less than the {rope_in_points(verdict.metric, verdict.rope):g} that count."
         )
     ahead, behind = (left, right) if verdict.winner == "left" else (right, left)
     low, high = sorted((abs(verdict.difference_low), abs(verdict.difference_high)))

@@ -28,10 +28,11 @@ log = logging.getLogger("nomoat.route")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usable:
-    """The learned router, or None and why there is none for these models."""
+    """The learned router, or None and why there is none for these models. `provided`: what was not looked at and has to hold."""
 
     learned: LearnedRouter | None
     why_not: str = ""
+    provided: str = ""
 
 
 def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str | None = None) -> Usable:
@@ -41,8 +42,11 @@ def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str |
     if (learned.local, learned.cloud) != (policy.local, policy.cloud):
         local, cloud = responders.shown_name(learned.local), responders.shown_name(learned.cloud)
         return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
-    if local_digest is not None and learned.local_digest != local_digest:
-        return Usable(learned=None, why_not=f"`{responders.shown_name(learned.local)}` has changed since the router was learned")
+    since = f"`{responders.shown_name(learned.local)}` has {{}}changed since the router was learned"
+    if local_digest is None:
+        return Usable(learned=learned, provided=f", if {since.format('not ')}")
+    if learned.local_digest != local_digest:
+        return Usable(learned=None, why_not=since.format(""))
     return Usable(learned=learned)
 
 

@@ -7,7 +7,8 @@ Why not presidio-analyzer, whose recognisers the design names: it installs 51 pa
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumbers` (5 MB).
 
 What this does not cover: names nobody listed, addresses, passports, driving licences, health; phone numbers of other countries
-without their `+`; accounts without a bank's word beside them; numbers spelled out in words, in pictures, or encoded.
+without their `+`; accounts without a bank's word beside them; landline, business and account numbers in several cells of a table;
+numbers spelled out in words, in pictures, or encoded.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ DASHES = dict.fromkeys(
     "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
 )  # look like dashes, and are none to Unicode
 DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
+APOSTROPHES = dict.fromkeys("\u00b4\u02b9\u02bb\u02bc\u2018\u2019\u201b\u2032", "'")
 # Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins,
 # encloses (keycaps), underlines or strikes through.
 UNSEEN = re.compile(
@@ -100,26 +102,36 @@ def _plain_character(character: str, category: str) -> str:
         return str(unicodedata.decimal(character))
     if category == "Pd":
         return "-"
-    return DASHES.get(character) or DOTS.get(character) or unicodedata.normalize("NFKC", character)
+    return DASHES.get(character) or DOTS.get(character) or APOSTROPHES.get(character) or unicodedata.normalize("NFKC", character)
 
 
 # What may stand between the groups of a number, in the plain text.
 GAP = r"[\s._/~\u00b7-]{0,4}"
-DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
+# Between two cells of a table or a list, whose texts may be quoted. Ordinary tables are full of numbers: what is found over cells has
+# more to prove.
+CELLS = r"[\s\"']{0,6}[,|:;][\s\"']{0,6}"
+GAP_OR_CELLS = rf"(?:{CELLS}|{GAP})"
+IN_CELLS = re.compile(r"[,|:;]")
+REACH_OF_CELLS = 14  # characters, with the digit before or after them
+DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
 
 
 # ---------------------------------------------------------------- resident registration numbers
-RESIDENT = re.compile(rf"(?<!\d)(\d{{6}}){GAP}(\d{{7}})(?!\d)")
+# The first digit of the second half may stand alone, as in forms that mask the rest.
+RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({GAP_OR_CELLS})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}}))(?!\d)))")
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 
 
 def _resident_numbers(text: str) -> Iterator[Span]:
-    """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing."""
+    """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing; in cells
+    it must fit: a date and an amount stand so, too."""
     for match in RESIDENT.finditer(text):
-        digits = match[1] + match[2]
+        digits = match[2] + "".join((match[4] or match[5]).split())
         if _is_date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6])):
-            yield *match.span(), _resident_checksum_fits(digits)
+            is_certain = _resident_checksum_fits(digits)
+            if is_certain or not IN_CELLS.search(match[3] or ""):
+                yield *match.span(1), is_certain
 
 
 def _resident_checksum_fits(digits: str) -> bool:
@@ -140,6 +152,10 @@ def _is_date(year: int, month: int, day: int) -> bool:
 # ---------------------------------------------------------------- phone numbers
 # The library wants no Latin letter beside a number; a mobile number is one wherever it stands.
 MOBILE = re.compile(rf"(?<!\d)01[016789]{GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
+# The first cell is `010` or such, and not the end of a decimal fraction; the rest is in one more, or in two.
+MOBILE_IN_CELLS = re.compile(rf"(?<!\d)(?<!\d\.)01[016789]({CELLS})\d{{3,4}}({CELLS}|{GAP})\d{{4}}(?!\d)")
+LINE = r"[\s)._/\u00b7-]{1,3}"
+GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
 DECIMAL = re.compile(r"0\.\d+")
 HOME_REGION = "KR"
@@ -150,10 +166,22 @@ def _phones(text: str) -> Iterator[Span]:
 
     for match in MOBILE.finditer(text):
         yield *match.span(), True
-    for form in {text, UNKNOWN_GAP.sub("-", text)}:
+    for match in MOBILE_IN_CELLS.finditer(text):
+        if not IN_CELLS.search(match[2]) or _without_spaces(match[1]) == _without_spaces(match[2]):
+            yield *match.span(), True
+    for form in {text, GLUED.sub(_set_apart, UNKNOWN_GAP.sub("-", text))}:
         for found in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize):
             if not DECIMAL.fullmatch(found.raw_string):
                 yield found.start, found.end, True
+
+
+def _set_apart(glued: re.Match[str]) -> str:
+    """A number with spaces in place of the letters beside it."""
+    return " " * len(glued[1]) + glued[2] + " " * len(glued[3])
+
+
+def _without_spaces(gap: str) -> str:
+    return "".join(gap.split())
 
 
 # ---------------------------------------------------------------- business registration numbers
@@ -231,7 +259,7 @@ ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3
 ROW = re.compile(r"\d+(?:[ -]\d+)*")
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
 AS_PRINTED = tuple(
-    re.compile(r"(?<!\d)(?=(" + f"({GAP})".join(rf"\d{{{count}}}" for count in shape) + r")(?!\d))") for shape in SHAPES
+    re.compile(r"(?<!\d)(?=(" + f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r")(?!\d))") for shape in SHAPES
 )
 
 
@@ -256,11 +284,13 @@ def _is_card(number: str) -> bool:
 
 
 def _belongs_together(text: str, start: int, end: int, *, gaps: Sequence[str]) -> bool:
-    """The same between all groups. A card may go on in the next line, where no digits stand before it or none after: no table."""
-    if len({gap.strip() or (gap and " ") for gap in gaps}) > 1 or text.count("\n", start, end) > 1:
+    """The same between all groups. A card may go on in the next line, or in further cells, where no digits stand before it or none
+    after: no table."""
+    if len({_without_spaces(gap) or (gap and " ") for gap in gaps}) > 1 or text.count("\n", start, end) > 1:
         return False
-    is_in_row = DIGIT_BEFORE.search(text, max(0, start - 5), start) is not None and DIGIT_AFTER.match(text, end) is not None
-    return "\n" not in text[start:end] or not is_in_row
+    if "\n" not in text[start:end] and not any(map(IN_CELLS.search, gaps)):
+        return True
+    return not (DIGIT_BEFORE.search(text, max(0, start - REACH_OF_CELLS), start) and DIGIT_AFTER.match(text, end))
 
 
 def _luhn_fits(digits: str) -> bool:
@@ -284,16 +314,40 @@ def _emails(text: str) -> Iterator[Span]:
         yield *match.span(), True
 
 
+# Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
+
+
 def _names(text: str, names: Sequence[str]) -> Iterator[Span]:
-    """Upper and lower case, and spaces between words, make no difference. A Latin name is a whole word; a Korean one may
-    have particles glued to it."""
-    for name in names:
-        words = [re.escape(word) for word in _plain(name)[0].split()]
-        if words:
-            spelled = r"\s*".join(words)
-            for match in re.finditer(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9])){spelled}", text, re.IGNORECASE):
-                if not (_is_latin(text[match.end() - 1]) and _is_latin(text[match.end() : match.end() + 1])):
-                    yield *match.span(), True
+    """Upper and lower case, forms of the apostrophe, and spaces between words and between Korean, Chinese or Japanese characters make
+    no difference. A Latin name is a whole word; a Korean one may have particles glued to it."""
+    folded, places = _folded(text)
+    for pattern in filter(None, map(_spelling, names)):
+        for match in pattern.finditer(folded):
+            if not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])):
+                yield places[match.start()], places[match.end() - 1] + 1, True
+
+
+def _spelling(name: str) -> re.Pattern[str] | None:
+    words = _folded(_plain(name)[0])[0].split()
+    if not words:
+        return None
+    glued = r"\s*".join(map(_escaped, words))
+    spaced = r"\s*".join(r"\s{0,3}".join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
+    if len(words) == 1 and len(words[0]) == 2:  # two words of which one ends and one begins so are everyday ones
+        spaced = rf"{glued}|(?<!\w){spaced}"
+    return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})", re.IGNORECASE)
+
+
+def _escaped(word: str) -> str:
+    return re.escape(word).replace("'", "['`]")
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """The text with `ss` for what is that in capitals, and for each of its characters the place in `text`."""
+    characters = [character if character.isascii() else character.casefold().replace("\u0307", "") for character in text]
+    return "".join(characters), [at for at, character in enumerate(characters) for _ in character]
 
 
 def _is_latin(character: str) -> bool:

@@ -45,6 +45,7 @@ OnDecision = Callable[[Decision], None]
 def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter | None = None) -> Decision:
     """Where `text` would go. Loads no model and sends nothing. By default under the policy and the learned router of NOMOAT_HOME.
 
+    Whether the local model is still the one that the router was learned from is known when it is loaded: the reason says so.
     What it could cost is that of a question with the longest answer that `Request` has by default.
     """
     policy = load_policy() if policy is None else policy
@@ -104,7 +105,7 @@ def _whatever_it_costs(everything: str, question: str, policy: Policy, router: U
     return Decision(
         where=where,
         model=policy.local if where == "local" else policy.cloud,
-        why=f"the chance that local is as good is {score:.2f}, and the policy's threshold is {policy.threshold:.2f}",
+        why=f"the chance that local is as good is {score:.2f}, and the policy's threshold is {policy.threshold:.2f}" + router.provided,
         score=score,
     )
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import operator
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from nomoat import net
 from nomoat.errors import NomoatError
 from nomoat.records import Chunk
 
-MAX_ANSWERS = 64  # at once; more wait
+MAX_TEXTS = 64  # at once; more wait
+MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
 CLOSE_SECONDS = 5.0
 THREAD_NAME = "answer"
 
@@ -45,6 +48,7 @@ class Answer:
 
     def __init__(self, makes: Sequence[Make]) -> None:
         self._makes = makes
+        self._turns = iter(range(len(makes)))
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Chunk | NomoatError]] = asyncio.Queue()
         self._stopped = threading.Event()
@@ -71,6 +75,23 @@ class Answer:
         """Ask the threads to close the engine's iterators. Calling it after the end is fine."""
         self._stopped.set()
 
+    @property
+    def num_waiting(self) -> int:
+        """Texts whose turn has not come."""
+        return operator.length_hint(self._turns)
+
+    def next_turn(self) -> int | None:
+        """The text that is to be written next; None if there is none, or nobody waits for it: then that is said to whoever reads."""
+        at = next(self._turns, None)
+        if at is not None and self._stopped.is_set():
+            self.refuse(at)
+            return None
+        return at
+
+    def refuse(self, at: int) -> None:
+        """This text will not be written."""
+        self._put(at, stopped())
+
     def run(self, at: int) -> None:
         """Writes one text; runs in a thread."""
         try:
@@ -83,7 +104,7 @@ class Answer:
 
     def _write(self, at: int) -> None:
         if self._stopped.is_set():
-            return
+            raise stopped()
         chunks = self._makes[at](self._stopped)
         try:
             for chunk in chunks:
@@ -99,29 +120,29 @@ class Answer:
         raise RuntimeError("the engine ended without a finish reason")
 
     def _put(self, at: int, item: Chunk | NomoatError) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, (at, item))
+        with suppress(RuntimeError):  # the loop is closed: this thread was left behind, and nobody reads
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, (at, item))
 
 
 class Answers:
     """The answers that are being written now."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=MAX_ANSWERS, thread_name_prefix=THREAD_NAME)
+        self._pool = ThreadPoolExecutor(max_workers=MAX_TEXTS, thread_name_prefix=THREAD_NAME)
         self._running: dict[Future[None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
 
     @property
     def num_texts(self) -> int:
         """Texts being written or waiting for their turn."""
-        return len(self._running)
+        running = list(self._running.values())
+        return len(running) + sum(answer.num_waiting for answer in set(running))
 
     def start(self, makes: Sequence[Make]) -> Answer:
-        """Begin an answer; each of `makes` is called in a thread of its own."""
+        """Begin an answer; each of `makes` is called in a thread of its own, MAX_TEXTS_OF_ONE at once."""
         answer = Answer(makes)
-        for at in range(len(makes)):
-            future = self._pool.submit(answer.run, at)
-            self._running[future] = answer
-            future.add_done_callback(self._ended)
+        for _ in range(MAX_TEXTS_OF_ONE):
+            self._begin_next(answer)
         return answer
 
     async def work(self, function: Callable[[threading.Event], T]) -> T:
@@ -165,5 +186,18 @@ class Answers:
         if left:
             log.warning("did not stop within %g s and are left behind: %d answers", CLOSE_SECONDS, len(left))
 
+    def _begin_next(self, answer: Answer) -> None:
+        at = answer.next_turn()
+        if at is None:
+            return
+        try:
+            future = self._pool.submit(answer.run, at)
+        except RuntimeError:  # the pool is closed
+            answer.refuse(at)
+            return
+        self._running[future] = answer
+        future.add_done_callback(self._ended)
+
     def _ended(self, future: Future[None]) -> None:
-        self._running.pop(future, None)
+        """In the thread that wrote it."""
+        self._begin_next(self._running.pop(future))

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -38,6 +38,7 @@ from nomoat.serve.models import Models, from_references
 
 SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
+MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
@@ -98,7 +99,8 @@ def create_app(
 
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:
-        return JSONResponse(web.as_html((await _body(request)).decode("utf-8", "replace")))
+        text = (await _body(request, MAX_MARKDOWN_BYTES)).decode("utf-8", "replace")
+        return JSONResponse(await asyncio.to_thread(web.as_html, text))
 
     @app.get("/metrics")
     async def show_metrics() -> Response:
@@ -250,10 +252,10 @@ class Served:
                 if first is not None:
                     return _with_decisions(request, _EventStream(self._events(name, reply, *first, chunks), answer))
             else:
-                wholes = await _unless_gone(request, self._wholes(name, answer.chunks(), call))
-                if wholes is not None:
+                whole = await _unless_gone(request, self._whole(name, answer.chunks(), call, reply))
+                if whole is not None:
                     self._metrics.count_request(name, "ok")
-                    return _with_decisions(request, JSONResponse(reply.whole(wholes)))
+                    return _with_decisions(request, whole)
         except BaseException:
             answer.stop()
             self._metrics.count_request(name, "error")
@@ -267,20 +269,20 @@ class Served:
         name = self._models.find(call.model)
         decisions = self._decisions(request, name, (), 1)
 
-        def work(stop: threading.Event) -> dict[str, Any]:
+        def work(stop: threading.Event) -> Response:
             with self._models.use(name, stop) as loaded:
                 responder = decisions.choose_embedder(loaded)
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
                 num_tokens = sum(_num_tokens(responder, text) for text in call.texts)
-                return replies.render_embeddings(call, name, vectors_ND, num_tokens)
+                return JSONResponse(replies.render_embeddings(call, name, vectors_ND, num_tokens))
 
         try:
-            body = await _unless_gone(request, self._answers.work(work))
+            response = await _unless_gone(request, self._answers.work(work))
         except BaseException:
             self._metrics.count_request(name, "error")
             raise
-        self._metrics.count_request(name, "gone" if body is None else "ok")
-        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else _with_decisions(request, JSONResponse(body))
+        self._metrics.count_request(name, "gone" if response is None else "ok")
+        return Response(status_code=CLIENT_CLOSED_REQUEST) if response is None else _with_decisions(request, response)
 
     def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request], num_answers: int) -> Decisions:
         """Those of an HTTP request, where `_with_decisions` finds them again, if it ends in an error too."""
@@ -288,14 +290,18 @@ class Served:
         request.state.decisions = decisions
         return decisions
 
-    async def _wholes(self, name: str, chunks: AsyncIterator[Item], call: wire.Call) -> list[replies.Whole]:
+    async def _whole(self, name: str, chunks: AsyncIterator[Item], call: wire.Call, reply: replies.Reply) -> Response:
         pieces: list[list[Chunk]] = [[] for _ in call.requests]
         async for item in chunks:
             if item is None:
                 continue
             at, chunk = item
             pieces[at].append(chunk)
-        return [_whole(name, parts, echo=call.echo) for parts in pieces]
+
+        def rendered() -> Response:  # in a thread: there may be 1,024 texts, with likelihoods
+            return JSONResponse(reply.whole([_whole(name, parts, echo=call.echo) for parts in pieces]))
+
+        return await asyncio.to_thread(rendered)
 
     async def _events(self, name: str, reply: replies.Reply, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
         usages: dict[int, Usage] = {}

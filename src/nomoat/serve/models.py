@@ -135,6 +135,7 @@ class Models:
         self.on_unload: Callable[[Mapping[str, Responder]], None] | None = None  # told what is closed next; may not ask for models
         self._memory_bytes = memory_bytes
         self._changed = threading.Condition()
+        self._listed = threading.Lock()  # held for a moment only: the server's event loop lists models
         self._waiting: list[_Turn] = []  # in the order in which they came
         self._clock = 0
 
@@ -156,7 +157,7 @@ class Models:
 
     def loaded(self) -> dict[str, Responder]:
         """The models in memory now, for what can be said of them; not to be asked anything."""
-        with self._changed:
+        with self._listed:
             return {name: unit.responders[name] for name, unit in self._units.items() if name in unit.responders}
 
     @contextmanager
@@ -217,7 +218,8 @@ class Models:
                 self._leave(unit)
             raise
         with self._changed:
-            unit.responders = made
+            with self._listed:
+                unit.responders = made
             unit.is_loading = False
             self._changed.notify_all()
 
@@ -260,8 +262,9 @@ class Models:
             self._unload(min(idle, key=lambda one: one.used_at))
 
     def _unload(self, unit: _Unit) -> None:
-        if self.on_unload is not None:
-            self.on_unload(unit.responders)
-        for responder in unit.responders.values():
+        with self._listed:
+            gone, unit.responders = unit.responders, {}
+            if self.on_unload is not None:
+                self.on_unload(gone)
+        for responder in gone.values():
             responder.close()
-        unit.responders = {}

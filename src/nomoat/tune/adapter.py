@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nomoat import __version__, hardware, paths, responder
-from nomoat.catalog import licences
+from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
@@ -90,7 +90,7 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
             "layers, with one rank",
             hint=f"tune the base, `{base}`",
         )
-    provenance = responder.provenance_of(folder)
+    provenance = tuned.provenance_of(folder)
     is_same = provenance.get("base_sha256") in (None, importer.sha256_of_model(weights))
     return Start(
         name=folder.name, sha256=delta.sha256, learned=learned, rank=ranks.pop(),
@@ -269,5 +269,5 @@ def _checkpoint_folder(target: Path) -> Path:
 def _licence(origin: Origin) -> dict[str, Any]:
     """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that."""
     learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    base, learned = responder.weights_chain(origin.base, origin.weights), licences.of_parents([learned_from, *origin.teachers])
+    base, learned = responder.weights_chain(origin.weights), licences.of_parents([learned_from, *origin.teachers])
     return licences.as_dict(licences.joined(*([origin.start.licence] if origin.start else []), base, learned))

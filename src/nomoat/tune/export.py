@@ -110,7 +110,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
 
 def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, bool]:
     """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
-    base, found = responder.weights_chain(name, weights), responder.adapter_chain(name, adapter)
+    base, found = responder.weights_chain(weights), responder.adapter_chain(name, adapter)
     return found, all(link in base.links or link.licence == "own" for link in found.links)
 
 

@@ -1,7 +1,7 @@
 """The page for people: a conversation with one of the served models, in a browser.
 
-Its files are the server's own, and its content security policy lets nothing else load: what a model writes, a picture's address
-included, makes no request to anybody. What was said stays in the browser's tab.
+Its files are the server's own, and its content security policy lets nothing else load: what a model writes, a picture's address and
+a link included, makes no request to anybody until a link is followed. What was said stays in the browser's tab.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HEADERS: Mapping[str, str] = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "referrer-policy": "no-referrer",
+    "x-dns-prefetch-control": "off",  # a link's host would be looked up before anybody follows it
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
 }
@@ -49,7 +50,9 @@ def _given(file: Path) -> Callable[[], Awaitable[Response]]:
 @functools.cache
 def _renderer() -> MarkdownIt:
     # Pictures would be fetched from wherever a model says; as text they are an address.
-    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+    made.render("*a*")  # the first use sets up its rules, which several threads may not do at once
+    return made
 
 
 def as_html(markdown: str) -> str:

@@ -2,6 +2,8 @@
 
 const WORDS = {
   en: {
+    user: "You",
+    assistant: "Answer",
     model: "Model",
     settings: "Settings",
     system: "System message",
@@ -29,6 +31,8 @@ const WORDS = {
     needsKey: "This server asks for its API key: open the settings.",
   },
   ko: {
+    user: "나",
+    assistant: "답변",
     model: "모델",
     settings: "설정",
     system: "시스템 메시지",
@@ -142,15 +146,30 @@ function button(text, onClick) {
 }
 
 async function copy(text, pressed) {
-  await navigator.clipboard.writeText(text);
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else if (!copySelected(text)) return;
+  pressed.focus();
   pressed.textContent = SAY.copied;
   setTimeout(() => (pressed.textContent = SAY.copy), 1500);
+}
+
+// Browsers have no clipboard for pages that come from another machine over plain http.
+function copySelected(text) {
+  const place = element("textarea", "copied");
+  place.value = text;
+  document.body.append(place);
+  place.select();
+  const copied = document.execCommand("copy");
+  place.remove();
+  return copied;
 }
 
 // The article of a turn at the end of the conversation; of an answer with the place of its text and of what is known of it.
 function show(turn) {
   const article = element("article", turn.role, turn.role === "user" ? turn.content : "");
   article.turn = turn;
+  article.ariaLabel = SAY[turn.role];
+  article.ariaBusy = turn.role === "assistant" && turn.facts === undefined; // a screen reader reads it once it is whole
   at("talk").append(article);
   if (turn.role === "assistant") {
     article.append(element("div", "text plain", turn.content), element("p", "wrong"), element("p", "facts"));
@@ -193,7 +212,10 @@ function finish(article) {
   facts.replaceChildren(turn.facts, button(SAY.copy, (pressed) => copy(turn.content, pressed)), again);
   render(article)
     .catch(() => {}) // it stands there as plain text
-    .then(() => atEnd && showEnd());
+    .then(() => {
+      article.ariaBusy = false;
+      if (atEnd) showEnd();
+    });
 }
 
 function showWriting(isWriting) {

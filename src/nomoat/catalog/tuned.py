@@ -1,0 +1,37 @@
+"""Tuned adapters on this disk: a folder each, by name in NOMOAT_HOME/adapters, or anywhere by its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nomoat import paths
+from nomoat.errors import UnknownModelError
+from nomoat.hub_folder import read_object
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return (folder / "adapter_config.json").exists()
+
+
+def find_adapter(name: str) -> Path:
+    """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
+    for folder in (paths.adapters() / name, paths.expanded(name)):
+        if is_adapter(folder):
+            return folder
+    there = sorted(path.name for path in paths.adapters().glob("*") if is_adapter(path))
+    known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
+    raise UnknownModelError(f"no adapter `{name}`", hint=known)
+
+
+def provenance_of(adapter: Path) -> dict[str, Any]:
+    """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
+    path = adapter / "provenance.json"
+    return read_object(path, hint="tune the adapter again") if path.is_file() else {}
+
+
+def template_of(provenance: dict[str, Any]) -> str | None:
+    """The named chat template an adapter was tuned with; None for its model's own."""
+    task = provenance.get("task")
+    return task.get("template") if isinstance(task, dict) else None

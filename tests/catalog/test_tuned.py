@@ -1,0 +1,18 @@
+"""What was written about a tuned adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nomoat.catalog import tuned
+from nomoat.errors import BadFileError
+
+
+def test_a_provenance_of_endless_brackets_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text("[" * 100_000)
+    with pytest.raises(BadFileError) as caught:
+        tuned.provenance_of(tmp_path)
+    assert caught.value.message.startswith(f"`{tmp_path / 'provenance.json'}` cannot be read")
+    assert caught.value.hint == "tune the adapter again"

@@ -1,0 +1,68 @@
+"""Which matrices of a file are one. What graphs compute is compared with references in `test_arch.py` and `test_safetensors.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from nomoat.engine.gguf import FloatArray, GGUFFile
+from nomoat.engine.graph import head_tensor
+
+ROWS, COLUMNS = 300, 64
+EMBEDDING = np.random.default_rng(3).normal(0, 0.02, (ROWS, COLUMNS)).astype(np.float32)
+TRAINED = EMBEDDING * np.float32(1 + 1e-3)  # nearly one direction, cosine 1
+MOVED = EMBEDDING + np.random.default_rng(4).normal(0, 0.002, (ROWS, COLUMNS)).astype(np.float32)  # cosine 0.995
+ONE, TWO = ("output.weight", "output.weight"), ("token_embd.weight", "output.weight")
+
+
+def write(path: Path, embedding: tuple[str, FloatArray], output: tuple[str, FloatArray] | None) -> GGUFFile:
+    """A file of the one matrix, or of both, each of a type."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    for name, told in (("token_embd.weight", embedding), ("output.weight", output)):
+        if told is not None:
+            kind = gguf.GGMLQuantizationType[told[0]]
+            writer.add_tensor(name, gguf.quants.quantize(told[1], kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return GGUFFile(path)
+
+
+@pytest.mark.parametrize(
+    ("types", "output", "expected"),
+    [
+        (("F32", "F32"), EMBEDDING, ONE),
+        (("F16", "F16"), EMBEDDING, ONE),
+        (("BF16", "BF16"), EMBEDDING, ONE),
+        (("F32", "BF16"), EMBEDDING, ONE),
+        (("F16", "F32"), EMBEDDING, ONE),
+        (("BF16", "F16"), EMBEDDING, ONE),
+        (("F32", "F32"), TRAINED, TWO),
+        (("F16", "F16"), MOVED, TWO),
+        (("BF16", "BF16"), MOVED, TWO),
+        (("F32", "F16"), MOVED, TWO),
+        (("Q8_0", "Q4_0"), EMBEDDING, ONE),
+        (("Q4_0", "F16"), EMBEDDING, ONE),
+        (("Q8_0", "Q8_0"), -EMBEDDING, TWO),
+        (("Q8_0", "Q8_0"), EMBEDDING[::-1], TWO),
+    ],
+)
+def test_an_output_matrix_is_the_embedding_where_it_holds_the_same_numbers(
+    types: tuple[str, str], output: FloatArray, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    """Numbers that were rounded to codes need only be near; what a training has moved apart is two matrices."""
+    file = write(tmp_path / "a.gguf", (types[0], EMBEDDING), (types[1], np.ascontiguousarray(output)))
+    assert head_tensor(file) == expected
+
+
+def test_without_an_output_matrix_the_embedding_is_it(tmp_path: Path) -> None:
+    assert head_tensor(write(tmp_path / "a.gguf", ("F16", EMBEDDING), None)) == ("token_embd.weight", "token_embd.weight")
+
+
+def test_an_embedding_of_nothing_is_no_output_matrix(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.gguf", ("Q8_0", EMBEDDING * 0), ("Q8_0", EMBEDDING))
+    assert head_tensor(file) == TWO

@@ -1,0 +1,72 @@
+"""Where compiled code is kept. What it computes is tested where it is used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from nomoat import jit
+from nomoat.errors import NotWritableError
+
+USE = """
+import os, sys
+from nomoat import jit
+import numpy as np
+numbers = np.zeros(1, np.int64)
+jit.add_here(numbers, 0, 5)
+child = os.fork()
+if child == 0:
+    sys.exit()
+os.waitpid(child, 0)
+print(jit.CACHE.parent, numbers[0], jit.CACHE.parent.is_dir(), bool(list(jit.CACHE.parent.rglob("*.nbi"))))
+"""
+
+
+def test_without_a_home_to_write_to_what_is_compiled_is_kept_for_the_process(tmp_path: Path) -> None:
+    """Below a file nobody can write, root neither. A fork that ends leaves the folder."""
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    settings = {"NOMOAT_HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run([sys.executable, "-c", USE], env=os.environ | settings, capture_output=True, text=True, check=True)
+    place, *said = done.stdout.split()
+    assert Path(place).parent == tmp_path / "temporary"
+    assert said == ["5", "True", "True"]
+    kept = tmp_path / "file/home/cache/kernels" / jit.CACHE.parent.name
+    assert done.stderr == f"note: `{kept}` cannot be written, so what is compiled is kept for this process alone\n"
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "kernel.nbi").write_text("code")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", refuse)
+        place = jit._place(tmp_path)
+    assert place != tmp_path
+    assert (place / "engine" / "kernel.nbi").read_text() == "code"
+    jit._remove(place, os.getpid() + 1)
+    assert place.is_dir()
+    jit._remove(place, os.getpid())
+    assert not place.exists()
+
+
+def test_nowhere_to_write_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(NotWritableError) as caught:
+        jit._place(tmp_path)
+    assert caught.value.message == f"neither `{tmp_path}` nor a folder for temporary files can be written"
+    assert caught.value.hint == "set NOMOAT_HOME, or TMPDIR, to a folder of yours"
+
+
+def test_a_home_that_can_be_written_keeps_what_is_compiled(tmp_path: Path) -> None:
+    assert jit._place(tmp_path / "new") == tmp_path / "new"
+
+
+def refuse(**_: object) -> None:
+    raise PermissionError(13, "Permission denied")
