@@ -104,7 +104,7 @@ class Responder:
         return self.engine.generate(request)
 
     def complete(self, request: Request, *, caller_left: threading.Event | None = None) -> Completion:
-        """The whole answer. One that broke off on its way from a server is asked for again.
+        """The whole answer. One that broke off on its way from a server is asked for again; an error has what all attempts sent.
 
         An engine in this process stops when `caller_left` is set; what a server writes may be paid for, and is waited for.
         """
@@ -116,6 +116,7 @@ class Responder:
                 return replace(completion, usage=usage)
             except RemoteError as error:
                 sent_before += error.bytes_out
+                error.bytes_out = sent_before
                 if error.fate != "lost" or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
                     raise
         raise AssertionError("the last attempt returns or raises")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,16 +21,19 @@ import nomoat
 from nomoat.asking.answers import collect
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
+from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import BudgetReachedError, ContextExceededError, RemoteError, UsageError
+from nomoat.engine.remote import remote_engine
+from nomoat.errors import BudgetReachedError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.records import Example, Message, Request
+from nomoat.judge.verdict import in_common
+from nomoat.records import Chunk, Example, Message, Request
 from nomoat.responder import Responder
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
@@ -303,6 +306,40 @@ def test_one_question_longer_than_the_context_loses_no_other() -> None:
     assert list(collected.answers) == [requests[0], requests[2]]
     assert isinstance(collected.failed[requests[1]], ContextExceededError)
     assert (collected.failure, collected.num_failed) == (collected.failed[requests[1]], 1)
+
+
+def test_one_text_longer_than_the_cache_loses_no_other() -> None:
+    class Short(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            if len(request.prompt or "") > 50:
+                raise NotEnoughMemoryError("no room")
+            return super().generate(request)
+
+    requests = [Request(prompt=words) for words in ("a b", "a " * 60, "b c")]
+    with AnswerStore() as store:
+        collected = collect(Responder("short", Short()), requests, store=store, spending=spending(), concurrency=1)
+    assert list(collected.answers) == [requests[0], requests[2]]
+    assert isinstance(collected.failed[requests[1]], NotEnoughMemoryError)
+
+
+def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times where the answer breaks off each time; also where a duel looks at what both sides answered."""
+    server = serving(by_question({"question 1": half, "question 3": say(400, {"error": {"message": "no"}})}, FINE))
+    engine = remote_engine(f"{server.url}#m")
+    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere
+    with Responder("r", engine) as model:
+        evaluation = run_suite(model, suite_of(4), RunSettings(concurrency=1))
+        sent = sum(int(headers["content-length"]) for headers in server.headers)
+        assert (len(server.bodies), len(evaluation.outcomes)) == (6, 2)
+        assert evaluation.side.bytes_out == sent > sum(outcome.bytes_out for outcome in evaluation.outcomes)
+        short = dataclasses.replace(evaluation, outcomes=evaluation.outcomes[:1])
+        cut, _ = in_common([evaluation, short])
+        assert cut.side.bytes_out == sent - evaluation.outcomes[1].bytes_out
+        spent = Spent(pricing=spending().pricing(model))
+        with AnswerStore() as store:
+            requests = [Request(messages=example.messages) for example in suite_of(4).examples]
+            spent.add(collect(model, requests, store=store, spending=spending(), concurrency=1))
+        assert spent.bytes_out == sum(int(headers["content-length"]) for headers in server.headers[6:])
 
 
 @pytest.mark.parametrize("status", [401, 404])

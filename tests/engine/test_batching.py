@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
+import llguidance
 import numpy as np
 import pytest
 import torch
@@ -20,8 +23,10 @@ from reference import model_of_gguf
 
 from nomoat import footprint, hardware
 from nomoat.engine import batching, importer, layout
+from nomoat.engine.lookup import Lookup
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import Row
+from nomoat.engine.sampling import Sampler
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
@@ -168,6 +173,22 @@ def test_what_is_no_schema_is_refused_before_anything_runs(engine: OpenVINOEngin
     assert caught.value.message.startswith(message)
 
 
+def test_a_schema_that_becomes_too_much_within_an_answer_ends_that_one_with_an_error(
+    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way beside it goes on. llguidance's limits are lowered, so that few tokens reach them."""
+    good = Request(prompt="the hello", max_new_tokens=40)
+    expected = answer(engine, good)
+    low = functools.partial(llguidance.LLMatcher, limits=llguidance.LLParserLimits(max_lexer_states=50))
+    low.grammar_from_json_schema = llguidance.LLMatcher.grammar_from_json_schema  # type: ignore[attr-defined]
+    monkeypatch.setattr(llguidance, "LLMatcher", low)
+    schema = json.dumps({"type": "string", "pattern": "^(a|b)*a(a|b){18}$"})
+    stream = engine.generate(good)
+    with pytest.raises(UsageError, match=r"^this JSON schema cannot be followed: lexer error: too many states: 50 >= 50$"):
+        answer(engine, Request(prompt="the", max_new_tokens=200, temperature=1.5, seed=1, json_schema=schema))
+    assert "".join(chunk.text for chunk in stream) == expected
+
+
 def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: OpenVINOEngine, tiny_gguf: Path) -> None:
     """Within 0.01: the weights are the same, in 8 bits a row and in the file's own floats."""
     request = Request(prompt="the hello he", max_new_tokens=9, top_logprobs=3)
@@ -311,6 +332,108 @@ def test_a_text_longer_than_the_cache_is_refused_with_the_numbers_and_others_go_
     with pytest.raises(NotEnoughMemoryError, match="a text of 97 tokens"):
         answer(engine, Request(prompt="x" * 90, max_new_tokens=50, seed=1))
     assert len(answer(engine, Request(prompt="x" * 30, max_new_tokens=5))) > 0
+
+
+class Fake:
+    """A model of no weights, which writes token 0. Notes who takes part in each pass, by their first token, and with how many."""
+
+    takes_many, largest_pass, block_bytes, mapped_bytes = True, 1 << 31, 32 * 1000, 0
+
+    def __init__(self) -> None:
+        self.may_begin = threading.Event()
+        self.passes: list[dict[int, int]] = []
+        self.before_pass: Callable[[], None] = lambda: None
+        self._first: dict[int, int] = {}  # by first block
+
+    def allocate(self, num_blocks: int) -> None:
+        pass
+
+    def run(self, rows: Sequence[Row]) -> tuple[Any, Any]:
+        assert self.may_begin.wait(10)
+        self.before_pass()
+        self._first |= {row.blocks[0]: row.ids[0] for row in rows if row.past == 0}
+        self.passes.append({self._first[row.blocks[0]]: len(row.ids) for row in rows})
+        return np.zeros((sum(row.wanted for row in rows), 1000), np.float32), np.zeros(
+            (sum(len(row.ids) for row in rows), 1), np.float32
+        )
+
+
+def answer_to(first: int, num_tokens: int, *, max_new_tokens: int = 1) -> batching.Answer:
+    """With a prompt of so many tokens."""
+    ids = [first] + [1] * (num_tokens - 1)
+    return batching.Answer(ids, Sampler(Request(prompt="x"), ids), max_new_tokens=max_new_tokens, stop_ids=(), lookup=Lookup([]))
+
+
+def reading_of(first: int, num_tokens: int) -> batching.Reading:
+    return batching.Reading([first] + [2] * (num_tokens - 1))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Fake, batching.Batcher]]:
+    """Whatever is submitted, the first pass waits for `may_begin`; it is over one reading of a token."""
+    monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 1000)
+    model = Fake()
+    batcher = batching.Batcher(lambda: model, context_tokens=32_000)  # type: ignore[arg-type, return-value]
+    batcher.submit(reading_of(999, 1))
+    while not batcher._running:
+        time.sleep(0.001)
+    yield model, batcher
+    model.may_begin.set()
+    batcher.close()
+
+
+def test_a_text_longer_than_the_cache_is_refused_unread_though_others_are_under_way(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    long, other = reading_of(1, 40_000), answer_to(2, 5)
+    batcher.submit(long)
+    batcher.submit(other)
+    model.may_begin.set()
+    with pytest.raises(NotEnoughMemoryError, match=r"a text of 40,000 tokens needs 0\.0 GB .* there is room for 32,000 tokens"):
+        long.result.result(timeout=10)
+    assert len(list(other.tokens)) == 1
+    assert model.passes == [{999: 1}, {2: 5}]
+
+
+def test_the_first_token_of_an_answer_does_not_wait_for_hundreds_of_readings(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    readings = [reading_of(100 + at, 64) for at in range(500)]
+    for reading in readings:
+        batcher.submit(reading)
+    late = [answer_to(1, 300), answer_to(2, 300)]
+    model.before_pass = lambda: [batcher.submit(one) for one in late] if len(model.passes) == 1 else None
+    model.may_begin.set()
+    for one in late:
+        list(one.tokens)
+    for reading in readings:
+        reading.result.result(timeout=10)
+    assert sum(model.passes[1].values()) == 2048 and not model.passes[1].keys() & {1, 2}  # before they came
+    assert list(model.passes[2].items())[:2] == [(1, 300), (2, 300)]
+    assert sum(model.passes[2].values()) == 600 + 512
+    assert sum(map(len, model.passes)) <= 500 + 2 + 1 + len(model.passes)  # each is read by itself, but for one a pass cuts in two
+
+
+@pytest.mark.parametrize(("num_tokens", "takes_many"), [(3000, True), (20, True), (20, False)])
+def test_answers_that_never_end_coming_do_not_stop_a_reading(
+    fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch, num_tokens: int, takes_many: bool
+) -> None:
+    """Long prompts would take every pass, and short ones every place."""
+    model, batcher = fake
+    monkeypatch.setattr(batching, "MAX_TEXTS", 4)
+    monkeypatch.setattr(model, "takes_many", takes_many)
+    reading = reading_of(1, 700)
+
+    names = itertools.count(2)
+
+    def more() -> None:
+        for _ in range(5):
+            batcher.submit(answer_to(next(names), num_tokens))
+
+    model.before_pass = more
+    more()
+    batcher.submit(reading)
+    model.may_begin.set()
+    reading.result.result(timeout=10)
+    assert all(max(taking_part) > 1 for taking_part in model.passes[1:5])  # answers went on beside it, or before it
 
 
 def test_a_mistake_of_ours_leaves_nobody_waiting(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:

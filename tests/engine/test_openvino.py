@@ -16,6 +16,7 @@ import torch
 from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
+from nomoat import footprint
 from nomoat.engine import importer, openvino, tokenizer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
@@ -202,6 +203,23 @@ def test_a_text_longer_than_a_bounded_cache_is_refused(engine: OpenVINOEngine, m
         list(engine.generate(Request(prompt="word " * 100, max_new_tokens=1)))
     whole = Responder("tiny", engine).complete(Request(prompt="a", max_new_tokens=None))
     assert whole.finish_reason in ("length", "stop")  # it ends where the cache does
+
+
+@pytest.mark.parametrize("context", [64, 100, CONTEXT])
+def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, context: int
+) -> None:
+    """To the last token of an answer, guesses included."""
+    monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 32)
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
+    sizes = engine._sizes
+    engine.bound_cache(context * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim))
+    assert engine.context_tokens == context
+    numbers = json.dumps({"type": "array", "items": {"const": 1}, "minItems": CONTEXT})
+    completion = Responder("tiny", engine).complete(Request(prompt="[1,1,1,1,", max_new_tokens=None, json_schema=numbers))
+    assert completion.usage.prompt_tokens + completion.usage.completion_tokens == context
+    assert engine._started_batcher()._pool.num_blocks == -(-context // 32)
+    engine.close()
 
 
 def test_an_answer_ends_where_the_context_ends(engine: OpenVINOEngine) -> None:

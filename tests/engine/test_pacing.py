@@ -46,7 +46,7 @@ def test_wait_until_a_date_is_counted_from_now() -> None:
 
 def test_storm_of_refusals_halves_once_and_answers_bring_the_pace_back() -> None:
     pace = Pace()
-    turns = [pace.turn() for _ in range(8)]
+    turns = [pace.turn(0) for _ in range(8)]
     for turn in turns:
         turn.__enter__()
     for _ in range(5):
@@ -65,7 +65,7 @@ def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:
 
     def wait() -> None:
         try:
-            pace.pause(60)
+            pace.pause(60, 0)
         except GaveUpWaitingError:
             left.set()
 
@@ -74,5 +74,7 @@ def test_who_waits_is_sent_away_when_the_caller_leaves() -> None:
     while not left.wait(0.01):
         pace.give_up_waiting()
     thread.join()
-    with pace.turn():  # who comes later is not disturbed
+    with pytest.raises(GaveUpWaitingError), pace.turn(0):  # nor does it wait once more
+        raise AssertionError("never asked")
+    with pace.turn(pace.num_given_up):  # who comes later is not disturbed
         assert left.is_set()

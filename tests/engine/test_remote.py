@@ -19,6 +19,7 @@ from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, s
 from nomoat import config, net
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Budget, Meter, Rates
+from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
@@ -253,6 +254,66 @@ def test_nobody_is_asked_again_for_somebody_who_has_left(serving: Callable[..., 
     engine.close()
 
 
+def test_a_refusal_that_comes_after_all_have_left_is_not_asked_again(serving: Callable[..., Server]) -> None:
+    def busy(handler: BaseHTTPRequestHandler) -> None:
+        engine.give_up_waiting()
+        say(429, {"error": {"message": "slow down"}}, headers={"retry-after": "0.01"})(handler)
+
+    server = serving(busy, FINE)
+    engine = at(server)
+    with Responder("r", engine) as responder:
+        with pytest.raises(GaveUpWaitingError):
+            responder.complete(HELLO)
+        assert len(server.bodies) == 1
+        assert responder.complete(HELLO).text == "hello 안녕"  # who comes later is answered
+
+
+def test_who_waits_for_the_budget_asks_nothing_once_all_have_left(serving: Callable[..., Server]) -> None:
+    """There is money for one at a time; what the first leaves over would be enough for the others."""
+    ends, failures = threading.Event(), []
+
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        ends.wait(10)
+        FINE(handler)
+
+    server = serving(held)
+    engine = at(server)
+    budget = Budget(1.5 * RATES.most_usd(HELLO))
+    engine.meter = Meter(rates=RATES, budget=budget)
+
+    def ask() -> None:
+        try:
+            list(engine.generate(HELLO))
+        except GaveUpWaitingError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while not server.bodies or len(budget._queue) < 2:
+        time.sleep(0.005)
+    engine.give_up_waiting()
+    ends.set()
+    for thread in threads:
+        thread.join(10)
+    assert (len(failures), len(server.bodies)) == (2, 1)
+    assert budget.spent_usd == pytest.approx((5 * 10 + 2 * 100) / 1e6)
+    engine.close()
+
+
+def test_who_has_left_while_the_budget_was_waited_for_is_asked_for_no_more(serving: Callable[..., Server]) -> None:
+    server, stop = serving(FINE), threading.Event()
+    engine = at(server)
+    budget = Budget(1.0)
+    engine.meter = Meter(rates=RATES, budget=budget)
+    reserve = budget.reserve
+    budget.reserve = lambda usd: (reserve(usd), stop.set())[0]  # type: ignore[method-assign]
+    with pytest.raises(RemoteError, match="nobody waits for this answer any more"), net.asking_for(stop):
+        list(engine.generate(HELLO))
+    assert (server.bodies, budget.spent_usd) == ([], 0.0)
+    engine.close()
+
+
 def test_a_slow_answer_comes_whole_though_it_is_looked_whether_anybody_waits(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +346,20 @@ def test_server_that_says_when_is_asked_again_then(serving: Callable[..., Server
     assert time.monotonic() - began >= 0.3
 
 
+def test_a_pace_that_a_refusal_slowed_comes_back_with_whole_answers(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`complete` hangs up at the last chunk."""
+    monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: 0.01)
+    engine = at(serving(say(429, {"error": {"message": "slow down"}}), FINE))
+    with Responder("r", engine) as responder:
+        limits = []
+        for _ in range(4):
+            responder.complete(HELLO)
+            limits.append(engine._pace.limit)
+    assert limits == [2, 2, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("asks", "waits"),
     [
@@ -299,7 +374,7 @@ def test_waits_grow_whatever_a_server_asks_for(
 ) -> None:
     monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: attempt / 100)
     waited: list[float] = []
-    monkeypatch.setattr("nomoat.engine.pacing.Pace.pause", lambda self, seconds: waited.append(seconds))
+    monkeypatch.setattr("nomoat.engine.pacing.Pace.pause", lambda self, seconds, came_at: waited.append(seconds))
     busy = say(429, {"error": {"message": "slow down"}}, headers={} if asks is None else {"retry-after": asks})
     with Responder("r", at(serving(busy, busy, busy, FINE))) as responder:
         responder.complete(HELLO)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, RemoteError
+from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, NotEnoughMemoryError, RemoteError
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
@@ -37,6 +37,11 @@ class Collected:
     @property
     def num_failed(self) -> int:
         return len(self.failed)
+
+    @property
+    def bytes_in_vain(self) -> int:
+        """What was sent to another machine for those that failed."""
+        return sum(error.bytes_out for error in self.failed.values() if isinstance(error, RemoteError))
 
 
 def collect(
@@ -153,7 +158,7 @@ def _ask(
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
         try:
             completion = model.complete(request, caller_left=caller_left)
-        except ContextExceededError as error:  # says nothing of the others
+        except (ContextExceededError, NotEnoughMemoryError) as error:  # of one long text: says nothing of the others
             return error
         except RemoteError as error:
             if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:

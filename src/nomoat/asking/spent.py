@@ -11,7 +11,10 @@ from nomoat.asking.spending import Pricing
 
 @dataclass(slots=True, kw_only=True)
 class Spent:
-    """Added up over answers, those that were stored before included. `cost_usd` is None once the cost of one is not known."""
+    """Added up over answers, those that were stored before included; `bytes_out` over those that failed, too.
+
+    `cost_usd` is None once the cost of one is not known.
+    """
 
     pricing: Pricing
     num_answers: int = 0
@@ -26,6 +29,7 @@ class Spent:
         """Count these answers."""
         self.num_reused += collected.num_reused
         self.num_failed += collected.num_failed
+        self.bytes_out += collected.bytes_in_vain
         for completion in collected.answers.values():
             self.num_answers += 1
             self.prompt_tokens += completion.usage.prompt_tokens

@@ -3,6 +3,9 @@
 A pass holds the next token of each answer under way (with a guess of what may follow, see `lookup`) and as much of the prompts that
 are waiting as fits. A text may join at any pass and leave at any pass. When the cache is full, the latest to come gives its blocks
 back and begins again later; nothing is lost but time.
+
+Somebody waits for an answer's first word, so answers go before texts that are only read, of which one request may bring hundreds.
+These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: boun
 LIKELIHOOD_TOKENS = 256  # of a pass, over all texts, where logits of each token are wanted: bounds their memory
 MAX_TEXTS = 256  # under way at once
 GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
+READINGS_PART = 8  # one token in so many of a pass is for readings, where answers' prompts would take them all
+PASSED_READING = 8  # answers in a row that are let in before a reading that waits
 HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
 
@@ -227,7 +232,8 @@ class Batcher:
         """`make` compiles the model; it is called in the thread. `cache_bytes`: what keys and values may take, see `_num_blocks`."""
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._waiting: deque[_Text] = deque()
-        self._running: list[_Text] = []  # in the order in which they came
+        self._running: list[_Text] = []  # in the order in which they were let in
+        self._num_passed = 0  # answers in a row that were let in before a reading that waits
         self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free
         self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
@@ -318,39 +324,75 @@ class Batcher:
             w, t = w + row.wanted, t + len(row.ids)
 
     def _admit(self) -> None:
-        """Let texts in while there are blocks for their prompts; the first one always, as nothing else is in its way."""
-        while self._waiting and len(self._running) < (MAX_TEXTS if self._model.takes_many else 1):
-            text, free = self._waiting[0], self._pool.num_free
+        """Let texts in while there are blocks for their prompts; the first one always, as nothing else is in its way.
+
+        One that is longer than the whole cache is refused before it is read.
+        """
+        while len(self._running) < (MAX_TEXTS if self._model.takes_many else 1) and (text := self._next()) is not None:
+            free = self._pool.num_free
             if self._running and self._turned_away == (text, free):
                 return
+            if len(text.ids) > self._pool.num_blocks * BLOCK_TOKENS:
+                self._waiting.remove(text)
+                text.fail(self._too_long(len(text.ids)))
+                continue
             if text.may_reuse and self._model.takes_many:
                 text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text))
             if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free:
                 self._pool.release(text.blocks)
                 self._turned_away, text.digests = (text, free), []
                 return
-            self._running.append(self._waiting.popleft())
+            self._waiting.remove(text)
+            passes = isinstance(text, Answer) and any(isinstance(other, Reading) for other in self._waiting)
+            self._num_passed = self._num_passed + 1 if passes else 0
+            self._running.append(text)
             text.begin(len(text.blocks) * BLOCK_TOKENS)
 
+    def _next(self) -> _Text | None:
+        """Who is let in next: the first answer of those that wait, before all readings. None if nobody is.
+
+        After `PASSED_READING` answers it is a reading, so that answers which never end coming do not shut it out. Readings are let in
+        until those under way have enough for a pass: more would only take the places of answers that may come.
+        """
+        answer = next((text for text in self._waiting if isinstance(text, Answer)), None)
+        if answer is not None and self._num_passed < PASSED_READING:
+            return answer
+        if _num_unread(self._running) >= PASS_TOKENS:
+            return answer
+        return next((text for text in self._waiting if isinstance(text, Reading)), answer)
+
     def _plan(self) -> list[tuple[_Text, Row]]:
-        """Who takes part in the next pass, and with what."""
-        writing = [text for text in self._running if len(text.ids) - text.done == 1]
-        reading = [text for text in self._running if len(text.ids) - text.done > 1]
+        """Who takes part in the next pass, and with what: answers being written, then answers' prompts, then readings.
+
+        Readings have a part of it whatever the prompts need, so that prompts which never end coming do not stop them. They have no
+        more beside prompts than beside answers being written: both wait for the whole pass.
+        """
+        answers = [text for text in self._running if isinstance(text, Answer)]
+        writing = [text for text in answers if len(text.ids) - text.done == 1]
+        prompts = [text for text in answers if len(text.ids) - text.done > 1]
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         room = PASS_TOKENS_BESIDE_ANSWERS + len(writing) if writing else min(PASS_TOKENS, self._model.largest_pass)
-        logits = LIKELIHOOD_TOKENS
+        kept = min(room // READINGS_PART, _num_unread(self._running))
         planned: list[tuple[_Text, Row]] = []
-        for text in [*writing, *reading]:
+        room = self._add(planned, writing, room, guess=guess)
+        room = self._add(planned, prompts, room - kept) + kept
+        readings = [text for text in self._running if isinstance(text, Reading)]
+        self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
+        return planned
+
+    def _add(self, planned: list[tuple[_Text, Row]], texts: Sequence[_Text], room: int, *, guess: int | None = None) -> int:
+        """Plan the next tokens of these, `room` at most; how many are left. `guess`: what each may add that is being written."""
+        logits = LIKELIHOOD_TOKENS - sum(row.wanted for _, row in planned)
+        for text in texts:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
-            is_read = len(text.ids) - text.done > 1
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
-            ids, wanted = text.next_tokens(room if is_read else 1 + guess, min(guess, left), logits)
+            ids, wanted = text.next_tokens(room if guess is None else 1 + guess, min(guess or 0, left), logits)
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, is_read, text.wants_hidden)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, guess is None, text.wants_hidden)))
             room, logits = room - len(ids), logits - wanted
-        return planned
+        return room
 
     def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:
         """Blocks for so many tokens, if need be those of the latest to come. False: this text itself has to wait."""
@@ -358,7 +400,7 @@ class Batcher:
             latest = next((other for other in reversed(self._running) if other is not text and other not in planned), None)
             if latest is None:
                 if not planned:
-                    self._fail(text, self._too_long(num_tokens))
+                    self._fail(text, self._too_long(max(num_tokens, len(text.ids))))
                 return False
             self._leave(latest)
             latest.begin_again()
@@ -384,6 +426,11 @@ class Batcher:
 
 def _closed() -> RuntimeError:
     return RuntimeError("the model was closed while it was answering")
+
+
+def _num_unread(texts: Sequence[_Text]) -> int:
+    """How many tokens the readings among these have yet to read."""
+    return sum(len(text.ids) - text.done for text in texts if isinstance(text, Reading))
 
 
 def _salt(text: _Text) -> bytes:

@@ -29,10 +29,15 @@ class Grammar:
         self._mask = allocate_token_bitmask(1, vocabulary)
 
     def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
-        """Set the logits of the tokens that may not come next to minus infinity, in place."""
+        """Set the logits of the tokens that may not come next to minus infinity, in place.
+
+        Raises UsageError for a schema that became too much for llguidance, which then allows nothing but the answer's end.
+        """
         from llguidance.numpy import apply_token_bitmask_inplace, fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._mask, 0)
+        if self._matcher.is_error():
+            raise _cannot_be_followed(self._matcher.get_error())
         apply_token_bitmask_inplace(logits_V[None], self._mask)
 
     def accept(self, token: int) -> None:
@@ -66,7 +71,7 @@ class Grammars:
         except ValueError as exc:
             problem = str(exc)
         if problem:
-            raise UsageError(f"this JSON schema cannot be followed: {problem.strip().splitlines()[0]}", hint="use a simpler one")
+            raise _cannot_be_followed(problem)
         return Grammar(matcher, self.words().vocab_size)
 
     def words(self) -> Any:
@@ -79,3 +84,8 @@ class Grammars:
                 size = max(self._vocabulary, 1 + max(backend.get_vocab().values()))  # it may have tokens that the weights do not have
                 self._words = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=special.eos_id)
             return self._words
+
+
+def _cannot_be_followed(problem: str) -> UsageError:
+    """`problem`: in llguidance's words, of which the first line says what, and the others its state."""
+    return UsageError(f"this JSON schema cannot be followed: {problem.strip().splitlines()[0]}", hint="use a simpler one")

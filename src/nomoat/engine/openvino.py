@@ -77,11 +77,12 @@ class OpenVINOEngine:
         self.digest = hashlib.sha256(f"{self.digest}\n{self.tokenizer.chat_template}".encode()).hexdigest()
 
     def bound_cache(self, num_bytes: int) -> None:
-        """See `Responder.bound_cache`. No text may then be longer than the cache."""
-        self._cache_bytes, sizes = num_bytes, self._sizes
+        """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
+        sizes = self._sizes
         block_bytes = BLOCK_TOKENS * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        num_blocks = max(num_bytes // block_bytes, footprint.USUAL_TOKENS // BLOCK_TOKENS + 1)
-        self.context_tokens = min(self._context_tokens, (num_blocks - 1) * BLOCK_TOKENS)
+        num_blocks = max(-(-num_bytes // block_bytes), footprint.USUAL_TOKENS // BLOCK_TOKENS)
+        self._cache_bytes = num_blocks * block_bytes
+        self.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
     def adapted(self, at: int, *, template: str | None = None) -> Engine:
         """This engine with one of the adapters beside it, and a chat template of its own by name. Closing either closes both."""

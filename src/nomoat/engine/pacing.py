@@ -46,11 +46,14 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
 
 
 class GaveUpWaitingError(Exception):
-    """Whoever waited for this turn has left."""
+    """Whoever this thread asks for has left."""
 
 
 class Pace:
-    """The turns of the threads that ask one server. A refusal halves how many ask at once; each round that goes well adds one."""
+    """The turns of the threads that ask one server. A refusal halves how many ask at once; each round that goes well adds one.
+
+    `came_at`, here and there, is `num_given_up` of when the question came, which may wait several times.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -59,21 +62,26 @@ class Pace:
         self._num_well = 0
         self._not_before = 0.0
         self._halved_until = 0.0
-        self._num_given_up = 0  # how often all who waited were sent away
+        self._num_given_up = 0
 
     @property
     def limit(self) -> int | None:
         """How many may ask at once now; None if the server never complained."""
         return self._limit
 
+    @property
+    def num_given_up(self) -> int:
+        """How often all who had come until then were sent away."""
+        return self._num_given_up
+
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, came_at: int) -> Iterator[None]:
         """Wait until it is this thread's turn to ask, and keep the place until the block ends.
 
         Raises GaveUpWaitingError, and what `net.require_asker` raises.
         """
         with self._condition:
-            self._wait_while(lambda: self._limit is not None and self._running >= self._limit, until=lambda: self._not_before)
+            self._wait_while(self._is_crowded, until=lambda: self._not_before, came_at=came_at)
             self._running += 1
         try:
             yield
@@ -82,11 +90,11 @@ class Pace:
                 self._running -= 1
                 self._condition.notify_all()
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, came_at: int) -> None:
         """Let this thread wait before it asks again. Raises what `turn` raises."""
         end = time.monotonic() + seconds
         with self._condition:
-            self._wait_while(lambda: False, until=lambda: end)
+            self._wait_while(lambda: False, until=lambda: end, came_at=came_at)
 
     def too_fast(self, wait_seconds: float) -> None:
         """The server refused a request as one too many: nobody asks for a while. Refusals of one moment count once."""
@@ -108,15 +116,22 @@ class Pace:
                 self._condition.notify_all()
 
     def give_up_waiting(self) -> None:
-        """Send away all who wait now; whoever is answered already is not disturbed."""
+        """Send away all who have come, once they wait; whoever is answered already is not disturbed."""
         with self._condition:
             self._num_given_up += 1
             self._condition.notify_all()
 
-    def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float]) -> None:
-        came_at = self._num_given_up
+    def require_asker(self, came_at: int) -> None:
+        """Raise GaveUpWaitingError, or what `net.require_asker` raises, if whoever this thread asks for has left."""
+        if self._num_given_up != came_at:
+            raise GaveUpWaitingError
+        net.require_asker()
+
+    def _is_crowded(self) -> bool:
+        return self._limit is not None and self._running >= self._limit
+
+    def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float], came_at: int) -> None:
+        self.require_asker(came_at)
         while (wait := until() - time.monotonic()) > 0 or crowded():
             self._condition.wait(min(wait, net.HEARTBEAT_SECONDS) if wait > 0 else net.HEARTBEAT_SECONDS)
-            if self._num_given_up != came_at:
-                raise GaveUpWaitingError
-            net.require_asker()
+            self.require_asker(came_at)

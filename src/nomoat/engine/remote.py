@@ -148,25 +148,24 @@ class RemoteEngine:
         net.require_allowed("ask a model server", self.host)
         request = request if self.meter is None else self.meter.rates.limited(request)
         self._sent.bytes = 0
+        came_at = self._pace.num_given_up
         for attempt in itertools.count(1):
             try:
-                with self._pace.turn():
-                    net.require_asker()
-                    yield from _in_whole_characters(self._attempt(request))
-                self._pace.went_well()
+                with self._pace.turn(came_at):
+                    yield from _in_whole_characters(self._attempt(request, came_at))
                 return
             except RemoteError as error:
                 error.bytes_out = self._bytes_out()
                 if error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
-                self._wait(error, attempt)
+                self._wait(error, attempt, came_at)
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """See `Dialect.refusal`. Nothing is sent."""
         return self._dialect.refusal(request)
 
     def give_up_waiting(self) -> None:
-        """Send away the threads that wait to ask (again); those whose answer is being written go on."""
+        """Send away the threads that wait to ask, now or later, what was asked before; those whose answer is being written go on."""
         self._pace.give_up_waiting()
 
     def _bytes_out(self) -> int:
@@ -176,7 +175,7 @@ class RemoteEngine:
     def _max_attempts(self, error: RemoteError) -> int:
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
 
-    def _wait(self, error: RemoteError, attempt: int) -> None:
+    def _wait(self, error: RemoteError, attempt: int, came_at: int) -> None:
         """As long as the number of attempts suggests, or longer if the server asks for it; with all others, if it was too much for it.
 
         A server may ask for no wait at all, or for one until a time that our clock has passed.
@@ -186,15 +185,15 @@ class RemoteEngine:
             raise error
         if error.status == TOO_MANY_REQUESTS or error.wait_seconds is not None:
             self._pace.too_fast(seconds)
-        self._pace.pause(seconds)
+        self._pace.pause(seconds, came_at)
 
-    def _attempt(self, request: Request) -> Generator[Chunk]:
+    def _attempt(self, request: Request, came_at: int) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
         started = time.perf_counter()
         first: float | None = None
         finish_reason: FinishReason | None = None
         told: Any = None
-        with self._metered(request) as bill, self._translate_errors():
+        with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request)
             bytes_out = self._bytes_out()
             with stream if stream is not None else nullcontext(()) as events:
@@ -220,12 +219,19 @@ class RemoteEngine:
             )
             if self.meter is not None:
                 bill.usd = 0.0 if stream is None else self.meter.rates.cost_usd(usage) or bill.usd
+        self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage)
 
     @contextmanager
-    def _metered(self, request: Request) -> Iterator[Bill]:
-        """A server that refused did no work, and takes no money; nor does one that was not asked."""
+    def _metered(self, request: Request, came_at: int) -> Iterator[Bill]:
+        """A server that refused did no work, and takes no money; nor does one that was not asked.
+
+        Raises what `Pace.turn` raises, where whoever asks has left while this waited for the budget.
+        """
         with self.meter.call(request) if self.meter is not None else nullcontext(Bill(0.0)) as bill:
+            most, bill.usd = bill.usd, 0.0
+            self._pace.require_asker(came_at)
+            bill.usd = most
             try:
                 yield bill
             except NomoatError as error:

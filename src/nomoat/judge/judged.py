@@ -246,7 +246,10 @@ def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores
     outcomes = tuple(replace(evaluation.outcomes[at], score=score) for at, score in zip(known, scores, strict=True))
     old = evaluation.side
     facts = {**old.facts, "judge": judging.model.ref}
-    side = side_of(old.model, old.licence, metric, outcomes, facts=facts, price=old.price, seed=evaluation.seed)
+    side = side_of(
+        old.model, old.licence, metric, outcomes, facts=facts, price=old.price, seed=evaluation.seed,
+        bytes_in_vain=evaluation.bytes_in_vain,
+    )  # fmt: skip
     failure = judging.failure if len(known) < len(evaluation.outcomes) else None
     partial = evaluation.partial or (f"the judge did not judge all: {failure.message}" if failure else "")
     return replace(evaluation, suite=suite, outcomes=outcomes, side=side, partial=partial)

@@ -105,6 +105,7 @@ class Asking:
     num_cut: int = 0
     num_filtered: int = 0
     num_failed: int = 0
+    bytes_in_vain: int = 0
     failure: NomoatError | None = None
     writes_choices: bool = False
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
@@ -168,7 +169,10 @@ class Asking:
             )
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
-        side = side_of(self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price, seed=seed)
+        side = side_of(
+            self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price, seed=seed,
+            bytes_in_vain=self.bytes_in_vain,
+        )  # fmt: skip
         return Evaluation(
             suite=replace(self.suite, examples=tuple(self.examples)),
             side=side,
@@ -176,6 +180,7 @@ class Asking:
             notes=(*notes, *self._notes()),
             seed=seed,
             partial=self._missing(),
+            bytes_in_vain=self.bytes_in_vain,
         )
 
     def _missing(self) -> str:
@@ -376,6 +381,7 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     found = collected.answers
     run.num_reused += collected.num_reused
     run.num_failed += collected.num_failed
+    run.bytes_in_vain += collected.bytes_in_vain
     run.failure = failure_of(run.failure, collected.failure)
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 

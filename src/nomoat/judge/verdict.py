@@ -38,7 +38,8 @@ NO_SPREAD = 1e-9  # of the scale: what lies nearer together differs by rounding 
 class Evaluation:
     """One model's answers to a suite. `outcomes` are in the order of `suite.examples`, which are the ones that were answered.
 
-    `partial` says why some of the questions are not among them; it is empty if all are.
+    `partial` says why some of the questions are not among them; it is empty if all are. `bytes_in_vain` were sent out for those that
+    failed.
     """
 
     suite: Suite
@@ -47,6 +48,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     seed: int = 0
     partial: str = ""
+    bytes_in_vain: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +91,11 @@ def score_interval(
 
 
 def side_of(
-    model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "", seed: int = 0
-) -> Side:
+    model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "", seed: int = 0,
+    bytes_in_vain: int = 0,
+) -> Side:  # fmt: skip
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price; totals
-    count an answer once, however many equal questions it is to.
+    count an answer once, however many equal questions it is to. `bytes_in_vain`: sent out for questions that failed.
     """
     scores = [outcome.score for outcome in outcomes]
     low, high = score_interval(metric, scores, seed=seed, groups=groups_of(outcomes))
@@ -108,7 +111,7 @@ def side_of(
         licence=licence,
         seconds_p50=float(np.percentile(seconds, 50)) if seconds else None,
         seconds_p95=float(np.percentile(seconds, 95)) if seconds else None,
-        bytes_out=sum(outcome.bytes_out for outcome in asked),
+        bytes_out=sum(outcome.bytes_out for outcome in asked) + bytes_in_vain,
         cost_usd_per_1000=1000 * sum(costs) / len(costs) if costs else None,
         cost_usd=sum(outcome.cost_usd or 0.0 for outcome in asked) if len(costs) == len(outcomes) else None,
         price=price,
@@ -131,7 +134,10 @@ def _only(evaluation: Evaluation, ids: set[str]) -> Evaluation:
     suite = replace(evaluation.suite, examples=tuple(example for example in evaluation.suite.examples if example.id in ids))
     outcomes = tuple(outcome for outcome in evaluation.outcomes if outcome.example_id in ids)
     old = evaluation.side
-    side = side_of(old.model, old.licence, suite.metric, outcomes, facts=old.facts, price=old.price, seed=evaluation.seed)
+    side = side_of(
+        old.model, old.licence, suite.metric, outcomes, facts=old.facts, price=old.price, seed=evaluation.seed,
+        bytes_in_vain=evaluation.bytes_in_vain,
+    )  # fmt: skip
     return replace(evaluation, suite=suite, outcomes=outcomes, side=side)
 
 
