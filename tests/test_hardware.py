@@ -58,6 +58,40 @@ def test_more_kept_than_used_is_no_more_than_the_limit(container: Path) -> None:
     assert hardware.memory_available_bytes().value == 8 * GB
 
 
+@pytest.mark.parametrize("name", ["core_cpus_list", "thread_siblings_list"])
+@pytest.mark.parametrize(
+    ("allowed", "threads", "reason"),
+    [
+        ({0, 1, 4, 5}, 2, "2 of 4 physical cores are allowed to this process"),
+        ({0, 1, 2, 3}, 4, "4 physical cores"),
+        (set(range(8)), 4, "4 physical cores"),
+        ({6}, 1, "1 of 4 physical cores are allowed to this process"),
+    ],
+)
+def test_two_processors_of_one_core_are_one_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, allowed: set[int], threads: int, reason: str
+) -> None:
+    """Eight of four cores, the second of each after the first of all; a container may be given both of some."""
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / name).write_text(f"{number % 4},{number % 4 + 4}\n")
+    monkeypatch.setattr(hardware, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: allowed)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else 4)
+    assert hardware.threads() == hardware.Detected(threads, reason)
+
+
+def test_where_the_system_does_not_tell_what_shares_a_core_each_processor_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else 4)
+    for allowed, threads in (({0, 1, 4}, 3), (set(range(8)), 4)):
+        monkeypatch.setattr(hardware, "allowed_cores", lambda allowed=allowed: allowed)
+        assert hardware.threads().value == threads
+
+
 ZEN_4 = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512_vnni\n"
 ZEN_5 = "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512_vnni\n"
 
