@@ -95,7 +95,42 @@ def _move_quotas(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str,
         (folder / name).write_text(text)
     moved = tuple(tuple(folder / path.relative_to("/sys/fs/cgroup") for path in files) for files in hardware.CGROUP_QUOTAS)
     monkeypatch.setattr(hardware, "CGROUP_QUOTAS", moved)
+    monkeypatch.setattr(hardware, "TOPOLOGY", folder)
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 128 if logical else 64)
+
+
+@pytest.mark.parametrize("name", ["core_cpus_list", "thread_siblings_list"])
+@pytest.mark.parametrize(
+    ("allowed", "threads", "reason"),
+    [
+        ({0, 1, 4, 5}, 2, "2 of 4 physical cores are allowed to this process"),
+        ({0, 1, 2, 3}, 4, "4 physical cores"),
+        (set(range(8)), 4, "4 physical cores"),
+        ({6}, 1, "1 of 4 physical cores are allowed to this process"),
+    ],
+)
+def test_two_processors_of_one_core_are_one_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, allowed: set[int], threads: int, reason: str
+) -> None:
+    """Eight of four cores, the second of each after the first of all; a container may be given both of some."""
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / name).write_text(f"{number % 4},{number % 4 + 4}\n")
+    monkeypatch.setattr(hardware, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: allowed)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else 4)
+    assert hardware.threads() == hardware.Detected(threads, reason)
+
+
+def test_where_the_system_does_not_tell_what_shares_a_core_each_processor_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else 4)
+    for allowed, threads in (({0, 1, 4}, 3), (set(range(8)), 4)):
+        monkeypatch.setattr(hardware, "allowed_cores", lambda allowed=allowed: allowed)
+        assert hardware.threads().value == threads
 
 
 ZEN_4 = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: avx2 avx512_vnni\n"

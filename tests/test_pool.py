@@ -70,6 +70,33 @@ def test_caller_who_leaves_waits_for_what_was_begun_and_no_longer_than_the_grace
     assert 1 <= len(kept) <= 2
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_thread_that_does_not_start_ends_those_that_did(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    called: list[bool] = []
+    start, started, began = threading.Thread.start, [], threading.Event()
+
+    def third_fails(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            assert began.wait(5)
+            raise error
+        started.append(thread)
+        start(thread)
+
+    def work(item: int, left: threading.Event) -> int:
+        began.set()
+        assert left.wait(5)
+        kept.append(item)
+        return item
+
+    monkeypatch.setattr(threading.Thread, "start", third_fails)
+    with pytest.raises(type(error)):
+        list(run_many(work, range(100), concurrency=4, on_leaving=lambda: called.append(True)))
+    assert called == [True]
+    assert not any(thread.is_alive() for thread in started)
+    assert 1 <= len(kept) <= 2
+
+
 def test_caller_who_leaves_waits_no_longer_than_the_grace() -> None:
     def work(item: int, _left: threading.Event) -> None:
         time.sleep(0.0 if item == 0 else 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from contextlib import suppress
@@ -27,6 +28,8 @@ CGROUP_QUOTAS = (
 )
 CPU_INFO = Path("/proc/cpuinfo")
 TASKS = Path("/proc/self/task")
+TOPOLOGY = Path("/sys/devices/system/cpu")
+SIBLINGS = ("core_cpus_list", "thread_siblings_list")  # the second is its name before Linux 5.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,25 @@ def allowed_cores() -> set[int]:
     return allowed
 
 
+def physical_cores(logical: set[int]) -> int:
+    """How many cores these are: two of them may be one core's. Where the system does not tell, each is a core."""
+    cores = set()
+    for number in logical:
+        for name in SIBLINGS:
+            with suppress(OSError):
+                cores.add((TOPOLOGY / f"cpu{number}" / "topology" / name).read_text())
+                break
+        else:
+            return len(logical)
+    return len(cores)
+
+
 def threads() -> Detected[int]:
     """How many threads to compute with: one a physical core, no more than this process may use.
 
     Threads wait for each other by spinning: more than a container has time for would use up that of those that work.
     """
-    allowed = len(allowed_cores())
+    allowed = physical_cores(allowed_cores())
     physical = psutil.cpu_count(logical=False) or allowed
     share = _share_of_cpus()
     if share is not None and share < min(allowed, physical):
@@ -93,13 +109,23 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpu_info("flags", "Features").split())
 
 
+def cpu_kind() -> str:
+    """All that compiled code may depend on of this CPU, in a short digest: a home may be on several machines."""
+    told = (cpu_name(), *_family_and_model(), *sorted(cpu_flags()))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+
 def summary() -> str:
     """One line that names this machine in a report. Clouds give several kinds of CPU one name: family and model tell."""
     total = memory_total_bytes().value / 2**30
     wide = next((name for name in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2") if name in cpu_flags()), platform.machine())
-    family, model = _cpu_info("cpu family"), _cpu_info("model\t")
+    family, model = _family_and_model()
     kind = f"family {family} model {model}, {wide}" if family and model else wide
     return f"{threads().value} cores {cpu_name()} ({kind}), {total:.0f} GiB, {platform.system()}"
+
+
+def _family_and_model() -> tuple[str, str]:
+    return _cpu_info("cpu family"), _cpu_info("model\t")
 
 
 def _cpu_info(*names: str) -> str:

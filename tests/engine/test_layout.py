@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -134,3 +135,11 @@ def test_large_pages_are_asked_for_only_where_memory_is_the_process_s_own() -> N
         "7ffc00000000-7ffc00c00000 rw-p 00000000 00:00 0     [stack]",
     ]
     assert list(hugepages.large_mappings(lines)) == [(0x7F0000000000, 0x7F0000C00000)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux alone")
+def test_names_of_mapped_files_may_be_of_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugepages, "MAPS", tmp_path / "maps")
+    names = (b"/modell\xe4.gguf", "/a\u2028b\u2029c.gguf".encode(), b"/a\x0bb\x1cc.gguf")
+    hugepages.MAPS.write_bytes(b"".join(b"7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    %s\n" % name for name in names))
+    assert hugepages.use_for_large_mappings() == 0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,13 @@ import numpy.typing as npt
 import pytest
 import tiny
 import torch
+from numba.core.caching import FunctionCache
 from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import config, footprint, hardware, jit
 from nomoat.engine import arch as architectures
-from nomoat.engine import between, importer, layout, panels, tiles
+from nomoat.engine import between, importer, kernels, layout, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -178,6 +183,46 @@ def test_threads_that_sleep_are_woken_for_the_next_job() -> None:
     for seconds in (0.0, 0.3, 0.0, 0.3):
         time.sleep(seconds)  # longer than a thread looks for a job
         assert np.array_equal(product(x_MC, raw, "Q4_K"), first)
+
+
+@needs_instructions
+@pytest.mark.parametrize("presses", [1, 3])
+def test_a_job_is_done_whatever_interrupts_its_beginning(presses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the announcement and the caller's share, and again: the next job would wait for a share of this one."""
+    from nomoat.engine import program
+    from nomoat.engine.team import SLEEPING, Team
+
+    made = tiles.tiled(raw_rows("Q4_K", 64, 256), "Q4_K")
+    job = program.Program([("out", "Q4_K", 64, 0, -1)], made.ctypes.data, 256)
+    x_1MC, first, interrupted, after = np.ones((1, 1, 256), np.float32), *(np.zeros((1, 1, 64), np.float32) for _ in range(3))
+    job.run(x_1MC, None, None, [first])
+    if len(program.team()) == 1:
+        pytest.skip("a team of one thread sleeps never")
+    until = time.monotonic() + 10
+    while not program.team().state[SLEEPING]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    wake, came = Team.wake, []
+
+    def pressed(self: Team) -> None:
+        came.append(self)
+        if len(came) <= presses:
+            raise KeyboardInterrupt
+        wake(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Team, "wake", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            job.run(x_1MC, None, None, [interrupted])
+    assert np.array_equal(interrupted, first)
+    job.run(x_1MC, None, None, [after])
+    assert np.array_equal(after, first)
+
+
+def test_what_one_line_makes_for_each_type_is_kept_by_each_s_own_name() -> None:
+    """numba writes an index before what it points to: two processes would mix up two functions of one index."""
+    functions = [*kernels.PRODUCTS.values(), *panels.TO_BYTES.values()]
+    assert len({FunctionCache(function)._impl.filename_base for function in functions}) == len(functions)
 
 
 # -------------------------------------------------------------------- models
@@ -497,6 +542,10 @@ def test_what_a_model_needs_is_compiled_once_a_machine(tmp_path: Path, small_one
         told.clear()
         OpenVINOEngine(folder).compile_once(lambda done, total: told.append((done, total)))
         assert told == [(done, expected) for done in range(expected + 1)] * bool(expected)
+    monkeypatch.setattr(hardware, "cpu_name", lambda: "the CPU of another machine that has the same home")
+    told.clear()
+    OpenVINOEngine(folder).compile_once(lambda done, total: told.append((done, total)))
+    assert told[-1] == (5 + of_types, 5 + of_types)
 
 
 @needs_instructions
@@ -513,14 +562,92 @@ def test_a_vocabulary_that_is_no_whole_number_of_tiles_is_padded(tmp_path: Path,
         assert model.run([Row(ids[:7], 0, [3], 7)])[0].shape == (7, 264)
 
 
+@needs_instructions
+def test_memory_of_passes_is_given_back_when_a_model_ends(tmp_path: Path, small_ones_too: None) -> None:
+    """At once, or at the end of the job that is under way; the other model goes on."""
+    from nomoat.engine import program
+
+    ours, other = (of_usual_decoder(tmp_path / name, type_name="Q4_0")[0] for name in ("one.gguf", "two.gguf"))
+    rows = [Row(list(range(100)), 0, [0, 1, 2, 3], 2)]
+    expected = np.array(ours.run(rows)[0])
+    assert program._memory._arrays
+    del ours
+    assert not program._memory._arrays
+    assert np.array_equal(other.run(rows)[0], expected)
+    with program._one_at_a_time:
+        program.give_back_memory()
+        assert program._memory._arrays
+    assert np.array_equal(other.run(rows)[0], expected)
+    assert not program._memory._arrays
+    assert np.array_equal(other.run(rows)[0], expected)
+
+
+def test_memory_that_grows_is_given_back_before_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nomoat.engine.program import _Memory
+
+    memory = _Memory()
+    memory.place("inputs", 100)
+    before, was = memory.moves, weakref.ref(memory._arrays["inputs"])
+
+    def full(*told: Any) -> None:
+        assert was() is None
+        raise MemoryError
+
+    monkeypatch.setattr(np, "zeros", full)
+    with pytest.raises(MemoryError):
+        memory.place("inputs", 1000)
+    assert memory.moves > before  # whoever knew the place asks again
+
+
 def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
-    """numba looks at the file of the outermost function alone: code of an older kernel, with other sizes, would write anywhere."""
+    """numba looks at the file of the outermost function alone: code of an older kernel, with other sizes, would write anywhere.
+
+    So every file is listed that has compiled functions, or gives any of those names and numbers. Not listed: one whose own functions
+    nobody else compiles, which numba looks at itself; names with which nothing is computed.
+    """
     package = Path(jit.__file__).parent
-    users = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "jit." in path.read_text(encoding="utf-8")}
-    compiled = {
-        name for name in users if "@jit.in_llvm" in (text := (package / name).read_text(encoding="utf-8")) or "@kernel" in text
-    }
-    assert compiled <= set(jit.SOURCES)
+    compiled = re.compile(r"^\s*@(jit\.|numba\.|kernel\b|compiled\b|in_llvm|inline\b|kept\b|intrinsic|overload)|jit\.compiled\(", re.M)
+    files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    found = {name for name, text in files.items() if compiled.search(text)}
+    assert "engine/vectors.py" in found
+    outermost, never_compiled = {"engine/chain.py"}, {"cache", "config", "hardware", "paths"}
+    assert found - outermost <= set(jit.SOURCES)
+    imported = set()
+    for name in found:
+        for node in ast.walk(ast.parse(files[name])):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nomoat":
+                folder = "/".join((node.module or "").split(".")[1:])
+                modules = {f"{folder}/{alias.name}.py".lstrip("/") for alias in node.names}
+                imported |= (modules & files.keys()) or {f"{folder}.py"}
+    assert imported - {f"{name}.py" for name in never_compiled} <= set(jit.SOURCES)
+
+
+@needs_instructions
+def test_no_job_begins_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nomoat.engine import program
+
+    ends = threading.Event()
+    ends.set()
+    monkeypatch.setattr(program, "_process_ends", ends)
+    with pytest.raises(RuntimeError, match="the process ends"):
+        product(np.ones((1, 256), np.float32), raw_rows("Q4_K", 16, 256), "Q4_K")
+
+
+def test_a_process_that_ends_waits_for_the_job_that_is_under_way() -> None:
+    """Its threads would go on in memory that is no more: a segmentation fault after the last word."""
+    script = """
+import os, threading, time
+from nomoat.engine import program
+began = threading.Event()
+def job():
+    with program._one_at_a_time:
+        began.set()
+        time.sleep(0.5)
+        os.write(1, b"whole")
+threading.Thread(target=job, daemon=True).start()
+began.wait()
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"whole"
 
 
 @needs_instructions

@@ -23,6 +23,9 @@ EXAMPLES_SHOWN = 3
 FOR_TASKS = ("num_tasks", "seeds", "language", "tasks_a_request", "max_requests", "temperature", "seed")  # mean nothing to labels
 SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
 TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
+Texts = Annotated[
+    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, or .txt with a text a line.", show_default=False)
+]
 MaxRequests = Annotated[
     int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
 ]
@@ -38,9 +41,7 @@ def distil(
     tasks_a_request: Annotated[int, typer.Option("--per-request", min=1, help="Ask for so many at once.")] = 10,
     max_requests: MaxRequests = None,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.7,
-    label: Annotated[
-        Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, or .txt with a text a line.", show_default=False)
-    ] = None,
+    label: Texts = None,
     labels: Annotated[str | None, typer.Option(help="a,b,c, or a file with one a line.", show_default=False)] = None,
     input_column: options.InputColumn = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, as in `tune`.", show_default=False)] = None,

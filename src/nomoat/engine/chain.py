@@ -5,6 +5,7 @@ Shapes: T tokens of N rows, W those whose logits are wanted, V vocabulary, D wid
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from nomoat import jit
 from nomoat.engine import attending, attention
 from nomoat.engine.kernels import PRODUCTS
 from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
-from nomoat.engine.program import Program, max_parts, place, run_links, team
+from nomoat.engine.program import Program, give_back_memory, max_parts, place, run_links, team
 from nomoat.engine.program import prepare as prepare_programs
 from nomoat.engine.steps import (
     AFTER,
@@ -148,6 +149,7 @@ class Chain:
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
         self._make_room(1, 1)
+        weakref.finalize(self, give_back_memory).atexit = False
 
     def _facts_of_view(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
         row = np.zeros(attention.NUM_FACTS, np.int64)

@@ -24,7 +24,7 @@ def use_for_large_mappings() -> int:
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     asked = 0
-    for start, end in large_mappings(MAPS.read_text().splitlines()):
+    for start, end in large_mappings(MAPS.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]):
         if advise(start, end - start, MADV_HUGEPAGE) == 0:
             advise(start, end - start, MADV_COLLAPSE)
             asked += end - start

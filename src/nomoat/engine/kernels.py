@@ -140,13 +140,23 @@ def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: An
     return types.void(*[types.intp] * 6), generate
 
 
+def named(function: Callable[..., None], kind: str) -> Callable[..., None]:
+    """One of several functions that the same lines make, told apart where they are kept.
+
+    numba keeps functions of one name and line under one index, which it writes before what it points to: of two processes that
+    compile two of them at once, one would find the other's code under its own function, for good.
+    """
+    function.__qualname__ = f"{function.__name__}_{kind}"
+    return function
+
+
 def _product(kind: str) -> Callable[..., None]:
     def multiply(
         tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
     ) -> None:  # fmt: skip
         _tile(kind, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows)
 
-    return multiply
+    return named(multiply, kind)
 
 
 # To be compiled by themselves (`jit.compiled`), each with nine arguments.

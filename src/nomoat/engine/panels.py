@@ -20,7 +20,7 @@ from numba.core import cgutils
 from nomoat import hardware, jit
 from nomoat.engine.codes import GROUPS
 from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
-from nomoat.engine.kernels import AHEAD, HALF_ROUNDED
+from nomoat.engine.kernels import AHEAD, HALF_ROUNDED, named
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
 
 CHUNK, NARROW_CHUNK, NARROW = 128, 64, 768  # columns; below this width a model's answers change too much with 128 (docs/log.md)
@@ -110,7 +110,7 @@ def _bytes_of(kind: str) -> Callable[..., None]:
     def to_bytes(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
         _to_bytes(kind, tile, start, groups, codes, scales)
 
-    return to_bytes
+    return named(to_bytes, kind)
 
 
 # To be compiled by themselves, as `kernels.PRODUCTS`, each with five arguments.

@@ -5,9 +5,11 @@ Shapes: M tokens, R rows (outputs), C columns (inputs), W width.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +57,18 @@ from nomoat.engine.steps import (
     VECTOR,
     share,
 )
-from nomoat.engine.team import JOB, SHARE, SLEEPING, THREADS, TICKET, Team
+from nomoat.engine.team import JOB, OWED, SHARE, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 
+EXIT_SECONDS = 60.0  # how long a process that ends waits for a job at most
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
 
 @jit.kernel
 def _do_share(state: Any, me: Any) -> None:
     jit.call_with_3(state[SHARE], state.ctypes.data, me, state[THREADS])
+    if me == 0:
+        state[OWED] = 0
 
 
 @jit.kernel
@@ -84,7 +89,7 @@ def _serve(state: Any, me: Any, done: Any) -> Any:
 @jit.kernel
 def _announce(state: Any, links: Any) -> Any:
     """Begin with a chain of jobs and do one's share. 1, and nothing done, if somebody has to be woken first: then call `_do_share`."""
-    state[JOB], state[JOB + 1] = links.ctypes.data, len(links)
+    state[JOB], state[JOB + 1], state[OWED] = links.ctypes.data, len(links), 1
     jit.add_atomic(state.ctypes.data + 8 * TICKET, 1)
     if jit.load_atomic(state.ctypes.data + 8 * SLEEPING):
         return 1
@@ -110,6 +115,7 @@ def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any,
 
 
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
+_process_ends = threading.Event()
 NOTHING = np.zeros((0, 0, 0), np.float32)
 NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 
@@ -128,22 +134,72 @@ def prepare() -> None:
         Program([("out", "Q4_K", TILE_ROWS, 0, -1)], weights.ctypes.data, 256).run(x, None, None, [y])
 
 
+@atexit.register
+def _wait_for_the_last_job() -> None:
+    """A process that ends frees its memory, which the team must not be at work on then. No other job begins."""
+    _process_ends.set()
+    if _one_at_a_time.acquire(timeout=EXIT_SECONDS):
+        _one_at_a_time.release()
+
+
+def _do(begin: Callable[..., Any], *told: Any) -> None:
+    """A chain of jobs that `begin` announces, see `_announce`. What is announced is done whatever comes, such as Ctrl-C.
+
+    Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
+    """
+    if _process_ends.is_set():
+        raise RuntimeError("the process ends")
+    threads = team()
+    try:
+        if begin(threads.state, *told):
+            threads.wake()
+            _do_share(threads.state, 0)
+    except BaseException:
+        while threads.state[OWED]:
+            with suppress(BaseException):  # the first is raised
+                threads.wake()
+                _do_share(threads.state, 0)
+        raise
+
+
 class _Memory:
     """Memory that is kept for the next job of any program."""
 
     def __init__(self) -> None:
         self.moves = 1  # how often a place has changed, and before
+        self.is_unwanted = False
         self._arrays: dict[str, Any] = {}
 
     def place(self, name: str, size: int) -> int:
         """The address of so many bytes, at the beginning of a cache line."""
         if name not in self._arrays or len(self._arrays[name]) < size + CACHE_LINE:
-            self._arrays[name] = np.zeros(size + CACHE_LINE, np.uint8)
             self.moves += 1
+            self._arrays.pop(name, None)  # both at once might be more than there is
+            self._arrays[name] = np.zeros(size + CACHE_LINE, np.uint8)
         return -(-int(self._arrays[name].ctypes.data) // CACHE_LINE) * CACHE_LINE
+
+    def give_back(self) -> None:
+        """All of it, if it is unwanted. While there is no job."""
+        if self.is_unwanted:
+            self.moves += 1
+            self._arrays.clear()
+            self.is_unwanted = False
 
 
 _memory = _Memory()
+
+
+def give_back_memory() -> None:
+    """That of a model's passes, when it ends: a long prompt's takes hundreds of MB. A job that is under way gives it back at its end.
+
+    Never waits: it may be called wherever Python frees objects, in the thread of a job, too.
+    """
+    _memory.is_unwanted = True
+    if _one_at_a_time.acquire(blocking=False):
+        try:
+            _memory.give_back()
+        finally:
+            _one_at_a_time.release()
 
 
 def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]) -> None:
@@ -153,9 +209,8 @@ def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]
         while any(program.moves != _memory.moves for program in programs):
             for program in programs:
                 program.prepare(1)
-        if _announce(team().state, links):
-            team().wake()
-            _do_share(team().state, 0)
+        _do(_announce, links)
+        _memory.give_back()
 
 
 def max_parts(tokens: int) -> int:
@@ -272,9 +327,7 @@ class Program:
         places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
         places += [NOTHING] * (NUM_ARRAYS - len(places))
         with _one_at_a_time:
-            threads = team()
             if self.moves != _memory.moves or self._parts < parts:
                 self.prepare(parts)
-            if _start(threads.state, self._job, *places):
-                threads.wake()
-                _do_share(threads.state, 0)
+            _do(_start, self._job, *places)
+            _memory.give_back()

@@ -18,8 +18,8 @@ import numpy as np
 from nomoat import hardware, jit
 
 # places of what they share: how many jobs so far, how many threads, how many asleep; where what does a share of a job lies;
-# the job itself
-TICKET, THREADS, SLEEPING, SHARE, JOB = 0, 24, 25, 26, 32
+# the job itself, two numbers; whether the caller's share of it is not done yet
+TICKET, THREADS, SLEEPING, SHARE, JOB, OWED = 0, 24, 25, 26, 32, 34
 SHARED = 64
 
 
