@@ -24,7 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nomoat import cache, paths
+from nomoat import cache, hardware, paths
 from nomoat.errors import NomoatError, NotWritableError
 
 log = logging.getLogger("nomoat.jit")
@@ -37,9 +37,10 @@ SOURCES = (
 
 
 def _version() -> str:
-    """Of all that is compiled, by its source."""
+    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race."""
     package = Path(__file__).parent
-    return hashlib.sha256(b"".join((package / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
+    made_by = f"{hardware.cpu_kind()} {numba.__version__} {sys.implementation.cache_tag}"
+    return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
 
 
 def _place(kept: Path) -> Path:

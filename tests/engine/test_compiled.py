@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nomoat import hardware
 from nomoat.engine import compiled, importer, paged
 from nomoat.engine.compiled import BLOB, FACTS, CompiledCopy
 from nomoat.engine.openvino import OpenVINOEngine
@@ -56,6 +57,16 @@ def test_a_model_read_back_gives_the_same_bits_and_is_not_compiled(folder: Path,
     assert (fresh != 0).any()
     assert (logits(PagedModel(folder, PROPERTIES, copy=copy)) == fresh).all()
     assert compilations == [folder]
+
+
+def test_a_copy_that_another_cpu_made_is_not_read(
+    folder: Path, copy: CompiledCopy, compilations: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home may be on several machines, of which one may lack instructions that the other's copy has."""
+    PagedModel(folder, PROPERTIES, copy=copy)
+    monkeypatch.setattr(hardware, "cpu_name", lambda: "another machine's")
+    PagedModel(folder, PROPERTIES, copy=CompiledCopy(tmp_path / "copy", PROPERTIES))
+    assert compilations == [folder, folder]
 
 
 def test_the_engine_keeps_its_model_in_the_cache_and_answers_the_same(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import paths
+from nomoat import hardware, paths
 from nomoat.errors import NomoatError, NotWritableError
 
 VERSION = "2"  # change it when what `paged` makes of a folder changes
@@ -79,11 +79,11 @@ class CompiledCopy:
     """The copy of one model in a folder of its own. Neither method raises an error of the disk: a copy saves time, nothing else."""
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        """`properties`: those the model is compiled with. A copy made with others, or by another OpenVINO, is not read."""
+        """`properties`: those the model is compiled with. One made with others, by another OpenVINO or on another CPU is not read."""
         import openvino as ov
 
         self._folder, self._properties = folder, properties
-        self._key = {"version": VERSION, "openvino": ov.__version__, "properties": properties}
+        self._key = {"version": VERSION, "openvino": ov.__version__, "cpu": hardware.cpu_kind(), "properties": properties}
         self._files: list[Any] = []  # of every model read: each uses its own as long as it lives
 
     def read(self) -> Any | None:

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import itertools
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import cache, config, footprint, hardware, paths
+from nomoat import cache, config, footprint, paths
 from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
@@ -201,13 +200,9 @@ class OpenVINOEngine:
         """
         if not self.storage.has_tiles:
             return
-        import numba
-
         from nomoat import jit
 
-        # what is kept is of no use to another CPU, numba or Python: a home may be on several machines
-        made_for = f"{hardware.cpu_kind()}-numba{numba.__version__}-{sys.implementation.cache_tag}"
-        done = jit.CACHE.parent / f"{self._folder.name}{'-adapters' if self._beside else ''}-{made_for}.done"
+        done = jit.CACHE.parent / f"{self._folder.name}{'-adapters' if self._beside else ''}.done"
         if done.exists():
             return
         prepared: Future[None] = Future()
