@@ -271,10 +271,23 @@ def test_a_proxy_that_cannot_be_used_is_told_by_its_variable_and_not_shown(
     monkeypatch.delenv("http_proxy")
     monkeypatch.setenv(variable, value)
     monkeypatch.setitem(sys.modules, "socksio", None)
-    with pytest.raises(UsageError) as caught:
-        net.client("ask a model server", hosts=["gpu1.corp"])
+    scheme = "https" if variable == "https_proxy" else "http"
+    with net.client("ask a model server", hosts=["gpu1.corp"]) as client, pytest.raises(UsageError) as caught:
+        client.get(f"{scheme}://gpu1.corp/")
     assert (caught.value.message, caught.value.hint, caught.value.__cause__) == (message, hint, None)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(("variable", "no_proxy"), [("http_proxy", ".corp"), ("all_proxy", ".corp"), ("https_proxy", "")])
+def test_a_proxy_that_cannot_be_used_stops_nothing_that_does_not_go_through_it(
+    variable: str, no_proxy: str, proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, server = proxied
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv(variable, "ftp://proxy.corp:3128")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    with net.client("ask a model server", hosts=["gpu1.corp"]) as client:
+        assert client.get(f"http://gpu1.corp:{urlsplit(server.url).port}/v1/x").json() == "direct"
 
 
 def test_what_goes_around_the_proxy_is_guarded_all_the_same(proxied: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch) -> None:

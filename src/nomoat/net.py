@@ -147,14 +147,20 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     class GuardedTransport(httpx.HTTPTransport):
         """Checks each request, redirects included, against what its client may do.
 
-        With a `proxy`, `direct` is asked in its place whatever is not to go through one.
+        With a `proxy`, `direct` is asked in its place whatever is not to go through one. `unusable` is said to whatever is.
         """
 
         def __init__(
-            self, purpose: Purpose, hosts: Iterable[str] | None, *, proxy: str | None = None, direct: GuardedTransport | None = None
+            self,
+            purpose: Purpose,
+            hosts: Iterable[str] | None,
+            *,
+            proxy: str | None = None,
+            direct: GuardedTransport | None = None,
+            unusable: UsageError | None = None,
         ) -> None:
             super().__init__(proxy=proxy)
-            self._direct = direct
+            self._direct, self._unusable = direct, unusable
             # httpx (0.28, and httpx2 2.16) has no other way to say how its pool makes connections; a release that calls this otherwise
             # sees nobody leave.
             pool: Any = getattr(self, "_pool", None)
@@ -173,6 +179,8 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
                     f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
                     hint="name that server in the model reference if you want to use it",
                 )
+            if self._unusable is not None:
+                raise self._unusable
             return super().handle_request(request)
 
     return GuardedTransport
@@ -182,7 +190,7 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     """An HTTP client for one purpose. `hosts` limits whom it may talk to; without it redirects may lead anywhere.
 
     Proxies of the environment are used for outside hosts (they, too, are outside), but for those that NO_PROXY names, and never for
-    this machine's own. Raises UsageError for one that cannot be used, without its value, which may hold a password.
+    this machine's own. What would go through one that cannot be used raises UsageError, without its value, which may hold a password.
     """
     import httpx
 
@@ -195,8 +203,11 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None) -> httpx.Cli
     for scheme in DEFAULT_PORTS:
         name = scheme if proxies.get(scheme) else "all"
         if proxy := proxies.get(name):
-            with _naming_the_variable(f"{name}_proxy"):
-                proxied = transport(purpose, hosts, proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
+            try:
+                with _naming_the_variable(f"{name}_proxy"):
+                    proxied = transport(purpose, hosts, proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
+            except UsageError as unusable:
+                proxied = transport(purpose, hosts, direct=direct, unusable=unusable)
             mounts[f"{scheme}://"] = proxied
     return httpx.Client(
         transport=direct,

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -131,7 +132,10 @@ def as_error(exc: OSError) -> NomoatError | None:
     if exc.errno == errno.ENAMETOOLONG:
         shown = f"{name[:SHOWN_OF_A_NAME]}…"
         return UsageError(f"`{shown}` is longer than the name of a file may be", hint="is it a text, where a name is asked for?")
-    return UsageError(f"`{name}`: {os.strerror(exc.errno)}", hint="check who may read and write there")
+    hint = "check who may read and write there"
+    if exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
+        hint += f"; nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
+    return UsageError(f"`{name}`: {os.strerror(exc.errno)}", hint=hint)
 
 
 def _elsewhere(path: Path, *, disk: bool) -> str:

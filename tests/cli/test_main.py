@@ -106,6 +106,16 @@ def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
     assert found.hint == "check who may read and write there"
 
 
+def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it() -> None:
+    """As the user of an image that root has filled."""
+    found = paths.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
+    assert found is not None
+    assert found.hint == (
+        f"check who may read and write there; nomoat makes `{paths.home()}` for its owner alone, who may open it to others: "
+        f"chmod 755 {paths.home()}"
+    )
+
+
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
     assert isinstance(paths.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
     assert paths.as_error(OSError(errno.EBADF, "", "x")) is None and paths.as_error(OSError(errno.EACCES, "")) is None

@@ -87,6 +87,31 @@ def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, s
     assert page.complaints() == []
 
 
+def test_an_answer_too_long_to_be_rendered_is_shown_whole_as_it_was_written(
+    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.serve.app.MAX_MARKDOWN_BYTES", 20)
+
+    def grows() -> Iterator[Chunk]:
+        yield Chunk(text="**one**\n")
+        time.sleep(1)
+        yield Chunk(text="\n  two three four ")
+        assert is_shown_plain.wait(20)
+        yield Chunk(text="five **six**")
+        yield END
+
+    is_shown_plain = threading.Event()
+    page.open(start(Responder("fake", ScriptedEngine(grows))))
+    page.ask("go")
+    try:
+        page.until("article.assistant strong", "one")
+        page.until("article.assistant .text.plain", "**one**\n\n  two three four")
+    finally:
+        is_shown_plain.set()
+    page.until("article.assistant .facts", "tokens")
+    page.until("article[aria-busy=false].assistant .text.plain", "**one**\n\n  two three four five **six**")
+
+
 def test_an_answer_is_copied_where_the_browser_has_no_clipboard(page: Page, start: Start) -> None:
     """So are pages that come over plain http from another machine."""
     page.open(start(Responder("fake", FakeEngine())))

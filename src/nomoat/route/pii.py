@@ -113,25 +113,37 @@ CELLS = r"[\s\"']{0,6}[,|:;][\s\"']{0,6}"
 GAP_OR_CELLS = rf"(?:{CELLS}|{GAP})"
 IN_CELLS = re.compile(r"[,|:;]")
 REACH_OF_CELLS = 14  # characters, with the digit before or after them
-DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
+DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
+CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
 
 
 # ---------------------------------------------------------------- resident registration numbers
 # The first digit of the second half may stand alone, as in forms that mask the rest.
 RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({GAP_OR_CELLS})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}}))(?!\d)))")
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
+FIRST_BIRTH = date(1900, 1, 1)
 RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 
 
 def _resident_numbers(text: str) -> Iterator[Span]:
-    """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing; in cells
-    it must fit: a date and an amount stand so, too."""
+    """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing.
+
+    A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
+    today, and of all such pairs in the text most have to fit.
+    """
+    in_cells: list[Span] = []
     for match in RESIDENT.finditer(text):
         digits = match[2] + "".join((match[4] or match[5]).split())
-        if _is_date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6])):
-            is_certain = _resident_checksum_fits(digits)
-            if is_certain or not IN_CELLS.search(match[3] or ""):
-                yield *match.span(1), is_certain
+        born = _date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+        if born is None:
+            continue
+        span = *match.span(1), _resident_checksum_fits(digits)
+        if not IN_CELLS.search(match[3] or ""):
+            yield span
+        elif FIRST_BIRTH <= born <= date.today():
+            in_cells.append(span)
+    if 2 * sum(is_certain for _, _, is_certain in in_cells) > len(in_cells):
+        yield from in_cells
 
 
 def _resident_checksum_fits(digits: str) -> bool:
@@ -141,19 +153,22 @@ def _resident_checksum_fits(digits: str) -> bool:
     return (base - total % 11) % 10 == int(digits[12])
 
 
-def _is_date(year: int, month: int, day: int) -> bool:
+def _date(year: int, month: int, day: int) -> date | None:
     try:
-        date(year, month, day)
+        return date(year, month, day)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 # ---------------------------------------------------------------- phone numbers
 # The library wants no Latin letter beside a number; a mobile number is one wherever it stands.
 MOBILE = re.compile(rf"(?<!\d)01[016789]{GAP}\d{{3,4}}{GAP}\d{{4}}(?!\d)")
-# The first cell is `010` or such, and not the end of a decimal fraction; the rest is in one more, or in two.
-MOBILE_IN_CELLS = re.compile(rf"(?<!\d)(?<!\d\.)01[016789]({CELLS})\d{{3,4}}({CELLS}|{GAP})\d{{4}}(?!\d)")
+# The first cell is `010` or such, neither the end of a decimal fraction nor thousands (`1,010,345`); the rest, in one more cell or in
+# two, goes on in the next line only as a cell of its own.
+THOUSANDS = r"(?<=\d,)\d{3},\d{3}(?!\d)"
+MOBILE_IN_CELLS = re.compile(
+    rf"(?<!\d)(?<!\d\.)(?!{THOUSANDS})01[016789]({CELLS})\d{{3,4}}({CELLS}|(?!\D{{0,3}}\n){GAP})\d{{4}}(?!\d)"
+)
 LINE = r"[\s)._/\u00b7-]{1,3}"
 GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
@@ -285,12 +300,14 @@ def _is_card(number: str) -> bool:
 
 def _belongs_together(text: str, start: int, end: int, *, gaps: Sequence[str]) -> bool:
     """The same between all groups. A card may go on in the next line, or in further cells, where no digits stand before it or none
-    after: no table."""
+    after: no table. Numbers beside it in other cells count where it stands in cells itself."""
     if len({_without_spaces(gap) or (gap and " ") for gap in gaps}) > 1 or text.count("\n", start, end) > 1:
         return False
-    if "\n" not in text[start:end] and not any(map(IN_CELLS.search, gaps)):
+    is_in_cells = any(map(IN_CELLS.search, gaps))
+    if "\n" not in text[start:end] and not is_in_cells:
         return True
-    return not (DIGIT_BEFORE.search(text, max(0, start - REACH_OF_CELLS), start) and DIGIT_AFTER.match(text, end))
+    before, after = (CELL_BEFORE, CELL_AFTER) if is_in_cells else (DIGIT_BEFORE, DIGIT_AFTER)
+    return not (before.search(text, max(0, start - REACH_OF_CELLS), start) and after.match(text, end))
 
 
 def _luhn_fits(digits: str) -> bool:
@@ -316,6 +333,7 @@ def _emails(text: str) -> Iterator[Span]:
 
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+HANGUL = re.compile(r"[\uac00-\ud7a3]")
 UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
 
 
@@ -335,8 +353,8 @@ def _spelling(name: str) -> re.Pattern[str] | None:
         return None
     glued = r"\s*".join(map(_escaped, words))
     spaced = r"\s*".join(r"\s{0,3}".join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
-    if len(words) == 1 and len(words[0]) == 2:  # two words of which one ends and one begins so are everyday ones
-        spaced = rf"{glued}|(?<!\w){spaced}"
+    if len(words) == 1 and HANGUL.match(words[0]):  # where one word ends so and the next begins so, these are everyday ones
+        spaced = rf"{glued}|(?<!{HANGUL.pattern}){spaced}"
     return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})", re.IGNORECASE)
 
 

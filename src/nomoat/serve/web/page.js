@@ -189,6 +189,12 @@ function showEnd() {
   at("talk").scrollTop = at("talk").scrollHeight;
 }
 
+function showPlain(article) {
+  const [text] = article.children;
+  text.classList.add("plain");
+  text.textContent = article.turn.content;
+}
+
 async function render(article) {
   const [text] = article.children;
   const html = await asHtml(article.turn.content);
@@ -211,7 +217,7 @@ function finish(article) {
   again.className = "again";
   facts.replaceChildren(turn.facts, button(SAY.copy, (pressed) => copy(turn.content, pressed)), again);
   render(article)
-    .catch(() => {}) // it stands there as plain text
+    .catch(() => showPlain(article)) // the server renders no text so long, or is gone
     .then(() => {
       article.ariaBusy = false;
       if (atEnd) showEnd();
@@ -257,7 +263,6 @@ async function answer() {
 
 async function write(article, messages) {
   const { turn } = article;
-  const [text] = article.children;
   const asked = {
     model: at("model").value,
     messages,
@@ -267,7 +272,7 @@ async function write(article, messages) {
     stream_options: { include_usage: true },
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
-  let [first, tokens, reason, shown] = [0, 0, "", 0];
+  let [first, tokens, reason, shown, plain] = [0, 0, "", 0, false];
   for await (const event of eventsOf(response)) {
     const [choice] = event.choices;
     const piece = choice?.delta?.content ?? "";
@@ -278,7 +283,8 @@ async function write(article, messages) {
     const atEnd = isAtEnd();
     if (piece && performance.now() - shown > RENDER_MS) {
       shown = performance.now();
-      await render(article).catch(() => (text.textContent = turn.content));
+      if (!plain) await render(article).catch(() => (plain = true)); // too long from here on
+      if (plain) showPlain(article);
     }
     if (atEnd) showEnd();
   }
