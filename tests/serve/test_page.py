@@ -83,6 +83,7 @@ def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, s
     page.ask("and four")
     page.until("article.assistant .text", "four and")
     page.browser.refresh()
+    page.until("article.user", "and four")
     assert [one.text for one in page.all("article.user")] == ["one two **three**", "and four"]
     assert page.complaints() == []
 

@@ -80,7 +80,8 @@ class OpenVINOEngine:
         """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
         sizes = self._sizes
         block_bytes = BLOCK_TOKENS * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        num_blocks = max(-(-num_bytes // block_bytes), footprint.USUAL_TOKENS // BLOCK_TOKENS)
+        usual = -(-min(self._context_tokens, footprint.USUAL_TOKENS) // BLOCK_TOKENS)
+        num_blocks = max(-(-num_bytes // block_bytes), usual)
         self._cache_bytes = num_blocks * block_bytes
         self.context_tokens = min(self._context_tokens, num_blocks * BLOCK_TOKENS)
 
