@@ -122,7 +122,12 @@ class ChecksumError(DownloadError):
 
 
 class BudgetReachedError(NomoatError):
-    """The next call could cost more than is left of what may be spent; it was not made."""
+    """The next call could cost more than is left of what may be spent; it was not made.
+
+    `bytes_out` is what the calls before it for the same answer sent in vain to a server that is not on this machine.
+    """
+
+    bytes_out = 0
 
     def __init__(self, *, max_usd: float, spent_usd: float, next_usd: float, kept_usd: float = 0.0) -> None:
         kept = f", ${kept_usd:,.4f} is kept for who is asked next" if kept_usd else ""

@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nomoat import config, hardware, paths
 from nomoat.catalog import tuned
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.errors import (
+    BudgetReachedError,
+    NomoatError,
+    NotEnoughMemoryError,
+    RemoteError,
+    UnknownModelError,
+    UnsupportedError,
+    UsageError,
+)
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
 from nomoat.pool import run_many
@@ -114,6 +122,9 @@ class Responder:
                 completion = self._collect(request, caller_left)
                 usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
                 return replace(completion, usage=usage)
+            except BudgetReachedError as error:
+                error.bytes_out += sent_before
+                raise
             except RemoteError as error:
                 sent_before += error.bytes_out
                 error.bytes_out = sent_before
@@ -439,13 +450,16 @@ def licence_chain(ref: str) -> ChainVerdict | None:
 def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
     """The licence chain that an adapter's `provenance.json` recorded, with that of `base` where it was tuned beside another.
 
-    Without a recorded one, what can be said. A base that is not here is known by its name alone. Raises BadFileError.
+    Without a recorded one, what can be said. A base that is not here is known by its name alone, whatever folder has that name.
+    Raises BadFileError.
     """
     from nomoat.catalog import cards, licences, sidecar
 
     try:
-        weights = _find_weights(base)
+        weights = _find_weights(base) if base else None
     except NomoatError:
+        weights = None
+    if weights is not None and weights.is_dir() and not (weights / CONFIG).is_file():
         weights = None
     chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
     path, provenance = adapter / "provenance.json", tuned.provenance_of(adapter)
