@@ -28,15 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nomoat import config, hardware, paths
 from nomoat.catalog import tuned
 from nomoat.engine import Engine, Reader
-from nomoat.errors import (
-    BudgetReachedError,
-    NomoatError,
-    NotEnoughMemoryError,
-    RemoteError,
-    UnknownModelError,
-    UnsupportedError,
-    UsageError,
-)
+from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.hub_folder import CONFIG
 from nomoat.pool import run_many
@@ -122,13 +114,11 @@ class Responder:
                 completion = self._collect(request, caller_left)
                 usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
                 return replace(completion, usage=usage)
-            except BudgetReachedError as error:
-                error.bytes_out += sent_before
-                raise
-            except RemoteError as error:
+            except NomoatError as error:
                 sent_before += error.bytes_out
                 error.bytes_out = sent_before
-                if error.fate != "lost" or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
+                is_lost = isinstance(error, RemoteError) and error.fate == "lost"
+                if not is_lost or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
                     raise
         raise AssertionError("the last attempt returns or raises")
 

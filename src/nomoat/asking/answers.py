@@ -43,8 +43,7 @@ class Collected:
     @property
     def bytes_in_vain(self) -> int:
         """What was sent to another machine for those that failed, or that the budget ended between two attempts."""
-        errors = (*self.failed.values(), *self.ended)
-        return sum(error.bytes_out for error in errors if isinstance(error, RemoteError | BudgetReachedError))
+        return sum(error.bytes_out for error in (*self.failed.values(), *self.ended))
 
 
 def collect(

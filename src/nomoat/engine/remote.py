@@ -32,7 +32,7 @@ from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Meter
 from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
-from nomoat.errors import BudgetReachedError, Fate, NomoatError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -154,12 +154,9 @@ class RemoteEngine:
                 with self._pace.turn(came_at):
                     yield from _in_whole_characters(self._attempt(request, came_at))
                 return
-            except BudgetReachedError as error:
+            except NomoatError as error:
                 error.bytes_out = self._bytes_out()
-                raise
-            except RemoteError as error:
-                error.bytes_out = self._bytes_out()
-                if error.fate != "rejected" or attempt == self._max_attempts(error):
+                if not isinstance(error, RemoteError) or error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
                 self._wait(error, attempt, came_at)
 
