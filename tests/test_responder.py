@@ -167,3 +167,13 @@ def test_what_cannot_be_had_is_refused_in_the_words_of_pull(ref: str) -> None:
         pulled.value.message,
         pulled.value.hint,
     )
+
+
+def test_a_folder_that_is_no_model_is_no_base_of_an_adapter(empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = write_adapter(empty_home / "adapters" / "reviews")
+    recorded = licences.verdict(cards.card("alpaca-7b"))
+    (adapter / "provenance.json").write_text(json.dumps({"base": "mybase", "licence": licences.as_dict(recorded)}))
+    (tmp_path / "mybase").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert responder.adapter_chain("mybase", adapter) == recorded
+    assert responder.adapter_chain("", adapter) == licences.joined(licences.chain(None), recorded)

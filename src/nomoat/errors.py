@@ -28,7 +28,12 @@ Fate = Literal["final", "rejected", "lost"]
 
 
 class NomoatError(Exception):
-    """A failure the user can understand: `message` says what and with which value, `hint` what to do."""
+    """A failure the user can understand: `message` says what and with which value, `hint` what to do.
+
+    `bytes_out` is what was sent in vain, for the answer that did not come, to a server that is not on this machine.
+    """
+
+    bytes_out = 0
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -137,11 +142,8 @@ class RemoteError(NomoatError):
 
     `fate`: "rejected" if the server did no work and may do it later, "lost" if it may have worked (and may have billed) and the
     answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
-    `status` is its HTTP status and `code` its own name for the error, where it gave them. `bytes_out` is what was sent to it in vain,
-    where it is not on this machine.
+    `status` is its HTTP status and `code` its own name for the error, where it gave them.
     """
-
-    bytes_out = 0
 
     def __init__(
         self,

@@ -114,10 +114,11 @@ class Responder:
                 completion = self._collect(request, caller_left)
                 usage = replace(completion.usage, bytes_out=completion.usage.bytes_out + sent_before)
                 return replace(completion, usage=usage)
-            except RemoteError as error:
+            except NomoatError as error:
                 sent_before += error.bytes_out
                 error.bytes_out = sent_before
-                if error.fate != "lost" or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
+                is_lost = isinstance(error, RemoteError) and error.fate == "lost"
+                if not is_lost or attempt == MAX_BROKEN_ANSWERS or (caller_left is not None and caller_left.is_set()):
                     raise
         raise AssertionError("the last attempt returns or raises")
 
@@ -439,13 +440,16 @@ def licence_chain(ref: str) -> ChainVerdict | None:
 def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
     """The licence chain that an adapter's `provenance.json` recorded, with that of `base` where it was tuned beside another.
 
-    Without a recorded one, what can be said. A base that is not here is known by its name alone. Raises BadFileError.
+    Without a recorded one, what can be said. A base that is not here is known by its name alone, whatever folder has that name.
+    Raises BadFileError.
     """
     from nomoat.catalog import cards, licences, sidecar
 
     try:
-        weights = _find_weights(base)
+        weights = _find_weights(base) if base else None
     except NomoatError:
+        weights = None
+    if weights is not None and weights.is_dir() and not (weights / CONFIG).is_file():
         weights = None
     chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
     path, provenance = adapter / "provenance.json", tuned.provenance_of(adapter)

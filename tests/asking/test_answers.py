@@ -342,6 +342,29 @@ def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Servin
         assert spent.bytes_out == sum(int(headers["content-length"]) for headers in server.headers[6:])
 
 
+@pytest.mark.parametrize("first", [half, say(503, {"error": {"message": "busy"}})])
+def test_what_was_sent_for_a_question_that_the_budget_ended_counts_as_sent(
+    first: Act, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once $0.05 of the $0.1 are spent while the first question waits for its answer, $0.078 for asking again do not fit."""
+    limited = spending(0.1)
+    assert limited.budget is not None
+    count = limited.budget.count
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        count(0.05)
+        first(handler)
+
+    server = serving(act)
+    engine = remote_engine(f"{server.url}#m")
+    monkeypatch.setattr(engine, "is_local", False)  # as if it were elsewhere
+    requests = [Request(messages=example.messages, max_new_tokens=10) for example in suite_of(2).examples]
+    with Responder(f"{server.url}#m", engine) as model, AnswerStore() as store:
+        collected = collect(model, requests, store=store, spending=limited, concurrency=1)
+    assert isinstance(collected.failure, BudgetReachedError)
+    assert [int(headers["content-length"]) for headers in server.headers] == [collected.bytes_in_vain]
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_wrong_key_and_unknown_model_end_the_run_at_once(serving: Serving, status: int) -> None:
     server = serving(say(status, {"error": {"message": "no"}}))

@@ -18,7 +18,7 @@ from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds, distil, read_seeds
 from nomoat.distil.prompts import Task
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, RemoteError
+from nomoat.errors import DataError, NotEnoughMemoryError, RemoteError
 from nomoat.records import Chunk, Request
 from nomoat.responder import Responder, load
 
@@ -130,6 +130,22 @@ def test_a_seed_too_long_for_the_teacher_costs_the_requests_that_show_it_and_no_
     assert len(found.tasks) > 20
     assert found.partial.startswith(f"--max-requests {len(requests)} is reached: {len(fitting)} answers held ")
     assert f" were kept; {len(requests) - len(fitting)} failed: the prompt has 5," in found.partial
+
+
+def test_requests_too_long_for_the_cache_do_not_end_a_run() -> None:
+    class Short(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            if request.seed != 7:
+                raise NotEnoughMemoryError("no room")
+            return super().generate(request)
+
+    plan = Plan(seeds=PLAN.seeds, num_tasks=2, max_requests=8)
+    last = plan.request(7).messages[0].content
+    with AnswerStore() as store:
+        found = distil(
+            Responder("short", Short(answers={last: task_text(4, seed=0) + task_text(5, seed=0)})), plan, store=store, concurrency=1
+        )
+    assert (found.spent.num_answers, found.spent.num_failed, len(found.tasks)) == (1, 7, 2)
 
 
 class Several(FakeEngine):

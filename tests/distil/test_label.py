@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,28 @@ def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> Non
     answers = {request.messages[0].content: "ham" for request in requests_for(texts, ("ham", "spam"))}
     with AnswerStore() as store:
         found = label(Responder("short", Writes(answers=answers, context_tokens=50)), texts, ("ham", "spam"), store=store)
+    assert ([one.text for one in found.labels], found.too_long, found.partial) == (["a", "c"], ["b " * 90], "")
+
+
+def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_told() -> None:
+    from nomoat.engine.fake import FakeEngine
+    from nomoat.errors import NotEnoughMemoryError, UnsupportedError
+    from nomoat.records import Chunk, ContinuationScore, Request
+    from nomoat.responder import Responder
+
+    class Writes(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            raise UnsupportedError("writes only")
+
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            if "b b" in request.messages[0].content:
+                raise NotEnoughMemoryError("no room")
+            return super().generate(request)
+
+    texts = ["a", "b " * 90, "c"]
+    answers = {request.messages[0].content: "ham" for request in requests_for(texts, ("ham", "spam"))}
+    with AnswerStore() as store:
+        found = label(Responder("short", Writes(answers=answers)), texts, ("ham", "spam"), store=store)
     assert ([one.text for one in found.labels], found.too_long, found.partial) == (["a", "c"], ["b " * 90], "")
 
 

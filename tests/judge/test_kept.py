@@ -145,10 +145,45 @@ def test_a_number_of_kept_answers_that_a_duel_chose_is_no_number_fixed_before() 
     everything = run_duel(*sides, quiz(60), RunSettings(concurrency=4), stop_early=False).verdict
     assert everything.p_value < 0.05
     said = [note for note in everything.notes if "has kept answers to some of the questions only" in note]
-    assert said == [
-        "`stored:quiz/good` has kept answers to some of the questions only: if an earlier duel ended there because its winner was "
-        "known, the intervals are narrower here, and p smaller, than they should be (without `--all` they hold)"
-    ]
+    assert said == [f"{IF_A_DUEL_ENDED} (without `--all` they hold)"]
+
+
+IF_A_DUEL_ENDED = (
+    "`stored:quiz/good` has kept answers to some of the questions only: if an earlier duel ended there because its winner was "
+    "known, the intervals are narrower here, and p smaller, than they should be"
+)
+
+
+def test_a_leaderboard_over_kept_answers_says_that_a_duel_may_have_ended_there() -> None:
+    for model in (knowing("good", 16), knowing("bad", 10)):
+        run_suite(model, quiz(16))
+    models = ("stored:quiz/good", "stored:quiz/bad")
+    assert IF_A_DUEL_ENDED in run_table(models, quiz(60)).leaderboard.notes
+    for settings in (RunSettings(), RunSettings(limit=5)):
+        notes = run_table(models, quiz(16), settings).leaderboard.notes
+        assert not any("kept answers to some" in note for note in notes)
+
+
+def test_a_judge_of_kept_answers_says_that_a_duel_may_have_ended_there() -> None:
+    suite = Suite(name="quiz", metric="judge", examples=quiz(12).examples, sha256="open")
+    judge = Responder("judge", Grades())
+    run_graded(knowing("good", 3), dataclasses.replace(suite, examples=suite.examples[:5]), judge)
+    models = ("stored:quiz/good", knowing("bad", 1))
+    likes = Responder("likes", Likes())
+    assert IF_A_DUEL_ENDED in run_judged_table(models, suite, likes).leaderboard.notes
+    assert IF_A_DUEL_ENDED in run_judged_duel(*models, suite, likes).verdict.notes
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_a_duel_over_groups_could_not_have_stopped_early_without_all_either(stop_early: bool) -> None:
+    def grouped(num_examples: int) -> Suite:
+        suite = quiz(num_examples)
+        return dataclasses.replace(suite, examples=tuple(dataclasses.replace(e, group=f"g{e.id}") for e in suite.examples))
+
+    for model in (knowing("good", 16), knowing("bad", 10)):
+        run_suite(model, grouped(16))
+    notes = run_duel("stored:quiz/good", "stored:quiz/bad", grouped(60), stop_early=stop_early).verdict.notes
+    assert [note for note in notes if "kept answers to some" in note] == [IF_A_DUEL_ENDED]
 
 
 def test_kept_answers_to_all_questions_are_a_number_fixed_before() -> None:

@@ -117,14 +117,16 @@ def test_letter_at_the_beginning_is_the_choice(answer: str, index: int) -> None:
     assert chosen_letter(answer, 3) == index
 
 
-@pytest.mark.parametrize("answer", ["", "D", "Because of it", "I think B", "42"])
+@pytest.mark.parametrize("answer", ["", "D", "Because of it", "I think B", "42", "İ.", "ı."])
 def test_anything_else_is_no_letter(answer: str) -> None:
     assert chosen_letter(answer, 3) is None
 
 
 @pytest.mark.parametrize(
-    "answer", ["a dog", "A likely answer is C", "The answer is a dog.", "I think B", "i would say", "I'd say B", "I’m sure"]
-)
+    "answer",
+    ["a dog", "A likely answer is C", "The answer is a dog.", "Answer: a dog", "The answer I think is B", "I think B", "i would say",
+     "I would say B", "I'd say B", "I’m sure"],
+)  # fmt: skip
 def test_a_and_i_as_words_are_no_letters(answer: str) -> None:
     assert chosen_letter(answer, 26) is None
 
@@ -137,6 +139,19 @@ def test_a_and_i_as_words_are_no_letters(answer: str) -> None:
         ("A\na dog", 0),
         ("A is right", 0),
         ("A because it barks", 0),
+        ("A would be right", 0),
+        ("A best fits", 0),
+        ("A has to be right", 0),
+        ("A or B", 0),
+        ("A\tmitochondria", 0),
+        ("Option A best describes it", 0),
+        ("Option A would be correct", 0),
+        ("Option a fits", 0),
+        ("Choice A makes sense", 0),
+        ("Option I fits", 8),
+        ("The answer is A and not B", 0),
+        ("The answer is A dog", 0),
+        ("Answer: A mitochondria", 0),
         ("A Paris", 0),
         ("A 입니다", 0),
         ("정답은 A 이다", 0),

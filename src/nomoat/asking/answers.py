@@ -21,16 +21,18 @@ from nomoat.responder import Responder
 
 HOPELESS = (401, 402, 403, 404)  # no key, no money, no permission, no such model: no other question will fare better
 MAX_FAILURES_IN_A_ROW = 5
+TOO_LONG = (ContextExceededError, NotEnoughMemoryError)  # of one text, for the context or the cache: says nothing of the others
 
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """Answers by request. `failed`: those that failed of themselves, and why. `failure` is why some requests have no answer: the first
-    of these reasons, or the end of the budget.
+    """Answers by request. `failed`: those that failed of themselves, and why; `ended`: why others were not asked (again). `failure` is
+    why some requests have no answer: the first of these reasons, or the end of the budget.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
     failed: dict[Request, NomoatError] = field(default_factory=dict)
+    ended: list[BudgetReachedError] = field(default_factory=list)
     num_reused: int = 0
     failure: NomoatError | None = None
 
@@ -40,8 +42,8 @@ class Collected:
 
     @property
     def bytes_in_vain(self) -> int:
-        """What was sent to another machine for those that failed."""
-        return sum(error.bytes_out for error in self.failed.values() if isinstance(error, RemoteError))
+        """What was sent to another machine for those that failed, or that the budget ended between two attempts."""
+        return sum(error.bytes_out for error in (*self.failed.values(), *self.ended))
 
 
 def collect(
@@ -158,8 +160,11 @@ def _ask(
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
         try:
             completion = model.complete(request, caller_left=caller_left)
-        except (ContextExceededError, NotEnoughMemoryError) as error:  # of one long text: says nothing of the others
+        except TOO_LONG as error:
             return error
+        except BudgetReachedError as error:
+            collected.ended.append(error)  # here: of several threads that it ends, only the first one's error is raised
+            raise
         except RemoteError as error:
             if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
                 raise

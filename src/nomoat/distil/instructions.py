@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths
-from nomoat.asking.answers import Collected, collect, count_earlier, failure_of
+from nomoat.asking.answers import TOO_LONG, Collected, collect, count_earlier, failure_of
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.distil.filters import Novelty, reason_to_drop
 from nomoat.distil.prompts import Task, parse_tasks, render_request
-from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError
+from nomoat.errors import BudgetReachedError, DataError, NomoatError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 from nomoat.textfiles import read_jsonl
@@ -172,7 +172,7 @@ def distil(
 
 def _was_refused(collected: Collected) -> bool:
     """Whether something failed for another reason than its length, which says nothing of the requests to come."""
-    return any(not isinstance(error, ContextExceededError) for error in collected.failed.values())
+    return any(not isinstance(error, TOO_LONG) for error in collected.failed.values())
 
 
 def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) -> None:

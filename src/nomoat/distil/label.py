@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nomoat import matching, tasks, textfiles
-from nomoat.asking.answers import collect, collect_scores
+from nomoat.asking.answers import TOO_LONG, collect, collect_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
@@ -38,7 +38,7 @@ class Label:
 
 @dataclass(slots=True, kw_only=True)
 class Labelled:
-    """`unmatched`: texts whose answer was none of the labels. `too_long`: those that the teacher's context does not hold.
+    """`unmatched`: texts whose answer was none of the labels. `too_long`: those that the teacher's context or cache does not hold.
 
     `partial`: why some texts have no answer; empty if all have one.
     """
@@ -182,10 +182,10 @@ def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: 
             found.labels.append(Label(text=text, label=asking.labels[at]))
         elif completion is not None:
             found.unmatched.append(text)
-        elif isinstance(collected.failed.get(request), ContextExceededError):
+        elif isinstance(collected.failed.get(request), TOO_LONG):
             found.too_long.append(text)
         else:
             num_missing += 1
     if num_missing:
-        reasons = (error for error in (collected.failure, *collected.failed.values()) if not isinstance(error, ContextExceededError))
+        reasons = (error for error in (collected.failure, *collected.failed.values()) if not isinstance(error, TOO_LONG))
         found.partial = f"{num_missing:,} of {len(asking.texts):,} texts have no answer: {next(reasons)}"

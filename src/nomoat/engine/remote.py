@@ -154,9 +154,9 @@ class RemoteEngine:
                 with self._pace.turn(came_at):
                     yield from _in_whole_characters(self._attempt(request, came_at))
                 return
-            except RemoteError as error:
+            except NomoatError as error:
                 error.bytes_out = self._bytes_out()
-                if error.fate != "rejected" or attempt == self._max_attempts(error):
+                if not isinstance(error, RemoteError) or error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
                 self._wait(error, attempt, came_at)
 

@@ -14,7 +14,7 @@ from nomoat.asking.spending import STORED, Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.judges import StoredReviews, load_reviews
-from nomoat.judge.kept import KeptEngine, is_kept, kept_first
+from nomoat.judge.kept import KeptEngine, is_kept, kept_first, unasked_note
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
@@ -87,7 +87,8 @@ def run_duel(
         return _judged(one, other, rules=rules)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
-        ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules)
+        may_stop = not (stop_early or _has_groups(planned))
+        ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
         require_scorable(asked)
@@ -165,27 +166,24 @@ def _ask_all(
     settings: RunSettings,
     *,
     rules: Rules,
+    may_stop: bool,
     notes: Sequence[str] = (),
 ) -> Duel:
-    """Ask both sides everything; no answer of the second is worth its money where the first has none."""
+    """Ask both sides everything; no answer of the second is worth its money where the first has none.
+
+    `may_stop`: without `--all` this duel could stop early.
+    """
     sides, answered = (left, right), {}
     num_planned = len(drawn(suite, settings.limit, settings.seed)[0].examples)
     for at in kept_first(sides):
         settings.spending.begin_stage(*(ref_of(side) for number, side in enumerate(sides) if number not in answered))
         answered[at] = run_suite(sides[at], suite, settings)
         suite, settings = answered[at].suite, replace(settings, limit=None)
-        if is_kept(ref_of(sides[at])) and len(suite.examples) < num_planned:
-            notes = (*notes, _unasked_note(ref_of(sides[at])))
+        if note := unasked_note(ref_of(sides[at]), len(suite.examples), num_planned):
+            notes = (*notes, f"{note} (without `--all` they hold)" if may_stop else note)
         num_planned = len(suite.examples)
     one, other = in_common([answered[0], answered[1]])
     return _judged(one, other, rules=rules, notes=notes)
-
-
-def _unasked_note(ref: str) -> str:
-    return (
-        f"`{ref}` has kept answers to some of the questions only: if an earlier duel ended there because its winner was known, "
-        "the intervals are narrower here, and p smaller, than they should be (without `--all` they hold)"
-    )
 
 
 def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | None = None, notes: Sequence[str] = ()) -> Duel:

@@ -11,7 +11,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
 from nomoat.judge.duel import fought_over, share_of
-from nomoat.judge.kept import is_kept, kept_first
+from nomoat.judge.kept import is_kept, kept_first, unasked_note
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
@@ -80,7 +80,7 @@ def run_judged_table(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What a judge made of each two models, by their positions. `notes` are about the judge, over all pairs."""
+    """What a judge made of each two models, by their positions. `notes` are of the judge, over all pairs, and of kept answers."""
 
     duels: dict[tuple[int, int], Duel]
     notes: tuple[str, ...]
@@ -98,7 +98,7 @@ def _judged(
     """Let all models answer, one after another, and the judge compare each two of them on each example."""
     meetings = list(combinations(range(len(models)), 2))
     with opened_store(settings.store) as store:
-        sides = _answered(models, suite, judge, store, settings)
+        sides, unasked = _answered(models, suite, judge, store, settings)
         with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
             checked = _checked(judging, check, settings.seed)
@@ -107,7 +107,7 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        notes = (*_partial_note(judging, len(known), len(rows)), *_pair_notes(judging, read), *checked, *judging.notes)
+        notes = (*_partial_note(judging, len(known), len(rows)), *_pair_notes(judging, read), *checked, *judging.notes, *unasked)
         duels = {}
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
             left = _scored(sides[one], PAIRS, known, scores, judging)
@@ -127,17 +127,22 @@ def _scores_in(read: Sequence[PairVerdict], num_meetings: int) -> list[list[floa
 
 def _answered(
     models: Sequence[str | Responder], suite: Suite, judge: str | Responder, store: AnswerStore, settings: RunSettings
-) -> list[Evaluation]:
-    """Every model's answers, to the examples that all answered. A budget keeps a share for each model to come, and for the judge."""
+) -> tuple[list[Evaluation], list[str]]:
+    """Every model's answers, to the examples that all answered, and what has to be known of those that are kept.
+
+    A budget keeps a share for each model to come, and for the judge.
+    """
     asked, notes = drawn(asked_for_a_judge(suite), settings.limit, settings.seed)
     refs = [ref_of(side) for side in (*models, judge)]
     answered: dict[int, Evaluation] = {}
+    unasked: list[str] = []
     for at in kept_first(models):
         settings.spending.begin_stage(*(ref for number, ref in enumerate(refs) if number not in answered))
         answered[at] = _written(models[at], asked, notes, store, settings)
+        unasked.append(unasked_note(refs[at], len(answered[at].suite.examples), len(asked.examples)))
         asked = answered[at].suite  # no answer of the others is worth its money where this one has none
     settings.spending.begin_stage(refs[-1])
-    return in_common([answered[at] for at in range(len(models))])
+    return in_common([answered[at] for at in range(len(models))]), [note for note in unasked if note]
 
 
 def _pairs(sides: Sequence[Evaluation], meetings: Sequence[tuple[int, int]]) -> list[Pair]:

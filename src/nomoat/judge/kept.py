@@ -59,6 +59,19 @@ def kept_first(models: Sequence[str | Responder]) -> list[int]:
     return sorted(range(len(refs)), key=lambda at: not is_kept(refs[at]))
 
 
+def unasked_note(ref: str, num_kept: int, num_asked: int) -> str:
+    """What has to be known of kept answers that may have ended where an earlier duel knew its winner, and are all used; "" if nothing.
+
+    `num_kept` of `num_asked` questions have one.
+    """
+    if num_kept == num_asked or not is_kept(ref):
+        return ""
+    return (
+        f"`{ref}` has kept answers to some of the questions only: if an earlier duel ended there because its winner was known, "
+        "the intervals are narrower here, and p smaller, than they should be"
+    )
+
+
 def kept_responder(ref: str, store: AnswerStore) -> Responder:
     """The responder of a reference that `is_kept`; MODEL may be cut short where only one begins so.
 

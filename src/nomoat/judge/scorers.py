@@ -44,20 +44,28 @@ def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[st
 
 # ---------------------------------------------------------------- choices
 LETTERS = string.ascii_uppercase
-ANSWER_WORDS = r"(?:the\s+)?(?:correct\s+|right\s+)?(?:answer(?:\s+is)?|option|choice|정답은?|답은?)?"
-GOES_ON = r"(?:is|because|since|as|seems)\b"  # what may follow on a letter that is the choice
-# "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters.
-WORD = rf"(?<=[AI])[ \t]+(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]"
-LETTER = re.compile(rf"\W*{ANSWER_WORDS}\W*([A-Z])(?![A-Z]|{WORD})", re.IGNORECASE)
+NAMED = r"(?P<named>option|choice)|answer(?:\s+is)?|정답은?|답은?"
+BEFORE = rf"(?P<before>(?:the\s+)?(?:correct\s+|right\s+)?(?:{NAMED})?)"
+LETTER = re.compile(rf"\W*{BEFORE}\W*(?P<letter>(?-i:[A-Za-z]))(?![A-Z])", re.IGNORECASE)
+GOES_ON = r"(?:is|because|since|as|seems|has|and|or|best|(?<=A )would)\b"  # what may follow on a letter that is the choice
+# "a dog", "A likely answer is", "I think", "I'd say": English words, and no letters. A tab stands between a letter and its text.
+WORD = re.compile(rf"(?<=[AI]) +(?!{GOES_ON})(?-i:[a-z])|(?<=I)['’][a-z]", re.IGNORECASE)
 
 
 def chosen_letter(answer: str, num_choices: int) -> int | None:
     """Index of the choice whose letter an answer begins with: "B", "(b)", "B. Paris", "Answer: B", "정답은 B"; else None.
 
-    An A or an I that is a word of an English sentence ("a dog", "I think B") is none.
+    An A or an I that is a word of an English sentence ("a dog", "The answer is a dog", "I think B") is none. Behind "option" and
+    "choice" stands a letter, whatever follows; behind "answer is" an A in capitals is one: no sentence begins there.
     """
-    found = LETTER.match(unicodedata.normalize("NFKC", answer))
-    index = LETTERS.index(found[1].upper()) if found else num_choices
+    text = unicodedata.normalize("NFKC", answer)
+    found = LETTER.match(text)
+    if found is None:
+        return None
+    is_letter = found["named"] or (found["before"] and found["letter"] == "A")
+    if not is_letter and WORD.match(text, found.end()):
+        return None
+    index = LETTERS.index(found["letter"].upper())
     return index if index < num_choices else None
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
-from nomoat.judge.kept import kept_first
+from nomoat.judge.kept import kept_first, unasked_note
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import drawn, opened_store, ref_of, run_suite
 from nomoat.judge.settings import RunSettings
@@ -53,17 +53,21 @@ def run_table(
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
         return _reviewed_table(models, asked, settings, rules)
+    planned, drawing = drawn(asked, settings.limit, settings.seed)
+    notes: list[str] = []
     if is_recorded(asked):
-        planned, notes = drawn(asked, settings.limit, settings.seed)
-        evaluations = [recorded_evaluation(name, planned, notes=notes, seed=settings.seed) for name in names]
+        evaluations = [recorded_evaluation(name, planned, notes=drawing, seed=settings.seed) for name in names]
     else:
         with opened_store(settings.store) as store:
             answered: dict[int, Evaluation] = {}
+            num_planned = len(planned.examples)
             for at in kept_first(models):
                 settings.spending.begin_stage(*(name for number, name in enumerate(names) if number not in answered))
                 answered[at] = run_suite(models[at], asked, replace(settings, store=store))
                 # No answer of the others is worth its money, or its time, where this one has none.
                 asked, settings = answered[at].suite, replace(settings, limit=None)
+                notes.append(unasked_note(names[at], len(asked.examples), num_planned))
+                num_planned = len(asked.examples)
             evaluations = in_common([answered[at] for at in range(len(models))])
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
@@ -72,7 +76,7 @@ def run_table(
         )
         for one, other in combinations(range(len(models)), 2)
     }
-    return ordered(evaluations, duels, rules)
+    return ordered(evaluations, duels, rules, [note for note in notes if note])
 
 
 def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: RunSettings, rules: Rules) -> Table:
