@@ -8,9 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
-from nomoat import jit
+from nomoat import cache, jit
 from nomoat.errors import NotWritableError
 
 USE = """
@@ -49,10 +50,32 @@ def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_used(tmp_pat
         place = jit._place(tmp_path)
     assert place != tmp_path
     assert (place / "engine" / "kernel.nbi").read_text() == "code"
-    jit._remove(place, os.getpid() + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)  # a fork's
+        cache.remove_temporary()
     assert place.is_dir()
-    jit._remove(place, os.getpid())
+    cache.remove_temporary()
     assert not place.exists()
+
+
+def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of a process that is there, young ones, others' (told apart by name or owner)."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(psutil, "pid_exists", lambda process: process == 77)
+    left, used, young, strange = (tmp_path / f"{cache.TEMPORARY}{name}" for name in ("76-a", "77-a", "76-b", "x-a"))
+    for folder in (left, used, young, strange):
+        folder.mkdir()
+        (folder / "code.nbi").touch()
+        if folder is not young:
+            os.utime(folder, (0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 123_456)
+        other = cache.temporary_folder()
+    assert left.is_dir()
+    place = cache.temporary_folder()
+    assert {*tmp_path.iterdir()} == {used, young, strange, other, place}
+    cache.remove_temporary()
+    assert {*tmp_path.iterdir()} == {used, young, strange}
 
 
 def test_nowhere_to_write_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -52,22 +49,15 @@ def _place(kept: Path) -> Path:
         paths.require_writable(kept / "kernel")
     except (NomoatError, OSError) as exc:
         try:
-            ours = Path(tempfile.mkdtemp(prefix="nomoat-"))
+            ours = cache.temporary_folder()
         except OSError:
             message = f"neither `{kept}` nor a folder for temporary files can be written"
             raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
-        atexit.register(_remove, ours, os.getpid())
         with suppress(OSError):  # as in an image that was made with them
             shutil.copytree(kept, ours, dirs_exist_ok=True)
         log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
         return ours
     return kept
-
-
-def _remove(folder: Path, owner: int) -> None:
-    """Not at the end of a fork."""
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # not beside a module, which may not be ours to write to; the last name stands for any file there, in errors

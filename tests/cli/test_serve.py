@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -79,6 +80,20 @@ def test_serve_answers_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Ca
     answer = httpx.post(f"{server.url}/chat/completions", json=BODY)
     assert answer.json()["choices"][0]["message"]["content"] == "없다 해자가"
     assert server.interrupt() == (0, "", "stopped\n")
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process_nor_its_temporary_folder(tmp_path: Path) -> None:
+    script = """
+import threading
+from nomoat import cache
+from nomoat.cli.serve import _end_without
+cache.temporary_folder()
+threading.Thread(target=threading.Event().wait, name="answer-1").start()
+_end_without("answer")
+"""
+    settings = os.environ | {"TMPDIR": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", script], env=settings, timeout=60, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_curl_line_that_is_printed_works(served: Callable[..., Served]) -> None:

@@ -247,9 +247,9 @@ def test_a_pass_that_fails_fails_nobody_who_waits(engine: OpenVINOEngine, monkey
     run, failed = batcher._model.run, threading.Event()
 
     def failing(rows: object) -> object:
-        while not (failed.is_set() or batcher._waiting) and batcher._incoming.empty():
+        while not (failed.is_set() or batcher._answers) and batcher._incoming.empty():
             time.sleep(0.01)
-        if batcher._waiting and not failed.is_set():
+        if batcher._answers and not failed.is_set():
             failed.set()
             raise IndexError("meant")
         return run(rows)  # type: ignore[arg-type]
@@ -412,12 +412,15 @@ def test_the_first_token_of_an_answer_does_not_wait_for_hundreds_of_readings(fak
     assert sum(map(len, model.passes)) <= 500 + 2 + 1 + len(model.passes)  # each is read by itself, but for one a pass cuts in two
 
 
-@pytest.mark.parametrize(("num_tokens", "takes_many"), [(3000, True), (20, True), (20, False)])
+@pytest.mark.parametrize(
+    ("num_tokens", "takes_many", "num_blocks"), [(3000, True, 999), (20, True, 999), (20, False, 999), (200, True, 30)]
+)
 def test_answers_that_never_end_coming_do_not_stop_a_reading(
-    fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch, num_tokens: int, takes_many: bool
+    fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch, num_tokens: int, takes_many: bool, num_blocks: int
 ) -> None:
-    """Long prompts would take every pass, and short ones every place."""
+    """Long prompts would take every pass, short ones every place, and those of either kind every block of a small cache."""
     model, batcher = fake
+    assert batcher._pool.extend([], 32 * (batcher._pool.num_free - num_blocks))
     monkeypatch.setattr(batching, "MAX_TEXTS", 4)
     monkeypatch.setattr(model, "takes_many", takes_many)
     reading = reading_of(1, 700)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import config, footprint, hardware, jit
 from nomoat.engine import arch as architectures
-from nomoat.engine import between, importer, kernels, layout, panels, tiles
+from nomoat.engine import between, ending, importer, kernels, layout, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -586,6 +587,40 @@ def test_memory_of_passes_is_given_back_when_a_model_ends(tmp_path: Path, small_
     assert np.array_equal(other.run(rows)[0], expected)
 
 
+@needs_instructions
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_memory_that_is_unwanted_as_a_job_ends_is_given_back(monkeypatch: pytest.MonkeyPatch, interrupted: bool) -> None:
+    """Whoever gives it back then finds the job's lock held still. By Ctrl-C, too."""
+    from nomoat.engine import program
+
+    class Lock:
+        """Just before it is free, another model ends."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.acquire, self.release = self.lock.acquire, self.lock.release
+
+        def __enter__(self) -> bool:
+            return self.lock.acquire()
+
+        def __exit__(self, *told: object) -> None:
+            program.give_back_memory()
+            assert program._memory._arrays
+            self.lock.release()
+
+    def do(*told: Any) -> None:
+        done(*told)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    done = program._do
+    monkeypatch.setattr(program, "_do", do)
+    monkeypatch.setattr(program, "_one_at_a_time", Lock())
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        product(np.ones((1, 256), np.float32), raw_rows("Q4_K", 16, 256), "Q4_K")
+    assert not program._memory._arrays
+
+
 def test_memory_that_grows_is_given_back_before_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     from nomoat.engine.program import _Memory
 
@@ -614,7 +649,7 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
     files = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     found = {name for name, text in files.items() if compiled.search(text)}
     assert "engine/vectors.py" in found
-    outermost, never_compiled = {"engine/chain.py"}, {"cache", "config", "errors", "hardware", "paths"}
+    outermost, never_compiled = {"engine/chain.py"}, {"cache", "config", "engine/ending", "errors", "hardware", "paths"}
     assert found - outermost <= set(jit.SOURCES)
     imported = set()
     for name in found:
@@ -628,11 +663,9 @@ def test_compiled_code_is_kept_by_all_sources_it_is_made_of() -> None:
 
 @needs_instructions
 def test_no_job_begins_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nomoat.engine import program
-
     ends = threading.Event()
     ends.set()
-    monkeypatch.setattr(program, "_process_ends", ends)
+    monkeypatch.setattr(ending, "process_ends", ends)
     with pytest.raises(RuntimeError, match="the process ends"):
         product(np.ones((1, 256), np.float32), raw_rows("Q4_K", 16, 256), "Q4_K")
 
@@ -652,6 +685,44 @@ threading.Thread(target=job, daemon=True).start()
 began.wait()
 """
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"whole"
+
+
+@needs_instructions
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, scored: bool
+) -> None:
+    from nomoat.engine import program
+
+    _, model, ids = of_usual_decoder(tmp_path / "model.gguf", type_name="Q4_0")
+    scorer = Scorer(importer.import_gguf(tmp_path / "model.gguf"), EXACT)
+
+    def once() -> npt.NDArray[np.float32]:
+        told = [scorer.score(ids[:3], [ids[3:9]])[0].log_probability] if scored else model.run([Row(ids[:7], 0, [3], 7)])[0]
+        return np.array(told)
+
+    def slow(*told: Any) -> None:
+        run(*told)
+        began.set()
+        assert may_go_on.wait(10)
+
+    expected, made, run = once(), [], program.Program.run
+    began, may_go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(ending, "process_ends", threading.Event())
+    monkeypatch.setattr(program.Program, "run", slow)
+    passing = threading.Thread(target=lambda: made.append(once()), daemon=True)
+    exiting = threading.Thread(target=program._wait_for_the_last_job, daemon=True)
+    passing.start()
+    assert began.wait(10)
+    exiting.start()
+    exiting.join(0.2)
+    assert exiting.is_alive()
+    may_go_on.set()
+    for thread in (passing, exiting):
+        thread.join(10)
+    assert np.array_equal(made[0], expected)
+    with pytest.raises(RuntimeError, match="the process ends"):
+        once()
 
 
 @needs_instructions

@@ -99,11 +99,14 @@ def serve(
 
 def _end_without(threads: str) -> None:
     """End the process now if threads of this name go on: Python would wait for one that hangs in a connection nobody answers."""
+    from nomoat import cache
+
     deadline = time.monotonic() + SECONDS_TO_END
     for thread in threading.enumerate():
         if thread.name.startswith(threads):
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
+                cache.remove_temporary()
                 os._exit(0)
 
 

@@ -231,10 +231,11 @@ class Batcher:
     def __init__(self, make: Callable[[], Model], *, context_tokens: int, cache_bytes: int | None = None) -> None:
         """`make` compiles the model; it is called in the thread. `cache_bytes`: what keys and values may take, see `_num_blocks`."""
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
-        self._waiting: deque[_Text] = deque()
+        self._answers: deque[_Text] = deque()  # those that wait, in the order in which they are let in
+        self._readings: deque[_Text] = deque()
         self._running: list[_Text] = []  # in the order in which they were let in
         self._num_passed = 0  # answers in a row that were let in before a reading that waits
-        self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free
+        self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free for it
         self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
         work = functools.partial(self._work, make, made, context_tokens, cache_bytes)
@@ -282,22 +283,27 @@ class Batcher:
     def _fail_all(self, error: BaseException, *, also_waiting: bool) -> None:
         for text in list(self._running):
             self._fail(text, error)
-        while also_waiting and self._waiting:
-            self._waiting.popleft().fail(error)
+        while also_waiting and (line := self._answers or self._readings):
+            line.popleft().fail(error)
 
     def _receive(self) -> bool:
         """Take in what has come; with nothing to do, wait for it. False when the end has come."""
-        while not (self._running or self._waiting) or not self._incoming.empty():
+        while not (self._running or self._answers or self._readings) or not self._incoming.empty():
             text = self._incoming.get()
             if text is None:
                 return False
-            self._waiting.append(text)
+            self._line_of(text).append(text)
         return True
+
+    def _line_of(self, text: _Text) -> deque[_Text]:
+        return self._answers if isinstance(text, Answer) else self._readings
 
     def _drop_cancelled(self) -> None:
         for text in [text for text in self._running if text.cancelled]:
             self._leave(text)
-        self._waiting = deque(text for text in self._waiting if not text.cancelled)
+        self._answers, self._readings = (
+            deque(text for text in line if not text.cancelled) for line in (self._answers, self._readings)
+        )
 
     def _pass(self) -> None:
         self._admit()
@@ -326,26 +332,29 @@ class Batcher:
     def _admit(self) -> None:
         """Let texts in while there are blocks for their prompts; the first one always, as nothing else is in its way.
 
+        Blocks for what those under way have yet to read are not free: who came later would take them again and again, and a reading
+        would never be done.
         One that is longer than the whole cache is refused before it is read.
         """
+        owed = sum(max(0, _num_missing(text)) for text in self._running)
         while len(self._running) < (MAX_TEXTS if self._model.takes_many else 1) and (text := self._next()) is not None:
-            free = self._pool.num_free
+            free = self._pool.num_free - owed
             if self._running and self._turned_away == (text, free):
                 return
             if len(text.ids) > self._pool.num_blocks * BLOCK_TOKENS:
-                self._waiting.remove(text)
+                self._line_of(text).popleft()
                 text.fail(self._too_long(len(text.ids)))
                 continue
             if text.may_reuse and self._model.takes_many:
                 text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text))
-            if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free:
+            if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free - owed:
                 self._pool.release(text.blocks)
                 self._turned_away, text.digests = (text, free), []
                 return
-            self._waiting.remove(text)
-            passes = isinstance(text, Answer) and any(isinstance(other, Reading) for other in self._waiting)
-            self._num_passed = self._num_passed + 1 if passes else 0
+            self._line_of(text).popleft()
+            self._num_passed = self._num_passed + 1 if isinstance(text, Answer) and self._readings else 0
             self._running.append(text)
+            owed += _num_missing(text)
             text.begin(len(text.blocks) * BLOCK_TOKENS)
 
     def _next(self) -> _Text | None:
@@ -354,12 +363,12 @@ class Batcher:
         After `PASSED_READING` answers it is a reading, so that answers which never end coming do not shut it out. Readings are let in
         until those under way have enough for a pass: more would only take the places of answers that may come.
         """
-        answer = next((text for text in self._waiting if isinstance(text, Answer)), None)
+        answer = self._answers[0] if self._answers else None
         if answer is not None and self._num_passed < PASSED_READING:
             return answer
         if _num_unread(self._running) >= PASS_TOKENS:
             return answer
-        return next((text for text in self._waiting if isinstance(text, Reading)), answer)
+        return self._readings[0] if self._readings else answer
 
     def _plan(self) -> list[tuple[_Text, Row]]:
         """Who takes part in the next pass, and with what: answers being written, then answers' prompts, then readings.
@@ -404,7 +413,7 @@ class Batcher:
                 return False
             self._leave(latest)
             latest.begin_again()
-            self._waiting.appendleft(latest)
+            self._line_of(latest).appendleft(latest)
         return True
 
     def _too_long(self, num_tokens: int) -> NotEnoughMemoryError:
@@ -431,6 +440,11 @@ def _closed() -> RuntimeError:
 def _num_unread(texts: Sequence[_Text]) -> int:
     """How many tokens the readings among these have yet to read."""
     return sum(len(text.ids) - text.done for text in texts if isinstance(text, Reading))
+
+
+def _num_missing(text: _Text) -> int:
+    """How many blocks it needs beside those it has. Below 0 where it has some for guesses."""
+    return -(-len(text.ids) // BLOCK_TOKENS) - len(text.blocks)
 
 
 def _salt(text: _Text) -> bytes:

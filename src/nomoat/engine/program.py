@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import config, jit, paths
+from nomoat.engine import ending
 from nomoat.engine.codes import GROUPS
 from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import PRODUCTS
@@ -60,7 +61,7 @@ from nomoat.engine.steps import (
 from nomoat.engine.team import JOB, OWED, SHARE, SLEEPING, THREADS, TICKET, Team
 from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 
-EXIT_SECONDS = 60.0  # how long a process that ends waits for a job at most
+EXIT_SECONDS = 60.0  # how long a process that ends waits for a pass, and for a job, at most
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
 
@@ -115,7 +116,6 @@ def _start(state: Any, job: Any, seen: Any, before: Any, after: Any, first: Any,
 
 
 _one_at_a_time = threading.Lock()  # there is one team, and one memory
-_process_ends = threading.Event()
 NOTHING = np.zeros((0, 0, 0), np.float32)
 NUM_ARRAYS = 6  # what is seen, the residual before and after, three outputs
 
@@ -136,8 +136,8 @@ def prepare() -> None:
 
 @atexit.register
 def _wait_for_the_last_job() -> None:
-    """A process that ends frees its memory, which the team must not be at work on then. No other job begins."""
-    _process_ends.set()
+    """A process that ends frees its memory, which the team must not be at work on then, nor OpenVINO. No other job begins."""
+    ending.end(EXIT_SECONDS)
     if _one_at_a_time.acquire(timeout=EXIT_SECONDS):
         _one_at_a_time.release()
 
@@ -147,8 +147,7 @@ def _do(begin: Callable[..., Any], *told: Any) -> None:
 
     Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
     """
-    if _process_ends.is_set():
-        raise RuntimeError("the process ends")
+    ending.require_time()
     threads = team()
     try:
         if begin(threads.state, *told):
@@ -179,11 +178,10 @@ class _Memory:
         return -(-int(self._arrays[name].ctypes.data) // CACHE_LINE) * CACHE_LINE
 
     def give_back(self) -> None:
-        """All of it, if it is unwanted. While there is no job."""
-        if self.is_unwanted:
-            self.moves += 1
-            self._arrays.clear()
-            self.is_unwanted = False
+        """All of it. While there is no job."""
+        self.is_unwanted = False
+        self.moves += 1
+        self._arrays.clear()
 
 
 _memory = _Memory()
@@ -195,7 +193,12 @@ def give_back_memory() -> None:
     Never waits: it may be called wherever Python frees objects, in the thread of a job, too.
     """
     _memory.is_unwanted = True
-    if _one_at_a_time.acquire(blocking=False):
+    _give_back_unwanted()
+
+
+def _give_back_unwanted() -> None:
+    """Whoever has held `_one_at_a_time` looks once it is free again: others who found it held have only said that it is unwanted."""
+    while _memory.is_unwanted and _one_at_a_time.acquire(blocking=False):
         try:
             _memory.give_back()
         finally:
@@ -204,13 +207,16 @@ def give_back_memory() -> None:
 
 def run_links(links: Any, programs: Sequence[Program], ready: Callable[[], None]) -> None:
     """Do a chain of jobs, of which some are these programs'. `ready` is called before, when nobody else uses the memory they share."""
-    with _one_at_a_time:
-        ready()
-        while any(program.moves != _memory.moves for program in programs):
-            for program in programs:
-                program.prepare(1)
-        _do(_announce, links)
-        _memory.give_back()
+    try:
+        with _one_at_a_time:
+            ready()
+            while any(program.moves != _memory.moves for program in programs):
+                for program in programs:
+                    program.prepare(1)
+            _do(_announce, links)
+    finally:
+        if _memory.is_unwanted:
+            _give_back_unwanted()
 
 
 def max_parts(tokens: int) -> int:
@@ -326,8 +332,11 @@ class Program:
         parts = max_parts(rows.shape[0] * rows.shape[1])
         places = [NOTHING if array is None else array for array in (seen, before, after, *outputs)]
         places += [NOTHING] * (NUM_ARRAYS - len(places))
-        with _one_at_a_time:
-            if self.moves != _memory.moves or self._parts < parts:
-                self.prepare(parts)
-            _do(_start, self._job, *places)
-            _memory.give_back()
+        try:
+            with _one_at_a_time:
+                if self.moves != _memory.moves or self._parts < parts:
+                    self.prepare(parts)
+                _do(_start, self._job, *places)
+        finally:
+            if _memory.is_unwanted:
+                _give_back_unwanted()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import ending
 from nomoat.engine.compiled import core
 from nomoat.engine.paged import Row, ask_for_what_is_wanted
 
@@ -27,6 +28,7 @@ class SerialModel:
         ask_for_what_is_wanted(model, folder, token_axis=1)
         compiled = core().compile_model(model, "CPU", properties)
         self._request = compiled.create_infer_request()
+        self._passes = ending.passes()
         self.vocabulary = int(compiled.output(0).partial_shape[-1].get_length())
 
     def allocate(self, num_blocks: int) -> None:
@@ -47,9 +49,11 @@ class SerialModel:
             "beam_idx": np.zeros(1, np.int32),
             "wanted": np.arange(len(row.ids) - row.wanted, len(row.ids), dtype=np.int64),
         }
-        for name, value in inputs.items():
-            self._request.set_tensor(name, ov.Tensor(value))
-        self._request.start_async()
-        self._request.wait()
+        with self._passes:
+            ending.require_time()
+            for name, value in inputs.items():
+                self._request.set_tensor(name, ov.Tensor(value))
+            self._request.start_async()
+            self._request.wait()
         logits, hidden = (self._request.get_output_tensor(at).data for at in (0, 1))
         return logits.reshape(-1, self.vocabulary), hidden.reshape(-1, hidden.shape[-1])

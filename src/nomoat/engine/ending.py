@@ -1,0 +1,35 @@
+"""What is at work when a process ends, which frees its memory: passes that are under way end first, and no other begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+
+process_ends = threading.Event()
+_adding = threading.Lock()
+_passes: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+
+
+def passes() -> threading.Lock:
+    """A lock for one model's passes of OpenVINO: held around each, which begins with `require_time`."""
+    made = threading.Lock()
+    with _adding:
+        _passes.add(made)
+    return made
+
+
+def require_time() -> None:
+    """Raises RuntimeError if the process ends."""
+    if process_ends.is_set():
+        raise RuntimeError("the process ends")
+
+
+def end(seconds: float) -> None:
+    """Wait for passes that are under way, so long at most. No other begins then."""
+    deadline = time.monotonic() + seconds
+    with _adding:
+        waited_for = [lock for lock in _passes if lock.acquire(timeout=max(0.0, deadline - time.monotonic()))]
+    process_ends.set()
+    for lock in waited_for:
+        lock.release()
