@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -89,3 +91,18 @@ def test_what_is_no_number_stays_none() -> None:
     assert losses.isnan().all()
     assert kernels.rms_norm(torch.full((1, 40), torch.nan), torch.ones(40), 1e-5, torch.bfloat16).isnan().all()
     assert kernels.gate(torch.full((1, 40), torch.nan), "silu").isnan().all()
+
+
+LEARNS = """
+from nomoat.tune import kernels
+kernels.use_threads(1)
+kernels.compile_all()
+for kernel in (kernels._norm_forward, kernels._norm_backward, kernels._rotate, kernels._gate_backward, kernels._cross_entropy):
+    assert kernel.stats.cache_hits and not kernel.stats.cache_misses, kernel
+"""
+
+
+@pytest.mark.usefixtures("kernels")
+def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
+    """It would sum in another order than all who find it kept."""
+    subprocess.run([sys.executable, "-c", LEARNS], check=True)

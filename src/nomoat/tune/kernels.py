@@ -8,7 +8,11 @@ Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hid
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -17,8 +21,9 @@ import torch
 from numba import types
 from numba.extending import overload
 
-from nomoat import jit
+from nomoat import cache, jit, paths
 from nomoat.engine import vectors
+from nomoat.errors import NomoatError
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -27,9 +32,35 @@ ONE, THREE = np.float32(1), np.float32(3)
 
 
 def use_threads(count: int) -> None:
-    """The kernels and PyTorch's own operations work on so many threads from now on."""
+    """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
+
+    What numba has just compiled sums in another order than what it then keeps: only a process that finds them kept gives what every
+    later one gives, to the last bit. So another process compiles them. Where that fails, each is compiled at its first use.
+    """
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    done = jit.CACHE.parent / "tuning.done"
+    if jit.CACHE.parents[1].name != cache.KERNELS or done.exists():  # a folder of this process alone: nobody finds them later
+        return
+    with suppress(NomoatError, OSError), paths.alone(done):
+        if not done.exists():
+            environment = os.environ | {"NOMOAT_HOME": str(jit.CACHE.parents[3])}
+            command = [sys.executable, "-c", "from nomoat.tune import kernels; kernels.compile_all()"]
+            if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False).returncode == 0:
+                done.touch()
+
+
+def compile_all() -> None:
+    """For numbers in f32 and bf16: some seconds where they are not kept yet."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for kind in {torch.float32, dtype}:  # of the residual, and of heads with norms of their own
+            x_MW = torch.ones(2, 32, dtype=kind, requires_grad=True)
+            rms_norm(x_MW, torch.ones(32), 1e-5, dtype).sum().backward()
+        x_MHD, angles = torch.ones(2, 1, 32, dtype=dtype, requires_grad=True), torch.ones(2, 16)
+        rotate(x_MHD, angles, angles).sum().backward()
+        both_M2I = torch.ones(2, 64, dtype=dtype, requires_grad=True)
+        gate(both_M2I, "silu").sum().backward()
+        cross_entropy(torch.ones(2, 32, dtype=dtype), torch.zeros(2, dtype=torch.int64), 1.0)
 
 
 # -------------------------------------------------------------------- numbers
