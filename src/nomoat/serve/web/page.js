@@ -272,7 +272,7 @@ async function write(article, messages) {
     stream_options: { include_usage: true },
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
-  let [first, tokens, reason, shown, plain] = [0, 0, "", 0, false];
+  let [first, tokens, reason, shown, plain] = [0, 0, "", -RENDER_MS, false]; // the first piece is shown at once
   for await (const event of eventsOf(response)) {
     const [choice] = event.choices;
     const piece = choice?.delta?.content ?? "";
