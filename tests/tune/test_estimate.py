@@ -28,18 +28,17 @@ def prepared(tiny_gguf: Path, tmp_path: Path) -> Prepared:
     return prepare.prepare(str(tiny_gguf), path, input_column="text", label_column="label")
 
 
-def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared) -> None:
-    """Within 2 on an idle machine, once in three tries: a step of this model takes some milliseconds, and tests run beside others."""
-    for _ in range(3):
-        foretold = estimate.estimate(prepared)
-        began = time.perf_counter()
-        folder = train.learn(prepared, name="x", replace=True)
-        took = time.perf_counter() - began
-        metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
-        ratios = foretold.seconds / took, foretold.learning_seconds / metrics["seconds"]
-        if all(1 / 3 < ratio < 3 for ratio in ratios):
-            return
-    raise AssertionError(f"foretold {foretold}, took {took:.2f} s, of them {metrics['seconds']} s of learning")
+def test_the_time_is_foretold_within_a_factor_of_three(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within 2 on an idle machine. In the processor's time of one thread: tests run beside others, which slow the clock's down."""
+    monkeypatch.setenv("NOMOAT_THREADS", "1")
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    foretold = estimate.estimate(prepared)
+    began = time.process_time()
+    folder = train.learn(prepared, name="x", replace=True)
+    took = time.process_time() - began
+    metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
+    assert 1 / 3 < foretold.learning_seconds / metrics["seconds"] < 3
+    assert 1 / 3 < foretold.seconds / took < 3
 
 
 def test_a_time_budget_bounds_the_whole(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
