@@ -68,7 +68,7 @@ def attended(
     unpacked = np.full(attending.unpacked_bytes(sum(counts), kv_heads, width), 255, np.uint8)
     facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(attention.LINK_NUMBERS, np.int64), np.zeros(2, np.int64)
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (width**-0.5, cap))
-    facts[: attention.EPSILON] = heads, kv_heads, width, 0, scale, most, window
+    facts[: attention.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, keys.strides[0]
     nothing = np.zeros(1, np.float32)
     tables = (nothing, nothing, places, first_blocks, few, many)
     facts[attention.COSINES : attention.TOKENS] = [array.ctypes.data for array in tables]

@@ -87,7 +87,7 @@ def test_scales_that_are_no_numbers_are_refused(type_name: str) -> None:
 
 @needs_instructions
 @pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 12, 13, 300])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 12, 13, 26, 32, 35, 300])
 def test_a_product_differs_by_the_rounding_of_its_inputs_alone(type_name: str, tokens: int) -> None:
     raw = raw_rows(type_name, 80, 768)
     x_MC = np.random.default_rng(1).normal(size=(tokens, 768)).astype(np.float32)

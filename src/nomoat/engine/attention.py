@@ -21,13 +21,13 @@ from nomoat.engine.emit import HALF, WORD, Emit
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
 LINK_NUMBERS = 18
 # of a model's layers that see alike
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON = range(8)
+HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON, BLOCK_BYTES = range(9)
 # where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the rows of
 # few tokens and those of many (see `attending`)
-COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(8, 14)
+COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(9, 15)
 # of a pass: its tokens and blocks, memory, the pieces that the keys of few tokens are seen in, and how many rows there are
-TOKENS, BLOCKS, UNPACKED, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(14, 23)
-KEEP_CODE, UNPACK_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(23, 28)  # functions of a link's address, a thread and their number
+TOKENS, BLOCKS, UNPACKED, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(15, 24)
+KEEP_CODE, UNPACK_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(24, 29)  # functions of a link's address, a thread and their number
 
 
 @jit.in_llvm
@@ -93,7 +93,7 @@ def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
 def block_of(facts: Any, cache: Any, at: Any, head: Any) -> Any:
     """Where the keys or values of one head lie, of the block at a place of the list."""
     block = jit.longs_at(facts[BLOCKS] + 8 * at, 1)[0]
-    return cache + (block * facts[KV_HEADS] + head) * BLOCK_TOKENS * facts[WIDTH] * 2
+    return cache + block * facts[BLOCK_BYTES] + head * BLOCK_TOKENS * facts[WIDTH] * 2
 
 
 def keep(at: Any, me: Any, threads: Any) -> None:

@@ -145,7 +145,7 @@ class Chain:
         views = [*facts["views"], facts["views"][self._view_of_layer[-1]]]
         self._facts = np.stack([self._facts_of_view(view, facts, programs[0].epsilon) for view in views])
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
-        self._caches: Sequence[tuple[int, int]] = []
+        self._cache, self._block_bytes = 0, 0
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
         self._make_room(1, 1)
@@ -225,7 +225,7 @@ class Chain:
         body = [link for both in zip(before, attentions, strict=True) for link in both][:-1]
         self._for_all = _Links(body + of_all, len(body) + 3)
         self._for_wanted = _Links(body + of_wanted, len(body) + 1)
-        self.use(self._caches)
+        self.use(self._cache, self._block_bytes)
 
     def _steps(self, program: Program, taken: int) -> Any:
         row, residual = np.zeros(LINK, np.int64), self._address("residual")
@@ -266,12 +266,14 @@ class Chain:
             row[WANTED] = self._address("wanted")
         return row
 
-    def use(self, caches: Sequence[tuple[int, int]]) -> None:
-        """Where each layer's keys and values lie."""
-        self._caches = caches
+    def use(self, cache: int, block_bytes: int) -> None:
+        """Keys and values lie there: of each block those of all layers, one layer after another."""
+        self._cache, self._block_bytes = cache, block_bytes
+        self._facts[:, attention.BLOCK_BYTES] = block_bytes
+        size = block_bytes // (2 * len(self._view_of_layer))
         for links in (self._for_all, self._for_wanted):
-            for at, places in zip(links.attentions, caches, strict=False):
-                links.numbers[at, [attention.KEYS, attention.VALUES]] = places
+            for layer, at in enumerate(links.attentions):
+                links.numbers[at, [attention.KEYS, attention.VALUES]] = cache + 2 * layer * size, cache + (2 * layer + 1) * size
 
     def run(self, x_TD: Any, rows_N5: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.

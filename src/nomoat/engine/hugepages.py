@@ -1,4 +1,4 @@
-"""Large pages for weights: a token reads all of them, and with pages of 4 kB the CPU looks up an address for each.
+"""Large pages for weights, and for keys and values: with pages of 4 kB the CPU looks up an address for each.
 
 Measured on a virtual machine with an AMD EPYC: 2 to 6 % more tokens a second, 5 to 19 % in the products alone. Linux only, and only
 where it gives large pages to those who ask (`/sys/kernel/mm/transparent_hugepage/enabled`); elsewhere nothing happens.
@@ -7,14 +7,31 @@ where it gives large pages to those who ask (`/sys/kernel/mm/transparent_hugepag
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 MAPS = Path("/proc/self/maps")
 PAGE_BYTES = 2 << 20
 FEWEST_BYTES = 2 * PAGE_BYTES
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # Linux 6.1 has the second; before it, only pages touched later are large
+
+
+def memory(num_bytes: int) -> npt.NDArray[np.uint8]:
+    """So many bytes of 0, which the operating system gives a large page at a time when one is first written, where it can."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if sys.platform == "linux" else {}  # shared ones have small pages
+    kept = mmap.mmap(-1, num_bytes + PAGE_BYTES, **private)
+    if sys.platform == "linux":
+        with suppress(OSError):  # a system without large pages
+            kept.madvise(MADV_HUGEPAGE)
+    numbers = np.frombuffer(kept, np.uint8)
+    start = -numbers.ctypes.data % PAGE_BYTES
+    return numbers[start : start + num_bytes]
 
 
 def use_for_large_mappings() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import tiles
+from nomoat.engine import hugepages, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError
@@ -112,20 +111,13 @@ class OwnModel:
         step = ("out", told["type_name"], int(told["rows"]), 0, -1)
         last = Program([step], graph.constant(head, 1).ctypes.data, width, chunk=int(told["chunk"]))
         self._chain, self._graph = Chain(programs, last, norm, facts), graph
-        self._layer_bytes = 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # of a block's keys in float16, or its values
-        self._layers = len(programs) - 1
-        self.block_bytes = 2 * self._layers * self._layer_bytes
+        self.block_bytes = (len(programs) - 1) * 2 * 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # float16
         self.mapped_bytes = graph.size_bytes
 
     def allocate(self, num_blocks: int) -> None:
-        """Room for so many blocks. The operating system gives the memory when a block is first written.
-
-        It is mapped as shared, though nobody shares it, so that `hugepages` tells it from weights: it would make all of it real.
-        """
-        size = num_blocks * self._layer_bytes + 2 * BLOCK_TOKENS  # so many columns are read at a time, of the last token's, too
-        self._memory = [[mmap.mmap(-1, size) for _ in ("keys", "values")] for _ in range(self._layers)]
-        places = [[np.frombuffer(part, np.uint8).ctypes.data for part in layer] for layer in self._memory]
-        self._chain.use([(keys, values) for keys, values in places])
+        """Room for so many blocks. The operating system gives the memory when a block is first written."""
+        self._memory = hugepages.memory(num_blocks * self.block_bytes + 2 * BLOCK_TOKENS)  # so many columns are read of each token
+        self._chain.use(self._memory.ctypes.data, self.block_bytes)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass.

@@ -10,7 +10,7 @@ A panel is the inputs of `PANEL_TOKENS` tokens, four columns of each: [chunk][pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -120,34 +120,56 @@ TO_BYTES = {kind: _bytes_of(kind) for kind in GROUPS}
 @jit.in_llvm
 def panel_product(
     typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, panel_bytes: Any,
-    fours: Any, blocks: Any,
+    fours: Any, blocks: Any, tokens: Any,
 ) -> Any:  # fmt: skip
-    """sums += a chunk's products of two tiles' codes and all panels. `tile_bytes`: from the first tile's sums to the second's."""
+    """sums += a chunk's products of two tiles' codes and all panels, as far as there are tokens, or up to three more.
+
+    `tile_bytes`: from the first tile's sums to the second's.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = Emit(builder)
-        codes, scales, inputs, factors, firsts, sums, tile_bytes, panel_bytes, fours, blocks = args
-        at_once = PANEL_TOKENS if emit.lanes == TILE_ROWS else PANEL_TOKENS // 2  # 16 registers in place of 32
-        with cgutils.for_range(builder, blocks) as block:
-            number = emit.times(block.index, PANEL_TOKENS * 4)
-            panel = emit.add(inputs, builder.mul(block.index, panel_bytes))
-            for half in range(TILE_ROWS // emit.lanes):
-                across = emit.size(half * 4 * emit.lanes)
-                weights = [emit.load(emit.add(scales, across, emit.size(4 * TILE_ROWS * tile)), emit.floats) for tile in (0, 1)]
-                for start in range(0, PANEL_TOKENS, at_once):
-                    tokens = range(start, start + at_once)
-                    starts = [emit.load(emit.add(firsts, number, emit.size(4 * token)), WORD, 4) for token in tokens]
-                    totals = _dots(emit, emit.add(codes, across), emit.add(panel, emit.size(4 * start)), fours, starts)
-                    for token, both in zip(tokens, totals, strict=True):
-                        factor = emit.all_lanes(emit.load(emit.add(factors, number, emit.size(4 * token)), FLOAT, 4))
-                        place = emit.add(sums, emit.times(number, TILE_ROWS), emit.size(4 * TILE_ROWS * token), across)
-                        for tile, total in enumerate(both):
-                            here = place if tile == 0 else emit.add(place, tile_bytes)
-                            scaled = builder.fmul(builder.sitofp(total, emit.floats), factor)
-                            emit.store(emit.fused(scaled, weights[tile], emit.load(here, emit.floats)), here)
+        *_, blocks, tokens = args
+        last = builder.sub(blocks, emit.size(1))
+        with cgutils.for_range(builder, last) as block:
+            _emit_panel(emit, args[:-2], block.index, range(PANEL_TOKENS))
+        left, after = builder.sub(tokens, emit.times(last, PANEL_TOKENS)), builder.append_basic_block("after")
+        for count in range(4, PANEL_TOKENS, 4):
+            few, more = (builder.append_basic_block(f"{name}_{count}") for name in ("up_to", "over"))
+            builder.cbranch(builder.icmp_signed("<=", left, emit.size(count)), few, more)
+            builder.position_at_end(few)
+            _emit_panel(emit, args[:-2], last, range(count))
+            builder.branch(after)
+            builder.position_at_end(more)
+        _emit_panel(emit, args[:-2], last, range(PANEL_TOKENS))
+        builder.branch(after)
+        builder.position_at_end(after)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 10), generate
+    return types.void(*[types.intp] * 11), generate
+
+
+def _emit_panel(emit: Emit, arguments: Sequence[Any], block: Any, tokens: range) -> None:
+    """The first tokens of a panel."""
+    builder = emit.builder
+    codes, scales, inputs, factors, firsts, sums, tile_bytes, panel_bytes, fours = arguments
+    at_once = PANEL_TOKENS if emit.lanes == TILE_ROWS else PANEL_TOKENS // 2  # 16 registers in place of 32
+    number = emit.times(block, PANEL_TOKENS * 4)
+    panel = emit.add(inputs, builder.mul(block, panel_bytes))
+    for half in range(TILE_ROWS // emit.lanes):
+        across = emit.size(half * 4 * emit.lanes)
+        weights = [emit.load(emit.add(scales, across, emit.size(4 * TILE_ROWS * tile)), emit.floats) for tile in (0, 1)]
+        for start in range(0, len(tokens), at_once):
+            some = tokens[start : start + at_once]
+            starts = [emit.load(emit.add(firsts, number, emit.size(4 * token)), WORD, 4) for token in some]
+            totals = _dots(emit, emit.add(codes, across), emit.add(panel, emit.size(4 * start)), fours, starts)
+            for token, both in zip(some, totals, strict=True):
+                factor = emit.all_lanes(emit.load(emit.add(factors, number, emit.size(4 * token)), FLOAT, 4))
+                place = emit.add(sums, emit.times(number, TILE_ROWS), emit.size(4 * TILE_ROWS * token), across)
+                for tile, total in enumerate(both):
+                    here = place if tile == 0 else emit.add(place, tile_bytes)
+                    scaled = builder.fmul(builder.sitofp(total, emit.floats), factor)
+                    emit.store(emit.fused(scaled, weights[tile], emit.load(here, emit.floats)), here)
 
 
 @jit.in_llvm

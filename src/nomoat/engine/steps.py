@@ -157,7 +157,7 @@ def _multiply_pair(
             jit.call_with_5(step[PANELS_CODE], here, start // group, width // group, there, scales + tile * 4 * TILE_ROWS)
         number = 4 * (start // chunk) * blocks * PANEL_TOKENS
         inputs, factors, firsts = room[INPUTS] + start * blocks * PANEL_TOKENS, room[SCALES] + number, room[SUMS] + number
-        panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks)
+        panel_product(codes, scales, inputs, factors, firsts, sums, SUMS_BYTES, chunk * PANEL_TOKENS, width // 4, blocks, tokens)
     if owners:
         for tile, t in enumerate((first, second)):
             _add_beside(beside, room, owners, sums + tile * SUMS_BYTES, 4 * TILE_ROWS, tokens, t)
