@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pytest
 
 from nomoat import hardware
-from nomoat.engine import attending, attention, chain
+from nomoat.engine import attention, chain, kv_cache
 from nomoat.engine.blocks import BLOCK_TOKENS
 
 pytestmark = pytest.mark.skipif(not {"avx2", "fma", "f16c"} <= hardware.cpu_flags(), reason="this CPU has no AVX2, FMA or F16C")
 THREADS = 2
-STEPS = [numba.njit(step, error_model="numpy") for step in (attention.keep, attending.unpack, attending.attend, attending.join)]
+STEPS = [numba.njit(step, error_model="numpy") for step in (kv_cache.keep, attention.unpack, attention.attend, attention.join)]
 
 
 def attended(
@@ -51,7 +51,7 @@ def attended(
             cache[listed[last], :, (past + new - 1) % BLOCK_TOKENS + 1 :] = np.nan
     told = np.array([(new, past, 1, count, at - 1) for at, ((past, new), count) in enumerate(zip(texts, counts, strict=True))])
     places, first_blocks, owners, wanted, chosen_owners = (np.zeros(tokens, np.int64) for _ in range(5))
-    few, many, asked = (np.zeros((len(texts), attending.ROW_NUMBERS), np.int64) for _ in range(3))
+    few, many, asked = (np.zeros((len(texts), attention.ROW_NUMBERS), np.int64) for _ in range(3))
     arrays = (places, first_blocks, owners, wanted, chosen_owners, few, many, asked)
     num_few, num_many, num_asked, _, *portions, longest = chain.lay_out(told, np.zeros(tokens, np.float32), *arrays, heads // kv_heads)
     assert np.array_equal(owners, np.repeat(told[:, 4], told[:, 0]))
@@ -59,28 +59,28 @@ def attended(
     assert np.array_equal(wanted[: len(texts)], np.cumsum(told[:, 0]) - 1)
     assert num_few + num_many == num_asked == len(texts)
     assert longest == max(past + new for past, new in texts)
-    short = sum(-(-new * heads // kv_heads // attending.PORTION) for _, new in texts if new < attending.MANY_TOKENS)
-    assert portions == [short, len(texts) * -(-heads // kv_heads // attending.PORTION)]
-    assert asked[:, attending.PLACE].tolist() == [past + new - 1 for past, new in texts]
+    short = sum(-(-new * heads // kv_heads // attention.PORTION) for _, new in texts if new < attention.MANY_TOKENS)
+    assert portions == [short, len(texts) * -(-heads // kv_heads // attention.PORTION)]
+    assert asked[:, attention.PLACE].tolist() == [past + new - 1 for past, new in texts]
     seen = np.zeros((tokens, heads, width), np.float32)
-    room = np.zeros((THREADS, attending.room_bytes(width)), np.uint8)
-    partial = np.zeros(attending.partial_bytes(1000, pieces, width), np.uint8)
-    unpacked = np.full(attending.unpacked_bytes(sum(counts), kv_heads, width), 255, np.uint8)
-    facts, link, taken = np.zeros(attention.NUM_FACTS, np.int64), np.zeros(attention.LINK_NUMBERS, np.int64), np.zeros(2, np.int64)
+    room = np.zeros((THREADS, attention.room_bytes(width)), np.uint8)
+    partial = np.zeros(attention.partial_bytes(1000, pieces, width), np.uint8)
+    unpacked = np.full(attention.unpacked_bytes(sum(counts), kv_heads, width), 255, np.uint8)
+    facts, link, taken = np.zeros(kv_cache.NUM_FACTS, np.int64), np.zeros(kv_cache.LINK_NUMBERS, np.int64), np.zeros(2, np.int64)
     scale, most = (int(np.float32(number).view(np.uint32)) for number in (width**-0.5, cap))
-    facts[: attention.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, keys.strides[0]
+    facts[: kv_cache.COSINES] = heads, kv_heads, width, 0, scale, most, window, 0, keys.strides[0]
     nothing = np.zeros(1, np.float32)
     tables = (nothing, nothing, places, first_blocks, few, many)
-    facts[attention.COSINES : attention.TOKENS] = [array.ctypes.data for array in tables]
-    facts[attention.TOKENS : attention.KEEP_CODE] = (
+    facts[kv_cache.COSINES : kv_cache.TOKENS] = [array.ctypes.data for array in tables]
+    facts[kv_cache.TOKENS : kv_cache.KEEP_CODE] = (
         tokens, listed.ctypes.data, unpacked.ctypes.data, room.ctypes.data, room.shape[1], partial.ctypes.data, pieces, num_few,
         num_many,
     )  # fmt: skip
-    link[attention.FACTS], link[attention.SEEN], link[attention.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
+    link[kv_cache.FACTS], link[kv_cache.SEEN], link[kv_cache.UNITS] = facts.ctypes.data, seen.ctypes.data, taken.ctypes.data
     turned = query.copy()  # in place
-    link[[attention.QUERY, attention.KEY, attention.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
-    link[[attention.QUERY_ROW, attention.KEY_ROW, attention.VALUE_ROW]] = [4 * n * width for n in (heads, kv_heads, kv_heads)]
-    link[[attention.KEYS, attention.VALUES]] = keys.ctypes.data, values.ctypes.data
+    link[[kv_cache.QUERY, kv_cache.KEY, kv_cache.VALUE]] = [array.ctypes.data for array in (turned, key, value)]
+    link[[kv_cache.QUERY_ROW, kv_cache.KEY_ROW, kv_cache.VALUE_ROW]] = [4 * n * width for n in (heads, kv_heads, kv_heads)]
+    link[[kv_cache.KEYS, kv_cache.VALUES]] = keys.ctypes.data, values.ctypes.data
     for step in STEPS[: 3 if pieces == 1 else 4]:
         for thread in range(THREADS):  # one after another: the first takes what is dealt by turns
             step(link.ctypes.data, thread, THREADS)
@@ -101,7 +101,7 @@ def attended(
 def require_seen(texts: list[tuple[int, int]], **settings: Any) -> None:
     """That the tokens of these texts see what plain products say; those of many tokens by way of whole numbers."""
     seen, expected = attended(texts, **settings)
-    many = np.repeat([new >= attending.MANY_TOKENS for _, new in texts], [new for _, new in texts])
+    many = np.repeat([new >= attention.MANY_TOKENS for _, new in texts], [new for _, new in texts])
     np.testing.assert_allclose(seen[~many], expected[~many], atol=2e-5, rtol=2e-4)
     np.testing.assert_allclose(seen[many], expected[many], atol=2e-3, rtol=2e-3)
     assert np.abs(seen[many] - expected[many]).mean() < 1e-4 * (settings.get("width", 64) / 64) ** 0.5
@@ -144,7 +144,7 @@ def test_a_cpu_with_avx2_alone_sees_the_same(empty_home: Path) -> None:
 
 
 def test_keys_are_seen_in_pieces_where_threads_had_unlike_shares_else() -> None:
-    assert [attending.pieces(3, 1800, threads) for threads in (1, 2, 3, 8)] == [1, 2, 1, 8]
-    assert attending.pieces(3, 255, 2) == 1  # too short
-    assert attending.pieces(8, 1800, 2) == 1  # enough of them
-    assert attending.pieces(7, 10_000, 64) == 37  # not seven for each of 64
+    assert [attention.pieces(3, 1800, threads) for threads in (1, 2, 3, 8)] == [1, 2, 1, 8]
+    assert attention.pieces(3, 255, 2) == 1  # too short
+    assert attention.pieces(8, 1800, 2) == 1  # enough of them
+    assert attention.pieces(7, 10_000, 64) == 37  # not seven for each of 64

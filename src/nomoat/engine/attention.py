@@ -1,119 +1,409 @@
-"""Keys and values of a layer in blocks of float16, and how they get there; `attending` has what is seen of them.
+"""What tokens see: their queries meet the keys of their text, and weigh its values.
 
-A block is [head][column][token] of keys, so that a query meets 32 of them at once, and [head][token][column] of values. A link of a
-chain (see `program`) is one layer's attention: its numbers are the places of that layer, `FACTS` those of a pass.
+The queries of all heads that share a key stand beside one another, token by token, so that a key is read once for up to 24 of them.
+Scores of a span of keys are held at a time; what was seen before is scaled when a larger score comes. Source: Dao et al. 2022,
+FlashAttention, arXiv:2205.14135. Keys and values of many tokens' text become whole numbers of 16 bits once a layer, and so do
+queries and weights: a CPU multiplies twice as many of them at once as of float32. Each key has scales of its own, so that nothing
+depends on what comes after it. Few tokens read keys and values as they are kept, in pieces where that gives every thread something to
+do, whose parts are joined (as in Flash-Decoding, Dao et al. 2023).
+
+A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, where its blocks begin
+in the list of blocks, and how many blocks the rows before it have.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
 from nomoat import jit
+from nomoat.engine.attention_kernels import (
+    COLUMNS,
+    FACTOR,
+    FEW_QUERIES,
+    LOG2_E,
+    MOST,
+    NOTHING,
+    QUERIES,
+    QUERY_UNIT,
+    SPAN_BLOCKS,
+    SPAN_BYTES,
+    STATE,
+    STATE_BYTES,
+    TOTAL,
+    WEIGHT_UNIT,
+    gather,
+    gather_kept,
+    pack_keys,
+    pack_query,
+    pack_values,
+    prefetch,
+    score,
+    score_kept,
+    weigh_all,
+    weigh_all_rounded,
+    weigh_some,
+    weigh_some_rounded,
+)
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.emit import HALF, WORD, Emit
+from nomoat.engine.emit import CACHE_LINE
+from nomoat.engine.kv_cache import (
+    CAP,
+    FACTS,
+    FEW_TABLE,
+    HEADS,
+    KEYS,
+    KV_HEADS,
+    LINK_NUMBERS,
+    MANY_TABLE,
+    NUM_FACTS,
+    NUM_FEW,
+    NUM_MANY,
+    PARTIAL,
+    PIECES,
+    QUERY,
+    QUERY_ROW,
+    ROOM_BYTES,
+    ROOMS,
+    SCALE,
+    SEEN,
+    UNITS,
+    UNPACKED,
+    VALUES,
+    WIDTH,
+    WINDOW,
+    block_of,
+)
 
-# of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
-FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
-LINK_NUMBERS = 18
-# of a model's layers that see alike
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON, BLOCK_BYTES = range(9)
-# where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the rows of
-# few tokens and those of many (see `attending`)
-COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(9, 15)
-# of a pass: its tokens and blocks, memory, the pieces that the keys of few tokens are seen in, and how many rows there are
-TOKENS, BLOCKS, UNPACKED, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(15, 24)
-KEEP_CODE, UNPACK_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(24, 29)  # functions of a link's address, a thread and their number
-
-
-@jit.in_llvm
-def _keep(typing: Any, values: Any, place: Any, width: Any) -> Any:
-    """Write numbers as float16."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        values, place, width = args
-        with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
-            emit.store(_halves(emit, values, part), emit.add(place, emit.times(part.index, 2 * emit.lanes)), 1)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
-
-
-@jit.in_llvm
-def _keep_across(typing: Any, values: Any, place: Any, width: Any) -> Any:
-    """The same, each number a column after the one before it."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        values, place, width = args
-        with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
-            halves = builder.bitcast(_halves(emit, values, part), ir.VectorType(ir.IntType(16), emit.lanes))
-            column = emit.add(place, emit.times(part.index, 2 * BLOCK_TOKENS * emit.lanes))
-            for lane in range(emit.lanes):
-                number = builder.extract_element(halves, ir.Constant(WORD, lane))
-                emit.store(number, emit.add(column, emit.size(2 * BLOCK_TOKENS * lane)), 2)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
+MANY_TOKENS = 24  # from so many tokens of a text on
+FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, BLOCKS_BEFORE, ROW_NUMBERS = range(6)
+PANELS = 2  # so many meet a block of keys in turn
+PORTION = PANELS * QUERIES
+BLOCKS_AHEAD = 3  # keys are prefetched
+PIECE_KEYS = 128  # at least, of a piece
+UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to have as much to do as the others
 
 
-def _halves(emit: Emit, values: Any, part: Any) -> Any:
-    """A vector of numbers as float16."""
-    found = emit.load(emit.add(values, emit.times(part.index, 4 * emit.lanes)), emit.floats)
-    return emit.builder.fptrunc(found, ir.VectorType(HALF, emit.lanes))
+def room_bytes(width: int) -> int:
+    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, and their states."""
+    size = PORTION * (4 * (width + _whole_columns(width)) + SPAN_BYTES + STATE_BYTES)
+    return -(-size // CACHE_LINE) * CACHE_LINE
 
 
-@jit.inline
-def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
-    """A head's first half against its second, after its norm, where it has one."""
-    width, turning = facts[WIDTH], facts[TURNING]
-    if norm:
-        x_W, norm_W = jit.floats_at(x, width), jit.floats_at(norm, width)
-        total = np.float32(0)
-        for w in range(width):
-            total += x_W[w] * x_W[w]
-        scale = np.float32(1) / np.sqrt(total / np.float32(width) + jit.as_float(np.uint32(facts[EPSILON])))
-        for w in range(width):
-            x_W[w] *= scale * norm_W[w]
-    half = turning // 2
-    cosines, sines = facts[COSINES] + 4 * m * half, facts[SINES] + 4 * m * half
-    x_T, cos_H, sin_H = jit.floats_at(x, turning), jit.floats_at(cosines, half), jit.floats_at(sines, half)
-    for h in range(half):
-        a, b = x_T[h], x_T[half + h]
-        x_T[h] = a * cos_H[h] - b * sin_H[h]
-        x_T[half + h] = b * cos_H[h] + a * sin_H[h]
+def unpacked_bytes(blocks: int, kv_heads: int, width: int) -> int:
+    """Bytes of so many blocks' unpacked keys and values. A product reads whole `COLUMNS`, so some beyond the last head's."""
+    return blocks * kv_heads * 2 * (2 * BLOCK_TOKENS * width + 4 * BLOCK_TOKENS) + 4 * COLUMNS
+
+
+def _whole_columns(width: int) -> int:
+    return -(-width // COLUMNS) * COLUMNS
+
+
+def pieces(units: int, keys: int, threads: int) -> int:
+    """How many the keys of few tokens are seen in: so many that as many units' pieces as possible are the same for each thread.
+
+    `units`: portions of queries, of each head of keys. `keys`: of the longest text.
+    """
+    if units == 0 or units >= UNITS_A_THREAD * threads:
+        return 1
+    even = threads // math.gcd(units, threads)
+    enough = -(-UNITS_A_THREAD * threads // units)
+    return max(1, min(even, enough, keys // PIECE_KEYS))
+
+
+def partial_bytes(units: int, parts: int, width: int) -> int:
+    """Bytes of what is seen in so many parts of the keys, before they are joined; none for a single part."""
+    return 0 if parts == 1 else units * parts * PORTION * 4 * (width + STATE)
 
 
 @jit.inline
-def block_of(facts: Any, cache: Any, at: Any, head: Any) -> Any:
-    """Where the keys or values of one head lie, of the block at a place of the list."""
-    block = jit.longs_at(facts[BLOCKS] + 8 * at, 1)[0]
-    return cache + block * facts[BLOCK_BYTES] + head * BLOCK_TOKENS * facts[WIDTH] * 2
+def _clear(place: Any, count: Any) -> None:
+    numbers = jit.floats_at(place, count)
+    for n in range(count):
+        numbers[n] = 0
 
 
-def keep(at: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the tokens: queries and keys are turned, keys and values go into their blocks.
+@jit.inline
+def _unpacked(facts: Any, row: Any, head: Any) -> Any:
+    """Where a row's keys of one head lie, [block][column / 2][key of 32][2]; its values, [key / 2][column][2]; scales of both."""
+    blocks = -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS)
+    size, scales = 2 * blocks * BLOCK_TOKENS * facts[WIDTH], 4 * blocks * BLOCK_TOKENS
+    before = row[BLOCKS_BEFORE] * facts[KV_HEADS] * BLOCK_TOKENS * 2 * (2 * facts[WIDTH] + 4)
+    keys = facts[UNPACKED] + before + head * 2 * (size + scales)
+    return keys, keys + size, keys + 2 * size, keys + 2 * size + scales
 
-    Tokens that follow one another are the share of one thread: their keys lie in the same cache lines.
+
+def unpack(at: Any, me: Any, threads: Any) -> None:
+    """One thread's share of the blocks of rows of many tokens. What follows a text's end may be anything: nobody sees it."""
+    link = jit.longs_at(at, LINK_NUMBERS)
+    facts = jit.longs_at(link[FACTS], NUM_FACTS)
+    heads, width = facts[KV_HEADS], facts[WIDTH]
+    size, scales = 2 * BLOCK_TOKENS * width, 4 * BLOCK_TOKENS
+    rows = jit.longs_at(facts[MANY_TABLE], facts[NUM_MANY] * ROW_NUMBERS).reshape(facts[NUM_MANY], ROW_NUMBERS)
+    for r in range(len(rows)):
+        row = rows[r]
+        for unit in range(me, -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS) * heads, threads):
+            number, head = unit // heads, unit % heads
+            keys, values, key_scales, value_scales = _unpacked(facts, row, head)
+            source = block_of(facts, link[KEYS], row[FIRST_BLOCK] + number, head)
+            pack_keys(source, width, keys + number * size, key_scales + number * scales)
+            source = block_of(facts, link[VALUES], row[FIRST_BLOCK] + number, head)
+            pack_values(source, width, values + number * size, value_scales + number * scales)
+
+
+def attend(at: Any, me: Any, threads: Any) -> None:
+    """One thread's share of the queries of all rows, when keys and values are kept, and unpacked for rows of many tokens.
+
+    Each thread takes the next few: of rows of many, then of few, whose keys may be seen in pieces.
     """
     link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width, tokens = facts[KV_HEADS], facts[WIDTH], facts[TOKENS]
+    room, heads = facts[ROOMS] + me * facts[ROOM_BYTES], facts[KV_HEADS]
     group = facts[HEADS] // heads
-    places, first_blocks = jit.longs_at(facts[PLACES], tokens), jit.longs_at(facts[FIRST_BLOCKS], tokens)
-    for unit in range(me, -(-tokens // BLOCK_TOKENS) * heads, threads):
-        first, head = unit // heads * BLOCK_TOKENS, unit % heads
-        for m in range(first, min(first + BLOCK_TOKENS, tokens)):
-            for own in range(head * group, (head + 1) * group):
-                _turn(link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, facts, m, link[QUERY_NORM])
-            key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
-            _turn(key, facts, m, link[KEY_NORM])
-            at_block, within = first_blocks[m] + places[m] // BLOCK_TOKENS, places[m] % BLOCK_TOKENS
-            _keep_across(key, block_of(facts, link[KEYS], at_block, head) + 2 * within, width)
-            value = link[VALUE] + m * link[VALUE_ROW] + 4 * head * width
-            _keep(value, block_of(facts, link[VALUES], at_block, head) + 2 * within * width, width)
+    for are_few in range(2):
+        table, count = (facts[FEW_TABLE], facts[NUM_FEW]) if are_few else (facts[MANY_TABLE], facts[NUM_MANY])
+        rows = jit.longs_at(table, count * ROW_NUMBERS).reshape(count, ROW_NUMBERS)
+        parts = facts[PIECES] if are_few else 1
+        taken, before, r = link[UNITS] + 8 * are_few, 0, 0
+        unit = jit.add_atomic(taken, 1)
+        while r < count:
+            portions = -(-rows[r, TOKENS] * group // PORTION)
+            if unit - before >= portions * heads * parts:
+                before += portions * heads * parts
+                r += 1
+                continue
+            part, rest = (unit - before) % parts, (unit - before) // parts
+            head, portion = rest // portions, rest % portions  # keys of one head stay in the cache
+            first = (portions - 1 - portion) * PORTION  # the longest first
+            partial = facts[PARTIAL] + unit * PORTION * 4 * (facts[WIDTH] + STATE) if parts > 1 else 0
+            together = min(PORTION, rows[r, TOKENS] * group - first)
+            _attend_some(link, facts, rows[r], head, first, together, room, are_few, part, parts, partial)
+            unit = jit.add_atomic(taken, 1)
+
+
+def join(at: Any, me: Any, threads: Any) -> None:
+    """One thread's share of the queries of few tokens, when all pieces of their keys are seen."""
+    link = jit.longs_at(at, LINK_NUMBERS)
+    facts = jit.longs_at(link[FACTS], NUM_FACTS)
+    heads, width, parts = facts[KV_HEADS], facts[WIDTH], facts[PIECES]
+    group, size = facts[HEADS] // heads, 4 * (width + STATE)
+    rows = jit.longs_at(facts[FEW_TABLE], facts[NUM_FEW] * ROW_NUMBERS).reshape(facts[NUM_FEW], ROW_NUMBERS)
+    unit = query = 0
+    for r in range(len(rows)):
+        count = rows[r, TOKENS] * group
+        portions = -(-count // PORTION)
+        for rest in range(heads * portions):
+            head, first = rest // portions, (portions - 1 - rest % portions) * PORTION
+            for n in range(first, min(first + PORTION, count)):
+                if query % threads == me:
+                    partial = facts[PARTIAL] + (unit * PORTION + n - first) * size
+                    _join_parts(partial, PORTION * size, parts, _result_of(link, facts, rows[r], head, n), width)
+                query += 1
+            unit += parts
+
+
+@jit.inline
+def _join_parts(partial: Any, step: Any, parts: Any, result: Any, width: Any) -> None:
+    """What a query saw in each part of the keys, and its state there, which follows."""
+    most, total = np.float32(NOTHING), np.float32(0)
+    for part in range(parts):
+        most = max(most, jit.floats_at(partial + part * step + 4 * width, STATE)[MOST])
+    result_W = jit.floats_at(result, width)
+    for w in range(width):
+        result_W[w] = 0
+    for part in range(parts):
+        seen_W = jit.floats_at(partial + part * step, width)
+        state = jit.floats_at(partial + part * step + 4 * width, STATE)
+        share = jit.exp((state[MOST] - most) * np.float32(1 / LOG2_E))
+        total += share * state[TOTAL]
+        for w in range(width):
+            result_W[w] += share * seen_W[w]
+    for w in range(width):
+        result_W[w] /= total
+
+
+@jit.inline
+def _result_of(link: Any, facts: Any, row: Any, head: Any, n: Any) -> Any:
+    """Where it goes what a query of a row sees, number `n` of those of a head of keys."""
+    group = facts[HEADS] // facts[KV_HEADS]
+    m, own = row[FIRST_TOKEN] + n // group, head * group + n % group
+    return link[SEEN] + 4 * (m * facts[HEADS] + own) * facts[WIDTH]
+
+
+@jit.inline
+def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
+    """Keep them within plus and minus `cap`, smoothly: cap * tanh(score / cap)."""
+    scores_C = jit.floats_at(scores, count)
+    for c in range(count):
+        scores_C[c] = cap - np.float32(2) * cap / (np.float32(1) + jit.exp(np.float32(2) / cap * scores_C[c]))
+
+
+@jit.inline
+def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
+    """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
+
+    `scales`: of many tokens' values; 0 for few tokens. Which of two functions weighs for a prompt's token depends on its place alone:
+    they differ in the last bit, and a prompt may be read in any parts.
+    """
+    width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
+    low, high = max(0, end - window) if window else 0, min(end, count)
+    if cap:
+        _cap_scores(scores, count, cap)
+    sees_all = low == 0 and high == count and (scales == 0 or count == SPAN_BLOCKS * BLOCK_TOKENS)
+    high = max(low, high)
+    if sees_all and scales:
+        weigh_all_rounded(scores, count, low, high, state, scales)
+    elif sees_all:
+        weigh_all(scores, count, low, high, state, scales)
+    elif scales:
+        weigh_some_rounded(scores, count, low, high, state, scales)
+    else:
+        weigh_some(scores, count, low, high, state, scales)
+    factor = jit.floats_at(state, STATE)[FACTOR]
+    if factor != 1:
+        seen_W = jit.floats_at(seen, width)
+        for w in range(width):
+            seen_W[w] *= factor
+
+
+@jit.inline
+def _panel_of(count: Any, are_few: Any) -> Any:
+    """Which of `FEW_QUERIES` a panel of so many queries of few tokens has, and how many these are; -1 and all of many tokens'."""
+    if not are_few:
+        return -1, QUERIES
+    which = 0
+    while which < len(FEW_QUERIES) - 1 and FEW_QUERIES[which] < count:
+        which += 1
+    return which, FEW_QUERIES[which]
+
+
+@jit.inline
+def _score_blocks(
+    link: Any, facts: Any, row: Any, head: Any, block: Any, blocks: Any, end_block: Any, which: Any, panels: Any, queries: Any,
+    panel_bytes: Any, scores: Any, scores_bytes: Any, states: Any,
+) -> None:  # fmt: skip
+    """The panels' scores of the keys of so many blocks. The values of few tokens' text are asked for, which are read next."""
+    width, first = facts[WIDTH], row[FIRST_BLOCK] + block
+    size = 2 * BLOCK_TOKENS * width
+    keys, _, key_scales, _ = _unpacked(facts, row, head)
+    for b in range(blocks):
+        key = keys + (block + b) * size
+        if which >= 0:
+            key = block_of(facts, link[KEYS], first + b, head)
+            prefetch(block_of(facts, link[VALUES], first + b, head), size)
+            if block + b + BLOCKS_AHEAD < end_block:
+                prefetch(block_of(facts, link[KEYS], first + b + BLOCKS_AHEAD, head), size)
+        for p in range(panels):
+            query, there = queries + p * panel_bytes, scores + p * scores_bytes + 4 * BLOCK_TOKENS * b
+            if which >= 0:
+                score_kept(which, query, key, 2 * COLUMNS, width, there, SPAN_BYTES)
+            else:
+                units, scales = states + p * QUERIES * STATE_BYTES + 4 * QUERY_UNIT, key_scales + 4 * (block + b) * BLOCK_TOKENS
+                score(query, key, 4 * COLUMNS, width // 2, units, scales, there, SPAN_BYTES)
+
+
+@jit.inline
+def _gather_blocks(
+    link: Any, facts: Any, row: Any, head: Any, block: Any, count: Any, which: Any, panels: Any, scores: Any, scores_bytes: Any,
+    seen: Any, seen_bytes: Any, all_seen_bytes: Any, states: Any,
+) -> None:  # fmt: skip
+    """Add to what the panels saw the values of so many keys from a block on, by their weights."""
+    width = facts[WIDTH]
+    values = _unpacked(facts, row, head)[1]
+    for column in range(0, width, COLUMNS):
+        for p in range(panels):
+            weights, there = scores + p * scores_bytes, seen + p * all_seen_bytes + 4 * column
+            if which < 0:
+                units = states + p * QUERIES * STATE_BYTES + 4 * WEIGHT_UNIT
+                value = values + 2 * block * BLOCK_TOKENS * width + 4 * column
+                gather(weights, value, 4 * width, (count + 1) // 2, units, 0, there, seen_bytes)
+                continue
+            for start in range(0, count, BLOCK_TOKENS):
+                value = block_of(facts, link[VALUES], row[FIRST_BLOCK] + block + start // BLOCK_TOKENS, head) + 2 * column
+                left = min(BLOCK_TOKENS, count - start)
+                gather_kept(which, weights + 4 * start, value, 2 * width, left, there, seen_bytes)
+
+
+@jit.inline
+def _attend_some(
+    link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, room: Any, are_few: Any, part: Any, parts: Any, partial: Any
+) -> None:
+    """Some panels of queries of a row from number `first` on, of the heads that share a key's; what they see in a part of the keys.
+
+    `partial`: where what is seen and its states go; 0 for a single part, whose result goes where it is wanted.
+    """
+    width, group, window = facts[WIDTH], facts[HEADS] // facts[KV_HEADS], facts[WINDOW]
+    which, together = _panel_of(count, are_few)
+    panels, panel_bytes = -(-count // together), (4 if are_few else 2) * together * width
+    seen_bytes = 4 * (-(-width // COLUMNS) * COLUMNS)
+    scores, scores_bytes = room + PORTION * 4 * width, together * SPAN_BYTES
+    seen = scores + PORTION * SPAN_BYTES
+    states = seen + PORTION * seen_bytes
+    _prepare(link, facts, row, head, first, count, together, room, panel_bytes, states, are_few)
+    _clear(seen, panels * together * seen_bytes // 4)
+    lowest = max(0, row[PLACE] + first // group + 1 - window) if window else 0
+    end = row[PLACE] + (first + count - 1) // group + 1
+    block, blocks_seen = lowest // BLOCK_TOKENS, (end - 1) // BLOCK_TOKENS + 1 - lowest // BLOCK_TOKENS
+    end_block = block + blocks_seen * (part + 1) // parts
+    block += blocks_seen * part // parts
+    while block < end_block:
+        blocks = min((block // SPAN_BLOCKS + 1) * SPAN_BLOCKS, end_block) - block
+        start, shown = block * BLOCK_TOKENS, blocks * BLOCK_TOKENS
+        _score_blocks(
+            link, facts, row, head, block, blocks, end_block, which, panels, room, panel_bytes, scores, scores_bytes, states
+        )  # fmt: skip
+        scales = 0 if are_few else _unpacked(facts, row, head)[3] + 4 * start
+        for n in range(count):
+            after = row[PLACE] + (first + n) // group + 1 - start
+            _weigh(facts, scores + n * SPAN_BYTES, shown, after, states + n * STATE_BYTES, seen + n * seen_bytes, scales)
+        keys = min(shown, end - start)
+        _gather_blocks(
+            link, facts, row, head, block, keys, which, panels, scores, scores_bytes, seen, seen_bytes, together * seen_bytes, states
+        )  # fmt: skip
+        block += blocks
+    for n in range(count):
+        result, state = _result_of(link, facts, row, head, first + n), jit.floats_at(states + n * STATE_BYTES, STATE)
+        _hand_over(seen + n * seen_bytes, state, width, result, partial + n * 4 * (width + STATE) if partial else 0)
+
+
+@jit.inline
+def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> None:
+    seen_W = jit.floats_at(seen, width)
+    if partial:
+        partial_W = jit.floats_at(partial, width + STATE)
+        for w in range(width):
+            partial_W[w] = seen_W[w]
+        for s in range(STATE):
+            partial_W[width + s] = state[s]
+    else:
+        result_W = jit.floats_at(result, width)
+        for w in range(width):
+            result_W[w] = seen_W[w] / state[TOTAL]
+
+
+@jit.inline
+def _prepare(
+    link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any,
+    are_few: Any,
+) -> None:  # fmt: skip
+    """Queries side by side, [panel][column][query], scaled; of many tokens [panel][column / 2][query][2], in whole numbers. And states
+    of queries that have seen nothing yet.
+    """
+    width, group = facts[WIDTH], facts[HEADS] // facts[KV_HEADS]
+    scale = jit.as_float(np.uint32(facts[SCALE])) * np.float32(LOG2_E)
+    if are_few and count % together:
+        _clear(panels + count // together * panel_bytes, together * width)
+    for n in range(count):
+        m, own = row[FIRST_TOKEN] + (first + n) // group, head * group + (first + n) % group
+        query, panel = link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, panels + n // together * panel_bytes
+        state = jit.floats_at(states + n * STATE_BYTES, STATE)
+        state[MOST], state[TOTAL] = np.float32(NOTHING), np.float32(0)
+        if are_few:
+            query_W, panel_C = jit.floats_at(query, width), jit.floats_at(panel, together * width)
+            for w in range(width):
+                panel_C[w * together + n % together] = query_W[w] * scale
+        else:
+            pack_query(query, width, panel + 4 * (n % together), states + n * STATE_BYTES + 4 * QUERY_UNIT)
+            state[QUERY_UNIT] *= scale

@@ -1,4 +1,4 @@
-"""Products and weights of attention in LLVM, for vectors of this CPU's width: what `attending` is made of."""
+"""Products and weights of attention in LLVM, for vectors of this CPU's width: what `attention` is made of."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def pack_values(typing: Any, values: Any, width: Any, result: Any, scales: Any) 
 
 
 @jit.in_llvm
-def ask_for(typing: Any, place: Any, count: Any) -> Any:
+def prefetch(typing: Any, place: Any, count: Any) -> Any:
     """Let so many bytes come into the cache, which are read soon."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

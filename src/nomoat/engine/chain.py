@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import attending, attention
+from nomoat.engine import attention, kv_cache
 from nomoat.engine.kernels import PRODUCTS
 from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
 from nomoat.engine.program import Program, give_back_memory, max_parts, place, run_links, team
@@ -46,7 +46,7 @@ from nomoat.engine.steps import (
     share,
 )
 
-ATTENTION_FUNCTIONS = (attention.keep, attending.unpack, attending.attend, attending.join)
+ATTENTION_FUNCTIONS = (kv_cache.keep, attention.unpack, attention.attend, attention.join)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 
@@ -90,8 +90,8 @@ class _Links:
 
 @jit.inline
 def _tell(row: Any, token: Any, tokens: Any, place: Any, block: Any, blocks_before: Any) -> None:
-    row[attending.FIRST_TOKEN], row[attending.TOKENS], row[attending.PLACE] = token, tokens, place
-    row[attending.FIRST_BLOCK], row[attending.BLOCKS_BEFORE] = block, blocks_before
+    row[attention.FIRST_TOKEN], row[attention.TOKENS], row[attention.PLACE] = token, tokens, place
+    row[attention.FIRST_BLOCK], row[attention.BLOCKS_BEFORE] = block, blocks_before
 
 
 @jit.kept
@@ -99,7 +99,7 @@ def lay_out(
     rows_N5: Any, floats_T: Any, places_T: Any, first_blocks_T: Any, owners_T: Any, wanted_W: Any, owners_W: Any, few_NR: Any,
     many_NR: Any, wanted_NR: Any, group: Any,
 ) -> Any:  # fmt: skip
-    """What attention is to know of each token, and of rows of few, of many and of wanted tokens (see `attending`).
+    """What attention is to know of each token, and of rows of few, of many and of wanted tokens (see `attention`).
 
     A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). `group`: heads that
     share a key's. Gives how many rows there are of each kind, the blocks of those of many, the portions of queries of the others,
@@ -108,16 +108,16 @@ def lay_out(
     token = few = many = asked = wanted = block = many_blocks = few_portions = asked_portions = longest = 0
     for n in range(len(rows_N5)):
         length, past, num_wanted, blocks, owner = rows_N5[n, 0], rows_N5[n, 1], rows_N5[n, 2], rows_N5[n, 3], rows_N5[n, 4]
-        if length >= attending.MANY_TOKENS:
+        if length >= attention.MANY_TOKENS:
             _tell(many_NR[many], token, length, past, block, many_blocks)
             many, many_blocks = many + 1, many_blocks + blocks
         else:
             _tell(few_NR[few], token, length, past, block, 0)
-            few, few_portions = few + 1, few_portions - (-length * group // attending.PORTION)
+            few, few_portions = few + 1, few_portions - (-length * group // attention.PORTION)
         if num_wanted:
             before = length - num_wanted
             _tell(wanted_NR[asked], token + before, num_wanted, past + before, block, 0)
-            asked, asked_portions = asked + 1, asked_portions - (-num_wanted * group // attending.PORTION)
+            asked, asked_portions = asked + 1, asked_portions - (-num_wanted * group // attention.PORTION)
         longest = max(longest, past + length)
         for m in range(length):
             floats_T[token] = places_T[token] = past + m
@@ -152,10 +152,10 @@ class Chain:
         weakref.finalize(self, give_back_memory).atexit = False
 
     def _facts_of_view(self, view: dict[str, Any], facts: dict[str, Any], epsilon: int) -> Any:
-        row = np.zeros(attention.NUM_FACTS, np.int64)
+        row = np.zeros(kv_cache.NUM_FACTS, np.int64)
         scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
-        row[: attention.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
-        row[attention.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
+        row[: kv_cache.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
+        row[kv_cache.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
         return row
 
     def _make_room(self, tokens: int, wanted: int) -> None:
@@ -183,16 +183,16 @@ class Chain:
         numbers |= dict.fromkeys(("wanted", "chosen owners"), most_wanted)
         self._arrays |= {name: np.empty(size, np.int64) for name, size in numbers.items()}
         self._arrays["floats"] = np.empty(most_tokens, np.float32)
-        most_many = most_tokens // attending.MANY_TOKENS
+        most_many = most_tokens // attention.MANY_TOKENS
         for name, most in (("few", most_tokens), ("many", most_many), ("asked", most_wanted)):
-            self._arrays[name] = np.empty((most, attending.ROW_NUMBERS), np.int64)
+            self._arrays[name] = np.empty((most, attention.ROW_NUMBERS), np.int64)
         for number, (inverse, _) in enumerate(self._views):
             for name in ("cosines", "sines"):
                 self._arrays[f"{name} {number}"] = np.empty((most_tokens, len(inverse)), np.float32)
         for row, number in enumerate([*range(len(self._views)), self._view_of_layer[-1]]):
             names = (f"cosines {number}", f"sines {number}", "places", "first blocks", "few", "many")
-            self._facts[row, attention.COSINES : attention.MANY_TABLE + 1] = [self._address(name) for name in names]
-        self._facts[-1, attention.FEW_TABLE] = self._address("asked")
+            self._facts[row, kv_cache.COSINES : kv_cache.MANY_TABLE + 1] = [self._address(name) for name in names]
+        self._facts[-1, kv_cache.FEW_TABLE] = self._address("asked")
 
     def _address(self, name: str) -> int:
         return int(self._arrays[name].ctypes.data)
@@ -215,7 +215,7 @@ class Chain:
         before[0][SEEN] = 0
         of_all = [attentions[-1], after, self._last_norm("residual", "hidden"), self._between(CHOICE, "hidden", "chosen", width), head]
         last_attention, last_steps = attentions[-1].copy(), after.copy()
-        last_attention[attention.FACTS] = self._facts_at(-1)
+        last_attention[kv_cache.FACTS] = self._facts_at(-1)
         last_steps[[SEEN, BEFORE, AFTER]] = [self._address(f"chosen {name}") for name in ("seen", "residual", "residual")]
         of_wanted = [
             last_attention, self._between(CHOICE, "seen", "chosen seen", all_heads),
@@ -243,14 +243,14 @@ class Chain:
         rows = [int(step[ROWS]) for step in self._programs[layer].steps if step[KIND] == OUT]
         starts = np.cumsum([0, *rows])
         facts = self._facts_at(self._view_of_layer[layer])
-        row[STATE], row[NUM_STEPS], row[attention.FACTS] = team().state.ctypes.data, ATTENTION, facts
-        row[attention.SEEN], row[attention.UNITS] = self._address("seen"), units
+        row[STATE], row[NUM_STEPS], row[kv_cache.FACTS] = team().state.ctypes.data, ATTENTION, facts
+        row[kv_cache.SEEN], row[kv_cache.UNITS] = self._address("seen"), units
         for part, begin in enumerate((0, heads * head_dim, (heads + kv_heads) * head_dim)):
             at = int(np.searchsorted(starts, begin, side="right")) - 1
-            row[attention.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
-            row[attention.QUERY_ROW + part] = 4 * rows[at]
+            row[kv_cache.QUERY + part] = self._address(f"output {at}") + 4 * (begin - starts[at])
+            row[kv_cache.QUERY_ROW + part] = 4 * rows[at]
         if len(self._head_norms):
-            row[attention.QUERY_NORM], row[attention.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
+            row[kv_cache.QUERY_NORM], row[kv_cache.KEY_NORM] = (part.ctypes.data for part in self._head_norms[layer])
         return row
 
     def _last_norm(self, before: str, after: str) -> Any:
@@ -269,11 +269,11 @@ class Chain:
     def use(self, cache: int, block_bytes: int) -> None:
         """Keys and values lie there: of each block those of all layers, one layer after another."""
         self._cache, self._block_bytes = cache, block_bytes
-        self._facts[:, attention.BLOCK_BYTES] = block_bytes
+        self._facts[:, kv_cache.BLOCK_BYTES] = block_bytes
         size = block_bytes // (2 * len(self._view_of_layer))
         for links in (self._for_all, self._for_wanted):
             for layer, at in enumerate(links.attentions):
-                links.numbers[at, [attention.KEYS, attention.VALUES]] = cache + 2 * layer * size, cache + (2 * layer + 1) * size
+                links.numbers[at, [kv_cache.KEYS, kv_cache.VALUES]] = cache + 2 * layer * size, cache + (2 * layer + 1) * size
 
     def run(self, x_TD: Any, rows_N5: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
@@ -293,17 +293,17 @@ class Chain:
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
         has_owners = bool((rows_N5[:, 4] >= 0).any())
         links.tell(tokens, wanted, (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0))
-        unpacked = attending.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
-        room = attending.room_bytes(width)
+        unpacked = attention.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
+        room = attention.room_bytes(width)
         units = [kv_heads * count for count in portions]
-        pieces = [attending.pieces(count, keys, len(team())) for count in units]
-        partial = max(attending.partial_bytes(*both, width) for both in zip(units, pieces, strict=True))
+        pieces = [attention.pieces(count, keys, len(team())) for count in units]
+        partial = max(attention.partial_bytes(*both, width) for both in zip(units, pieces, strict=True))
 
         def ready() -> None:
             keys_at, rooms_at = place("unpacked", unpacked), place("rooms", room * len(team()))
             told = (tokens, blocks.ctypes.data, keys_at, rooms_at, room, place("partial", partial), pieces[0], few, many)
-            self._facts[:, attention.TOKENS : attention.KEEP_CODE] = told
-            self._facts[-1, [attention.PIECES, attention.NUM_FEW, attention.NUM_MANY]] = pieces[1], asked, 0
+            self._facts[:, kv_cache.TOKENS : kv_cache.KEEP_CODE] = told
+            self._facts[-1, [kv_cache.PIECES, kv_cache.NUM_FEW, kv_cache.NUM_MANY]] = pieces[1], asked, 0
             self._taken[:] = 0
 
         run_links(links.numbers, self._programs, ready)

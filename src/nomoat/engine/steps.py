@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import jit
-from nomoat.engine import attention
+from nomoat.engine import kv_cache
 from nomoat.engine.kernels import ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
@@ -51,7 +51,7 @@ STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTE
 WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
 # of a prompt's panels; the table of what adapters add, and the address of each token's adapter, -1 for none; 0 if no token has one
 CHUNK_COLUMNS, BESIDE, OWNERS = OUTPUTS + 3, OUTPUTS + 4, OUTPUTS + 5
-LINK = attention.LINK_NUMBERS  # numbers of a job in a chain
+LINK = kv_cache.LINK_NUMBERS  # numbers of a job in a chain
 PLACE = 3  # numbers of a place
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
 COUNTS = 2  # of tiles taken, for each step: of its product and of what is beside it
@@ -366,16 +366,16 @@ def share(at: Any, me: Any, threads: Any) -> None:
     for number in range(len(links)):
         job = links[number]
         if job[NUM_STEPS] == ATTENTION:
-            facts, here = jit.longs_at(job[attention.FACTS], attention.NUM_FACTS), state[JOB] + 8 * LINK * number
-            jit.call_with_3(facts[attention.KEEP_CODE], here, me, threads)
+            facts, here = jit.longs_at(job[kv_cache.FACTS], kv_cache.NUM_FACTS), state[JOB] + 8 * LINK * number
+            jit.call_with_3(facts[kv_cache.KEEP_CODE], here, me, threads)
             jit.meet(job[STATE], threads)
-            if facts[attention.NUM_MANY]:
-                jit.call_with_3(facts[attention.UNPACK_CODE], here, me, threads)
+            if facts[kv_cache.NUM_MANY]:
+                jit.call_with_3(facts[kv_cache.UNPACK_CODE], here, me, threads)
                 jit.meet(job[STATE], threads)
-            jit.call_with_3(facts[attention.ATTEND_CODE], here, me, threads)
-            if facts[attention.PIECES] > 1:
+            jit.call_with_3(facts[kv_cache.ATTEND_CODE], here, me, threads)
+            if facts[kv_cache.PIECES] > 1:
                 jit.meet(job[STATE], threads)
-                jit.call_with_3(facts[attention.JOIN_CODE], here, me, threads)
+                jit.call_with_3(facts[kv_cache.JOIN_CODE], here, me, threads)
         elif job[NUM_STEPS] == LAST_NORM:
             _last_norm(job, me, threads)
         elif job[NUM_STEPS] == CHOICE:
