@@ -39,6 +39,12 @@ def test_separator_is_the_suffix_or_what_splits_the_header_most(tmp_path: Path, 
     assert {"a,b": "1,2", "c": "3"}.items() <= read_table(written(tmp_path / name, content))[0].items()
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+def test_excels_unicode_text_is_a_table_with_tabs(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, "\ufeff글\t분류\r\n좋아요, 정말\t긍정\r\n".encode("utf-16-le"))
+    assert read_table(path) == [{"글": "좋아요, 정말", "분류": "긍정"}]
+
+
 @pytest.mark.parametrize(("name", "said"), [("a.csv", "\ufeffsep=;\r\n"), ("a.tsv", "SEP=;\n")])
 def test_the_separator_a_first_line_tells_excel_is_taken_and_lines_are_still_counted(tmp_path: Path, name: str, said: str) -> None:
     path = written(tmp_path / name, f"{said}text;label,\none,two;x\nthree,;\n".encode())

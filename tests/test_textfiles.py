@@ -10,6 +10,30 @@ from nomoat.errors import DataError
 from nomoat.textfiles import read_jsonl, read_text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_byte_order_mark_says_the_encoding_and_is_no_text(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeff한\t글\r\n".encode(encoding))
+    assert read_text(path) == "한\t글\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("text\n좋아요, 환불해 주세요\n".encode("cp949"), "line 2: not UTF-8 text", "in Korean `CSV UTF-8(쉼표로 분리)`"),
+        ("text\ncafé\n".encode("latin-1"), "line 2: not UTF-8 text", "(in a spreadsheet program: `CSV UTF-8`)"),
+        ("\ufefftext\n".encode("utf-16-le") + b"\x00\xd8", "line 2: not UTF-16 text", "(in a spreadsheet program: `CSV UTF-8`)"),
+    ],
+)
+def test_another_encoding_is_not_guessed_and_the_way_out_is_named(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_text(path)
+    assert caught.value.message == f"`{path}`, {message}"
+    assert caught.value.hint is not None and hint in caught.value.hint
+
+
 def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('\ufeff{"a": "한\u2028글"}\n\n{"a": 2}\r\n', encoding="utf-8")

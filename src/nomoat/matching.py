@@ -13,6 +13,10 @@ from nomoat.records import ContinuationScore
 MINUS = re.compile(r"[−–](?=\.?\d)")  # as books print it
 KEPT_BEFORE = re.compile(r"-\.?\d|(?<!\.)\.\d|(?<!#)#\w|%")  # "# Yes" and "## Yes" are headings
 KEPT_BEHIND = re.compile(r"%|(?<=\w)#")
+# What stands around a choice in a sentence that says nothing else, once normalised: "정답은 긍정입니다", "the answer is positive".
+KOREAN = "정답|답변|답|분류|라벨|레이블"
+BEGINS = re.compile(rf"^(?:the )?(?:correct |right )?(?:(?:answer|label) is\b ?:?|(?:{KOREAN})[은는]|(?:answer|label|{KOREAN})\W*?:)")
+ENDS = re.compile(r"(?:입니다|이에요|예요|이다)$")
 
 
 def normalise_answer(text: str) -> str:
@@ -46,7 +50,18 @@ def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -
 
 
 def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
-    """Index of the choice that a written answer is, once both are normalised; None if it is none of them, or several."""
+    """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
+
+    "정답은 긍정입니다." and "Label: positive" name one, "It is positive, I think" does not: the text is not searched.
+    """
+    given = normalise_answer(answer)
+    bare = BEGINS.sub("", given)
+    tries = (equal_choice(one, choices) for one in (given, bare, ENDS.sub("", bare)))
+    return next((index for index in tries if index is not None), None)
+
+
+def equal_choice(answer: str, choices: Sequence[str]) -> int | None:
+    """Index of the choice that is the same as a written answer once both are normalised; None if it is none of them, or several."""
     given = normalise_answer(answer)
     found = [index for index, choice in enumerate(choices) if normalise_answer(choice) == given]
     return found[0] if len(found) == 1 and given else None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nomoat.errors import DataError, UsageError
 from nomoat.records import Message
-from nomoat.textfiles import read_text
+from nomoat.textfiles import composed, read_text
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
@@ -59,11 +59,12 @@ def require_columns(path: Path, input_column: str | None, label_column: str | No
 
 
 def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[LabelledText]:
-    """The rows of a CSV or TSV with a text and a label each, both without surrounding space.
+    """The rows of a CSV or TSV with a text and a label each, both in NFC and without surrounding space.
 
     Raises DataError for whatever `read_table` refuses, a missing column (naming those there are), or an empty text or label.
     """
     header, rows = _parse_table(path)
+    input_column, label_column = composed(input_column), composed(label_column)
     for column in (input_column, label_column):
         if column not in header:
             raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
@@ -78,9 +79,9 @@ def read_labelled(path: Path, *, input_column: str, label_column: str) -> list[L
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV or TSV with a header, by column name.
+    """The rows of a CSV or TSV with a header, by column name, all in NFC: macOS's spelling of a label is not a label of its own.
 
-    UTF-8, with or without a byte-order mark. A `.tsv` or `.tab` has tabs between its columns, any other file whichever of
+    Encodings are those of `textfiles.read_text`. A `.tsv` or `.tab` has tabs between its columns, any other file whichever of
     comma, semicolon and tab gives the header most columns; what a first line for Excel says (`sep=;`) comes before both. Empty lines
     are skipped. Between tabs a quote may be only a quote: see `_records`.
     Raises DataError for a missing or empty file, other encodings, a broken quote, a row of the wrong length, doubled columns.
@@ -100,7 +101,7 @@ def _columns(header: Sequence[str]) -> str:
 
 def _parse_table(path: Path) -> tuple[list[str], Records]:
     """Header, and each row with the line it begins on."""
-    text = read_text(path)
+    text = composed(read_text(path))
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), LARGEST_FIELD)))  # Python's own is 131,072 characters
     records = _records(path, text) if text.strip() else []
     if not records:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from nomoat.errors import DataError
 
+# By the mark a file begins with; the longer mark first, of which a shorter one is the beginning.
+MARKED = (
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
+)  # fmt: skip
+AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
+AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
+
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file's text without a byte-order mark.
+    """A file's text without a byte-order mark: UTF-8, or UTF-16 and UTF-32 that say so by their mark, as Excel's `Unicode Text` does.
 
-    Raises DataError for what cannot be read, and with the line of the first byte that is not UTF-8.
+    Nothing is guessed: a file in the code page of a country is refused. Raises DataError for what cannot be read, and with the line
+    of the first byte that is no text.
     """
     try:
         content = path.read_bytes()
@@ -22,13 +32,22 @@ def read_text(path: Path) -> str:
         raise DataError(f"`{path}` is a folder, not a file") from exc
     except OSError as exc:
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
+    encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as exc:
-        line = content[: exc.start].count(b"\n") + 1
-        raise DataError(
-            f"`{path}`, line {line}: not UTF-8 text", hint="save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
-        ) from exc
+        line = content[: exc.start].decode(encoding, "ignore").count("\n") + 1
+        hint = AS_UTF_8_KOREAN if encoding == "UTF-8" and _may_be_korean(content) else AS_UTF_8
+        raise DataError(f"`{path}`, line {line}: not {encoding} text", hint=hint) from exc
+
+
+def _may_be_korean(content: bytes) -> bool:
+    """Whether it is Korean once it is read as Korean Windows writes text: more than half of what is not ASCII are syllables."""
+    try:
+        letters = [char for char in content.decode("cp949") if not char.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return sum("가" <= char <= "힣" for char in letters) * 2 > len(letters)
 
 
 def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
@@ -63,6 +82,11 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if not rows:
         raise DataError(f"`{path}` is empty", hint="each line is one JSON object")
     return rows
+
+
+def composed(text: str) -> str:
+    """The text in NFC: letters that macOS writes in parts (a Korean syllable as two or three) as everyone else writes them."""
+    return unicodedata.normalize("NFC", text)
 
 
 def whole_characters(text: str) -> str:

@@ -46,6 +46,35 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     run("new", str(table), "--replace")
 
 
+def test_brackets_and_colons_in_a_title_are_text(tmp_path: Path, empty_home: Path) -> None:
+    title = "Tickets [beta] [/INST] :x: sorted"
+    (empty_home / "suites").mkdir(parents=True)
+    (empty_home / "suites" / "tickets.toml").write_text(f'title = "{title}"\n')
+    (empty_home / "suites" / "tickets.jsonl").write_text('{"input": "It broke.", "target": "fault"}\n')
+    assert any(line.startswith("tickets ") and title in line for line in run().splitlines())
+
+
+def test_a_table_is_shown_once_its_columns_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "t 2.csv"
+    table.write_text("body,team\nIt broke.,fault\nWhere is it?,question\n")
+    with pytest.raises(UsageError, match="--input-column does not say which column to use"):
+        run("show", str(table))
+    shown = run("show", str(table), "--input-column", "body", "--label-column", "team")
+    assert "Text: It broke.\nLabel:\n  * fault\n  - question" in shown
+
+
+def test_a_file_with_a_space_in_its_name_becomes_a_suite_that_can_be_called(tmp_path: Path, empty_home: Path) -> None:
+    table = tmp_path / "고객 문의.csv"
+    table.write_text("내용,분류\n환불해 주세요,환불\n언제 오나요,배송\n", encoding="utf-8")
+    said = run("new", str(table))
+    assert "name: 고객_문의 (a suite cannot be called `고객 문의`; --name says another)" in said
+    assert said.endswith("next: nomoat eval smollm2-135m 고객_문의\n")
+    assert "name: 고객_문의\n" in run("show", "고객_문의")
+    with pytest.raises(UsageError) as caught:
+        run("new", str(table), "--name", "고객 문의")
+    assert caught.value.hint == "choose letters, digits, `-`, `_` and `.`: --name NAME"
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".toml", ".schema.json"])
 def test_a_new_suite_replaces_no_file_unasked(suffix: str, tmp_path: Path) -> None:
     table, there = tmp_path / "faq.csv", tmp_path / "to" / f"faq{suffix}"

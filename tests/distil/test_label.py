@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -118,6 +119,9 @@ def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
     lines.write_text("a b\n\n당첨 \n", encoding="utf-8")
     assert read_texts(table, input_column="text") == ["a, b", "당첨"]
     assert read_texts(lines) == ["a b", "당첨"]
+    table.write_text(unicodedata.normalize("NFD", "번호,내용\n1,당첨\n"), encoding="utf-8")
+    lines.write_text(unicodedata.normalize("NFD", "당첨"), encoding="utf-8")
+    assert read_texts(table, input_column="내용") == read_texts(lines) == ["당첨"]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +152,7 @@ def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:
     assert parse_labels("ham, spam ,ham") == ("ham", "spam")
     (tmp_path / "labels.txt").write_text("긍정\n부정, 또는 그 비슷한 것\n", encoding="utf-8")
     assert parse_labels(str(tmp_path / "labels.txt")) == ("긍정", "부정, 또는 그 비슷한 것")
+    assert parse_labels(unicodedata.normalize("NFD", "긍정,부정")) == ("긍정", "부정")
     many = [f"label_number_{number}" for number in range(77)]  # longer than any name of a file
     assert parse_labels(",".join(many)) == tuple(many)
     for bad in ("ham", "Ham,ham.", ""):

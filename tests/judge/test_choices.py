@@ -61,6 +61,15 @@ def test_a_question_that_names_its_choices_is_asked_as_it_is() -> None:
     assert choices.written_question(example, lettered=False) == example.messages
     assert choices.written_choice(example, "Ham.", lettered=False) == "ham"
     assert choices.written_choice(example, "B", lettered=False) is None
+    assert choices.written_choice(example, "The answer is ham.", lettered=False) == "ham"
+
+
+def test_a_sentence_about_a_letter_is_the_letter_even_where_a_choice_is_called_so() -> None:
+    groups = Example(id="0", messages=asked("Which blood group?"), target="B", choices=("O", "A", "B", "AB"))
+    assert "\nB. O\n" in choices.written_question(groups, lettered=True)[-1].content
+    assert choices.written_choice(groups, "The answer is B.", lettered=True) == "O"
+    assert choices.written_choice(groups, "B", lettered=True) == "B"
+    assert choices.written_choice(groups, "정답은 AB입니다.", lettered=True) == "AB"
 
 
 def test_how_choices_are_asked_for_is_decided_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,65 @@ def test_an_empty_cell_of_a_table_is_named_by_the_line_it_is_in(tmp_path: Path) 
         suite_from_file(path)
     path.write_text('text,label\n\n"two\nlines",x\nb,y\n')
     assert [example.id for example in suite_from_file(path).suite.examples] == ["3", "5"]
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+ROWS = [("환불해 주세요", "환불"), ("어디쯤 왔나요", "배송"), ("돈을 돌려 주세요", "환불"), ("언제 오나요", "배송")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_what_macos_writes_is_the_same_text_labels_and_columns(tmp_path: Path, suffix: str) -> None:
+    """Half of the rows are in the spelling of macOS, and so are the names of the columns and of the file."""
+    cells = [(decomposed(text), decomposed(label)) if at % 2 else (text, label) for at, (text, label) in enumerate(ROWS * 2)]
+    cells += [(decomposed(text), decomposed(label)) for text, label in ROWS]
+    if suffix == ".csv":
+        content = decomposed("상담 내용,분류\n") + "".join(f"{text},{label}\n" for text, label in cells)
+    else:
+        content = "".join(json.dumps({decomposed("상담 내용"): text, decomposed("분류"): label}) + "\n" for text, label in cells)
+    path = tmp_path / f"{decomposed('문의')}{suffix}"
+    path.write_text(content, encoding="utf-8")
+    suite = suite_from_file(path, input_column="상담 내용", label_column=decomposed("분류")).suite
+    assert (suite.name, suite.language, suite.examples[1].choices) == ("문의", "ko", ("배송", "환불"))
+    assert "어디쯤 왔나요" in suite.examples[1].messages[0].content
+
+
+def test_long_korean_answers_of_macos_are_korean(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text(decomposed("질문,답변\n언제,환불은 보통 사흘 안에 모두 끝납니다\n왜,늦어서\n"), encoding="utf-8")
+    guess = suite_from_file(path)
+    assert (guess.suite.metric, guess.suite.language) == ("char-f1", "ko")
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "label"),
+    [
+        ("번호,상담 내용,분류", "상담 내용", "분류"),
+        ("번호,상담내용,문의 유형", "상담내용", "문의 유형"),
+        ("id,리뷰,감정", "리뷰", "감정"),
+        ("id,customer_message,final category", "customer_message", "final category"),
+        ("model_a,model_b,text", "text", None),
+        ("id,처리 내용,상담 내용", None, None),
+    ],
+)
+def test_a_column_is_known_by_its_name_or_the_end_of_it(tmp_path: Path, header: str, text: str | None, label: str | None) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text(header + "".join(f"\n{at},하나 둘,셋" for at in range(4)), encoding="utf-8")
+    if text is None or label is None:
+        with pytest.raises(UsageError, match="no column is named like a usual " + ("input" if text is None else "label")):
+            suite_from_file(path)
+        return
+    why_text, why_label, _ = suite_from_file(path).reasons
+    assert why_text.startswith(f"input: column `{text}` (by ") and why_label.startswith(f"label: column `{label}` (by ")
+
+
+@pytest.mark.parametrize(("stem", "name"), [("고객 문의", "고객_문의"), ("my reviews (1)", "my_reviews_1"), (".a b", "a_b")])
+def test_a_file_whose_name_no_suite_can_have_gives_one_near_to_it(tmp_path: Path, stem: str, name: str) -> None:
+    path = tmp_path / f"{stem}.csv"
+    path.write_text("text,label\na,x\nb,y\n")
+    guess = suite_from_file(path)
+    assert guess.suite.name == name
+    assert guess.reasons[-1] == f"name: {name} (a suite cannot be called `{stem}`; --name says another)"
+    assert len(suite_from_file(path, name="mine").reasons) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 
 import pytest
 
@@ -25,6 +26,7 @@ from nomoat.judge.scorers import (
 )
 from nomoat.matching import likeliest, matching_choice, normalise_answer
 from nomoat.records import ContinuationScore, Example
+from nomoat.textfiles import composed
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,41 @@ def test_written_answer_matches_a_choice_whole_or_not_at_all() -> None:
     assert matching_choice("It is positive", choices) is None
     assert matching_choice("", choices) is None
     assert matching_choice("a", ("A", "a.")) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "긍정입니다", "긍정입니다.", "정답: 긍정", "정답은 긍정", "정답은 '긍정'입니다.", "분류: 긍정", "레이블: 긍정", "Label: 긍정",
+        "라벨：긍정", "**정답:** 긍정이에요", "답은 **긍정**이다.", "Label:\n긍정", unicodedata.normalize("NFD", "정답은 긍정입니다."),
+    ],
+)  # fmt: skip
+def test_a_korean_sentence_that_names_a_choice_and_says_nothing_else_is_that_choice(answer: str) -> None:
+    assert matching_choice(answer, ("부정", "긍정")) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", ["The answer is positive.", "Answer: Positive", "**Label:** positive", 'The correct label is: "positive"']
+)
+def test_an_english_sentence_that_names_a_choice_and_says_nothing_else_is_that_choice(answer: str) -> None:
+    assert matching_choice(answer, ("negative", "positive")) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "긍정이 아닙니다", "정답은 긍정이 아니라 부정입니다", "긍정적입니다", "긍정 또는 부정입니다", "정답: ", "입니다",
+        "The answer is not positive", "I think the answer is positive", "Label: positive\n\nThe text praises it.",
+    ],
+)  # fmt: skip
+def test_a_sentence_that_says_more_is_no_choice(answer: str) -> None:
+    assert matching_choice(answer, ("부정", "긍정", "negative", "positive")) is None
+
+
+def test_as_little_as_possible_is_taken_off_an_answer() -> None:
+    assert matching_choice("정답은 학생이다", ("학생", "학생이다")) == 1
+    assert matching_choice("분류: 답", ("답", "분류: 답")) == 1
+    assert matching_choice("Answer: -5", ("5", "-5")) == 1
 
 
 @pytest.mark.parametrize(
@@ -268,6 +305,27 @@ def test_best_of_several_targets_counts() -> None:
     assert score_text("exact", "Yes.", example) == 1.0
     places = dataclasses.replace(example, target='{"city": "Seoul"}', other_targets=('{"city": "서울"}',))
     assert [score_text("json", answer, places) for answer in ('{"city": "서울"}', '{"city": "Busan"}')] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("metric", ["exact", "f1", "char-f1", "rouge", "chrf", "bleu", "regex", "json"])
+def test_the_parts_that_letters_are_written_in_make_no_difference(metric: str) -> None:
+    """macOS writes a Korean syllable as two or three characters, and é as two."""
+    said = '"환불은 보통 사흘 안에 끝납니다, café 주인"'
+    example = Example(id="1", messages=asked("x"), target=unicodedata.normalize("NFD", said))
+    assert score_text(metric, said, example) == score_text(metric, example.target, dataclasses.replace(example, target=said)) == 1.0
+    assert score_text(metric, unicodedata.normalize("NFD", said), example) == 1.0
+
+
+def test_nor_do_they_in_the_score_of_all_sentences() -> None:
+    said = "환불은 보통 사흘 안에 끝납니다"
+    example = Example(id="1", messages=asked("x"), target=unicodedata.normalize("NFD", said), other_targets=("다른 말",))
+    assert "chrF2 100.0 " in corpus_note("chrf", [(example, said)])
+    assert "chrF2 100.0 " in corpus_note("chrf", [(dataclasses.replace(example, target=said), unicodedata.normalize("NFD", said))])
+
+
+def test_a_text_in_whole_letters_stays_as_it_is() -> None:
+    for text in ("７일, 25 m², ﬁ ½ ①", "환불은 ㎏당 1,000원", "naïve café"):
+        assert composed(text) == text
 
 
 def test_equal_fractions_are_equal_scores_to_the_last_digit() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,29 @@ def test_a_folder_of_other_things_hides_no_suite_of_its_name(
     assert suites._find("reviews") == Path("reviews", "a.jsonl")
 
 
+def test_a_suite_is_found_by_its_name_however_its_letters_are_written(table: Path, empty_home: Path) -> None:
+    """A file from a Mac bears the name in parts, one typed elsewhere does not."""
+    decomposed = unicodedata.normalize("NFD", "문의")
+    toml = write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name="문의"), empty_home / "suites")
+    assert suites._find(decomposed) == toml
+    toml.rename(toml.with_name(f"{decomposed}.toml"))
+    for name in ("문의", decomposed):
+        assert suites._find(name) == toml.with_name(f"{decomposed}.toml")
+    moved = table.rename(table.with_name(f"{decomposed}.csv"))
+    assert suite_from_csv(moved, "text", "label").name == "문의"
+
+
+def test_labels_are_the_same_however_their_letters_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.csv"
+    rows = ["좋아요,긍정", "별로,부정"]
+    path.write_text("\n".join([unicodedata.normalize("NFD", "글,분류"), *rows, *(unicodedata.normalize("NFD", row) for row in rows)]))
+    for column in ("분류", unicodedata.normalize("NFD", "분류")):
+        suite = load_suite(path, input_column="글", label_column=column)
+        assert suite.examples[0].choices == ("긍정", "부정") and suite.examples[3].target == "부정"
+    told = suite_from_csv(path, "글", "분류", labels=[unicodedata.normalize("NFD", "긍정"), "부정", "중립"])
+    assert told.examples[0].choices == ("긍정", "부정", "중립")
+
+
 def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path) -> None:
     toml = write_suite(suite_from_csv(table, "text", "label"), tmp_path)
     with (tmp_path / "reviews.jsonl").open("a") as file:
@@ -108,8 +133,6 @@ def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b"])
 def test_suite_is_not_written_outside_its_folder(table: Path, tmp_path: Path, name: str) -> None:
-    import dataclasses
-
     with pytest.raises(UsageError, match="cannot be a suite's name"):
         write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name=name), tmp_path / "to")
     assert not (tmp_path / "to").exists()

@@ -12,7 +12,7 @@ from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
     from rich.table import Table
 
 PIPED_WIDTH = 200  # no line is broken for a program that reads
@@ -22,14 +22,14 @@ def stderr_console() -> Console:
     """A console on stderr. Made anew each time, so that tests which replace sys.stderr see it."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def stdout_console() -> Console:
-    """A console on stdout, for tables a person reads."""
+    """A console on stdout, for tables a person reads. What stands in brackets or colons is text there, and no markup."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def wide_out() -> Console:
@@ -75,29 +75,36 @@ def print_json(value: object) -> None:
 
 def byte_progress() -> Progress:
     """A bar for downloads: size, speed, time left."""
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    return _progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return _progress(_text_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 def item_progress() -> Progress:
     """A bar for counted work: done of total, time left, and a free text field `info`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
     return _progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[info]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        _text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), _text_column("{task.fields[info]}"),
+        TimeElapsedColumn(), _text_column("left"), TimeRemainingColumn(),
     )  # fmt: skip
 
 
 def stage_progress() -> Progress:
     """A bar for work in stages that is measured in parts of a whole: percent, time left, and a free text field `info`."""
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
     return _progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.fields[info]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        _text_column("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), _text_column("{task.fields[info]}"),
+        TimeElapsedColumn(), _text_column("left"), TimeRemainingColumn(),
     )  # fmt: skip
+
+
+def _text_column(text: str) -> TextColumn:
+    """Brackets in a model's or a file's name are no markup."""
+    from rich.progress import TextColumn
+
+    return TextColumn(text, markup=False)
 
 
 def _progress(*columns: Any) -> Progress:

@@ -51,8 +51,10 @@ def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None
 
 @suites.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl or folder.")],
+    name: Annotated[str, typer.Argument(metavar="SUITE", help="A name, a .toml, .jsonl, table or folder.")],
     examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="How many examples to print.")] = 2,
+    input_column: options.InputColumn = None,
+    label_column: options.LabelColumn = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show a suite: its source and terms, and its first examples, as a model is asked them.
@@ -61,10 +63,11 @@ def show(
     Examples:
       nomoat suites show kobest-copa
       nomoat suites show my.toml -n 5
+      nomoat suites show my.csv --input-column text --label-column label
     """
     from nomoat.judge.suites import load_suite
 
-    suite = load_suite(name)
+    suite = load_suite(name, input_column=input_column, label_column=label_column)
     facts = _facts(suite)
     if as_json:
         console.print_json({**facts, "examples": suite.examples[:examples]})

@@ -56,11 +56,12 @@ class Labelled:
 
 
 def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
-    """The texts of a table's column, or the lines of a text file, without surrounding space; empty ones are left out.
+    """The texts of a table's column, or the lines of a text file, in NFC and without surrounding space; empty ones are left out.
 
     Raises DataError, and UsageError where it is not said which column, or the file is neither.
     """
     suffix = path.suffix.lower()
+    input_column = None if input_column is None else textfiles.composed(input_column)
     if suffix in TEXT_SUFFIXES:
         if input_column is not None:
             raise UsageError(f"`{path.name}` has no columns: each line is a text", hint="leave out --input-column")
@@ -78,7 +79,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
             f"`{path.name}`: nomoat cannot tell what kind of file this is",
             hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, files of a text a line in {', '.join(TEXT_SUFFIXES)}",
         )
-    texts = [text.strip() for text in found if text.strip()]
+    texts = [textfiles.composed(text.strip()) for text in found if text.strip()]
     if not texts:
         raise DataError(f"`{path}` holds no text")
     return texts
@@ -88,7 +89,7 @@ def parse_labels(given: str) -> tuple[str, ...]:
     """`ham,spam`, or the lines of a file of that name. Raises UsageError unless there are two or more that differ."""
     is_file = os.path.isfile(given)  # noqa: PTH113 - Path.is_file raises where a list is longer than any name of a file
     parts = textfiles.read_text(Path(given)).split("\n") if is_file else given.split(",")
-    labels = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    labels = tuple(dict.fromkeys(textfiles.composed(part.strip()) for part in parts if part.strip()))
     if len({matching.normalise_answer(label) for label in labels}) < max(2, len(labels)):
         raise UsageError(
             f"the labels are `{', '.join(labels)}`", hint="give two or more that differ in more than case and signs: --labels ham,spam"

@@ -34,11 +34,17 @@ def written_question(example: Example, *, lettered: bool) -> tuple[Message, ...]
 
 
 def written_choice(example: Example, answer: str, *, lettered: bool) -> str | None:
-    """The choice that an answer is; None if it is none of them. An answer that is a choice, word for word, counts as one."""
-    index = matching.matching_choice(answer, example.choices)
+    """The choice that an answer is; None if it is none of them. An answer that is a choice, word for word, counts as one.
+
+    So does a sentence that names a choice and says nothing else, where it names no letter: "The answer is B." is the letter, even
+    where a choice is called B.
+    """
+    index = matching.equal_choice(answer, example.choices)
     if index is None and lettered:
         letter = scorers.chosen_letter(answer, len(example.choices))
         index = None if letter is None else _order(example)[letter]
+    if index is None:
+        index = matching.matching_choice(answer, example.choices)
     return None if index is None else example.choices[index]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +13,15 @@ from nomoat.judge.examples import asked, digest_of
 from nomoat.judge.suites import Metric, Suite
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, label_task_messages, read_numbered_table
-from nomoat.textfiles import read_jsonl
+from nomoat.textfiles import composed, read_jsonl
 
 INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
-    "질문", "문장", "입력", "본문", "내용", "텍스트",
+    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지",
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "target", "answer", "output", "category", "class", "sentiment", "intent", "response", "completion", "a",
-    "정답", "답", "답변", "라벨", "레이블", "분류", "출력",
+    "정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력",
 )  # fmt: skip
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
 SHORT_WORDS = 5  # an answer of so many words can be compared word for word
@@ -60,8 +61,9 @@ def suite_from_file(
         )
         for line, text, answer in pairs
     )
+    usable, why_name = _name(path)
     suite = Suite(
-        name=name or path.stem,
+        name=composed(name) or usable,
         metric=guessed,
         examples=examples,
         sha256=digest_of(examples),
@@ -70,12 +72,21 @@ def suite_from_file(
     )
     if guessed in ("rouge", "f1", "char-f1"):
         suite = replace(suite, max_new_tokens=256)
-    return Guess(suite=suite, reasons=(why_text, why_answer, why_metric))
+    return Guess(suite=suite, reasons=(why_text, why_answer, why_metric, *([] if name else why_name)))
+
+
+def _name(path: Path) -> tuple[str, list[str]]:
+    """What a suite of that file is called, and why that is not what the file is called, where it is not."""
+    stem = composed(path.stem)
+    usable = "_".join(re.findall(r"[\w.-]+", stem)).lstrip(".") or stem
+    return usable, [] if usable == stem else [f"name: {usable} (a suite cannot be called `{stem}`; --name says another)"]
 
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
     """Each row with the line it begins on."""
-    return [*(read_jsonl(path) if path.suffix.lower() == ".jsonl" else read_numbered_table(path))]
+    if path.suffix.lower() != ".jsonl":
+        return [*read_numbered_table(path)]
+    return [(line, {composed(name): value for name, value in row.items()}) for line, row in read_jsonl(path)]
 
 
 def _column(
@@ -85,6 +96,7 @@ def _column(
     role = flag.removeprefix("--").removesuffix("-column")
     hint = f"its columns are: {', '.join(columns)}"
     if told is not None:
+        told = composed(told)
         if told not in columns:
             raise DataError(f"`{path}` has no column `{told}`", hint=hint)
         return told, f"{role}: column `{told}` (as told)"
@@ -93,9 +105,20 @@ def _column(
         for column in free:
             if column.strip().lower() == name:
                 return column, f"{role}: column `{column}` (by its name)"
+    alike = [column for column in free if any(_ends_in(column, name) for name in usual)]
+    if len(alike) == 1:
+        return alike[0], f"{role}: column `{alike[0]}` (by the end of its name)"
     if taken and len(free) == 1:
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
     raise UsageError(f"`{path}`: no column is named like a usual {role}; say which with {flag}", hint=hint)
+
+
+def _ends_in(column: str, name: str) -> bool:
+    """Whether a column's last word, which says what it holds, is that name: `customer message`, `상담 내용`, `상담내용`."""
+    lowered = column.strip().lower()
+    if not name.isascii():
+        return lowered.endswith(name)
+    return len(name) > 1 and re.split(r"[\s_-]+", lowered)[-1] == name  # `model_a` is no answer
 
 
 def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
@@ -104,7 +127,7 @@ def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"`{path}`, line {line}: column `{column}` is empty or no text", hint="fill it in or remove the row")
-    return value.strip()
+    return composed(value.strip())
 
 
 def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]:

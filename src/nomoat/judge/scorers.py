@@ -19,6 +19,7 @@ from nomoat.errors import DataError
 from nomoat.matching import normalise_answer
 from nomoat.records import Example
 from nomoat.rouge import rouge_l, words
+from nomoat.textfiles import composed
 
 DIGITS = 12  # of a score: those after are rounding, and two sides may differ in them
 
@@ -34,12 +35,13 @@ def exact(answer: str, target: str) -> float:
 
 def score_text(metric: str, answer: str, example: Example, *, schema: Mapping[str, Any] | None = None) -> float:
     """What a written answer is worth, in 0..1, by any metric that compares it with the example's targets; equal fractions are equal
-    to the last digit, however they were computed.
+    to the last digit, however they were computed. Both sides are compared in NFC: the parts a letter is written in do not count.
 
     Raises DataError for a pattern that takes too long, KeyError for a metric that needs more than the text.
     """
     scorer = partial(json_score, schema=schema) if metric == "json" else TEXT_SCORERS[metric]
-    return round(max(scorer(answer, target) for target in (example.target, *example.other_targets)), DIGITS)
+    given = composed(answer)
+    return round(max(scorer(given, composed(target)) for target in (example.target, *example.other_targets)), DIGITS)
 
 
 # ---------------------------------------------------------------- choices
@@ -169,14 +171,17 @@ CORPUS_SCORERS = ("chrf", "bleu")
 
 
 def corpus_note(metric: str, pairs: Sequence[tuple[Example, str]]) -> str:
-    """The score of all sentences as one text, which is what papers report, with sacrebleu's signature to compare it by."""
+    """The score of all sentences as one text, which is what papers report, with sacrebleu's signature to compare it by.
+
+    In NFC, as in `score_text`.
+    """
     import sacrebleu
 
     scorer = sacrebleu.CHRF() if metric == "chrf" else sacrebleu.BLEU()
     most = max(1 + len(example.other_targets) for example, _ in pairs)
-    targets = [(example.target, *example.other_targets) for example, _ in pairs]
+    targets = [tuple(composed(target) for target in (example.target, *example.other_targets)) for example, _ in pairs]
     references: Any = [[known[at] if at < len(known) else None for known in targets] for at in range(most)]
-    score = scorer.corpus_score([answer for _, answer in pairs], references)
+    score = scorer.corpus_score([composed(answer) for _, answer in pairs], references)
     return f"over all sentences as one text: {score.name} {score.score:.1f} ({scorer.get_signature()})"
 
 

@@ -24,7 +24,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import parse_json, read_text
+from nomoat.textfiles import composed, parse_json, read_text
 
 Metric = Literal[
     "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
@@ -123,7 +123,7 @@ def load_suite(
         return _load_toml(path)
     if path.suffix.lower() == ".jsonl":
         beside = path.with_suffix(".toml")
-        return _load_toml(beside) if beside.exists() else _assemble(Settings(name=path.stem), path)
+        return _load_toml(beside) if beside.exists() else _assemble(Settings(name=composed(path.stem)), path)
     raise UsageError(
         f"`{path}`: nomoat cannot tell what kind of file this is",
         hint=f"suites end in .toml or .jsonl, tables in {', '.join(TABLE_SUFFIXES)}",
@@ -139,7 +139,7 @@ def suite_from_csv(
     label that is not among `labels`.
     """
     rows = read_labelled(path, input_column=input_column, label_column=label_column)
-    known = tuple(sorted(set(labels) if labels is not None else {row.label for row in rows}))
+    known = tuple(sorted({composed(label) for label in labels} if labels is not None else {row.label for row in rows}))
     if len(known) < 2:
         raise DataError(
             f"`{path}`: every row has the {label_column} `{known[0]}`", hint="a choice needs at least two different labels"
@@ -156,7 +156,9 @@ def suite_from_csv(
             raise DataError(f"`{path}`, line {row.line}: label `{row.label}` is not one of {', '.join(known)}")
         messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
-    return Suite(name=path.stem, metric="choice", examples=tuple(examples), sha256=digest_of(examples), source=str(path.name))
+    return Suite(
+        name=composed(path.stem), metric="choice", examples=tuple(examples), sha256=digest_of(examples), source=path.name
+    )  # fmt: skip
 
 
 def write_suite(suite: Suite, folder: Path) -> Path:
@@ -195,32 +197,32 @@ def write_suite(suite: Suite, folder: Path) -> Path:
 def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
     """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
     if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
-        raise UsageError(f"`{name}` cannot be a suite's name", hint="use letters, digits, `-`, `_` and `.`")
+        raise UsageError(f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_` and `.`: --name NAME")
     return folder / f"{name}.jsonl", folder / f"{name}.toml", folder / f"{name}.schema.json"
 
 
 def own_suites() -> dict[str, Path]:
-    """The suites in NOMOAT_HOME, by name."""
+    """The suites in NOMOAT_HOME, by name, which is in NFC however the file's is."""
     home = paths.home() / "suites"
-    files = {path.stem: path for path in sorted(home.glob("*.toml"))}
-    return {**{path.name: path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
+    files = {composed(path.stem): path for path in sorted(home.glob("*.toml"))}
+    return {**{composed(path.name): path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
 
 
 def _find(ref: str | Path) -> Path | None:
     """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
-    path, own = Path(ref), own_suites()
-    is_name = ref in own or ref in BUILT_IN
+    path, own, name = Path(ref), own_suites(), composed(str(ref))
+    is_name = name in own or name in BUILT_IN
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):
         if not path.exists():
             raise DataError(f"`{path}`: there is no such file")
         return _file_in(path) if path.is_dir() else path
-    if ref in own:
-        return _file_in(own[ref]) if own[ref].is_dir() else own[ref]
-    if ref in BUILT_IN:
+    if name in own:
+        return _file_in(own[name]) if own[name].is_dir() else own[name]
+    if name in BUILT_IN:
         return None
-    near = difflib.get_close_matches(str(ref), sorted({*BUILT_IN, *own}), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(f'`{name}`' for name in near)}? " if near else ""
+    near = difflib.get_close_matches(name, sorted({*BUILT_IN, *own}), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(f'`{one}`' for one in near)}? " if near else ""
     raise UnknownModelError(
         f"no suite is called `{ref}`", hint=f"{hint}`nomoat suites` lists them; or give the path of a .toml, .jsonl or .csv"
     )
@@ -273,7 +275,7 @@ def _read_settings(path: Path) -> Settings:
             expected = "a list of texts" if kind is list else f"of type {kind.__name__}"
             raise DataError(f"`{path}`: `{key}` is {value!r}, and should be {expected}")
     stop = cast(list[str], values.get("stop", []))
-    settings = Settings(**{"name": path.stem, **values, "stop": tuple(stop)})
+    settings = Settings(**{"name": composed(path.stem), **values, "stop": tuple(stop)})
     if settings.metric and settings.metric not in WRITABLE:
         raise DataError(f"`{path}`: metric is `{settings.metric}`", hint=f"known: {', '.join(WRITABLE)}")
     if settings.max_new_tokens < 1:

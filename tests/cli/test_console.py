@@ -1,0 +1,31 @@
+"""What is written for a person to see: the user's own words are never markup."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from nomoat.cli import console
+
+WORDS = "Tickets [beta] [/INST] :x:"
+
+
+@pytest.mark.parametrize("made", [console.byte_progress, console.item_progress, console.stage_progress])
+def test_what_a_bar_says_is_text(made: Callable[[], Progress]) -> None:
+    bar, out = made(), io.StringIO()
+    bar.add_task(WORDS, total=2, info=f"of {WORDS}")
+    Console(file=out, width=200).print(bar.get_renderable())
+    assert WORDS in out.getvalue()
+    assert made is console.byte_progress or f"of {WORDS}" in out.getvalue()
+
+
+def test_what_a_table_says_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table = console.table()
+    table.add_column(f"about {WORDS}")
+    table.add_row(WORDS)
+    console.wide_out().print(table)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [f"about {WORDS}", WORDS]
