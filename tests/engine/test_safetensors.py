@@ -13,21 +13,35 @@ import sentencepiece
 import tokenizers
 import torch
 import transformers
-from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, make_seeing_gemma3, our_logits, save_folder, write_folder
+from reference import (
+    CASES,
+    CONTEXT,
+    FOLDER_CASES,
+    LLAMA_LIKE,
+    ROPE,
+    WINDOW,
+    make_model,
+    make_seeing_gemma3,
+    our_logits,
+    save_folder,
+    write_folder,
+)
 from safetensors.torch import load_file, save_file
 from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 
 import nomoat
 from nomoat.catalog import pull
+from nomoat.engine import arch as architectures
 from nomoat.engine import folder_tokenizer, importer, tokenizer
 from nomoat.engine.convert import ForeignFolder
-from nomoat.engine.families import GEMMA3_UNSAID
-from nomoat.engine.safetensors import SafetensorsFolder
+from nomoat.engine.families import FAMILIES, read_metadata
+from nomoat.engine.safetensors import SafetensorsFolder, read_config
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
 
 LENGTH = 3 * WINDOW + 5
+SEES_WINDOW, SEES_ALL = ["sliding_attention"], ["full_attention"]
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -98,11 +112,16 @@ def test_the_names_that_transformers_5_gives_the_tensors_of_a_gemma_3_that_sees_
     np.testing.assert_array_equal(after.rows("blk.3.attn_q.weight"), before.rows("blk.3.attn_q.weight"))
 
 
-def test_what_gemma_3_leaves_unsaid_is_what_transformers_takes() -> None:
-    theirs = transformers.Gemma3TextConfig()
-    rope = theirs.rope_parameters["full_attention"]
-    assert {**GEMMA3_UNSAID, "rope_theta": rope["rope_theta"]} == GEMMA3_UNSAID
-    assert all(getattr(theirs, name) == value for name, value in GEMMA3_UNSAID.items() if name != "rope_theta")
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_config_json_leaves_unsaid_is_what_transformers_takes(kind: str, tmp_path: Path) -> None:
+    def read(config: dict[str, Any]) -> tuple[Any, ...]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        read = read_config(tmp_path)
+        sizes = architectures.dimensions(read_metadata(read, FAMILIES[kind]), vocabulary=0)
+        whole = sizes.head_dim if architectures.find(FAMILIES[kind].arch).positions == "rope" else None
+        return replace(sizes, rotary_dim=sizes.rotary_dim or whole), bool(read.get("tie_word_embeddings"))
+
+    assert read({"model_type": kind}) == read(transformers.CONFIG_MAPPING[kind]().to_dict())
 
 
 def test_gemma_2_has_its_caps_where_config_json_leaves_them_out_and_none_where_it_says_null(tmp_path: Path) -> None:
@@ -123,8 +142,50 @@ def test_the_width_of_a_bloom_is_read_under_the_name_that_real_ones_give_it(tmp_
 
 def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "qwen2")
-    edit(folder, use_sliding_window=True, sliding_window=100)
+    edit(folder, use_sliding_window=True, sliding_window=100, max_window_layers=1, layer_types=None)
     assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 100
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_sliding_window": None},
+        {"use_sliding_window": False, "layer_types": ["sliding_attention", "full_attention"]},
+        {"use_sliding_window": True, "layer_types": ["full_attention", "full_attention"]},
+        {"use_sliding_window": True, "layer_types": None, "max_window_layers": 2},
+    ],
+)
+def test_a_window_that_no_layer_has_shortens_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    edit(folder, sliding_window=100, **changes)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == CONTEXT
+
+
+def test_a_window_is_no_part_of_a_llama_and_mistral_has_one_it_does_not_state(tmp_path: Path) -> None:
+    """As in `transformers`, whose Llama reads no such key."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, sliding_window=WINDOW)
+    assert importer.read_sizes(SafetensorsFolder(folder)).window is None
+    edit(folder, model_type="mistral")
+    assert importer.read_sizes(SafetensorsFolder(folder)).window == WINDOW
+    facts = json.loads((folder / "config.json").read_text())
+    del facts["sliding_window"]
+    (folder / "config.json").write_text(json.dumps(facts))
+    assert importer.read_sizes(SafetensorsFolder(folder)).window == 4096
+    edit(folder, sliding_window=None)
+    assert importer.read_sizes(SafetensorsFolder(folder)).window is None
+
+
+def test_gelu_means_its_approximation_by_tanh_in_the_first_gemmas(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gemma")
+    edit(folder, hidden_act="gelu", hidden_activation=None)
+    assert SafetensorsFolder(folder).metadata["general.architecture"] == "gemma"
+
+
+def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gpt2")
+    edit(folder, hidden_act="silu")
+    assert SafetensorsFolder(folder).metadata["general.architecture"] == "gpt2"
 
 
 def test_a_folder_answers_under_its_path(tmp_path: Path) -> None:
@@ -164,6 +225,24 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("llama", {"hidden_act": "gelu"}, "this model's activation is `gelu`, and that of the architecture `llama` is silu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, r"this model scales its positions \(`dynamic`\)"),
+        ("gemma", {"hidden_act": "silu"}, "this model's activation is `silu`, and that of the architecture `gemma` is gelu_tanh"),
+        ("gemma", {"hidden_activation": "silu"}, "this model's activation is `silu`"),
+        (
+            "gemma2",
+            {"hidden_activation": "gelu"},
+            "this model's activation is `gelu`, and that of the architecture `gemma2` is gelu_t",
+        ),
+        ("gemma3", {"hidden_activation": "relu"}, "this model's activation is `relu`"),
+        ("gemma2", {"layer_types": [*SEES_WINDOW, *SEES_ALL, *SEES_ALL, *SEES_WINDOW]}, r"windows lie in other layers .* `gemma2`"),
+        ("gemma2", {"layer_types": 4 * SEES_WINDOW}, "windows lie in other layers"),
+        ("gemma3", {"layer_types": [*5 * SEES_WINDOW, *2 * SEES_ALL]}, r"windows lie in other layers .* `gemma3`"),
+        ("gemma3", {"layer_types": 7 * SEES_WINDOW}, "windows lie in other layers"),
+        ("gemma3", {"layer_types": None, "sliding_window_pattern": 3}, r"windows follow another pattern \(3\)"),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": ROPE, "sliding_attention": {**ROPE, "rope_type": "linear", "factor": 4.0}}},
+            r"scales its positions in layers with a window \(`linear`\)",
+        ),
         ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
         ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
         ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of a variant nomoat cannot do yet \(no ALiBi\)"),
