@@ -482,16 +482,80 @@ def test_a_sentencepiece_model_gives_sentencepieces_ids(tmp_path: Path, rules: d
     assert ours.encode("[PAD]") == [900]
 
 
-def test_the_files_of_gpt_2_give_the_ids_of_transformers(tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
-    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]))
+def gpt2_files(folder: Path, **settings: Any) -> Path:
+    """`vocab.json`, `merges.txt` and settings, as folders without `tokenizer.json` have them."""
+    (folder / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]))
     ends = dict.fromkeys(("eos_token", "bos_token", "unk_token"), SPECIAL[0])
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(ends))
-    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
-    ours = folder_tokenizer.read(base(tmp_path, eos_token_id=[0, 2]))
-    for text in ["the hello", "안녕  12", f"the{SPECIAL[0]}hello"]:
-        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
+    (folder / "tokenizer_config.json").write_text(json.dumps({**ends, **settings}))
+    return folder
+
+
+SPLIT_TEXTS = [
+    *TEXTS, "the hello", "안녕  12", f"the{SPECIAL[0]}hello", "The year 2024 cost 12345 won.", "I'LL DON'T\n\n\n  x",
+    "e\u0301 \u1112\u1161\u11ab",
+    "price:$100!\n\n", " \t\r\n a", "the <lone> he<lone> <left> <right> \n he",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "theirs"),
+    [
+        ("gpt2", {}, transformers.GPT2Tokenizer),
+        ("opt", {"add_prefix_space": True, "tokenizer_class": "GPT2Tokenizer"}, transformers.GPT2Tokenizer),
+        ("gpt_neox", {}, transformers.GPTNeoXTokenizer),
+        ("qwen2", {}, transformers.Qwen2Tokenizer),
+        ("qwen3", {"tokenizer_class": "GPT2Tokenizer"}, transformers.Qwen2Tokenizer),
+        ("llama", {"tokenizer_class": "Qwen2TokenizerFast"}, transformers.Qwen2Tokenizer),
+    ],
+)
+def test_vocab_and_merges_give_the_ids_of_transformers(kind: str, settings: dict[str, Any], theirs: Any, tmp_path: Path) -> None:
+    flags = [("<lone>", "single_word"), ("<left>", "lstrip"), ("<right>", "rstrip")]
+    decoder = {
+        str(len(vocabulary()) + at): {"content": token, "special": at > 0, flag: True} for at, (token, flag) in enumerate(flags)
+    }
+    decoder |= {str(vocabulary().index(token)): {"content": token, "special": True} for token in SPECIAL}
+    gpt2_files(tmp_path, added_tokens_decoder=decoder, **settings)
+    base(tmp_path, model_type=kind, eos_token_id=[0, 2])
+    reference, ours = theirs.from_pretrained(tmp_path), folder_tokenizer.read(tmp_path)
+    for text in SPLIT_TEXTS:
+        assert ours.encode(text) == reference.encode(text, add_special_tokens=False), text
     assert ours.special.eos_id == 0 and ours.special.stop_ids == (0, 2)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("llama", "GPT2Tokenizer"), ("phi3", "GPT2TokenizerFast"), ("mistral", None)])
+def test_vocab_and_merges_of_families_that_split_in_several_ways_are_refused(kind: str, name: str | None, tmp_path: Path) -> None:
+    """SmolLM2 and Phi-4 call their tokenizers GPT-2's, and split otherwise: only `tokenizer.json` says how."""
+    with pytest.raises(UnsupportedError) as caught:
+        folder_tokenizer.read(base(gpt2_files(tmp_path, tokenizer_class=name), model_type=kind))
+    assert caught.value.message == (
+        f"`{tmp_path}` does not say how its tokenizer splits texts, and models of the kind `{kind}` differ in it"
+    )
+    assert caught.value.hint == "its `tokenizer.json` says so: download that, too"
+
+
+@pytest.mark.parametrize("legacy", [{}, {"legacy": True}, {"legacy": False}])
+def test_marks_added_to_a_sentencepiece_model_take_what_they_take_in_transformers(legacy: dict[str, bool], tmp_path: Path) -> None:
+    """As Phi-3's: lines behind `<|user|>` go; and with `legacy` false, a space stands before the first word only."""
+    (tmp_path / "text.txt").write_text("\n".join([Path(tokenizer.__file__).read_text(), *TEXTS]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=600, model_type="bpe",
+        byte_fallback=True, minloglevel=2, character_coverage=0.99, normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    marks = [("<|user|>", "rstrip", True), ("<word>", "single_word", False), ("<left>", "lstrip", True), ("<|end|>", "rstrip", True)]
+    decoder = {str(at): {"content": token, "special": True} for at, token in enumerate(("<unk>", "<s>", "</s>"))}
+    decoder |= {
+        str(600 + at): {"content": token, "special": special, flag: True, "normalized": False}
+        for at, (token, flag, special) in enumerate(marks)
+    }
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **legacy}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "added_tokens_decoder": decoder}))
+    ours = folder_tokenizer.read(base(tmp_path, model_type="phi3", eos_token_id=2))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ["<|user|>\nhello<|end|>\n<|user|> \n", "  a", "x <left> y", "a <word> b<word>", "</s>hello <s> x"]:
+        ids = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text) == ids, text
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
 
 
 def test_a_folder_without_a_tokenizer_says_which_files_it_needs(tmp_path: Path) -> None:
@@ -538,6 +602,12 @@ def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
     [
         ("tokenizer_config.json", {"eos_token": 3}, "`eos_token` in the settings of `FOLDER` is not what it should be"),
         ("tokenizer_config.json", {"chat_template": [3]}, "`chat_template` in the settings of `FOLDER` is not what it should be"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "a", "rstrip": 1}}}, "`added_tokens_decoder` in the set"),
+        (
+            "tokenizer_config.json",
+            {"add_prefix_space": "no"},
+            "`add_prefix_space` in the settings of `FOLDER` is not what it should be",
+        ),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "`added_tokens_decoder` in the settings of `FOLDER` is not"),
         ("config.json", {"eos_token_id": "2"}, "`eos_token_id` in the settings of `FOLDER` is not what it should be"),
         ("vocab.json", {"a": 0, "b": 2}, "`FOLDER/vocab.json` does not number its tokens from 0 on, each once"),
@@ -546,9 +616,7 @@ def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_tokenizer_s_files_of_another_kind_are_named(name: str, content: dict[str, Any], message: str, tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
-    (tmp_path / "merges.txt").write_text("\n".join(MERGES))
-    base(tmp_path, eos_token_id=0)
+    base(gpt2_files(tmp_path), model_type="gpt2", eos_token_id=0)
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(BadFileError) as caught:
         folder_tokenizer.read(tmp_path)
@@ -601,4 +669,4 @@ def test_merges_that_make_no_token_are_refused(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps({"h": 0, "i": 1, "e": 2}))
     (tmp_path / "merges.txt").write_text("h i")
     with pytest.raises(BadFileError, match="the file's vocabulary and merges do not fit together"):
-        folder_tokenizer.read(base(tmp_path, eos_token_id=0))
+        folder_tokenizer.read(base(tmp_path, model_type="gpt2", eos_token_id=0))
