@@ -305,6 +305,15 @@ def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
     assert caught.value.message == f"`{tmp_path}` is no model: it has no `config.json`"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_what_git_leaves_in_the_place_of_a_file_is_told_as_such(name: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 123456789\n")
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.message == f"`{folder / name}` is a pointer to the file, not the file"
+
+
 def test_cut_weights_are_refused(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "llama")
     path = folder / "model.safetensors"

@@ -11,14 +11,15 @@ from typing import Any
 from nomoat.engine import tokenizer
 from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import read_object
+from nomoat.hub_folder import read_object, require_fetched
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
 # `tokenizer_class`, else `model_type` -> how a vocabulary is split that has no `tokenizer.json`
 PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}
 PRE_TOKENIZERS_OF = {
-    "gpt2": "gpt-2", "gptj": "gpt-2", "opt": "gpt-2", "gpt_neox": "mpt", "mpt": "mpt", "qwen2": "qwen2", "qwen3": "qwen2",
+    "gpt2": "gpt-2", "gptj": "gpt-2", "gpt_neo": "gpt-2", "opt": "gpt-2", "gpt_neox": "mpt", "mpt": "mpt", "qwen2": "qwen2",
+    "qwen3": "qwen2",
 }  # fmt: skip
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 FLAGS = ("lstrip", "rstrip", "single_word")
@@ -64,6 +65,7 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     from tokenizers import Tokenizer as Backend
 
     path = folder / "tokenizer.json"
+    require_fetched(path)
     with tokenizer.translated(f"`{path}` is not a whole tokenizer"):
         backend = Backend.from_file(str(path))
     numbers = backend.get_vocab(with_added_tokens=False).values()
@@ -179,6 +181,7 @@ def _bpe_facts(folder: Path) -> dict[str, Any]:
 def _sentencepiece_facts(path: Path) -> dict[str, Any]:
     """A SentencePiece model's vocabulary. Source: sentencepiece_model.proto, whose numbers for kinds of pieces are GGUF's."""
     facts: dict[str, Any] = {"model": "llama", "tokens": [], "scores": [], "token_type": []}
+    require_fetched(path)
     try:
         for field, value in _fields(path.read_bytes()):
             if field == 1:

@@ -236,8 +236,8 @@ def from_metadata(
     """The tokenizer a GGUF's metadata describes. Raises UnsupportedError for kinds not known, BadFileError for damage.
 
     Folders say more. `flags`: how special and added tokens are found in texts, as `tokenizers.AddedToken` has it; those not there have
-    none. `space_first`: a space is put before texts of byte-level vocabularies. `space_once`: SentencePiece's is put where a text begins,
-    if it begins with none, and not behind special tokens, too.
+    none. `space_first`: a space is put before texts of byte-level vocabularies. `space_once`: SentencePiece's is put where a text
+    begins, if it begins with none, and not behind special tokens, too.
     """
     _require_kinds(metadata)
     tokens, eos_id = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.eos_token_id")
