@@ -16,9 +16,12 @@ import transformers
 from reference import (
     CASES,
     CONTEXT,
+    FIRST_CONTEXT,
     FOLDER_CASES,
     LLAMA_LIKE,
+    LONG,
     ROPE,
+    SHORT,
     WINDOW,
     make_model,
     make_seeing_gemma3,
@@ -176,6 +179,22 @@ def test_a_window_is_no_part_of_a_llama_and_mistral_has_one_it_does_not_state(tm
     assert importer.read_sizes(SafetensorsFolder(folder)).window is None
 
 
+def test_a_cap_of_scores_is_no_part_of_gemma_3(tmp_path: Path) -> None:
+    """`transformers` reads the key, and caps nothing."""
+    _, folder = write_folder(tmp_path / "model", "gemma3")
+    edit(folder, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+    sizes = importer.read_sizes(SafetensorsFolder(folder))
+    assert (sizes.attention_cap, sizes.logit_cap) == (None, 3.0)
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+
+
+def test_longrope_with_a_factor_of_its_own_is_as_loud_as_the_reference(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    factors = {"short_factor": SHORT.tolist(), "long_factor": LONG.tolist(), "original_max_position_embeddings": FIRST_CONTEXT}
+    edit(folder, rope_parameters={**ROPE, "rope_type": "longrope", "factor": 4.0, **factors})
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+
+
 def test_gelu_means_its_approximation_by_tanh_in_the_first_gemmas(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "gemma")
     edit(folder, hidden_act="gelu", hidden_activation=None)
@@ -184,8 +203,8 @@ def test_gelu_means_its_approximation_by_tanh_in_the_first_gemmas(tmp_path: Path
 
 def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "gpt2")
-    edit(folder, hidden_act="silu")
-    assert SafetensorsFolder(folder).metadata["general.architecture"] == "gpt2"
+    edit(folder, hidden_act="silu", rotary_dim=4, rotary_pct=0.5)
+    assert importer.read_sizes(SafetensorsFolder(folder)).rotary_dim is None
 
 
 def test_a_folder_answers_under_its_path(tmp_path: Path) -> None:
@@ -225,6 +244,8 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("llama", {"hidden_act": "gelu"}, "this model's activation is `gelu`, and that of the architecture `llama` is silu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, r"this model scales its positions \(`dynamic`\)"),
+        ("llama", {"partial_rotary_factor": 0.5}, "this model turns 0.5 of each head's elements, and those of `llama` turn all"),
+        ("qwen2", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}}, "this model turns 0.25 of each head's elements"),
         ("gemma", {"hidden_act": "silu"}, "this model's activation is `silu`, and that of the architecture `gemma` is gelu_tanh"),
         ("gemma", {"hidden_activation": "silu"}, "this model's activation is `silu`"),
         (

@@ -31,6 +31,7 @@ class Family:
     arch: str
     keys: Callable[[Config], dict[str, Any]] = lambda config: {}
     window: Callable[[Config], int | None] = lambda config: None  # how far a token sees, in the layers that see no further
+    turns_partly: bool = False  # positions may turn a part of each head's elements (`partial_rotary_factor`)
     activations: tuple[str, ...] = ("hidden_act",)  # what names the activation; others may stand there, and mean nothing
     row_order: RowOrder = lambda config, name, count: None
     transposed: tuple[str, ...] = ()  # tensors whose rows are columns
@@ -138,9 +139,8 @@ def _gemma(config: Config) -> dict[str, Any]:
     if local != "default":
         raise UnsupportedError(f"this model scales its positions in layers with a window (`{local}`), which nomoat cannot do yet")
     period = None if kinds else config.get("sliding_window_pattern")
-    return {"attention.sliding_window_pattern": period} | {
-        name: float(config[name] or 0) for name in ("attn_logit_softcapping", "final_logit_softcapping") if name in config
-    }
+    caps = ("attn_logit_softcapping", "final_logit_softcapping") if arch.attention_cap else ("final_logit_softcapping",)
+    return {"attention.sliding_window_pattern": period} | {name: float(config[name] or 0) for name in caps if name in config}
 
 
 _KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
@@ -215,13 +215,18 @@ FAMILIES = {
     "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=("vision_tower.", "multi_modal_projector.")),
     "gemma3_text": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3),
     "gpt2": Family("gpt2", keys=_gpt2, activations=("activation_function",), transposed=GPT2_TRANSPOSED, unsaid=_GPT2),
-    "gpt_neox": Family("gptneox", keys=_neox, row_order=_heads_to_parts, unsaid=_NEOX),
-    "gptj": Family("gptj", activations=("activation_function",), unsaid=_GPTJ),
+    "gpt_neox": Family("gptneox", keys=_neox, turns_partly=True, row_order=_heads_to_parts, unsaid=_NEOX),
+    "gptj": Family(
+        "gptj",
+        keys=lambda config: {"rope.dimension_count": config.get("rotary_dim")},
+        activations=("activation_function",),
+        unsaid=_GPTJ,
+    ),
     "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
     "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
     "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
     "opt": Family("opt", keys=_opt, activations=("activation_function",), row_order=_without_offset, unsaid=_OPT),
-    "phi3": Family("phi3", window=_window, unsaid=_PHI3),
+    "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
     "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
     "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
 }
@@ -314,8 +319,11 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     }
     epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
-    share = _first(rope, "partial_rotary_factor") or _first(config, "partial_rotary_factor", "rotary_pct")
-    keys["rope.dimension_count"] = config.get("rotary_dim") or (int(_head_dim(config) * share) if share else None)
+    share = _first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
+    if share not in (None, 1) and not family.turns_partly:
+        raise UnsupportedError(f"this model turns {share} of each head's elements, and those of `{arch.name}` turn all")
+    if family.turns_partly:
+        keys["rope.dimension_count"] = int(_head_dim(config) * (share or config.get("rotary_pct") or 1))
     keys |= _scaling_keys(config, rope)
     if arch.local_rope_base:
         local = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
@@ -361,7 +369,8 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
         first, longest = _first_context(config, rope), _longest(config)
         if first < 2:
             raise BadFileError(f"config.json says that positions were stretched from {first}", hint="download it again")
-        stretched = (1 + math.log(max(longest / first, 1.0)) / math.log(first)) ** 0.5
+        factor = max(float(_first(rope, "factor") or longest / first), 1.0)
+        stretched = (1 + math.log(factor) / math.log(first)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
     if kind != "yarn" or odd or rope.get("truncate") is False:
