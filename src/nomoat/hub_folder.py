@@ -15,6 +15,7 @@ WEIGHTS = "model.safetensors"  # in one
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
 AGAIN = "download it again, or another copy of this model"
+LFS_POINTER = b"version https://git-lfs"
 WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
@@ -29,6 +30,14 @@ def read_object(path: Path, *, shown: str | None = None, hint: str = AGAIN) -> d
     if not isinstance(content, dict):
         raise BadFileError(f"`{name}` holds no JSON object", hint=hint)
     return content
+
+
+def require_fetched(path: Path) -> None:
+    """Raise BadFileError for what Git leaves in a file's place until Git LFS has fetched the file."""
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise BadFileError(f"`{path}` is a pointer to the file, not the file", hint="fetch it: `git lfs pull` in its folder")
 
 
 def weight_names(index: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from nomoat import paths
 from nomoat.catalog import pull
 from nomoat.errors import ChecksumError, DownloadError, UnknownModelError, UnsupportedError, UsageError
+from nomoat.records import Source
 
 HUB = "hf:owner/repo/sub/m.gguf"
 
@@ -148,6 +149,43 @@ def test_a_file_outside_the_home_is_neither_removed_nor_replaced(tmp_path: Path,
             pull.pull_model(ref, force=True)
         assert failed.value.hint == pull.HUB_HINT
     assert own.read_bytes() == b"GGUF mine"
+
+
+@pytest.mark.parametrize(
+    ("ref", "hint"),
+    [
+        ("hf:owner/repo:Q4_K_M", pull.TAG_HINT),
+        ("hf:owner/repo@main", pull.REVISION_HINT),
+        ("hf:owner/repo@main/m.gguf", pull.REVISION_HINT),
+        ("hf:owner", pull.HUB_HINT),
+        ("https://huggingface.co/owner/repo", pull.HUB_HINT),
+        ("https://host/page", "the address has to end in .gguf"),
+    ],
+)
+def test_what_other_tools_write_behind_a_repository_is_told_how_it_is_said_here(ref: str, hint: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        pull.pull_model(ref)
+    assert failed.value.hint == hint
+
+
+def test_the_address_of_a_file_s_page_on_the_hub_is_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetched(source: Source, target: Path, **_: object) -> None:
+        asked.append(source.url)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(b"GGUF")
+
+    monkeypatch.setattr(pull, "fetch", fetched)
+    page = "https://huggingface.co/owner/blob/blob/main/blob/m.gguf?download=true"
+    assert pull.pull_model(page) == pull.find_installed(page)
+    assert asked == ["https://huggingface.co/owner/blob/resolve/main/blob/m.gguf?download=true"]
+    (model,) = pull.installed()
+    assert model.ref == "https://huggingface.co/owner/blob/resolve/main/blob/m.gguf"
+    assert pull.find_installed(model.ref) == pull.find_installed(page)
+    with pytest.raises(UnknownModelError):
+        pull.remove("https://host/owner/repo/blob/main/m.gguf")
+    assert pull.remove(page) == 4
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "Q4_K_M/a model (v2), 한국어+x.Q4_K_M.gguf", "m-00001-of-00001.gguf"])

@@ -234,6 +234,33 @@ def test_another_format_is_told_by_its_first_bytes(tmp_path: Path) -> None:
     assert caught.value.message == f"`{path}` is not a GGUF file: it starts with b'PK\\x03\\x04' instead of b'GGUF'"
 
 
+def test_what_git_leaves_in_the_place_of_a_file_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456789\n")
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == f"`{path}` is a pointer to the file, not the file"
+    assert caught.value.hint == "fetch it: `git lfs pull` in its folder"
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (struct.pack(">I", 3), "`FILE` is written for big-endian machines (IBM Z, some PowerPC)"),
+        (struct.pack("<I", 1), "`FILE` is of GGUF's first version, which was in use for some days of August 2023"),
+        (struct.pack("<I", 4), "`FILE` is not a whole GGUF file: its version is 4, and nomoat reads 2 and 3"),
+    ],
+)
+def test_a_file_of_another_version_or_for_other_machines_says_so(
+    tiny_gguf: Path, tmp_path: Path, version: bytes, message: str
+) -> None:
+    path, content = tmp_path / "model.gguf", tiny_gguf.read_bytes()
+    path.write_bytes(content[:4] + version + content[8:])
+    with pytest.raises(NomoatError) as caught:
+        GGUFFile(path)
+    assert caught.value.message == message.replace("FILE", str(path))
+
+
 def test_a_truncated_file_says_which_tensor_is_cut(tiny_gguf: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.gguf"
     content = tiny_gguf.read_bytes()

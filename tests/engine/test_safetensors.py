@@ -13,21 +13,38 @@ import sentencepiece
 import tokenizers
 import torch
 import transformers
-from reference import CASES, FOLDER_CASES, LLAMA_LIKE, WINDOW, make_model, make_seeing_gemma3, our_logits, save_folder, write_folder
+from reference import (
+    CASES,
+    CONTEXT,
+    FIRST_CONTEXT,
+    FOLDER_CASES,
+    LLAMA_LIKE,
+    LONG,
+    ROPE,
+    SHORT,
+    WINDOW,
+    make_model,
+    make_seeing_gemma3,
+    our_logits,
+    save_folder,
+    write_folder,
+)
 from safetensors.torch import load_file, save_file
 from tiny import MERGES, SPECIAL, TEMPLATE, vocabulary
 
 import nomoat
 from nomoat.catalog import pull
+from nomoat.engine import arch as architectures
 from nomoat.engine import folder_tokenizer, importer, tokenizer
 from nomoat.engine.convert import ForeignFolder
-from nomoat.engine.families import GEMMA3_UNSAID
-from nomoat.engine.safetensors import SafetensorsFolder
+from nomoat.engine.families import FAMILIES, read_metadata
+from nomoat.engine.safetensors import SafetensorsFolder, read_config
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
 
 LENGTH = 3 * WINDOW + 5
+SEES_WINDOW, SEES_ALL = ["sliding_attention"], ["full_attention"]
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -98,11 +115,16 @@ def test_the_names_that_transformers_5_gives_the_tensors_of_a_gemma_3_that_sees_
     np.testing.assert_array_equal(after.rows("blk.3.attn_q.weight"), before.rows("blk.3.attn_q.weight"))
 
 
-def test_what_gemma_3_leaves_unsaid_is_what_transformers_takes() -> None:
-    theirs = transformers.Gemma3TextConfig()
-    rope = theirs.rope_parameters["full_attention"]
-    assert {**GEMMA3_UNSAID, "rope_theta": rope["rope_theta"]} == GEMMA3_UNSAID
-    assert all(getattr(theirs, name) == value for name, value in GEMMA3_UNSAID.items() if name != "rope_theta")
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_config_json_leaves_unsaid_is_what_transformers_takes(kind: str, tmp_path: Path) -> None:
+    def read(config: dict[str, Any]) -> tuple[Any, ...]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        read = read_config(tmp_path)
+        sizes = architectures.dimensions(read_metadata(read, FAMILIES[kind]), vocabulary=0)
+        whole = sizes.head_dim if architectures.find(FAMILIES[kind].arch).positions == "rope" else None
+        return replace(sizes, rotary_dim=sizes.rotary_dim or whole), bool(read.get("tie_word_embeddings"))
+
+    assert read({"model_type": kind}) == read(transformers.CONFIG_MAPPING[kind]().to_dict())
 
 
 def test_gemma_2_has_its_caps_where_config_json_leaves_them_out_and_none_where_it_says_null(tmp_path: Path) -> None:
@@ -123,8 +145,66 @@ def test_the_width_of_a_bloom_is_read_under_the_name_that_real_ones_give_it(tmp_
 
 def test_a_model_whose_window_is_not_known_to_its_family_is_answered_within_it(tmp_path: Path) -> None:
     _, folder = write_folder(tmp_path / "model", "qwen2")
-    edit(folder, use_sliding_window=True, sliding_window=100)
+    edit(folder, use_sliding_window=True, sliding_window=100, max_window_layers=1, layer_types=None)
     assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == 100
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_sliding_window": None},
+        {"use_sliding_window": False, "layer_types": ["sliding_attention", "full_attention"]},
+        {"use_sliding_window": True, "layer_types": ["full_attention", "full_attention"]},
+        {"use_sliding_window": True, "layer_types": None, "max_window_layers": 2},
+    ],
+)
+def test_a_window_that_no_layer_has_shortens_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "qwen2")
+    edit(folder, sliding_window=100, **changes)
+    assert importer.read_sizes(SafetensorsFolder(folder)).context_tokens == CONTEXT
+
+
+def test_a_window_is_no_part_of_a_llama_and_mistral_has_one_it_does_not_state(tmp_path: Path) -> None:
+    """As in `transformers`, whose Llama reads no such key."""
+    _, folder = write_folder(tmp_path / "model", "llama")
+    edit(folder, sliding_window=WINDOW)
+    assert importer.read_sizes(SafetensorsFolder(folder)).window is None
+    edit(folder, model_type="mistral")
+    assert importer.read_sizes(SafetensorsFolder(folder)).window == WINDOW
+    facts = json.loads((folder / "config.json").read_text())
+    del facts["sliding_window"]
+    (folder / "config.json").write_text(json.dumps(facts))
+    assert importer.read_sizes(SafetensorsFolder(folder)).window == 4096
+    edit(folder, sliding_window=None)
+    assert importer.read_sizes(SafetensorsFolder(folder)).window is None
+
+
+def test_a_cap_of_scores_is_no_part_of_gemma_3(tmp_path: Path) -> None:
+    """`transformers` reads the key, and caps nothing."""
+    _, folder = write_folder(tmp_path / "model", "gemma3")
+    edit(folder, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+    sizes = importer.read_sizes(SafetensorsFolder(folder))
+    assert (sizes.attention_cap, sizes.logit_cap) == (None, 3.0)
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+
+
+def test_longrope_with_a_factor_of_its_own_is_as_loud_as_the_reference(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    factors = {"short_factor": SHORT.tolist(), "long_factor": LONG.tolist(), "original_max_position_embeddings": FIRST_CONTEXT}
+    edit(folder, rope_parameters={**ROPE, "rope_type": "longrope", "factor": 4.0, **factors})
+    assert_logits_equal(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), folder)
+
+
+def test_gelu_means_its_approximation_by_tanh_in_the_first_gemmas(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gemma")
+    edit(folder, hidden_act="gelu", hidden_activation=None)
+    assert SafetensorsFolder(folder).metadata["general.architecture"] == "gemma"
+
+
+def test_what_a_family_does_not_read_may_say_anything(tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "gpt2")
+    edit(folder, hidden_act="silu", rotary_dim=4, rotary_pct=0.5)
+    assert importer.read_sizes(SafetensorsFolder(folder)).rotary_dim is None
 
 
 def test_a_folder_answers_under_its_path(tmp_path: Path) -> None:
@@ -164,6 +244,26 @@ def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("llama", {"hidden_act": "gelu"}, "this model's activation is `gelu`, and that of the architecture `llama` is silu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, r"this model scales its positions \(`dynamic`\)"),
+        ("llama", {"partial_rotary_factor": 0.5}, "this model turns 0.5 of each head's elements, and those of `llama` turn all"),
+        ("qwen2", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}}, "this model turns 0.25 of each head's elements"),
+        ("gemma", {"hidden_act": "silu"}, "this model's activation is `silu`, and that of the architecture `gemma` is gelu_tanh"),
+        ("gemma", {"hidden_activation": "silu"}, "this model's activation is `silu`"),
+        (
+            "gemma2",
+            {"hidden_activation": "gelu"},
+            "this model's activation is `gelu`, and that of the architecture `gemma2` is gelu_t",
+        ),
+        ("gemma3", {"hidden_activation": "relu"}, "this model's activation is `relu`"),
+        ("gemma2", {"layer_types": [*SEES_WINDOW, *SEES_ALL, *SEES_ALL, *SEES_WINDOW]}, r"windows lie in other layers .* `gemma2`"),
+        ("gemma2", {"layer_types": 4 * SEES_WINDOW}, "windows lie in other layers"),
+        ("gemma3", {"layer_types": [*5 * SEES_WINDOW, *2 * SEES_ALL]}, r"windows lie in other layers .* `gemma3`"),
+        ("gemma3", {"layer_types": 7 * SEES_WINDOW}, "windows lie in other layers"),
+        ("gemma3", {"layer_types": None, "sliding_window_pattern": 3}, r"windows follow another pattern \(3\)"),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": ROPE, "sliding_attention": {**ROPE, "rope_type": "linear", "factor": 4.0}}},
+            r"scales its positions in layers with a window \(`linear`\)",
+        ),
         ("opt", {"_remove_final_layer_norm": True}, "this OPT lacks its last norm"),
         ("falcon 7b", {"alibi": True}, "this Falcon has ALiBi"),
         ("mpt", {"attn_config": {"alibi": False}}, r"this MPT is of a variant nomoat cannot do yet \(no ALiBi\)"),
@@ -224,6 +324,15 @@ def test_a_folder_that_is_no_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         importer.import_gguf(tmp_path)
     assert caught.value.message == f"`{tmp_path}` is no model: it has no `config.json`"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_what_git_leaves_in_the_place_of_a_file_is_told_as_such(name: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 123456789\n")
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(folder)
+    assert caught.value.message == f"`{folder / name}` is a pointer to the file, not the file"
 
 
 def test_cut_weights_are_refused(tmp_path: Path) -> None:
@@ -403,16 +512,80 @@ def test_a_sentencepiece_model_gives_sentencepieces_ids(tmp_path: Path, rules: d
     assert ours.encode("[PAD]") == [900]
 
 
-def test_the_files_of_gpt_2_give_the_ids_of_transformers(tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
-    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]))
+def gpt2_files(folder: Path, **settings: Any) -> Path:
+    """`vocab.json`, `merges.txt` and settings, as folders without `tokenizer.json` have them."""
+    (folder / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]))
     ends = dict.fromkeys(("eos_token", "bos_token", "unk_token"), SPECIAL[0])
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(ends))
-    theirs = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
-    ours = folder_tokenizer.read(base(tmp_path, eos_token_id=[0, 2]))
-    for text in ["the hello", "안녕  12", f"the{SPECIAL[0]}hello"]:
-        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
+    (folder / "tokenizer_config.json").write_text(json.dumps({**ends, **settings}))
+    return folder
+
+
+SPLIT_TEXTS = [
+    *TEXTS, "the hello", "안녕  12", f"the{SPECIAL[0]}hello", "The year 2024 cost 12345 won.", "I'LL DON'T\n\n\n  x",
+    "e\u0301 \u1112\u1161\u11ab",
+    "price:$100!\n\n", " \t\r\n a", "the <lone> he<lone> <left> <right> \n he",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "theirs"),
+    [
+        ("gpt2", {}, transformers.GPT2Tokenizer),
+        ("opt", {"add_prefix_space": True, "tokenizer_class": "GPT2Tokenizer"}, transformers.GPT2Tokenizer),
+        ("gpt_neox", {}, transformers.GPTNeoXTokenizer),
+        ("qwen2", {}, transformers.Qwen2Tokenizer),
+        ("qwen3", {"tokenizer_class": "GPT2Tokenizer"}, transformers.Qwen2Tokenizer),
+        ("llama", {"tokenizer_class": "Qwen2TokenizerFast"}, transformers.Qwen2Tokenizer),
+    ],
+)
+def test_vocab_and_merges_give_the_ids_of_transformers(kind: str, settings: dict[str, Any], theirs: Any, tmp_path: Path) -> None:
+    flags = [("<lone>", "single_word"), ("<left>", "lstrip"), ("<right>", "rstrip")]
+    decoder = {
+        str(len(vocabulary()) + at): {"content": token, "special": at > 0, flag: True} for at, (token, flag) in enumerate(flags)
+    }
+    decoder |= {str(vocabulary().index(token)): {"content": token, "special": True} for token in SPECIAL}
+    gpt2_files(tmp_path, added_tokens_decoder=decoder, **settings)
+    base(tmp_path, model_type=kind, eos_token_id=[0, 2])
+    reference, ours = theirs.from_pretrained(tmp_path), folder_tokenizer.read(tmp_path)
+    for text in SPLIT_TEXTS:
+        assert ours.encode(text) == reference.encode(text, add_special_tokens=False), text
     assert ours.special.eos_id == 0 and ours.special.stop_ids == (0, 2)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("llama", "GPT2Tokenizer"), ("phi3", "GPT2TokenizerFast"), ("mistral", None)])
+def test_vocab_and_merges_of_families_that_split_in_several_ways_are_refused(kind: str, name: str | None, tmp_path: Path) -> None:
+    """SmolLM2 and Phi-4 call their tokenizers GPT-2's, and split otherwise: only `tokenizer.json` says how."""
+    with pytest.raises(UnsupportedError) as caught:
+        folder_tokenizer.read(base(gpt2_files(tmp_path, tokenizer_class=name), model_type=kind))
+    assert caught.value.message == (
+        f"`{tmp_path}` does not say how its tokenizer splits texts, and models of the kind `{kind}` differ in it"
+    )
+    assert caught.value.hint == "its `tokenizer.json` says so: download that, too"
+
+
+@pytest.mark.parametrize("legacy", [{}, {"legacy": True}, {"legacy": False}])
+def test_marks_added_to_a_sentencepiece_model_take_what_they_take_in_transformers(legacy: dict[str, bool], tmp_path: Path) -> None:
+    """As Phi-3's: lines behind `<|user|>` go; and with `legacy` false, a space stands before the first word only."""
+    (tmp_path / "text.txt").write_text("\n".join([Path(tokenizer.__file__).read_text(), *TEXTS]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=600, model_type="bpe",
+        byte_fallback=True, minloglevel=2, character_coverage=0.99, normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    marks = [("<|user|>", "rstrip", True), ("<word>", "single_word", False), ("<left>", "lstrip", True), ("<|end|>", "rstrip", True)]
+    decoder = {str(at): {"content": token, "special": True} for at, token in enumerate(("<unk>", "<s>", "</s>"))}
+    decoder |= {
+        str(600 + at): {"content": token, "special": special, flag: True, "normalized": False}
+        for at, (token, flag, special) in enumerate(marks)
+    }
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **legacy}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "added_tokens_decoder": decoder}))
+    ours = folder_tokenizer.read(base(tmp_path, model_type="phi3", eos_token_id=2))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ["<|user|>\nhello<|end|>\n<|user|> \n", "  a", "x <left> y", "a <word> b<word>", "</s>hello <s> x"]:
+        ids = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text) == ids, text
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
 
 
 def test_a_folder_without_a_tokenizer_says_which_files_it_needs(tmp_path: Path) -> None:
@@ -459,6 +632,12 @@ def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
     [
         ("tokenizer_config.json", {"eos_token": 3}, "`eos_token` in the settings of `FOLDER` is not what it should be"),
         ("tokenizer_config.json", {"chat_template": [3]}, "`chat_template` in the settings of `FOLDER` is not what it should be"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "a", "rstrip": 1}}}, "`added_tokens_decoder` in the set"),
+        (
+            "tokenizer_config.json",
+            {"add_prefix_space": "no"},
+            "`add_prefix_space` in the settings of `FOLDER` is not what it should be",
+        ),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "`added_tokens_decoder` in the settings of `FOLDER` is not"),
         ("config.json", {"eos_token_id": "2"}, "`eos_token_id` in the settings of `FOLDER` is not what it should be"),
         ("vocab.json", {"a": 0, "b": 2}, "`FOLDER/vocab.json` does not number its tokens from 0 on, each once"),
@@ -467,9 +646,7 @@ def test_ends_that_are_no_tokens_are_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_tokenizer_s_files_of_another_kind_are_named(name: str, content: dict[str, Any], message: str, tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_text(json.dumps({token: at for at, token in enumerate(vocabulary())}))
-    (tmp_path / "merges.txt").write_text("\n".join(MERGES))
-    base(tmp_path, eos_token_id=0)
+    base(gpt2_files(tmp_path), model_type="gpt2", eos_token_id=0)
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(BadFileError) as caught:
         folder_tokenizer.read(tmp_path)
@@ -522,4 +699,4 @@ def test_merges_that_make_no_token_are_refused(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps({"h": 0, "i": 1, "e": 2}))
     (tmp_path / "merges.txt").write_text("h i")
     with pytest.raises(BadFileError, match="the file's vocabulary and merges do not fit together"):
-        folder_tokenizer.read(base(tmp_path, eos_token_id=0))
+        folder_tokenizer.read(base(tmp_path, model_type="gpt2", eos_token_id=0))

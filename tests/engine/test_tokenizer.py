@@ -290,6 +290,22 @@ def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Pa
         assert (words.encode("the", add_bos=True)[0] == words.special.bos_id) == said
 
 
+def test_the_tokens_that_a_file_says_end_a_turn_or_a_message_end_an_answer(tmp_path: Path) -> None:
+    metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
+    before = tokenizer.from_metadata(metadata).special.stop_ids
+    said = {"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 6}
+    assert tokenizer.from_metadata({**metadata, **said}).special.stop_ids == tuple(sorted({*before, 5, 6}))
+    none = {"tokenizer.ggml.eot_token_id": 2**32 - 1}  # as some files write for none
+    assert tokenizer.from_metadata({**metadata, **none}).special.stop_ids == before
+    with pytest.raises(BadFileError, match=r"the file's `tokenizer\.ggml\.eot_token_id` is not what it should be"):
+        tokenizer.from_metadata({**metadata, "tokenizer.ggml.eot_token_id": "5"})
+
+
+def test_the_end_of_a_message_is_known_by_its_name() -> None:
+    """Llama 3.1 ends so what it wants a tool to run."""
+    assert tokenizer.stop_ids([2], {"<|eom_id|>": 7}.get) == (2, 7)
+
+
 def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.SentencePieceProcessor) -> None:
     words = of_pieces(pieces)
     stream = words.decode_stream()

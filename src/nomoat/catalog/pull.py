@@ -19,8 +19,17 @@ from nomoat.hub_folder import CONFIG
 from nomoat.records import ModelCard, Source
 
 HUB_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`"
+TAG_HINT = "a quantisation is named by its file: the repository's page lists them, `hf:owner/repo/NAME-Q4_K_M.gguf`"
+REVISION_HINT = (
+    "`hf:owner/repo` is the newest; a GGUF file of another revision is named by its address, "
+    "`https://huggingface.co/owner/repo/resolve/REVISION/file.gguf`"
+)
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+TAGGED = re.compile(r"hf:[^/:@]+/[^/:@]+:[^/:@]+")
+REVISED = re.compile(r"hf:[^/:@]+/[^/:@]+@.+")
 REPOSITORY = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?<!\.gguf)")
 HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x1f]*)+(?<=\.gguf)")
+BROWSED = re.compile(r"^(/[^/]+/[^/]+)/blob/")
 NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
 
 
@@ -180,7 +189,8 @@ def _place(ref: str) -> _Place:
     scheme, _, rest = ref.partition(":")
     if scheme == "hf":
         if not HUB_FILE.fullmatch(ref):
-            raise UsageError(f"`{ref}` names no file of the hub", hint=HUB_HINT)
+            hint = TAG_HINT if TAGGED.fullmatch(ref) else REVISION_HINT if REVISED.fullmatch(ref) else HUB_HINT
+            raise UsageError(f"`{ref}` names no file of the hub", hint=hint)
         parts = tuple(rest.split("/"))
         return _Place(paths.models().joinpath("hf", *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     if scheme == "https":
@@ -193,11 +203,17 @@ def _place(ref: str) -> _Place:
                 f"an address holds no user and no password (`https://{url.netloc.rpartition('@')[2]}`)",
                 hint="nomoat gives no login: fetch the file yourself, and name its path",
             )
+        is_hub = url.netloc.lower() in HUB_HOSTS
+        if is_hub:  # a browser shows the file's page
+            url = url._replace(path=BROWSED.sub(r"\1/resolve/", url.path))
         parts = PurePosixPath(unquote(url.path)).parts[1:]
         names = (url.netloc.replace(":", ""), *parts)
         if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):
-            raise UsageError(f"`{ref}` names no GGUF file", hint="the address has to end in .gguf")
-        return _Place(paths.models().joinpath("https", url.netloc, *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
+            raise UsageError(f"`{ref}` names no GGUF file", hint=HUB_HINT if is_hub else "the address has to end in .gguf")
+        return _Place(
+            paths.models().joinpath("https", url.netloc, *parts[:-1]),
+            (Source(url=url.geturl() if is_hub else ref, file_name=parts[-1]),),
+        )
     raise UnknownModelError(f"no model is called `{ref}`", hint=cards.nearest_hint(ref))
 
 

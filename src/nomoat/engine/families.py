@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ class Family:
 
     arch: str
     keys: Callable[[Config], dict[str, Any]] = lambda config: {}
+    window: Callable[[Config], int | None] = lambda config: None  # how far a token sees, in the layers that see no further
+    turns_partly: bool = False  # positions may turn a part of each head's elements (`partial_rotary_factor`)
+    activations: tuple[str, ...] = ("hidden_act",)  # what names the activation; others may stand there, and mean nothing
     row_order: RowOrder = lambda config, name, count: None
     transposed: tuple[str, ...] = ()  # tensors whose rows are columns
     norm_offset: float = 0.0  # what the GGUF file adds to the weights of norms
@@ -129,7 +132,31 @@ def _gemma(config: Config) -> dict[str, Any]:
     scalar, usual = config.get("query_pre_attn_scalar") or 256, architectures.score_width(arch, **size)
     if scalar != usual:
         raise UnsupportedError(f"this Gemma divides its scores by the root of {scalar}, and others of its size by that of {usual}")
-    return {name: float(config[name] or 0) for name in ("attn_logit_softcapping", "final_logit_softcapping") if name in config}
+    kinds = config.get("layer_types") or []
+    if kinds != [_KINDS_OF_LAYERS[arch.windowed[at % len(arch.windowed)]] for at in range(len(kinds))]:
+        raise UnsupportedError(f"windows lie in other layers of this model (`layer_types`) than of others of `{arch.name}`")
+    local = _scaling((config.get("rope_parameters") or {}).get("sliding_attention") or {})
+    if local != "default":
+        raise UnsupportedError(f"this model scales its positions in layers with a window (`{local}`), which nomoat cannot do yet")
+    period = None if kinds else config.get("sliding_window_pattern")
+    caps = ("attn_logit_softcapping", "final_logit_softcapping") if arch.attention_cap else ("final_logit_softcapping",)
+    return {"attention.sliding_window_pattern": period} | {name: float(config[name] or 0) for name in caps if name in config}
+
+
+_KINDS_OF_LAYERS = ("full_attention", "sliding_attention")
+
+
+def _window(config: Config) -> int | None:
+    return config.get("sliding_window")
+
+
+def _qwen_window(config: Config) -> int | None:
+    """None where no layer has one: it is off, or begins behind the last layer."""
+    if not config.get("use_sliding_window"):
+        return None
+    kinds, first = config.get("layer_types"), int(config.get("max_window_layers") or 0)
+    has_windows = any(kind != "full_attention" for kind in kinds) if kinds else first < int(config.get("num_hidden_layers") or 0)
+    return config.get("sliding_window") if has_windows else None
 
 
 def _neox(config: Config) -> dict[str, Any]:
@@ -153,30 +180,55 @@ OPT_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output",
     "self_attn_layer_norm": "attn_norm", "fc1": "ffn_up", "fc2": "ffn_down",
 }  # fmt: skip
-# transformers' Gemma3TextConfig: files with a vision part state no more of it than what differs
-GEMMA3_UNSAID = {
-    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
-    "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "query_pre_attn_scalar": 256,
-    "sliding_window": 4096, "tie_word_embeddings": True,
+# What `config.json` means by leaving it out: the values of transformers' classes, where they differ from what all families take.
+_DECODER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "rms_norm_eps")
+_LLAMA = dict(zip(_DECODER, (4096, 11008, 32, 32, 2048, 1e-6), strict=True))
+_MISTRAL = dict(zip(_DECODER, (4096, 14336, 32, 32, 131072, 1e-6), strict=True)) | {"num_key_value_heads": 8, "sliding_window": 4096}
+_QWEN2 = dict(zip(_DECODER, (4096, 22016, 32, 32, 32768, 1e-6), strict=True)) | {
+    "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28,
 }  # fmt: skip
+_PHI3 = dict(zip(_DECODER, (3072, 8192, 32, 32, 4096, 1e-5), strict=True)) | {"original_max_position_embeddings": 4096}
+_OF_GEMMAS = {"head_dim": 256, "tie_word_embeddings": True}
+_GEMMA = dict(zip(_DECODER, (3072, 24576, 28, 16, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {"num_key_value_heads": 16}
+_GEMMA2 = dict(zip(_DECODER, (2304, 9216, 26, 8, 8192, 1e-6), strict=True)) | _OF_GEMMAS | {
+    "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+}  # fmt: skip
+_GEMMA3 = {**_GEMMA2, "max_position_embeddings": 131072, "rope_theta": 1e6}  # files with a vision part say little else
+_NEOX = {
+    "hidden_size": 6144, "intermediate_size": 24576, "num_hidden_layers": 44, "num_attention_heads": 64, "rotary_pct": 0.25,
+}  # fmt: skip
+_OPT = {
+    "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "tie_word_embeddings": True,
+}  # fmt: skip
+_FALCON = {"hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "tie_word_embeddings": True}
+_BLOOM = {"hidden_size": 64, "n_layer": 2, "n_head": 8, "tie_word_embeddings": True}
+_MPT = {"d_model": 2048, "n_layers": 24, "n_heads": 16, "tie_word_embeddings": True}
+_GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "tie_word_embeddings": True}
+_GPTJ = {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64}
 GPT2_TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
+GEMMA_2_OR_3 = Family("", keys=_gemma, window=_window, activations=("hidden_activation",), norm_offset=1)
 FAMILIES = {
-    "bloom": Family("bloom", keys=_bloom, row_order=_heads_to_parts),
-    "falcon": Family("falcon", keys=_falcon, row_order=_groups_to_parts),
-    "gemma": Family("gemma", norm_offset=1),
-    "gemma2": Family("gemma2", keys=_gemma, norm_offset=1),
-    "gemma3": Family("gemma3", keys=_gemma, norm_offset=1, unsaid=GEMMA3_UNSAID, unread=("vision_tower.", "multi_modal_projector.")),
-    "gemma3_text": Family("gemma3", keys=_gemma, norm_offset=1),
-    "gpt2": Family("gpt2", keys=_gpt2, transposed=GPT2_TRANSPOSED),
-    "gpt_neox": Family("gptneox", keys=_neox, row_order=_heads_to_parts),
-    "gptj": Family("gptj"),
-    "llama": Family("llama", row_order=_halves_to_neighbours),
-    "mistral": Family("llama", row_order=_halves_to_neighbours),
-    "mpt": Family("mpt", keys=_mpt),
-    "opt": Family("opt", keys=_opt, row_order=_without_offset),
-    "phi3": Family("phi3"),
-    "qwen2": Family("qwen2"),
-    "qwen3": Family("qwen3"),
+    "bloom": Family("bloom", keys=_bloom, activations=(), row_order=_heads_to_parts, unsaid=_BLOOM),
+    "falcon": Family("falcon", keys=_falcon, activations=("activation",), row_order=_groups_to_parts, unsaid=_FALCON),
+    "gemma": Family("gemma", activations=("hidden_act", "hidden_activation"), norm_offset=1, unsaid=_GEMMA),
+    "gemma2": replace(GEMMA_2_OR_3, arch="gemma2", unsaid=_GEMMA2),
+    "gemma3": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3, unread=("vision_tower.", "multi_modal_projector.")),
+    "gemma3_text": replace(GEMMA_2_OR_3, arch="gemma3", unsaid=_GEMMA3),
+    "gpt2": Family("gpt2", keys=_gpt2, activations=("activation_function",), transposed=GPT2_TRANSPOSED, unsaid=_GPT2),
+    "gpt_neox": Family("gptneox", keys=_neox, turns_partly=True, row_order=_heads_to_parts, unsaid=_NEOX),
+    "gptj": Family(
+        "gptj",
+        keys=lambda config: {"rope.dimension_count": config.get("rotary_dim")},
+        activations=("activation_function",),
+        unsaid=_GPTJ,
+    ),
+    "llama": Family("llama", row_order=_halves_to_neighbours, unsaid=_LLAMA),
+    "mistral": Family("llama", window=_window, row_order=_halves_to_neighbours, unsaid=_MISTRAL),
+    "mpt": Family("mpt", keys=_mpt, activations=(), unsaid=_MPT),
+    "opt": Family("opt", keys=_opt, activations=("activation_function",), row_order=_without_offset, unsaid=_OPT),
+    "phi3": Family("phi3", window=_window, turns_partly=True, unsaid=_PHI3),
+    "qwen2": Family("qwen2", window=_qwen_window, unsaid=_QWEN2),
+    "qwen3": Family("qwen3", window=_qwen_window, unsaid={**_QWEN2, "head_dim": 128}),
 }
 
 
@@ -194,7 +246,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         "num_attention_heads", "n_head", "n_heads", "hidden_size", "n_embd", "n_embed", "d_model", "head_dim", "num_kv_heads",
         "num_hidden_layers", "n_layer", "n_layers", "num_key_value_heads", "intermediate_size", "n_inner", "ffn_hidden_size",
         "ffn_dim", "rotary_dim", "original_max_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len",
-        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "vocab_size",
+        "seq_length", "n_ctx", "sliding_window", "sliding_window_pattern", "max_window_layers", "vocab_size",
     )),
     "a number": (_is_number, (
         "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
@@ -237,16 +289,23 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+def _activation(name: str, arch: architectures.Architecture) -> str | None:
+    """The first Gemmas named another than they were trained with."""
+    return "gelu_tanh" if (arch.name, name) == ("gemma", "gelu") else ACTIVATIONS.get(name)
+
+
 def read_metadata(config: Config, family: Family) -> dict[str, Any]:
     """The metadata a GGUF file of this model would hold. Raises UnsupportedError for variants that would be answered wrongly."""
     arch = architectures.find(family.arch)
-    act = _first(config, "hidden_activation", "hidden_act", "activation_function", "activation")
-    if act is not None and ACTIVATIONS.get(act) != arch.activation and not family.arch.startswith("gemma"):  # Gemma 1 named another
-        raise UnsupportedError(f"this model's activation is `{act}`, and that of the architecture `{arch.name}` is {arch.activation}")
+    for name in family.activations:
+        act = config.get(name)
+        if act is not None and _activation(act, arch) != arch.activation:
+            raise UnsupportedError(
+                f"this model's activation is `{act}`, and that of the architecture `{arch.name}` is {arch.activation}"
+            )
     if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
         raise UnsupportedError(architectures.BOTH_WAYS)
     width, rope = _width(config), _rope(config)
-    window = config["sliding_window"] or 0 if any(arch.windowed) and "sliding_window" in config else None
     keys = {
         "block_count": _first(config, "num_hidden_layers", "n_layer", "n_layers"),
         "embedding_length": width,
@@ -254,22 +313,21 @@ def read_metadata(config: Config, family: Family) -> dict[str, Any]:
         "attention.head_count_kv": _first(config, "num_key_value_heads") or _heads(config),
         "attention.key_length": _head_dim(config),
         "feed_forward_length": _first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim") or 4 * width,
-        "context_length": _context_tokens(config, arch),
+        "context_length": _context_tokens(config, arch, family.window(config)),
         "rope.freq_base": float(rope.get("rope_theta") or _first(config, "rotary_emb_base") or 10000),
-        "attention.sliding_window": window,
+        "attention.sliding_window": (family.window(config) or 0) if any(arch.windowed) else None,
     }
     epsilon = _first(config, "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps") or 1e-5
     keys["attention.layer_norm_rms_epsilon" if arch.norm == "rms" else "attention.layer_norm_epsilon"] = epsilon
-    share = _first(rope, "partial_rotary_factor") or _first(config, "partial_rotary_factor", "rotary_pct")
-    keys["rope.dimension_count"] = config.get("rotary_dim") or (int(_head_dim(config) * share) if share else None)
+    share = _first(rope, "partial_rotary_factor") or config.get("partial_rotary_factor")
+    if share not in (None, 1) and not family.turns_partly:
+        raise UnsupportedError(f"this model turns {share} of each head's elements, and those of `{arch.name}` turn all")
+    if family.turns_partly:
+        keys["rope.dimension_count"] = int(_head_dim(config) * (share or config.get("rotary_pct") or 1))
     keys |= _scaling_keys(config, rope)
     if arch.local_rope_base:
         local = (config.get("rope_parameters") or {}).get("sliding_attention") or {}
         keys["rope.freq_base_swa"] = float(local.get("rope_theta") or config.get("rope_local_base_freq") or arch.local_rope_base)
-    if len(arch.windowed) > 1:
-        layers = config.get("layer_types") or []
-        period = layers.index("full_attention") + 1 if "full_attention" in layers else config.get("sliding_window_pattern")
-        keys["attention.sliding_window_pattern"] = period
     named = {f"{family.arch}.{key}": value for key, value in (keys | family.keys(config)).items() if value is not None}
     return {"general.architecture": family.arch, **named}
 
@@ -311,7 +369,8 @@ def _scaling_keys(config: Config, rope: Config) -> dict[str, Any]:
         first, longest = _first_context(config, rope), _longest(config)
         if first < 2:
             raise BadFileError(f"config.json says that positions were stretched from {first}", hint="download it again")
-        stretched = (1 + math.log(max(longest / first, 1.0)) / math.log(first)) ** 0.5
+        factor = max(float(_first(rope, "factor") or longest / first), 1.0)
+        stretched = (1 + math.log(factor) / math.log(first)) ** 0.5
         return {**keys, "rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(rope.get("attention_factor") or stretched)}
     odd = [name for name in ("mscale", "mscale_all_dim", "attention_factor") if rope.get(name) is not None]
     if kind != "yarn" or odd or rope.get("truncate") is False:
@@ -353,12 +412,9 @@ def _longest(config: Config) -> int:
     return int(_first(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx") or 2048)
 
 
-def _context_tokens(config: Config, arch: architectures.Architecture) -> int:
+def _context_tokens(config: Config, arch: architectures.Architecture, window: int | None) -> int:
     """The longest text; where a window is not one of our layers', no longer than the window, within which it changes nothing."""
-    window = config.get("sliding_window")
-    if window and not any(arch.windowed) and config.get("use_sliding_window", True):
-        return min(_longest(config), int(window))
-    return _longest(config)
+    return min(_longest(config), int(window)) if window and not any(arch.windowed) else _longest(config)
 
 
 def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> FloatArray:

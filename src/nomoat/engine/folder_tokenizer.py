@@ -11,10 +11,18 @@ from typing import Any
 from nomoat.engine import tokenizer
 from nomoat.engine.tokenizer import CONTROL, NORMAL, USER_DEFINED, SpecialTokens, Tokenizer, name_of
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import read_object
+from nomoat.hub_folder import read_object, require_fetched
 
 UNIGRAM = 1  # SentencePiece's number for it
 VARINT_BYTES = 10  # at most: 64 bits, 7 a byte
+# `tokenizer_class`, else `model_type` -> how a vocabulary is split that has no `tokenizer.json`
+PRE_TOKENIZERS_OF_CLASSES = {"Qwen2Tokenizer": "qwen2", "GPTNeoXTokenizer": "mpt"}
+PRE_TOKENIZERS_OF = {
+    "gpt2": "gpt-2", "gptj": "gpt-2", "gpt_neo": "gpt-2", "opt": "gpt-2", "gpt_neox": "mpt", "mpt": "mpt", "qwen2": "qwen2",
+    "qwen3": "qwen2",
+}  # fmt: skip
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+FLAGS = ("lstrip", "rstrip", "single_word")
 HIGHEST_NUMBER = 1 << 24  # of a token: `tokenizers` takes memory for each number up to it, some 250,000 in the largest vocabularies
 
 
@@ -27,7 +35,7 @@ def read(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.model").is_file():
         facts = _sentencepiece_facts(folder / "tokenizer.model")
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        facts = _bpe_facts(folder)
+        facts = {**_bpe_facts(folder), "pre": _pre_tokenizer(folder, said, settings)}
     else:
         raise BadFileError(
             f"`{folder}` holds no tokenizer", hint="it needs `tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`"
@@ -43,7 +51,12 @@ def read(folder: Path) -> Tokenizer:
         facts["add_bos_token"] = settings["add_bos_token"]
     metadata = {f"tokenizer.ggml.{name}": value for name, value in facts.items()}
     metadata["tokenizer.chat_template"] = _chat_template(folder, settings)
-    made = tokenizer.from_metadata({key: value for key, value in metadata.items() if value is not None})
+    made = tokenizer.from_metadata(
+        {key: value for key, value in metadata.items() if value is not None},
+        flags=_flags(settings),
+        space_first=bool(settings.get("add_prefix_space")),
+        space_once=settings.get("legacy") is False,
+    )
     made.special = replace(made.special, stop_ids=tuple(sorted({*made.special.stop_ids, *more})))
     return made
 
@@ -52,6 +65,7 @@ def _from_json(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> 
     from tokenizers import Tokenizer as Backend
 
     path = folder / "tokenizer.json"
+    require_fetched(path)
     with tokenizer.translated(f"`{path}` is not a whole tokenizer"):
         backend = Backend.from_file(str(path))
     numbers = backend.get_vocab(with_added_tokens=False).values()
@@ -107,8 +121,7 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
     """Put tokens that were added to a vocabulary later behind it, and mark the special ones, old and new."""
     decoder = settings.get("added_tokens_decoder") or {}
     known = {str(each["content"]): (int(at), bool(each.get("special"))) for at, each in decoder.items()}
-    special = {"bos_token", "eos_token", "unk_token", "pad_token"}
-    texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in special}
+    texts = {text.get("content") if isinstance(text, dict) else text for name, text in settings.items() if name in SPECIAL}
     for token, at in sorted({**added, **{token: at for token, (at, _) in known.items()}}.items(), key=lambda pair: pair[1]):
         if at > len(facts["tokens"]):
             raise BadFileError(f"the token `{token}` has the number {at}, and there are {len(facts['tokens'])} before it")
@@ -118,12 +131,39 @@ def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str
             if "scores" in facts:
                 facts["scores"].append(0.0)
     for at, token in enumerate(facts["tokens"]):
-        if (known[token][1] if token in known else token in texts) and facts["token_type"][at] in (NORMAL, USER_DEFINED):
-            facts["token_type"][at] = CONTROL
+        if facts["token_type"][at] in (NORMAL, USER_DEFINED) and (token in known or token in texts):
+            is_special = known[token][1] if token in known else True
+            facts["token_type"][at] = CONTROL if is_special else USER_DEFINED
+
+
+def _flags(settings: dict[str, Any]) -> dict[str, dict[str, bool]]:
+    """What a token takes away from the text around it, and whether it stands only by itself.
+
+    Not `normalized`: a token is looked for in a text before a space is put before it.
+    """
+    named = [settings[name] for name in SPECIAL if isinstance(settings.get(name), dict)]
+    said = [*named, *(settings.get("added_tokens_decoder") or {}).values()]
+    return {each["content"]: {flag: each[flag] for flag in FLAGS if each.get(flag) is not None} for each in said}
+
+
+def _pre_tokenizer(folder: Path, said: dict[str, Any], settings: dict[str, Any]) -> str:
+    """How texts are split, which `vocab.json` and `merges.txt` do not say. Raises UnsupportedError where that would be a guess.
+
+    The class decides where only one family has it: several that are split otherwise (SmolLM2, Phi-4) call themselves GPT-2's.
+    """
+    kind, family = str(settings.get("tokenizer_class")).removesuffix("Fast"), str(said.get("model_type"))
+    if kind in PRE_TOKENIZERS_OF_CLASSES:
+        return PRE_TOKENIZERS_OF_CLASSES[kind]
+    if family not in PRE_TOKENIZERS_OF:
+        raise UnsupportedError(
+            f"`{folder}` does not say how its tokenizer splits texts, and models of the kind `{family}` differ in it",
+            hint="its `tokenizer.json` says so: download that, too",
+        )
+    return PRE_TOKENIZERS_OF[family]
 
 
 def _bpe_facts(folder: Path) -> dict[str, Any]:
-    """GPT-2's files: GPT-2, GPT-J, OPT."""
+    """GPT-2's files, which others have, too."""
     vocabulary = _json(folder / "vocab.json")
     places = {at: token for token, at in vocabulary.items() if type(at) is int}
     if sorted(places) != list(range(len(vocabulary))):
@@ -132,7 +172,6 @@ def _bpe_facts(folder: Path) -> dict[str, Any]:
     merges = _text(folder / "merges.txt").splitlines()
     return {
         "model": "gpt2",
-        "pre": "gpt-2",
         "tokens": tokens,
         "token_type": [NORMAL] * len(tokens),
         "merges": [merge for merge in merges if merge and not merge.startswith("#version")],
@@ -142,6 +181,7 @@ def _bpe_facts(folder: Path) -> dict[str, Any]:
 def _sentencepiece_facts(path: Path) -> dict[str, Any]:
     """A SentencePiece model's vocabulary. Source: sentencepiece_model.proto, whose numbers for kinds of pieces are GGUF's."""
     facts: dict[str, Any] = {"model": "llama", "tokens": [], "scores": [], "token_type": []}
+    require_fetched(path)
     try:
         for field, value in _fields(path.read_bytes()):
             if field == 1:
@@ -199,7 +239,9 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
     checks = [
         *((said, f"{name}_token_id", _is_number_or_numbers) for name in ("bos", "eos")),
         *((settings, f"{name}_token", _is_token) for name in ("bos", "eos", "unk", "pad")),
-        (settings, "add_bos_token", lambda value: isinstance(value, bool)),
+        (settings, "add_bos_token", _is_truth),
+        (settings, "add_prefix_space", _is_truth),
+        (settings, "tokenizer_class", lambda value: isinstance(value, str)),
         (settings, "chat_template", lambda value: isinstance(value, str) or _are_templates(value)),
         (settings, "added_tokens_decoder", _is_decoder),
     ]
@@ -212,8 +254,18 @@ def _is_number_or_numbers(value: Any) -> bool:
     return all(type(number) is int for number in (value if isinstance(value, list) else [value]))
 
 
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_token(value: Any) -> bool:
-    return isinstance(value.get("content") if isinstance(value, dict) else value, str)
+    return _is_added_token(value) if isinstance(value, dict) else isinstance(value, str)
+
+
+def _is_added_token(value: Any) -> bool:
+    """Of `tokenizers`: its text, and how it is found."""
+    flags = (value.get(flag) for flag in FLAGS) if isinstance(value, dict) else ()
+    return isinstance(value, dict) and isinstance(value.get("content"), str) and all(flag is None or _is_truth(flag) for flag in flags)
 
 
 def _are_templates(value: Any) -> bool:
@@ -221,10 +273,7 @@ def _are_templates(value: Any) -> bool:
 
 
 def _is_decoder(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        at.isdecimal() and len(at) < 10 and isinstance(each, dict) and isinstance(each.get("content"), str)
-        for at, each in value.items()
-    )
+    return isinstance(value, dict) and all(at.isdecimal() and len(at) < 10 and _is_added_token(each) for at, each in value.items())
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from nomoat import paths
 from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.hub_folder import require_fetched
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)
+FIRST_VERSION, VERSIONS = 1, (2, 3)
 STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 MAX_DIMENSIONS = 4
@@ -251,12 +252,23 @@ class _Part:
 
     def _read_header(self) -> None:
         if self._map[:4] != MAGIC:
+            require_fetched(self.path)
             raise BadFileError(
                 f"`{self.path}` is not a GGUF file: it starts with {bytes(self._map[:4])!r} instead of {MAGIC!r}",
                 hint="nomoat reads GGUF weights; look for a file that ends in .gguf",
             )
         self._at = 4
         version = self._number("I")
+        if version == FIRST_VERSION:
+            raise UnsupportedError(
+                f"`{self.path}` is of GGUF's first version, which was in use for some days of August 2023",
+                hint="take a newer file of this model",
+            )
+        if int.from_bytes(version.to_bytes(4, "little"), "big") in (FIRST_VERSION, *VERSIONS):
+            raise UnsupportedError(
+                f"`{self.path}` is written for big-endian machines (IBM Z, some PowerPC)",
+                hint="take the file of this model for little-endian ones, which most are",
+            )
         if version not in VERSIONS:
             raise self._broken(f"its version is {version}, and nomoat reads {' and '.join(map(str, VERSIONS))}")
         num_tensors, num_keys = self._number("Q"), self._number("Q")

@@ -19,7 +19,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.gguf import FloatArray, Tensor, require_weights
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
+from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
@@ -243,6 +243,7 @@ def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> 
     size = path.stat().st_size
     if size < 10:
         raise broken(f"it has {size} bytes")
+    require_fetched(path)
     with path.open("rb") as file:
         content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     header_bytes = int.from_bytes(content[:8].tobytes(), "little")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ LONGEST_PIECE = 1000  # letters; cutting one takes time by its square, and the l
 SPACE = "▁"  # how SentencePiece writes a space
 BROKEN = "\ufffd"  # what stands for bytes that are no text, and for the beginning of a character
 KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's special tokens; the others take the spaces and lines behind them away
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>")
 TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; llama.cpp holds the ends so, too
 
 ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -58,6 +58,7 @@ PRE_TOKENIZERS_OF = {
     "bloom": "bloom", "falcon": "falcon", "gpt2": "gpt-2", "gptj": "gpt-2", "gptneox": "gpt-2", "mpt": "mpt", "qwen2": "qwen2",
     "qwen3": "qwen2",
 }  # fmt: skip
+COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
 LLAMA3_TOKENS = 128_256
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken")  # a word that is a token needs no merges
 BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
@@ -225,8 +226,19 @@ def load(folder: Path) -> Tokenizer:
     return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
 
 
-def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
-    """The tokenizer a GGUF's metadata describes. Raises UnsupportedError for kinds not known, BadFileError for damage."""
+def from_metadata(
+    metadata: dict[str, Any],
+    *,
+    flags: Mapping[str, Mapping[str, bool]] | None = None,
+    space_first: bool = False,
+    space_once: bool = False,
+) -> Tokenizer:
+    """The tokenizer a GGUF's metadata describes. Raises UnsupportedError for kinds not known, BadFileError for damage.
+
+    Folders say more. `flags`: how special and added tokens are found in texts, as `tokenizers.AddedToken` has it; those not there have
+    none. `space_first`: a space is put before texts of byte-level vocabularies. `space_once`: SentencePiece's is put where a text
+    begins, if it begins with none, and not behind special tokens, too.
+    """
     _require_kinds(metadata)
     tokens, eos_id = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.eos_token_id")
     if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
@@ -235,22 +247,24 @@ def from_metadata(metadata: dict[str, Any]) -> Tokenizer:
     kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))
     if kind == "gpt2":
         pre = metadata.get("tokenizer.ggml.pre") or _unsaid_pre_tokenizer(arch, len(tokens))
-        backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), pre)
+        backend = _byte_level_bpe(tokens, metadata.get("tokenizer.ggml.merges"), pre, space_first=space_first)
     elif kind == "llama":
         scores = _numbers(metadata, "scores", len(tokens))
         backend = _sentencepiece_bpe(tokens, scores, types)
-        _set_sentencepiece_spaces(backend, metadata)
+        _set_sentencepiece_spaces(backend, metadata, once=space_once)
     else:
         raise UnsupportedError(
             f"the tokenizer of this file is of the kind `{kind}`, which nomoat cannot read yet",
             hint="byte-level BPE (SmolLM2, Qwen2.5, Llama 3) and SentencePiece BPE (Llama 1 and 2, OpenLLaMA) work",
         )
-    _add_special_tokens(backend, tokens, types, but=KEEPS_SPACES if (arch, kind) == ("phi3", "llama") else None)
+    if (arch, kind) == ("phi3", "llama"):
+        flags = {token: {"rstrip": token not in KEEPS_SPACES} for token in tokens}
+    _add_special_tokens(backend, tokens, types, flags or {})
     bos_id = metadata.get("tokenizer.ggml.bos_token_id")
     special = SpecialTokens(
         bos_id=bos_id if bos_id is not None and 0 <= bos_id < len(tokens) else None,  # some files write 2^32 - 1 for none
         eos_id=eos_id,
-        stop_ids=stop_ids([eos_id], backend.token_to_id),
+        stop_ids=stop_ids([eos_id, *_turn_ends(metadata, len(tokens))], backend.token_to_id),
         add_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama" or pre in BEGINS_TEXTS)),
     )
     return Tokenizer(backend, special, metadata.get("tokenizer.chat_template"))
@@ -265,6 +279,8 @@ def _require_kinds(metadata: dict[str, Any]) -> None:
         "scores": _are_numbers,
         "bos_token_id": lambda value: type(value) is int,
         "eos_token_id": lambda value: type(value) is int,
+        "eot_token_id": lambda value: type(value) is int,
+        "eom_token_id": lambda value: type(value) is int,
         "add_bos_token": lambda value: isinstance(value, bool),
         "add_space_prefix": lambda value: isinstance(value, bool),
         "remove_extra_whitespaces": lambda value: isinstance(value, bool),
@@ -295,6 +311,12 @@ def stop_ids(eos_ids: Sequence[int], id_of: Callable[[str], int | None]) -> tupl
     return tuple(sorted(ends.union(eos_ids)))
 
 
+def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
+    """The tokens that a file says end a turn or a message."""
+    said = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
+    return [token_id for token_id in said if token_id is not None and 0 <= token_id < num_tokens]
+
+
 def _types(metadata: dict[str, Any], tokens: list[str]) -> list[float]:
     """What each token is. Converters before mid-2024 called Gemma's marks of turns ordinary pieces, which no merges lead to."""
     types = _numbers(metadata, "token_type", len(tokens))
@@ -314,7 +336,7 @@ def _numbers(metadata: dict[str, Any], name: str, count: int) -> list[float]:
     return list(values)
 
 
-def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
+def _byte_level_bpe(tokens: list[str], merges: Any, pre: str, *, space_first: bool) -> Any:
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, normalizers
 
@@ -325,9 +347,9 @@ def _byte_level_bpe(tokens: list[str], merges: Any, pre: str) -> Any:
     vocabulary = {token: at for at, token in enumerate(tokens)}
     with translated("the file's vocabulary and merges do not fit together"):
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
-    backend.pre_tokenizer = _pre_tokenizer(pre)
+    backend.pre_tokenizer = _pre_tokenizer(pre, space_first=space_first)
     backend.decoder = decoders.ByteLevel()
-    if pre == "qwen2":
+    if pre in COMPOSES:
         backend.normalizer = normalizers.NFC()
     return backend
 
@@ -344,14 +366,14 @@ def _unsaid_pre_tokenizer(arch: str, num_tokens: int) -> str:
     return PRE_TOKENIZERS_OF[arch]
 
 
-def _pre_tokenizer(pre: str) -> Any:
+def _pre_tokenizer(pre: str, *, space_first: bool) -> Any:
     """What splits a text before its parts are merged. Raises UnsupportedError for a name that is not known."""
     from tokenizers import Regex, pre_tokenizers
 
     if pre not in PRE_TOKENIZERS:
         raise UnsupportedError(f"the pre-tokenizer `{pre}` is not one that nomoat knows", hint=f"known: {', '.join(PRE_TOKENIZERS)}")
     way = PRE_TOKENIZERS[pre]
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=True)
     if way == "words":
         return words
     if way == "digits and words":
@@ -360,7 +382,7 @@ def _pre_tokenizer(pre: str) -> Any:
         threes = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
         steps = [pre_tokenizers.Punctuation("contiguous"), words, pre_tokenizers.Digits(individual_digits=False), threes]
         return pre_tokenizers.Sequence(steps)
-    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw_bytes = pre_tokenizers.ByteLevel(add_prefix_space=space_first, use_regex=False)
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(way), "isolated"), raw_bytes])
 
 
@@ -389,9 +411,9 @@ def _sentencepiece_bpe(tokens: list[str], scores: list[float], types: list[float
     )
 
 
-def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any]) -> None:
+def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any], *, once: bool) -> None:
     """What becomes of a text before it is cut into pieces, and of pieces when they become a text again."""
-    from tokenizers import Regex, decoders, normalizers
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     steps: list[Any] = []
@@ -401,20 +423,21 @@ def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any]) -> None:
             steps.append(normalizers.Precompiled(charsmap))
     if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if prefix:
+    if prefix and once:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    elif prefix:
         steps.append(normalizers.Prepend(SPACE))
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     undo = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*undo, decoders.Strip(" ", 1, 0)] if prefix else undo)
 
 
-def _add_special_tokens(backend: Any, tokens: list[str], types: list[float], *, but: tuple[str, ...] | None) -> None:
-    """`but`: the only ones that the spaces behind them stay with; None: all."""
+def _add_special_tokens(backend: Any, tokens: list[str], types: list[float], flags: Mapping[str, Mapping[str, bool]]) -> None:
     from tokenizers import AddedToken
 
     for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [
-            AddedToken(token, special=special, normalized=False, rstrip=but is not None and token not in but)
+            AddedToken(token, special=special, normalized=False, **flags.get(token, {}))
             for token, t in zip(tokens, types, strict=True)
             if t == kind
         ]
