@@ -307,6 +307,35 @@ def test_email_is_seen(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "rest"),
+    [
+        ("sk-", "proj-abcdEFGH0123456789_-abcdEFGH"),
+        ("sk-", "ant-api03-abcdEFGH0123456789"),
+        ("AKIA", "ABCDEFGH01234567"),
+        ("ghp_", "abcdEFGH0123456789abcdEFGH0123456789"),
+        ("github_pat_", "abcdEFGH0123456789_abcdEFGH0123456789abcdEFGH"),
+        ("glpat-", "abcdEFGH0123456789ab"),
+        ("AIza", "SyabcdEFGH0123456789abcdEFGH0123456"),
+        ("xoxb-", "012345678901-abcdEFGH0123456789"),
+        ("hf_", "abcdEFGHabcdEFGHabcdEFGHabcdEFGHab"),
+        ("-----BEGIN ", "RSA PRIVATE KEY-----"),
+    ],
+)
+def test_api_key_is_seen(start: str, rest: str) -> None:
+    """In two parts, so that nobody who looks for keys in this file finds one."""
+    assert kinds(f'KEY="{start}{rest}"', kinds=["api_key"]) == {"api_key"}
+    assert kinds(f"키는 {start}{rest}입니다", kinds=["api_key"]) == {"api_key"}
+    assert kinds(f"x{start}{rest}", kinds=["api_key"]) == ({"api_key"} if start.startswith("-") else set())
+
+
+@pytest.mark.parametrize(
+    "text", ["sk-toggleable__label-arrow-of-a-long-1", "sk-Estimator-id-1", "AKIA is how they begin", "hf_hub_download", "AIza"]
+)
+def test_everyday_words_are_no_api_keys(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("김철수", "김철수는 왔다"),
@@ -632,6 +661,7 @@ def test_long_text_takes_no_time() -> None:
         "Project\n\n",
         "900101,a:",
         "9 - 9 ",
+        "sk-",
     ):
         assert isinstance(pii.find((piece * 200_000)[:200_000], names=["김철수", "Project Moat"]), tuple)
     started = time.process_time()

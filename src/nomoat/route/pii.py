@@ -6,9 +6,9 @@ invisible characters, escapes and Markdown's marks make no difference, and lette
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumbers` (5 MB).
 
-What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, keys and
-passwords; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above; landline, business
-and account numbers in several cells of a table; numbers spelled out in words, in pictures, or in base64 and such.
+What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
+and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above;
+landline, business and account numbers in several cells of a table; numbers spelled out in words, in pictures, or in base64 and such.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 from nomoat.route.plain import plain, readings
 
-Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "name"]
+Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
@@ -31,6 +31,7 @@ KIND_TITLES: dict[Kind, str] = {
     "bank_account": "a bank account",
     "card": "a card number",
     "email": "an e-mail address",
+    "api_key": "an API key",
     "name": "a name from the policy",
 }
 
@@ -372,6 +373,19 @@ def _emails(text: str) -> Iterator[Span]:
                 yield *match.span(), True
 
 
+# Of OpenAI, Anthropic and whoever writes them so, AWS, GitHub, GitLab, Google, Slack, Hugging Face; private keys in PEM.
+API_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-(?=[\w-]{0,40}[A-Z])(?=[\w-]{0,40}\d)[A-Za-z0-9_-]{20,250}|A[KS]IA[0-9A-Z]{16}(?![A-Za-z0-9])"
+    r"|gh[opsur]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,90}|glpat-[A-Za-z0-9_-]{20}|AIza[A-Za-z0-9_-]{35}|xox[abprs]-[A-Za-z0-9-]{20,90}|hf_[A-Za-z0-9]{34})"
+    r"|-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----"
+)
+
+
+def _api_keys(text: str) -> Iterator[Span]:
+    for match in API_KEY.finditer(text):
+        yield *match.span(), True
+
+
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
@@ -422,4 +436,5 @@ FINDERS: dict[Kind, Finder] = {
     "bank_account": _bank_accounts,
     "card": _cards,
     "email": _emails,
+    "api_key": _api_keys,
 }
