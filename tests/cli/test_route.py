@@ -70,7 +70,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "cloud              none  (default)\n"
         "threshold          0.5  (default)\n"
         "default            local  (default)\n"
-        "never_leaves       resident_number, phone, business_number, bank_account, card, email, name  (default)\n"
+        "never_leaves       resident_number, phone, business_number, bank_account, card, email, api_key, name  (default)\n"
         "names              none  (default)\n"
         "allowed            none  (default)\n"
         "max_usd_per_day    none  (default)\n"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 route = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="""Send each request where it is answered well enough: private data never leaves.
+    help="""Send each request where it is answered well enough: recognised private data stays here.
 
     \b
     Examples:

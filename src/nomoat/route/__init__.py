@@ -1,1 +1,1 @@
-"""Both camps, each where it is better: private data never leaves, and the rest goes where the user's own duels say it should."""
+"""Both camps, each where it is better: private data it recognises stays here, the rest goes where the user's own duels say."""

@@ -1,27 +1,28 @@
 """Which private data a text holds. Findings say where and of which kind; the text itself is never kept, logged or shown.
 
-Read as a person would read it: full-width digits and those of other scripts, what stands between the groups of a number, and invisible
-characters anywhere make no difference, and letters may be glued to a number, as Korean particles are.
+Read as a person would read it (`plain`): full-width digits and those of other scripts, what stands between the groups of a number,
+invisible characters, escapes and Markdown's marks make no difference, and letters may be glued to a number, as Korean particles are.
 
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumbers` (5 MB).
 
-What this does not cover: names nobody listed, addresses, passports, driving licences, health; phone numbers of other countries
-without their `+`; accounts without a bank's word beside them; landline, business and account numbers in several cells of a table;
-numbers spelled out in words, in pictures, or encoded.
+What this does not cover: names nobody listed, addresses, dates of birth, passports, driving licences, health, IP addresses, passwords
+and keys of other forms; phone numbers of other countries without their `+`; accounts without a bank's word beside them or above;
+landline, business and account numbers in several cells of a table; numbers spelled out in words, in pictures, or in base64 and such.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal, get_args
 
-Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "name"]
+from nomoat.route.plain import plain, readings
+
+Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
@@ -30,6 +31,7 @@ KIND_TITLES: dict[Kind, str] = {
     "bank_account": "a bank account",
     "card": "a card number",
     "email": "an e-mail address",
+    "api_key": "an API key",
     "name": "a name from the policy",
 }
 
@@ -46,64 +48,20 @@ class Finding:
 
 def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Finding, ...]:
     """Private data of these kinds, in order of place. The same place may be of two kinds. `names` are the user's own words."""
-    plain, places = _plain(text)
+    kinds = tuple(kinds)
     found: set[Finding] = set()
-    for kind in kinds:
-        spans = _names(plain, names) if kind == "name" else FINDERS[kind](plain)
-        found |= {Finding(kind=kind, start=places[start][0], end=places[end - 1][1], certain=certain) for start, end, certain in spans}
+    for reading, places in readings(text):
+        for kind in kinds:
+            spans = _names(reading, names) if kind == "name" else FINDERS[kind](reading)
+            found |= {
+                Finding(kind=kind, start=places[start][0], end=places[end - 1][1], certain=certain) for start, end, certain in spans
+            }
     return tuple(sorted(found, key=lambda finding: (finding.start, finding.end, finding.kind)))
 
 
 # A finder yields (start, end, certain) in the plain text.
 Span = tuple[int, int, bool]
 Finder = Callable[[str], Iterator[Span]]
-
-DASHES = dict.fromkeys(
-    "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
-)  # look like dashes, and are none to Unicode
-DOTS = dict.fromkeys("\u2022\u2027\u2219\u22c5\u25cf\u30fb\u318d\uff65", "\u00b7")
-APOSTROPHES = dict.fromkeys("\u00b4\u02b9\u02bb\u02bc\u2018\u2019\u201b\u2032", "'")
-# Take up no place, or that of a space, and are letters, marks or symbols to Unicode: fillers, variation selectors, and what joins,
-# encloses (keycaps), underlines or strikes through.
-UNSEEN = re.compile(
-    r"[\u0305\u0332\u0333\u0335-\u0338\u033f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e4\u2800\u3164\ufe00-\ufe0f\uffa0"
-    r"\U000e0100-\U000e01ef]"
-)
-# A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
-FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
-
-
-def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text in its plainest characters, and for each of them its place in `text`."""
-    characters: list[str] = []
-    places: list[tuple[int, int]] = []
-    for at, character in enumerate(text):
-        category = "" if character.isascii() else unicodedata.category(character)
-        if category == "Cf" or (category and UNSEEN.match(character)):
-            continue
-        plain = _plain_character(character, category)
-        if characters and (category.startswith("M") or (category and FOLLOWS.match(character))):
-            together = unicodedata.normalize("NFKC", characters[-1] + plain)
-            if len(together) == 1:
-                characters[-1], places[-1] = together, (places[-1][0], at + 1)
-                continue
-            if category.startswith("M") and not characters[-1].isalpha():  # a stray mark on a digit or a dash
-                places[-1] = (places[-1][0], at + 1)
-                continue
-        characters.extend(plain)
-        places.extend([(at, at + 1)] * len(plain))
-    return "".join(characters), places
-
-
-def _plain_character(character: str, category: str) -> str:
-    if not category:  # ASCII
-        return character
-    if category == "Nd":
-        return str(unicodedata.decimal(character))
-    if category == "Pd":
-        return "-"
-    return DASHES.get(character) or DOTS.get(character) or APOSTROPHES.get(character) or unicodedata.normalize("NFKC", character)
-
 
 # What may stand between the groups of a number, in the plain text.
 GAP = r"[\s._/~\u00b7-]{0,4}"
@@ -112,6 +70,8 @@ GAP = r"[\s._/~\u00b7-]{0,4}"
 CELLS = r"[\s\"']{0,6}[,|:;][\s\"']{0,6}"
 GAP_OR_CELLS = rf"(?:{CELLS}|{GAP})"
 IN_CELLS = re.compile(r"[,|:;]")
+OTHER_CELL = re.compile(r"[,|:;&=]")
+WORD_REACH = 24  # characters before a number in which a word may say what it is
 REACH_OF_CELLS = 14  # characters, with the digit before or after them
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
 CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
@@ -119,7 +79,14 @@ CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP
 
 # ---------------------------------------------------------------- resident registration numbers
 # The first digit of the second half may stand alone, as in forms that mask the rest.
-RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({GAP_OR_CELLS})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}}))(?!\d)))")
+KEY = r"[^\W\d][\w-]{0,20}[\s\"']{0,3}[:=][\s\"']{0,3}"  # of JSON, YAML, a form
+BETWEEN_HALVES = rf"{GAP_OR_CELLS}|[\s\"']{{0,3}}[,;&\n][\s\"']{{0,6}}{KEY}"
+RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}}))(?!\d)))")
+# In the boxes of a form, and with all of the birth's year: rows of digits and dates are ordinary, so that these have more to prove.
+BOX = r"[^\S\n]{1,3}"
+IN_BOXES = re.compile(rf"(?<!\d)(?<!\d\s)(\d(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
+FULL_YEAR = re.compile(rf"(?<!\d)((?:19|20)\d{{6}}{GAP}\d{{7}})(?!\d)")
+RESIDENT_WORDS = re.compile(r"주민|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 FIRST_BIRTH = date(1900, 1, 1)
 RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
@@ -129,21 +96,54 @@ def _resident_numbers(text: str) -> Iterator[Span]:
     """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing.
 
     A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
-    today, and of all such pairs in the text most have to fit.
+    today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes.
     """
     in_cells: list[Span] = []
     for match in RESIDENT.finditer(text):
         digits = match[2] + "".join((match[4] or match[5]).split())
-        born = _date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+        born = _born(digits)
         if born is None:
             continue
         span = *match.span(1), _resident_checksum_fits(digits)
-        if not IN_CELLS.search(match[3] or ""):
+        between = "-" if match[5] else match[3]
+        if between.isspace() or not (between == "" or OTHER_CELL.search(between)):
             yield span
-        elif FIRST_BIRTH <= born <= date.today():
+        elif not FIRST_BIRTH <= born <= date.today():
+            continue
+        elif between:
             in_cells.append(span)
+        elif span[2] or not _is_barcode(digits) or _is_said(RESIDENT_WORDS, text, match.start()):
+            yield span
     if 2 * sum(is_certain for _, _, is_certain in in_cells) > len(in_cells):
         yield from in_cells
+    yield from _resident_numbers_with_more_to_prove(text)
+
+
+def _resident_numbers_with_more_to_prove(text: str) -> Iterator[Span]:
+    """The checksum fits, or a word before them says it."""
+    for pattern in (IN_BOXES, FULL_YEAR):
+        for match in pattern.finditer(text):
+            written = "".join(filter(str.isdecimal, match[1]))
+            digits, born = written[-13:], _born(written[-13:])
+            if born is None or not FIRST_BIRTH <= born <= date.today() or not f"{born:%Y%m%d}".endswith(written[:-7]):
+                continue
+            is_certain, is_said = _resident_checksum_fits(digits), _is_said(RESIDENT_WORDS, text, match.start())
+            if is_said or (is_certain and not match[1].isdecimal()):
+                yield *match.span(1), is_certain
+
+
+def _born(digits: str) -> date | None:
+    return _date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+
+
+def _is_said(words: re.Pattern[str], text: str, start: int) -> bool:
+    return words.search(text, max(0, start - WORD_REACH), start) is not None
+
+
+def _is_barcode(digits: str) -> bool:
+    """A Korean product's EAN-13: every second digit counts three times."""
+    total = sum(int(digit) * (3 if at % 2 else 1) for at, digit in enumerate(digits))
+    return digits.startswith("880") and total % 10 == 0
 
 
 def _resident_checksum_fits(digits: str) -> bool:
@@ -172,6 +172,7 @@ MOBILE_IN_CELLS = re.compile(
 LINE = r"[\s)._/\u00b7-]{1,3}"
 GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
+FROM_ABROAD = re.compile(r"(?<!\d)0082(?=\D{0,3}\d)")
 DECIMAL = re.compile(r"0\.\d+")
 HOME_REGION = "KR"
 
@@ -184,7 +185,7 @@ def _phones(text: str) -> Iterator[Span]:
     for match in MOBILE_IN_CELLS.finditer(text):
         if not IN_CELLS.search(match[2]) or _without_spaces(match[1]) == _without_spaces(match[2]):
             yield *match.span(), True
-    for form in {text, GLUED.sub(_set_apart, UNKNOWN_GAP.sub("-", text))}:
+    for form in {text, GLUED.sub(_set_apart, FROM_ABROAD.sub(" +82", UNKNOWN_GAP.sub("-", text)))}:
         for found in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize):
             if not DECIMAL.fullmatch(found.raw_string):
                 yield found.start, found.end, True
@@ -203,15 +204,13 @@ def _without_spaces(gap: str) -> str:
 BUSINESS = re.compile(rf"(?<!\d)(\d{{3}})({GAP})(\d{{2}})\2(\d{{5}})(?!\d)")
 BUSINESS_WEIGHTS = (1, 3, 7, 1, 3, 7, 1, 3, 5)
 BUSINESS_WORDS = re.compile(r"사업자|business\s+(?:registration|reg)|\bBRN\b", re.IGNORECASE)
-WORD_REACH = 24  # characters before a number in which a word may say what it is
 
 
 def _business_numbers(text: str) -> Iterator[Span]:
     """The checksum must fit; ten digits without separators, of which a tenth would fit by chance, need a word before them too."""
     for match in BUSINESS.finditer(text):
         digits = match[1] + match[3] + match[4]
-        named = BUSINESS_WORDS.search(text, max(0, match.start() - WORD_REACH), match.start()) is not None
-        if (match[2] or named) and _business_checksum_fits(digits):
+        if (match[2] or _is_said(BUSINESS_WORDS, text, match.start())) and _business_checksum_fits(digits):
             yield *match.span(), True
 
 
@@ -225,14 +224,33 @@ def _business_checksum_fits(digits: str) -> bool:
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
 NUMBER = rf"(?<!\d)(?P<number>\d{{2,6}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}|\d{{10,16}})(?!\d)"
-REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"  # from a bank's word to its number, which often is on the next line
+GROUPED = NUMBER.replace(r"|\d{10,16}", "")
+# From a bank's word to its number, which often is on the next line, or in the next row of a table.
+REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"
+REACH_OF_ACCOUNTS = r"[^\d\n]{0,20}(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
 BANKS = r"은행|뱅크|농협|수협|신협|축협|새마을금고|우체국"
+ACCOUNT = r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:bank|account|acct)(?:[_ -]?(?:account|acct|number|num|no|id)){0,3}s?(?![^\W_])"
+# Short names of banks; some are everyday words, or units, and have more to prove.
+SHORT = r"국민|신한|카카오|토스|카뱅|케뱅|씨티|SC제일|(?<![A-Za-z0-9])IBK"
+EVERYDAY = r"우리|하나|기업|제일|산업|새마을|(?<![A-Za-z0-9])(?:KB|NH|SC)"
+BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
+BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
+ENDS = r"(?=으?로|[^\S\n]*(?:[^\w\s]|\n|\Z))"  # an everyday word after a number, and the end of what is said
 ACCOUNTS = (
-    re.compile(rf"(?:{BANKS}|계좌|입금|송금|이체|\baccount\b|\bacct\b|\bbank\b){REACH}{NUMBER}", re.IGNORECASE),
-    re.compile(rf"(?:국민|신한|우리|하나|기업|카카오|토스)[\s:]{{0,3}}{NUMBER}"),  # everyday words, some of them
-    re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS})"),
+    re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_ACCOUNTS}{NUMBER}", re.IGNORECASE),
+    re.compile(rf"(?:{BANKS}|입금|송금|이체){REACH}{NUMBER}"),
+    re.compile(rf"(?:{SHORT}){BESIDE}{NUMBER}"),
+    re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
+    re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NUMBER}"),
+    re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
+    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS})"),
 )
 ACCOUNT_DIGITS = range(10, 17)
+DIGITS, DECIMALS = re.compile(r"\d+"), re.compile(r"\.\d")
+CALENDAR, CLOCK = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])(?:[0-5]\d){1,2}"
+DATE = re.compile(rf"(?:19|20)\d\d(?:{CALENDAR})?")
+TIME_PART = re.compile(rf"[0-5]?\d|{CLOCK}")
+TIMESTAMP = re.compile(rf"(?:19|20)\d\d{CALENDAR}{CLOCK}\d{{0,3}}")
 IBAN_START = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})\d{2}")
 # Characters of an IBAN by country: SWIFT's registry, and the countries that use the form without standing in it.
 IBAN_COUNTRIES = {
@@ -248,9 +266,23 @@ IBAN_LENGTHS = {country: length for length, countries in IBAN_COUNTRIES.items() 
 def _bank_accounts(text: str) -> Iterator[Span]:
     for pattern in ACCOUNTS:
         for match in pattern.finditer(text):
-            if sum(character.isdecimal() for character in match["number"]) in ACCOUNT_DIGITS:
+            groups = DIGITS.findall(match["number"])
+            if sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups)):
                 yield *match.span("number"), False
     yield from _ibans(text)
+
+
+def _is_time(groups: Sequence[str]) -> bool:
+    """Years, dates and times of day, and nothing else: an account that looks so is not seen."""
+    if len(groups) == 1:
+        return TIMESTAMP.fullmatch(groups[0]) is not None
+    dates = [group for group in groups if DATE.fullmatch(group)]
+    return bool(dates) and all(TIME_PART.fullmatch(group) for group in groups if group not in dates)
+
+
+def _is_decimal(match: re.Match[str], groups: Sequence[str]) -> bool:
+    """A number with a decimal point: `1234567890.12`."""
+    return match["gap"] == "." and len(groups) == 2 if match["gap"] else DECIMALS.match(match.string, match.end("number")) is not None
 
 
 def _ibans(text: str) -> Iterator[Span]:
@@ -325,21 +357,46 @@ EMAIL = re.compile(
     rf"(?<![\w{MARKS}.%+-])[\w{MARKS}.%+-]+@[\w{MARKS}-]+(?:\.[\w{MARKS}-]+)*\.(?:[A-Za-z]{{2,}}|한국|삼성|닷컴|닷넷|{LETTERS})"
 )
 
+# So that machines do not read it. Python multiplies with ` @ `, hence only these ends.
+AT = r"\s?(?:@|\(at\)|\[at\]|골뱅이)\s?"
+DOT = r"(?:\s?[(\[]dot[)\]]\s?|[.\u3002\uff61])"
+EMAIL_FOR_PEOPLE = re.compile(
+    rf"(?<![\w.%+-])[\w.%+-]{{1,64}}{AT}(?:[A-Za-z0-9-]{{1,63}}{DOT}){{1,3}}(?:com|net|org|kr)(?![A-Za-z0-9])", re.IGNORECASE
+)
+REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
+
 
 def _emails(text: str) -> Iterator[Span]:
-    for match in EMAIL.finditer(text):
+    for pattern in (EMAIL, EMAIL_FOR_PEOPLE):
+        for match in pattern.finditer(text):
+            if not (match[0].startswith("git@") and REPOSITORY.match(text, match.end())):
+                yield *match.span(), True
+
+
+# Of OpenAI, Anthropic and whoever writes them so, AWS, GitHub, GitLab, Google, Slack, Hugging Face; private keys in PEM.
+API_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-(?=[\w-]{0,40}[A-Z])(?=[\w-]{0,40}\d)[A-Za-z0-9_-]{20,250}|A[KS]IA[0-9A-Z]{16}(?![A-Za-z0-9])"
+    r"|gh[opsur]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,90}|glpat-[A-Za-z0-9_-]{20}|AIza[A-Za-z0-9_-]{35}|xox[abprs]-[A-Za-z0-9-]{20,90}|hf_[A-Za-z0-9]{34})"
+    r"|-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----"
+)
+
+
+def _api_keys(text: str) -> Iterator[Span]:
+    for match in API_KEY.finditer(text):
         yield *match.span(), True
 
 
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
+BETWEEN_WORDS = r"\s*(?:[._/+-]{1,2}\s{0,3})?"
+BETWEEN_SYLLABLES = r"(?:\s{0,3}|\s?[,._/\u00b7-]\s?)"
 UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
 
 
 def _names(text: str, names: Sequence[str]) -> Iterator[Span]:
-    """Upper and lower case, forms of the apostrophe, and spaces between words and between Korean, Chinese or Japanese characters make
-    no difference. A Latin name is a whole word; a Korean one may have particles glued to it."""
+    """Upper and lower case, forms of the apostrophe, and spaces, dots, dashes and such between words and between Korean, Chinese or
+    Japanese characters make no difference. A Latin name is a whole word; a Korean one may have particles glued to it."""
     folded, places = _folded(text)
     for pattern in filter(None, map(_spelling, names)):
         for match in pattern.finditer(folded):
@@ -348,11 +405,11 @@ def _names(text: str, names: Sequence[str]) -> Iterator[Span]:
 
 
 def _spelling(name: str) -> re.Pattern[str] | None:
-    words = _folded(_plain(name)[0])[0].split()
+    words = _folded(plain(name)[0])[0].split()
     if not words:
         return None
-    glued = r"\s*".join(map(_escaped, words))
-    spaced = r"\s*".join(r"\s{0,3}".join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
+    glued = BETWEEN_WORDS.join(map(_escaped, words))
+    spaced = BETWEEN_WORDS.join(BETWEEN_SYLLABLES.join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
     if len(words) == 1 and HANGUL.match(words[0]):  # where one word ends so and the next begins so, these are everyday ones
         spaced = rf"{glued}|(?<!{HANGUL.pattern}){spaced}"
     return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})", re.IGNORECASE)
@@ -379,4 +436,5 @@ FINDERS: dict[Kind, Finder] = {
     "bank_account": _bank_accounts,
     "card": _cards,
     "email": _emails,
+    "api_key": _api_keys,
 }

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -324,16 +323,8 @@ def _texts(request: Request, continuations: Sequence[str]) -> tuple[str, str]:
     question = question_of(request)
     everything = [question, *(message.content for message in request.messages), *request.stop, request.answer_start, *continuations]
     if request.json_schema is not None:
-        everything.append(_schema_words(request.json_schema))
+        everything.append(request.json_schema)
     return "\n\n".join(everything), question
-
-
-def _schema_words(schema: str) -> str:
-    """A JSON schema with its words as they are, not as `\\u` escapes. What is no JSON stays; whoever is asked with it refuses it."""
-    try:
-        return json.dumps(json.loads(schema), ensure_ascii=False)
-    except ValueError:
-        return schema
 
 
 def _listed(words: Sequence[str]) -> str:
