@@ -9,7 +9,10 @@ import json
 import sys
 import time
 
-import llama_cpp
+try:
+    import llama_cpp
+except ImportError:
+    sys.exit(f"{sys.argv[0]}: run it by the Python of an environment that has llama-cpp-python:\n{__doc__}")
 
 asked = json.load(sys.stdin)
 model = llama_cpp.Llama(**asked["files"], n_ctx=2048, n_threads=asked["threads"], n_threads_batch=asked["threads"], verbose=False)

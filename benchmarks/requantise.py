@@ -12,8 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import llama_cpp as c
-
 
 def main() -> None:
     """See the module."""
@@ -22,6 +20,10 @@ def main() -> None:
     parser.add_argument("type", help="Q5_K_M, Q3_K_M, Q2_K, IQ4_XS, ...")
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
+    try:
+        import llama_cpp as c
+    except ImportError:
+        parser.error("run it by the Python of an environment that has llama-cpp-python: VENV/bin/python, see speed_llama_cpp.py")
     settings = c.llama_model_quantize_default_params()
     settings.ftype = getattr(c, f"LLAMA_FTYPE_MOSTLY_{arguments.type.upper()}")
     settings.allow_requantize = True

@@ -9,10 +9,13 @@ import json
 import sys
 import time
 
-import lm_eval
-import torch
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
+try:
+    import lm_eval
+    import torch
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+except ImportError:
+    sys.exit(f"{sys.argv[0]}: run it by the Python of an environment that has lm-eval:\n{__doc__}")
 
 asked = json.load(sys.stdin)
 torch.set_num_threads(asked["threads"])

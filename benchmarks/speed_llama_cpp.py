@@ -15,7 +15,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-import llama_cpp as c
+try:
+    import llama_cpp as c
+except ImportError:
+    sys.exit(f"{sys.argv[0]}: run it by the Python of an environment that has llama-cpp-python:\n{__doc__}")
 
 CONTEXT_TOKENS = 8192  # of one request, or 32 of 256 tokens
 SEQUENCES = 32
@@ -91,6 +94,8 @@ def questions() -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(f"usage: {sys.argv[0]} FILE.gguf THREADS, as `speed.py` calls it\n{__doc__}")
     path, num_threads = sys.argv[1], int(sys.argv[2])
     answer: Callable[..., dict[str, float]] = Peer(path, num_threads).answer
     print(json.dumps({"version": c.__version__}), flush=True)

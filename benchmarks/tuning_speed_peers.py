@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+try:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+except ImportError:
+    sys.exit(f"{sys.argv[0]}: run it by the Python of an environment that has torch, transformers, peft and trl\n{__doc__}")
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 NOT_LEARNED = -100
@@ -95,6 +98,8 @@ def trl(folder: str, task: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """See the module."""
+    if len(sys.argv) != 4 or sys.argv[1] not in ("peft", "trl"):
+        sys.exit(f"usage, as `tuning_speed.py` calls it:\n{__doc__}")
     _, kind, folder, path = sys.argv
     task = json.loads(Path(path).read_text(encoding="utf-8"))
     torch.manual_seed(task.get("seed", 0))

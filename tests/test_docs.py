@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from nomoat import config
+
 ROOT = Path(__file__).parents[1]
 DEPENDS_ON_THE_DATA = ("`", "note:", "whenever", "repeated:")  # of the README's session: the verdict, what is said of some data
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -128,6 +130,17 @@ def strip_comments(code: str) -> str:
 def test_extras_are_installed_from_the_checkout_as_nomoat_is() -> None:
     for page in PAGES:
         assert "pip install 'nomoat[" not in page.read_text(encoding="utf-8"), page
+
+
+def test_the_page_of_settings_has_each_that_the_code_knows() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs" / "config.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and "`" in line
+    ]
+    settings = {row[2].strip("`"): row[1].strip("`") for row in rows if len(row) == 5 and row[2] not in ("-", "key in `config.toml`")}
+    assert settings == {name: config.variable(name) for name in config.FROM_FILE}
+    assert {name for row in rows if len(row) == 2 for name in re.findall(r"`(\w+)`", row[0])} == config.SECRETS
 
 
 def test_no_page_names_a_path_of_a_machine() -> None:

@@ -56,6 +56,9 @@ def test_pulled_files_have_rows_like_cards(empty_home: Path, nomoat: Nomoat, tin
     same = ("parameters", "context_tokens", "licence", "runs_here")
     assert {name: row[name] for name in same} == {name: shown[name] for name in same} and row["context_tokens"]
     assert row["memory"]["total_bytes"] == shown["memory"]["total_bytes"]
+    for name in ("--context", "--ctx-size"):
+        planned = json.loads(nomoat("show", "hf:o/r/tiny.gguf", "--json", name, "64").stdout)
+        assert planned["memory"]["total_bytes"] == shown["memory"]["total_bytes"]
     assert (rows["hf:o/r/broken.gguf"]["memory"], rows["hf:o/r/broken.gguf"]["runs_here"]) == (None, False)
     assert str(broken) in rows["hf:o/r/broken.gguf"]["notes"]
     fitting = nomoat("models", "--fits", "--pulled").stdout.splitlines()

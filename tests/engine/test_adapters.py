@@ -99,8 +99,9 @@ def test_embeddings_differ_and_likelihoods_of_continuations_are_refused(engine: 
     adapted = engine.adapted(0)
     assert isinstance(adapted, Reader)
     assert np.abs(adapted.embed(["the hello"]) - engine.embed(["the hello"])).max() > 0.05
-    with pytest.raises(UnsupportedError, match="gives no likelihoods of continuations"):
+    with pytest.raises(UnsupportedError, match="gives no likelihoods of continuations") as refused:
         adapted.score(Request(prompt="x"), [" he"])
+    assert refused.value.hint
 
 
 def test_an_adapter_that_does_not_fit_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -620,6 +620,10 @@ def test_reference_without_a_model_lists_them_when_there_are_several(serving: Ca
         remote_engine(server.url)
     assert caught.value.message == f"the server at `{server.url}` has 2 models: one, two"
     assert caught.value.hint == f"write `{server.url}#one`"
+    empty = serving(say(200, {"object": "list", "data": []}))
+    with pytest.raises(UsageError) as refused:
+        remote_engine(empty.url)
+    assert refused.value.message == f"the server at `{empty.url}` has no model" and f"`{empty.url}#MODEL`" in str(refused.value.hint)
 
 
 def test_server_whose_model_list_is_none_is_an_error(serving: Callable[..., Server]) -> None:

@@ -68,10 +68,11 @@ def test_token_ids_are_no_question_that_was_stored() -> None:
 
 def test_answers_have_no_likelihoods_and_no_tokenizer() -> None:
     engine = StoredEngine({"a": "b"}, name="stored:s/x")
-    with pytest.raises(UnsupportedError, match="no likelihoods"):
+    with pytest.raises(UnsupportedError, match="no likelihoods") as unscored:
         engine.score(asking("a"), ["b"])
-    with pytest.raises(UnsupportedError, match="no tokenizer"):
+    with pytest.raises(UnsupportedError, match="no tokenizer") as uncounted:
         engine.count_tokens(asking("a"))
+    assert unscored.value.hint and uncounted.value.hint
 
 
 def test_digest_follows_the_answers() -> None:

@@ -257,8 +257,9 @@ def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
         with pytest.raises(UnknownModelError, match=message) as caught:
             models.find(name)
         assert caught.value.hint == "known: a, b"
-    with pytest.raises(UsageError, match="there is no model to serve"):
+    with pytest.raises(UsageError, match="there is no model to serve") as refused:
         Models()
+    assert "`nomoat serve" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize(("memory_bytes", "together"), [(10**9, 2), (8 * 10**8 + 10**6, 2), (7 * 10**8, 1), (10**11, 2)])

@@ -260,8 +260,9 @@ def test_a_folder_that_cannot_be_tuned_says_so(tmp_path: Path, change: dict[str,
     _, folder = write_folder(tmp_path / "model", "opt 350m")
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
-    with pytest.raises(UnsupportedError, match=message):
+    with pytest.raises(UnsupportedError, match=message) as refused:
         prepare(str(folder), write(tmp_path / "t.csv", ("one", "a"), ("two", "b")), **COLUMNS)
+    assert refused.value.hint
 
 
 def test_settings_follow_the_data_and_the_model() -> None:

@@ -127,6 +127,19 @@ def test_a_base_without_a_template_is_measured_beside_what_was_tuned_of_it(bare:
     assert len(by_itself) == 20
 
 
+def test_a_template_that_is_not_used_is_said(tiny_gguf: Path, bare: Path, table: Path) -> None:
+    def notes(model: Path, *arguments: str) -> list[str]:
+        command = ["eval", str(model), str(table), "--input-column", "text", "--label-column", "label", "--json", *arguments]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        return [note for note in json.loads(done.stdout)["notes"] if note.startswith("chat template")]
+
+    not_used = f"chat template of `{tiny_gguf}`: its own; `falcon` is used only for models that have none"
+    assert notes(tiny_gguf, "--template", "falcon") == [not_used]
+    assert notes(tiny_gguf) == []
+    assert notes(bare, "--template", "falcon") == [f"chat template of `{bare}`: falcon, as asked: it has none"]
+
+
 def test_an_interrupted_training_does_not_go_on_with_another_template(
     bare: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

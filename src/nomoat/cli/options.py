@@ -30,10 +30,10 @@ def _known_template(value: str | None) -> str | None:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 ContextToPlan = Annotated[
-    int | None, typer.Option("--context", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
+    int | None, typer.Option("--context", "--ctx-size", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)
 ]
 ContextSize = Annotated[
-    int | None, typer.Option("-c", "--ctx-size", min=1, show_default=False, help="Shorten the context to save memory.")
+    int | None, typer.Option("--ctx-size", "--context", "-c", min=1, show_default=False, help="Shorten the context to save memory.")
 ]
 InputColumn = Annotated[str | None, typer.Option(help="The CSV's column of texts.", show_default=False)]
 LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]

@@ -238,7 +238,10 @@ class OpenVINOEngine:
         folder = self._folder
         if beside is not None:
             if self._weights is None:
-                raise UnsupportedError("an adapter beside weights of no known file gives no likelihoods of continuations")
+                raise UnsupportedError(
+                    "an adapter beside weights of no known file gives no likelihoods of continuations",
+                    hint="give the engine the model's own file as `weights`, or load the model with `nomoat.load`",
+                )
             folder = importer.import_gguf(self._weights, adapter=adapter, context_tokens=self._context_tokens)
         self._prepare()
         return Scorer(folder, self.layout.scoring_properties)
@@ -289,7 +292,10 @@ class OpenVINOEngine:
                 copy = self._copy("-prompts", self.layout.prompt_properties)
                 made = TwoForms(made, PagedModel(self._folder, self.layout.prompt_properties, copy=copy, change=dense.expand))
         elif self._beside:
-            raise UnsupportedError("adapters beside the weights need paged attention, which this model cannot have on this CPU")
+            raise UnsupportedError(
+                "adapters beside the weights need paged attention, which this model cannot have on this CPU",
+                hint="load the model with one adapter, which is then part of its weights",
+            )
         else:
             made = SerialModel(self._folder, self.layout.properties)
         hugepages.use_for_large_mappings()  # before the cache is there, which is mostly not used

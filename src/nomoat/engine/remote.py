@@ -467,7 +467,7 @@ def _only_model(ref: str, names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UsageError(f"the server at `{ref}` has no model")
+        raise UsageError(f"the server at `{ref}` has no model", hint=f"load one there, or name the one to ask for: `{ref}#MODEL`")
     raise UsageError(f"the server at `{ref}` has {len(names)} models: {', '.join(names)}", hint=f"write `{ref}#{names[0]}`")
 
 

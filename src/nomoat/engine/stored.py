@@ -48,10 +48,12 @@ class StoredEngine:
         )
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        raise UnsupportedError(f"`{self._name}` holds answers, and no likelihoods")
+        raise UnsupportedError(
+            f"`{self._name}` holds answers, and no likelihoods", hint="ask a local model, or a suite whose answers are written"
+        )
 
     def count_tokens(self, request: Request) -> int:
-        raise UnsupportedError(f"`{self._name}` holds answers, and no tokenizer")
+        raise UnsupportedError(f"`{self._name}` holds answers, and no tokenizer", hint="ask a local model")
 
     def close(self) -> None:
         """Nothing to free."""

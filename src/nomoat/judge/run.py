@@ -200,6 +200,8 @@ class Asking:
         yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         if named := self.model.template:
             yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
+        elif self.settings.template and responders.names_weights(self.model.ref) and not isinstance(self.model.engine, KeptEngine):
+            yield f"chat template of `{self.model.ref}`: its own; `{self.settings.template}` is used only for models that have none"
         if isinstance(self.model.engine, KeptEngine):
             count = f"{len(self.kept(self.suite.examples)):,} of {len(self.suite.examples):,}"
             yield f"`{self.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"

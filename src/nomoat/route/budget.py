@@ -52,7 +52,7 @@ def default_path() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """On a day of UTC, and in its month until then. Requests under way are in it with the most they can cost."""
+    """US dollars spent on one UTC day, and in its month up to that day. Requests under way count with the most they can cost."""
 
     day: str
     today_usd: float

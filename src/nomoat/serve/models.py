@@ -131,7 +131,7 @@ class Models:
             unit = _Unit(loader)
             self._units |= dict.fromkeys(loader.names, unit)
         if not self._units:
-            raise UsageError("there is no model to serve")
+            raise UsageError("there is no model to serve", hint="name one: `nomoat serve smollm2-135m`; `nomoat models` lists them")
         self.on_unload: Callable[[Mapping[str, Responder]], None] | None = None  # told what is closed next; may not ask for models
         self._memory_bytes = memory_bytes
         self._changed = threading.Condition()

@@ -315,7 +315,10 @@ def opened(weights: Path) -> ModelSource:
             hint=f"known architectures can: {', '.join(sorted(architectures.known()))}",
         )
     if importer.read_sizes(source).norms_last:
-        raise UnsupportedError(f"`{weights}` has its norms after its layers, as OPT-350M: that cannot be tuned yet")
+        raise UnsupportedError(
+            f"`{weights}` has its norms after its layers, as OPT-350M: that cannot be tuned yet",
+            hint="tune a model that has them before, as OPT-125M or OPT-1.3B",
+        )
     return source
 
 

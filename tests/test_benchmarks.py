@@ -1,0 +1,71 @@
+"""`benchmarks/`: its helpers say which environment they want, and its index leads to every page and every raw file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+RESULTS = FOLDER / "results"
+pytestmark = pytest.mark.skipif(not RESULTS.is_dir(), reason="needs the repository's benchmarks folder")
+JSON = re.compile(r"`([^`\s]+\.json)`")
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@pytest.mark.parametrize(
+    ("script", "wanted"),
+    [
+        ("exports_llama_cpp.py", "llama-cpp-python"),
+        ("requantise.py FILE Q3_K_M TARGET", "llama-cpp-python"),
+        ("speed_llama_cpp.py FILE 2", "llama-cpp-python"),
+        ("scoring_lm_eval.py", "lm-eval"),
+        ("tuning_speed_peers.py peft FOLDER TASK", "torch, transformers, peft"),
+    ],
+)
+def test_a_helper_run_without_its_peer_says_which_environment_it_wants(script: str, wanted: str) -> None:
+    """`-S`: a Python without packages."""
+    name, *arguments = script.split()
+    command = [sys.executable, "-S", str(FOLDER / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode != 0 and done.stdout == ""
+    assert "Traceback" not in done.stderr and f"environment that has {wanted}" in done.stderr
+
+
+def named_on(page: Path) -> set[str]:
+    """The files that a page names, with `*` and braces written out."""
+    patterns = JSON.findall(page.read_text(encoding="utf-8"))
+    return {file.name for pattern in patterns for one in written_out(pattern) for file in RESULTS.glob(one)}
+
+
+def written_out(pattern: str) -> list[str]:
+    """`a{b,c}d` is `abd` and `acd`."""
+    found = BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    return [one for part in found[1].split(",") for one in written_out(pattern[: found.start()] + part + pattern[found.end() :])]
+
+
+def test_braces_are_written_out() -> None:
+    assert written_out("a{b,c}_{d,}.json") == ["ab_d.json", "ab_.json", "ac_d.json", "ac_.json"]
+
+
+def test_every_raw_file_is_named_by_a_page_and_every_named_one_is_there() -> None:
+    pages = [FOLDER / "README.md", *RESULTS.glob("*.md")]
+    assert {file.name for file in RESULTS.glob("*.json")} == set[str]().union(*map(named_on, pages))
+    for page in pages:
+        lines = (line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("Files: "))
+        for one in (one for line in lines for pattern in JSON.findall(line) for one in written_out(pattern)):
+            assert list(RESULTS.glob(one)), f"{page.name} names {one}"
+
+
+def test_the_index_names_every_script_and_every_page() -> None:
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)#:]+)\)", index))
+    assert {f"results/{page.name}" for page in RESULTS.glob("*.md")} <= linked
+    assert {script.name for script in FOLDER.glob("*.py")} == set(re.findall(r"^\| `(\w+\.py)`", index, re.MULTILINE))
+    for target in linked:
+        assert (FOLDER / target).exists(), target
