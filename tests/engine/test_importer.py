@@ -150,9 +150,9 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
         ),
         (
             lambda folder: (folder / "adapter_config.json").write_text(
-                '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"x": 4}}'
+                '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"x(": 4}}'
             ),
-            "of a kind nomoat cannot add",
+            "is not a whole adapter folder",
         ),
     ],
 )
@@ -173,6 +173,9 @@ def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Cal
         ({"init_lora_weights": "corda"}, r"its start \(`corda`\) changed", "save it again"),
         ({"init_lora_weights": "loftq"}, r"its start \(`loftq`\) changed", "merge it with PEFT"),
         ({"alora_invocation_tokens": [5, 6]}, "is an activated LoRA", "ask PEFT or vLLM for its answers"),
+        ({"use_dora": True}, "is a LoRA with `use_dora`, which nomoat cannot add", "merge the adapter into its model with PEFT"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "is a LoRA with `layer_replication`", "merge the adapter"),
+        ({"peft_type": "IA3"}, "is a `IA3` adapter, and nomoat adds LoRA alone", "merge the adapter"),
     ],
 )
 def test_an_adapter_that_is_more_than_its_matrices_is_refused(
