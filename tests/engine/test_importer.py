@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_as_torch_does
 from safetensors.torch import save_file as save_as_torch_does
 from tiny import write_adapter, write_tiny_gguf
@@ -197,6 +197,18 @@ def test_other_starts_of_an_adapter_leave_its_base_as_it_is(tmp_path: Path, star
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start, "alora_invocation_tokens": None}))
     assert len(importer.LoraDelta(folder).layers) > 0
+
+
+def test_an_adapter_tuned_with_biases_is_read_where_its_model_has_none(tmp_path: Path) -> None:
+    """PEFT saves what biases there are beside the matrices."""
+    folder = write_adapter(tmp_path / "a")
+    path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bias": "all"}))
+    assert len(importer.LoraDelta(folder).layers) > 0
+    bias = "base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias"
+    save_file(load_file(weights) | {bias: np.ones(64, np.float32)}, weights)
+    with pytest.raises(BadFileError, match=f"holds `{bias}`, which is no LoRA matrix"):
+        importer.LoraDelta(folder)
 
 
 def test_an_adapter_in_bf16_is_read(tmp_path: Path) -> None:
