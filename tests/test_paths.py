@@ -94,3 +94,18 @@ def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: 
 def test_a_missing_file_that_is_read_meanwhile_is_not_blamed_on_the_place(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), paths.whole_file(tmp_path / "out" / "x"):
         (tmp_path / "elsewhere" / "missing").read_text()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_folder_takes_the_place_of_a_link_and_what_that_points_to_stays(tmp_path: Path, is_there: bool) -> None:
+    kept, link = tmp_path / "kept", tmp_path / "home" / "linked"
+    link.parent.mkdir()
+    link.symlink_to(kept)
+    if is_there:
+        kept.mkdir()
+        (kept / "file").write_text("old")
+    with paths.whole_folder(link) as part:
+        (part / "file").write_text("new")
+    assert (link / "file").read_text() == "new"
+    assert list(link.parent.iterdir()) == [link] and not link.is_symlink()
+    assert not is_there or (kept / "file").read_text() == "old"

@@ -206,14 +206,23 @@ def whole_folder(target: Path) -> Iterator[Path]:
         with translate_disk_errors(target):
             yield part
             part.chmod(0o755)
-            if target.exists():  # a folder that is not empty cannot be replaced in one step
+            if target.exists() or target.is_symlink():  # neither a folder that is not empty nor a link is replaced in one step
                 os.replace(target, old)
             os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not target.exists():
+        if (old.exists() or old.is_symlink()) and not target.exists():
             os.replace(old, target)
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            remove_folder(old)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it; of a link to one, the link alone. Raises OSError."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def remove_empty(folder: Path) -> None:
@@ -254,5 +263,6 @@ def alone(target: Path, *, busy: NomoatError | None = None) -> Iterator[None]:
                 os.replace(old, target)
         for kind in ("part", "old"):
             for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
-                shutil.rmtree(left, ignore_errors=True)
+                with suppress(OSError):
+                    remove_folder(left)
         yield

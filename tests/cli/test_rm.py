@@ -21,6 +21,30 @@ def test_rm_removes_an_adapter_and_nothing_else(empty_home: Path, nomoat: Nomoat
     assert [path.name for path in (empty_home / "adapters").iterdir()] == ["other"]
 
 
+def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
+    empty_home: Path, tmp_path: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+) -> None:
+    kept = tuned("own").rename(tmp_path / "kept")
+    link = empty_home / "adapters" / "linked"
+    link.symlink_to(kept)
+    assert nomoat("rm", "openllama-3b+linked").stderr == "openllama-3b+linked: removed\n"
+    assert not link.is_symlink()
+    assert (kept / "provenance.json").is_file()
+
+
+@pytest.mark.parametrize("is_tuned", [True, False])
+def test_with_an_adapter_goes_what_an_interrupted_training_left(
+    is_tuned: bool, empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+) -> None:
+    if is_tuned:
+        tuned("own")
+    left = empty_home / "adapters" / ".후기.checkpoint"
+    left.mkdir(parents=True)
+    (left / "checkpoint.pt").write_bytes(b"state")
+    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed\n"
+    assert list((empty_home / "adapters").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("ref", "error", "hint"),
     [

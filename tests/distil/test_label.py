@@ -130,7 +130,7 @@ def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
         ("t.csv", None, "`t.csv`: --input-column is missing", "its columns are: id, text"),
         ("t.csv", "words", "`t.csv`: there is no column `words`", "its columns are: id, text"),
         ("t.txt", "text", "`t.txt` has no columns: each line is a text", "leave out --input-column"),
-        ("t.pdf", None, "`t.pdf`: nomoat cannot tell what kind of file this is", None),
+        ("t.pdf", None, "`{path}`: nomoat cannot tell what kind of file this is", None),
     ],
 )
 def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | None, message: str, hint: str | None) -> None:
@@ -138,8 +138,13 @@ def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | Non
     path.write_text("id,text\n1,a\n")
     with pytest.raises(UsageError) as caught:
         read_texts(path, input_column=column)
-    assert caught.value.message == message
+    assert caught.value.message == message.format(path=path)
     assert hint is None or caught.value.hint == hint
+
+
+def test_a_folder_holds_no_texts() -> None:
+    with pytest.raises(UsageError, match=r"`\.` is a folder, not a file"):
+        read_texts(Path())
 
 
 def test_a_file_without_a_text_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_as_torch_does
 from safetensors.torch import save_file as save_as_torch_does
 from tiny import write_adapter, write_tiny_gguf
@@ -150,9 +150,9 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
         ),
         (
             lambda folder: (folder / "adapter_config.json").write_text(
-                '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"x": 4}}'
+                '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "alpha_pattern": {"x(": 4}}'
             ),
-            "of a kind nomoat cannot add",
+            "is not a whole adapter folder",
         ),
     ],
 )
@@ -173,6 +173,9 @@ def test_a_damaged_adapter_is_named(tiny_gguf: Path, tmp_path: Path, damage: Cal
         ({"init_lora_weights": "corda"}, r"its start \(`corda`\) changed", "save it again"),
         ({"init_lora_weights": "loftq"}, r"its start \(`loftq`\) changed", "merge it with PEFT"),
         ({"alora_invocation_tokens": [5, 6]}, "is an activated LoRA", "ask PEFT or vLLM for its answers"),
+        ({"use_dora": True}, "is a LoRA with `use_dora`, which nomoat cannot add", "merge the adapter into its model with PEFT"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "is a LoRA with `layer_replication`", "merge the adapter"),
+        ({"peft_type": "IA3"}, "is a `IA3` adapter, and nomoat adds LoRA alone", "merge the adapter"),
     ],
 )
 def test_an_adapter_that_is_more_than_its_matrices_is_refused(
@@ -194,6 +197,18 @@ def test_other_starts_of_an_adapter_leave_its_base_as_it_is(tmp_path: Path, star
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start, "alora_invocation_tokens": None}))
     assert len(importer.LoraDelta(folder).layers) > 0
+
+
+def test_an_adapter_tuned_with_biases_is_read_where_its_model_has_none(tmp_path: Path) -> None:
+    """PEFT saves what biases there are beside the matrices."""
+    folder = write_adapter(tmp_path / "a")
+    path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bias": "all"}))
+    assert len(importer.LoraDelta(folder).layers) > 0
+    bias = "base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias"
+    save_file(load_file(weights) | {bias: np.ones(64, np.float32)}, weights)
+    with pytest.raises(BadFileError, match=f"holds `{bias}`, which is no LoRA matrix"):
+        importer.LoraDelta(folder)
 
 
 def test_an_adapter_in_bf16_is_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,8 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "`{path}` is empty"),
-        ('{"messages": []}\n', "`{path}`, line 1: no list of `messages`"),
+        ('{"messages": []}\n', "`{path}`, line 1: `messages` is empty"),
+        ('{"conversations": []}\n', "`{path}`, line 1: `conversations` is empty"),
         ('\n{"prompt": "x"}\n', "`{path}`, line 2: no list of `messages`"),
         ('{"messages": [{"role": "bot", "content": "x"}]}', "`{path}`, line 1: a message has role 'bot' and content of type str"),
         (
@@ -127,7 +129,14 @@ def test_free_answers_are_learned_with_an_instruction_and_refused_where_the_ques
 def test_a_file_of_another_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_lessons(write(tmp_path / "t.xlsx", "x"))
+    assert caught.value.message == f"`{tmp_path / 't.xlsx'}`: nomoat cannot tell what kind of file this is"
     assert caught.value.hint == "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson, .json"
+
+
+def test_a_folder_is_no_file_to_learn_from() -> None:
+    with pytest.raises(UsageError) as caught:
+        read(Path())
+    assert caught.value.message == "`.` is a folder, not a file"
 
 
 def test_share_gpt_and_alpaca_are_told_by_their_first_entry(tmp_path: Path) -> None:
@@ -177,3 +186,89 @@ def test_an_instruction_for_conversations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read(path, instruction="Be brief.")
     assert caught.value.message == "--instruction is for tables"
+
+
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+SHARED = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+ALPACA = {"instruction": "hi", "output": "ho"}
+
+
+@pytest.mark.parametrize("entry", [{"messages": CHAT}, {"conversations": SHARED}, ALPACA])
+def test_what_the_system_says_beside_the_turns_is_its_message(tmp_path: Path, entry: dict[str, Any]) -> None:
+    def said(system: object) -> list[tuple[str, str]]:
+        (lesson,) = read(write(tmp_path / "c.json", json.dumps([entry | {"system": system}]))).lessons
+        return [(message.role, message.content) for message in lesson.messages]
+
+    turns = [("user", "hi"), ("assistant", "ho")]
+    assert said("Be a pirate.") == [("system", "Be a pirate."), *turns]
+    assert said("") == said(None) == turns
+    with pytest.raises(DataError, match="entry 1: `system` is of type list"):
+        said(["Be a pirate."])
+
+
+def test_a_system_that_speaks_beside_the_turns_and_in_the_first_of_them_is_refused(tmp_path: Path) -> None:
+    entry = {"system": "Be a pirate.", "conversations": [{"from": "system", "value": "Be kind."}, *SHARED]}
+    with pytest.raises(DataError, match="entry 1: it begins with two messages of the system"):
+        read(write(tmp_path / "c.json", json.dumps([entry])))
+
+
+def test_the_history_of_an_instruction_is_its_earlier_turns(tmp_path: Path) -> None:
+    """Learned as the turns of other conversations are; with Alpaca's own template, too."""
+    entry = {"instruction": "and 2 2?", "input": "now", "output": "4", "history": [["1 1?", "2"]], "system": "Add."}
+    (lesson,) = read(write(tmp_path / "a.json", json.dumps([entry]))).lessons
+    assert [message.content for message in lesson.messages] == ["Add.", "1 1?", "2", "and 2 2?\n\nnow", "4"]
+    assert lesson.learned == [2, 4]
+    assert read(write(tmp_path / "b.json", json.dumps([ALPACA | {"history": []}]))).lessons[0].learned == [1]
+    for history in (["1 1?", "2"], [["1 1?"]], [["1 1?", ""]], "1 1? 2"):
+        with pytest.raises(DataError, match="entry 1: `history` is no list of pairs of texts"):
+            read(write(tmp_path / "a.json", json.dumps([entry | {"history": history}])))
+
+
+@pytest.mark.parametrize("name", ["tools", "functions"])
+@pytest.mark.parametrize("entry", [{"messages": CHAT}, {"conversations": SHARED}, ALPACA])
+def test_a_lesson_with_tools_is_refused(tmp_path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Without them it would teach to answer where a call is meant."""
+    path = tmp_path / "c.json"
+    for tools in ([{"type": "function"}], '[{"name": "weather"}]'):
+        with pytest.raises(DataError) as caught:
+            read(write(path, json.dumps([entry, entry | {name: tools}])))
+        assert caught.value.message == f"`{path}`, entry 2: it has `{name}`, and nomoat learns what is said, not how tools are called"
+    for none in ([], "[]", None, ""):
+        assert len(read(write(path, json.dumps([entry | {name: none}]))).lessons) == 1
+
+
+@pytest.mark.parametrize("call", [{"tool_calls": [{"type": "function"}]}, {"function_call": {"name": "weather"}}])
+@pytest.mark.parametrize("content", ["", None])
+def test_a_turn_that_calls_a_tool_is_refused(tmp_path: Path, call: dict[str, Any], content: str | None) -> None:
+    chat = [*CHAT, {"role": "assistant", "content": content, **call}, *CHAT]
+    with pytest.raises(DataError, match=f"line 1: it has `{next(iter(call))}`"):
+        read(write(tmp_path / "c.jsonl", json.dumps({"messages": chat})))
+    none = [{**message, "tool_calls": None} for message in CHAT]
+    assert read(write(tmp_path / "c.jsonl", json.dumps({"messages": none}))).lessons[0].learned == [1]
+
+
+def test_weights_count_in_share_gpt_as_well(tmp_path: Path) -> None:
+    turns = [*SHARED[:1], {"from": "gpt", "value": "no", "weight": 0}, *SHARED]
+    (lesson,) = read(write(tmp_path / "s.json", json.dumps([{"system": "Be.", "conversations": turns}]))).lessons
+    assert lesson.learned == [4]
+    with pytest.raises(DataError, match="entry 1: a message of the assistant has weight 2"):
+        read(write(tmp_path / "s.json", json.dumps([{"conversations": [*SHARED[:1], {**SHARED[1], "weight": 2}]}])))
+
+
+@pytest.mark.parametrize("speaker", ["chatgpt", "bing", "bard"])
+def test_other_names_of_the_assistant_are_known(tmp_path: Path, speaker: str) -> None:
+    turns = [SHARED[0], {"from": speaker, "value": "ho"}]
+    assert read(write(tmp_path / "s.json", json.dumps([{"conversations": turns}]))).lessons[0].learned == [1]
+
+
+def test_an_instruction_without_input_may_say_null(tmp_path: Path) -> None:
+    (lesson,) = read(write(tmp_path / "a.json", json.dumps([ALPACA | {"input": None}]))).lessons
+    assert (lesson.messages[0].content, lesson.alpaca_question) == ("hi", "hi")
+
+
+def test_one_object_over_several_lines_is_one_lesson(tmp_path: Path) -> None:
+    """And a line that is broken is named as ever."""
+    (lesson,) = read(write(tmp_path / "one.json", json.dumps({"messages": CHAT}, indent=1))).lessons
+    assert (lesson.where, lesson.learned) == ("entry 1", [1])
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        read(write(tmp_path / "two.jsonl", json.dumps({"messages": CHAT}) + "\n{"))

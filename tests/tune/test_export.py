@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 import pytest
+import torch
 from reference import CASES, RANK, make_adapter, make_model, our_logits, write_folder, write_gguf
+from safetensors.numpy import load_file, save_file
 from small_disk import run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
@@ -60,6 +63,63 @@ def test_the_lora_file_of_a_rank_stabilised_adapter_has_its_scale(tmp_path: Path
     tensor = "blk.0.attn_q.weight"
     change = lora.metadata["adapter.lora.alpha"] / RANK * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
     np.testing.assert_allclose(merged.rows(tensor), GGUFFile(weights).rows(tensor) + change, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_stabilised", [False, True])
+def test_layers_with_a_rank_and_a_scale_of_their_own_change_as_peft_says(tmp_path: Path, is_stabilised: bool) -> None:
+    """Also in a LoRA file, which has one alpha for all."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=4, lora_alpha=8, use_rslora=is_stabilised, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False,
+        rank_pattern={r"layers\.1\..*": 6, "q_proj": 2}, alpha_pattern={"down_proj": 3, "q_proj": 40, "self_attn.q_proj": 7},
+    )  # fmt: skip
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5 for an attribute under its old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        get_peft_model(make_model(CASES["llama"]), config).save_pretrained(str(tmp_path / "adapter"))
+        model = PeftModel.from_pretrained(make_model(CASES["llama"]), str(tmp_path / "adapter"))
+    theirs = {
+        name.removeprefix("base_model.model."): part.get_delta_weight("default").detach().numpy()
+        for name, part in model.named_modules()
+        if hasattr(part, "get_delta_weight")
+    }
+    delta = importer.LoraDelta(tmp_path / "adapter")
+    assert delta.layers == theirs.keys() and {len(delta.matrices(layer)[0]) for layer in theirs} == {2, 4, 6}  # type: ignore[index]
+    lora = GGUFFile(export.lora_gguf(weights, tmp_path / "adapter", tmp_path / "lora.gguf"))
+    for layer, change in theirs.items():
+        a_RI, b_OR = delta.scaled(layer) or (np.zeros(0), np.zeros(0))
+        np.testing.assert_allclose(b_OR @ a_RI, change, atol=1e-5)
+        np.testing.assert_allclose(delta(layer, np.arange(len(change))), change, atol=1e-5)
+        if "v_proj" in layer or "down_proj" in layer:  # whose rows lie in the file as they are
+            tensor = f"blk.{layer.split('.')[2]}.{'attn_v' if 'v_proj' in layer else 'ffn_down'}.weight"
+            a_RI, b_OR = (lora.rows(f"{tensor}.lora_{end}") for end in "ab")
+            np.testing.assert_allclose(lora.metadata["adapter.lora.alpha"] / len(a_RI) * b_OR @ a_RI, change, atol=1e-5)
+
+
+def test_other_scales_of_some_layers_are_another_adapter(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a")
+    path, digests = folder / "adapter_config.json", [importer.LoraDelta(folder).sha256]
+    settings = json.loads(path.read_text())
+    for alpha in (9, 10):
+        path.write_text(json.dumps(settings | {"alpha_pattern": {r"layers\.0\..*": alpha}}))
+        digests.append(importer.LoraDelta(folder).sha256)
+    assert len(set(digests)) == 3
+
+
+def test_an_adapter_of_the_output_layer_cannot_be_exported(tmp_path: Path) -> None:
+    weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
+    adapter = make_adapter(tmp_path / "adapter", weights)
+    path = adapter / "adapter_model.safetensors"
+    more = {f"base_model.model.lm_head.lora_{part}.weight": np.ones((4, 4), np.float32) for part in "AB"}
+    save_file(load_file(path) | more, path)
+    for form in (export.merged_gguf, export.lora_gguf):
+        with pytest.raises(UnsupportedError) as caught:
+            form(weights, adapter, tmp_path / "out.gguf")
+        assert caught.value.message == f"`{adapter}` changes the output layer (`lm_head`), and such an adapter cannot be exported"
+        assert caught.value.hint is not None and "merge_and_unload" in caught.value.hint
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_the_merged_file_keeps_texts_that_are_no_utf_8_and_does_without_empty_arrays(

@@ -117,7 +117,7 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
     assert (len(prepared.samples), len(prepared.validation)) == (2, 2)
     assert prepared.survey.shared_with_validation == ("line 4",)
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (0, 2)
-    assert prepared.options["validation"] == str(held_out)
+    assert (prepared.options["validation"], prepared.others) == (held_out.name, {"validation": held_out})
     with pytest.raises(DataError, match="nothing of it is left"):
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
 
@@ -247,6 +247,20 @@ def test_alpaca_s_two_texts_are_what_a_model_without_a_template_of_its_own_is_as
     words = tokenizer.from_metadata(GGUFFile(base).metadata)
     sample = prepared.samples[0]
     assert words.decode(sample.tokens[: sample.answers[0][0]]) == expected
+
+
+def test_what_was_said_before_alpaca_s_question_is_read_before_it(tmp_path: Path) -> None:
+    path, base = tmp_path / "alpaca.json", write_tiny_gguf(tmp_path / "base.gguf", template=None)
+    last = {"instruction": "Add.", "input": "1 2", "output": "3"}
+    path.write_text(json.dumps([{**last, "system": "Be brief.", "history": [["Hi.", "Ho."]]}, last]))
+    words = tokenizer.from_metadata(GGUFFile(base).metadata)
+    (sample, _) = prepare(str(base), path).samples
+    end = words.backend.id_to_token(words.special.eos_id)
+    assert words.backend.decode(sample.tokens, skip_special_tokens=False).removesuffix(end).split(end) == [
+        "Be brief.\n\n### Instruction:\nHi.\n\n### Response:Ho.",
+        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:3",
+    ]
+    assert len(sample.answers) == 2
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_validation_file_is_what_is_looked_at(tiny_gguf: Path, table: Path, tm
     facts = json.loads((tune(tiny_gguf, table, validation=held_out) / "provenance.json").read_text())
     assert (facts["metrics"]["validation_lessons"], facts["num_lessons"]) == (12, 90)
     assert facts["metrics"]["validation_loss_after"] < facts["metrics"]["validation_loss_before"]
-    assert facts["task"]["validation"] == str(held_out)
+    assert (facts["task"]["validation"], facts["validation_sha256"]) == ("held_out.csv", paths.sha256_of(held_out))
 
 
 def test_no_text_of_the_data_is_in_the_adapter_s_folder(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
@@ -90,6 +90,8 @@ def test_no_text_of_the_data_is_in_the_adapter_s_folder(tiny_gguf: Path, table: 
     facts = json.loads((folder / "provenance.json").read_text())["data"]
     assert (facts["shared_with_test"], facts["shared_with_validation"]) == (["line 92"], ["line 93"])
     assert not [file.name for file in folder.iterdir() if b"secret" in file.read_bytes()]
+    places = [str(path.parent).encode() for path in (tmp_path, tiny_gguf)]
+    assert not [file.name for file in folder.iterdir() for place in places if place in file.read_bytes()]
 
 
 def test_peft_loads_the_adapter_and_the_engine_serves_the_same_model(tiny_gguf: Path, table: Path) -> None:

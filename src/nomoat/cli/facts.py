@@ -166,13 +166,18 @@ def licence_lines(found: licences.ChainVerdict) -> list[str]:
 
 def adapter_folder(ref: str) -> Path | None:
     """The folder of the adapter in `BASE+NAME`, if there is one here."""
+    folder = adapter_place(ref)
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def adapter_place(ref: str) -> Path | None:
+    """Where the adapter in `BASE+NAME` lies or would lie; None for what names none."""
     from nomoat import paths
 
     _, plus, name = ref.rpartition("+")
     if not plus or not name or Path(name).name != name or name in (".", ".."):
         return None
-    folder = paths.adapters() / name
-    return folder if folder.is_dir() else None
+    return paths.adapters() / name
 
 
 def _who(link: licences.Link) -> str:

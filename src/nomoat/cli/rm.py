@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,23 +50,31 @@ def _remove_cache(yes: bool) -> None:
 def _remove_model(model: str, yes: bool) -> None:
     from nomoat import paths
     from nomoat.catalog import cards, pull
-    from nomoat.cli.facts import adapter_folder
     from nomoat.engine import importer
     from nomoat.errors import UnknownModelError
 
-    adapter = adapter_folder(model) if cards.find(model) is None else None
-    installed = pull.find_installed(model) if adapter is None else None
-    if adapter is None and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
+    folders = _of_adapter(model) if cards.find(model) is None else []
+    installed = None if folders else pull.find_installed(model)
+    if not folders and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
-    _confirm(f"the adapter in {adapter}" if adapter is not None else f"`{model}` from this disk", yes)
-    made_of = adapter or installed
+    _confirm(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes)
+    made_of = folders[0] if folders else installed
     freed = importer.forget(made_of) if made_of is not None else 0
-    if adapter is None:
+    if not folders:
         freed += pull.remove(model)
-    else:
-        with paths.translate_disk_errors(adapter):
-            shutil.rmtree(adapter)
+    for folder in folders:
+        with paths.translate_disk_errors(folder):
+            paths.remove_folder(folder)
     console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
+
+
+def _of_adapter(ref: str) -> list[Path]:
+    """What is here of the adapter in BASE+NAME: its folder, or a link to one, and what is left of an interrupted training of it."""
+    from nomoat.cli.facts import adapter_place
+    from nomoat.tune.adapter import checkpoint_folder
+
+    place = adapter_place(ref)
+    return [] if place is None else [path for path in (place, checkpoint_folder(place)) if path.is_dir() or path.is_symlink()]
 
 
 def _megabytes(size: int) -> str:

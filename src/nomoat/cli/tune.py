@@ -132,7 +132,7 @@ def say_survey(prepared: Prepared) -> None:
             also += f"; {len(in_test):,} more stand in the test file, too, and were left out"
         count = count_lessons(prepared.validation)
         lessons = f"{count:,} lessons" if count > 1 else "one lesson"
-        console.say(f"held out: the {lessons} of {prepared.options['validation']}{also}")
+        console.say(f"held out: the {lessons} of {prepared.others['validation']}{also}")
     elif not prepare.split(prepared)[1]:
         most = prepare.most_held_out(prepared)
         why = f"every text stands in more than {most:,} of them" if most else "a tenth of them is less than one"

@@ -76,7 +76,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
         found = [row[input_column] for row in rows]
     else:
         raise UsageError(
-            f"`{path.name}`: nomoat cannot tell what kind of file this is",
+            f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
             hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, files of a text a line in {', '.join(TEXT_SUFFIXES)}",
         )
     texts = [textfiles.composed(text.strip()) for text in found if text.strip()]

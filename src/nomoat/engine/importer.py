@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_BASE = "an adapter fits only the model it was tuned on"
+MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
+# what makes more of an adapter than its matrices, or has matrices of another form
+MORE_THAN_MATRICES = ("use_dora", "layer_replication", "use_qalora", "use_bdlora")
 # `init_lora_weights` that take a part out of the base. Where PEFT converts an adapter to the whole base, it writes `true` instead
 CHANGES_ITS_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
@@ -52,7 +56,7 @@ class _Plan:
 
 
 class LoraDelta:
-    """What a PEFT LoRA folder adds to each layer's rows: `scale * B @ A`.
+    """What a PEFT LoRA folder adds to each layer's rows: `scale * B @ A`. Layers may differ in rank and scale.
 
     Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
     """
@@ -66,8 +70,7 @@ class LoraDelta:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             _require_plain_lora(folder, config)
             rank = config["r"]
-            self._scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-            self.alpha = float(self._scale * rank)  # as others have it, who divide it by the rank
+            self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank
             tensors = {
                 name: as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
                 for name, found in read_tensors(self.weights_path)
@@ -80,7 +83,8 @@ class LoraDelta:
                 for name, a_RI in tensors.items()
                 if name.endswith(".lora_A.weight")
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
+            self._scales = {layer: _scale_of(layer, len(a_RI), config) for layer, (a_RI, _) in self._pairs.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, re.error) as exc:
             raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint=again) from exc
         self._unused = set(self._pairs)
         for layer, (a_RI, b_OR) in self._pairs.items():
@@ -93,19 +97,23 @@ class LoraDelta:
         if strange:
             raise BadFileError(
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
-                hint="merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder",
+                hint=MERGE,
             )
 
     def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
-        """A and B of a layer, or None."""
-        return self._pairs.get(layer)
+        """A and B of a layer, or None: for who multiplies them by `alpha / R`."""
+        found = self._pairs.get(layer)
+        if found is None:
+            return None
+        factor = self._scales[layer] * len(found[0]) / self.alpha  # 1 but for a layer with a rank or a scale of its own
+        return found if factor == 1 else (found[0], found[1] * np.float32(factor))
 
     def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
-        found = self.matrices(layer)
+        found = self._pairs.get(layer)
         if found is None:
             return None
         a_RI, b_OR = found
-        return np.asarray(b_OR[rows] @ a_RI * self._scale, np.float32)
+        return np.asarray(b_OR[rows] @ a_RI * self._scales[layer], np.float32)
 
     @property
     def layers(self) -> KeysView[str]:
@@ -114,9 +122,11 @@ class LoraDelta:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the weights' file, and of the scale where that is not the usual one: what answers depend on."""
-        weights = paths.sha256_of(self.weights_path)
-        return weights if self._scale == USUAL_SCALE else _digest(weights, str(float(self._scale)))
+        """Of the weights' file, and of the layers' scales where they are not the usual one: what answers depend on."""
+        weights, scales = paths.sha256_of(self.weights_path), set(self._scales.values())
+        if len(scales) > 1:
+            return _digest(weights, json.dumps(self._scales, sort_keys=True))
+        return weights if scales == {USUAL_SCALE} else _digest(weights, *map(str, scales))
 
     def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
         """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
@@ -130,7 +140,7 @@ class LoraDelta:
     def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A_RI and scale * B_OR of a layer, or None."""
         found = self._pairs.get(layer)
-        return None if found is None else (found[0], found[1] * np.float32(self._scale))
+        return None if found is None else (found[0], found[1] * np.float32(self._scales[layer]))
 
     def require_all_used(self) -> None:
         """Raises BadFileError if the model has no layer for some of these matrices: after `require_fitting` of all it has."""
@@ -144,9 +154,10 @@ class LoraDelta:
 def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
     """Raise BadFileError for an adapter whose matrices alone, added to its base, do not give what was tuned."""
     kind, start = config.get("peft_type"), str(config.get("init_lora_weights"))
-    other = any(config.get(name) for name in ("use_dora", "alpha_pattern", "rank_pattern"))  # other scales than one for all
-    if kind != "LORA" or other or config.get("bias", "none") != "none":
-        raise BadFileError(f"`{folder}` is a `{kind}` adapter of a kind nomoat cannot add to weights")
+    if kind != "LORA":
+        raise BadFileError(f"`{folder}` is a `{kind}` adapter, and nomoat adds LoRA alone", hint=MERGE)
+    if more := next((name for name in MORE_THAN_MATRICES if config.get(name)), None):
+        raise BadFileError(f"`{folder}` is a LoRA with `{more}`, which nomoat cannot add to weights", hint=MERGE)
     if config.get("alora_invocation_tokens"):
         raise BadFileError(
             f"`{folder}` is an activated LoRA, which changes only what stands behind its own words; nomoat would change all",
@@ -158,6 +169,13 @@ def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
             f"`{folder}` rests on weights that its start (`{start}`) changed: beside the model's own it would answer wrongly",
             hint=f"{saved}merge it with PEFT (`merge_and_unload`) into the weights it was tuned on, and run that folder",
         )
+
+
+def _scale_of(layer: str, rank: int, config: dict[str, Any]) -> float:
+    """By what the product of a layer's matrices is multiplied. The first pattern that matches counts, as PEFT has it."""
+    patterns = config.get("alpha_pattern") or {}
+    alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), config["lora_alpha"])
+    return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))
 
 
 def remembered_sha256(path: Path) -> str:

@@ -120,12 +120,14 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
-    is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from.
+    is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
+    `others` are the files of `--test` and `--validation`.
     """
 
     base: str
     weights: Path
     data: Path
+    others: dict[str, Path]
     data_licence: str
     num_lessons: int
     lessons_sha256: str
@@ -136,10 +138,13 @@ class Origin:
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """As it is written into `provenance.json`, and compared before a training is resumed; of the files as they were first met."""
-        others = {f"{which}_sha256": paths.sha256_of(Path(self.task[which])) for which in ("test", "validation") if self.task[which]}
+        """As it is written into `provenance.json`, and compared before a training is resumed; of the files as they were first met.
+
+        People publish it: files are known by their names and digests, not by where they lie on this machine.
+        """
+        others = {f"{which}_sha256": paths.sha256_of(path) for which, path in self.others.items()}
         return {
-            "base": self.base,
+            "base": self.base_name,
             "base_file": self.weights.name,
             "base_sha256": importer.sha256_of_model(self.weights),
             "data_file": self.data.name,
@@ -152,6 +157,11 @@ class Origin:
             "settings": self.settings,
             "task": self.task,
         }
+
+    @property
+    def base_name(self) -> str:
+        """The base as it was named; of a path, its last part."""
+        return self.weights.absolute().name if responder.is_path(self.base) else self.base
 
 
 def reserve(name: str, *, replace: bool, resume: bool) -> Path:
@@ -168,7 +178,7 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
 
 def can_resume(name: str) -> bool:
     """Whether there is an interrupted training of that name to go on with."""
-    return (_checkpoint_folder(paths.adapters() / name) / CHECKPOINT_FILE).exists()
+    return (checkpoint_folder(paths.adapters() / name) / CHECKPOINT_FILE).exists()
 
 
 def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:
@@ -190,7 +200,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": origin.base,
+        "base_model_name_or_path": origin.base_name,
         "r": rank,
         "lora_alpha": rank * LORA_SCALE,
         "lora_dropout": 0.0,
@@ -213,7 +223,7 @@ class Checkpoint:
     """The last good state of a training that has not ended. Written whole or not at all."""
 
     def __init__(self, target: Path, origin: Origin) -> None:
-        self._folder = _checkpoint_folder(target)
+        self._folder = checkpoint_folder(target)
         self._facts = origin.facts
         self.name = target.name
 
@@ -270,7 +280,8 @@ def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in ("settings", "task", LESSONS)}
 
 
-def _checkpoint_folder(target: Path) -> Path:
+def checkpoint_folder(target: Path) -> Path:
+    """Where the state of a training of that adapter is, until it has ended well."""
     return target.parent / f".{target.name}.checkpoint"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +16,11 @@ from nomoat.records import Message, Role
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
-SPEAKERS: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+SPEAKERS: dict[str, Role] = {
+    "human": "user", "user": "user", "system": "system",
+    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+}  # fmt: skip
+CALLS = ("tools", "functions", "tool_calls", "function_call")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +74,7 @@ def read(
             raise UsageError("--instruction is for tables", hint="write it into each conversation, as its `system` message")
         return _read_chats(path)
     raise UsageError(
-        f"`{path.name}`: nomoat cannot tell what kind of file this is",
+        f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
         hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}",
     )
 
@@ -117,11 +123,15 @@ def _read_chats(path: Path) -> Data:
 
 
 def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSONL file, or of a JSON file that is one list of them."""
+    """The objects of a JSONL file, or of a JSON file that is one list of them, or one of them over several lines."""
     text = textfiles.read_text(path)
-    if not text.lstrip().startswith("["):
+    if text.lstrip().startswith("["):
+        values = textfiles.parse_json(text, path)
+    elif _is_one_object(text):
+        values = [textfiles.parse_json(text, path)]
+    else:
         return [(f"line {line}", value) for line, value in textfiles.read_jsonl(path)]
-    values, has_escapes = textfiles.parse_json(text, path), "\\u" in text
+    has_escapes = "\\u" in text
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise DataError(f"`{path}`, entry {number}: not a JSON object", hint='each entry is one object: {"key": "value"}')
@@ -132,12 +142,22 @@ def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return [(f"entry {number}", value) for number, value in enumerate(values, start=1)]
 
 
+def _is_one_object(text: str) -> bool:
+    """Whether a text is one JSON object, printed over several lines."""
+    begin, _, rest = text.strip().partition("\n")
+    try:
+        json.loads(begin)
+    except (ValueError, RecursionError):
+        with suppress(ValueError, RecursionError):
+            return bool(rest) and isinstance(json.loads(text), dict)
+    return False
+
+
 def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
-    rows = value.get("messages")
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"`{path}`, {where}: no list of `messages`", hint='write {"messages": [{"role": ..., "content": ...}]}')
-    messages, not_learned = list[Message](), list[int]()
+    rows = _rows(value, "messages", '{"role": ..., "content": ...}', path, where)
+    messages, not_learned = _system_of(value, path, where), list[int]()
     for row in rows:
+        _require_no_calls(row, path, where)
         role: Any = row.get("role") if isinstance(row, dict) else None
         content = row.get("content") if isinstance(row, dict) else None
         if role not in get_args(Role) or not isinstance(content, str):
@@ -145,26 +165,17 @@ def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
                 f"`{path}`, {where}: a message has role {role!r} and content of type {type(content).__name__}",
                 hint=f"roles are {', '.join(get_args(Role))}; the content is text",
             )
-        weight = row.get("weight") if role == "assistant" else None
-        if isinstance(weight, bool) or weight not in (None, 0, 1):
-            raise DataError(
-                f"`{path}`, {where}: a message of the assistant has weight {weight!r}",
-                hint="write 0 for an answer that is not learned, 1 or nothing for one that is",
-            )
-        if weight == 0:
+        if role == "assistant" and not _has_weight(row, path, where):
             not_learned.append(len(messages))
         messages.append(Message(role=role, content=content))
     return _lesson(messages, path, where, not_learned)
 
 
 def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
-    rows = value.get("conversations")
-    if not isinstance(rows, list) or not rows:
-        raise DataError(
-            f"`{path}`, {where}: no list of `conversations`", hint='write {"conversations": [{"from": ..., "value": ...}]}'
-        )
-    messages = []
+    rows = _rows(value, "conversations", '{"from": ..., "value": ...}', path, where)
+    messages, not_learned = _system_of(value, path, where), list[int]()
     for row in rows:
+        _require_no_calls(row, path, where)
         speaker = row.get("from") if isinstance(row, dict) else None
         content = row.get("value") if isinstance(row, dict) else None
         if not isinstance(speaker, str) or speaker not in SPEAKERS or not isinstance(content, str):
@@ -172,12 +183,16 @@ def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
                 f"`{path}`, {where}: a turn is from {speaker!r} and has a value of type {type(content).__name__}",
                 hint=f"turns are from {', '.join(SPEAKERS)}; the value is text",
             )
-        messages.append(Message(role=SPEAKERS[speaker], content=content))
-    return _lesson(messages, path, where)
+        role = SPEAKERS[speaker]
+        if role == "assistant" and not _has_weight(row, path, where):
+            not_learned.append(len(messages))
+        messages.append(Message(role=role, content=content))
+    return _lesson(messages, path, where, not_learned)
 
 
 def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
-    parts = [value.get("instruction"), value.get("input", ""), value.get("output")]
+    _require_no_calls(value, path, where)
+    parts = [value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")]
     for name, part in zip(("instruction", "input", "output"), parts, strict=True):
         if not isinstance(part, str) or (name != "input" and not part.strip()):
             raise DataError(
@@ -185,15 +200,72 @@ def _alpaca(value: dict[str, Any], path: Path, where: str) -> Lesson:
             )
     instruction, extra, output = (str(part).strip() for part in parts)
     question = f"{instruction}\n\n{extra}" if extra else instruction
+    before = [*_system_of(value, path, where), *_history_of(value, path, where)]
     return Lesson(
-        messages=(Message(role="user", content=question), Message(role="assistant", content=output)),
+        messages=(*before, Message(role="user", content=question), Message(role="assistant", content=output)),
         where=where,
         alpaca_question=f"{instruction}{ALPACA_INPUT}{extra}" if extra else instruction,
     )
 
 
+def _rows(value: dict[str, Any], name: str, form: str, path: Path, where: str) -> list[Any]:
+    """The turns of a conversation. Raises DataError if there are none, and for what cannot be learned beside them."""
+    rows = value.get(name)
+    if not isinstance(rows, list) or not rows:
+        what = f"`{name}` is empty" if rows == [] else f"no list of `{name}`"
+        raise DataError(f"`{path}`, {where}: {what}", hint=f'write {{"{name}": [{form}]}}')
+    _require_no_calls(value, path, where)
+    return rows
+
+
+def _require_no_calls(said: Any, path: Path, where: str) -> None:
+    """Raises DataError where a lesson or a turn has tools or calls: learned without them, an answer would teach not to call."""
+    for name in CALLS if isinstance(said, dict) else ():
+        if said.get(name) and said[name] not in ("[]", "{}"):
+            raise DataError(
+                f"`{path}`, {where}: it has `{name}`, and nomoat learns what is said, not how tools are called",
+                hint="leave the conversation out, or write the tools and their calls into the texts of its turns",
+            )
+
+
+def _has_weight(row: dict[str, Any], path: Path, where: str) -> bool:
+    """Whether an answer is learned."""
+    weight = row.get("weight")
+    if isinstance(weight, bool) or weight not in (None, 0, 1):
+        raise DataError(
+            f"`{path}`, {where}: a message of the assistant has weight {weight!r}",
+            hint="write 0 for an answer that is not learned, 1 or nothing for one that is",
+        )
+    return weight != 0
+
+
+def _system_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
+    """The system's message, where it stands beside the turns."""
+    said = value.get("system")
+    if said is not None and not isinstance(said, str):
+        raise DataError(f"`{path}`, {where}: `system` is of type {type(said).__name__}", hint="it is text, or nothing")
+    return [Message(role="system", content=said)] if said and said.strip() else []
+
+
+def _history_of(value: dict[str, Any], path: Path, where: str) -> list[Message]:
+    """The turns before an instruction of Alpaca's."""
+    history = value.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair)):
+            raise DataError(
+                f"`{path}`, {where}: `history` is no list of pairs of texts", hint='write {"history": [["question", "answer"], ...]}'
+            )
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return [Message(role=role, content=text) for pair in history for role, text in zip(roles, pair, strict=True)]
+
+
 def _lesson(messages: Sequence[Message], path: Path, where: str, not_learned: Sequence[int] = ()) -> Lesson:
-    """The conversation up to its last answer to learn. Raises DataError if there is none with something before it."""
+    """The conversation up to its last answer to learn. Raises DataError if there is none with something before it.
+
+    Raises it as well where the system speaks twice before the first turn: beside the turns, and in the first of them.
+    """
+    if len(messages) > 1 and messages[0].role == messages[1].role == "system":
+        raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
     whole = Lesson(messages=tuple(messages), where=where, not_learned=tuple(not_learned))
     if not whole.learned:
         raise DataError(f"`{path}`, {where}: no message of the assistant to learn from")

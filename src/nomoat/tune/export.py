@@ -115,7 +115,16 @@ def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, boo
 
 
 def _require_fitting(delta: importer.LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:
-    """Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes."""
+    """Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes.
+
+    UnsupportedError for the output layer, which is none of `layers`.
+    """
+    if "lm_head" in delta.layers:
+        raise UnsupportedError(
+            f"`{delta.weights_path.parent}` changes the output layer (`lm_head`), and such an adapter cannot be exported",
+            hint="merge it into its model with PEFT (`merge_and_unload`), and make a GGUF of that folder with llama.cpp's "
+            "convert_hf_to_gguf.py",
+        )
     for name, layer in layers.items():
         tensor = file.tensor(name)
         delta.require_fitting(layer, (tensor.num_rows, tensor.shape[-1]))

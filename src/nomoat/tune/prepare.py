@@ -112,6 +112,7 @@ class Prepared:
 
     `shared_texts`: what stands in the test file, too, as `place: text`, to be shown to the user and nobody else.
     `validation`: the lessons of a file of their own that are held out; none where a part of `samples` is to be.
+    `others`: the files given as `test` and `validation`.
     `start`: the adapter it goes on from.
     `template`: the named chat template the lessons are put into and BASE+NAME will answer with, where it is not the file's own.
     `sidecar` stands beside data that a model wrote: its teachers enter the licence chain.
@@ -124,6 +125,7 @@ class Prepared:
     arch: Architecture
     sizes: Dimensions
     data: Data
+    others: dict[str, Path]
     samples: list[Sample]
     validation: list[Sample]
     survey: Survey
@@ -173,11 +175,8 @@ def prepare(
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
     data = _read(Path(data_path), start, **how)
-    others = {
-        which: read(Path(path), labels=data.labels or None, **how)
-        for which, path in (("test", test), ("validation", validation))
-        if path is not None
-    }
+    files_beside = {which: Path(path) for which, path in (("test", test), ("validation", validation)) if path is not None}
+    others = {which: read(path, labels=data.labels or None, **how) for which, path in files_beside.items()}
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
@@ -205,13 +204,13 @@ def prepare(
     survey = _survey(data, samples, are_named=instruction is None, too_long=too_long, dropped=len(dropped), **told)
     return Prepared(
         base=files.name, weights=files.weights, start=start, file=file, arch=arch, sizes=sizes, data=data, samples=samples,
-        validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
+        others=files_beside, validation=held_out, survey=survey, shared_texts=tuple(shared.get("test", {}).values()),
         settings=chosen(
             settings, num_lessons=len(data.lessons), width=sizes.width, layers=sizes.layers, can_add_layers=start is None
         ),
         options={
-            **how, "test": None if test is None else str(test), "keep_shared": keep_shared,
-            "validation": None if validation is None else str(validation), "template": named.value if named else None,
+            **how, "keep_shared": keep_shared, "template": named.value if named else None,
+            **{which: files_beside[which].name if which in files_beside else None for which in ("test", "validation")},
         },
         template=named, sidecar=sidecar.find(data.path),
     )  # fmt: skip

@@ -56,7 +56,7 @@ def encode(lesson: Lesson, words: Tokenizer) -> list[Sample]:
         )
     messages = lesson.messages
     if lesson.alpaca_question is not None and words.chat_template == templates.ALPACA.text:
-        messages = (Message(role="user", content=lesson.alpaca_question), messages[-1])
+        messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     prompts = [words.render(messages[:at]) for at in lesson.learned]
     answers = [messages[at].content for at in lesson.learned]
     joined = _joined(prompts, answers, words) if len(answers) > 1 else None

@@ -88,7 +88,7 @@ def learn(
     origin = adapter.Origin(
         base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
         num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
-        task=prepared.options,
+        task=prepared.options, others=prepared.others,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
