@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from patience import PATIENCE_SECONDS
+
 Act = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -122,7 +124,7 @@ class Silent:
             handler.end_headers()
             handler.wfile.write(self._first)
         self.asked.set()
-        handler.connection.settimeout(30)
+        handler.connection.settimeout(10 * PATIENCE_SECONDS)
         try:
             has_left = not handler.connection.recv(1)
         except ConnectionResetError:  # before it had read all that was sent

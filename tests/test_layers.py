@@ -1,8 +1,9 @@
-"""Who may import whom, as the design draws it: a module imports from lower layers only, and siblings of layer 5 never meet."""
+"""Who may import whom, as CONTRIBUTING.md draws it: a part imports from lower layers only; those of layer 1 also from each other."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,13 @@ def test_imports_go_down(path: Path) -> None:
         assert LAYERS[other] < LAYERS[own] or LAYERS[own] == LAYERS[other] == 1, f"{own} imports {other}"
 
 
+def test_the_drawing_for_those_who_take_part_shows_each_part_in_its_layer() -> None:
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^(\d)  (.+?)(?:   .*)?$", page, re.MULTILINE)  # what is said of a layer stands three spaces to the right
+    drawn = {name.removesuffix("/"): int(layer) for layer, names in rows for name in names.split()}
+    assert drawn == {part: layer for part, layer in LAYERS.items() if part != "__main__"}
+
+
 def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text("import nomoat.tune.train\nfrom nomoat import paths\ndef f():\n    from nomoat.judge.run import duel\n")
@@ -84,5 +92,5 @@ def test_files_and_functions_stay_short_enough_to_read() -> None:
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") <= 500, path
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 70, f"{path}:{node.lineno} {node.name}"

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat.pool import run_many
 
@@ -32,15 +33,17 @@ def test_results_carry_their_index_and_no_more_run_at_once_than_asked() -> None:
 
 def test_failure_is_raised_after_what_was_begun_has_finished() -> None:
     begun: list[int] = []
-    both = threading.Barrier(2)
+    both = threading.Barrier(2, timeout=PATIENCE_SECONDS)
+    threads: dict[int, threading.Thread] = {}
 
     def work(item: int, _left: threading.Event) -> int:
         begun.append(item)
+        threads[item] = threading.current_thread()
         if item < 2:
-            both.wait(5)
+            both.wait()
         if item == 0:
             raise ValueError("no")
-        time.sleep(0.05)
+        threads[0].join(PATIENCE_SECONDS)  # it ends by its failure
         return item
 
     finished = []
@@ -59,13 +62,13 @@ def test_caller_who_leaves_waits_for_what_was_begun_and_no_longer_than_the_grace
         if item == 0:
             return item
         began.set()
-        left.wait(5)
+        left.wait(PATIENCE_SECONDS)
         kept.append(item)
         return item
 
     results = run_many(work, range(100), concurrency=2)
     assert next(results) == (0, 0)
-    began.wait(5)
+    began.wait(PATIENCE_SECONDS)
     results.close()  # type: ignore[attr-defined]
     assert 1 <= len(kept) <= 2
 
@@ -78,14 +81,14 @@ def test_a_thread_that_does_not_start_ends_those_that_did(error: BaseException, 
 
     def third_fails(thread: threading.Thread) -> None:
         if len(started) == 2:
-            assert began.wait(5)
+            assert began.wait(PATIENCE_SECONDS)
             raise error
         started.append(thread)
         start(thread)
 
     def work(item: int, left: threading.Event) -> int:
         began.set()
-        assert left.wait(5)
+        assert left.wait(PATIENCE_SECONDS)
         kept.append(item)
         return item
 
@@ -98,11 +101,15 @@ def test_a_thread_that_does_not_start_ends_those_that_did(error: BaseException, 
 
 
 def test_caller_who_leaves_waits_no_longer_than_the_grace() -> None:
+    may_end, has_ended = threading.Event(), threading.Event()
+
     def work(item: int, _left: threading.Event) -> None:
-        time.sleep(0.0 if item == 0 else 2.0)
+        if item == 1:
+            may_end.wait(PATIENCE_SECONDS)
+            has_ended.set()
 
     results = run_many(work, range(2), concurrency=2, grace_seconds=0.05)
     next(results)
-    began = time.monotonic()
     results.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - began < 1.0
+    assert not has_ended.is_set()
+    may_end.set()

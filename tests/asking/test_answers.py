@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving import Act, Server, counted, half, reset, say
+from patience import wait_until
 
 import nomoat
 from nomoat.asking.answers import collect
@@ -155,21 +156,24 @@ def test_budget_holds_before_each_call_and_a_higher_one_goes_on(serving: Serving
 
 
 def test_calls_under_way_count_in_full(serving: Serving) -> None:
-    """Four at once, each held by the server: $0.16 has room for two of at most $0.078."""
-    most, running, lock = 0, 0, threading.Lock()
+    """Four at once, each held by the server until all have come or wait: $0.16 has room for two of at most $0.078."""
+    come, running, most, lock = 0, 0, 0, threading.Lock()
+    spent = spending(0.16)
+    budget = spent.budget
+    assert budget is not None
 
     def held(handler: BaseHTTPRequestHandler) -> None:
-        nonlocal most, running
+        nonlocal come, running, most
         with lock:
-            running += 1
+            come, running = come + 1, running + 1
             most = max(most, running)
-        time.sleep(0.1)
+        wait_until(lambda: come + len(budget._queue) >= 4, "four questions")
         with lock:
             running -= 1
         FINE(handler)
 
-    run_suite(f"{serving(held).url}#m", suite_of(6), RunSettings(spending=spending(0.16), concurrency=4))
-    assert most == 2
+    run_suite(f"{serving(held).url}#m", suite_of(6), RunSettings(spending=spent, concurrency=4))
+    assert (come, most) == (6, 2)
 
 
 def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:

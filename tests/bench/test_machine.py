@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +27,24 @@ def test_threads_share_one_array(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.gemm_speed(size=10) == 2000
 
 
-def test_best_run_counts_and_the_first_does_not() -> None:
-    waits = iter([0.0, 0.03, 0.01, 0.03])
-    assert 0.01 <= machine._best_seconds(lambda: time.sleep(next(waits)), runs=3) < 0.03
+class Clock:
+    """Time passes where work is pretended to be done."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.now = 0.0
+        self.seconds = list(seconds)
+
+    def work(self) -> None:
+        self.now += self.seconds.pop(0)
+
+
+def test_best_run_counts_and_the_first_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1, 30, 10, 30)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    assert machine._best_seconds(clock.work, runs=3) == 10
+
+
+def test_runs_go_on_as_long_as_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(100, 8, 8, 8, 4, 2)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    assert machine._best_seconds(clock.work, runs=2, seconds=25) == 4

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 
 class FileServer(ThreadingHTTPServer):
@@ -84,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         if server.pause_after is not None:
             self.wfile.write(body[: server.pause_after])
             self.wfile.flush()
-            time.sleep(30)
+            time.sleep(10 * PATIENCE_SECONDS)
             return None
         self.wfile.write(body)
         return None

@@ -10,12 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
 
 import pytest
+from patience import wait_until
 
 from nomoat import config
 from nomoat.catalog import part as part_module
@@ -275,10 +275,7 @@ def test_a_killed_process_leaves_a_part_that_is_resumed(server: Any, target: Pat
     )
     process = subprocess.Popen([sys.executable, "-c", code, url, str(target)])
     part = target.with_name(".m.gguf.part")
-    deadline = time.monotonic() + 60
-    while not part.exists() or part.stat().st_size < 500_000:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: part.exists() and part.stat().st_size >= 500_000, "half of the file")
     with pytest.raises(DownloadError, match=re.escape("`m.gguf` is being pulled by another nomoat right now")):
         pull(source(url, sha256=SHA256), target)
     process.kill()

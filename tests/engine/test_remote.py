@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
 from nomoat.asking.store import AnswerStore
@@ -215,7 +216,7 @@ def test_closing_the_iterator_hangs_up(serving: Callable[..., Server]) -> None:
     chunks = engine.generate(HELLO)
     assert next(chunks).text == "x"
     chunks.close()  # type: ignore[attr-defined]
-    assert gone.wait(5)
+    assert gone.wait(PATIENCE_SECONDS)
     engine.close()
 
 
@@ -225,11 +226,11 @@ def test_a_silent_server_is_hung_up_on_once_whoever_asks_has_left(serving: Calla
     engine = at(serving(silent))
     budget = Budget(1.0)
     engine.meter = Meter(rates=RATES, budget=budget)
-    leaving = threading.Thread(target=lambda: (silent.asked.wait(5), stop.set()))
+    leaving = threading.Thread(target=lambda: (silent.asked.wait(PATIENCE_SECONDS), stop.set()))
     leaving.start()
     with pytest.raises(RemoteError, match="nobody waits for this answer any more"), net.asking_for(stop):
         list(engine.generate(HELLO))
-    assert silent.hung_up.wait(5)
+    assert silent.hung_up.wait(PATIENCE_SECONDS)
     assert budget.spent_usd == pytest.approx(RATES.most_usd(HELLO))  # it may have worked until then
     leaving.join()
     engine.close()
@@ -273,7 +274,7 @@ def test_who_waits_for_the_budget_asks_nothing_once_all_have_left(serving: Calla
     ends, failures = threading.Event(), []
 
     def held(handler: BaseHTTPRequestHandler) -> None:
-        ends.wait(10)
+        ends.wait(PATIENCE_SECONDS)
         FINE(handler)
 
     server = serving(held)
@@ -290,12 +291,11 @@ def test_who_waits_for_the_budget_asks_nothing_once_all_have_left(serving: Calla
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while not server.bodies or len(budget._queue) < 2:
-        time.sleep(0.005)
+    wait_until(lambda: server.bodies and len(budget._queue) == 2)
     engine.give_up_waiting()
     ends.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert (len(failures), len(server.bodies)) == (2, 1)
     assert budget.spent_usd == pytest.approx((5 * 10 + 2 * 100) / 1e6)
     engine.close()
@@ -323,11 +323,14 @@ def test_a_slow_answer_comes_whole_though_it_is_looked_whether_anybody_waits(
         time.sleep(0.1)
         FINE(handler)
 
-    engine = at(serving(slow, stall), read_timeout_seconds=0.3)
-    with Responder("r", engine) as responder, net.asking_for(threading.Event()):
-        assert responder.complete(HELLO).text == "hello 안녕"
-        with pytest.raises(RemoteError, match="did not answer within 0 s"):
-            responder.complete(HELLO)
+    with (
+        Responder("r", at(serving(slow))) as patient,
+        Responder("r", at(serving(stall), read_timeout_seconds=0.3)) as hasty,
+        net.asking_for(threading.Event()),
+    ):
+        assert patient.complete(HELLO).text == "hello 안녕"
+        with pytest.raises(RemoteError, match=r"did not answer within 0\.3 s"):
+            hasty.complete(HELLO)
 
 
 # ---------------------------------------------------------------- servers that misbehave
@@ -563,7 +566,7 @@ def test_answer_that_is_none_is_an_error(serving: Callable[..., Server], act: Ac
 
 
 def test_slow_server_is_given_up(serving: Callable[..., Server]) -> None:
-    assert failure(serving(stall), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0 s"
+    assert failure(serving(stall), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0.1 s"
 
 
 def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Server]) -> None:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,6 +21,7 @@ import pytest
 import tiny
 import torch
 from numba.core.caching import FunctionCache
+from patience import PATIENCE_SECONDS, wait_until
 from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
@@ -176,13 +176,25 @@ def test_each_token_gets_what_its_own_adapter_adds(owners: list[int]) -> None:
     assert not error[np.array(owners) < 0].any()
 
 
+def wait_until_the_team_sleeps() -> None:
+    """All of its threads but the caller's, which found no job for a while."""
+    from nomoat.engine import program
+    from nomoat.engine.team import SLEEPING
+
+    others = len(program.team()) - 1
+    if not others:
+        pytest.skip("a team of one thread sleeps never")
+    wait_until(lambda: program.team().state[SLEEPING] == others, "sleep")
+
+
 @needs_instructions
 def test_threads_that_sleep_are_woken_for_the_next_job() -> None:
     raw = raw_rows("Q4_K", 64, 256)
     x_MC = np.ones((1, 256), np.float32)
     first = product(x_MC, raw, "Q4_K")
-    for seconds in (0.0, 0.3, 0.0, 0.3):
-        time.sleep(seconds)  # longer than a thread looks for a job
+    for asleep in (False, True, False, True):
+        if asleep:
+            wait_until_the_team_sleeps()
         assert np.array_equal(product(x_MC, raw, "Q4_K"), first)
 
 
@@ -191,18 +203,13 @@ def test_threads_that_sleep_are_woken_for_the_next_job() -> None:
 def test_a_job_is_done_whatever_interrupts_its_beginning(presses: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C between the announcement and the caller's share, and again: the next job would wait for a share of this one."""
     from nomoat.engine import program
-    from nomoat.engine.team import SLEEPING, Team
+    from nomoat.engine.team import Team
 
     made = tiles.tiled(raw_rows("Q4_K", 64, 256), "Q4_K")
     job = program.Program([("out", "Q4_K", 64, 0, -1)], made.ctypes.data, 256)
     x_1MC, first, interrupted, after = np.ones((1, 1, 256), np.float32), *(np.zeros((1, 1, 64), np.float32) for _ in range(3))
     job.run(x_1MC, None, None, [first])
-    if len(program.team()) == 1:
-        pytest.skip("a team of one thread sleeps never")
-    until = time.monotonic() + 10
-    while not program.team().state[SLEEPING]:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until_the_team_sleeps()
     wake, came = Team.wake, []
 
     def pressed(self: Team) -> None:
@@ -704,7 +711,7 @@ def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
     def slow(*told: Any) -> None:
         run(*told)
         began.set()
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(PATIENCE_SECONDS)
 
     expected, made, run = once(), [], program.Program.run
     began, may_go_on = threading.Event(), threading.Event()
@@ -713,13 +720,13 @@ def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
     passing = threading.Thread(target=lambda: made.append(once()), daemon=True)
     exiting = threading.Thread(target=program._wait_for_the_last_job, daemon=True)
     passing.start()
-    assert began.wait(10)
+    assert began.wait(PATIENCE_SECONDS)
     exiting.start()
     exiting.join(0.2)
     assert exiting.is_alive()
     may_go_on.set()
     for thread in (passing, exiting):
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert np.array_equal(made[0], expected)
     with pytest.raises(RuntimeError, match="the process ends"):
         once()

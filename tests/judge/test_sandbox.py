@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat.errors import UnsupportedError
 from nomoat.judge import sandbox
 from nomoat.judge.sandbox import Limits, run_python
 
-QUICK = Limits(cpu_seconds=1, wall_seconds=5.0, memory_bytes=256 << 20, processes=8, disk_bytes=4 << 20)
+QUICK = Limits(cpu_seconds=1, wall_seconds=PATIENCE_SECONDS, memory_bytes=256 << 20, processes=8, disk_bytes=4 << 20)
 
 walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
 
@@ -68,30 +70,27 @@ def test_what_it_must_not_do_ends_it(program: str, outcome: str, said: str) -> N
 
 @walled
 def test_a_sleeper_is_ended_by_the_clock() -> None:
-    ran = run_python("import time; time.sleep(60)", limits=Limits(wall_seconds=0.5))
+    ran = run_python("import time; time.sleep(600)", limits=Limits(wall_seconds=0.5))
     assert ran == sandbox.Ran(outcome="out of time", said="not done after 0.5 s")
 
 
 @walled
 def test_a_bomb_of_sleeping_processes_leaves_nothing_behind() -> None:
-    marker = "nomoat-bomb-7391"
+    marker = f"nomoat-bomb-{uuid.uuid4()}"
     bomb = (
         "import os, subprocess, sys\n"
-        f"sleeper = [sys.executable, '-c', 'import time; time.sleep(60)', '{marker}']\n"
+        f"sleeper = [sys.executable, '-c', 'import time; time.sleep(600)', '{marker}']\n"
         "try:\n    while True: subprocess.Popen(sleeper, start_new_session=True)\n"
         "except OSError: pass"
     )
-    began = time.monotonic()
-    assert run_python(bomb, limits=Limits(wall_seconds=10.0)).outcome == "passed"
-    assert time.monotonic() - began < 9
-    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not any(marker.encode() in line for line in running)
+    assert run_python(bomb, limits=Limits(wall_seconds=PATIENCE_SECONDS)).outcome == "passed"
+    assert [one.pid for one in psutil.process_iter(["cmdline"]) if marker in (one.info["cmdline"] or ())] == []
 
 
 @walled
 @pytest.mark.parametrize("isolated", [True, False])
 def test_a_program_ends_with_the_nomoat_that_runs_it_even_by_kill_9(isolated: bool) -> None:
-    program = "import time; open('begun', 'w').close(); time.sleep(60)" if isolated else "import time; time.sleep(60)"
+    program = "import time; open('begun', 'w').close(); time.sleep(600)" if isolated else "import time; time.sleep(600)"
     script = f"from nomoat.judge import sandbox; sandbox._run({program!r}, sandbox.DEFAULT_LIMITS, isolated={isolated})"
     nomoat = psutil.Popen([sys.executable, "-c", script])
     try:
@@ -103,7 +102,7 @@ def test_a_program_ends_with_the_nomoat_that_runs_it_even_by_kill_9(isolated: bo
     finally:
         nomoat.kill()
         nomoat.wait()
-    _, left = psutil.wait_procs(started, timeout=10)
+    _, left = psutil.wait_procs(started, timeout=PATIENCE_SECONDS)
     for process in left:
         process.kill()
     assert left == []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import openai
 import pytest
 import uvicorn
+from patience import PATIENCE_SECONDS, make_httpx_patient, wait_until
 
 from nomoat import net
 from nomoat.responder import Responder
@@ -19,9 +19,10 @@ Start = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain `httpx` calls reach loopback, whatever proxy whoever runs the tests has."""
+def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain `httpx` calls reach loopback, whatever proxy whoever runs the tests has, and wait as long as we do."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    make_httpx_patient(monkeypatch)
 
 
 @pytest.fixture
@@ -38,16 +39,13 @@ def start() -> Iterator[Start]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread))
-        until = time.monotonic() + 10
-        while not server.started:
-            assert time.monotonic() < until, "the server did not start"
-            time.sleep(0.01)
+        wait_until(lambda: server.started, "the server")
         return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
     yield start_one
     for server, thread in running:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE_SECONDS)
         assert not thread.is_alive()
 
 

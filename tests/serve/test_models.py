@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tiny
+from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import responder
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -104,19 +104,19 @@ def test_models_are_listed_while_one_is_being_closed(shelf: Shelf) -> None:
 
     def close() -> None:
         closing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_SECONDS)
 
     with models.use("a") as a:
         a.close = close  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
         using = pool.submit(use, models, "b")
-        assert closing.wait(5)
+        assert closing.wait(PATIENCE_SECONDS)
         try:
-            assert pool.submit(models.loaded).result(timeout=5) == {}
+            assert pool.submit(models.loaded).result(timeout=PATIENCE_SECONDS) == {}
             assert shelf.events == ["+a"]
         finally:
             go_on.set()
-        using.result(timeout=5)
+        using.result(timeout=PATIENCE_SECONDS)
     assert list(models.loaded()) == ["b"]
 
 
@@ -125,17 +125,14 @@ def test_a_model_that_is_answering_is_never_unloaded_and_the_next_waits_for_it(s
     with ThreadPoolExecutor(1) as pool:
         with models.use("a"):
             waiting = pool.submit(use, models, "b")
-            time.sleep(0.1)
+            waiting_for(models, 1)
             assert not waiting.done() and shelf.events == ["+a"]
-        waiting.result(timeout=5)
+        waiting.result(timeout=PATIENCE_SECONDS)
     assert shelf.events == ["+a", "-a", "+b"]
 
 
 def waiting_for(models: Models, count: int) -> None:
-    until = time.monotonic() + 5
-    while len(models._waiting) < count:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: len(models._waiting) >= count)
 
 
 def test_who_waits_for_room_is_served_before_newcomers_to_the_busy_model(shelf: Shelf) -> None:
@@ -149,7 +146,7 @@ def test_who_waits_for_room_is_served_before_newcomers_to_the_busy_model(shelf: 
                 waiting_for(models, count)
             assert shelf.events == ["+a"]
         for one in asked:
-            one.result(timeout=5)
+            one.result(timeout=PATIENCE_SECONDS)
     assert shelf.events == ["+a", "-a", "+b", "-b", "+a"]
 
 
@@ -169,8 +166,8 @@ def test_who_has_gone_waits_no_longer_and_nothing_is_loaded_for_them(shelf: Shel
             waiting_for(models, 2)
             gone.set()
             with pytest.raises(NomoatError, match="the answer was stopped"):
-                leaving.result(timeout=5)
-            behind.result(timeout=5)
+                leaving.result(timeout=PATIENCE_SECONDS)
+            behind.result(timeout=PATIENCE_SECONDS)
         with pytest.raises(NomoatError, match="the answer was stopped"):
             ask()
     use(models, "a")
@@ -184,7 +181,7 @@ def test_models_that_are_always_there_wait_for_nobody(shelf: Shelf) -> None:
             waiting = pool.submit(use, models, "b")
             waiting_for(models, 1)
             use(models, "mine")
-        waiting.result(timeout=5)
+        waiting.result(timeout=PATIENCE_SECONDS)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -200,7 +197,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_many_who_ask_at_once_load_it_once(shelf: Shelf) -> None:
     models = Models(loaders=[shelf.loader("a")], memory_bytes=1)
-    barrier = threading.Barrier(8, timeout=5)
+    barrier = threading.Barrier(8, timeout=PATIENCE_SECONDS)
 
     def ask() -> None:
         barrier.wait()
@@ -208,7 +205,7 @@ def test_many_who_ask_at_once_load_it_once(shelf: Shelf) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         for asked in [pool.submit(ask) for _ in range(8)]:
-            asked.result(timeout=5)
+            asked.result(timeout=PATIENCE_SECONDS)
     assert shelf.events == ["+a"]
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -53,10 +54,7 @@ class Page:
 
     def until(self, selector: str, text: str) -> None:
         """Wait until the last of these elements shows that text."""
-        until = time.monotonic() + 20
-        while not (found := self.all(selector)) or text not in found[-1].text:
-            assert time.monotonic() < until, f"{text!r} is not shown in {[one.text for one in found]}"
-            time.sleep(0.05)
+        wait_until(lambda: (found := self.all(selector)) and text in found[-1].text, f"{text!r} in `{selector}`")
 
     def ask(self, text: str) -> None:
         self.find("#question").send_keys(text, Keys.ENTER)
@@ -95,19 +93,22 @@ def test_an_answer_too_long_to_be_rendered_is_shown_whole_as_it_was_written(
 
     def grows() -> Iterator[Chunk]:
         yield Chunk(text="**one**\n")
-        time.sleep(1)
+        assert is_shown_bold.wait(PATIENCE_SECONDS)
+        time.sleep(0.5)  # what comes sooner after it was shown is not shown before the next piece: RENDER_MS of the page
         yield Chunk(text="\n  two three four ")
-        assert is_shown_plain.wait(20)
+        assert is_shown_plain.wait(PATIENCE_SECONDS)
         yield Chunk(text="five **six**")
         yield END
 
-    is_shown_plain = threading.Event()
+    is_shown_bold, is_shown_plain = threading.Event(), threading.Event()
     page.open(start(Responder("fake", ScriptedEngine(grows))))
     page.ask("go")
     try:
         page.until("article.assistant strong", "one")
+        is_shown_bold.set()
         page.until("article.assistant .text.plain", "**one**\n\n  two three four")
     finally:
+        is_shown_bold.set()
         is_shown_plain.set()
     page.until("article.assistant .facts", "tokens")
     page.until("article[aria-busy=false].assistant .text.plain", "**one**\n\n  two three four five **six**")
@@ -130,7 +131,7 @@ def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole
 
     def slow() -> Iterator[Chunk]:
         yield Chunk(text="half ")
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_SECONDS)
         yield END
 
     page.open(start(Responder("fake", ScriptedEngine(slow))))
@@ -161,10 +162,15 @@ def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
 
 
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
+    closed = threading.Event()
+
     def endless() -> Iterator[Chunk]:
-        while True:
-            yield Chunk(text="word ")
-            time.sleep(0.01)
+        try:
+            while True:
+                yield Chunk(text="word ")
+                time.sleep(0.01)
+        finally:
+            closed.set()
 
     page.open(start(Responder("fake", ScriptedEngine(endless))))
     page.ask("go")
@@ -172,7 +178,7 @@ def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Star
     page.find("#send").click()
     page.until("article.assistant .facts", "stopped")
     written = page.find("article.assistant .text").text
-    time.sleep(0.3)
+    assert closed.wait(PATIENCE_SECONDS)
     assert page.find("article.assistant .text").text == written
     assert page.find("#send").text == "Send"
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from patience import PATIENCE_SECONDS
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
@@ -44,16 +45,16 @@ def test_others_are_answered_while_an_answer_is_rendered(start: Start, monkeypat
 
     def slow(markdown: str) -> str:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_SECONDS)
         return markdown
 
     monkeypatch.setattr("nomoat.serve.web.as_html", slow)
     address = page_of(start)
     with ThreadPoolExecutor(1) as pool:
-        rendering = pool.submit(httpx.post, f"{address}/web/markdown", content="*a*", timeout=20)
-        assert begun.wait(5)
+        rendering = pool.submit(httpx.post, f"{address}/web/markdown", content="*a*")
+        assert begun.wait(PATIENCE_SECONDS)
         try:
-            assert httpx.get(f"{address}/health", timeout=5).status_code == 200
+            assert httpx.get(f"{address}/health").status_code == 200
         finally:
             go_on.set()
         assert rendering.result().json() == "*a*"

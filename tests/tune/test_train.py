@@ -289,7 +289,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
 def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
     folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=10_000, minutes=0.02))
     metrics = json.loads((folder / "provenance.json").read_text())["metrics"]
-    assert 0 < metrics["seconds"] < 10 and 1 <= metrics["steps"] < 10_000
+    assert metrics["seconds"] > 0 and 1 <= metrics["steps"] < 10_000
 
 
 def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path, table: Path) -> None:

@@ -305,7 +305,7 @@ class RemoteEngine:
             was_sent = not isinstance(exc.__cause__, httpx.ConnectTimeout | httpx.PoolTimeout)
             fate: Fate = "final" if was_sent else "rejected"
             raise RemoteError(
-                f"`{self.host}` did not answer within {self._timeout_seconds:,.0f} s", hint="try again, or ask for less", fate=fate
+                f"`{self.host}` did not answer within {self._timeout_seconds:g} s", hint="try again, or ask for less", fate=fate
             ) from exc
         except openai.APIConnectionError as exc:
             if isinstance(exc.__cause__, NomoatError):
