@@ -97,6 +97,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_texts(*texts: str) -> str:
+    """Of texts one after another, a line each."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
 def bytes_below(folder: Path) -> int:
     """Bytes of all files in a folder and its folders, which others may change meanwhile; 0 if there is no such folder."""
     total = 0

@@ -12,6 +12,7 @@ from reference import model_of_gguf
 from tiny import ADAPTED, WIDTH, write_adapter
 
 from nomoat.engine import Engine, Reader, importer, layout
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
@@ -43,7 +44,7 @@ def expected(path: Path, adapter: Path | None, ids: list[int]) -> list[float]:
     if adapter is not None:
         weights = dict(model.named_parameters())
         with torch.no_grad():
-            delta = importer.LoraDelta(adapter)
+            delta = LoraDelta(adapter)
             for name in delta.layers:
                 a_RI, b_OR = delta.scaled(name) or (np.zeros(0), np.zeros(0))
                 weights[f"{name}.weight"] += torch.tensor(b_OR @ a_RI)

@@ -19,6 +19,7 @@ from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths
 from nomoat.engine import importer
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 from nomoat.records import Request
@@ -71,13 +72,13 @@ def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(ti
 def test_the_same_matrices_with_another_scale_are_another_model(tiny_gguf: Path, tmp_path: Path) -> None:
     """Beside the weights, too. With the usual scale an adapter is known by its weights alone."""
     folder = write_adapter(tmp_path / "a")
-    usual, base = importer.LoraDelta(folder).sha256, importer.import_gguf(tiny_gguf, fused=False)
+    usual, base = LoraDelta(folder).sha256, importer.import_gguf(tiny_gguf, fused=False)
     assert usual == paths.sha256_of(folder / "adapter_model.safetensors")
     settings = json.loads((folder / "adapter_config.json").read_text())
     digests, folders = set(), set()
     for change in ({}, {"lora_alpha": 4}, {"use_rslora": True}):
         (folder / "adapter_config.json").write_text(json.dumps(settings | change))
-        digests |= {importer.LoraDelta(folder).sha256, OpenVINOEngine(base, beside=[folder]).adapted(0).digest}
+        digests |= {LoraDelta(folder).sha256, OpenVINOEngine(base, beside=[folder]).adapted(0).digest}
         folders.add(importer.import_gguf(tiny_gguf, adapter=folder))
     assert (len(digests), len(folders)) == (6, 3)
     importer.forget(folder)
@@ -186,7 +187,7 @@ def test_an_adapter_that_is_more_than_its_matrices_is_refused(
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | setting))
     with pytest.raises(BadFileError, match=message) as caught:
-        importer.LoraDelta(folder)
+        LoraDelta(folder)
     assert caught.value.hint is not None and caught.value.hint.startswith(hint)
 
 
@@ -196,7 +197,7 @@ def test_other_starts_of_an_adapter_leave_its_base_as_it_is(tmp_path: Path, star
     folder = write_adapter(tmp_path / "a")
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": start, "alora_invocation_tokens": None}))
-    assert len(importer.LoraDelta(folder).layers) > 0
+    assert len(LoraDelta(folder).layers) > 0
 
 
 def test_an_adapter_tuned_with_biases_is_read_where_its_model_has_none(tmp_path: Path) -> None:
@@ -204,21 +205,21 @@ def test_an_adapter_tuned_with_biases_is_read_where_its_model_has_none(tmp_path:
     folder = write_adapter(tmp_path / "a")
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bias": "all"}))
-    assert len(importer.LoraDelta(folder).layers) > 0
+    assert len(LoraDelta(folder).layers) > 0
     bias = "base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias"
     save_file(load_file(weights) | {bias: np.ones(64, np.float32)}, weights)
     with pytest.raises(BadFileError, match=f"holds `{bias}`, which is no LoRA matrix"):
-        importer.LoraDelta(folder)
+        LoraDelta(folder)
 
 
 def test_an_adapter_in_bf16_is_read(tmp_path: Path) -> None:
     """As PEFT saves one of a model that is loaded in bf16."""
     folder = write_adapter(tmp_path / "a", layers=[1], parts={"mlp.down_proj": (64, 128)})
-    exact = importer.LoraDelta(folder)
+    exact = LoraDelta(folder)
     path = folder / "adapter_model.safetensors"
     save_as_torch_does({name: tensor.bfloat16() for name, tensor in load_as_torch_does(path).items()}, path)
-    (layer,) = importer.LoraDelta(folder).layers
-    for own, other in zip(importer.LoraDelta(folder).scaled(layer) or (), exact.scaled(layer) or (), strict=True):
+    (layer,) = LoraDelta(folder).layers
+    for own, other in zip(LoraDelta(folder).scaled(layer) or (), exact.scaled(layer) or (), strict=True):
         assert own == pytest.approx(other, rel=0.01)
 
 

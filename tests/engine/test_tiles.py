@@ -31,6 +31,7 @@ from nomoat.engine import between, ending, importer, kernels, layout, panels, ti
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
@@ -133,7 +134,7 @@ def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Pat
 
 
 class Given:
-    """Two adapters of one layer, as `importer.LoraDelta` has them: the second has another rank."""
+    """Two adapters of one layer, as `LoraDelta` has them: the second has another rank."""
 
     def __init__(self, rank: int) -> None:
         chance = np.random.default_rng(rank)
@@ -429,8 +430,7 @@ def test_adapters_beside_a_pass_of_our_own_give_what_openvino_gives(tmp_path: Pa
     path = write_tiny_gguf(tmp_path / "model.gguf", arch=arch, type_name="Q4_0")
     sizes = {"a": (20, ADAPTED | {"self_attn.o_proj": (64, 64)}), "b": (3, {"mlp.down_proj": ADAPTED["mlp.down_proj"]})}
     adapters = [
-        importer.LoraDelta(write_adapter(tmp_path / name, seed=len(parts), rank=rank, parts=parts))
-        for name, (rank, parts) in sizes.items()
+        LoraDelta(write_adapter(tmp_path / name, seed=len(parts), rank=rank, parts=parts)) for name, (rank, parts) in sizes.items()
     ]
     ours = OwnModel.of(importer.import_gguf(path), adapters)
     theirs = PagedModel(importer.import_gguf(path, fused=False), EXACT, adapters)
@@ -466,7 +466,7 @@ def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_pa
     assert importer.import_with(path, [strange], alone=False) == (importer.import_gguf(path, fused=False), [strange])
     with pytest.raises(BadFileError, match="changes layers this model does not have"):
         importer.import_with(path, [strange], alone=True)
-    large = importer.LoraDelta(write_adapter(tmp_path / "c", seed=1, rank=2, parts={"mlp.down_proj": (64, 64)}))
+    large = LoraDelta(write_adapter(tmp_path / "c", seed=1, rank=2, parts={"mlp.down_proj": (64, 64)}))
     with pytest.raises(
         BadFileError, match=r"changes `model.layers.0.mlp.down_proj` as one of \[64, 64\], and the model's is \[64, 128\]"
     ):

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from nomoat.cli import app
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.lora import LoraDelta
 from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
 from nomoat.tune import export
 
@@ -85,7 +86,7 @@ def test_layers_with_a_rank_and_a_scale_of_their_own_change_as_peft_says(tmp_pat
         for name, part in model.named_modules()
         if hasattr(part, "get_delta_weight")
     }
-    delta = importer.LoraDelta(tmp_path / "adapter")
+    delta = LoraDelta(tmp_path / "adapter")
     assert delta.layers == theirs.keys() and {len(delta.matrices(layer)[0]) for layer in theirs} == {2, 4, 6}  # type: ignore[index]
     lora = GGUFFile(export.lora_gguf(weights, tmp_path / "adapter", tmp_path / "lora.gguf"))
     for layer, change in theirs.items():
@@ -100,11 +101,11 @@ def test_layers_with_a_rank_and_a_scale_of_their_own_change_as_peft_says(tmp_pat
 
 def test_other_scales_of_some_layers_are_another_adapter(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "a")
-    path, digests = folder / "adapter_config.json", [importer.LoraDelta(folder).sha256]
+    path, digests = folder / "adapter_config.json", [LoraDelta(folder).sha256]
     settings = json.loads(path.read_text())
     for alpha in (9, 10):
         path.write_text(json.dumps(settings | {"alpha_pattern": {r"layers\.0\..*": alpha}}))
-        digests.append(importer.LoraDelta(folder).sha256)
+        digests.append(LoraDelta(folder).sha256)
     assert len(set(digests)) == 3
 
 

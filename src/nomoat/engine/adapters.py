@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import tiles
-from nomoat.engine.importer import LoraDelta
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.program import Beside
 from nomoat.engine.steps import LAST_BIT, PLACE
 from nomoat.engine.weights import whole_bytes

@@ -32,7 +32,7 @@ from nomoat.engine.weights import Form
 from nomoat.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from nomoat.engine.importer import LoraDelta
+    from nomoat.engine.lora import LoraDelta
 
 CHUNK_VALUES = 4_000_000  # weights dequantised at a time by one thread: bounds the peak memory
 # The two matrices of some files are one, quantised twice. Keeping one saves a fifth of a small model and is closer to fp32.

@@ -24,7 +24,7 @@ from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError
 
 if TYPE_CHECKING:
-    from nomoat.engine.importer import LoraDelta
+    from nomoat.engine.lora import LoraDelta
     from nomoat.engine.program import Program
 
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are

@@ -21,7 +21,7 @@ from nomoat.engine import ending
 from nomoat.engine.adapters import attach
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy, core
-from nomoat.engine.importer import LoraDelta
+from nomoat.engine.lora import LoraDelta
 from nomoat.errors import BadFileError
 
 CACHES = ("key_cache.", "value_cache.")

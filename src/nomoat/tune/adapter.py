@@ -21,6 +21,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import importer
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
+from nomoat.engine.lora import ADAPTER_WEIGHTS, USUAL_SCALE, LoraDelta
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Parent
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
 LESSONS = "lessons_sha256"  # among the facts
-LORA_SCALE = importer.USUAL_SCALE  # alpha / rank, as the adapter's configuration says
+LORA_SCALE = USUAL_SCALE  # alpha / rank, as the adapter's configuration says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Start:
 
 def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:
     """An adapter of `base` to go on from. Raises BadFileError, and UnsupportedError for another form than is learned here."""
-    delta = importer.LoraDelta(folder)
+    delta = LoraDelta(folder)
     learned, shapes, ranks = dict[str, FloatArray](), dict[str, tuple[int, ...]](), set[int]()
     for layer in delta.layers:
         found = delta.scaled(layer)
@@ -212,7 +213,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     }
     with paths.whole_folder(target) as part:
         named = {f"base_model.model.{name}": tensor.detach().contiguous() for name, tensor in learned.items()}
-        (part / importer.ADAPTER_WEIGHTS).write_bytes(serialised(named))
+        (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in (("adapter_config.json", config), ("provenance.json", provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
         if metrics["history"]:

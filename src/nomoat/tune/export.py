@@ -17,6 +17,7 @@ from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.tune.adapter import layer_names
@@ -51,7 +52,7 @@ def merged_gguf(
     file = GGUFFile(weights)
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = importer.read_sizes(file)
-    delta = importer.LoraDelta(adapter)
+    delta = LoraDelta(adapter)
     layers = layer_names(arch, sizes)
     _require_fitting(delta, file, layers)
     kinds = {name: _stored_as(tensor, gguf.GGMLQuantizationType[quantisation]) for name, tensor in file.tensors.items()}
@@ -89,7 +90,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
     if arch.name not in gguf.MODEL_ARCH_NAMES.values():
         raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
     sizes = importer.read_sizes(file)
-    delta = importer.LoraDelta(adapter)
+    delta = LoraDelta(adapter)
     layers = layer_names(arch, sizes)
     _require_fitting(delta, file, layers)
     with paths.whole_file(target) as part:
@@ -114,7 +115,7 @@ def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, boo
     return found, all(link in base.links or link.licence == "own" for link in found.links)
 
 
-def _require_fitting(delta: importer.LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:
+def _require_fitting(delta: LoraDelta, file: ModelSource, layers: Mapping[str, str]) -> None:
     """Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes.
 
     UnsupportedError for the output layer, which is none of `layers`.

@@ -1,0 +1,148 @@
+"""LoRA adapters as PEFT keeps them: the matrices of a folder, and what they add to a model's weights."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import KeysView
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat import paths
+from nomoat.engine.gguf import FloatArray
+from nomoat.engine.safetensors import as_numbers, read_tensors
+from nomoat.errors import BadFileError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OTHER_BASE = "an adapter fits only the model it was tuned on"
+MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
+# what makes more of an adapter than its matrices, or has matrices of another form
+MORE_THAN_MATRICES = ("use_dora", "layer_replication", "use_qalora", "use_bdlora")
+# `init_lora_weights` that take a part out of the base. Where PEFT converts an adapter to the whole base, it writes `true` instead
+CHANGES_ITS_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
+
+
+class LoraDelta:
+    """What a PEFT LoRA folder adds to each layer's rows: `scale * B @ A`. Layers may differ in rank and scale.
+
+    Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.weights_path = folder / ADAPTER_WEIGHTS
+        again = "tune it again with `nomoat tune`, or download it again"
+        try:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            _require_plain_lora(folder, config)
+            rank = config["r"]
+            self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank
+            tensors = {
+                name: as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
+                for name, found in read_tensors(self.weights_path)
+            }
+            self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {
+                name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
+                    a_RI,
+                    tensors[name.replace(".lora_A.", ".lora_B.")],
+                )
+                for name, a_RI in tensors.items()
+                if name.endswith(".lora_A.weight")
+            }
+            self._scales = {layer: _scale_of(layer, len(a_RI), config) for layer, (a_RI, _) in self._pairs.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, re.error) as exc:
+            raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint=again) from exc
+        self._unused = set(self._pairs)
+        for layer, (a_RI, b_OR) in self._pairs.items():
+            if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1]:
+                both = f"{list(a_RI.shape)} and {list(b_OR.shape)}"
+                raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=again)
+        if not self._pairs:
+            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
+        strange = next((name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
+        if strange:
+            raise BadFileError(
+                f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
+                hint=MERGE,
+            )
+
+    def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
+        """A and B of a layer, or None: for who multiplies them by `alpha / R`."""
+        found = self._pairs.get(layer)
+        if found is None:
+            return None
+        factor = self._scales[layer] * len(found[0]) / self.alpha  # 1 but for a layer with a rank or a scale of its own
+        return found if factor == 1 else (found[0], found[1] * np.float32(factor))
+
+    def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
+        found = self._pairs.get(layer)
+        if found is None:
+            return None
+        a_RI, b_OR = found
+        return np.asarray(b_OR[rows] @ a_RI * self._scales[layer], np.float32)
+
+    @property
+    def layers(self) -> KeysView[str]:
+        """Those that are changed."""
+        return self._pairs.keys()
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the weights' file, and of the layers' scales where they are not the usual one: what answers depend on."""
+        weights, scales = paths.sha256_of(self.weights_path), set(self._scales.values())
+        if len(scales) > 1:
+            return paths.sha256_of_texts(weights, json.dumps(self._scales, sort_keys=True))
+        return weights if scales == {USUAL_SCALE} else paths.sha256_of_texts(weights, *map(str, scales))
+
+    def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
+        """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
+        self._unused.discard(layer)
+        found = self._pairs.get(layer)
+        if found is not None and (own := (len(found[1]), found[0].shape[1])) != sizes:
+            raise BadFileError(
+                f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
+            )
+
+    def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
+        """A_RI and scale * B_OR of a layer, or None."""
+        found = self._pairs.get(layer)
+        return None if found is None else (found[0], found[1] * np.float32(self._scales[layer]))
+
+    def require_all_used(self) -> None:
+        """Raises BadFileError if the model has no layer for some of these matrices: after `require_fitting` of all it has."""
+        if self._unused:
+            raise BadFileError(
+                f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(self._unused)[:3])}",
+                hint=OTHER_BASE,
+            )
+
+
+def _require_plain_lora(folder: Path, config: dict[str, Any]) -> None:
+    """Raise BadFileError for an adapter whose matrices alone, added to its base, do not give what was tuned."""
+    kind, start = config.get("peft_type"), str(config.get("init_lora_weights"))
+    if kind != "LORA":
+        raise BadFileError(f"`{folder}` is a `{kind}` adapter, and nomoat adds LoRA alone", hint=MERGE)
+    if more := next((name for name in MORE_THAN_MATRICES if config.get(name)), None):
+        raise BadFileError(f"`{folder}` is a LoRA with `{more}`, which nomoat cannot add to weights", hint=MERGE)
+    if config.get("alora_invocation_tokens"):
+        raise BadFileError(
+            f"`{folder}` is an activated LoRA, which changes only what stands behind its own words; nomoat would change all",
+            hint="ask PEFT or vLLM for its answers, and nomoat with `http://HOST:PORT/v1#NAME`",
+        )
+    if start.lower().startswith(CHANGES_ITS_BASE):
+        saved = "" if start.lower() == "loftq" else "save it again with PEFT's `path_initial_model_for_weight_conversion`, or "
+        raise BadFileError(
+            f"`{folder}` rests on weights that its start (`{start}`) changed: beside the model's own it would answer wrongly",
+            hint=f"{saved}merge it with PEFT (`merge_and_unload`) into the weights it was tuned on, and run that folder",
+        )
+
+
+def _scale_of(layer: str, rank: int, config: dict[str, Any]) -> float:
+    """By what the product of a layer's matrices is multiplied. The first pattern that matches counts, as PEFT has it."""
+    patterns = config.get("alpha_pattern") or {}
+    alpha = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), config["lora_alpha"])
+    return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))
