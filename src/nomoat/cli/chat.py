@@ -128,6 +128,9 @@ class Chat:
         if target.exists() and target not in self._saved:
             console.say(f"`{target}` exists; choose another name")
             return
+        if not target.parent.is_dir():
+            console.say(f"there is no folder `{target.parent}`")
+            return
         rows = [{"role": message.role, "content": message.content} for message in self._whole()]
         try:
             with paths.whole_file(target) as part:
