@@ -36,7 +36,7 @@ SERVE_AND_ASK = """
 import re, signal, subprocess, sys
 import openai
 server = subprocess.Popen([sys.executable, "-m", "nomoat", "serve", sys.argv[1], "--port", "0"], stderr=subprocess.PIPE, text=True)
-url = re.search(r"http://\\S+/v1", server.stderr.readline()).group()
+url = next(found.group() for line in server.stderr if (found := re.search(r"http://\\S+/v1", line)))
 client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
 question = [{"role": "user", "content": "hello"}]
 answer = client.chat.completions.create(model="tiny.gguf", messages=question, max_tokens=5, temperature=0)

@@ -2,7 +2,8 @@
 
 NomoatError                  the base: the command line prints it and exits 1
 ├── UsageError               a flag, a reference or a request that cannot be meant
-│   └── BadRequestError      an HTTP request that cannot be meant; names the field
+│   ├── BadRequestError      an HTTP request that cannot be meant; names the field
+│   └── SchemaError          a JSON schema that no answer can be held to
 ├── UnknownModelError        no such model, adapter or suite; names the nearest ones
 ├── BadFileError             a file that is there but cannot be read as what it should be
 ├── DataError                a row, column or label of the user's data
@@ -63,6 +64,14 @@ class BadRequestError(UsageError):
         self.param = param
         self.code = code
         self.status = status
+
+
+class SchemaError(UsageError):
+    """A JSON schema that is none or, with `is_unsupported`, one that answers cannot be held to here."""
+
+    def __init__(self, message: str, *, hint: str | None = None, is_unsupported: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_unsupported = is_unsupported
 
 
 class UnknownModelError(NomoatError):

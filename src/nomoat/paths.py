@@ -149,6 +149,8 @@ def _elsewhere(path: Path, *, disk: bool) -> str:
         return "free some space, or choose another place" if disk else "check that its folder is yours, or choose another place"
     if disk:
         return DISK_HINT
+    if path.is_relative_to(cache()) and models().is_dir():  # others filled it, and started no model
+        return f"let who may write to `{home()}` start the model once (`nomoat run MODEL hi`), or set NOMOAT_HOME to a folder of yours"
     return f"check who may write to `{home()}`, or set NOMOAT_HOME to a folder of yours"
 
 

@@ -14,6 +14,7 @@ SchemaMode = Literal["strict", "json_object"]
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
+Rule = Literal["private", "no_cloud", "offline", "cannot_ask", "default", "learned", "budget", "embeddings"]
 
 
 # ---------------------------------------------------------------- asking and answering
@@ -76,12 +77,14 @@ class Decision:
     """Where a request goes and why. `score`: the learned chance that local is as good; None if nobody asked the learned router.
 
     `kinds`: private data found, as far as the policy cares. Neither these nor `why` hold anything of the text.
+    `rule`: what decided, for programs, as `why` says it for people.
     `max_new_tokens`: the longest answer that is asked for to keep to a budget, where the request names none.
     """
 
     where: Place
     model: str | None
     why: str
+    rule: Rule
     score: float | None = None
     kinds: tuple[str, ...] = ()
     max_new_tokens: int | None = None

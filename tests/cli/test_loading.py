@@ -22,6 +22,16 @@ class Bar:
         self.told.append((task, completed, total))
 
 
+def test_without_a_terminal_what_is_done_once_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with loading.bars(*loading.loading_bars("tiny")) as (importing, compiling):
+        assert capsys.readouterr().err == ""
+        importing(1, 3)
+        importing(3, 3)
+        compiling(0, 9)
+        compiling(9, 9)
+    assert capsys.readouterr().err == "[importing tiny (once)]\n[compiling for this CPU (once)]\n"
+
+
 def test_a_bar_appears_with_the_first_layer_that_is_imported_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Bar | str] = []
 

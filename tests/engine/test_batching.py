@@ -27,7 +27,7 @@ from nomoat.engine.lookup import Lookup
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import Row
 from nomoat.engine.sampling import Sampler
-from nomoat.errors import NotEnoughMemoryError, UsageError
+from nomoat.errors import NotEnoughMemoryError, SchemaError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
@@ -153,6 +153,34 @@ def test_one_of_several_schemas_is_followed_as_any_of_them(engine: OpenVINOEngin
     jsonschema.validate(json.loads(text), {**schema, "anyOf": schema["oneOf"], "oneOf": [{}]})
 
 
+def test_formats_nobody_can_hold_an_answer_to_are_remarks_and_the_others_are_followed(engine: OpenVINOEngine) -> None:
+    """As pydantic writes `pathlib.Path` and `bytes`. What only looks like a `format` stays: a property's name, a constant's part."""
+    file = {"anyOf": [{"type": "string", "format": "binary", "maxLength": 3}, {"type": "null"}]}
+    properties = {
+        "format": {"type": "string", "format": "path", "maxLength": 3}, "day": {"type": "string", "format": "date"},
+        "file": {"$ref": "#/$defs/file"}, "kind": {"const": {"format": "path"}},
+    }  # fmt: skip
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    text = answer(engine, Request(prompt="the", max_new_tokens=200, json_schema=json.dumps({**schema, "$defs": {"file": file}})))
+    jsonschema.validate(json.loads(text), {**schema, "$defs": {"file": file}}, format_checker=jsonschema.FormatChecker())
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"type": "array", "uniqueItems": True}, "`uniqueItems` cannot be held to while an answer is written"),
+        ({"if": {}, "then": {}}, "`if`, `then` cannot be held to while an answer is written"),
+        ({"properties": {"a": {"not": {}}}}, "`not` cannot be held to while an answer is written"),
+        ({"type": "string", "pattern": "^(?=a)b"},
+         "regex parse error: look-around, including look-ahead and look-behind, is not supported"),
+    ],
+)  # fmt: skip
+def test_what_no_answer_can_be_held_to_is_named(engine: OpenVINOEngine, schema: dict[str, object], problem: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        engine.generate(Request(prompt="x", json_schema=json.dumps(schema)))
+    assert (caught.value.message, caught.value.is_unsupported) == (f"this JSON schema cannot be followed: {problem}", True)
+
+
 def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEngine) -> None:
     settings = {"json_schema": json.dumps(SCHEMA), "repetition_penalty": 1.3, "top_logprobs": 1, "max_new_tokens": 200}
     chunks = list(engine.generate(Request(prompt='{"name": "the", "age": 3, "tags": ["red"]} {"name":', **settings)))  # type: ignore[arg-type]
@@ -165,12 +193,14 @@ def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEn
     ("schema", "message"),
     [("{", "the JSON schema is not JSON: "), ("[]", "the JSON schema is a list, not an object"),
      ("true", "the JSON schema is a bool, not an object"),
-     ('{"type": "nothing"}', "this JSON schema cannot be followed: ")],
+     ('{"type": "nothing"}', "this JSON schema cannot be followed: "),
+     ('{"items": ' * 400 + "{}" + "}" * 400, "this JSON schema cannot be followed: "),
+     ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON: ")],
 )  # fmt: skip
 def test_what_is_no_schema_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(SchemaError) as caught:
         engine.generate(Request(prompt="x", json_schema=schema))
-    assert caught.value.message.startswith(message)
+    assert caught.value.message.startswith(message) and not caught.value.is_unsupported
 
 
 def test_a_schema_that_becomes_too_much_within_an_answer_ends_that_one_with_an_error(

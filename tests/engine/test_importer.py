@@ -309,6 +309,16 @@ def test_a_home_that_is_a_file_is_said(tiny_gguf: Path, empty_home: Path) -> Non
     assert caught.value.hint == f"check who may write to `{empty_home}`, or set NOMOAT_HOME to a folder of yours"
 
 
+def test_a_home_whose_models_were_pulled_by_others_and_never_started_is_said(tiny_gguf: Path, empty_home: Path) -> None:
+    (empty_home / "models").mkdir(parents=True)
+    (empty_home / "cache").write_text("")
+    with pytest.raises(NotWritableError) as caught:
+        importer.import_gguf(tiny_gguf)
+    assert caught.value.hint == (
+        f"let who may write to `{empty_home}` start the model once (`nomoat run MODEL hi`), or set NOMOAT_HOME to a folder of yours"
+    )
+
+
 def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "damaged.gguf")
     end = path.stat().st_size

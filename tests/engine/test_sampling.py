@@ -47,7 +47,7 @@ def test_a_lower_temperature_sharpens_and_zero_takes_the_likeliest() -> None:
 @pytest.mark.parametrize(
     ("settings", "left"),
     [
-        ({"top_k": 2}, [0, 1]), ({"top_p": 0.7}, [0, 1]), ({"top_p": 0.76}, [0, 1, 2]), ({"min_p": 0.3}, [0, 1]),
+        ({"top_k": 2}, [0, 1]), ({"top_p": 0.7}, [0, 1]), ({"top_p": 0}, [0]), ({"top_p": 0.76}, [0, 1, 2]), ({"min_p": 0.3}, [0, 1]),
         ({"min_p": 0.2}, [0, 1, 2]), ({"top_k": 3, "top_p": 0.5}, [0]), ({"top_k": 4, "min_p": 0.2}, [0, 1, 2]),
         ({"top_k": 99}, [0, 1, 2, 3, 4]),
     ],

@@ -86,7 +86,9 @@ def test_without_private_data_the_default_decides() -> None:
     assert "".join(chunk.text for chunk in engine.generate(said("a b"))) == "b a"
     assert len(cloud.told) == 1
     assert decisions == [
-        Decision(where="cloud", model=CLOUD, why="no router is learned; the policy's default is cloud", score=None, kinds=())
+        Decision(
+            where="cloud", model=CLOUD, why="no router is learned; the policy's default is cloud", rule="default", score=None, kinds=()
+        )
     ]
 
 
@@ -444,7 +446,7 @@ def test_explain_loads_no_model() -> None:
     written('local = "no-such-model"\ncloud = "openai:gpt-4o-mini"')
     assert router.explain(PRIVATE).kinds == ("phone",)
     assert router.explain("hello") == Decision(
-        where="local", model="no-such-model", why="no router is learned; the policy's default is local"
+        where="local", model="no-such-model", why="no router is learned; the policy's default is local", rule="default"
     )
     assert not learned.folder().exists()
 

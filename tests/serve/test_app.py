@@ -325,12 +325,27 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("/nothing", "GET /nothing: not found"), ("/docs", "GET /docs: not found"),
+    [("/nothing", "GET /nothing: not found; the API is under /v1, as in /v1/chat/completions"),
+     ("/chat/completions", "GET /chat/completions: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
     answer = httpx.get(start(fake()).replace("/v1", path))
     assert answer.json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/", "/v1/models", "/v1/models/fake"])
+def test_what_is_read_answers_head_without_a_body(start: Start, path: str) -> None:
+    """As `curl -I`, `wget --spider` and the checks of containers ask."""
+    url = start(fake()).replace("/v1", path)
+    answer = httpx.head(url)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == httpx.get(url).headers["content-type"]
+
+
+def test_the_model_of_no_name_is_the_list(start: Start) -> None:
+    url = start(fake())
+    assert httpx.get(f"{url}/models/").json() == httpx.get(f"{url}/models").json()
 
 
 # ---------------------------------------------------------------- failures and ends

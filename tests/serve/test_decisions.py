@@ -89,13 +89,17 @@ def headers_of(answer: httpx.Response) -> dict[str, str]:
 @pytest.mark.parametrize("stream", [False, True])
 def test_answer_says_where_its_prompt_went_and_why(start: Start, stream: bool) -> None:
     url = start(auto())
-    assert ask(url, "hello", stream=stream) == {"x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-why": DEFAULT}
-    assert ask(url, PRIVATE, stream=stream) == {"x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-why": HOLDS_PHONE}
+    assert ask(url, "hello", stream=stream) == {
+        "x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-why": DEFAULT, "x-nomoat-rule": "default",
+    }  # fmt: skip
+    assert ask(url, PRIVATE, stream=stream) == {
+        "x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-why": HOLDS_PHONE, "x-nomoat-rule": "private",
+    }  # fmt: skip
 
 
 def test_learned_routers_score_is_told(start: Start) -> None:
     assert ask(start(auto(learned=Learned())), "hello") == {
-        "x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-score": "0.2500",
+        "x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-score": "0.2500", "x-nomoat-rule": "learned",
         "x-nomoat-why": "the chance that local is as good is 0.25, and the policy's threshold is 0.50",
     }  # fmt: skip
 
@@ -107,6 +111,7 @@ def test_text_completions_and_embeddings_say_it_too(start: Start, sdk: Sdk) -> N
     reply = client.embeddings.with_raw_response.create(model="auto", input=["one two", "three"])
     assert headers_of(reply.http_response) == {
         "x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-why": "embeddings are computed on this machine",
+        "x-nomoat-rule": "embeddings",
     }  # fmt: skip
     assert reply.parse().usage.prompt_tokens == 3
 
@@ -120,7 +125,8 @@ def test_prompts_of_one_request_that_go_to_both_sides_are_told_of_each(start: St
     cloud, local = Watched(is_local=False), Watched(is_local=True)
     body = {"model": "auto", "prompt": ["hello", PRIVATE, "again"], "n": 2}
     reply = httpx.post(f"{start(auto(cloud, local))}/completions", json=body)
-    assert [reply.headers.get_list(name) for name in HEADERS] == [["cloud", "local"], [CLOUD, "small"], [DEFAULT, HOLDS_PHONE], [], []]
+    told = [["cloud", "local"], [CLOUD, "small"], [DEFAULT, HOLDS_PHONE], ["default", "private"], [], []]
+    assert [reply.headers.get_list(name) for name in HEADERS] == told
     assert ({asked.prompt for asked in cloud.asked}, [asked.prompt for asked in local.asked]) == ({"hello", "again"}, [PRIVATE] * 2)
 
 
@@ -228,6 +234,7 @@ def test_what_could_cost_more_than_is_left_is_answered_here_and_says_why(
     told = ask(url, "a b", max_tokens=10, stream=stream)
     assert (told["x-nomoat-where"], told["x-nomoat-model"]) == ("local", "small")
     assert told["x-nomoat-why"] == "of $0.0013 a day, $0.0004 is spent, and this could cost up to $0.001"
+    assert told["x-nomoat-rule"] == "budget"
     assert 'nomoat_routed_answers_total{model="auto",where="local"} 1.0' in httpx.get(url.replace("/v1", "/metrics")).text
 
 

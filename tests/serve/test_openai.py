@@ -98,9 +98,11 @@ def test_a_schema_is_followed_whole_and_streamed(tiny: openai.OpenAI) -> None:
 
 
 def test_a_schema_that_cannot_be_followed_is_a_400(tiny: openai.OpenAI) -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}}
-    with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed"):
-        chat(tiny, "who?", response_format=wanted)
+    for schema, code in (({"type": "nothing"}, None), ({"type": "array", "uniqueItems": True}, "unsupported")):
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
+            chat(tiny, "who?", response_format=wanted)
+        assert (caught.value.param, caught.value.code) == ("response_format", code)
 
 
 def test_settings_of_other_servers_are_taken_from_the_extra_body(tiny: openai.OpenAI) -> None:

@@ -20,6 +20,8 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
 from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
+from nomoat.route.policy import Policy
+from nomoat.route.router import RouterEngine
 
 Start = Callable[..., str]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -157,6 +159,19 @@ def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
             event = f"new KeyboardEvent('keydown', {{key: 'Enter', isComposing: {composing}, bubbles: true, cancelable: true}})"
             page.browser.execute_script(f"document.getElementById('question').dispatchEvent({event})")
             assert len(page.all("article.user")) == (composing == "false")
+    finally:
+        page.browser.quit()
+
+
+def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_auto_went(start: Start) -> None:
+    policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
+    sides = [Responder(ref, ScriptedEngine(lambda: iter([Chunk(text="a"), END]))) for ref in ("small", "http://other:1/v1#big")]
+    page = Page("ko-KR")
+    try:
+        page.open(start(Responder("auto", RouterEngine(policy, *sides, learned=None), licence="yes, if")))
+        page.until("#about", "상업적 이용: 조건부 가능.")
+        page.ask("010-1234-5678")
+        page.until("article.assistant .facts", "이 기계, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
     finally:
         page.browser.quit()
 

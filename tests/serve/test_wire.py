@@ -37,6 +37,10 @@ def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:
     assert parse(stop=["a", "", "b"]).requests[0].stop == ("a", "b")
 
 
+def test_top_p_of_nothing_is_taken_as_openai_takes_it() -> None:
+    assert parse(top_p=0).requests[0].top_p == 0
+
+
 def test_negative_seed_becomes_one_an_engine_takes() -> None:
     assert parse(seed=-1).requests[0].seed == 2**63 - 1
 
@@ -71,7 +75,7 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
         ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
         ({"max_tokens": "12"}, "`max_tokens`: Input should be a valid integer"),
         ({"temperature": -1}, "`temperature`: Input should be greater than or equal to 0"),
-        ({"top_p": 0}, "`top_p`: Input should be greater than 0"),
+        ({"top_p": -0.1}, "`top_p`: Input should be greater than or equal to 0"),
     ],
 )  # fmt: skip
 def test_wrong_field_is_named_with_what_it_should_be(fields: dict[str, Any], message: str) -> None:
@@ -127,9 +131,13 @@ def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_d
 
 def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:
     assert parse().requests[0].top_logprobs is None
-    assert parse(logprobs=False, top_logprobs=3).requests[0].top_logprobs is None
+    assert parse(logprobs=False, top_logprobs=0).requests[0].top_logprobs is None
     assert parse(logprobs=True).requests[0].top_logprobs == 0
     assert parse(logprobs=True, top_logprobs=3).requests[0].top_logprobs == 3
+    for fields in ({}, {"logprobs": False}):
+        with pytest.raises(BadRequestError, match="`top_logprobs` goes with `logprobs`: true only") as caught:
+            parse(top_logprobs=3, **fields)
+        assert caught.value.param == "top_logprobs"
     assert wire.parse_text(b'{"prompt": "a", "logprobs": 0}').requests[0].top_logprobs == 0
     assert wire.parse_text(b'{"prompt": "a", "logprobs": false}').requests[0].top_logprobs is None
 

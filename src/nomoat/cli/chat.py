@@ -125,8 +125,8 @@ class Chat:
         except NomoatError as error:
             console.say(f"error: {error.message}")
             return
-        if target.exists() and target not in self._saved:
-            console.say(f"`{target}` exists; choose another name")
+        if problem := self._problem_with(target):
+            console.say(problem)
             return
         rows = [{"role": message.role, "content": message.content} for message in self._whole()]
         try:
@@ -140,6 +140,12 @@ class Chat:
             return
         self._saved.add(target)
         console.say(f"saved {len(rows)} messages to {target}")
+
+    def _problem_with(self, target: Path) -> str:
+        """Why a conversation is not saved there; empty if it may be."""
+        if target.exists() and target not in self._saved:
+            return f"`{target}` exists; choose another name"
+        return "" if target.parent.is_dir() else f"there is no folder `{target.parent}`"
 
 
 def _history() -> History:

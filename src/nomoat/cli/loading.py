@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nomoat.cli import console
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from nomoat.asking.workers import Workers
     from nomoat.responder import Responder
     from nomoat.route.policy import PolicyFile
@@ -81,11 +83,16 @@ def loading_bars(ref: str) -> tuple[tuple[str, str], tuple[str, str]]:
 def bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
     """What shows a bar each, as soon as it is told of a part of its work. Most starts have none, and do not wait for what draws bars.
 
-    Named are each by its title and by what is counted.
+    Named are each by its title and by what is counted. Where there is no terminal to draw on, the title is said once.
     """
     with ExitStack() as stack:
         shown = functools.cache(lambda: stack.enter_context(console.item_progress()))
-        task = functools.cache(lambda title, counted: shown().add_task(title, total=None, info=counted))
+
+        @functools.cache
+        def task(title: str, counted: str) -> TaskID:
+            if not console.stderr_console().is_terminal:
+                console.say(f"[{title}]")
+            return shown().add_task(title, total=None, info=counted)
 
         def show(title: str, counted: str, done: int, total: int) -> None:
             shown().update(task(title, counted), completed=done, total=total)

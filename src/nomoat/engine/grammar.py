@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import UsageError
+from nomoat.errors import SchemaError
 
 OPTIONS = {
     "whitespace_flexible": False,  # no spaces of the model's choice: a small model may go on with them for ever
     "coerce_one_of": True,  # what several branches of a `oneOf` allow cannot be excluded while it is written: `anyOf`
 }
+NAMING = ("properties", "patternProperties", "$defs", "definitions")  # keywords of schemas by names, which are no keywords
+VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
 
 
 class Grammar:
@@ -31,7 +34,7 @@ class Grammar:
     def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
         """Set the logits of the tokens that may not come next to minus infinity, in place.
 
-        Raises UsageError for a schema that became too much for llguidance, which then allows nothing but the answer's end.
+        Raises SchemaError for one that became too much for llguidance, which then allows nothing but the answer's end.
         """
         from llguidance.numpy import apply_token_bitmask_inplace, fill_next_token_bitmask
 
@@ -55,20 +58,23 @@ class Grammars:
         self._words: Any = None
 
     def of_schema(self, schema: str) -> Grammar:
-        """A grammar for a JSON schema, given as JSON. Raises UsageError for what is no schema, or none that can be followed."""
+        """A grammar for a JSON schema, given as JSON; the formats of texts that llguidance does not know are taken as remarks.
+
+        Raises SchemaError for what is no schema, or none that can be followed.
+        """
         from llguidance import LLMatcher
 
         try:
             asked = json.loads(schema)
-        except json.JSONDecodeError as exc:
-            raise UsageError(f"the JSON schema is not JSON: {exc}", hint="see https://json-schema.org") from exc
+        except (json.JSONDecodeError, RecursionError) as exc:
+            raise SchemaError(f"the JSON schema is not JSON: {exc}", hint="see https://json-schema.org") from exc
         if not isinstance(asked, dict):
-            raise UsageError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="`{}` allows every JSON value")
+            raise SchemaError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="`{}` allows every JSON value")
         try:
-            grammar = LLMatcher.grammar_from_json_schema(asked, defaults=OPTIONS)
+            grammar = LLMatcher.grammar_from_json_schema(_with_known_formats(asked), defaults=OPTIONS)
             matcher = LLMatcher(self.words(), grammar, log_level=0)
             problem = matcher.get_error()
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             problem = str(exc)
         if problem:
             raise _cannot_be_followed(problem)
@@ -86,6 +92,41 @@ class Grammars:
             return self._words
 
 
-def _cannot_be_followed(problem: str) -> UsageError:
-    """`problem`: in llguidance's words, of which the first line says what, and the others its state."""
-    return UsageError(f"this JSON schema cannot be followed: {problem.strip().splitlines()[0]}", hint="use a simpler one")
+def _with_known_formats(schema: Any) -> Any:
+    """The schema without `format`s that llguidance refuses (`path`, `binary`): by the standard (2020-12) they assert nothing."""
+    if isinstance(schema, list):
+        return [_with_known_formats(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key in NAMING and isinstance(value, dict):
+            kept[key] = {name: _with_known_formats(one) for name, one in value.items()}
+        elif key in VALUES:
+            kept[key] = value
+        elif key != "format" or not isinstance(value, str) or _is_known_format(value):
+            kept[key] = _with_known_formats(value)
+    return kept
+
+
+@functools.lru_cache(maxsize=256)
+def _is_known_format(name: str) -> bool:
+    from llguidance import LLMatcher
+
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": name}, defaults=OPTIONS)
+    return not LLMatcher.validate_grammar(grammar)
+
+
+def _cannot_be_followed(problem: str) -> SchemaError:
+    """`problem`: in llguidance's words, of which the first line says what, and the others its state; of a pattern, the last one."""
+    said, *rest = problem.strip().splitlines()
+    if rest and said.endswith(":"):
+        said = f"{said} {rest[-1].removeprefix('error: ')}"
+    _, unimplemented, keys = said.partition("Unimplemented keys: ")
+    if unimplemented:
+        named = ", ".join(f"`{key}`" for key in json.loads(keys))
+        return SchemaError(
+            f"this JSON schema cannot be followed: {named} cannot be held to while an answer is written",
+            hint="leave it out and check the answer, or use a simpler one", is_unsupported=True,
+        )  # fmt: skip
+    return SchemaError(f"this JSON schema cannot be followed: {said}", hint="use a simpler one", is_unsupported="supported" in said)

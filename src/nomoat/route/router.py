@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from nomoat import net
 from nomoat import responder as responders
 from nomoat.errors import UsageError
-from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, TokenLikelihood
+from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import pii
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
@@ -79,32 +79,34 @@ def decide(
 
 def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
     """What was decided for the cloud is done here, for want of money."""
-    return replace(decision, where="local", model=policy.local, why=why, max_new_tokens=None)
+    return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
 
 
 def _whatever_it_costs(everything: str, question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
-    def local(why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
-        return Decision(where="local", model=policy.local, why=why, kinds=kinds)
+    def local(rule: Rule, why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
+        return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
 
     found = pii.find(everything, kinds=policy.never_leaves, names=policy.names)
     kinds = tuple(dict.fromkeys(finding.kind for finding in found))
     if kinds:
-        return local(f"it holds {_listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
+        return local("private", f"it holds {_listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
     if policy.cloud is None:
-        return local("the policy names no cloud model")
+        return local("no_cloud", "the policy names no cloud model")
     if forbidden := net.offline():
-        return local(f"{forbidden} is set")
+        return local("offline", f"{forbidden} is set")
     if only_here:
-        return local(only_here)
+        return local("cannot_ask", only_here)
     if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
-        return Decision(where=policy.default, model=model, why=f"{router.why_not}; the policy's default is {policy.default}")
+        why = f"{router.why_not}; the policy's default is {policy.default}"
+        return Decision(where=policy.default, model=model, why=why, rule="default")
     score = router.learned.score(question)
     where: Place = "local" if score >= policy.threshold else "cloud"
     return Decision(
         where=where,
         model=policy.local if where == "local" else policy.cloud,
         why=f"the chance that local is as good is {score:.2f}, and the policy's threshold is {policy.threshold:.2f}" + router.provided,
+        rule="learned",
         score=score,
     )
 
@@ -187,7 +189,8 @@ class RouterEngine:
 
     def decide_embedding(self) -> Decision:
         """Always here."""
-        return Decision(where="local", model=self._rules.last.policy.local, why="embeddings are computed on this machine")
+        why = "embeddings are computed on this machine"
+        return Decision(where="local", model=self._rules.last.policy.local, why=why, rule="embeddings")
 
     def chosen(self, decision: Decision) -> Responder:
         """Who does what was decided so, and costs nothing; `on_decision` is told."""

@@ -89,11 +89,12 @@ def create_app(
         body = await _body(request, MAX_EMBEDDINGS_BODY_BYTES, advice="; send fewer texts at once")
         return await served.embed(request, wire.parse_embeddings(body))
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=web.READING)
+    @app.api_route("/v1/models/", methods=web.READING)
     async def list_models() -> Response:
         return JSONResponse(replies.render_models(models.names, models.loaded(), created=created))
 
-    @app.get("/v1/models/{name:path}")
+    @app.api_route("/v1/models/{name:path}", methods=web.READING)
     async def show_model(name: str) -> Response:
         return JSONResponse(replies.render_models([models.find(name)], models.loaded(), created=created)["data"][0])
 
@@ -102,11 +103,11 @@ def create_app(
         text = (await _body(request, MAX_MARKDOWN_BYTES)).decode("utf-8", "replace")
         return JSONResponse(await asyncio.to_thread(web.as_html, text))
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=web.READING)
     async def show_metrics() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/health")
+    @app.api_route("/health", methods=web.READING)
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
@@ -439,6 +440,8 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+    if error.status_code == 404:
+        message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message), status_code=error.status_code, headers=error.headers)
 
 

@@ -15,7 +15,7 @@ from nomoat.records import Decision, Place, Request
 from nomoat.responder import Responder, shown_name
 from nomoat.serve.models import Models
 
-HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-score", "x-nomoat-max-tokens")
+HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-rule", "x-nomoat-score", "x-nomoat-max-tokens")
 NOTES = "x-nomoat-notes"
 # All of printable ASCII but `%`, so that whoever decodes gets back what was encoded.
 PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -143,5 +143,5 @@ def _spent_usd(models: Mapping[str, Responder]) -> dict[str, float]:
 def _headers(decision: Decision) -> list[tuple[str, str]]:
     score = "" if decision.score is None else f"{decision.score:.4f}"
     limit = "" if decision.max_new_tokens is None else str(decision.max_new_tokens)
-    values = (decision.where, shown_name(decision.model or ""), decision.why, score, limit)
+    values = (decision.where, shown_name(decision.model or ""), decision.why, decision.rule, score, limit)
     return [(name, quote(value, safe=PLAIN)) for name, value in zip(HEADERS, values, strict=True) if value]

@@ -22,6 +22,7 @@ from nomoat.errors import (
     NotEnoughMemoryError,
     OfflineError,
     RemoteError,
+    SchemaError,
     UnknownModelError,
     UnsupportedError,
     UsageError,
@@ -216,6 +217,8 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
     message = f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, BadRequestError):
         return error.status, error_body(message, param=error.param, code=error.code)
+    if isinstance(error, SchemaError):
+        return 400, error_body(message, param="response_format", code="unsupported" if error.is_unsupported else None)
     if isinstance(error, RemoteError) and error.status in CLIENTS_STATUS:
         return error.status, error_body(message, kind=CLIENTS_STATUS[error.status], code=error.code or "upstream_error")
     for kind, status, name, code in STATUS_AND_TYPE:

@@ -79,7 +79,7 @@ class _Settings(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -154,6 +154,8 @@ def parse_chat(body: bytes) -> Call:
     """A body of /v1/chat/completions. Raises BadRequestError."""
     asked = _parse(_Chat, body)
     messages = tuple(_message(turn, f"messages.{at}") for at, turn in enumerate(asked.messages))
+    if asked.top_logprobs and not asked.logprobs:
+        raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     request = Request(messages=messages, top_logprobs=top, **_sampling(asked))
     return _call("chat", asked, [request], asked.max_completion_tokens or asked.max_tokens)

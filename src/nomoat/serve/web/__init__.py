@@ -19,6 +19,7 @@ FILES = {
     "/web/page.css": "page.css",
     "/web/page.js": "page.js",
 }  # what everybody may read, who holds the key or not
+READING = ["GET", "HEAD"]  # the methods of what is only read: who asks whether a server is up asks for no body
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS: Mapping[str, str] = {
     "content-security-policy": (
@@ -35,7 +36,7 @@ HEADERS: Mapping[str, str] = {
 def add_page(app: FastAPI) -> None:
     """Serve the page at `/`."""
     for path, name in FILES.items():
-        app.add_api_route(path, _given(Path(__file__).with_name(name)), methods=["GET"])
+        app.add_api_route(path, _given(Path(__file__).with_name(name)), methods=READING)
 
 
 def _given(file: Path) -> Callable[[], Awaitable[Response]]:

@@ -1,5 +1,12 @@
 // A conversation with one of the server's models. It uses the public API (v1/...) and keeps what was said in this tab alone.
 
+const VERDICTS_KO = {
+  yes: "가능",
+  "yes, if": "조건부 가능",
+  "yes, with use restrictions": "가능(용도 제한 있음)",
+  no: "불가",
+  unknown: "알 수 없음",
+};
 const WORDS = {
   en: {
     user: "You",
@@ -23,6 +30,8 @@ const WORDS = {
     routed: "auto: private questions stay on this machine, others may be sent to the cloud of its policy.",
     unknown: "Where this model runs is known once it is loaded.",
     licence: (verdict) => `Commercial use: ${verdict}.`,
+    where: {}, // the server's own words
+    why: {},
     cut: "ended at the limit",
     stopped: "stopped",
     filtered: "ended by the server's filter",
@@ -51,7 +60,17 @@ const WORDS = {
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
     unknown: "이 모델이 어디서 실행되는지는 불러온 뒤에 알 수 있습니다.",
-    licence: (verdict) => `상업적 이용: ${verdict}.`,
+    licence: (verdict) => `상업적 이용: ${VERDICTS_KO[verdict] ?? verdict}.`,
+    where: { local: "이 기계", cloud: "클라우드" },
+    why: {
+      private: "정책이 밖으로 내보내지 않는 개인정보가 들어 있음",
+      no_cloud: "정책에 클라우드 모델이 없음",
+      offline: "오프라인으로 설정됨",
+      cannot_ask: "이 요청은 클라우드로 보낼 수 없음",
+      default: "쓸 수 있는 학습된 라우터가 없어 정책의 기본값을 따름",
+      learned: "학습된 라우터의 판단",
+      budget: "정책의 예산을 넘을 수 있음",
+    },
     cut: "길이 제한에서 끝남",
     stopped: "멈춤",
     filtered: "서버의 필터가 끝냄",
@@ -290,9 +309,13 @@ async function write(article, messages) {
   }
   const speed = tokens > 1 ? Math.round((1000 * (tokens - 1)) / (performance.now() - first)) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
-  const told = ["where", "model", "why"].map((name) => decodeURIComponent(response.headers.get(`x-nomoat-${name}`) ?? ""));
-  const where = told.filter(Boolean).join(", "); // of `auto` alone
-  turn.facts = [SAY.facts(tokens, speed), ended, where].filter(Boolean).join(" · ");
+  turn.facts = [SAY.facts(tokens, speed), ended, decided(response.headers)].filter(Boolean).join(" · ");
+}
+
+// Of `auto` alone: where the answer was written, by which model, and why there.
+function decided(headers) {
+  const told = (name) => decodeURIComponent(headers.get(`x-nomoat-${name}`) ?? "");
+  return [SAY.where[told("where")] ?? told("where"), told("model"), SAY.why[told("rule")] ?? told("why")].filter(Boolean).join(", ");
 }
 
 function ask() {
