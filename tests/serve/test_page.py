@@ -96,7 +96,6 @@ def test_an_answer_too_long_to_be_rendered_is_shown_whole_as_it_was_written(
     def grows() -> Iterator[Chunk]:
         yield Chunk(text="**one**\n")
         assert is_shown_bold.wait(PATIENCE_SECONDS)
-        time.sleep(0.5)  # what comes sooner after it was shown is not shown before the next piece: RENDER_MS of the page
         yield Chunk(text="\n  two three four ")
         assert is_shown_plain.wait(PATIENCE_SECONDS)
         yield Chunk(text="five **six**")

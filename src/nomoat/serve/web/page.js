@@ -216,7 +216,9 @@ function showPlain(article) {
 
 async function render(article) {
   const [text] = article.children;
+  const number = (article.renderings = (article.renderings ?? 0) + 1);
   const html = await asHtml(article.turn.content);
+  if (number !== article.renderings) return; // a later one is under way, or shown
   text.classList.remove("plain");
   text.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
   for (const block of text.querySelectorAll("pre")) {
@@ -291,21 +293,31 @@ async function write(article, messages) {
     stream_options: { include_usage: true },
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
-  let [first, tokens, reason, shown, plain] = [0, 0, "", -RENDER_MS, false]; // the first piece is shown at once
-  for await (const event of eventsOf(response)) {
-    const [choice] = event.choices;
-    const piece = choice?.delta?.content ?? "";
-    if (piece) first ||= performance.now();
-    turn.content += piece;
-    tokens = event.usage?.completion_tokens ?? tokens;
-    reason = choice?.finish_reason ?? reason;
+  let [first, tokens, reason] = [0, 0, ""];
+  let [shown, plain, later] = [-RENDER_MS, false, 0]; // the first piece is shown at once
+  const showPieces = async () => {
     const atEnd = isAtEnd();
-    if (piece && performance.now() - shown > RENDER_MS) {
-      shown = performance.now();
-      if (!plain) await render(article).catch(() => (plain = true)); // too long from here on
-      if (plain) showPlain(article);
-    }
+    shown = performance.now();
+    if (!plain) await render(article).catch(() => (plain = true)); // too long from here on
+    if (plain) showPlain(article);
     if (atEnd) showEnd();
+  };
+  try {
+    for await (const event of eventsOf(response)) {
+      const [choice] = event.choices;
+      const piece = choice?.delta?.content ?? "";
+      tokens = event.usage?.completion_tokens ?? tokens;
+      reason = choice?.finish_reason ?? reason;
+      if (!piece) continue;
+      first ||= performance.now();
+      turn.content += piece;
+      clearTimeout(later);
+      const wait = shown + RENDER_MS - performance.now();
+      if (wait > 0) later = setTimeout(showPieces, wait); // should none come for a while
+      else await showPieces();
+    }
+  } finally {
+    clearTimeout(later);
   }
   const speed = tokens > 1 ? Math.round((1000 * (tokens - 1)) / (performance.now() - first)) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
