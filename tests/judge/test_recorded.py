@@ -90,6 +90,17 @@ def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, 
 
 
 @pytest.mark.data
+@pytest.mark.usefixtures("pulled")
+def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says() -> None:
+    """Right by the last number compared as text; by the number, `.00` changes nothing."""
+    rows = read_recorded(Path(os.environ["NOMOAT_HOME"]) / "data/routellm-gsm8k")
+    name = next(name for name in rows[0].scores if "gpt-4" in name)
+    wrong = [row.answers[name].rstrip(". \n*").rpartition(" ")[2] for row in rows if row.scores[name] == 0]
+    assert (len(wrong), sum(last.endswith(".00") for last in wrong)) == (189, 42)
+    assert any(note.startswith("42 of GPT-4's are wrong for a `.00` alone") for note in NOTES["routellm-gsm8k"])
+
+
+@pytest.mark.data
 @pytest.mark.usefixtures("pulled", "vicuna_folder")
 def test_page_of_replays_shows_what_the_example_prints(capsys: pytest.CaptureFixture[str]) -> None:
     spec = importlib.util.spec_from_file_location("replays", ROOT / "examples/replays.py")
