@@ -93,7 +93,9 @@ def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, 
 @pytest.mark.usefixtures("pulled")
 def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says() -> None:
     """Right by the last number compared as text; by the number, `.00` changes nothing."""
-    rows = read_recorded(Path(os.environ["NOMOAT_HOME"]) / "data/routellm-gsm8k")
+    folder = load_suite("routellm-gsm8k").folder
+    assert folder is not None
+    rows = read_recorded(folder)
     name = next(name for name in rows[0].scores if "gpt-4" in name)
     wrong = [row.answers[name].rstrip(". \n*").rpartition(" ")[2] for row in rows if row.scores[name] == 0]
     assert (len(wrong), sum(last.endswith(".00") for last in wrong)) == (189, 42)
