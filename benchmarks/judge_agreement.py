@@ -37,7 +37,7 @@ VICUNAS = ("vicuna-13b", "vicuna-13b-20230322-new-hp-fp16", "vicuna-7b-20230322-
 
 def row_of(name: str, found: Agreement) -> dict[str, Any]:
     """One judge's figures."""
-    consistent, first_wins, second_wins = agreement.count_orders(found.verdicts)
+    consistent, first = agreement.order_shares(found.verdicts, found.groups)
     shown = Counter((verdict.first or "unreadable") + (verdict.second or "unreadable") for verdict in found.verdicts)
     return {
         "judge": name,
@@ -48,9 +48,10 @@ def row_of(name: str, found: Agreement) -> dict[str, Any]:
         "kappa": found.kappa,
         "kappa_interval": found.kappa_interval,
         "ties": found.scores.count(0.5),
-        "consistent": consistent,
-        "first_wins": first_wins,
-        "second_wins": second_wins,
+        "same_share": found.same_share,
+        "agreed_share": found.agreed_share,
+        "consistent_share": consistent,
+        "first_share": first or "-",
         "verdicts": dict(shown),
     }
 
@@ -94,17 +95,15 @@ def render(rows: Sequence[dict[str, Any]], steady: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        decided = agreement.share(row["agreed"], row["both_decided"]) if row["both_decided"] else "never"
-        showings = row["first_wins"] + row["second_wins"]
         cells = [
             row["judge"],
             str(row["num_pairs"]),
-            decided,
-            agreement.share(row["same"], row["num_pairs"]),
+            row["agreed_share"],
+            row["same_share"],
             "{:.2f} [{:.2f}, {:.2f}]".format(row["kappa"], *row["kappa_interval"]),
             str(row["ties"]),
-            agreement.share(row["consistent"], row["num_pairs"]),
-            agreement.share(row["first_wins"], showings) if showings else "-",
+            row["consistent_share"],
+            row["first_share"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     low, high = stats.wilson_interval(steady["equal"], steady["num"])

@@ -41,7 +41,7 @@ def main() -> None:
     }  # fmt: skip
     ways = ("mean_of_others", "central_by_mean", "best_of_others")
     for name, values in zip(ways, zip(*map(counted, several), strict=True), strict=True):
-        low, high = stats.mean_interval(values)
+        low, high = stats.mean_interval(values, 0.0, 1.0)
         found[name] = {"rouge_l": round(mean(values), 4), "interval": [round(low, 4), round(high, 4)]}
     print(json.dumps(found, indent=1))
     if arguments.json:

@@ -34,6 +34,7 @@ Differences = NDArray[np.float64]
 NEVER = 10**9
 ALPHA = 0.05
 DESIGNS = ((0.2, 0.05), (0.3, 0.05), (0.3, 0.1), (0.4, 0.15), (0.15, 0.03))  # share of discordant items, planned gap
+RARE_ITEMS = (20, 30, 50, 100, 150)
 GSM8K_MODELS = ("gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1")
 
 
@@ -81,7 +82,7 @@ def right_or_wrong(rng: np.random.Generator, num_duels: int, num_items: int, dis
 
 
 def equals(num_duels: int, rng: np.random.Generator) -> dict[str, Differences]:
-    """Duels in which neither side is better, of eight kinds."""
+    """Duels in which neither side is better, of many kinds; in those of `rare_gains` the sample may lack what makes them equal."""
     items, few = 500, 150
     totals = np.array([1.0] * 60 + [-1.0] * 60 + [0.0] * 180)
     scores = rng.beta(0.6, 0.4, size=(2, num_duels, few))
@@ -95,17 +96,32 @@ def equals(num_duels: int, rng: np.random.Generator) -> dict[str, Differences]:
         "shares between 0 and 1 (as F1), independent": scores[0] - scores[1],
         "grades of 1 to 10, independent": (grades[0] - grades[1]) / 10,
         "skewed: mostly slightly worse, rarely much better": rng.choice([-0.1, 0.9], p=[0.9, 0.1], size=(num_duels, few)),
+        **{
+            f"{share:.0%} better by {1 - share:.2f}, the others worse by about {share:.2f}; {n} items": rare_gains(
+                rng, num_duels, n, share
+            )
+            for share in (0.05, 0.02)
+            for n in RARE_ITEMS
+        },
     }
 
 
+def rare_gains(rng: np.random.Generator, num_duels: int, num_items: int, share: float) -> Differences:
+    """Most differences slightly below 0, none of them equal, and a share of them far above it; their mean is 0."""
+    usual = -share * (1 + rng.uniform(-0.2, 0.2, size=(num_duels, num_items)))
+    return np.where(rng.random((num_duels, num_items)) < share, 1 - share, usual)
+
+
 def last_look_p_value(differences: Differences) -> float:
-    """The fixed-size test of a duel that was asked to its end. The verdict asks for more: the interval has to exclude 0 too."""
+    """The fixed-size test of a duel that was asked to its end. For right and wrong answers the verdict asks for more: the interval has
+    to exclude 0 too.
+    """
     if set(np.unique(differences)) <= {-1.0, 0.0, 1.0}:
         return stats.mcnemar_exact(int((differences > 0).sum()), int((differences < 0).sum()))
     rough = float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)
-    if rough > 4 * ALPHA:  # far from any winner: spare the throws
+    if rough > 4 * ALPHA:  # far from any winner: spare the integrals
         return rough
-    return stats.paired_permutation(differences.tolist())
+    return stats.mean_p_value(differences.tolist(), -1.0, 1.0)
 
 
 def false_winners(differences_RN: Differences) -> dict[str, float]:

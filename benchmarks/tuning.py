@@ -298,7 +298,7 @@ def text_scores(examples: Sequence[Example], answers: dict[str, str]) -> dict[st
         scores = [rouge(answers[example.id], target) for target in (example.target, *example.other_targets)]
         best.append(max(scores))
         each += scores
-    low, high = stats.mean_interval(best)
+    low, high = stats.mean_interval(best, 0.0, 1.0)
     mean = sum(best) / len(best)
     return {"n": len(best), "rouge_l_best": round(mean, 4), "interval": [round(low, 4), round(high, 4)],
             "rouge_l_each": round(sum(each) / len(each), 4), "references": len(each)}  # fmt: skip
@@ -371,7 +371,7 @@ def beside_the_base(arguments: argparse.Namespace, split: Split) -> dict[str, An
     adapter = adapter_name(arguments.task, arguments.seeds[-1])
     tuned = answers_of(f"{base_ref}+{adapter}", arguments.task, split.test, "choice" if arguments.likelihood else split.metric)
     gained = [(tuned[one.id] == one.target) - (answers[one.id] == one.target) for one in asked_examples]
-    low, high = stats.mean_interval(gained)
+    low, high = stats.mean_interval(gained, -1.0, 1.0)
     return {
         "base": label_scores(asked_examples, answers),
         "difference": round(sum(gained) / len(gained), 4), "difference_95": [round(low, 4), round(high, 4)],

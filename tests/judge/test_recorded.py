@@ -18,6 +18,7 @@ from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.duel import run_duel
 from nomoat.judge.recorded import NOTES
 from nomoat.judge.run import run_suite
+from nomoat.judge.scorers import numeric
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import load_suite, write_suite
 from nomoat.records import Message, Request, Verdict
@@ -87,6 +88,28 @@ def test_recorded_suite_has_as_many_items_as_the_list_of_suites_says(name: str, 
     assert len(suite.examples) == BUILT_IN[name].num_examples == len({example.id for example in suite.examples})
     with pytest.raises(UsageError, match="scores that were stored before"):
         write_suite(suite, tmp_path)
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("pulled")
+def test_gsm8k_answers_that_are_wrong_for_two_zeros_are_as_many_as_the_note_says() -> None:
+    """Recorded as right, right by number, and right by number alone, of GPT-4 and of Mixtral."""
+    if not os.environ.get("NOMOAT_MIRROR"):
+        pytest.skip("needs GSM8K's targets: set NOMOAT_MIRROR")
+    folder = load_suite("routellm-gsm8k").folder
+    assert folder is not None
+    asked = (
+        example.messages[-1].content.rpartition("Question:")[2].rpartition("Answer:")[0] for example in load_suite("gsm8k").examples
+    )
+    targets = dict(zip((" ".join(text.split()) for text in asked), (e.target for e in load_suite("gsm8k").examples), strict=True))
+    counts = []
+    for model in ("gpt-4-1106-preview", "Mixtral-8x7B-Instruct-v0.1"):
+        rows = [
+            (row.scores[model], numeric(row.answers[model], targets[" ".join(row.question.split())])) for row in read_recorded(folder)
+        ]
+        counts.append((sum(old for old, _ in rows), sum(new for _, new in rows), sum(new > old for old, new in rows)))
+    assert counts == [(1130, 1172, 42), (842, 843, 6)]
+    assert any("1,172 to 843 are right" in note for note in NOTES["routellm-gsm8k"])
 
 
 @pytest.mark.data

@@ -180,7 +180,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
 
 
 def test_what_counts_as_equal_is_said_in_the_points_of_the_scale(suite: Suite, tmp_path: Path) -> None:
-    """5 per cent of a judge's 0 to 10 are half a point."""
+    """12 per cent of a judge's 0 to 10 are 1.2 points."""
     duel = run_duel(responder("a", 20), responder("b", 20), suite, stop_early=False)
     left, right = (
         dataclasses.replace(
@@ -192,11 +192,11 @@ def test_what_counts_as_equal_is_said_in_the_points_of_the_scale(suite: Suite, t
         )
         for bump, part in enumerate((duel.left, duel.right))
     )
-    reviewed = Duel(verdict=compare(left, right, rules=Rules(rope=5)), left=left, right=right)
+    reviewed = Duel(verdict=compare(left, right, rules=Rules(rope=12)), left=left, right=right)
     assert reviewed.verdict.winner == "equal"
-    assert reviewed.verdict.sentence.endswith(", less than the 0.5 that count.")
+    assert reviewed.verdict.sentence.endswith(", less than the 1.2 that count.")
     write_duel_report(reviewed, tmp_path / "r.html", command=COMMAND)
-    assert "<tr><th>counts as equal</th><td>within 0.5 points</td></tr>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<tr><th>counts as equal</th><td>within 1.2 points</td></tr>" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_report_of_paid_answers_shows_what_quality_costs(suite: Suite, tmp_path: Path) -> None:

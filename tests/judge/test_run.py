@@ -291,7 +291,7 @@ def test_examples_of_one_group_count_as_one_piece_of_evidence() -> None:
     suite = suite_of(24)
     grouped = tuple(dataclasses.replace(example, group=str(at // 3)) for at, example in enumerate(suite.examples))
     verdict = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), dataclasses.replace(suite, examples=grouped))
-    assert (verdict.p_value, verdict.winner) == (2 / 2**4, "undecided")
+    assert (verdict.p_value, verdict.winner) == (pytest.approx(2 / 2**4), "undecided")
     assert verdict.notes[-1] == "24 examples in 8 groups that belong together: errors are those between groups"
     alone = nomoat.duel(knowing(24, 24, name="a"), knowing(12, 24, name="b"), suite, stop_early=False)
     assert (alone.p_value, alone.winner) == (2 / 2**12, "left")
@@ -329,11 +329,12 @@ def test_examples_that_follow_each_other_are_one_group_without_being_told() -> N
     assert [outcome.group for outcome in outcomes[:4]] == ["told", "told", "2", "2"]
 
 
-def test_scores_that_differ_by_rounding_only_are_all_equal() -> None:
-    """A bootstrap of them has no width, or no numbers at all."""
-    low, high = score_interval("rouge", [0.1 + 0.2, 0.3] * 6)
-    assert (low, high) == pytest.approx(score_interval("rouge", [0.3] * 12))
-    assert high - low > 0.3
+def test_scores_that_hardly_differ_leave_as_much_open_as_equal_ones() -> None:
+    """Two answers of 0.5 and 0.5001 say as little of the next as two of 0.5."""
+    for nearly, equal in (([0.1 + 0.2, 0.3] * 6, [0.3] * 12), ([0.5, 0.5001], [0.5, 0.5])):
+        low, high = score_interval("rouge", nearly)
+        assert (low, high) == pytest.approx(score_interval("rouge", equal), abs=1e-4)
+        assert high - low > 0.2
 
 
 def test_one_example_decides_nothing() -> None:
@@ -414,6 +415,22 @@ def test_python_asks_a_table_as_the_command_line_does(tmp_path: Path) -> None:
     columns = {"input_column": "text", "label_column": "label"}
     assert len(nomoat.evaluate("fake:", table, **columns)) == 2
     assert nomoat.duel("fake:", "fake:", table, **columns).num_examples == 2
+
+
+def test_score_of_all_sentences_as_one_says_whose_it_is_and_is_of_the_sentences_both_answered() -> None:
+    """The left side alone answered the third question, and wrongly: over the two others it is as good as the right one."""
+    suite = suite_of(3, "chrf", target="some words here")
+    good, bad = ({f"question {at}": answer for at in range(3)} for answer in ("some words here", "xyz"))
+    partly = {**good, "question 2": "xyz"}
+    one, other = (run_suite(Responder(name, FakeEngine(answers=said)), suite) for name, said in (("a", partly), ("b", good)))
+    two = dataclasses.replace(suite, examples=suite.examples[:2])
+    other = dataclasses.replace(other, suite=two, outcomes=other.outcomes[:2])
+    notes = [note for side in in_common([one, other]) for note in side.notes if "as one text" in note]
+    assert [note.partition(" (")[0] for note in notes] == [
+        f"`{name}` over all sentences as one text: chrF2 100.0" for name in ("a", "b")
+    ]
+    duel = run_duel(Responder("a", FakeEngine(answers=bad)), Responder("b", FakeEngine(answers=bad)), suite)
+    assert [note[:3] for note in duel.verdict.notes if "as one text" in note] == ["`a`", "`b`"]
 
 
 def test_score_of_all_sentences_as_one_counts_the_words_put_into_a_models_mouth() -> None:

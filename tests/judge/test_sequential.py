@@ -12,7 +12,7 @@ import pytest
 from scipy.special import beta, betainc
 
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
-from nomoat.judge.verdict import _watched
+from nomoat.judge.verdict import _fixed, _watched
 
 
 def test_capital_of_right_and_wrong_answers_is_the_beta_binomial_mixture() -> None:
@@ -90,8 +90,32 @@ def test_nobody_wins_where_the_last_look_contradicts_the_looks_before_it() -> No
     one, other = [1.0] * 20 + [0.0] * 20, [0.0] * 40
     watch.end()
     watch._sequence.interval = (-0.2, 0.1)
-    found = _watched("exact", one, other, watch, seed=0)
+    found = _watched("exact", one, other, watch)
     assert (found.low, found.high, found.is_decided) == (-0.2, 0.1, False)
+
+
+@pytest.mark.parametrize("num_items", [20, 30])
+def test_duel_between_equals_whose_rare_gains_the_sample_may_lack_is_seldom_decided(num_items: int) -> None:
+    """One side is right or wrong, right in 1 of 20; the other always scores about 0.05. Without one of the rare ones (a chance of 36 %
+    for 20 items) the second looks better on each item. Promised: a winner in 5 % at most; more than 6 of 40 by chance: below 0.5 %.
+    """
+    rng = np.random.default_rng(num_items)
+    num_winners = 0
+    for _ in range(40):
+        one = (rng.random(num_items) < 0.05).astype(float).tolist()
+        other = np.round(0.05 + 0.01 * rng.uniform(-1, 1, size=num_items), 12).tolist()
+        watch = Watch(lowest=-1.0, highest=1.0, alpha=0.05, rope=None, num_planned=num_items)
+        for start in range(0, num_items, 16):
+            watch.add([a - b for a, b in zip(one[start : start + 16], other[start : start + 16], strict=True)])
+        num_winners += _watched("f1", one, other, watch).is_decided or _fixed("f1", one, other, 0.05).is_decided
+    assert num_winners <= 6
+
+
+def test_groups_whose_rare_gains_the_sample_may_lack_name_no_winner() -> None:
+    """20 groups of two, all slightly worse: a group in ten that is better throughout would make up for them."""
+    groups = [f"group {at // 2}" for at in range(40)]
+    found = _fixed("f1", [0.0] * 40, [0.05 + 0.001 * at for at in range(40)], 0.05, groups)
+    assert not found.is_decided
 
 
 def test_p_value_of_the_watch_covers_both_halves_of_alpha() -> None:
@@ -126,14 +150,14 @@ def test_simulated_duels_stop_where_watched_ones_do(benchmark: ModuleType) -> No
 
 
 def test_equals_looked_at_after_every_item_get_a_winner_no_oftener_than_promised(benchmark: ModuleType) -> None:
-    """300 duels of each kind. In the long run at most 5 % get a winner; more than 9 % by chance has a probability below 0.2 % for each
+    """150 duels of each kind. In the long run at most 5 % get a winner; more than 10 % by chance has a probability below 0.5 % for a
     kind (binomial), and the seed is fixed anyway. `benchmarks/sequential.py` fights 2,000 of each.
     """
     rates = {}
-    for name, differences in benchmark.equals(300, np.random.default_rng(1)).items():
+    for name, differences in benchmark.equals(150, np.random.default_rng(1)).items():
         found = benchmark.false_winners(differences[:, :150])
         rates[name] = found["early"] + found["last"]
-    assert max(rates.values()) <= 0.09
+    assert max(rates.values()) <= 0.1
     assert rates["all ties"] == 0.0
     assert max(rates.values()) > 0  # it is able to fail
 

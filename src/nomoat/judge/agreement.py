@@ -21,6 +21,7 @@ from nomoat.errors import BadFileError, DataError, UsageError
 from nomoat.judge import stats
 from nomoat.judge.judges import load_reviews
 from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
+from nomoat.judge.verdict import score_interval
 from nomoat.records import Message
 from nomoat.textfiles import read_jsonl
 
@@ -71,6 +72,11 @@ class Agreement:
         return Counter(self.labels).most_common(1)[0][1]
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """What of the pairs is one piece of evidence: the question; each pair alone, where all share one."""
+        return self.questions if len(set(self.questions)) > 1 else tuple(str(at) for at in range(self.num_pairs))
+
+    @property
     def both_decided(self) -> int:
         """Pairs of which neither the label nor the judge says tie."""
         return sum(TIE not in pair for pair in zip(self.scores, self.labels, strict=True))
@@ -79,6 +85,17 @@ class Agreement:
     def agreed(self) -> int:
         """Those of them where both name the same winner."""
         return sum(score == label != TIE for score, label in zip(self.scores, self.labels, strict=True))
+
+    @property
+    def same_share(self) -> str:
+        """Of all pairs, those of which the judge says what the label says."""
+        return share([score == label for score, label in zip(self.scores, self.labels, strict=True)], self.groups)
+
+    @property
+    def agreed_share(self) -> str:
+        """Of the pairs where both name a winner, those where it is the same."""
+        rows = [(a == b, group) for a, b, group in zip(self.scores, self.labels, self.groups, strict=True) if TIE not in (a, b)]
+        return share([is_same for is_same, _ in rows], [group for _, group in rows]) if rows else "never"
 
     @property
     def longer_is_right(self) -> tuple[int, int]:
@@ -93,9 +110,8 @@ class Agreement:
 
     @property
     def kappa_interval(self) -> stats.Interval:
-        """Drawn by question; pair by pair, where all pairs share one."""
-        groups = self.questions if len(set(self.questions)) > 1 else [str(at) for at in range(self.num_pairs)]
-        return stats.cohens_kappa_interval(self.scores, self.labels, groups)
+        """Drawn by what is one piece of evidence."""
+        return stats.cohens_kappa_interval(self.scores, self.labels, self.groups)
 
     @property
     def is_beyond_chance(self) -> bool:
@@ -107,36 +123,38 @@ class Agreement:
         """The agreement in words, with intervals, and what chance would reach."""
         decided = "it never named a winner where the labels did"
         if self.both_decided:
-            decided = f"where both name a winner, the same one in {share(self.agreed, self.both_decided)} (chance: 50 %"
+            decided = f"where both name a winner, the same one in {self.agreed_share} (chance: 50 %"
             right, n = self.longer_is_right
             decided += f"; always the longer answer: {100 * right / n:.0f} %)" if n else ")"
         low, high = self.kappa_interval
         beyond = "" if self.is_beyond_chance else ", which is not known to be better than chance"
         return (
-            f"agreement with {self.whose}, {self.num_pairs:,} pairs: {decided}; ties included, {share(self.same, self.num_pairs)} "
+            f"agreement with {self.whose}, {self.num_pairs:,} pairs: {decided}; ties included, {self.same_share} "
             f"(always the commonest label: {100 * self.commonest / self.num_pairs:.0f} %), "
-            f"kappa {self.kappa:.2f} [{low:.2f}, {high:.2f}]{beyond}; {order_words(self.verdicts)}"
+            f"kappa {self.kappa:.2f} [{low:.2f}, {high:.2f}]{beyond}; {order_words(self.verdicts, self.groups)}"
         )
 
 
-def order_words(verdicts: Sequence[PairVerdict]) -> str:
+def order_words(verdicts: Sequence[PairVerdict], groups: Sequence[str]) -> str:
     """How often both orders gave the same verdict, and how often the answer shown first won of those that won at all.
 
-    Of equal answers, which are not shown, it says how many there were.
+    Of equal answers, which are not shown, it says how many there were. Pairs of one group, such as a question, are one piece of
+    evidence; so are the two showings of a pair.
     """
-    asked = [verdict for verdict in verdicts if verdict.is_asked]
-    consistent, first_wins, second_wins = count_orders(asked)
-    decided = first_wins + second_wins
-    equal = f"{len(verdicts) - len(asked):,} of {len(verdicts):,} pairs were equal answers: ties, and not shown"
-    parts = [f"both orders gave the same verdict in {share(consistent, len(asked))}"] if asked else []
-    parts += [f"the answer shown first won {share(first_wins, decided)} of the decided showings"] if decided else []
-    return "; ".join([*parts, *([equal] if len(asked) < len(verdicts) else [])])
+    consistent, first = order_shares(verdicts, groups)
+    num_equal = sum(not verdict.is_asked for verdict in verdicts)
+    equal = f"{num_equal:,} of {len(verdicts):,} pairs were equal answers: ties, and not shown"
+    parts = [f"both orders gave the same verdict in {consistent}"] if consistent else []
+    parts += [f"the answer shown first won {first} of the decided showings"] if first else []
+    return "; ".join([*parts, *([equal] if num_equal else [])])
 
 
-def count_orders(verdicts: Sequence[PairVerdict]) -> tuple[int, int, int]:
-    """(pairs whose two verdicts agree, showings won by the answer shown first, by the one shown second)."""
-    shown = Counter(side for verdict in verdicts for side in (verdict.first, verdict.second))
-    return sum(verdict.is_consistent for verdict in verdicts), shown["A"], shown["B"]
+def order_shares(verdicts: Sequence[PairVerdict], groups: Sequence[str]) -> tuple[str, str]:
+    """The two shares of `order_words`, of the pairs that were shown; each is empty where there are none."""
+    rows = [(verdict, group) for verdict, group in zip(verdicts, groups, strict=True) if verdict.is_asked]
+    showings = [(side == "A", group) for one, group in rows for side in (one.first, one.second) if side in ("A", "B")]
+    consistent = share([verdict.is_consistent for verdict, _ in rows], [group for _, group in rows]) if rows else ""
+    return consistent, share([is_first for is_first, _ in showings], [group for _, group in showings]) if showings else ""
 
 
 def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> Labelled:
@@ -263,7 +281,9 @@ def _pair(question: str, one: str, other: str) -> Pair:
     )  # fmt: skip
 
 
-def share(count: int, n: int) -> str:
-    """A count as a share with its interval: "12 of 20 = 60 % [39, 78]"."""
-    low, high = stats.wilson_interval(count, n)
+def share(counted: Sequence[bool], groups: Sequence[str]) -> str:
+    """A count as a share with its interval, that between groups where some share one: "12 of 20 = 60 % [39, 78]"."""
+    count, n = sum(counted), len(counted)
+    shared = groups if len(set(groups)) < n else None
+    low, high = score_interval("exact", [float(counts) for counts in counted], groups=shared)
     return f"{count:,} of {n:,} = {100 * count / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"

@@ -294,7 +294,7 @@ BUILT_IN = {
             metric="numeric",
             language="en",
             num_examples=1319,
-            prompt_source=f"{LM_EVAL}, gsm8k, after the first {GSM8K_SHOTS} training problems; scored as its flexible-extract",
+            prompt_source=f"{LM_EVAL}, gsm8k, after the first {GSM8K_SHOTS} training problems; scored by ours, `numeric`",
             read=_gsm8k,
             settings={"chat": False, "delimiter": " ", "max_new_tokens": 256, "stop": ("Question:", "</s>", "<|im_end|>")},
         ),

@@ -317,7 +317,7 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
             for example in suite.examples
         ]
         facts = {"digest": model.digest, "total score": f"{sum(outcome.score for outcome in outcomes):.1f}"}
-        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts=facts, seed=seed)
+        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts=facts)
     return Evaluation(suite=suite, side=side_record, outcomes=tuple(outcomes), seed=seed)
 
 

@@ -107,7 +107,8 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        notes = (*_partial_note(judging, len(known), len(rows)), *_pair_notes(judging, read), *checked, *judging.notes, *unasked)
+        told = _pair_notes(judging, read, len(meetings))
+        notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
         duels = {}
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
             left = _scored(sides[one], PAIRS, known, scores, judging)
@@ -252,7 +253,7 @@ def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores
     old = evaluation.side
     facts = {**old.facts, "judge": judging.model.ref}
     side = side_of(
-        old.model, old.licence, metric, outcomes, facts=facts, price=old.price, seed=evaluation.seed,
+        old.model, old.licence, metric, outcomes, facts=facts, price=old.price,
         bytes_in_vain=evaluation.bytes_in_vain,
     )  # fmt: skip
     failure = judging.failure if len(known) < len(evaluation.outcomes) else None
@@ -268,8 +269,9 @@ def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str,
     )  # fmt: skip
 
 
-def _pair_notes(judging: Judge, read: Sequence[PairVerdict]) -> tuple[str, ...]:
-    notes = [_judge_note(judging, "judged"), agreement.order_words(read)]
+def _pair_notes(judging: Judge, read: Sequence[PairVerdict], num_meetings: int) -> tuple[str, ...]:
+    examples = [str(at // num_meetings) for at in range(len(read))]
+    notes = [_judge_note(judging, "judged"), agreement.order_words(read, examples)]
     unread = sum(not verdict.is_readable for verdict in read)
     if unread:
         notes.append(

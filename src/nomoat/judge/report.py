@@ -274,12 +274,12 @@ def _forest_rows(
     evaluations: Sequence[Evaluation], rows: Sequence[slices.Slice], alpha: float
 ) -> tuple[list[tuple[str, str]], list[list[plots.Point]]]:
     """A label with how the items went, and the points, for each slice of the examples."""
-    metric, seed = evaluations[0].suite.metric, evaluations[0].seed
+    metric = evaluations[0].suite.metric
     labels, points = [], []
     for row in rows:
         picked = [[evaluation.outcomes[at] for at in row.positions] for evaluation in evaluations]
         labels.append((row.name, _tally(picked)))
-        points.append([_point(metric, outcomes, seed, alpha) for outcomes in picked])
+        points.append([_point(metric, outcomes, alpha) for outcomes in picked])
     whole = [(evaluation.side.score, evaluation.side.score_low, evaluation.side.score_high) for evaluation in evaluations]
     scale = wording.points_per_score(metric)
     points[0] = [plots.Point(value=scale * score, interval=(scale * low, scale * high)) for score, low, high in whole]
@@ -300,13 +300,13 @@ def _tally(picked: Sequence[Sequence[Outcome]]) -> str:
     return f"{len(picked[0]):,}: {won:,} to {lost:,}"
 
 
-def _point(metric: str, outcomes: Sequence[Outcome], seed: int, alpha: float) -> plots.Point:
+def _point(metric: str, outcomes: Sequence[Outcome], alpha: float) -> plots.Point:
     scale = wording.points_per_score(metric)
     scores = [outcome.score for outcome in outcomes]
     value = scale * sum(scores) / len(scores)
     if len(set(group_names(outcomes))) < MIN_FOR_INTERVAL:
         return plots.Point(value=value, interval=None)
-    low, high = score_interval(metric, scores, alpha=alpha, seed=seed, groups=groups_of(outcomes))
+    low, high = score_interval(metric, scores, alpha=alpha, groups=groups_of(outcomes))
     return plots.Point(value=value, interval=(scale * low, scale * high))
 
 

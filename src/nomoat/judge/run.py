@@ -25,7 +25,7 @@ from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import Evaluation, side_of
+from nomoat.judge.verdict import Evaluation, corpus_notes, side_of
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -170,7 +170,7 @@ class Asking:
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(
-            self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price, seed=seed,
+            self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price,
             bytes_in_vain=self.bytes_in_vain,
         )  # fmt: skip
         return Evaluation(
@@ -227,9 +227,7 @@ class Asking:
             yield (
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
-        if self.suite.metric in scorers.CORPUS_SCORERS:
-            start, answered = self.suite.answer_start, zip(self.examples, self.outcomes, strict=True)
-            yield scorers.corpus_note(self.suite.metric, [(e, f"{start}{o.answer}") for e, o in answered])
+        yield from corpus_notes(replace(self.suite, examples=tuple(self.examples)), self.model.ref, self.outcomes)
 
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""

@@ -81,8 +81,8 @@ NO_DIGIT = "^"  # stands for a character that is no part of a number
 def number_in(text: str) -> Decimal | None:
     """The number after the last `####` of a text, or else its last number; None if it holds none.
 
-    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. Source: the
-    flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which knows no exponents.
+    Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5; "1e5" is 100,000; "25 m²" is 25. Not the
+    flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
     """
     normalised = _plain_signs(text)
     before, mark, after = normalised.rpartition(FINAL)

@@ -114,7 +114,7 @@ def _scored(evaluation: Evaluation, scores: Sequence[float], rules: Rules) -> Ev
     """The evaluation with these scores, in the order of its outcomes, and the interval of their mean by the table's rules."""
     outcomes = tuple(replace(outcome, score=score) for outcome, score in zip(evaluation.outcomes, scores, strict=True))
     metric, groups = evaluation.suite.metric, groups_of(outcomes)
-    low, high = score_interval(metric, scores, alpha=rules.alpha, seed=evaluation.seed, groups=groups)
+    low, high = score_interval(metric, scores, alpha=rules.alpha, groups=groups)
     side = replace(evaluation.side, score=float(np.mean(scores)), score_low=low, score_high=high)
     return replace(evaluation, outcomes=outcomes, side=side)
 

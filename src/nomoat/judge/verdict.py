@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nomoat.errors import DataError, UsageError
-from nomoat.judge import stats, wording
+from nomoat.judge import scorers, stats, wording
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
 from nomoat.records import Measure, Outcome, Side, Verdict
@@ -76,29 +77,27 @@ def score_interval(
     scores: Sequence[float],
     *,
     alpha: float = DEFAULT_RULES.alpha,
-    seed: int = 0,
     groups: Sequence[str] | None = None,
 ) -> stats.Interval:
-    """Interval for a mean score: clustered where examples belong to groups, Wilson's for right or wrong, else a bootstrap.
-
-    Scores that are all equal have no spread to draw from; what they still leave open is known from the ends of the scale.
+    """Interval for a mean score: clustered where examples belong to groups, Wilson's for right or wrong, else one that knows the ends
+    of the scale: few scores near to each other say little of rare ones far away.
     """
     if groups is not None:
         return _clustered_interval(scores, groups, wording.scale_of(metric), alpha)
     if wording.is_right_or_wrong(metric):
         return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
-    return _mean_interval(scores, wording.scale_of(metric), alpha, seed)
+    return stats.mean_interval(scores, *wording.scale_of(metric), confidence=1 - alpha)
 
 
 def side_of(
-    model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "", seed: int = 0,
+    model: str, licence: str, metric: str, outcomes: Sequence[Outcome], *, facts: Mapping[str, str], price: str = "",
     bytes_in_vain: int = 0,
 ) -> Side:  # fmt: skip
     """What the outcomes of one model come to. Latency is over the answers that were timed, cost over those with a price; totals
     count an answer once, however many equal questions it is to. `bytes_in_vain`: sent out for questions that failed.
     """
     scores = [outcome.score for outcome in outcomes]
-    low, high = score_interval(metric, scores, seed=seed, groups=groups_of(outcomes))
+    low, high = score_interval(metric, scores, groups=groups_of(outcomes))
     seconds = [outcome.seconds for outcome in outcomes if outcome.seconds > 0]
     num_tokens = sum(outcome.completion_tokens for outcome in outcomes if outcome.seconds > 0)
     costs = [outcome.cost_usd for outcome in outcomes if outcome.cost_usd is not None]
@@ -120,6 +119,14 @@ def side_of(
     )
 
 
+def corpus_notes(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """The score of all answers as one text, and whose it is; nothing for a metric that has none."""
+    if suite.metric not in scorers.CORPUS_SCORERS:
+        return ()
+    answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
+    return (f"`{model}` {scorers.corpus_note(suite.metric, answered)}",)
+
+
 def in_common(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """All of them, cut down to the examples that all answered. Raises DataError if there is none."""
     shared = set.intersection(*({outcome.example_id for outcome in evaluation.outcomes} for evaluation in evaluations))
@@ -135,10 +142,12 @@ def _only(evaluation: Evaluation, ids: set[str]) -> Evaluation:
     outcomes = tuple(outcome for outcome in evaluation.outcomes if outcome.example_id in ids)
     old = evaluation.side
     side = side_of(
-        old.model, old.licence, suite.metric, outcomes, facts=old.facts, price=old.price, seed=evaluation.seed,
+        old.model, old.licence, suite.metric, outcomes, facts=old.facts, price=old.price,
         bytes_in_vain=evaluation.bytes_in_vain,
     )  # fmt: skip
-    return replace(evaluation, suite=suite, outcomes=outcomes, side=side)
+    over_all = corpus_notes(evaluation.suite, old.model, evaluation.outcomes)
+    notes = (*(note for note in evaluation.notes if note not in over_all), *corpus_notes(suite, old.model, outcomes))
+    return replace(evaluation, suite=suite, outcomes=outcomes, side=side, notes=notes)
 
 
 def compare(
@@ -152,8 +161,8 @@ def compare(
     """The verdict over two evaluations of the same examples; `watch` if it was looked at while it went on.
 
     For examples whose number was fixed before, there is a winner if, and only if, the test gives p < alpha and the interval of the
-    difference excludes 0: the two are different formulas, and a verdict needs both. For answers that are right or wrong these are
-    exact McNemar and Newcombe, for other scores a permutation test and a bootstrap. A duel that was watched has a winner as soon as
+    difference excludes 0. For answers that are right or wrong these are exact McNemar and Newcombe, two different formulas, and a
+    verdict needs both; for other scores one formula (Gaffke) gives both. A duel that was watched has a winner as soon as
     the confidence sequence excludes 0, or at its end by the same formulas at alpha / 2.
     Raises ValueError if the examples differ.
     """
@@ -166,7 +175,7 @@ def compare(
     intervals = _Intervals(alpha=rules.alpha, watch=watch, groups=groups, seed=seed)
     wins = sum(a > b for a, b in zip(one, other, strict=True))
     losses = sum(a < b for a, b in zip(one, other, strict=True))
-    found = _fixed(metric, one, other, rules.alpha, seed, groups) if watch is None else _watched(metric, one, other, watch, seed)
+    found = _fixed(metric, one, other, rules.alpha, groups) if watch is None else _watched(metric, one, other, watch)
     is_equal = rules.rope is not None and stats.is_equivalent((found.low, found.high), wording.in_scale(metric, rules.rope))
     draft = Verdict(
         suite=left.suite.name,
@@ -220,16 +229,15 @@ class _Found:
     is_decided: bool
 
 
-def _fixed(
-    metric: str, one: Sequence[float], other: Sequence[float], alpha: float, seed: int, groups: Sequence[str] | None = None
-) -> _Found:
+def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: float, groups: Sequence[str] | None = None) -> _Found:
     pairs = list(zip(one, other, strict=True))
     if groups is not None:
         differences = [a - b for a, b in pairs]
         sums = dict.fromkeys(groups, 0.0)
         for group, difference in zip(groups, differences, strict=True):
             sums[group] += difference
-        p_value = stats.paired_permutation(list(sums.values()), seed=seed)
+        lowest, highest = (max(Counter(groups).values()) * bound for bound in range_of_differences(metric))
+        p_value = stats.mean_p_value(list(sums.values()), lowest, highest)
         low, high = _clustered_interval(differences, groups, range_of_differences(metric), alpha)
     elif wording.is_right_or_wrong(metric):
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
@@ -237,33 +245,26 @@ def _fixed(
         low, high = stats.paired_proportions_interval(both, left_only, right_only, neither, confidence=1 - alpha)
     else:
         differences = [a - b for a, b in pairs]
-        p_value = stats.paired_permutation(differences, seed=seed)
-        low, high = _mean_interval(differences, range_of_differences(metric), alpha, seed)
+        p_value = stats.mean_p_value(differences, *range_of_differences(metric))
+        low, high = stats.mean_interval(differences, *range_of_differences(metric), confidence=1 - alpha)
     return _Found(low=low, high=high, p_value=p_value, is_decided=p_value < alpha and (low > 0 or high < 0))
 
 
 def _clustered_interval(values: Sequence[float], groups: Sequence[str], bounds: stats.Interval, alpha: float) -> stats.Interval:
-    """Cluster-robust; groups no different from each other, or one alone, have no spread to learn from, as in `_mean_interval`."""
+    """Cluster-robust; groups no different from each other, or one alone, have no spread to learn from: the bounds say the rest."""
     num_groups = len(set(groups))
     if num_groups > 1:
         low, high = stats.clustered_mean_interval(values, groups, confidence=1 - alpha)
         if high - low > NO_SPREAD * (bounds[1] - bounds[0]):
             return max(bounds[0], low), min(bounds[1], high)
-    return _mean_interval([float(np.mean(values))] * num_groups, bounds, alpha, seed=0)
+    return stats.mean_interval([float(np.mean(values))] * num_groups, *bounds, confidence=1 - alpha)
 
 
-def _mean_interval(values: Sequence[float], bounds: stats.Interval, alpha: float, seed: int) -> stats.Interval:
-    """Bootstrap; values that are all equal have no spread to draw from, and what they leave open is known from the bounds."""
-    if max(values) - min(values) > NO_SPREAD * (bounds[1] - bounds[0]):
-        return stats.mean_interval(values, confidence=1 - alpha, seed=seed)
-    return ConfidenceSequence(lowest=bounds[0], highest=bounds[1], alpha=alpha).add(values)
-
-
-def _watched(metric: str, one: Sequence[float], other: Sequence[float], watch: Watch, seed: int) -> _Found:
+def _watched(metric: str, one: Sequence[float], other: Sequence[float], watch: Watch) -> _Found:
     low, high = watch.interval
     if low > 0 or high < 0 or not watch.is_complete:
         return _Found(low=low, high=high, p_value=watch.p_value, is_decided=low > 0 or high < 0)
-    last = _fixed(metric, one, other, watch.alpha_each, seed)
+    last = _fixed(metric, one, other, watch.alpha_each)
     low, high = common_part(watch.interval, (last.low, last.high))
     # Not where the two intervals contradict each other: the sequence's alone, which holds 0, names no side.
     is_decided = last.is_decided and (low > 0 or high < 0)
@@ -286,12 +287,12 @@ class _Intervals:
 
     def of(self, metric: str, scores: Sequence[float]) -> stats.Interval:
         if self.watch is None:
-            return score_interval(metric, scores, alpha=self.alpha, seed=self.seed, groups=self.groups)
+            return score_interval(metric, scores, alpha=self.alpha, groups=self.groups)
         lowest, highest = wording.scale_of(metric)
         at_any_time = ConfidenceSequence(lowest=lowest, highest=highest, alpha=self.watch.alpha_each).add(scores)
         if not self.watch.is_complete:
             return at_any_time
-        return common_part(at_any_time, score_interval(metric, scores, alpha=self.watch.alpha_each, seed=self.seed))
+        return common_part(at_any_time, score_interval(metric, scores, alpha=self.watch.alpha_each))
 
     def share(self, name: str, counted: Sequence[bool]) -> Measure:
         count, n = sum(counted), len(counted)
