@@ -14,7 +14,8 @@ import numpy as np
 
 from nomoat import jit
 from nomoat.engine import kv_cache
-from nomoat.engine.kernels import ROUNDED, round_inputs
+from nomoat.engine.attention_kernels import prefetch
+from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
     CHUNK,
@@ -171,10 +172,12 @@ def _multiply_panels(
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
     t = jit.add_atomic(taken, 2)
     while t < count:
-        both = min(2, count - t)
+        both, after = min(2, count - t), jit.add_atomic(taken, 2)
         if not (_is_needed(step, t, asking) or _is_needed(step, t + both - 1, asking)):
-            t = jit.add_atomic(taken, 2)
+            t = after
             continue
+        for tile in range(after, min(after + 2, count)):
+            prefetch(step[TILES] + tile * step[TILE_SIZE], AHEAD)
         _multiply_pair(step, beside, room, owners, tokens, chunk, blocks, t, t + both - 1, sums)
         for tile in range(both):
             here, there = sums + tile * SUMS_BYTES, y + 4 * (t + tile) * TILE_ROWS
@@ -182,7 +185,7 @@ def _multiply_panels(
                 add_sums(here, there, tokens, 4 * step[ROWS])
             else:
                 write_sums(here, there, tokens, 4 * step[ROWS])
-        t = jit.add_atomic(taken, 2)
+        t = after
 
 
 @jit.inline
