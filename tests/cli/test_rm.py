@@ -10,6 +10,7 @@ import pytest
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat.engine import importer
+from nomoat.tune.adapter import alone_with
 
 Nomoat = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,6 +31,14 @@ def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
     assert nomoat("rm", "openllama-3b+linked").stderr == "openllama-3b+linked: removed\n"
     assert not link.is_symlink()
     assert (kept / "provenance.json").is_file()
+
+
+def test_what_is_being_tuned_stays(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
+    folder = tuned("own")
+    with alone_with(folder, hint=""):
+        done = nomoat("rm", "openllama-3b+후기")
+    assert done.returncode == 1 and "is being tuned by another nomoat right now" in done.stderr
+    assert (folder / "provenance.json").is_file()
 
 
 @pytest.mark.parametrize("is_tuned", [True, False])

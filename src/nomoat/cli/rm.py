@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,8 @@ def rm(
       nomoat rm --cache                 imported models, made again when they are needed
       nomoat models --pulled            what there is to remove
 
-    With a model or an adapter goes what was imported of it. Imports that nobody has used for 30 days go by themselves.
+    With a model or an adapter goes what was imported of it, with an adapter what an interrupted training left. Imports that nobody has
+    used for 30 days go by themselves.
     """
     from nomoat.errors import UsageError
 
@@ -48,7 +50,6 @@ def _remove_cache(yes: bool) -> None:
 
 
 def _remove_model(model: str, yes: bool) -> None:
-    from nomoat import paths
     from nomoat.catalog import cards, pull
     from nomoat.engine import importer
     from nomoat.errors import UnknownModelError
@@ -62,10 +63,22 @@ def _remove_model(model: str, yes: bool) -> None:
     freed = importer.forget(made_of) if made_of is not None else 0
     if not folders:
         freed += pull.remove(model)
-    for folder in folders:
-        with paths.translate_disk_errors(folder):
-            paths.remove_folder(folder)
+    _remove_adapter(model, folders)
     console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
+
+
+def _remove_adapter(ref: str, folders: Sequence[Path]) -> None:
+    """Raises UsageError while it is being tuned."""
+    from nomoat import paths
+    from nomoat.cli.facts import adapter_place
+    from nomoat.tune.adapter import alone_with
+
+    place = adapter_place(ref)
+    if place is None or not folders:
+        return
+    with alone_with(place, hint="end that, or wait for it"), paths.translate_disk_errors(place):
+        for folder in folders:
+            paths.remove_folder(folder)
 
 
 def _of_adapter(ref: str) -> list[Path]:

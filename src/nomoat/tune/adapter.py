@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -284,6 +285,12 @@ def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:
 def checkpoint_folder(target: Path) -> Path:
     """Where the state of a training of that adapter is, until it has ended well."""
     return target.parent / f".{target.name}.checkpoint"
+
+
+def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:
+    """While nobody else tunes that adapter, or raise UsageError: they would write into one checkpoint."""
+    busy = UsageError(f"`{target.name}` is being tuned by another nomoat right now", hint=hint)
+    return paths.alone(target, busy=busy)
 
 
 def _licence(origin: Origin) -> dict[str, Any]:

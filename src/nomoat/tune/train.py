@@ -91,8 +91,7 @@ def learn(
         task=prepared.options, others=prepared.others,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
-    busy = UsageError(f"`{name}` is being tuned by another nomoat right now", hint="wait for it, or choose another --name")
-    with paths.alone(target, busy=busy), paths.translate_disk_errors(jit.CACHE):  # they would write into one checkpoint
+    with adapter.alone_with(target, hint="wait for it, or choose another --name"), paths.translate_disk_errors(jit.CACHE):
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         if saved is None:
