@@ -55,8 +55,8 @@ def _place(kept: Path) -> Path:
             raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
         with suppress(OSError):  # as in an image that was made with them
             shutil.copytree(kept, ours, dirs_exist_ok=True)
-            for folder in (ours, *filter(Path.is_dir, ours.rglob("*"))):  # nobody may write to what they are copies of
-                folder.chmod(0o700)
+        for folder in (ours, *filter(Path.is_dir, ours.rglob("*"))):  # nobody may write to what they are copies of
+            folder.chmod(0o700)
         log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
         return ours
     return kept

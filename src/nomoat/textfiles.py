@@ -1,4 +1,4 @@
-"""Text files of the user's: UTF-8, and an error that names file and line where something is wrong."""
+"""Text files of the user's: UTF-8, UTF-16 and UTF-32 by their mark, and an error that names file and line where something is wrong."""
 
 from __future__ import annotations
 

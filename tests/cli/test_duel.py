@@ -210,7 +210,7 @@ def test_vicuna_replay_prints_the_published_ratio_and_the_counts(vicuna_folder: 
     done = nomoat("duel", "stored:vicuna80/vicuna-13b", "stored:vicuna80/gpt35")
     said = " ".join(done.stdout.split())
     for line in (
-        "left minus right -0.69 points [-1.11, -0.40], p = 0.0001",
+        "left minus right -0.69 points [-1.27, -0.11], p = 0.0207",
         "wins 14 of 80 = 17.5 % [10.7, 27.3]",
         "ties 22 of 80 = 27.5 % [18.9, 38.1]",
         "losses 44 of 80 = 55.0 % [44.1, 65.4]",

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from reference import EXACT
 from tiny import write_tiny_gguf
@@ -135,6 +136,17 @@ def test_large_pages_are_asked_for_only_where_memory_is_the_process_s_own() -> N
         "7ffc00000000-7ffc00c00000 rw-p 00000000 00:00 0     [stack]",
     ]
     assert list(hugepages.large_mappings(lines)) == [(0x7F0000000000, 0x7F0000C00000)]
+
+
+def test_memory_for_keys_and_values_is_real_where_it_is_written_alone() -> None:
+    memory = hugepages.memory(64 << 20)
+    assert memory.ctypes.data % hugepages.PAGE_BYTES == 0 and len(memory) == 64 << 20
+    before = psutil.Process().memory_info().rss
+    memory[:100] = 1
+    hugepages.use_for_large_mappings()  # as another model's start does
+    assert memory[:200].sum() == 100
+    if sys.platform == "linux":
+        assert psutil.Process().memory_info().rss - before < 32 << 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux alone")

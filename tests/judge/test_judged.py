@@ -408,8 +408,8 @@ def test_reviews_of_vicuna80_are_labels(vicuna_folder: Path) -> None:
         judge = Judge(model=Responder("judge", Scripted(verdict)), store=store, spending=Spending(), concurrency=4)
         found = agreement.measure(judge, labelled)
     assert found is not None
-    assert (found.num_pairs, found.same) == (50, 50)
-    assert found.agreed == found.both_decided > 20
+    assert found.num_pairs == 50 and found.same_share.startswith("50 of 50 ")
+    assert found.both_decided > 20 and found.agreed_share.startswith(f"{found.both_decided} of {found.both_decided} ")
 
 
 def test_pairs_are_known_by_their_last_answers() -> None:

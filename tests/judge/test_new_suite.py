@@ -119,11 +119,14 @@ def test_long_korean_answers_of_macos_are_korean(tmp_path: Path) -> None:
         ("id,customer_message,final category", "customer_message", "final category"),
         ("model_a,model_b,text", "text", None),
         ("id,처리 내용,상담 내용", None, None),
+        ("id,question,gold,model_answer", "question", "gold"),
+        ("id,text,b,pred_label", "text", None),
+        ("번호,문의,답변내용,처리응답", "문의", None),
     ],
 )
 def test_a_column_is_known_by_its_name_or_the_end_of_it(tmp_path: Path, header: str, text: str | None, label: str | None) -> None:
     path = tmp_path / "my.csv"
-    path.write_text(header + "".join(f"\n{at},하나 둘,셋" for at in range(4)), encoding="utf-8")
+    path.write_text(header + "".join(f"\n{at},하나 둘,셋{',넷' * (header.count(',') - 2)}" for at in range(4)), encoding="utf-8")
     if text is None or label is None:
         with pytest.raises(UsageError, match="no column is named like a usual " + ("input" if text is None else "label")):
             suite_from_file(path)

@@ -111,11 +111,12 @@ def test_duel_between_equals_whose_rare_gains_the_sample_may_lack_is_seldom_deci
     assert num_winners <= 6
 
 
-def test_groups_whose_rare_gains_the_sample_may_lack_name_no_winner() -> None:
-    """20 groups of two, all slightly worse: a group in ten that is better throughout would make up for them."""
-    groups = [f"group {at // 2}" for at in range(40)]
-    found = _fixed("f1", [0.0] * 40, [0.05 + 0.001 * at for at in range(40)], 0.05, groups)
-    assert not found.is_decided
+def test_uneven_groups_that_differ_clearly_have_a_winner() -> None:
+    """One group of 50 and 100 single examples: left is right on 9 of 10, right on 1 of 10."""
+    groups = ["a long text"] * 50 + [f"text {at}" for at in range(100)]
+    left = [float(at % 10 > 0) for at in range(150)]
+    found = _fixed("exact", left, [1 - score for score in left], 0.05, groups)
+    assert found.is_decided and found.p_value < 1e-4 and found.low > 0.6
 
 
 def test_p_value_of_the_watch_covers_both_halves_of_alpha() -> None:

@@ -17,6 +17,7 @@ from nomoat.judge.stats import (
     mcnemar_exact,
     mean_interval,
     mean_p_value,
+    paired_permutation,
     paired_proportions_interval,
     total_ratio_interval,
     wilson_interval,
@@ -72,6 +73,36 @@ def test_mcnemar_keeps_its_error_rate_under_the_null() -> None:
     left_only = rng.binomial(40, 0.5, size=2_000)
     rejected = np.mean([mcnemar_exact(int(won), 40 - int(won)) < 0.05 for won in left_only])
     assert 0.02 < rejected < 0.065
+
+
+# Darwin's maize, crossed minus self-fertilised, in eighths of an inch: Fisher 1935, The Design of Experiments, section 17.
+DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+
+
+def test_permutation_test_equals_fishers_count() -> None:
+    """Fisher 1935, section 21: of all 2**15 sums, 835 are greater than the one observed and 28 equal it; two-sided 1,726 of 32,768."""
+    assert paired_permutation(DARWIN) == pytest.approx(1_726 / 32_768)
+    assert paired_permutation([-value for value in DARWIN]) == paired_permutation(DARWIN)
+
+
+def test_permutation_test_of_many_differences_is_close_to_the_t_test() -> None:
+    values = np.random.default_rng(8).normal(0.12, 1.0, size=300)
+    assert paired_permutation(values.tolist()) == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue, abs=0.01)
+    assert paired_permutation(values.tolist(), seed=1) == paired_permutation(values.tolist(), seed=1)
+
+
+def test_permutation_test_equals_scipys_on_few_differences() -> None:
+    values = [0.25, -0.5, 1.0, 0.75, 0.125, -0.25, 0.5, 1.0]
+    found = stats.permutation_test((values,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    assert paired_permutation(values) == found.pvalue
+
+
+def test_permutation_test_of_ties_and_of_a_single_difference_shows_nothing() -> None:
+    assert paired_permutation([0.0] * 20) == 1.0
+    assert paired_permutation([0.0, 0.7]) == 1.0
+    assert paired_permutation([1.0] * 8 + [0.0] * 90) == 2 / 2**8
+    with pytest.raises(ValueError, match="no differences"):
+        paired_permutation([])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ FallbackTemplate = Annotated[
     typer.Option("--template", callback=_known_template, help="Chat template of local models that have none.", show_default=False),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask this many, drawn at random.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, help="Of the drawing, the order and the intervals.")]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, help="Of the drawing and the order, and of intervals that are drawn: of ratings and of a total score ratio."),
+]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Answers in the making at once.")]
 NumWorkers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Answer with this many processes, by Ray.", show_default=False)

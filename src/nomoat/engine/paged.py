@@ -82,7 +82,7 @@ class PagedModel:
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written.
 
-        It is mapped as shared, though nobody shares it, so that `hugepages` tells it from weights: it would make all of it real.
+        It is mapped as shared, though nobody shares it: each layer has its own, and a large page would make more of it real than is used.
         """
         import openvino as ov
 

@@ -172,9 +172,9 @@ def _multiply_panels(
     count, sums = step[ROWS] // TILE_ROWS, room[PAIRS] + me * PAIR_ROOM
     t = jit.add_atomic(taken, 2)
     while t < count:
-        both, after = min(2, count - t), jit.add_atomic(taken, 2)
+        both, after = min(2, count - t), jit.load_atomic(taken)  # the next ones, if no other thread takes them meanwhile
         if not (_is_needed(step, t, asking) or _is_needed(step, t + both - 1, asking)):
-            t = after
+            t = jit.add_atomic(taken, 2)
             continue
         for tile in range(after, min(after + 2, count)):
             prefetch(step[TILES] + tile * step[TILE_SIZE], AHEAD)
@@ -185,7 +185,7 @@ def _multiply_panels(
                 add_sums(here, there, tokens, 4 * step[ROWS])
             else:
                 write_sums(here, there, tokens, 4 * step[ROWS])
-        t = after
+        t = jit.add_atomic(taken, 2)
 
 
 @jit.inline

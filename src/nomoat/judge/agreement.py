@@ -62,11 +62,6 @@ class Agreement:
         return len(self.labels)
 
     @property
-    def same(self) -> int:
-        """Pairs of which the judge says what the label says; a tie agrees with a tie only."""
-        return sum(score == label for score, label in zip(self.scores, self.labels, strict=True))
-
-    @property
     def commonest(self) -> int:
         """What one would reach who always said the commonest label."""
         return Counter(self.labels).most_common(1)[0][1]
@@ -80,11 +75,6 @@ class Agreement:
     def both_decided(self) -> int:
         """Pairs of which neither the label nor the judge says tie."""
         return sum(TIE not in pair for pair in zip(self.scores, self.labels, strict=True))
-
-    @property
-    def agreed(self) -> int:
-        """Those of them where both name the same winner."""
-        return sum(score == label != TIE for score, label in zip(self.scores, self.labels, strict=True))
 
     @property
     def same_share(self) -> str:

@@ -19,10 +19,15 @@ INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
     "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지",
 )  # fmt: skip
+KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
 LABEL_NAMES = (
-    "label", "target", "answer", "output", "category", "class", "sentiment", "intent", "response", "completion", "a",
-    "정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력",
+    "label", "target", "gold", "reference", "expected", "answer", "output", "category", "class", "sentiment", "intent", "response",
+    "completion", "a",
+    *KOREAN_LABELS,
 )  # fmt: skip
+OF_A_MODEL = frozenset(
+    ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
+)  # no target
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
 SHORT_WORDS = 5  # an answer of so many words can be compared word for word
 
@@ -106,7 +111,8 @@ def _column(
             if column.strip().lower() == name:
                 return column, f"{role}: column `{column}` (by its name)"
     alike = [column for column in free if any(_ends_in(column, name) for name in usual)]
-    if len(alike) == 1:
+    others = [column for column in free if taken and column not in alike and column.strip().startswith(KOREAN_LABELS)]
+    if len(alike) == 1 and not others and not OF_A_MODEL.intersection(_words(alike[0])):
         return alike[0], f"{role}: column `{alike[0]}` (by the end of its name)"
     if taken and len(free) == 1:
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
@@ -115,10 +121,13 @@ def _column(
 
 def _ends_in(column: str, name: str) -> bool:
     """Whether a column's last word, which says what it holds, is that name: `customer message`, `상담 내용`, `상담내용`."""
-    lowered = column.strip().lower()
     if not name.isascii():
-        return lowered.endswith(name)
-    return len(name) > 1 and re.split(r"[\s_-]+", lowered)[-1] == name  # `model_a` is no answer
+        return column.strip().endswith(name)
+    return len(name) > 1 and _words(column)[-1] == name  # `model_a` is no answer
+
+
+def _words(column: str) -> list[str]:
+    return re.split(r"[\s_-]+", column.strip().lower())
 
 
 def _cell(path: Path, line: int, row: Mapping[str, object], column: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -162,8 +161,9 @@ def compare(
 
     For examples whose number was fixed before, there is a winner if, and only if, the test gives p < alpha and the interval of the
     difference excludes 0. For answers that are right or wrong these are exact McNemar and Newcombe, two different formulas, and a
-    verdict needs both; for other scores one formula (Gaffke) gives both. A duel that was watched has a winner as soon as
-    the confidence sequence excludes 0, or at its end by the same formulas at alpha / 2.
+    verdict needs both; for other scores one formula (Gaffke) gives both; where examples are in groups, whole groups are flipped, and
+    the interval is cluster-robust. A duel that was watched has a winner as soon as the confidence sequence excludes 0, or at its end
+    by the same formulas at alpha / 2.
     Raises ValueError if the examples differ.
     """
     if [outcome.example_id for outcome in left.outcomes] != [outcome.example_id for outcome in right.outcomes]:
@@ -236,8 +236,7 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
         sums = dict.fromkeys(groups, 0.0)
         for group, difference in zip(groups, differences, strict=True):
             sums[group] += difference
-        lowest, highest = (max(Counter(groups).values()) * bound for bound in range_of_differences(metric))
-        p_value = stats.mean_p_value(list(sums.values()), lowest, highest)
+        p_value = stats.paired_permutation(list(sums.values()))  # a large group leaves no known scale any power
         low, high = _clustered_interval(differences, groups, range_of_differences(metric), alpha)
     elif wording.is_right_or_wrong(metric):
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
