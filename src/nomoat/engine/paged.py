@@ -82,7 +82,7 @@ class PagedModel:
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written.
 
-        It is mapped as shared, though nobody shares it: each layer has its own, and a large page would make more of it real than is used.
+        It is mapped as shared, though nobody shares it: each layer has its own, and large pages would make more real than is used.
         """
         import openvino as ov
 
