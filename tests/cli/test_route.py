@@ -119,6 +119,7 @@ def test_explain_reads_what_is_piped_in() -> None:
         "where": "cloud",
         "model": "openai:big",
         "why": "no router is learned; the policy's default is cloud",
+        "rule": "default",
         "score": None,
         "kinds": [],
         "max_new_tokens": None,
