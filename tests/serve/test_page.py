@@ -165,10 +165,21 @@ def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
 def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_auto_went(start: Start) -> None:
     policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
     sides = [Responder(ref, ScriptedEngine(lambda: iter([Chunk(text="a"), END]))) for ref in ("small", "http://other:1/v1#big")]
+    auto = RouterEngine(policy, *sides, learned=None)
+    shown = {
+        "yes, if (Llama 3.1 Community License)": "조건부 가능 (Llama 3.1 Community License)",
+        "yes, with use restrictions (Gemma Terms of Use)": "가능(용도 제한 있음) (Gemma Terms of Use)",
+        "no (Creative Commons BY-NC 4.0)": "불가 (Creative Commons BY-NC 4.0)",
+        "unknown": "알 수 없음",
+        "local: yes (Apache License 2.0); cloud: unknown": "이 기계: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
+    }
     page = Page("ko-KR")
     try:
-        page.open(start(Responder("auto", RouterEngine(policy, *sides, learned=None), licence="yes, if")))
-        page.until("#about", "상업적 이용: 조건부 가능.")
+        page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))
+        for at, korean in enumerate(shown.values()):
+            page.until("#model", f"model-{at}")
+            page.find(f"#model option:nth-child({at + 1})").click()
+            page.until("#about", f"상업적 이용: {korean}.")
         page.ask("010-1234-5678")
         page.until("article.assistant .facts", "이 기계, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
     finally:

@@ -1,12 +1,16 @@
 // A conversation with one of the server's models. It uses the public API (v1/...) and keeps what was said in this tab alone.
 
-const VERDICTS_KO = {
+const WHERE_KO = { local: "이 기계", cloud: "클라우드" };
+const LICENCE_KO = {
+  ...WHERE_KO,
   yes: "가능",
   "yes, if": "조건부 가능",
   "yes, with use restrictions": "가능(용도 제한 있음)",
   no: "불가",
   unknown: "알 수 없음",
 };
+// Before a colon, a bracket, a semicolon or the end: `yes, if (Llama 2 Community License)`, `local: yes (MIT License); cloud: unknown`.
+const LICENCE_WORDS = /(^|: |; )([a-z, ]+)(?=:| \(|;|$)/g;
 const WORDS = {
   en: {
     user: "You",
@@ -60,8 +64,8 @@ const WORDS = {
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
     unknown: "이 모델이 어디서 실행되는지는 불러온 뒤에 알 수 있습니다.",
-    licence: (verdict) => `상업적 이용: ${VERDICTS_KO[verdict] ?? verdict}.`,
-    where: { local: "이 기계", cloud: "클라우드" },
+    licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
+    where: WHERE_KO,
     why: {
       private: "정책이 밖으로 내보내지 않는 개인정보가 들어 있음",
       no_cloud: "정책에 클라우드 모델이 없음",
