@@ -210,7 +210,7 @@ def test_whoever_scrolls_up_while_the_text_is_rendered_reads_on_there(
     page.ask("go")
     try:
         wait_until(lambda: renderings.under_way, "the first rendering")
-        page.browser.execute_script("document.querySelector('article.user').style.minHeight = '2000px'")  # more than the window shows
+        page.browser.execute_script("document.querySelector('article.user').style.minHeight = '2000px'")  # to scroll in
         page.browser.execute_script("document.getElementById('talk').scrollTop = 0")
     finally:
         is_scrolled.set()

@@ -9,7 +9,7 @@ const LICENCE_KO = {
   no: "불가",
   unknown: "알 수 없음",
 };
-// Before a colon, a bracket, a semicolon or the end: `yes, if (Llama 2 Community License)`, `local: yes (MIT License); cloud: unknown`.
+// Those before a colon, a bracket, a semicolon or the end: `yes, if (Llama 2 Community License)`, `local: no (Y); cloud: unknown`.
 const LICENCE_WORDS = /(^|: |; )([a-z, ]+)(?=:| \(|;|$)/g;
 const WORDS = {
   en: {
