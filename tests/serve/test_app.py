@@ -244,11 +244,11 @@ def test_web_pages_cannot_reach_a_server_without_a_key(start: Start, headers: di
     assert (asked_ahead.status_code, asked_ahead.headers.get("access-control-allow-origin")) == (400, None)
 
 
-def ahead(url: str, origin: str) -> httpx.Response:
+def ahead(url: str, origin: str, method: str = "POST") -> httpx.Response:
     """What a browser asks before it sends a page's request: no key, no body."""
     return httpx.options(
         url,
-        headers={"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": SENT},
+        headers={"origin": origin, "access-control-request-method": method, "access-control-request-headers": SENT},
     )
 
 
@@ -259,7 +259,7 @@ def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, ori
     asked_ahead = ahead(url, origin)
     allowed = {name: asked_ahead.headers[f"access-control-allow-{name}"] for name in ("origin", "methods", "headers")}
     assert (asked_ahead.status_code, allowed) == (
-        200, {"origin": origin, "methods": "GET, POST", "headers": SENT},
+        200, {"origin": origin, "methods": "GET, HEAD, POST", "headers": SENT},
     )  # fmt: skip
     headers = {"origin": origin, **({"authorization": f"Bearer {key}"} if key else {})}
     answer = httpx.post(url, json={"messages": [{"role": "user", "content": "hi"}]}, headers=headers)
@@ -268,6 +268,14 @@ def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, ori
     if key:
         refused = httpx.post(url, headers={"origin": origin})
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_web_pages_may_read_with_the_key_whether_they_want_a_body_or_not(start: Start, method: str) -> None:
+    url, origin = f"{start(fake(), api_key='s3cret')}/models", "http://localhost:3000"
+    assert ahead(url, origin, method).status_code == 200
+    answer = httpx.request(method, url, headers={"origin": origin, "authorization": "Bearer s3cret"})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
 
 
 def test_other_web_pages_need_the_key_and_to_be_named(start: Start) -> None:

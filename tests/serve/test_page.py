@@ -22,6 +22,7 @@ from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
+from nomoat.serve.web import as_html
 
 Start = Callable[..., str]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -115,6 +116,108 @@ def test_an_answer_too_long_to_be_rendered_is_shown_whole_as_it_was_written(
     page.until("article[aria-busy=false].assistant .text.plain", "**one**\n\n  two three four five **six**")
 
 
+class Renderings:
+    """The server's renderer, with what each rendering does first; how many there were, and how many at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], object]) -> None:
+        self.begun = self.under_way = self.most_at_once = 0
+        self._before = before
+        self._lock = threading.Lock()
+        monkeypatch.setattr("nomoat.serve.web.as_html", self._render)
+
+    def _render(self, markdown: str) -> str:
+        with self._lock:
+            self.begun += 1
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
+            number = self.begun
+        try:
+            self._before(number)
+            return as_html(markdown)
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+
+def test_a_text_moves_on_while_its_pieces_come_faster_than_they_are_rendered(
+    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def goes_on() -> Iterator[Chunk]:
+        for at in range(2000):
+            if has_moved.is_set():
+                break
+            yield Chunk(text=f"{at} ")
+            time.sleep(0.05)
+        yield Chunk(text="**end**")
+        yield END
+
+    has_moved = threading.Event()
+    renderings = Renderings(monkeypatch, lambda number: time.sleep(0.6 if number > 1 else 0.0))
+    page.open(start(Responder("fake", ScriptedEngine(goes_on))))
+    page.ask("go")
+    try:
+        page.until("article.assistant .text", "0 1 2 3 4 5")
+        page.until("article.assistant .text", " 20 21 22 23 24 25")
+    finally:
+        has_moved.set()
+    page.until("article[aria-busy=false].assistant strong", "end")
+    shown = page.find("article.assistant .text").text.split()
+    assert shown == [*map(str, range(len(shown) - 1)), "end"]
+    assert renderings.most_at_once == 1
+
+
+def test_a_rendering_that_fails_after_the_end_does_not_undo_that_of_the_whole_answer(
+    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grows() -> Iterator[Chunk]:
+        yield Chunk(text="one ")
+        wait_until(lambda: renderings.begun == 1, "the first rendering")
+        yield Chunk(text="two ")
+        wait_until(lambda: renderings.begun == 2, "the second rendering")
+        yield Chunk(text="**three**")
+        yield END
+
+    def fails_late(number: int) -> None:
+        if number == 2:
+            assert has_ended.wait(PATIENCE_SECONDS)
+            raise RemoteError("the cable was cut")
+
+    has_ended = threading.Event()
+    renderings = Renderings(monkeypatch, fails_late)
+    page.open(start(Responder("fake", ScriptedEngine(grows))))
+    page.ask("go")
+    try:
+        page.until("article.assistant .facts", "tokens")
+    finally:
+        has_ended.set()
+    page.until("article[aria-busy=false].assistant strong", "three")
+    assert page.find("article.assistant .text").text == "one two three"
+    assert (renderings.begun, renderings.most_at_once) == (3, 1)
+
+
+def test_whoever_scrolls_up_while_the_text_is_rendered_reads_on_there(
+    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grows() -> Iterator[Chunk]:
+        yield Chunk(text="one ")
+        assert is_scrolled.wait(PATIENCE_SECONDS)
+        yield Chunk(text="**end**")
+        yield END
+
+    is_scrolled = threading.Event()
+    renderings = Renderings(monkeypatch, lambda number: number > 1 or is_scrolled.wait(PATIENCE_SECONDS))
+    page.open(start(Responder("fake", ScriptedEngine(grows))))
+    page.ask("go")
+    try:
+        wait_until(lambda: renderings.under_way, "the first rendering")
+        page.browser.execute_script("document.querySelector('article.user').style.minHeight = '2000px'")  # to scroll in
+        page.browser.execute_script("document.getElementById('talk').scrollTop = 0")
+    finally:
+        is_scrolled.set()
+    page.until("article[aria-busy=false].assistant strong", "end")
+    assert page.find("#talk").get_property("scrollTop") == 0
+
+
 def test_an_answer_is_copied_where_the_browser_has_no_clipboard(page: Page, start: Start) -> None:
     """So are pages that come over plain http from another machine."""
     page.open(start(Responder("fake", FakeEngine())))
@@ -165,10 +268,21 @@ def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
 def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_auto_went(start: Start) -> None:
     policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
     sides = [Responder(ref, ScriptedEngine(lambda: iter([Chunk(text="a"), END]))) for ref in ("small", "http://other:1/v1#big")]
+    auto = RouterEngine(policy, *sides, learned=None)
+    shown = {
+        "yes, if (Llama 3.1 Community License)": "조건부 가능 (Llama 3.1 Community License)",
+        "yes, with use restrictions (Gemma Terms of Use)": "가능(용도 제한 있음) (Gemma Terms of Use)",
+        "no (Creative Commons BY-NC 4.0)": "불가 (Creative Commons BY-NC 4.0)",
+        "unknown": "알 수 없음",
+        "local: yes (Apache License 2.0); cloud: unknown": "이 기계: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
+    }
     page = Page("ko-KR")
     try:
-        page.open(start(Responder("auto", RouterEngine(policy, *sides, learned=None), licence="yes, if")))
-        page.until("#about", "상업적 이용: 조건부 가능.")
+        page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))
+        for at, korean in enumerate(shown.values()):
+            page.until("#model", f"model-{at}")
+            page.find(f"#model option:nth-child({at + 1})").click()
+            page.until("#about", f"상업적 이용: {korean}.")
         page.ask("010-1234-5678")
         page.until("article.assistant .facts", "이 기계, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
     finally:
@@ -190,7 +304,7 @@ def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Star
     page.ask("go")
     page.until("article.assistant .text", "word word word")
     page.find("#send").click()
-    page.until("article.assistant .facts", "stopped")
+    page.until("article[aria-busy=false].assistant .facts", "stopped")
     written = page.find("article.assistant .text").text
     assert closed.wait(PATIENCE_SECONDS)
     assert page.find("article.assistant .text").text == written

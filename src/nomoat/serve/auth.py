@@ -76,8 +76,8 @@ def protect(app: FastAPI, *, api_key: str | None, cors: Sequence[str]) -> None:
     app.add_middleware(Guard, api_key=api_key)
     # Around the guard: a browser asks ahead whether a page may ask, and sends no key with that.
     app.add_middleware(
-        CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=("GET", "POST"), allow_headers=("*",),
-        expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
+        CORSMiddleware, allow_origins=cors, allow_origin_regex=LOOPBACK_ORIGIN, allow_methods=(*web.READING, "POST"),
+        allow_headers=("*",), expose_headers=(*HEADERS, NOTES, replies.RETRY_AFTER),
     )  # fmt: skip
 
 

@@ -1,12 +1,16 @@
 // A conversation with one of the server's models. It uses the public API (v1/...) and keeps what was said in this tab alone.
 
-const VERDICTS_KO = {
+const WHERE_KO = { local: "이 기계", cloud: "클라우드" };
+const LICENCE_KO = {
+  ...WHERE_KO,
   yes: "가능",
   "yes, if": "조건부 가능",
   "yes, with use restrictions": "가능(용도 제한 있음)",
   no: "불가",
   unknown: "알 수 없음",
 };
+// Those before a colon, a bracket, a semicolon or the end: `yes, if (Llama 2 Community License)`, `local: no (Y); cloud: unknown`.
+const LICENCE_WORDS = /(^|: |; )([a-z, ]+)(?=:| \(|;|$)/g;
 const WORDS = {
   en: {
     user: "You",
@@ -60,8 +64,8 @@ const WORDS = {
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
     unknown: "이 모델이 어디서 실행되는지는 불러온 뒤에 알 수 있습니다.",
-    licence: (verdict) => `상업적 이용: ${VERDICTS_KO[verdict] ?? verdict}.`,
-    where: { local: "이 기계", cloud: "클라우드" },
+    licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
+    where: WHERE_KO,
     why: {
       private: "정책이 밖으로 내보내지 않는 개인정보가 들어 있음",
       no_cloud: "정책에 클라우드 모델이 없음",
@@ -208,28 +212,39 @@ function showEnd() {
   at("talk").scrollTop = at("talk").scrollHeight;
 }
 
-function showPlain(article) {
+// An answer's text as it is now: rendered, or as it was written where the server renders no text so long, or is gone.
+async function showText(article) {
   const [text] = article.children;
-  text.classList.add("plain");
-  text.textContent = article.turn.content;
-}
-
-async function render(article) {
-  const [text] = article.children;
-  const number = (article.renderings = (article.renderings ?? 0) + 1);
-  const html = await asHtml(article.turn.content);
-  if (number !== article.renderings) return; // a later one is under way, or shown
-  text.classList.remove("plain");
-  text.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
+  const html = article.isPlain ? null : await asHtml(article.turn.content).catch(() => null);
+  article.isPlain = html === null; // from here on, until the answer is whole
+  const atEnd = isAtEnd();
+  text.classList.toggle("plain", article.isPlain);
+  if (article.isPlain) text.textContent = article.turn.content;
+  else text.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
   for (const block of text.querySelectorAll("pre")) {
     const code = block.textContent;
     const place = element("div", "code");
     block.replaceWith(place);
     place.append(block, button(SAY.copy, (pressed) => copy(code, pressed)));
   }
+  if (atEnd) showEnd();
 }
 
-function finish(article) {
+// The text of an answer that is being written, until nothing has come since: one rendering at a time, and RENDER_MS between two.
+async function showPieces(article) {
+  if (article.isGrowing) return;
+  article.isGrowing = true;
+  const { turn } = article;
+  for (let shown = ""; shown !== turn.content && turn.facts === undefined; ) {
+    shown = turn.content;
+    article.rendering = showText(article);
+    await article.rendering;
+    await new Promise((done) => setTimeout(done, RENDER_MS));
+  }
+  article.isGrowing = false;
+}
+
+async function finish(article) {
   const { turn } = article;
   const [, wrong, facts] = article.children;
   const atEnd = isAtEnd();
@@ -237,12 +252,11 @@ function finish(article) {
   const again = button(SAY.again, askAgain);
   again.className = "again";
   facts.replaceChildren(turn.facts, button(SAY.copy, (pressed) => copy(turn.content, pressed)), again);
-  render(article)
-    .catch(() => showPlain(article)) // the server renders no text so long, or is gone
-    .then(() => {
-      article.ariaBusy = false;
-      if (atEnd) showEnd();
-    });
+  if (atEnd) showEnd();
+  await article.rendering; // of what was there before the end
+  article.isPlain = false;
+  await showText(article);
+  article.ariaBusy = false;
 }
 
 function showWriting(isWriting) {
@@ -294,30 +308,15 @@ async function write(article, messages) {
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
   let [first, tokens, reason] = [0, 0, ""];
-  let [shown, plain, later] = [-RENDER_MS, false, 0]; // the first piece is shown at once
-  const showPieces = async () => {
-    const atEnd = isAtEnd();
-    shown = performance.now();
-    if (!plain) await render(article).catch(() => (plain = true)); // too long from here on
-    if (plain) showPlain(article);
-    if (atEnd) showEnd();
-  };
-  try {
-    for await (const event of eventsOf(response)) {
-      const [choice] = event.choices;
-      const piece = choice?.delta?.content ?? "";
-      tokens = event.usage?.completion_tokens ?? tokens;
-      reason = choice?.finish_reason ?? reason;
-      if (!piece) continue;
-      first ||= performance.now();
-      turn.content += piece;
-      clearTimeout(later);
-      const wait = shown + RENDER_MS - performance.now();
-      if (wait > 0) later = setTimeout(showPieces, wait); // should none come for a while
-      else await showPieces();
-    }
-  } finally {
-    clearTimeout(later);
+  for await (const event of eventsOf(response)) {
+    const [choice] = event.choices;
+    const piece = choice?.delta?.content ?? "";
+    tokens = event.usage?.completion_tokens ?? tokens;
+    reason = choice?.finish_reason ?? reason;
+    if (!piece) continue;
+    first ||= performance.now();
+    turn.content += piece;
+    showPieces(article);
   }
   const speed = tokens > 1 ? Math.round((1000 * (tokens - 1)) / (performance.now() - first)) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
