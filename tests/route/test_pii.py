@@ -6,6 +6,7 @@ import json
 import random
 import time
 import unicodedata
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -140,6 +141,8 @@ def test_number_without_a_birth_date_is_no_resident_number(text: str) -> None:
         "0082 10 1234 5678",
         "00821012345678",
         "0082-2-123-4567",
+        "tel0082-2-123-4567",
+        "0x0082 0212345678",
         "010-**1234**-5678",
         "__010__-__1234__-5678",
         "`010`-`1234`-`5678`",
@@ -215,6 +218,20 @@ def test_business_number_needs_its_checksum_and_without_separators_a_word(text: 
         "국민 통장으로 123456-01-123456 보내주세요",
         "통장 번호는 1002-123-456789 예요",
         "KB 123456-78-901234",
+        "KB 123456-01-201234",
+        "NH: 352-1234-5678-93",
+        "NH: 352-2012-5678-93",
+        "KB으로 123456 01 123456 보내주세요",
+        "123456-01-123456 (KB)",
+        "123456 01 123456 KB은행",
+        "123456 01 123456 KB 통장으로",
+        "농협 2001-12-123456",
+        "새마을금고 2011-0912-1234",
+        "신협 1999-0101-123456",
+        "계좌 110-2023-123456",
+        "은행 1234567890123.4월 1일",
+        "계좌 123456789012.3개월",
+        "농협 123456.7890123 으로",
         "SC제일 123-45-678901",
         "카뱅 3333-01-1234567",
         "새마을 9002-1234-5678-9",
@@ -291,6 +308,9 @@ def test_each_of_two_cards_on_a_line_is_seen() -> None:
         "山田@例え.テスト",
         "डाटा@डाटामेल.भारत",
         "kim @ naver.com",
+        "kim @ naver.com.",
+        "kim @ naver.com(회사)",
+        "kim@\nnaver.com",
         "kim(at)naver.com",
         "kim[at]naver[dot]co.kr",
         "kim 골뱅이 naver.com으로",
@@ -499,6 +519,22 @@ def test_part_of_another_word_is_not_a_listed_name(name: str, text: str) -> None
         "bankruptcy 123-456-7890-12",
         "1024 KB 1234567890",
         "512KB 123-4567-8901",
+        "downloaded 524288/1048576 KB",
+        "memory 131072 / 262144 KB로",
+        "1024 2048 4096 KB",
+        "KB: 1024 2048 4096",
+        "KB (단위) 1024 4096 16384",
+        "SC-2023-00012345",
+        "SC-20230115-0012",
+        "SC-001234-2023",
+        "계좌 개설 20240115-1030-20",
+        "입금 2024.01.15.10.30",
+        "account 20230101-20231231",
+        "y = x @ self.net",
+        "y = x @ self.net.weight",
+        "y = x @ model.net(z)",
+        "y = x @ model.net[0]",
+        "x\n@app.net",
         "기업 2023-2024-2025",
         "상품 하나, 1234567890123",
         "주문 1234-0115-12345 하나 취소",
@@ -615,6 +651,51 @@ def test_places_behind_escapes_and_marks_are_those_of_the_text_as_it_was_given()
     text = f"from {quote('김철수')}, **010**-`1234`-5678 &#38;#44608;&nbsp;{json.dumps('철수')[1:-1]}!"
     found = [text[finding.start : finding.end] for finding in pii.find(text, names=["김철수"])]
     assert found == [quote("김철수"), "010**-`1234`-5678", "&#38;#44608;&nbsp;" + json.dumps("철수")[1:-1]]
+
+
+def test_numbers_from_abroad_begin_with_their_first_digit() -> None:
+    assert [(found.start, found.end) for found in pii.find("t 0082-2-123-4567")] == [(2, 17)]
+    assert [(found.start, found.end) for found in pii.find("0x0082 0212345678")] == [(7, 17)]
+
+
+def test_only_what_marks_and_escapes_change_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked, numbers, words = "`x` is a word%20. " * 50, "a, 02-123-4567. " * 50, "words " * 50
+    text = f"{marked}{words}{numbers}{words}**4111** 1111 1111 1111 {words}"
+    kinds_apart: tuple[pii.Kind, ...] = ("phone", "card")
+    for kind in kinds_apart:
+        seen: list[str] = []
+
+        def finder(read: str, seen: list[str] = seen) -> Iterator[pii.Span]:
+            seen.append(read)
+            yield from ()
+
+        monkeypatch.setitem(pii.FINDERS, kind, finder)
+        pii.find(text, kinds=[kind])
+        assert seen[0] == text
+        assert "4111 1111 1111 1111" in "".join(seen[1:])
+        assert sum(map(len, seen[1:])) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("resident_number", "**800101**-1234560"),
+        ("phone", "010-**1234**-5678"),
+        ("business_number", "124-**81**-00998"),
+        ("bank_account", "계**좌**번호: 110-123-456789"),
+        ("bank_account", f"| 은\\-행 | 계\\*좌 |\n|{'-' * 400}|---|\n| 123456-**78**-901234 | - |"),
+        ("bank_account", "GB82 WEST 1234 **5698** 7654 32"),
+        ("card", "4111-**1111**-1111-1111"),
+        ("email", "kim@**naver**.com"),
+        ("name", "김**철수**"),
+    ],
+)
+def test_what_marks_change_is_seen_amid_a_long_text(kind: pii.Kind, number: str) -> None:
+    filler = "A `word` of no meaning%20, 3 of 40. " * 30
+    text = f"{filler}\n{number}\n{filler}"
+    found = pii.find(text, names=["김철수"])
+    assert {finding.kind for finding in found} == {kind}
+    assert all(len(filler) < finding.start < finding.end < len(text) - len(filler) for finding in found)
 
 
 def test_finding_does_not_hold_the_text() -> None:

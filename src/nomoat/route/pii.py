@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, get_args
 
-from nomoat.route.plain import plain, readings
+from nomoat.route.plain import Reading, plain, readings
 
 Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,12 +50,10 @@ def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ())
     """Private data of these kinds, in order of place. The same place may be of two kinds. `names` are the user's own words."""
     kinds = tuple(kinds)
     found: set[Finding] = set()
-    for reading, places in readings(text):
+    for reading in readings(text):
         for kind in kinds:
-            spans = _names(reading, names) if kind == "name" else FINDERS[kind](reading)
-            found |= {
-                Finding(kind=kind, start=places[start][0], end=places[end - 1][1], certain=certain) for start, end, certain in spans
-            }
+            for start, end, certain in _spans(reading, kind, names):
+                found.add(Finding(kind=kind, start=reading.places(start)[0], end=reading.places(end - 1)[1], certain=certain))
     return tuple(sorted(found, key=lambda finding: (finding.start, finding.end, finding.kind)))
 
 
@@ -63,6 +61,24 @@ def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ())
 Span = tuple[int, int, bool]
 Finder = Callable[[str], Iterator[Span]]
 
+
+def _spans(reading: Reading, kind: Kind, names: Sequence[str]) -> Iterator[Span]:
+    """Private data of one kind. Where a second way to read a text makes no difference, it is not looked at again: looking takes the
+    time, and most texts have marks or escapes somewhere."""
+    if kind == "name":
+        yield from _names(reading.text, names)
+    elif reading.changes is not None and kind in ("phone", "card"):
+        for at, to in reading.changed(DIGITS_TOGETHER, TOGETHER):
+            yield from ((at + start, at + end, certain) for start, end, certain in FINDERS[kind](reading.text[at:to]))
+    elif reading.changes is not None and kind == "bank_account" and not any(reading.changed(TEN_DIGITS, WORDS_REACH)):
+        yield from _ibans(reading.text)
+    else:
+        yield from FINDERS[kind](reading.text)
+
+
+# Between two digits of a phone number or a card, and from them to what says that they are none, stand fewer characters than these.
+TOGETHER = 20
+DIGITS_TOGETHER = re.compile(rf"\d(?:\D{{0,{TOGETHER}}}\d){{4,}}+")  # the shortest phone numbers have five
 # What may stand between the groups of a number, in the plain text.
 GAP = r"[\s._/~\u00b7-]{0,4}"
 # Between two cells of a table or a list, whose texts may be quoted. Ordinary tables are full of numbers: what is found over cells has
@@ -84,8 +100,8 @@ BETWEEN_HALVES = rf"{GAP_OR_CELLS}|[\s\"']{{0,3}}[,;&\n][\s\"']{{0,6}}{KEY}"
 RESIDENT = re.compile(rf"(?<!\d)(?=((\d{{6}})(?:({BETWEEN_HALVES})(\d{{7}})|\s?-\s?(\d\s{{1,2}}\d{{6}}))(?!\d)))")
 # In the boxes of a form, and with all of the birth's year: rows of digits and dates are ordinary, so that these have more to prove.
 BOX = r"[^\S\n]{1,3}"
-IN_BOXES = re.compile(rf"(?<!\d)(?<!\d\s)(\d(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
-FULL_YEAR = re.compile(rf"(?<!\d)((?:19|20)\d{{6}}{GAP}\d{{7}})(?!\d)")
+IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
+FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
 RESIDENT_WORDS = re.compile(r"주민|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 CENTURIES = {"9": 1800, "0": 1800, "1": 1900, "2": 1900, "5": 1900, "6": 1900, "3": 2000, "4": 2000, "7": 2000, "8": 2000}
 FIRST_BIRTH = date(1900, 1, 1)
@@ -172,7 +188,7 @@ MOBILE_IN_CELLS = re.compile(
 LINE = r"[\s)._/\u00b7-]{1,3}"
 GLUED = re.compile(rf"(?<!\d)([A-Za-z]?)(\(?0\d{{1,2}}{LINE}\d{{3,4}}{LINE}\d{{4}})(?!\d)([A-Za-z]?)")
 UNKNOWN_GAP = re.compile(r"(?<=\d)[_\u00b7](?=\d)")  # to the library, which reads on over a dash: it is asked without one, too
-FROM_ABROAD = re.compile(r"(?<!\d)0082(?=\D{0,3}\d)")
+FROM_ABROAD = re.compile(r"(?<!\d)(?<!0[Xx])0082(?=\D{0,3}\d)")
 DECIMAL = re.compile(r"0\.\d+")
 HOME_REGION = "KR"
 
@@ -185,7 +201,7 @@ def _phones(text: str) -> Iterator[Span]:
     for match in MOBILE_IN_CELLS.finditer(text):
         if not IN_CELLS.search(match[2]) or _without_spaces(match[1]) == _without_spaces(match[2]):
             yield *match.span(), True
-    for form in {text, GLUED.sub(_set_apart, FROM_ABROAD.sub(" +82", UNKNOWN_GAP.sub("-", text)))}:
+    for form in {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", text)))}:
         for found in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize):
             if not DECIMAL.fullmatch(found.raw_string):
                 yield found.start, found.end, True
@@ -201,7 +217,7 @@ def _without_spaces(gap: str) -> str:
 
 
 # ---------------------------------------------------------------- business registration numbers
-BUSINESS = re.compile(rf"(?<!\d)(\d{{3}})({GAP})(\d{{2}})\2(\d{{5}})(?!\d)")
+BUSINESS = re.compile(rf"(\d{{3}}(?<!\d{{4}}))({GAP})(\d{{2}})\2(\d{{5}})(?!\d)")
 BUSINESS_WEIGHTS = (1, 3, 7, 1, 3, 7, 1, 3, 5)
 BUSINESS_WORDS = re.compile(r"사업자|business\s+(?:registration|reg)|\bBRN\b", re.IGNORECASE)
 
@@ -223,16 +239,22 @@ def _business_checksum_fits(digits: str) -> bool:
 # ---------------------------------------------------------------- bank accounts
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = r"(?:[^\S\r\n]|[._/~\u00b7-]){1,4}"
-NUMBER = rf"(?<!\d)(?P<number>\d{{2,6}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}|\d{{10,16}})(?!\d)"
-GROUPED = NUMBER.replace(r"|\d{10,16}", "")
+NUMBER = rf"(?P<number>\d(?<!\d\d)(?:\d{{1,5}}(?P<gap>{LINE_GAP})\d{{2,8}}(?:(?P=gap)\d{{2,8}}){{0,2}}|\d{{9,15}}))(?!\d)"
+GROUPED = NUMBER.replace(r"|\d{9,15}", "")
+YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+CALENDAR = MONTH + DAY
+YEAR_OR_DATE = rf"{YEAR}(?:{CALENDAR})?"
+# Part numbers have these first, or second of two; an account may have such a group further on.
+DASHED = rf"(?!{YEAR_OR_DATE}-|\d{{2,6}}-{YEAR_OR_DATE}(?![\d-]))" + GROUPED.replace(LINE_GAP, "-")
 # From a bank's word to its number, which often is on the next line, or in the next row of a table.
 REACH = r"[^\d\n]{0,20}(?:\n[^\d\n]{0,10})?"
 REACH_OF_ACCOUNTS = r"[^\d\n]{0,20}(?:(?:[|\t,;][^\d\n]{0,40})?\n(?:[\s|:+-]*\n)?(?:\|[^\d\n]{0,40}|[^\d\n]{0,10}))?"
 BANKS = r"은행|뱅크|농협|수협|신협|축협|새마을금고|우체국"
 ACCOUNT = r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:bank|account|acct)(?:[_ -]?(?:account|acct|number|num|no|id)){0,3}s?(?![^\W_])"
-# Short names of banks; some are everyday words, or units, and have more to prove.
-SHORT = r"국민|신한|카카오|토스|카뱅|케뱅|씨티|SC제일|(?<![A-Za-z0-9])IBK"
-EVERYDAY = r"우리|하나|기업|제일|산업|새마을|(?<![A-Za-z0-9])(?:KB|NH|SC)"
+# Short names of banks. Everyday words, and what also is a unit of memory or begins part numbers, have more to prove.
+SHORT = r"국민|신한|카카오|토스|카뱅|케뱅|씨티|SC제일|IBK(?<![A-Za-z0-9]...)"
+EVERYDAY = r"우리|하나|기업|제일|산업|새마을"
+UNITS = r"(?:KB|NH|SC)(?<![A-Za-z0-9]..)"
 BESIDE = r"(?:\s?통장)?(?:으?로)?(?:\s?\([^()\d\n]{1,12}\))?[\s:|,;\"'()\[\]/\u00b7-]{0,6}"
 BEHIND = r"[\s()\[\],:/|\u00b7-]{0,4}"
 ENDS = r"(?=으?로|[^\S\n]*(?:[^\w\s]|\n|\Z))"  # an everyday word after a number, and the end of what is said
@@ -241,16 +263,25 @@ ACCOUNTS = (
     re.compile(rf"(?:{BANKS}|입금|송금|이체){REACH}{NUMBER}"),
     re.compile(rf"(?:{SHORT}){BESIDE}{NUMBER}"),
     re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"),
+    re.compile(rf"{UNITS}{BESIDE}{DASHED}"),
+    re.compile(rf"{UNITS}으로{BESIDE}{GROUPED}"),
     re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NUMBER}"),
     re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"),
-    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS})"),
+    re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{UNITS}(?:으로|\s?통장))"),
+    re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"),
 )
 ACCOUNT_DIGITS = range(10, 17)
-DIGITS, DECIMALS = re.compile(r"\d+"), re.compile(r"\.\d")
-CALENDAR, CLOCK = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", r"(?:[01]\d|2[0-3])(?:[0-5]\d){1,2}"
-DATE = re.compile(rf"(?:19|20)\d\d(?:{CALENDAR})?")
-TIME_PART = re.compile(rf"[0-5]?\d|{CLOCK}")
-TIMESTAMP = re.compile(rf"(?:19|20)\d\d{CALENDAR}{CLOCK}\d{{0,3}}")
+TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP})?\d){{9,}}+")  # without them there is no account
+WORDS_REACH = 1_000  # more than from a word over a table's lines to its number
+DIGITS = re.compile(r"\d+")
+# `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
+FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"
+DECIMALS, NO_MORE = re.compile(rf"\.\d+{FRACTION_ENDS}"), re.compile(FRACTION_ENDS)
+CLOCK = r"(?:[01]\d|2[0-3])(?:-?[0-5]\d){0,2}"
+DATE = rf"(?:{YEAR}-{MONTH}-{DAY}|{YEAR}{CALENDAR})"
+# Groups that are years, or a date and with it a time, another date or a year. Accounts often have one group that looks like a year.
+TIMES = re.compile(rf"{YEAR}(?:-{YEAR})+|{DATE}(?:-(?:{CLOCK}|{DATE}|{YEAR}))?")
+TIMESTAMP = re.compile(rf"{YEAR}{CALENDAR}(?:[01]\d|2[0-3])(?:[0-5]\d){{1,2}}\d{{0,3}}")
 IBAN_START = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})\d{2}")
 # Characters of an IBAN by country: SWIFT's registry, and the countries that use the form without standing in it.
 IBAN_COUNTRIES = {
@@ -264,7 +295,7 @@ IBAN_LENGTHS = {country: length for length, countries in IBAN_COUNTRIES.items() 
 
 
 def _bank_accounts(text: str) -> Iterator[Span]:
-    for pattern in ACCOUNTS:
+    for pattern in ACCOUNTS if TEN_DIGITS.search(text) else ():
         for match in pattern.finditer(text):
             groups = DIGITS.findall(match["number"])
             if sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups)):
@@ -273,16 +304,14 @@ def _bank_accounts(text: str) -> Iterator[Span]:
 
 
 def _is_time(groups: Sequence[str]) -> bool:
-    """Years, dates and times of day, and nothing else: an account that looks so is not seen."""
-    if len(groups) == 1:
-        return TIMESTAMP.fullmatch(groups[0]) is not None
-    dates = [group for group in groups if DATE.fullmatch(group)]
-    return bool(dates) and all(TIME_PART.fullmatch(group) for group in groups if group not in dates)
+    """Years, or a date and a time, in their order: an account that looks so is not seen."""
+    return (TIMESTAMP if len(groups) == 1 else TIMES).fullmatch("-".join(groups)) is not None
 
 
 def _is_decimal(match: re.Match[str], groups: Sequence[str]) -> bool:
-    """A number with a decimal point: `1234567890.12`."""
-    return match["gap"] == "." and len(groups) == 2 if match["gap"] else DECIMALS.match(match.string, match.end("number")) is not None
+    if not match["gap"]:
+        return DECIMALS.match(match.string, match.end("number")) is not None
+    return match["gap"] == "." and len(groups) == 2 and NO_MORE.match(match.string, match.end("number")) is not None
 
 
 def _ibans(text: str) -> Iterator[Span]:
@@ -303,11 +332,9 @@ def _iban_checksum_fits(number: str) -> bool:
 
 # ---------------------------------------------------------------- card numbers
 ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
-ROW = re.compile(r"\d+(?:[ -]\d+)*")
+ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
-AS_PRINTED = tuple(
-    re.compile(r"(?<!\d)(?=(" + f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r")(?!\d))") for shape in SHAPES
-)
+AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
 
 
 def _cards(text: str) -> Iterator[Span]:
@@ -319,10 +346,10 @@ def _cards(text: str) -> Iterator[Span]:
     for row in ROW.finditer(text):
         if _is_card(row[0]):
             yield *row.span(), True
-    for pattern in AS_PRINTED:
-        for found in pattern.finditer(text):
-            if _is_card(found[1]) and _belongs_together(text, *found.span(1), gaps=found.groups()[1:]):
-                yield *found.span(1), True
+    for start in CARD_START.finditer(text):
+        for found in filter(None, (pattern.match(text, start.start()) for pattern in AS_PRINTED)):
+            if _is_card(found[0]) and _belongs_together(text, *found.span(), gaps=found.groups()):
+                yield *found.span(), True
 
 
 def _is_card(number: str) -> bool:
@@ -357,11 +384,12 @@ EMAIL = re.compile(
     rf"(?<![\w{MARKS}.%+-])[\w{MARKS}.%+-]+@[\w{MARKS}-]+(?:\.[\w{MARKS}-]+)*\.(?:[A-Za-z]{{2,}}|한국|삼성|닷컴|닷넷|{LETTERS})"
 )
 
-# So that machines do not read it. Python multiplies with ` @ `, hence only these ends.
-AT = r"\s?(?:@|\(at\)|\[at\]|골뱅이)\s?"
-DOT = r"(?:\s?[(\[]dot[)\]]\s?|[.\u3002\uff61])"
+# So that machines do not read it. Python multiplies with ` @ `, hence only these ends, and what goes on as code does is none.
+HOSTS = r"(?:[A-Za-z0-9-]{1,63}(?:\s?[(\[]dot[)\]]\s?|[.\u3002\uff61])){1,3}(?:com|net|org|kr)(?![A-Za-z0-9])"
+AT = r"@|\s?(?:\(at\)|\[at\]|골뱅이)\s?"
+SPACED = r"(?:[^\S\n]@\s?|@\s)(?!(?:self|cls)\.)"
 EMAIL_FOR_PEOPLE = re.compile(
-    rf"(?<![\w.%+-])[\w.%+-]{{1,64}}{AT}(?:[A-Za-z0-9-]{{1,63}}{DOT}){{1,3}}(?:com|net|org|kr)(?![A-Za-z0-9])", re.IGNORECASE
+    rf"(?<![\w.%+-])[\w.%+-]{{1,64}}(?:(?P<spaced>{SPACED})|{AT}){HOSTS}(?(spaced)(?![.(\[][A-Za-z0-9_]))", re.IGNORECASE
 )
 REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
 
@@ -419,9 +447,12 @@ def _escaped(word: str) -> str:
     return re.escape(word).replace("'", "['`]")
 
 
-def _folded(text: str) -> tuple[str, list[int]]:
+def _folded(text: str) -> tuple[str, Sequence[int]]:
     """The text with `ss` for what is that in capitals, and for each of its characters the place in `text`."""
-    characters = [character if character.isascii() else character.casefold().replace("\u0307", "") for character in text]
+    folded = text.casefold()  # of no character it makes none
+    if len(folded) == len(text) and "\u0307" not in folded:
+        return folded, range(len(text))
+    characters = [character.casefold().replace("\u0307", "") for character in text]
     return "".join(characters), [at for at, character in enumerate(characters) for _ in character]
 
 

@@ -9,11 +9,34 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 Place = tuple[int, int]  # start and end of a character
-Reading = tuple[str, list[Place]]
+Places = Callable[[int], Place]  # of each character of a text, in the text it was made of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A way to read a text. `places` are those in the text as it was given, and so are `changes`: where it differs from the first way
+    to read it, in order; None for the first."""
+
+    text: str
+    places: Places
+    changes: Sequence[int] | None = None
+
+    def changed(self, pattern: re.Pattern[str], beside: int) -> Iterator[Place]:
+        """Where in this reading the pattern matches and something is read otherwise, there or so many characters beside it: the match
+        with these."""
+        changes = self.changes or ()
+        for match in pattern.finditer(self.text):
+            start, end = max(0, match.start() - beside), min(len(self.text), match.end() + beside)
+            first = bisect_left(changes, self.places(start)[0])
+            if first < len(changes) and changes[first] <= self.places(end - 1)[1]:
+                yield start, end
+
 
 DASHES = dict.fromkeys(
     "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
@@ -28,15 +51,25 @@ UNSEEN = re.compile(
 )
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
+NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follow
 
 
-def plain(text: str) -> Reading:
+def plain(text: str) -> tuple[str, Places]:
     """The text in its plainest characters, and for each of them its place in `text`."""
     if text.isascii():
-        return text, [(at, at + 1) for at in range(len(text))]
+        return text, _same_place
+    shown, places, _ = _replaced(text, NOT_ASCII, _plain_characters)
+    return shown, places
+
+
+def _same_place(at: int) -> Place:
+    return at, at + 1
+
+
+def _plain_characters(run: re.Match[str]) -> tuple[str, Sequence[Place]]:
     characters: list[str] = []
     places: list[Place] = []
-    for at, character in enumerate(text):
+    for at, character in enumerate(run[0], run.start()):
         category = "" if character.isascii() else unicodedata.category(character)
         if category == "Cf" or (category and UNSEEN.match(character)):
             continue
@@ -87,26 +120,45 @@ def readings(text: str) -> list[Reading]:
 
     Both, for a mark may also part what is no one word, and an escape be none.
     """
-    as_given = plain(text)
-    shown, places = _decoded(text) if ESCAPES.search(text) else as_given
-    bare, where = _replaced(shown, MARKS, lambda _: "")
-    return [as_given] if bare == as_given[0] else [as_given, (bare, _further_back(places, where))]
+    as_given, places = plain(text)
+    first = Reading(text=as_given, places=places)
+    shown, places, escapes = _decoded(as_given, places)
+    bare, where, marks = _replaced(shown, MARKS, lambda _: ("", ()))
+    if bare == as_given:
+        return [first]
+    changes = sorted([*escapes, *(places(mark)[0] for mark in marks)])
+    return [first, Reading(text=bare, places=_further_back(places, where), changes=changes)]
 
 
-def _further_back(places: list[Place], where: list[Place]) -> list[Place]:
-    """Places of one text in the text it was made of."""
-    return [(places[start][0], places[end - 1][1]) for start, end in where]
+def _further_back(places: Places, where: Places) -> Places:
+    """Places of one text in the text that another was made of, which it was made of."""
+
+    def place(at: int) -> Place:
+        start, end = where(at)
+        return places(start)[0], places(end - 1)[1]
+
+    return place
 
 
-def _decoded(text: str) -> Reading:
-    places = [(at, at + 1) for at in range(len(text))]
+def _decoded(text: str, places: Places) -> tuple[str, Places, list[int]]:
+    """Of a text in its plainest characters, with their places: it without escapes, the new places, and those of the escapes."""
+    given, escapes = text, list[int]()
     for _ in range(MOST_ESCAPED):
-        text, where = _replaced(text, ESCAPES, _unescaped)
-        places = _further_back(places, where)
         if ESCAPES.search(text) is None:
             break
+        text, where, starts = _replaced(text, ESCAPES, _character_of)
+        escapes += (places(start)[0] for start in starts)
+        places = _further_back(places, where)
+    if text == given or text.isascii():
+        return text, places, escapes
     shown, where = plain(text)
-    return shown, _further_back(places, where)
+    return shown, _further_back(places, where), escapes
+
+
+def _character_of(escape: re.Match[str]) -> tuple[str, Sequence[Place]]:
+    """What it stands for, whose place is that of the whole escape."""
+    character = _unescaped(escape)
+    return character, [escape.span()] * len(character)
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -118,15 +170,33 @@ def _unescaped(escape: re.Match[str]) -> str:
     return units.decode("utf-16-le", "replace") or WHITE[escape[0][-1]]
 
 
-def _replaced(text: str, pattern: re.Pattern[str], new: Callable[[re.Match[str]], str]) -> Reading:
-    """The text with `new` in place of each match, and of each character its place in `text`: that of the whole match."""
+def _replaced(
+    text: str, pattern: re.Pattern[str], new: Callable[[re.Match[str]], tuple[str, Sequence[Place]]]
+) -> tuple[str, Places, list[int]]:
+    """The text with `new` in place of each match; of each character its place in `text`, which for those of a match `new` gives; and
+    where the matches begin in `text`."""
     pieces: list[str] = []
-    places: list[Place] = []
-    end = 0
+    starts: list[int] = []
+    made: list[tuple[Sequence[Place], int]] = []  # the places of what stands for a match, and the match's end
+    begins: list[int] = []  # of it, in the text with them
+    length = end = 0
     for match in pattern.finditer(text):
-        pieces += text[end : match.start()], new(match)
-        places += [(at, at + 1) for at in range(end, match.start())]
-        places += [match.span()] * len(pieces[-1])
-        end = match.end()
-    places += [(at, at + 1) for at in range(end, len(text))]
-    return "".join([*pieces, text[end:]]), places
+        start, (piece, places) = match.start(), new(match)
+        pieces += text[end:start], piece
+        starts.append(start)
+        begins.append(length + start - end)
+        length, end = begins[-1] + len(piece), match.end()
+        made.append((places, end))
+
+    def place(at: int) -> Place:
+        before = bisect_right(begins, at) - 1
+        if before < 0:
+            return at, at + 1
+        places, end = made[before]
+        inside = at - begins[before]
+        if inside < len(places):
+            return places[inside]
+        start = end + inside - len(places)
+        return start, start + 1
+
+    return "".join([*pieces, text[end:]]), place, starts
