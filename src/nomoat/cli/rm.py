@@ -51,43 +51,40 @@ def _remove_cache(yes: bool) -> None:
 
 def _remove_model(model: str, yes: bool) -> None:
     from nomoat.catalog import cards, pull
+    from nomoat.cli.facts import adapter_place
     from nomoat.engine import importer
     from nomoat.errors import UnknownModelError
 
-    folders = _of_adapter(model) if cards.find(model) is None else []
+    place = adapter_place(model) if cards.find(model) is None else None
+    folders = [] if place is None else _of_adapter(place)
     installed = None if folders else pull.find_installed(model)
     if not folders and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
     _confirm(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes)
     made_of = folders[0] if folders else installed
     freed = importer.forget(made_of) if made_of is not None else 0
-    if not folders:
+    if place is not None and folders:
+        _remove_adapter(place, folders)
+    else:
         freed += pull.remove(model)
-    _remove_adapter(model, folders)
     console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
 
 
-def _remove_adapter(ref: str, folders: Sequence[Path]) -> None:
+def _remove_adapter(place: Path, folders: Sequence[Path]) -> None:
     """Raises UsageError while it is being tuned."""
     from nomoat import paths
-    from nomoat.cli.facts import adapter_place
     from nomoat.tune.adapter import alone_with
 
-    place = adapter_place(ref)
-    if place is None or not folders:
-        return
     with alone_with(place, hint="end that, or wait for it"), paths.translate_disk_errors(place):
         for folder in folders:
             paths.remove_folder(folder)
 
 
-def _of_adapter(ref: str) -> list[Path]:
-    """What is here of the adapter in BASE+NAME: its folder, or a link to one, and what is left of an interrupted training of it."""
-    from nomoat.cli.facts import adapter_place
+def _of_adapter(place: Path) -> list[Path]:
+    """What is here of an adapter: its folder, or a link to one, and what is left of an interrupted training of it."""
     from nomoat.tune.adapter import checkpoint_folder
 
-    place = adapter_place(ref)
-    return [] if place is None else [path for path in (place, checkpoint_folder(place)) if path.is_dir() or path.is_symlink()]
+    return [path for path in (place, checkpoint_folder(place)) if path.is_dir() or path.is_symlink()]
 
 
 def _megabytes(size: int) -> str:
