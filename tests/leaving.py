@@ -1,14 +1,18 @@
-"""Clients that go away before they are answered."""
+"""Clients that go away before they are answered, and an answer that ends when they do."""
 
 from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 from patience import PATIENCE_SECONDS
+
+from nomoat.records import Chunk
 
 
 @contextmanager
@@ -19,3 +23,14 @@ def asking(url: str, body: object) -> Iterator[socket.socket]:
     with socket.create_connection((target.host, target.port or 0), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(head.encode() + content)
         yield connection
+
+
+def endless(begun: threading.Event, closed: threading.Event) -> Iterator[Chunk]:
+    """An answer that goes on until it is closed, which it tells."""
+    begun.set()
+    try:
+        while True:
+            yield Chunk(text="word ")
+            time.sleep(0.01)
+    finally:
+        closed.set()

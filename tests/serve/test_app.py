@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Never
 import httpx
 import openai
 import pytest
-from leaving import asking
+from leaving import asking, endless
 from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
@@ -357,16 +356,6 @@ def test_the_model_of_no_name_is_the_list(start: Start) -> None:
 
 
 # ---------------------------------------------------------------- failures and ends
-def endless(begun: threading.Event, closed: threading.Event) -> Iterator[Chunk]:
-    begun.set()
-    try:
-        while True:
-            yield Chunk(text="word ")
-            time.sleep(0.01)
-    finally:
-        closed.set()
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_client_that_goes_away_stops_the_engine(start: Start, stream: bool) -> None:
     begun, closed = threading.Event(), threading.Event()

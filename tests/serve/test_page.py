@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from leaving import endless
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
 from selenium import webdriver
@@ -291,16 +292,7 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
 
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
     closed = threading.Event()
-
-    def endless() -> Iterator[Chunk]:
-        try:
-            while True:
-                yield Chunk(text="word ")
-                time.sleep(0.01)
-        finally:
-            closed.set()
-
-    page.open(start(Responder("fake", ScriptedEngine(endless))))
+    page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), closed)))))
     page.ask("go")
     page.until("article.assistant .text", "word word word")
     page.find("#send").click()

@@ -132,7 +132,7 @@ def test_what_a_fresh_adapter_adds_is_not_rounded_away_in_bf16(expanded: bool) -
     for b in (b_OR, torch.zeros_like(b_OR)):
         y_NO = qlora.lora_linear(x_NI, matrix, None, a_RI, b)
         changes.append((y_NO.detach().float(), torch.autograd.grad(y_NO, x_NI, dy_NO)[0].float()))
-    exact = qlora.LORA_SCALE * b_OR.float() @ a_RI.float()
+    exact = qlora.USUAL_SCALE * b_OR.float() @ a_RI.float()
     for (with_it, without), added in zip(
         zip(*changes, strict=True), (x_NI.detach().float() @ exact.t(), dy_NO.float() @ exact), strict=True
     ):

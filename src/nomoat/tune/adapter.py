@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
 LESSONS = "lessons_sha256"  # among the facts
-LORA_SCALE = USUAL_SCALE  # alpha / rank, as the adapter's configuration says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
         found = delta.scaled(layer)
         assert found is not None
         a_RI, b_OR = found
-        learned |= {f"{layer}.lora_A.weight": a_RI, f"{layer}.lora_B.weight": b_OR / np.float32(LORA_SCALE)}
+        learned |= {f"{layer}.lora_A.weight": a_RI, f"{layer}.lora_B.weight": b_OR / np.float32(USUAL_SCALE)}
         shapes[layer] = (len(b_OR), a_RI.shape[1])
         ranks |= {len(a_RI), b_OR.shape[1]}
     wanted = _shapes_from_the_top(file, len(shapes))
@@ -204,7 +203,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": origin.base_name,
         "r": rank,
-        "lora_alpha": rank * LORA_SCALE,
+        "lora_alpha": rank * USUAL_SCALE,
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in learned}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),

@@ -21,11 +21,11 @@ import torch
 from nomoat import hardware
 from nomoat.engine import panels, tiles
 from nomoat.engine.gguf import FloatArray
+from nomoat.engine.lora import USUAL_SCALE
 from nomoat.engine.program import Program
 from nomoat.engine.steps import TOKENS_A_PART
 from nomoat.engine.weights import Arrays, Form, quantised, restored, whole_bytes
 from nomoat.tune import kernels
-from nomoat.tune.adapter import LORA_SCALE
 
 INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -202,7 +202,7 @@ class LoraLinear(torch.autograd.Function):
             return y_NO if bias_O is None else y_NO.add_(bias_O)
         hidden_NR = x_NI @ a_RI.t()
         y_NO = x_NI.new_empty(len(x_NI), sum(map(len, bs_OR)))
-        for y, hidden, b_OR in zip(*_beside(y_NO, LORA_SCALE * hidden_NR, bs_OR), bs_OR, strict=True):
+        for y, hidden, b_OR in zip(*_beside(y_NO, USUAL_SCALE * hidden_NR, bs_OR), bs_OR, strict=True):
             torch.mm(hidden, b_OR.t(), out=y)
         if bias_O is not None:
             y_NO += bias_O
@@ -215,8 +215,8 @@ class LoraLinear(torch.autograd.Function):
         x_NI, hidden_NR, a_RI, *bs_OR = ctx.saved_tensors
         (dy_NO,) = grads
         pairs = list(zip(*_beside(dy_NO, hidden_NR, bs_OR), strict=True))
-        dbs_OR = [(dy.t() @ hidden).mul_(LORA_SCALE) for dy, hidden in pairs]
-        dhidden_NR = torch.cat([dy @ b_OR for (dy, _), b_OR in zip(pairs, bs_OR, strict=True)], dim=1).mul_(LORA_SCALE)
+        dbs_OR = [(dy.t() @ hidden).mul_(USUAL_SCALE) for dy, hidden in pairs]
+        dhidden_NR = torch.cat([dy @ b_OR for (dy, _), b_OR in zip(pairs, bs_OR, strict=True)], dim=1).mul_(USUAL_SCALE)
         dx_NI = ctx.matrix.gradient(dy_NO, dhidden_NR @ a_RI) if ctx.needs_input_grad[0] else None
         return dx_NI, None, None, dhidden_NR.t() @ x_NI, *dbs_OR
 
