@@ -367,7 +367,7 @@ def test_a_text_longer_than_the_cache_is_refused_with_the_numbers_and_others_go_
 class Fake:
     """A model of no weights, which writes token 0. Notes who takes part in each pass, by their first token, and with how many."""
 
-    takes_many, largest_pass, block_bytes, mapped_bytes = True, 1 << 31, 32 * 1000, 0
+    takes_many, largest_pass, alike_from, block_bytes, mapped_bytes = True, 1 << 31, 1, 32 * 1000, 0
 
     def __init__(self) -> None:
         self.may_begin = threading.Event()

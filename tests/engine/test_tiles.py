@@ -27,14 +27,16 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import config, footprint, hardware, jit
 from nomoat.engine import arch as architectures
-from nomoat.engine import between, ending, importer, kernels, layout, panels, tiles
+from nomoat.engine import batching, between, ending, importer, kernels, layout, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
+from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
+from nomoat.engine.sampling import Sampler
 from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Request
 from tests.engine.test_adapters import EXACT
@@ -387,6 +389,35 @@ def test_a_prompt_gives_the_same_to_the_last_bit_in_whatever_parts_it_is_read(tm
     whole = read()
     for end in (100, 101, 96):
         assert np.array_equal(read(end), whole)
+
+
+@needs_instructions
+@pytest.mark.parametrize(("name", "kept_of_300"), [("llama", 256), ("gemma3", 192)])
+def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_not(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, name: str, kept_of_300: int
+) -> None:
+    """Ends of a few tokens would be rounded otherwise, as would those that a first pass leaves."""
+    monkeypatch.setattr(batching, "PASS_TOKENS", 256)
+    path = tmp_path / "model.gguf"
+    path = write_tiny_gguf(path, type_name="Q4_0") if name == "llama" else write_gguf(path, CASES[name], make_model(CASES[name]))
+    folder = importer.import_gguf(path)
+    batcher = batching.Batcher(lambda: OwnModel.of(folder), context_tokens=512)  # type: ignore[arg-type, return-value]
+    chance = np.random.default_rng(1)
+    kept = []
+    try:
+        for length in (5, 34, 66, 100, 129, 160, 258, 300):
+            ids = chance.integers(10, 250, length).tolist()
+            made = []
+            for _ in range(3):
+                asked = Request(prompt="x", top_logprobs=0, temperature=1.5, seed=7)
+                answer = batching.Answer(ids, Sampler(asked, ids), max_new_tokens=12, stop_ids=(), lookup=Lookup(ids))
+                batcher.submit(answer)
+                made.append([(pick.token, pick.log_probability) for pick in answer.tokens if pick is not None])
+                kept.append(answer.tokens.num_kept)
+            assert made[0] == made[1] == made[2]
+    finally:
+        batcher.close()
+    assert kept[-3:] == [0, kept_of_300, kept_of_300]
 
 
 @needs_instructions

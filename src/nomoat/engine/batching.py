@@ -334,7 +334,8 @@ class Batcher:
 
         Blocks for what those under way have yet to read are not free: who came later would take them again and again, and a reading
         would never be done.
-        One that is longer than the whole cache is refused before it is read.
+        One that is longer than the whole cache is refused before it is read. What is left to read of a prompt is never so little that
+        it would be rounded otherwise than the whole: the same prompt gives the same answer, whether its beginning is kept or not.
         """
         owed = sum(max(0, _num_missing(text)) for text in self._running)
         while len(self._running) < (MAX_TEXTS if self._model.takes_many else 1) and (text := self._next()) is not None:
@@ -346,7 +347,7 @@ class Batcher:
                 text.fail(self._too_long(len(text.ids)))
                 continue
             if text.may_reuse and self._model.takes_many:
-                text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text))
+                text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text), self._model.alike_from)
             if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free - owed:
                 self._pool.release(text.blocks)
                 self._turned_away, text.digests = (text, free), []
@@ -396,12 +397,18 @@ class Batcher:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
-            ids, wanted = text.next_tokens(room if guess is None else 1 + guess, min(guess or 0, left), logits)
+            part = self._part(text, room) if guess is None else 1 + guess
+            ids, wanted = text.next_tokens(part, min(guess or 0, left), logits)
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
             planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, guess is None, text.wants_hidden)))
             room, logits = room - len(ids), logits - wanted
         return room
+
+    def _part(self, text: _Text, room: int) -> int:
+        """How many of a prompt's tokens the next pass may read: it leaves none, or as many as are computed alike."""
+        left, least = len(text.ids) - text.done, self._model.alike_from
+        return left - least if 2 * least <= room < left < room + least else room
 
     def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:
         """Blocks for so many tokens, if need be those of the latest to come. False: this text itself has to wait."""

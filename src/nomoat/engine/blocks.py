@@ -32,14 +32,14 @@ class BlockPool:
         """Blocks that could be had now."""
         return len(self._free) + self.num_blocks - self._untouched + len(self._idle)
 
-    def beginning(self, ids: Sequence[int], salt: bytes) -> tuple[list[int], list[bytes]]:
+    def beginning(self, ids: Sequence[int], salt: bytes, unread: int = 1) -> tuple[list[int], list[bytes]]:
         """The kept blocks that hold the beginning of these tokens, now used once more, and their digests.
 
-        The last token is never among them: its logits are what is asked for. `salt` tells apart what the same tokens mean to different
-        adapters.
+        The last `unread` tokens are never among them: the last one's logits are what is asked for. `salt` tells apart what the same
+        tokens mean to different adapters.
         """
         blocks, digests = [], []
-        for digest in _chain(ids[: (len(ids) - 1) // BLOCK_TOKENS * BLOCK_TOKENS], salt):
+        for digest in _chain(ids[: max(0, len(ids) - unread) // BLOCK_TOKENS * BLOCK_TOKENS], salt):
             block = self._kept.get(digest)
             if block is None:
                 break

@@ -89,6 +89,7 @@ class TwoForms:
 
     takes_many = True
     largest_pass = PagedModel.largest_pass
+    alike_from = 2  # tokens: a single one is read by the form for answers
     mapped_bytes = PagedModel.mapped_bytes
 
     def __init__(self, answers: PagedModel, prompts: PagedModel) -> None:

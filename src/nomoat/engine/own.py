@@ -52,7 +52,7 @@ FACT_NAMES = frozenset(
 class OwnModel:
     """What `PagedModel` is, see the module. One thread at a time."""
 
-    takes_many = True
+    takes_many = True  # `alike_from`: of so many tokens, or more, a prompt's part is computed the same way; fewer round otherwise
     largest_pass = PagedModel.largest_pass
 
     @classmethod
@@ -86,6 +86,7 @@ class OwnModel:
 
     def __init__(self, graph: _Graph, adapters: Sequence[LoraDelta]) -> None:
         """The weights stay where they are, in the folder's file."""
+        from nomoat.engine.attention import MANY_TOKENS
         from nomoat.engine.chain import Chain
         from nomoat.engine.program import Program
 
@@ -111,6 +112,7 @@ class OwnModel:
         step = ("out", told["type_name"], int(told["rows"]), 0, -1)
         last = Program([step], graph.constant(head, 1).ctypes.data, width, chunk=int(told["chunk"]))
         self._chain, self._graph = Chain(programs, last, norm, facts), graph
+        self.alike_from = max(MANY_TOKENS, *(program.panels_from for program in programs))
         self.block_bytes = (len(programs) - 1) * 2 * 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # float16
         self.mapped_bytes = graph.size_bytes
 

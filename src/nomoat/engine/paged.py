@@ -50,6 +50,7 @@ class PagedModel:
 
     takes_many = True
     largest_pass = 1 << 31  # tokens: without a bound of its own
+    alike_from = 24  # tokens of a prompt: fewer round otherwise, where `BetweenAttentions` computes its products (`panels`)
     mapped_bytes = 0  # of weights that stay in their file
 
     def __init__(

@@ -21,7 +21,7 @@ from nomoat.engine import ending
 from nomoat.engine.codes import GROUPS
 from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import PRODUCTS
-from nomoat.engine.panels import CAN_BE_USED, CHUNK, NARROW, NARROW_CHUNK, TO_BYTES
+from nomoat.engine.panels import CAN_BE_USED, CHUNK, FINE_PANELS_FROM, NARROW, NARROW_CHUNK, PANELS_FROM, TO_BYTES
 from nomoat.engine.steps import (
     AFTER,
     BEFORE,
@@ -293,6 +293,11 @@ class Program:
         self._job[CHUNK_COLUMNS] = self.chunk
         self.beside = np.zeros((len(steps), BESIDE_NUMBERS), np.int64)
         self.moves, self._parts = 0, 0
+
+    @property
+    def panels_from(self) -> int:
+        """From so many tokens on their products are those of panels; 0 where none are."""
+        return (PANELS_FROM if self.chunk >= NARROW_CHUNK else FINE_PANELS_FROM) if CAN_BE_USED else 0
 
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""

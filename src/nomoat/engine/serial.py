@@ -20,6 +20,7 @@ class SerialModel:
     """What `paged.PagedModel` is, for one row in a pass, which goes on where the last pass ended or begins anew."""
 
     takes_many = False
+    alike_from = 1  # token: it reads a prompt in the same passes every time
     largest_pass = 256  # tokens: all their scores are held at once, heads x tokens x tokens seen x 4 bytes
     block_bytes = mapped_bytes = 0
 
