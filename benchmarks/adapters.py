@@ -30,7 +30,8 @@ from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.source import open_source
 from nomoat.records import Request
-from nomoat.responder import Responder, find_files
+from nomoat.references import find_files
+from nomoat.responder import Responder
 
 ADAPTERS, AT_ONCE = 4, 32
 

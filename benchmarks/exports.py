@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nomoat import config, responder, tasks
+from nomoat import config, references, responder, tasks
 from nomoat.judge.stats import wilson_interval
 from nomoat.records import Request
 from nomoat.tune import export
@@ -47,7 +47,7 @@ def in_llama_cpp(python: str, files: dict[str, str], requests: Sequence[Request]
 
 def measured(ref: str, python: str | None, requests: Sequence[Request], folder: Path) -> dict[str, dict[str, Any]]:
     """Each form by its name. `folder` is for the files."""
-    files = responder.find_files(ref)
+    files = references.find_files(ref)
     assert files.adapter is not None
     found = {"nomoat, baked into int8": here(responder.load(ref), requests)}
     found["nomoat, beside the base's weights"] = here(responder.load_sharing([ref])[0], requests)

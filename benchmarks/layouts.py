@@ -22,7 +22,7 @@ import openvino as ov
 from paged import Logits, PagedModel, Text, closeness, served
 from speed import real_text
 
-from nomoat import config, footprint, hardware, responder
+from nomoat import config, footprint, hardware, references
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, layout, tokenizer
 from nomoat.engine.dense import expand
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    weights = responder.find_files(options.model).weights
+    weights = references.find_files(options.model).weights
     file = GGUFFile(weights)
     folders = {quality: importer.import_gguf(weights, quality=quality) for quality in config.QUALITIES}
     ids = tokenizer.load(folders["default"]).encode(real_text())[: max(options.tokens, PROMPT_TOKENS)]

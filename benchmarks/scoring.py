@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import config, hardware, responder
+from nomoat import config, hardware, references
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--recomputed", type=int, default=3, help="items to compute again for each choice")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    files = responder.find_files(options.model)
+    files = references.find_files(options.model)
     engine = OpenVINOEngine(importer.import_gguf(files.weights), weights=files.weights)
     tasks = {"reviews": reviews(options.reviews)}
     if options.banking77:

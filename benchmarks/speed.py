@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from nomoat import config, hardware, responder
+from nomoat import config, hardware, references, responder
 from nomoat.bench import machine
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Request
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    weights = responder.find_files(options.model).weights
+    weights = references.find_files(options.model).weights
     prompts = Prompts(weights)
     engines = [Engine.start("nomoat", [sys.executable, __file__, "--serve", "nomoat", options.model])]
     if options.llama_python:

@@ -25,7 +25,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nomoat import hardware, paths, responder
+from nomoat import hardware, paths, references, responder
 
 IMPORT = """
 import resource, sys, time
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--imports", type=int, default=3, help="how often to import; 0: not at all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    weights = responder.find_files(options.model).weights
+    weights = references.find_files(options.model).weights
     responder.load(options.model).close()  # imported for sure
     row = {
         "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,

@@ -48,10 +48,10 @@ def shuffled_rows(data: Path) -> list[dict[str, str]]:
 
 def pairs_of(model: str, rows: list[dict[str, str]]) -> tuple[list[Pair], int]:
     """Prompt and answer of each row in tokens, and the token that ends an answer."""
-    from nomoat import responder
+    from nomoat import references
     from nomoat.engine.gguf import GGUFFile
 
-    words = GGUFFile(responder.find_files(model).weights).read_tokenizer()
+    words = GGUFFile(references.find_files(model).weights).read_tokenizer()
     pairs = [
         (words.encode(f"Message: {row['text']}\nIntent:"), [*words.encode(" " + row["category"]), words.special.eos_id])
         for row in rows
@@ -110,10 +110,10 @@ def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
 
 def litgpt(arguments: argparse.Namespace, task: Path) -> dict[str, Any]:
     """`litgpt finetune_lora` by its defaults on the same lessons, once through. Seconds: of its iterations, as it prints them."""
-    from nomoat import responder
+    from nomoat import references
     from nomoat.engine.gguf import GGUFFile
 
-    words = GGUFFile(responder.find_files(arguments.model).weights).read_tokenizer()
+    words = GGUFFile(references.find_files(arguments.model).weights).read_tokenizer()
     lessons: list[Pair] = [pair for batch in json.loads(task.read_text(encoding="utf-8"))["batches"] for pair in batch]
     folder, data = task.with_name("litgpt"), task.with_name("lessons.json")
     shutil.copytree(arguments.hf, folder, dirs_exist_ok=True)

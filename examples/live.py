@@ -31,7 +31,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
 from nomoat.judge.wording import render_behind, render_cost, render_latency, render_side_score
 from nomoat.records import Leaderboard
-from nomoat.responder import shown_name
+from nomoat.references import shown_name
 from nomoat.tune import adapter
 from nomoat.tune.prepare import Settings
 

@@ -33,11 +33,12 @@ LAYERS = {
         1,
     ),
     **dict.fromkeys(["catalog", "engine"], 2),
-    "responder": 3,
-    "asking": 4,
-    **dict.fromkeys(["tune", "distil", "judge", "route", "serve", "bench"], 5),
-    "cli": 6,
-    "__main__": 7,
+    "references": 3,
+    "responder": 4,
+    "asking": 5,
+    **dict.fromkeys(["tune", "distil", "judge", "route", "serve", "bench"], 6),
+    "cli": 7,
+    "__main__": 8,
 }
 # A package's name for itself: the list of public functions, imported when they are asked for.
 PUBLIC_SURFACE = "__init__"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import write_adapter
 
-from nomoat import responder
+from nomoat import references
 from nomoat.asking import cluster
 
 
@@ -29,8 +29,8 @@ def test_workers_find_what_this_process_finds(
     monkeypatch.chdir(here)
     assert [cluster.portable(ref) for ref in names] == names
     sent = [cluster.portable(ref) for ref in in_folders]
-    found = [responder.find_files(ref) for ref in in_folders]
+    found = [references.find_files(ref) for ref in in_folders]
     monkeypatch.chdir(elsewhere)
     for one, ref in zip(found, sent, strict=True):
-        there = responder.find_files(ref)
+        there = references.find_files(ref)
         assert (there.weights, there.adapter) == (here / one.weights, one.adapter and here / one.adapter)

@@ -279,7 +279,7 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     form: str, data: str, commercial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The base's file says `general.license`, which is kept where nothing but the base and the user's own data decides."""
-    from nomoat import paths, responder
+    from nomoat import paths, references
     from nomoat.tune import adapter as adapters
 
     class Licensed(gguf.GGUFWriter):
@@ -310,8 +310,8 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     again = adapters._licence(SimpleNamespace(**{**vars(origin), "base": str(made), "weights": made, "data_licence": "own"}))
     assert again["commercial"] == commercial
     made.write_bytes(base.read_bytes())  # another file under its name
-    assert responder.weights_chain(made).links[0].name == "weights of unknown origin"
-    assert len(responder.weights_chain(made).links) == 1
+    assert references.weights_chain(made).links[0].name == "weights of unknown origin"
+    assert len(references.weights_chain(made).links) == 1
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])

@@ -11,7 +11,7 @@ from tiny import write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
-from nomoat import paths, responder
+from nomoat import paths, references, responder
 from nomoat.catalog import licences
 from nomoat.cli import app
 from nomoat.engine import templates
@@ -96,18 +96,18 @@ def test_adapters_with_different_templates_share_their_base_s_weights(bare: Path
 def test_one_asked_for_goes_before_the_adapter_s_and_that_before_the_file_s(tiny_gguf: Path) -> None:
     folder = make_adapter(paths.adapters() / "mine", tiny_gguf)
     (folder / "provenance.json").write_text(json.dumps({"task": {"template": "falcon"}}))
-    files = responder.find_files(f"{tiny_gguf}+mine")
+    files = references.find_files(f"{tiny_gguf}+mine")
     assert files.read_tokenizer(GGUFFile(tiny_gguf)).chat_template == templates.NAMED["falcon"].text
     assert files.template(asked="gemma", own="own") == Detected("gemma", "as asked")
-    assert responder.find_files(str(tiny_gguf)).template(own="own") is None
+    assert references.find_files(str(tiny_gguf)).template(own="own") is None
 
 
 def test_the_one_named_for_models_without_any_goes_before_no_other(bare: Path, tiny_gguf: Path) -> None:
-    assert responder.find_files(str(bare)).template(own=None, fallback="gemma") == Detected("gemma", "as asked: it has none")
-    assert responder.find_files(str(tiny_gguf)).template(own="own", fallback="gemma") is None
+    assert references.find_files(str(bare)).template(own=None, fallback="gemma") == Detected("gemma", "as asked: it has none")
+    assert references.find_files(str(tiny_gguf)).template(own="own", fallback="gemma") is None
     folder = make_adapter(paths.adapters() / "mine", bare)
     (folder / "provenance.json").write_text(json.dumps({"task": {"template": "falcon"}}))
-    tuned = responder.find_files(f"{bare}+mine").template(own=None, fallback="gemma")
+    tuned = references.find_files(f"{bare}+mine").template(own=None, fallback="gemma")
     assert tuned == Detected("falcon", "as it was tuned")
 
 

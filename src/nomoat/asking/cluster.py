@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 import nomoat
-from nomoat import config, net, paths, responder
+from nomoat import config, net, paths, references
 from nomoat.catalog import tuned
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
 
@@ -288,8 +288,8 @@ def opened(ray: Any, hand: Hand, call: Any, ref: str) -> Any:
 
 def portable(ref: str) -> str:
     """The reference as workers understand it, who have another working folder: what is a path to `find_files` is a whole one."""
-    base, adapter = responder.split(ref)
-    if responder.is_path(base):
+    base, adapter = references.split(ref)
+    if references.is_path(base):
         base = str(paths.expanded(base).absolute())
     if adapter and not tuned.is_adapter(paths.adapters() / adapter) and tuned.is_adapter(paths.expanded(adapter)):
         adapter = str(paths.expanded(adapter).absolute())

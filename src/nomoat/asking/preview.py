@@ -10,7 +10,8 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
 from nomoat.records import Request
-from nomoat.responder import Responder, names_weights
+from nomoat.references import names_weights
+from nomoat.responder import Responder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

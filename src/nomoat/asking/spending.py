@@ -10,7 +10,8 @@ from nomoat.engine.providers import is_remote
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
 from nomoat.records import Completion, Request
-from nomoat.responder import Responder, names_weights
+from nomoat.references import names_weights
+from nomoat.responder import Responder
 
 STORED = "stored:"
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)

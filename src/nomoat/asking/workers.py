@@ -22,7 +22,8 @@ from nomoat.asking.cluster import Hand, Place
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder, find_files, load, names_weights
+from nomoat.references import find_files, names_weights
+from nomoat.responder import DEFAULT_CONCURRENCY, Responder, load
 
 MAX_TRIES = 3
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nomoat import footprint
+from nomoat import footprint, references
 from nomoat import responder as responders
 from nomoat.bench.machine import Machine
 from nomoat.engine import importer
@@ -151,4 +151,4 @@ def weights_of(file: ModelSource) -> Weights:
 
 def _weights(ref: str) -> Weights | None:
     """None for the fake engine, which has none."""
-    return None if ref == "fake:" else weights_of(open_source(responders.find_files(ref).weights))
+    return None if ref == "fake:" else weights_of(open_source(references.find_files(ref).weights))

@@ -281,10 +281,10 @@ def _ask_consent(model: Responder, requests: Sequence[Request], store: AnswerSto
 
 
 def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Parent, ...]:
-    from nomoat import responder
+    from nomoat import references
     from nomoat.catalog import licences
 
-    found = licences.taught_by(ref, responder.licence_chain(ref), for_assistant=for_assistant)
+    found = licences.taught_by(ref, references.licence_chain(ref), for_assistant=for_assistant)
     return found if terms is None else licences.with_stated(found, terms)
 
 

@@ -44,7 +44,7 @@ def export(
     """
     from typing import get_args
 
-    from nomoat import responder
+    from nomoat import references
     from nomoat.catalog import sidecar
     from nomoat.cli.tune import say_terms
     from nomoat.engine import importer
@@ -54,7 +54,7 @@ def export(
 
     if quantisation not in get_args(exporting.Quantisation):
         raise UsageError(f"`{quantisation}` is no quantisation that can be written", hint=", ".join(get_args(exporting.Quantisation)))
-    files = responder.find_files(model)
+    files = references.find_files(model)
     if files.adapter is None:
         raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
     target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output

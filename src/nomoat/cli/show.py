@@ -106,7 +106,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
 
 def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     """What a file, or a folder of the hub, says of itself, and the card it is the file of, found by its sha256."""
-    from nomoat import responder
+    from nomoat import references
     from nomoat.catalog import licences, pull
     from nomoat.cli import facts as words
     from nomoat.engine import importer
@@ -117,7 +117,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     architecture = words.architecture_of(source)
     sha256 = importer.sha256_of_model(path)
     card = pull.card_of(path, importer.sha256_of_model)
-    found = responder.weights_chain(path)
+    found = references.weights_chain(path)
     need, longest = words.file_need(source, context)
     facts: dict[str, Any] = {
         "path": str(path),
@@ -150,12 +150,12 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
 
 def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
-    from nomoat import responder
+    from nomoat import references
     from nomoat.catalog import licences, tuned
     from nomoat.cli import facts as words
 
     provenance = tuned.provenance_of(folder)
-    found = responder.adapter_chain(ref.rpartition("+")[0], folder)
+    found = references.adapter_chain(ref.rpartition("+")[0], folder)
     facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance}
     lines = [f"{ref}", f"adapter: {folder}", *words.licence_lines(found)]
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]

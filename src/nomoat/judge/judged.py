@@ -19,7 +19,8 @@ from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, side_of
 from nomoat.records import Message
-from nomoat.responder import Responder, names_weights
+from nomoat.references import names_weights
+from nomoat.responder import Responder
 
 PAIRS: Metric = "judged"
 GRADE: Metric = "grade"

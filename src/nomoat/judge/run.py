@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nomoat import matching
+from nomoat import matching, references
 from nomoat import responder as responders
 from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import STORED, Spending
@@ -200,7 +200,7 @@ class Asking:
         yield from notes_of(self.model, self.store, num_reused=self.num_reused)
         if named := self.model.template:
             yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
-        elif self.settings.template and responders.names_weights(self.model.ref) and not isinstance(self.model.engine, KeptEngine):
+        elif self.settings.template and references.names_weights(self.model.ref) and not isinstance(self.model.engine, KeptEngine):
             yield f"chat template of `{self.model.ref}`: its own; `{self.settings.template}` is used only for models that have none"
         if isinstance(self.model.engine, KeptEngine):
             count = f"{len(self.kept(self.suite.examples)):,} of {len(self.suite.examples):,}"

@@ -13,7 +13,7 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 
-from nomoat import responder as responders
+from nomoat import references
 from nomoat.errors import NomoatError
 from nomoat.responder import Responder
 from nomoat.route.budget import Allowance, rates_of
@@ -40,9 +40,9 @@ def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str |
     if learned is None:
         return Usable(learned=None, why_not="no router is learned")
     if (learned.local, learned.cloud) != (policy.local, policy.cloud):
-        local, cloud = responders.shown_name(learned.local), responders.shown_name(learned.cloud)
+        local, cloud = references.shown_name(learned.local), references.shown_name(learned.cloud)
         return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
-    since = f"`{responders.shown_name(learned.local)}` has {{}}changed since the router was learned"
+    since = f"`{references.shown_name(learned.local)}` has {{}}changed since the router was learned"
     if local_digest is None:
         return Usable(learned=learned, provided=f", if {since.format('not ')}")
     if learned.local_digest != local_digest:

@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import quote
 
 from nomoat.records import Decision, Place, Request
-from nomoat.responder import Responder, shown_name
+from nomoat.references import shown_name
+from nomoat.responder import Responder
 from nomoat.serve.models import Models
 
 HEADERS = ("x-nomoat-where", "x-nomoat-model", "x-nomoat-why", "x-nomoat-rule", "x-nomoat-score", "x-nomoat-max-tokens")

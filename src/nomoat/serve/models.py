@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from nomoat import hardware
+from nomoat import hardware, references
 from nomoat import responder as responders
 from nomoat.errors import NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
@@ -60,7 +60,7 @@ def from_references(
     spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []
     for group, need in zip(groups, needs, strict=True):
-        names = tuple(responders.shown_name(ref) for ref in group)
+        names = tuple(references.shown_name(ref) for ref in group)
         loading = functools.partial(load or _load, group)
         if need is None:
             loaders.append(Loader(names=names, planned_bytes=0, load=loading))
@@ -80,7 +80,7 @@ def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
 def _require_names_of_their_own(refs: Sequence[str]) -> None:
     shown: dict[str, str] = {}
     for ref in dict.fromkeys(refs):
-        name = responders.shown_name(ref)
+        name = references.shown_name(ref)
         if name in shown:
             raise UsageError(f"`{shown[name]}` and `{ref}` would both be called `{name}`", hint="rename one of the two files")
         shown[name] = ref

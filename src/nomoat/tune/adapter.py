@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nomoat import __version__, hardware, paths, responder
+from nomoat import __version__, hardware, paths, references
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
@@ -97,7 +97,7 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
     return Start(
         name=folder.name, sha256=delta.sha256, learned=learned, rank=ranks.pop(),
         layers=len({name.split(".")[2] for name in shapes}), provenance=provenance,
-        licence=responder.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
+        licence=references.adapter_chain(base, folder), other_base=None if is_same else provenance.get("base_file"),
     )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ class Origin:
     @property
     def base_name(self) -> str:
         """The base as it was named; of a path, its last part."""
-        return self.weights.absolute().name if responder.is_path(self.base) else self.base
+        return self.weights.absolute().name if references.is_path(self.base) else self.base
 
 
 def reserve(name: str, *, replace: bool, resume: bool) -> Path:
@@ -295,5 +295,5 @@ def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:
 def _licence(origin: Origin) -> dict[str, Any]:
     """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that."""
     learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    base, learned = responder.weights_chain(origin.weights), licences.of_parents([learned_from, *origin.teachers])
+    base, learned = references.weights_chain(origin.weights), licences.of_parents([learned_from, *origin.teachers])
     return licences.as_dict(licences.joined(*([origin.start.licence] if origin.start else []), base, learned))

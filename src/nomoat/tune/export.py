@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import paths, responder
+from nomoat import paths, references
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
@@ -111,7 +111,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
 
 def terms_of(name: str, weights: Path, adapter: Path) -> tuple[ChainVerdict, bool]:
     """The licence chain of a tuned model, and whether it is that of its base `name` alone: the data is the user's own."""
-    base, found = responder.weights_chain(weights), responder.adapter_chain(name, adapter)
+    base, found = references.weights_chain(weights), references.adapter_chain(name, adapter)
     return found, all(link in base.links or link.licence == "own" for link in found.links)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import responder, tasks
+from nomoat import references, tasks
 from nomoat.catalog import sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
@@ -166,7 +166,7 @@ def prepare(
     settings = settings or Settings()
     if template is not None:
         templates.named(template)
-    files = responder.find_files(base)
+    files = references.find_files(base)
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:

@@ -34,7 +34,7 @@ from nomoat.engine import importer, panels
 from nomoat.engine.gguf import FloatArray
 from nomoat.errors import NotEnoughMemoryError, UsageError, WorkerError
 from nomoat.hardware import Detected
-from nomoat.responder import find_files
+from nomoat.references import find_files
 from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
 from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, width_of

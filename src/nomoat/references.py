@@ -1,0 +1,175 @@
+"""What a model reference names on this disk: its files, and the licence chain of what it was made from. `responder` has its forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat import paths
+from nomoat.catalog import tuned
+from nomoat.errors import NomoatError, UnknownModelError, UsageError
+from nomoat.hardware import Detected
+from nomoat.hub_folder import CONFIG
+from nomoat.records import Parent
+
+if TYPE_CHECKING:
+    from nomoat.catalog.licences import ChainVerdict
+    from nomoat.engine.source import ModelSource
+    from nomoat.engine.tokenizer import Tokenizer
+
+
+def names_weights(ref: str) -> bool:
+    """Whether a reference means a file on this disk, rather than a server, stored answers or the router."""
+    return not (ref in ("fake:", "auto") or ref.startswith("stored:") or names_server(ref))
+
+
+def names_server(ref: str) -> bool:
+    """A provider's name alone does, too: `remote_engine` says what it lacks."""
+    from nomoat.engine.providers import BASE_URLS, is_remote
+
+    return is_remote(ref) or ref in BASE_URLS
+
+
+def shown_name(ref: str) -> str:
+    """See `Responder.name`."""
+    base = ref.rpartition("+")[0] or ref
+    return Path(ref).name if paths.expanded(base).exists() else ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFiles:
+    """What a reference to local weights means on this disk. `name` is the card's id, or the path, of the base."""
+
+    name: str
+    weights: Path
+    adapter: Path | None
+
+    def template(self, *, asked: str | None = None, own: str | None, fallback: str | None = None) -> Detected[str] | None:
+        """The name of the chat template to use in place of the file's `own`, and why; None to use its own.
+
+        What is asked for comes first, then what the adapter was tuned with, then, for a file without one, what the model's card names,
+        then the fallback. A card is known by its id, or by its file's name.
+        """
+        if asked:
+            return Detected(asked, "as asked")
+        if self.adapter and (named := tuned.template_of(tuned.provenance_of(self.adapter))):
+            return Detected(named, "as it was tuned")
+        if own is not None:
+            return None
+        from nomoat.catalog import cards
+
+        known = (card for card in cards.cards() if self.weights.name in {source.file_name for source in card.sources})
+        card = cards.find(self.name) or next(known, None)
+        if card and card.template:
+            return Detected(card.template, "from its card: the file has none")
+        return Detected(fallback, "as asked: it has none") if fallback else None
+
+    def read_tokenizer(self, source: ModelSource) -> Tokenizer:
+        """The tokenizer of these weights, opened, with the chat template it answers with."""
+        words = source.read_tokenizer()
+        if named := self.template(own=words.chat_template):
+            words.use_template(named.value)
+        return words
+
+
+def find_files(ref: str) -> LocalFiles:
+    """The files of a card, a path or a file that was pulled by its address, with or without an adapter.
+
+    Raises UnknownModelError for what does not exist here, naming the nearest, and saying how to fetch what can be fetched.
+    """
+    if not all(ref.rpartition("+")[::2] if "+" in ref else (ref,)):
+        raise UsageError(
+            f"`{ref}` names no model", hint="write MODEL, or BASE+ADAPTER for a tuned one; `nomoat models` lists the models"
+        )
+    base, adapter = split(ref)
+    return LocalFiles(name=base, weights=_find_weights(base), adapter=tuned.find_adapter(adapter) if adapter else None)
+
+
+def split(ref: str) -> tuple[str, str]:
+    """The base and the adapter that a reference names; "" for no adapter: a path, or a pulled file, may hold a plus of its own."""
+    from nomoat.catalog import pull
+
+    base, _, adapter = ref.rpartition("+")
+    return (base, adapter) if base and adapter and not is_path(ref) and pull.find_installed(ref) is None else (ref, "")
+
+
+def is_path(ref: str) -> bool:
+    """Whether a reference means what lies at that path. A folder that is no model does not hide a card, or an adapter of one."""
+    from nomoat.catalog import cards
+
+    path = paths.expanded(ref)
+    if not path.is_dir() or (path / CONFIG).is_file():
+        return path.exists()
+    return cards.find(ref) is None and cards.find(ref.rpartition("+")[0]) is None
+
+
+def _find_weights(ref: str) -> Path:
+    if is_path(ref):
+        return paths.expanded(ref)
+    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
+        raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
+    from nomoat.catalog import pull
+
+    installed = pull.find_installed(ref)
+    if installed is not None:
+        return installed
+    pull.require_source(ref)
+    raise UnknownModelError(f"`{ref}` is not on this machine yet", hint=f"nomoat pull {ref}")
+
+
+def licence_chain(ref: str) -> ChainVerdict | None:
+    """What a local model may be used for, with all it was made from; None for a model elsewhere. Raises what `find_files` raises."""
+    return _chain(find_files(ref)) if names_weights(ref) else None
+
+
+def _chain(files: LocalFiles) -> ChainVerdict:
+    return weights_chain(files.weights) if files.adapter is None else adapter_chain(files.name, files.adapter)
+
+
+def weights_chain(weights: Path) -> ChainVerdict:
+    """The licence chain of weights without an adapter: their card's, or see `sidecar.chain_of`. Raises BadFileError."""
+    from nomoat.catalog import licences, pull, sidecar
+    from nomoat.engine.importer import sha256_of_model
+
+    card = pull.card_of(weights, sha256_of_model)
+    return licences.chain(card) if card is not None else sidecar.chain_of(weights, sha256_of_model)
+
+
+def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
+    """The licence chain that an adapter's `provenance.json` recorded, with that of `base` where it was tuned beside another.
+
+    Without a recorded one, what can be said. A base that is not here is known by its name alone, whatever folder has that name.
+    Raises BadFileError.
+    """
+    from nomoat.catalog import cards, licences, sidecar
+
+    try:
+        weights = _find_weights(base) if base else None
+    except NomoatError:
+        weights = None
+    if weights is not None and weights.is_dir() and not (weights / CONFIG).is_file():
+        weights = None
+    chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
+    path, provenance = adapter / "provenance.json", tuned.provenance_of(adapter)
+    if not path.is_file():
+        return licences.joined(chain, licences.of_parents([Parent(kind="data", name="data not recorded", licence="unknown")]))
+    found = sidecar.recorded_chain(provenance, path, hint="tune the adapter again")
+    return found if _was_base(base, weights, provenance) else licences.joined(chain, found)
+
+
+def _was_base(base: str, weights: Path | None, provenance: dict[str, Any]) -> bool:
+    """Whether an adapter was tuned beside this base: by its sha256, where it is here and was recorded."""
+    from nomoat.catalog import pull
+    from nomoat.engine.importer import sha256_of_model
+
+    is_named = provenance.get("base") == base
+    if weights is None or "base_sha256" not in provenance:
+        return is_named or Path(base).name == provenance.get("base_file")
+    return (is_named and pull.find_installed(base) == weights) or provenance["base_sha256"] == sha256_of_model(weights)
+
+
+def licence_of(files: LocalFiles) -> str:
+    """Whether the model may be used commercially, in a few words: the chain's verdict and the terms that decide it."""
+    found = _chain(files)
+    return f"{found.commercial} ({', '.join(dict.fromkeys(link.title for link in found.deciding))})"

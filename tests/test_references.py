@@ -1,0 +1,144 @@
+"""References: which files they mean, and what these may be used for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import write_adapter
+
+from nomoat import paths, references, responder
+from nomoat.catalog import cards, licences, pull
+from nomoat.cli.show import show
+from nomoat.errors import NomoatError, UnknownModelError
+from nomoat.records import Request, Source
+
+
+@pytest.mark.parametrize("ref", ["smollm2-135m", "smollm2-135m+mine"])
+def test_a_folder_of_other_things_does_not_hide_a_card_of_its_name(
+    ref: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = cards.card("smollm2-135m").sources[0]
+    pulled = empty_home / "models" / "smollm2-135m" / source.file_name
+    pulled.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, pulled)
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ref).mkdir()
+    found = references.find_files(ref)
+    assert (found.weights, found.adapter) == (pulled, adapter if "+" in ref else None)
+    (tmp_path / ref / "config.json").write_text("{}")
+    assert references.find_files(ref).weights == Path(ref)
+
+
+def test_a_model_pulled_from_any_server_is_used_by_its_address(tiny_gguf: Path, empty_home: Path) -> None:
+    ref = "https://host/models/tiny.gguf"
+    with pytest.raises(UnknownModelError) as missing:
+        responder.load(ref)
+    assert (missing.value.message, missing.value.hint) == (f"`{ref}` is not on this machine yet", f"nomoat pull {ref}")
+    pulled = empty_home / "models" / "https" / "host" / "models" / "tiny.gguf"
+    pulled.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, pulled)
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    assert [model.ref for model in pull.installed()] == [ref]
+    assert references.names_weights(ref) and responder.groups([ref, f"{ref}+mine"]) == [[ref, f"{ref}+mine"]]
+    assert references.find_files(f"{ref}+mine") == references.LocalFiles(name=ref, weights=pulled, adapter=adapter)
+    with responder.load(ref, context_tokens=64) as model:
+        assert (model.name, model.is_local) == (ref, True)
+        assert model.complete(Request(prompt="moat", max_new_tokens=2)).usage.completion_tokens == 2
+
+
+def test_a_pulled_file_with_a_plus_in_its_name_is_that_file(
+    tiny_gguf: Path, empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref = "hf:owner/repo/tiny+reviews.gguf"
+    pulled = empty_home / "models" / "hf" / "owner" / "repo" / "tiny+reviews.gguf"
+    pulled.parent.mkdir(parents=True)
+    shutil.copy(tiny_gguf, pulled)
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    assert references.find_files(ref) == references.LocalFiles(name=ref, weights=pulled, adapter=None)
+    assert references.find_files(f"{ref}+mine") == references.LocalFiles(name=ref, weights=pulled, adapter=adapter)
+    show(ref, as_json=True)
+    assert json.loads(capsys.readouterr().out)["path"] == str(pulled)
+
+
+@pytest.fixture
+def card_of_tiny(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a card whose file the tiny model is."""
+    known = cards.card("alpaca-7b")
+    source = Source(url="hf:owner/repo/tiny.gguf", file_name="tiny.gguf", sha256=paths.sha256_of(tiny_gguf))
+    monkeypatch.setattr(cards, "cards", lambda: (replace(known, id="tiny-card", sources=(source,)),))
+    return "tiny-card"
+
+
+def test_the_terms_of_a_cards_file_are_known_wherever_it_lies(
+    card_of_tiny: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = licences.verdict(cards.card(card_of_tiny))
+    assert own.commercial == "no"
+    shutil.copy(tiny_gguf, tmp_path / "any name.gguf")
+    assert references.licence_chain(str(tmp_path / "any name.gguf")) == own
+    pulled = empty_home / "models" / card_of_tiny / "tiny.gguf"
+    pulled.parent.mkdir(parents=True)
+    pulled.write_bytes(b"GGUF, and a newer one than the card's sha256 is of")
+    assert references.licence_chain(card_of_tiny) == own
+    monkeypatch.chdir(pulled.parent)
+    assert references.licence_chain("tiny.gguf") == own
+    write_adapter(empty_home / "adapters" / "mine")
+    beside = references.licence_chain(f"{tmp_path / 'any name.gguf'}+mine")
+    assert beside is not None and [link.name for link in beside.links] == [*(link.name for link in own.links), "data not recorded"]
+
+
+@pytest.mark.usefixtures("empty_home")
+def test_a_name_gives_a_file_no_terms(card_of_tiny: str, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(card_of_tiny).write_bytes(tiny_gguf.read_bytes() + b"other")
+    assert references.licence_chain(card_of_tiny) == licences.chain(None)
+
+
+def test_an_adapter_beside_another_file_of_its_bases_name_has_the_terms_of_both(
+    card_of_tiny: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path
+) -> None:
+    adapter = write_adapter(empty_home / "adapters" / "mine")
+    base, other = tmp_path / "tiny.gguf", tmp_path / "other" / "tiny.gguf"
+    other.parent.mkdir()
+    shutil.copy(tiny_gguf, base)
+    other.write_bytes(tiny_gguf.read_bytes() + b"other")
+    recorded = licences.verdict(cards.card(card_of_tiny))
+    told = {"base": card_of_tiny, "base_file": base.name, "base_sha256": paths.sha256_of(base), "licence": licences.as_dict(recorded)}
+    (adapter / "provenance.json").write_text(json.dumps(told))
+    assert references.licence_chain(f"{base}+mine") == recorded
+    assert references.licence_chain(f"{other}+mine") == licences.joined(licences.chain(None), recorded)
+    assert references.adapter_chain(card_of_tiny, adapter) == recorded, "a base that is not here"
+
+
+def test_a_file_named_like_a_card_is_that_file(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tiny_gguf, "smollm2-135m")
+    assert references.find_files("smollm2-135m").weights == Path("smollm2-135m")
+
+
+@pytest.mark.parametrize("ref", ["gpt-4", "palm2", "opt-125m", "hf:owner", "nothing"])
+def test_what_cannot_be_had_is_refused_in_the_words_of_pull(ref: str) -> None:
+    with pytest.raises(NomoatError) as pulled:
+        pull.pull_model(ref)
+    with pytest.raises(NomoatError) as loaded:
+        responder.load(ref)
+    assert (type(loaded.value), loaded.value.message, loaded.value.hint) == (
+        type(pulled.value),
+        pulled.value.message,
+        pulled.value.hint,
+    )
+
+
+def test_a_folder_that_is_no_model_is_no_base_of_an_adapter(empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = write_adapter(empty_home / "adapters" / "reviews")
+    recorded = licences.verdict(cards.card("alpaca-7b"))
+    (adapter / "provenance.json").write_text(json.dumps({"base": "mybase", "licence": licences.as_dict(recorded)}))
+    (tmp_path / "mybase").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert references.adapter_chain("mybase", adapter) == recorded
+    assert references.adapter_chain("", adapter) == licences.joined(licences.chain(None), recorded)
