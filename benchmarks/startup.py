@@ -4,9 +4,9 @@
 
 The import writes into a temporary home, with the file's pages in the system's cache. Peak memory is that of the process: Python and
 OpenVINO, the arrays of weights, and those pages of the file it still had mapped. A start is the whole command
-`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process. The first start after an import of a model
-that OpenVINO runs compiles it and keeps it as compiled; the others read that. Seconds of CPU, over all threads, hardly depend on what
-else runs.
+`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process. Python may keep modules as byte code, as it
+does wherever PYTHONDONTWRITEBYTECODE is not set. The first start after an import of a model that OpenVINO runs compiles it and keeps it
+as compiled; the others read that. Seconds of CPU, over all threads, hardly depend on what else runs.
 """
 
 from __future__ import annotations
@@ -108,8 +108,10 @@ def main() -> None:
     parser.add_argument("--imports", type=int, default=3, help="how often to import; 0: not at all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     weights = references.find_files(options.model).weights
     responder.load(options.model).close()  # imported for sure
+    run_python(PARTS, options.model)  # and byte code is there
     row = {
         "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
         **measure_start(options.model, options.runs), **(measure_import(weights, options.imports) if options.imports else {}),
