@@ -4,9 +4,9 @@
 
 The import writes into a temporary home, with the file's pages in the system's cache. Peak memory is that of the process: Python and
 OpenVINO, the arrays of weights, and those pages of the file it still had mapped. A start is the whole command
-`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process. Python may keep modules as byte code, as it
-does wherever PYTHONDONTWRITEBYTECODE is not set. The first start after an import of a model that OpenVINO runs compiles it and keeps it
-as compiled; the others read that. Seconds of CPU, over all threads, hardly depend on what else runs.
+`nomoat run MODEL hi -n 1`, from `fork` to exit; its parts are measured in another process. Python may keep modules as byte code, as
+it does wherever PYTHONDONTWRITEBYTECODE is not set. The first start after an import of a model that OpenVINO runs compiles it and
+keeps it as compiled; the others read that. Seconds of CPU, over all threads, hardly depend on what else runs.
 """
 
 from __future__ import annotations

@@ -422,15 +422,15 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
 
 @needs_instructions
 @pytest.mark.parametrize(
-    ("part", "damaged"), [("kv_heads", "kv_haeds"), ("{&quot;heads", "{{quot;heads"), ("{&quot;heads", "[&quot;heads")]
+    ("part", "damaged"), [("kv_heads", "kv_haeds"), ('{"heads', '{{"heads'), ('{"heads', '["heads'), ('"facts"', '"fatcs"')]
 )
 def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_ones_too: None, part: str, damaged: str) -> None:
     """Whose file is as long as it was: it is not imported again."""
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0"))
-    graph = folder / "openvino_model.xml"
-    text = graph.read_text(encoding="utf-8")
+    told = folder / "own.json"
+    text = told.read_text(encoding="utf-8")
     assert text.count(part) == 1
-    graph.write_text(text.replace(part, damaged), encoding="utf-8")
+    told.write_text(text.replace(part, damaged), encoding="utf-8")
     with pytest.raises(BadFileError) as caught:
         OwnModel.of(folder)
     assert caught.value.message == f"`{folder}` is not a whole imported model"

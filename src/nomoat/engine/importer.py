@@ -20,6 +20,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
 from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.lora import ADAPTER_WEIGHTS, LoraDelta
+from nomoat.engine.own import OwnModel, write_own
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 
@@ -179,8 +180,6 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
-    from nomoat.engine.own import OwnModel
-
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
         return import_gguf(path, **told), adapters
@@ -208,6 +207,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
         paths.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
         with paths.whole_folder(folder) as part:
             _write_model(part, plan)
+            write_own(part)
             words.save(part)
             facts = {
                 "digest": digest, "layout": layout.VERSION, **origin,

@@ -1,7 +1,7 @@
 """A usual model in its file's own codes, run by nomoat alone: each pass, from token ids to logits, is one call of `program`.
 
 OpenVINO needs 0.2 ms for what it does around each layer of a pass over one token, and a second to compile a model (docs/log.md). It is
-not asked here, nor imported; the folder's graph says which weights are which.
+not asked here, nor imported; `OWN`, written with an import, says which weights are which.
 
 Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D width, H heads of a head width.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
-FACTS = ("nomoat", "attention")  # where a folder tells them, see `between.facts_of`
+OWN = "own.json"  # what the graph tells: to read that itself would be 40 ms of a start
+FACTS = ("nomoat", "attention")  # where a graph tells them, see `between.facts_of`
 
 FACT_NAMES = frozenset(
     (
@@ -58,15 +59,18 @@ class OwnModel:
     @classmethod
     def of(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> OwnModel | None:
         """For a folder that `can_run` is true of, with adapters beside its weights. Raises BadFileError if the folder is not whole."""
-        graph = _graph_of(folder)
-        return cls(graph, adapters) if graph.can_run(adapters) else None
+        return cls(folder, adapters) if cls.can_run(folder, adapters) else None
 
     @classmethod
     def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
         """Whether `between.BetweenBuilder` wrote it, with facts of its attention, its embedding and output in tiles, and its steps are
         made of all the layers that the adapters change. Raises BadFileError if the folder is not whole.
         """
-        return _graph_of(folder).can_run(adapters)
+        told = _told(folder)
+        if "programs" not in told:
+            return False
+        layers = {name for steps in told["facts"]["parts"] for parts in steps for name, _ in parts}
+        return all(layers.issuperset(adapter.layers) for adapter in adapters)
 
     @classmethod
     def prepare(cls, folder: Path, progress: Callable[[int, int], None], *, adapters: bool = False) -> None:
@@ -76,45 +80,46 @@ class OwnModel:
         """
         from nomoat.engine import chain
 
-        graph = _graph_of(folder)
-        if graph.facts:
-            kinds = ("TiledRows", "TiledProduct", "BetweenAttentions")
-            operations = [graph.told(operation) for kind in kinds for operation in graph.of_type(kind)]
-            types = {step[1] for told in operations for step in json.loads(told.get("steps", "[]"))}
-            types |= {told.get("type_name", "") for told in operations} | ({tiles.WHOLE_BYTES} if adapters else set())
-            chain.prepare(types - {""}, progress)
+        if types := _told(folder)["types"]:
+            chain.prepare({*types, tiles.WHOLE_BYTES} if adapters else set(types), progress)
 
-    def __init__(self, graph: _Graph, adapters: Sequence[LoraDelta]) -> None:
+    def __init__(self, folder: Path, adapters: Sequence[LoraDelta]) -> None:
         """The weights stay where they are, in the folder's file."""
         from nomoat.engine.attention import MANY_TOKENS
         from nomoat.engine.chain import Chain
         from nomoat.engine.program import Program
 
-        facts = graph.facts
-        (looked_up,), (head,) = (graph.of_type(name) for name in ("TiledRows", "TiledProduct"))
-        self._table = graph.constant(looked_up, 0).reshape(int(graph.told(head)["rows"]) // tiles.TILE_ROWS, -1)
-        self._table_type = graph.told(looked_up)["type_name"]
-        norm = graph.constant(graph.source(head, 0), 1).view(np.float32)
+        told = _told(folder)
+        facts, embedding, head = (told[name] for name in ("facts", "embedding", "head"))
+        weights = self._weights = np.memmap(folder / WEIGHTS, np.uint8, "r")
+
+        def constant(at: Sequence[int]) -> npt.NDArray[np.uint8]:
+            start, size = at
+            if start + size > len(weights):
+                raise _not_whole(folder)
+            return weights[start : start + size]
+
+        self._table = constant(embedding["at"]).reshape(int(head["rows"]) // tiles.TILE_ROWS, -1)
+        self._table_type = embedding["type_name"]
+        norm = constant(told["norm"]).view(np.float32)
         self._embedding_scale, self._logit_cap = np.float32(facts["embedding_scale"]), np.float32(facts["logit_cap"])
         width, seen = len(norm), facts["heads"] * facts["head_dim"]
         self._kept: dict[int, npt.NDArray[np.float32]] = {}  # the embedding of some tokens
         self._width = width
         programs = []
-        for number, operation in enumerate(graph.of_type("BetweenAttentions")):
-            told, weights = graph.told(operation), graph.constant(operation, -1)
-            columns = seen if number else width
-            steps, epsilon, chunk = json.loads(told["steps"]), float(told["epsilon"]), int(told["chunk"])
-            programs.append(Program(steps, weights.ctypes.data, columns, width=width, epsilon=epsilon, chunk=chunk))
+        for number, between in enumerate(told["programs"]):
+            address, columns = constant(between["at"]).ctypes.data, seen if number else width
+            steps, epsilon, chunk = json.loads(between["steps"]), float(between["epsilon"]), int(between["chunk"])
+            programs.append(Program(steps, address, columns, width=width, epsilon=epsilon, chunk=chunk))
             if adapters:
                 _add_beside(programs[-1], facts["parts"][number], adapters)
-        told = graph.told(head)
         self.vocabulary = int(facts["vocabulary"])
-        step = ("out", told["type_name"], int(told["rows"]), 0, -1)
-        last = Program([step], graph.constant(head, 1).ctypes.data, width, chunk=int(told["chunk"]))
-        self._chain, self._graph = Chain(programs, last, norm, facts), graph
+        step = ("out", head["type_name"], int(head["rows"]), 0, -1)
+        last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
+        self._chain = Chain(programs, last, norm, facts)
         self.alike_from = max(MANY_TOKENS, *(program.panels_from for program in programs))
         self.block_bytes = (len(programs) - 1) * 2 * 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # float16
-        self.mapped_bytes = graph.size_bytes
+        self.mapped_bytes = len(weights)
 
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written."""
@@ -169,49 +174,51 @@ def _add_beside(program: Program, parts: Sequence[Sequence[tuple[str, int]]], ad
             program.add_beside(number, added)
 
 
-def _graph_of(folder: Path) -> _Graph:
-    """Read once a start, which asks for it several times: it takes 80 ms. Raises BadFileError."""
+def _told(folder: Path) -> dict[str, Any]:
+    """What `OWN` tells, read once a start, which asks for it several times. Raises BadFileError."""
     try:
-        written = tuple((folder / name).stat().st_mtime_ns for name in (GRAPH, WEIGHTS))
+        return _read(folder, (folder / OWN).stat().st_mtime_ns)
     except OSError as exc:
         raise _not_whole(folder) from exc
-    return _read_graph(folder, written)
 
 
 @functools.lru_cache(maxsize=1)
-def _read_graph(folder: Path, written: tuple[int, ...]) -> _Graph:
-    """`written`: when its files were, since another may have taken its place."""
-    return _Graph(folder)
+def _read(folder: Path, written: int) -> dict[str, Any]:
+    """`written`: when, since another may have taken its place."""
+    try:
+        told = json.loads((folder / OWN).read_text(encoding="utf-8"))
+        whole = told.keys() == {"types"} or told["facts"].keys() >= FACT_NAMES
+    except (ValueError, KeyError, AttributeError, TypeError) as exc:
+        raise _not_whole(folder) from exc
+    if not whole:
+        raise _not_whole(folder)
+    return told  # type: ignore[no-any-return]
+
+
+def write_own(folder: Path) -> None:
+    """Write `OWN` beside a graph: the types of all tiles, and of a model that is run here the place in `WEIGHTS` of each part."""
+    graph = _Graph(folder)
+    told: dict[str, Any] = {"types": graph.types() if graph.facts else []}
+    if graph.facts and all(len(graph.of_type(name)) == 1 for name in ("TiledRows", "TiledProduct")):
+        (looked_up,), (head,) = (graph.of_type(name) for name in ("TiledRows", "TiledProduct"))
+        programs = [{**graph.told(step), "at": graph.place(step, -1)} for step in graph.of_type("BetweenAttentions")]
+        told |= {
+            "facts": graph.facts, "embedding": {**graph.told(looked_up), "at": graph.place(looked_up, 0)},
+            "head": {**graph.told(head), "at": graph.place(head, 1)}, "norm": graph.place(graph.source(head, 0), 1),
+            "programs": programs,
+        }  # fmt: skip
+    (folder / OWN).write_text(json.dumps(told), encoding="utf-8")
 
 
 class _Graph:
-    """The operations and constants of a folder, as OpenVINO wrote them. Its import and its reading would be 0.16 s of a start."""
+    """The operations of a folder, as OpenVINO wrote them."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            root = ElementTree.parse(folder / GRAPH).getroot()
-            self._bytes = np.memmap(folder / WEIGHTS, np.uint8, "r")
-            told = root.find("/".join(("rt_info", *FACTS)))
-            self.facts: dict[str, Any] = {} if told is None else dict(json.loads(told.get("value", "")))
-        except (OSError, TypeError, ValueError, ElementTree.ParseError) as exc:
-            raise _not_whole(folder) from exc
-        if self.facts and not self.facts.keys() >= FACT_NAMES:
-            raise _not_whole(folder)
-        self._folder = folder
+        root = ElementTree.parse(folder / GRAPH).getroot()
+        told = root.find("/".join(("rt_info", *FACTS)))
+        self.facts: dict[str, Any] = {} if told is None else dict(json.loads(told.get("value", "")))
         self._layers = {layer.get("id"): layer for layer in root.iterfind("layers/layer")}
         self._sources = {(edge.get("to-layer"), edge.get("to-port")): edge.get("from-layer") for edge in root.iterfind("edges/edge")}
-
-    @property
-    def size_bytes(self) -> int:
-        """Of its weights."""
-        return len(self._bytes)
-
-    def can_run(self, adapters: Sequence[LoraDelta]) -> bool:
-        """See `OwnModel`."""
-        if not self.facts or any(len(self.of_type(name)) != 1 for name in ("TiledRows", "TiledProduct")):
-            return False
-        layers = {name for steps in self.facts["parts"] for parts in steps for name, _ in parts}
-        return all(layers.issuperset(adapter.layers) for adapter in adapters)
 
     def of_type(self, name: str) -> list[Any]:
         """In the order they are computed."""
@@ -226,13 +233,16 @@ class _Graph:
         ports = operation.findall("input/port")
         return self._layers[self._sources[operation.get("id"), ports[at].get("id")]]
 
-    def constant(self, operation: Any, at: int) -> npt.NDArray[np.uint8]:
-        """The bytes of an input. Raises BadFileError if the file does not have them."""
+    def place(self, operation: Any, at: int) -> list[int]:
+        """Where the bytes of an input begin in `WEIGHTS`, and how many they are."""
         told = self.told(self.source(operation, at))
-        start, size = int(told["offset"]), int(told["size"])
-        if start + size > len(self._bytes):
-            raise _not_whole(self._folder)
-        return self._bytes[start : start + size]
+        return [int(told["offset"]), int(told["size"])]
+
+    def types(self) -> list[str]:
+        """Of the tiles that any operation multiplies by."""
+        told = [self.told(found) for kind in ("TiledRows", "TiledProduct", "BetweenAttentions") for found in self.of_type(kind)]
+        types = {step[1] for each in told for step in json.loads(each.get("steps", "[]"))}
+        return sorted((types | {each.get("type_name", "") for each in told}) - {""})
 
 
 def _not_whole(folder: Path) -> BadFileError:
