@@ -42,7 +42,8 @@ def test_what_ray_starts_reaches_nobody_and_workers_and_this_process_have_their_
     for name in cluster.PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    before, started = dict(os.environ), {}
+    before = dict(os.environ)
+    started: dict[str, str] = {}
     cluster.connect(SimpleNamespace(init=lambda **_: started.update(os.environ)), None)
     assert dict(os.environ) == before
     assert started["http_proxy"] == started["HTTPS_PROXY"] == cluster.NOBODY

@@ -211,3 +211,66 @@ def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
     with AnswerStore() as store:
         assert store.answer("m", asking("1")) == answering("kept")
         assert store.answer("m", asking("2")) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        ("'{bad json'", "an answer cannot be read (JSONDecodeError: Expecting property name"),
+        ("'[]'", "an answer cannot be read (TypeError: "),
+        ("'{}'", "an answer cannot be read (KeyError: "),
+        ("replace(answer, 'usage', 'usagf')", "an answer cannot be read (KeyError: 'usage')"),
+        ("replace(answer, 'bytes_out', 'bytes_ouu')", "an answer cannot be read (TypeError: "),
+        ("7", "an answer cannot be read ("),
+        ("CAST(x'22ff22' AS TEXT)", "a text in it is not UTF-8"),
+    ],
+)
+def test_damaged_answer_is_an_error_that_says_what_to_do(column: str, why: str) -> None:
+    with AnswerStore() as store:
+        store.save_answer("m", asking("1"), answering("kept"))
+        store._db.connection.execute(f"UPDATE answers SET answer = {column}")
+        with pytest.raises(BadFileError) as caught:
+            store.answer("m", asking("1"))
+    assert caught.value.message.startswith(f"`{default_path()}` is damaged: {why}")
+    assert caught.value.hint == "move it out of the way; its answers will be computed again"
+
+
+@pytest.mark.parametrize("value", ["'{bad json'", "'[1]'", "CAST(x'22ff22' AS TEXT)"])
+def test_damaged_scores_notes_and_outcomes_are_errors_too(value: str) -> None:
+    scored = ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1),), seconds=0.1)
+    with AnswerStore() as store:
+        store.save_choice_scores("m", asking("1"), ["a"], scored)
+        store.save_notes("m", ["note"])
+        store.save_outcomes("suite", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
+        store._db.connection.execute(f"UPDATE answers SET answer = {value}")
+        store._db.connection.execute(f"UPDATE outcomes SET outcome = {value}")
+        for read in (lambda: store.choice_scores("m", asking("1"), ["a"]), lambda: store.notes("m"), store.outcomes):
+            with pytest.raises(BadFileError, match="is damaged"):
+                read()
+
+
+def test_damaged_outcomes_name_no_models() -> None:
+    with AnswerStore() as store:
+        store.save_outcomes("suite", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
+        store._db.connection.execute("UPDATE outcomes SET outcome = '{bad json'")
+        with pytest.raises(BadFileError, match="is damaged: malformed JSON"):
+            store.digests("s")
+
+
+def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -> None:
+    code = (
+        "import resource\n"
+        "from nomoat.asking.store import AnswerStore\n"
+        "from nomoat.errors import BadFileError\n"
+        "with AnswerStore() as store:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "    try:\n"
+        "        store.save_notes('m', ['x' * 200_000])\n"
+        "    except BadFileError as error:\n"
+        "        print(error.message, error.hint, sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == (
+        f"`{default_path()}` cannot be used: disk I/O error\n"
+        "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?\n"
+    )

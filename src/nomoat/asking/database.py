@@ -16,6 +16,8 @@ from nomoat import paths
 from nomoat.errors import BadFileError, NotEnoughDiskError
 
 LOCK_WAIT_SECONDS = 60.0
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
+NOT_ALLOWED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH)
 
 
 class Database:
@@ -64,6 +66,10 @@ class Database:
         with self._lock:  # closed within another thread's statement, it would take the process with it
             self.connection.close()
 
+    def damaged(self, why: object) -> BadFileError:
+        """The error for what was found in the file and cannot have been written by us."""
+        return BadFileError(f"`{self.path}` is damaged: {why}", hint=f"move it out of the way; {self._if_lost}")
+
     def _open(self, schema: str, version: int, table: str) -> None:
         self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
         self._use_wal()
@@ -106,6 +112,11 @@ class Database:
                     f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
                     hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
                 ) from exc
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise BadFileError(f"`{self.path}` is damaged: {exc}", hint=f"move it out of the way; {self._if_lost}") from exc
-            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint="check who may write there") from exc
+            if code == 0 and isinstance(exc, sqlite3.OperationalError):  # the error quotes the whole text
+                raise self.damaged("a text in it is not UTF-8") from exc
+            if code in DAMAGED:
+                raise self.damaged(exc) from exc
+            hint = "check who may write there" if code in NOT_ALLOWED else None
+            if code == sqlite3.SQLITE_IOERR:
+                hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
+            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc
