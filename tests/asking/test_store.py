@@ -173,6 +173,57 @@ def test_closing_waits_for_the_turn_of_another_thread() -> None:
     store.close()
 
 
+def stored_bytes() -> bytes:
+    return b"".join(path.read_bytes() for path in paths.runs().glob("answers.sqlite*"))
+
+
+def fill(store: AnswerStore, count: int) -> None:
+    for at in range(count):
+        store.save_answer("m", asking(f"question {at}"), answering(f"secret {at}" * 100))
+    store.save_outcomes("s", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="secret", score=0.0)])
+    store.save_notes("m", ["note"])
+
+
+def test_what_is_forgotten_is_in_no_file_also_while_another_process_has_it_open() -> None:
+    with AnswerStore() as other, AnswerStore() as store:
+        fill(other, 50)
+        assert b"secret 49" in stored_bytes()
+        assert store.forget() == (50, 1)
+        assert b"secret" not in stored_bytes() and b"question" not in stored_bytes()
+        assert other.answer("m", asking("question 1")) is None
+        assert (other.outcomes(), other.notes("m")) == ([], ())
+        other.save_answer("m", asking("later"), answering("so"))
+        assert store.answer("m", asking("later")) == answering("so")
+        assert store.forget() == (1, 0)
+    AnswerStore().close()
+
+
+def test_forgetting_that_was_stopped_halfway_is_done_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AnswerStore() as store:
+        fill(store, 50)
+    with monkeypatch.context() as patch, AnswerStore() as store, pytest.raises(KeyboardInterrupt):
+        patch.setattr("nomoat.asking.database.Database.shrink", lambda _self: signal.raise_signal(signal.SIGINT))
+        store.forget()
+    assert b"secret" in stored_bytes()
+    with AnswerStore() as store:
+        assert store.forget() == (0, 0)
+    assert b"secret" not in stored_bytes()
+
+
+def test_forgetting_waits_for_a_writer_and_says_who_reads_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.asking.database.LOCK_WAIT_SECONDS", 0.2)
+    with AnswerStore() as other, AnswerStore() as store:
+        fill(other, 2)
+        reading = sqlite3.connect(default_path(), isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT * FROM answers").fetchone()
+        with pytest.raises(BadFileError, match="is locked by another process"):
+            store.forget()
+        reading.close()
+        store.forget()
+    assert b"secret" not in stored_bytes()
+
+
 @pytest.mark.parametrize("content", [b"this is no database at all, only text\n" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
 def test_damaged_file_is_named_and_not_touched(content: bytes) -> None:
     path = default_path()

@@ -61,6 +61,17 @@ class Database:
                 raise
             connection.execute("COMMIT")
 
+    def shrink(self) -> None:
+        """Let nothing of removed rows be left, in the file or in those beside it. What a killed process began so can be begun again.
+
+        Raises BadFileError, too, where another process has not read to its end for too long.
+        """
+        with self.turn() as connection:
+            connection.execute("VACUUM")
+            (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                raise self._locked()
+
     def close(self) -> None:
         """Let go of the file, after the turn of whoever has it. Calling it twice is fine."""
         with self._lock:  # closed within another thread's statement, it would take the process with it
@@ -69,6 +80,12 @@ class Database:
     def damaged(self, why: object) -> BadFileError:
         """The error for what was found in the file and cannot have been written by us."""
         return BadFileError(f"`{self.path}` is damaged: {why}", hint=f"move it out of the way; {self._if_lost}")
+
+    def _locked(self) -> BadFileError:
+        return BadFileError(
+            f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
+            hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
+        )
 
     def _open(self, schema: str, version: int, table: str) -> None:
         self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
@@ -108,10 +125,7 @@ class Database:
                     f"no space left on the disk of `{self.path.parent}`", hint="free some space, or set NOMOAT_HOME to another disk"
                 ) from exc
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise BadFileError(
-                    f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
-                    hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
-                ) from exc
+                raise self._locked() from exc
             if code == 0 and isinstance(exc, sqlite3.OperationalError):  # the error quotes the whole text
                 raise self.damaged("a text in it is not UTF-8") from exc
             if code in DAMAGED:

@@ -135,6 +135,19 @@ class AnswerStore:
             ).fetchall()
             return {str(model): str(digest) for model, digest in found if not model.startswith("stored:")}
 
+    def forget(self) -> tuple[int, int]:
+        """Remove all answers and outcomes, with all that was asked, from the file and those beside it; return how many of each.
+
+        All or none are gone, whatever else uses the file; what others save after this is there.
+        """
+        with self._db.transaction() as db:
+            db.execute("PRAGMA secure_delete = OFF")  # `shrink` does it, and takes no second file of this size, on a full disk maybe
+            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()  # the others are notes
+            db.execute("DELETE FROM answers")
+            num_outcomes = db.execute("DELETE FROM outcomes").rowcount
+        self._db.shrink()
+        return num_answers, num_outcomes
+
     def close(self) -> None:
         """Let go of the file. Calling it twice is fine."""
         self._db.close()
