@@ -125,7 +125,7 @@ BOXES, CARD = "9 0 0 1 0 1 - 1 2 3 4 5 6 8", "5500 0000 0000\n0004"
         said(RESIDENTS, system=AMOUNTS),
         said("1. first of 2", BOXES, "3 items, not 4"),
         said("3 apples plus 5", system=CARD),
-        said("You are clerk no. 5", "yes", CARD, "ok", "3 more"),
+        said("You are clerk no. 5", "7", CARD, "8", "3 more"),
         said("card: 5500 0000", "go on", "0000 0004", system="Of 9 clerks you are the 5th"),
         Request(prompt="1", stop=(CARD, "5")),
     ],

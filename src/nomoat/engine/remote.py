@@ -32,7 +32,7 @@ from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Meter
 from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
-from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import Fate, NomoatError, OfflineError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -54,6 +54,7 @@ NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
+ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
 
 def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
@@ -377,19 +378,34 @@ class RemoteEngine:
         return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
 
     def _before_each_attempt(self, request: httpx.Request) -> None:
-        """Count what is sent, and send to others nothing that is meant for OpenAI alone or tells about this machine.
+        """Count what is sent, and send it to the server that was named only, and nothing with it that tells about this machine; nor to
+        others what is meant for OpenAI, or for the server that OPENAI_BASE_URL names.
 
-        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on.
+        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on. Raises OfflineError
+        where a redirect leads elsewhere.
         """
+        self._require_named(request.url)
         self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
-        if self._provider == "openai":
-            return
         for name in list(request.headers):
-            if name not in NEEDED_HEADERS:
+            if name.startswith(ABOUT_THIS_MACHINE) or (self._provider != "openai" and name not in NEEDED_HEADERS):
                 del request.headers[name]
-        request.headers["user-agent"] = "nomoat"
-        if _origin(request.url) == self._origin:  # a redirect may lead to whoever else listens on that host
+        if self._provider != "openai":
+            request.headers["user-agent"] = "nomoat"
             request.headers["authorization"] = f"Bearer {self._key}"
+
+    def _require_named(self, url: httpx.URL) -> None:
+        """Whoever else listens on that host, or between here and there where nothing is encrypted, is to see neither prompts nor keys.
+
+        From http to https, of the same host and with both at their own ports, is no worse.
+        """
+        encrypted = ("https", self._origin[1], None)
+        is_better = _origin(url) == encrypted and self._origin == ("http", *encrypted[1:])
+        if _origin(url) != self._origin and not is_better:
+            raise OfflineError(
+                f"refused to connect to `{url.scheme}://{url.netloc.decode()}` to ask a model server: "
+                f"only `{self.base_url}` was asked for, and it sends requests on",
+                hint="name that server in its place if you want to use it",
+            )
 
 
 def _parse(ref: str) -> tuple[Provider, str, str]:
