@@ -566,6 +566,15 @@ def test_answer_that_is_none_is_an_error(serving: Callable[..., Server], act: Ac
     assert re.fullmatch(message, failure(serving(act)).message)
 
 
+def test_what_a_server_says_is_quoted_without_what_drives_a_terminal(serving: Callable[..., Server]) -> None:
+    bad = "bad \x1b]0;PWNED\x07 \x9b31m \u202e model\r\nno"
+    engine = at(serving(say(400, {"error": {"message": bad, "code": "no\x1b[2J"}})))
+    with pytest.raises(RemoteError) as caught:
+        list(engine.generate(HELLO))
+    engine.close()
+    assert (caught.value.message, caught.value.code) == ("`127.0.0.1` answered 400: bad ]0;PWNED 31m model no", "no [2J")
+
+
 def test_slow_server_is_given_up(serving: Callable[..., Server]) -> None:
     assert failure(serving(stall), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0.1 s"
 

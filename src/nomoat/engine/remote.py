@@ -373,8 +373,9 @@ class RemoteEngine:
         return self._quote(str(message or said or text))
 
     def _quote(self, text: str) -> str:
-        """What a server said: in one line, not too long, and without our key, which some servers repeat."""
-        line = " ".join((text if self._key == NO_KEY else text.replace(self._key, "…")).split())
+        """What a server said: in one line, not too long, without what drives terminals, and without our key, which some repeat."""
+        shown = "".join(character if character.isprintable() else " " for character in text)
+        line = " ".join((shown if self._key == NO_KEY else shown.replace(self._key, "…")).split())
         return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
 
     def _before_each_attempt(self, request: httpx.Request) -> None:
