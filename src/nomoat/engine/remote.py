@@ -63,7 +63,7 @@ def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: flo
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
     is not set, OfflineError, RemoteError.
     """
-    provider, base_url, model = _parse(ref)
+    provider, base_url, model = parse(ref)
     net.require_allowed("ask a model server", _host(base_url))
     key = _key(ref, provider, as_client)
     engine = RemoteEngine(
@@ -409,7 +409,7 @@ class RemoteEngine:
             )
 
 
-def _parse(ref: str) -> tuple[Provider, str, str]:
+def parse(ref: str) -> tuple[Provider, str, str]:
     """Provider, base URL and model name; the name may be empty for a server."""
     provider, _, rest = ref.partition(":")
     if provider in BASE_URLS:

@@ -32,7 +32,6 @@ const WORDS = {
     here: "Answers are written on the machine that serves this page. Nothing is sent anywhere else.",
     away: (model) => `${model} runs on another server: what you write is sent there.`,
     routed: "auto: private questions stay on this machine, others may be sent to the cloud of its policy.",
-    unknown: "Where this model runs is known once it is loaded.",
     licence: (verdict) => `Commercial use: ${verdict}.`,
     where: {}, // the server's own words
     why: {},
@@ -63,7 +62,6 @@ const WORDS = {
     here: "답변은 이 페이지를 띄운 기계에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
-    unknown: "이 모델이 어디서 실행되는지는 불러온 뒤에 알 수 있습니다.",
     licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
     where: WHERE_KO,
     why: {
@@ -148,7 +146,7 @@ async function listModels() {
 function tellWhere() {
   const model = models.find(({ id }) => id === at("model").value);
   if (!model) return;
-  const where = { true: SAY.here, false: SAY.away(model.id), null: SAY.unknown }[model.local];
+  const where = { true: SAY.here, false: SAY.away(model.id) }[model.local];
   at("about").textContent = [model.id === "auto" ? SAY.routed : where, model.licence && SAY.licence(model.licence)].filter(Boolean).join(" ");
 }
 
@@ -292,7 +290,7 @@ async function answer() {
     turn.facts ??= "";
     finish(article);
     keep();
-    listModels().catch(() => {}); // where a model runs is known now
+    listModels().catch(() => {}); // what a model may be used for is known now
   }
 }
 
