@@ -323,6 +323,28 @@ def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start
     assert len(page.all("article.assistant")) == 1
 
 
+def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Start) -> None:
+    def breaks_off() -> Iterator[Chunk]:
+        yield Chunk(text="half ")
+        raise RemoteError("the cable was cut")
+
+    page = Page("ko-KR")
+    try:
+        page.open(
+            start({"short": Responder("short", FakeEngine(context_tokens=2)), "far": Responder("far", ScriptedEngine(breaks_off))})
+        )
+        page.until("#model", "short")
+        page.ask("a b c d")
+        page.until(
+            "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (the "
+        )
+        Select(page.find("#model")).select_by_value("far")
+        page.ask("go")
+        page.until("article.assistant .wrong", "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)")
+    finally:
+        page.browser.quit()
+
+
 def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, start: Start) -> None:
     page.open(start(Responder("fake", FakeEngine()), api_key="k3y"))
     page.until("#about", "asks for its API key")
