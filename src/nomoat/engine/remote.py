@@ -66,9 +66,7 @@ def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: flo
     provider, base_url, model = parse(ref)
     net.require_allowed("ask a model server", _host(base_url))
     key = _key(ref, provider, as_client)
-    engine = RemoteEngine(
-        base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds
-    )  # fmt: skip
+    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds)
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())
@@ -395,13 +393,10 @@ class RemoteEngine:
             request.headers["authorization"] = f"Bearer {self._key}"
 
     def _require_named(self, url: httpx.URL) -> None:
-        """Whoever else listens on that host, or between here and there where nothing is encrypted, is to see neither prompts nor keys.
-
-        From http to https, of the same host and with both at their own ports, is no worse.
-        """
-        encrypted = ("https", self._origin[1], None)
-        is_better = _origin(url) == encrypted and self._origin == ("http", *encrypted[1:])
-        if _origin(url) != self._origin and not is_better:
+        """Neither prompts nor keys are for others on that host, or between here and there. From http to https, each at its own port,
+        is no worse."""
+        unencrypted = ("http", *_origin(url)[1:]) if url.scheme == "https" and url.port is None else None
+        if self._origin not in (_origin(url), unencrypted):
             raise OfflineError(
                 f"refused to connect to `{url.scheme}://{url.netloc.decode()}` to ask a model server: "
                 f"only `{self.base_url}` was asked for, and it sends requests on",
