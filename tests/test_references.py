@@ -142,3 +142,20 @@ def test_a_folder_that_is_no_model_is_no_base_of_an_adapter(empty_home: Path, tm
     monkeypatch.chdir(tmp_path)
     assert references.adapter_chain("mybase", adapter) == recorded
     assert references.adapter_chain("", adapter) == licences.joined(licences.chain(None), recorded)
+
+
+@pytest.mark.parametrize(
+    ("ref", "is_local"),
+    [
+        ("smollm2-135m+mine", True), ("fake:", True), ("stored:suite/name", True), ("https://host/models/tiny.gguf", True),
+        ("http://127.0.0.1:8080/v1#m", True), ("http://[::1]:8080/v1", True), ("https://llm.example/v1#m", False),
+        ("google:gemini", False), ("openai:m", False), ("auto", None),
+    ],
+)  # fmt: skip
+def test_a_reference_says_whether_prompts_stay_on_this_machine(
+    ref: str, is_local: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert references.is_local(ref) is is_local
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
+    assert references.is_local(ref) is (True if ref == "openai:m" else is_local)

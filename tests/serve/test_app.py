@@ -230,6 +230,7 @@ def test_body_that_is_no_json_object_is_a_400(start: Start, body: bytes) -> None
         ({"host": "evil.example:8080"}, "host is `evil.example:8080`; a key lets others in: " + WITH_A_KEY),
         ({"origin": "https://evil.example"}, f"origin is `https://evil.example`; {OTHER_PAGES}"),
         ({"origin": "http://localhost.evil.example"}, f"origin is `http://localhost.evil.example`; {OTHER_PAGES}"),
+        ({"origin": "http://127.999.1.1"}, f"origin is `http://127.999.1.1`; {OTHER_PAGES}"),
         ({"origin": "null"}, f"origin is `null`; {OTHER_PAGES}"),
     ],
 )  # fmt: skip
@@ -251,7 +252,7 @@ def ahead(url: str, origin: str, method: str = "POST") -> httpx.Response:
     )
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5173"])
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://127.10.200.255", "http://[::1]:5173"])
 @pytest.mark.parametrize("key", [None, "s3cret"])
 def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, origin: str, key: str | None) -> None:
     url = f"{start(fake(), api_key=key)}/chat/completions"

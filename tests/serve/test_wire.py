@@ -27,9 +27,10 @@ def test_bare_chat_has_openais_defaults() -> None:
 
 
 def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> None:
+    """The parts are lines: glued, `5` and `900101-1234568` would be another number, which the guard of `auto` does not know."""
     parts = [{"type": "text", "text": "안녕"}, {"type": "text", "text": "!"}]
     call = parse(messages=[{"role": "developer", "content": parts}])
-    assert call.requests[0].messages == (Message(role="system", content="안녕!"),)
+    assert call.requests[0].messages == (Message(role="system", content="안녕\n!"),)
 
 
 def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from nomoat import __version__, paths
+from nomoat.cli import console
 from nomoat.cli.bench import bench
 from nomoat.cli.config import config
 from nomoat.cli.demo import demo
@@ -134,9 +135,9 @@ def _print_what_it_can() -> None:
 
 
 def _fail(error: NomoatError) -> NoReturn:
-    print(f"error: {error.message}", file=sys.stderr)
+    console.say(f"error: {error.message}")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        console.say(f"hint: {error.hint}")
     sys.exit(1)
 
 

@@ -92,11 +92,12 @@ def create_app(
     @app.api_route("/v1/models", methods=web.READING)
     @app.api_route("/v1/models/", methods=web.READING)
     async def list_models() -> Response:
-        return JSONResponse(replies.render_models(models.names, models.loaded(), created=created))
+        return JSONResponse(replies.render_models(models.names, models.loaded(), models.local(), created=created))
 
     @app.api_route("/v1/models/{name:path}", methods=web.READING)
     async def show_model(name: str) -> Response:
-        return JSONResponse(replies.render_models([models.find(name)], models.loaded(), created=created)["data"][0])
+        found = replies.render_models([models.find(name)], models.loaded(), models.local(), created=created)
+        return JSONResponse(found["data"][0])
 
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:

@@ -196,8 +196,10 @@ def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any]:
     }
 
 
-def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, created: int) -> dict[str, Any]:
-    """The body of /v1/models. What is known of a model only while it is in memory is null before."""
+def render_models(
+    names: Sequence[str], loaded: Mapping[str, Responder], local: Mapping[str, bool | None], *, created: int
+) -> dict[str, Any]:
+    """The body of /v1/models. What is known of a model only while it is in memory is null before; `local`: see `Models.local`."""
     rows = []
     for name in names:
         responder = loaded.get(name)
@@ -205,7 +207,7 @@ def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, crea
         row |= {
             "context_tokens": responder.engine.context_tokens if responder else None,
             "licence": responder.licence if responder else None,
-            "local": responder.is_local if responder else None,
+            "local": local[name],
             "digest": responder.digest if responder else None,
         }
         rows.append(row)

@@ -250,7 +250,7 @@ def _message(turn: _Turn, where: str) -> Message:
             raise _unsupported(f"{where}.content", f"holds a part of type `{part.type}`; only text is supported")
         if part.text is None:
             raise BadRequestError(f"`{where}.content.{at}.text` is missing", param=f"{where}.content.{at}.text")
-    return Message(role=cast(Role, role), content="".join(part.text or "" for part in turn.content))
+    return Message(role=cast(Role, role), content="\n".join(part.text or "" for part in turn.content))
 
 
 def _unsupported(param: str, what: str) -> BadRequestError:
