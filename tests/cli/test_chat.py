@@ -115,7 +115,7 @@ def test_conversation_over_the_context_is_refused_with_numbers_and_nothing_is_cu
     assert turns(talk) == before
     assert capsys.readouterr() == (
         "",
-        "error: the prompt has 7 tokens and the answer may have 50, but the model's context is 6 tokens\n"
+        "error: the prompt is too long: it has 7 tokens and the answer may have 50, but the model's context is 6 tokens\n"
         "hint: /clear begins a new conversation\n",
     )
 

@@ -34,7 +34,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import BadFileError, ContextExceededError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -136,7 +136,11 @@ class OpenVINOEngine:
                     break
         finally:
             tokens.cancel()
-        rest = "" if text.stopped else text.push(stream.finish()) + text.finish()
+        if text.stopped:
+            rest = ""
+        else:
+            rest = text.push(stream.finish(is_cut=reason == "length")) + text.finish()
+            reason = "stop" if text.stopped else reason
         ended = time.perf_counter()
         usage = Usage(
             prompt_tokens=len(prompt),
@@ -389,7 +393,7 @@ def _result(reading: Reading, stop: threading.Event | None) -> tuple[npt.NDArray
             return reading.result.result(timeout=HEARTBEAT_SECONDS)
         except TimeoutError:
             continue
-    raise NomoatError("the reading was stopped", hint="whoever asked for it has gone, or the server is shutting down")
+    raise StoppedError("the reading was stopped", hint="whoever asked for it has gone, or the server is shutting down")
 
 
 class _StopWatch:

@@ -174,7 +174,7 @@ class Models:
         """The model, loaded now if need be; it stays until the block ends. Who waits for room is served before all who come later, but
         for those who want the same model.
 
-        Raises what loading raises, and NomoatError if `stop` is set before the model is there; then it is not loaded for nobody.
+        Raises what loading raises, and StoppedError if `stop` is set before the model is there; then it is not loaded for nobody.
         """
         unit = self._units[name]
         self._begin(unit, stop)

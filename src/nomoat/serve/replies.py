@@ -23,6 +23,7 @@ from nomoat.errors import (
     OfflineError,
     RemoteError,
     SchemaError,
+    StoppedError,
     UnknownModelError,
     UnsupportedError,
     UsageError,
@@ -41,6 +42,7 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (UsageError, 400, "invalid_request_error", None),
     (OfflineError, 403, "permission_error", "offline"),
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
+    (StoppedError, 503, "server_error", "shutting_down"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
 # What another server refuses and the client, not this server, can do something about.
