@@ -31,6 +31,12 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
     return read_object(path, hint="tune the adapter again") if path.is_file() else {}
 
 
+def question_of(provenance: dict[str, Any]) -> str | None:
+    """What the texts of a table were asked with, see `tasks.put_question`; None for an adapter that learned from something else."""
+    data = provenance.get("data")
+    return data.get("question") if isinstance(data, dict) else None
+
+
 def template_of(provenance: dict[str, Any]) -> str | None:
     """The named chat template an adapter was tuned with; None for its model's own."""
     task = provenance.get("task")

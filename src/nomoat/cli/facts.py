@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import config
+from nomoat import config, tasks
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -140,6 +141,11 @@ def cache_line(need: memory.MemoryNeed) -> str:
 def scoring_line(need: memory.MemoryNeed) -> str:
     """What choosing among answers takes besides."""
     return f"memory to choose among answers by their likelihood: {need.scoring_bytes / 1e9:.2f} GB more"
+
+
+def question_line(question: str) -> str:
+    """The words of an adapter that learned from a table, as JSON has them, for whoever does not ask with `run --as-tuned`."""
+    return f"asked in these words, with a text in place of {tasks.TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def use_line(found: licences.ChainVerdict) -> str:

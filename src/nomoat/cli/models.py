@@ -28,7 +28,7 @@ def models(
 
     \b
     Examples:
-      nomoat models --fits --commercial       what I may use and can run
+      nomoat models --fits --commercial       # what I may use and can run
       nomoat models --pulled
       nomoat models -c 32768 --open
       nomoat models --closed --json

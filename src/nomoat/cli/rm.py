@@ -26,8 +26,8 @@ def rm(
     Examples:
       nomoat rm smollm2-135m
       nomoat rm smollm2-135m+reviews --yes
-      nomoat rm --cache                 imported models, made again when they are needed
-      nomoat models --pulled            what there is to remove
+      nomoat rm --cache                 # imported models, made again when they are needed
+      nomoat models --pulled            # what there is to remove
 
     With a model or an adapter goes what was imported of it, with an adapter what an interrupted training left. Imports that nobody has
     used for 30 days go by themselves.

@@ -25,9 +25,9 @@ def show(
 
     \b
     Examples:
-      nomoat show alpaca-7b                  why it may not be used commercially
+      nomoat show alpaca-7b                  # why it may not be used commercially
       nomoat show smollm2-135m -c 8192
-      nomoat show smollm2-135m+reviews       a tuned model: base, data and teacher
+      nomoat show smollm2-135m+reviews       # a tuned model: base, data and teacher
       nomoat show ./model.gguf --json
 
     Not legal advice: the verdict cites its sources, and says "unknown" rather than guess.
@@ -161,4 +161,6 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
+    if question := tuned.question_of(provenance):
+        lines.append(words.question_line(question))
     return facts, lines

@@ -47,12 +47,13 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A file that was read. `labels`: of a table, sorted; otherwise empty."""
+    """A file that was read. `labels`: of a table, sorted; otherwise empty. `question`: a table's, see `tasks.kept_question`."""
 
     path: Path
     format: Format
     lessons: list[Lesson]
     labels: tuple[str, ...] = ()
+    question: str | None = None
 
 
 def read(
@@ -105,7 +106,8 @@ def _read_table(
         )
         for row in rows
     ]
-    return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named))
+    question = tasks.kept_question(words)
+    return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
 
 
 def _read_chats(path: Path) -> Data:
