@@ -35,7 +35,7 @@ def rm(
     from nomoat.errors import UsageError
 
     if cache == (model is not None):
-        raise UsageError("name one thing to remove", hint="a model, BASE+ADAPTER, or --cache; `nomoat models --pulled` lists models")
+        raise UsageError("name one thing to remove", hint="a model, BASE+ADAPTER, or --cache; `nomoat models --pulled` lists both")
     if model is None:
         _remove_cache(yes)
     else:
