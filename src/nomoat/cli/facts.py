@@ -166,7 +166,8 @@ def cache_line(need: memory.MemoryNeed) -> str:
 
 def scoring_line(need: memory.MemoryNeed) -> str:
     """What choosing among answers takes besides."""
-    return f"memory to choose among answers by their likelihood: {need.scoring_bytes / 1e9:.2f} GB more"
+    more = f"{need.scoring_bytes / 1e9:.2f} GB more" if need.scoring_bytes else "no more, the weights are read where they are"
+    return f"memory to choose among answers by their likelihood: {more}"
 
 
 def question_line(question: str) -> str:

@@ -78,7 +78,8 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     ]
     for source in card.sources:
         checked = f", sha256 {source.sha256[:16]}…" if source.sha256 else ", sha256 as the hub promises it"
-        lines.append(f"file: {source.url}{f', {source.size_bytes / 1e6:,.0f} MB' if source.size_bytes else ''}{checked}")
+        where = f"{source.file_name}, from NOMOAT_MIRROR only" if source.url == "mirror:" else source.url
+        lines.append(f"file: {where}{f', {source.size_bytes / 1e6:,.0f} MB' if source.size_bytes else ''}{checked}")
     if card.notes:
         lines.append(f"note: {card.notes}")
     if facts["price"] is not None:
