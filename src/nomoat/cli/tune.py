@@ -95,8 +95,7 @@ def tune(
         console.print_json(provenance)
         return
     _say_result(provenance, with_terms=bool(prepared.sidecar or prepared.start))
-    console.say(f"wrote {folder}")
-    _say_how_to_ask(prepared, name)
+    _say_how_to_ask(prepared, folder)
 
 
 def say_survey(prepared: Prepared) -> None:
@@ -167,11 +166,12 @@ def say_terms(found: ChainVerdict) -> None:
         console.say(line)
 
 
-def _say_how_to_ask(prepared: Prepared, name: str) -> None:
-    """A command to try it with: of a table, about a text of it. Whoever asks otherwise than `run` gets the words to ask in, too."""
+def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
+    """Where it is, and a command to try it with: of a table, about a text of it, and the words for whoever asks otherwise."""
     from nomoat.cli.facts import question_line
 
-    ref, question = shlex.quote(f"{prepared.base}+{name}"), prepared.survey.question
+    console.say(f"wrote {folder}")
+    ref, question = shlex.quote(f"{prepared.base}+{folder.name}"), prepared.survey.question
     if question is None:
         console.say(f'try it: nomoat run {ref} "..."')
         return
