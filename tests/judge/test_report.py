@@ -175,6 +175,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>While it went on</h2>" in page
     assert f"{duel.verdict.num_examples} of 40 items" in page
+    assert ">points, left minus right<" in page and ">items asked<" in page
     assert "cost of 1,000 answers" in page
     assert "What quality costs" not in page
 

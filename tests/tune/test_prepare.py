@@ -65,7 +65,7 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
 def test_free_answers_are_no_labels_that_the_provenance_names(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", *((f"q{n}", f"answer {n}") for n in range(300)))
     survey = prepare(str(tiny_gguf), path, instruction="Answer.", **COLUMNS).survey
-    assert (survey.num_lessons, survey.labels) == (300, {})
+    assert (survey.num_lessons, survey.labels, survey.question) == (300, {}, "Answer.\n\nText: {text}\nLabel:")
 
 
 def test_conversations_are_the_same_text_if_all_but_their_answers_is(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ app = typer.Typer(
 
     \b
     Examples:
-      nomoat demo                                   the whole story in minutes
-      nomoat pull smollm2-135m                      fetch a model, licence and memory first
-      nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
+      nomoat demo                                   # the whole story in minutes
+      nomoat pull smollm2-135m                      # fetch a model, licence and memory first
+      nomoat run smollm2-135m "What is a moat?"     # ask it, here, privately
     """,
 )
 for command in (demo, pull, models, show, rm, run, serve, distil, tune, export, duel, bench, config):

@@ -35,7 +35,7 @@ def demo(
     Examples:
       nomoat demo
       nomoat demo --minutes 5
-      NOMOAT_MIRROR=/mnt/models nomoat demo      without the internet
+      NOMOAT_MIRROR=/mnt/models nomoat demo      # without the internet
 
     Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
     """
@@ -67,7 +67,7 @@ def demo(
         console.say(f"`. {activate}` puts nomoat on your path.")
     console.say(
         "Next:\n"
-        f"  nomoat run {BASE}+{ADAPTER}\n"
+        f'  nomoat run {BASE}+{ADAPTER} --as-tuned "It broke after a day."\n'
         f"  nomoat duel {BASE}+{ADAPTER} {BASE} --suite {suite.name}\n"
         f"  nomoat serve {BASE}\n"
         "  nomoat tune --help            with your own data"

@@ -64,7 +64,7 @@ def distil(
       nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 200
       nomoat distil openai:gpt-4o-mini --out tasks.jsonl --tasks 1000 --max-cost 2 --seeds my_seeds.jsonl
       nomoat distil qwen2.5-coder-1.5b --out labelled.csv --label texts.csv --input-column text --labels ham,spam
-      nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 5000 --ray auto     (a cluster's machines answer)
+      nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 5000 --ray auto     # a cluster's machines answer
       nomoat tune smollm2-135m tasks.jsonl --name student
 
     As Alpaca did it: the teacher is shown three seed tasks and asked for more; what is well formed and unlike all before is kept.

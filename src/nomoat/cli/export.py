@@ -37,8 +37,8 @@ def export(
     \b
     Examples:
       nomoat export smollm2-135m+reviews -o reviews.gguf
-      nomoat export smollm2-135m+reviews -o reviews-lora.gguf --form lora     (llama.cpp: --lora)
-      nomoat export smollm2-135m+reviews -o reviews/ --form ollama            (ollama create reviews -f reviews/Modelfile)
+      nomoat export smollm2-135m+reviews -o reviews-lora.gguf --form lora     # llama.cpp: --lora
+      nomoat export smollm2-135m+reviews -o reviews/ --form ollama            # ollama create reviews -f reviews/Modelfile
 
     4-bit files are smaller and answer differently: measure with `nomoat eval FILE`.
     """

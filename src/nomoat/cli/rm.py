@@ -30,9 +30,9 @@ def rm(
     Examples:
       nomoat rm smollm2-135m
       nomoat rm smollm2-135m+reviews --yes
-      nomoat rm --cache                 imported models, made again when they are needed
-      nomoat rm --answers               every stored question and answer, and its score
-      nomoat models --pulled            what there is to remove
+      nomoat rm --cache                 # imported models, made again when they are needed
+      nomoat rm --answers               # every stored question and answer, and its score
+      nomoat models --pulled            # what there is to remove
 
     With a model or an adapter goes what was imported of it, with an adapter what an interrupted training left. Imports that nobody has
     used for 30 days go by themselves.
@@ -44,7 +44,7 @@ def rm(
 
     if cache + answers + (model is not None) != 1:
         raise UsageError(
-            "name one thing to remove", hint="a model, BASE+ADAPTER, --cache or --answers; `nomoat models --pulled` lists models"
+            "name one thing to remove", hint="a model, BASE+ADAPTER, --cache or --answers; `nomoat models --pulled` lists both"
         )  # fmt: skip
     if model is not None:
         _remove_model(model, yes)

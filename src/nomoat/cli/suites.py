@@ -19,11 +19,11 @@ suites = typer.Typer(
 
     \b
     Examples:
-      nomoat suites                                 what there is
-      nomoat suites show gsm8k                      where it comes from, and what a model is asked
-      nomoat suites new my.csv                      your own, from a table
+      nomoat suites                                 # what there is
+      nomoat suites show gsm8k                      # where it comes from, and what a model is asked
+      nomoat suites new my.csv                      # your own, from a table
       nomoat eval smollm2-135m gsm8k --limit 50
-      nomoat suites rm my                           remove it again
+      nomoat suites rm my                           # remove it again
 
     A built-in suite is pulled when it is first used, and checked; NOMOAT_MIRROR is asked before its source.
     """,

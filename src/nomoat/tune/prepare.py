@@ -85,6 +85,8 @@ class Survey:
     `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out: the
     best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
 
+    `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
+
     It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
     more than a question can name: they are free answers.
     """
@@ -104,6 +106,7 @@ class Survey:
     dropped: int
     scripts: dict[str, float]
     validation_shared_with_test: tuple[str, ...] = ()
+    question: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,6 +386,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
         duplicates=duplicates,
         contradictions=contradictions,
         scripts=_scripts(data.lessons),
+        question=data.question,
         **rest,
     )
 
