@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from nomoat import cli, paths
-from nomoat.errors import NotEnoughDiskError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
@@ -158,6 +158,11 @@ def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it
 
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
     assert isinstance(paths.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
+    told = "Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 207859712 bytes of memory"
+    for exc in (OSError(errno.ENOMEM, ""), MemoryError(), RuntimeError(told), ImportError("failed to map segment from shared object")):
+        assert isinstance(paths.as_error(exc), NotEnoughMemoryError)
+    assert paths.as_error(RuntimeError("another")) is None and paths.as_error(ImportError("another")) is None
+    assert isinstance(paths.as_error(OSError(errno.EFBIG, "")), NotWritableError)
     assert paths.as_error(OSError(errno.EBADF, "", "x")) is None and paths.as_error(OSError(errno.EACCES, "")) is None
 
 

@@ -125,6 +125,27 @@ def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
     assert (again.special, again.chat_template) == (words.special, words.chat_template)
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "damaged"),
+    [
+        ("tokenizer.json", '"type"', "type"),
+        ("tokenizer.json", '"BPE"', '"BPF"'),
+        ("tokenizer_config.json", "{", "["),
+        ("tokenizer_config.json", '"stop_ids"', '"stop_idx"'),
+    ],
+)
+def test_a_damaged_tokenizer_is_named_with_its_folder(tmp_path: Path, name: str, part: str, damaged: str) -> None:
+    """A cache whose files are as long as they were: it is not made again."""
+    of(write_tiny_gguf(tmp_path / "t.gguf")).save(tmp_path)
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert part in text
+    (tmp_path / name).write_text(text.replace(part, damaged, 1), encoding="utf-8")
+    with pytest.raises(BadFileError) as caught:
+        tokenizer.load(tmp_path)
+    assert caught.value.message.startswith(f"`{tmp_path}` is not a whole imported model: ")
+    assert caught.value.hint == "remove that folder and try again"
+
+
 def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf"))
     text = words.render((Message(role="system", content="s"), Message(role="user", content="u")))

@@ -155,7 +155,7 @@ def main() -> None:
         app()
     except NomoatError as error:
         _fail(error)
-    except OSError as exc:
+    except (OSError, MemoryError, RuntimeError, ImportError) as exc:
         found = paths.as_error(exc)
         if found is None:
             raise

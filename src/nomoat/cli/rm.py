@@ -58,6 +58,8 @@ def _remove_cache(yes: bool) -> None:
     from nomoat import cache
 
     console.confirm_removal(f"what can be made again, {_megabytes(cache.size())}", yes=yes)
+    for link in cache.links():
+        console.say(f"`{link}` leads to `{link.resolve()}`, which another home may use: left alone")
     console.say(f"cache: removed, {_megabytes(cache.clear())} free again")
 
 
@@ -98,23 +100,25 @@ def _remove_model(model: str, yes: bool) -> None:
     if not folders and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
     console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
-    made_of = folders[0] if folders else installed
-    freed = importer.forget(made_of) if made_of is not None else 0
     if place is not None and folders:
-        _remove_adapter(place, folders)
+        freed = _remove_adapter(place, folders)
     else:
+        freed = importer.forget(installed) if installed is not None else 0
         freed += pull.remove(model)
     console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
 
 
-def _remove_adapter(place: Path, folders: Sequence[Path]) -> None:
-    """Raises UsageError while it is being tuned."""
+def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
+    """And what was imported with it: the bytes that got free of that. Raises UsageError while it is being tuned."""
     from nomoat import paths
+    from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
     with alone_with(place, hint="end that, or wait for it"), paths.translate_disk_errors(place):
+        freed = importer.forget(folders[0])
         for folder in folders:
             paths.remove_folder(folder)
+    return freed
 
 
 def _of_adapter(place: Path) -> list[Path]:

@@ -187,7 +187,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     except ModuleNotFoundError:
         console.say("time and memory: known only with PyTorch: pip install 'nomoat[tune]'")
         return None
-    found = estimate(prepared)
+    found = estimate(prepared, console.say)
     whole, learning, looking = (f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds))
     console.say(
         f"time: about {whole} minutes at most; all epochs take {learning}, measuring the lessons held out {looking} "

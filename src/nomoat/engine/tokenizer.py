@@ -255,12 +255,15 @@ class DecodeStream:
 
 
 def load(folder: Path) -> Tokenizer:
-    """A tokenizer that `Tokenizer.save` wrote."""
+    """A tokenizer that `Tokenizer.save` wrote. Raises BadFileError for what is damaged."""
     from tokenizers import Tokenizer as Backend
 
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
-    return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
+        return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
+    except Exception as exc:  # `tokenizers` has no error of its own
+        raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
 
 
 def from_metadata(
