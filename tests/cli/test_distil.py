@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, say
+from misbehaving import Server, counted, say
 from teaching import write_labels, write_tasks
 
 from nomoat.catalog import sidecar
@@ -135,6 +135,44 @@ def test_a_file_of_other_origin_is_not_written_over(
     assert nomoat(*command, "--replace").returncode == 0
     assert nomoat(*command, "--seed", "1").returncode == 1
     assert nomoat(*command, "-n", "9").returncode == 0
+
+
+def test_fewer_tasks_are_not_written_over_more(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, out = serving(*[write_tasks] * 3, counted("I cannot help with that.", 9, 9)), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--seeds", str(seeds)]
+    assert nomoat(*command, "-n", "20").returncode == 0
+    whole = out.read_text()
+    fewer = nomoat(*command, "-n", "3")
+    assert (fewer.returncode, fewer.stderr) == (
+        1,
+        f"error: `{out}` holds 20 rows, and would hold 3; it is left as it is\nhint: choose another --out, or --replace it\n",
+    )
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))  # the stored answers are not there
+    nothing = nomoat(*command, "-n", "20")
+    assert nothing.returncode == 1
+    assert "\ntasks: 0 kept of 0 offered\npartial: --max-requests 10 is reached" in nothing.stderr
+    assert f"\nerror: `{out}` holds 20 rows, and would hold 0; it is left as it is\n" in nothing.stderr
+    assert "wrote" not in nothing.stderr
+    replaced = nomoat(*command, "-n", "20", "--replace")
+    assert f"\nerror: there is nothing to replace `{out}` with; it is left as it is\nhint: choose another --out\n" in replaced.stderr
+    assert (replaced.returncode, out.read_text()) == (1, whole)
+    assert json.loads(sidecar.path_of(out).read_text())["tasks"] == 20
+
+
+def test_fewer_labels_are_not_written_over_more(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, source, out = serving(counted("spam", 9, 1), counted("no idea", 9, 1)), tmp_path / "texts.txt", tmp_path / "l.csv"
+    source.write_text("WIN a prize\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(source), "--labels", "ham,spam"]
+    assert nomoat(*command).returncode == 0
+    whole = out.read_text()
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))
+    done = nomoat(*command)
+    assert (done.returncode, out.read_text()) == (1, whole)
+    assert f"\nerror: `{out}` holds 1 rows, and would hold 0; it is left as it is\n" in done.stderr
 
 
 def test_nothing_is_sent_outside_before_it_was_agreed_to(

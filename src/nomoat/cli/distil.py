@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -143,7 +143,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     from nomoat.distil import files, instructions
 
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
-    files.require_own(how.out, settings, replace=how.replace)
+    files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
         _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], store, how)
         with judging.counting_bars("tasks") as progress:
@@ -161,14 +161,11 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         "notes": list(notes),
     }
     rows = instructions.as_rows(found.tasks)
-    saved = files.save(
-        how.out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
-    )  # fmt: skip
     _say_spent(model, found.spent, notes)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
-    _end(how, saved, parents, found.partial)
+    _save(model, lambda part: files.write_rows(part, rows), parents, settings, facts, how)
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
@@ -180,7 +177,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     from nomoat.distil.label import label, requests_for
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
-    files.require_own(how.out, settings, replace=how.replace)
+    files.require_own(how.out, settings, num_rows=len(asked.texts), replace=how.replace)
     with AnswerStore() as store:
         _ask_consent(model, requests_for(asked.texts, asked.labels, instruction=asked.instruction), store, how)
         with judging.counting_bars("texts") as progress:
@@ -200,16 +197,12 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "notes": list(notes),
     }
     delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
-    saved = files.save(
-        how.out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
-        teacher=model.ref, parents=parents, settings=settings, facts=facts,
-    )  # fmt: skip
     _say_spent(model, found.spent, notes)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
     _say_left_out(found.unmatched, "whose answer was none of the labels")
     _say_left_out(found.too_long, "too long for the teacher's context")
-    _end(how, saved, parents, found.partial)
+    _save(model, lambda part: files.write_labels(part, found.labels, delimiter=delimiter), parents, settings, facts, how)
 
 
 def _say_left_out(texts: Sequence[str], why: str) -> None:
@@ -299,11 +292,24 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
         console.say(f"note: {note}")
 
 
-def _end(how: _How, saved: dict[str, Any], parents: Sequence[Parent], partial: str) -> None:
-    """The terms, the place, and an exit code that says whether something is missing."""
+def _save(
+    model: Responder, write: Callable[[Path], None], parents: Sequence[Parent], settings: dict[str, Any], facts: dict[str, Any], how: _How
+) -> None:
+    """The file, its terms and place, and an exit code that says whether something is missing."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
+    from nomoat.distil import files
+    from nomoat.errors import UsageError
 
+    partial = str(facts["partial"])
+    try:
+        saved = files.save(
+            how.out, write, teacher=model.ref, parents=parents, settings=settings, facts=facts, replace=how.replace
+        )  # fmt: skip
+    except UsageError:
+        if partial:
+            console.say(f"partial: {partial}")
+        raise
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {how.out}")
