@@ -293,7 +293,12 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
 
 
 def _save(
-    model: Responder, write: Callable[[Path], None], parents: Sequence[Parent], settings: dict[str, Any], facts: dict[str, Any], how: _How
+    model: Responder,
+    write: Callable[[Path], None],
+    parents: Sequence[Parent],
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    how: _How,
 ) -> None:
     """The file, its terms and place, and an exit code that says whether something is missing."""
     from nomoat.catalog import licences
