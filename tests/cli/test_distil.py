@@ -310,6 +310,19 @@ def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: P
     assert beside is not None and [parent.name for parent in beside.parents] == ["fake:", "openai:gpt-4o"]
 
 
+@pytest.mark.usefixtures("kernels")
+def test_what_stands_beside_the_file_names_no_folder(nomoat: Shell, tmp_path: Path, tiny_gguf: Path) -> None:
+    teacher, texts, out = tmp_path / "of a client" / "t.gguf", tmp_path / "texts.txt", tmp_path / "l.csv"
+    teacher.parent.mkdir()
+    teacher.write_bytes(tiny_gguf.read_bytes())
+    texts.write_text("WIN a prize\n")
+    done = nomoat("distil", str(teacher), "--out", str(out), "--label", str(texts), "--labels", "ham,spam")
+    assert done.returncode == 0, done.stderr
+    told = sidecar.path_of(out).read_text()
+    assert '"teacher": "t.gguf"' in told and '"name": "t.gguf (base weights of unknown origin)"' in told
+    assert "of a client" not in told
+
+
 def test_a_sidecar_that_cannot_be_read_is_told_before_anything_is_asked(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:

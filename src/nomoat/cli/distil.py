@@ -277,7 +277,7 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
     from nomoat import references
     from nomoat.catalog import licences
 
-    found = licences.taught_by(ref, references.licence_chain(ref), for_assistant=for_assistant)
+    found = licences.taught_by(references.shown_name(ref), references.licence_chain(ref), for_assistant=for_assistant)
     return found if terms is None else licences.with_stated(found, terms)
 
 
@@ -309,7 +309,7 @@ def _save(
     partial = str(facts["partial"])
     try:
         saved = files.save(
-            how.out, write, teacher=model.ref, parents=parents, settings=settings, facts=facts, replace=how.replace
+            how.out, write, teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace
         )  # fmt: skip
     except UsageError:
         if partial:
