@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted, say
+from misbehaving import Server, counted, half, say
 from teaching import write_labels, write_tasks
 
 from nomoat.catalog import sidecar
@@ -77,6 +77,21 @@ def test_what_a_server_refuses_of_a_request_is_said_and_kept(
     note = "`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words"
     assert f"\nnote: {note}\ntasks: 5 kept" in done.stderr
     assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
+
+
+def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(half, write_tasks), tmp_path / "tasks.jsonl"
+    price = ("--price-in", "1000", "--price-out", "2000")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "5", "--seeds", str(seeds), *price]
+    lost = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $"
+    assert f"\nnote: {lost}" in nomoat(*command).stderr
+    done = nomoat(*command, "--max-cost", "0.5")
+    assert (done.returncode, f"\nnote: {lost}" in done.stderr, len(server.bodies)) == (0, True, 2)
+    assert "\nnote: more is spent than --max-cost $0.5000: " in done.stderr
+    beside = json.loads(sidecar.path_of(out).read_text())
+    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more is spen"])
 
 
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(

@@ -138,7 +138,6 @@ class _Texts:
 
 def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How) -> None:
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
-    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
 
@@ -151,7 +150,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = notes_of(model, store, num_reused=found.spent.num_reused)
+        notes = _notes(model, found.spent, store, how)
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
@@ -171,7 +170,6 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
     """Labels into a table, its sidecar, and what is to be said of them."""
     from nomoat import tasks
-    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
     from nomoat.distil.label import label, requests_for
@@ -185,7 +183,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
                 model, asked.texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
                 concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = notes_of(model, store, num_reused=found.spent.num_reused)
+        notes = _notes(model, found.spent, store, how)
     facts = {
         "texts": len(asked.texts),
         "labelled": found.counts(),
@@ -279,6 +277,14 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
 
     found = licences.taught_by(references.shown_name(ref), references.licence_chain(ref), for_assistant=for_assistant)
     return found if terms is None else licences.with_stated(found, terms)
+
+
+def _notes(model: Responder, spent: Spent, store: AnswerStore, how: _How) -> tuple[str, ...]:
+    """What has to be known about these answers, and about the money."""
+    from nomoat.asking.answers import notes_of
+
+    told = notes_of(model, store, num_reused=spent.num_reused)
+    return (*told, *spent.pricing.lost_note(model.ref, spent.lost), *how.spending.notes())
 
 
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
