@@ -208,7 +208,7 @@ def test_a_call_lost_before_there_was_a_budget_counts_once_there_is_one(serving:
 
 
 def test_lost_calls_of_questions_that_come_later_count_before_the_first_is_asked(serving: Serving) -> None:
-    """Of 30 conversations, the first turns of all were lost. Asked one at a time, the first would be asked before the others counted."""
+    """Of 30 conversations, all first turns were lost. Asked one at a time, the first would be asked before the others counted."""
     turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite_of(60).examples))
     suite = dataclasses.replace(suite_of(60), examples=turns)
     server = serving(FINE)

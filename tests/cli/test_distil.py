@@ -17,6 +17,7 @@ from misbehaving import Server, counted, half, say
 from teaching import write_labels, write_tasks
 
 from nomoat.catalog import sidecar
+from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Parent
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -308,10 +309,35 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
     done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
     told = {parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]}
     assert told == {
-        OPENAI_AT_LOOPBACK: "openai-assistant", "first.jsonl": "own", "anthropic:claude": "anthropic-terms",
-        "alpaca-seeds": "apache-2.0",
+        OPENAI_AT_LOOPBACK: "openai-assistant", "anthropic:claude": "anthropic-terms", "alpaca-seeds": "apache-2.0",
     }  # fmt: skip
     assert "commercial use: no" in done.stderr
+
+
+@pytest.mark.data
+def test_alpacas_seeds_are_known_under_another_name_and_edited(
+    serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", serving(write_tasks).url)
+    lines = (pull_dataset("alpaca-seeds") / "seed_tasks.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    edited = [
+        json.dumps({"instruction": f" {row['instruction'].upper()}", "input": "", "output": "x"}) for row in map(json.loads, lines)
+    ]
+    mine = [json.dumps({"instruction": f"What is {at} and {at}?", "input": "", "output": str(2 * at)}) for at in range(len(lines) + 1)]
+    told = []
+    for name, rows in {"copy": "".join(lines), "edited": "\n".join(edited), "half": "\n".join([*edited, *mine])}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(rows, encoding="utf-8")
+        command = [NOMOAT, "distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / f"{name}.out.jsonl"), "-n", "5", "--seeds", str(path)]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=True)
+        told.append({parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]})
+    alpacas = {"alpaca-seeds": "apache-2.0"}
+    assert told == [
+        {OPENAI_AT_LOOPBACK: "openai-assistant", **alpacas},
+        {OPENAI_AT_LOOPBACK: "openai-assistant", "edited.jsonl": "own", **alpacas},
+        {OPENAI_AT_LOOPBACK: "openai-terms", "half.jsonl": "own"},
+    ]
 
 
 def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: Path) -> None:

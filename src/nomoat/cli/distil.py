@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -235,17 +235,23 @@ def _require_no_labels(*given: str | None) -> None:
 
 
 def _seeds(path: Path | None) -> tuple[Seeds, tuple[Parent, ...]]:
-    """The tasks that are shown, and what the result is made from where it is made from them."""
+    """The tasks that are shown, and what the result is made from where it is made from them.
+
+    Alpaca's are known under any name, and edited; what a model wrote is nobody's own.
+    """
     from nomoat.catalog.datasets import dataset, pull_dataset
-    from nomoat.distil import instructions
+    from nomoat.distil import alpaca, instructions
     from nomoat.records import Parent
 
-    if path is not None:
-        own = instructions.read_seeds(path)
-        return own, (Parent(kind="data", name=own.name, licence="own"), *_origin(path))
     known = dataset(instructions.SEEDS)
-    parent = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
-    return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (parent,)
+    alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    if path is None:
+        return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (alpacas,)
+    found, origin = instructions.read_seeds(path), _origin(path)
+    if found.sha256 in {source.sha256 for source in known.files}:
+        return replace(found, name=known.name), (alpacas, *origin)
+    own = () if origin else (Parent(kind="data", name=found.name, licence="own"),)
+    return found, (*own, *([alpacas] if alpaca.are_mostly_alpacas(found.tasks) else []), *origin)
 
 
 def _origin(path: Path) -> tuple[Parent, ...]:
