@@ -12,13 +12,13 @@ from typing import Any
 
 from nomoat import __version__, paths
 from nomoat.catalog import sidecar
-from nomoat.distil.label import Label
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 from nomoat.tasks import TABLE_SUFFIXES
 
 TASKS = ("tasks", (".jsonl", ".ndjson"))
 LABELS = ("labels", TABLE_SUFFIXES)
+OTHER_OUT = "choose another --out, or --replace it"
 
 
 def require_place(target: Path, what: str, suffixes: Sequence[str]) -> None:
@@ -36,6 +36,25 @@ def require_other(target: Path, read: Path | None) -> None:
         raise UsageError(f"`{target}` is the file that is read, and would be lost", hint="choose another --out")
 
 
+def left_out_place(target: Path) -> Path:
+    """Where the rows stand that have no label: `labelled.left_out.csv` beside `labelled.csv`."""
+    return target.with_name(f"{target.stem}.left_out{target.suffix}")
+
+
+def require_place_for_left_out(target: Path, read: Path, *, replace: bool) -> None:
+    """Refuse to write what is left out over the file that is read, or over one that does not belong to `target`."""
+    beside = left_out_place(target)
+    require_other(beside, read)
+    if beside.exists() and not target.exists() and not replace:
+        raise UsageError(f"`{beside}` is there already, and what is left out would be written over it", hint=OTHER_OUT)
+
+
+def remove(target: Path) -> None:
+    """Take away a file of an earlier run that would be empty now, and its sidecar."""
+    target.unlink(missing_ok=True)
+    sidecar.path_of(target).unlink(missing_ok=True)
+
+
 def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
     """Refuse to write over a file that is not an earlier state of the same work. `settings` decide what it is made of."""
     if target.exists() and not replace:
@@ -43,7 +62,7 @@ def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> 
         if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
-                hint="choose another --out, or --replace it",
+                hint=OTHER_OUT,
             )
 
 
@@ -69,12 +88,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
 
 
-def write_labels(path: Path, labels: Sequence[Label], *, delimiter: str) -> None:
-    """A table of text, label and, where there is one, confidence."""
-    with_confidence = any(one.confidence is not None for one in labels)
-    columns = ["text", "label", *(["confidence"] if with_confidence else [])]
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]], *, delimiter: str) -> None:
+    """A table with a header; a row may lack columns."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, delimiter=delimiter, extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, delimiter=delimiter)
         writer.writeheader()
-        for one in labels:
-            writer.writerow({**asdict(one), "confidence": "" if one.confidence is None else f"{one.confidence:.4f}"})
+        writer.writerows(rows)
