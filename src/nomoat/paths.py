@@ -37,6 +37,13 @@ def home() -> Path:
     return expanded(os.environ.get("NOMOAT_HOME") or "~/.nomoat")
 
 
+def require_home() -> None:
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file."""
+    there = next((place for place in (home(), *home().parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"NOMOAT_HOME is `{home()}`, and `{there}` is a file", hint="set it to a folder of yours")
+
+
 def expanded(path: str | Path) -> Path:
     """The path with the home folder in place of its `~`. Raises UsageError where nobody has that one: `~typo`, or no HOME at all."""
     try:

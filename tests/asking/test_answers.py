@@ -9,21 +9,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from misbehaving import Act, Server, counted, half, reset, say
 from patience import wait_until
 
 import nomoat
-from nomoat.asking.answers import collect
+from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
-from nomoat.asking.store import AnswerStore
+from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.errors import BudgetReachedError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
@@ -34,11 +35,30 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
-from nomoat.records import Chunk, Example, Message, Request
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 Serving = Callable[..., Server]
+
+
+class Loading(FakeEngine):
+    """Takes five seconds to be ready for likelihoods, and one for a question, by a clock of its own."""
+
+    now = 0.0
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        self.now += (5 if self.now == 0 else 0) + (1 if continuations else 0)
+        return super().score(request, continuations)
+
+
+def test_loading_is_no_part_of_the_first_answers_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Loading()
+    monkeypatch.setattr("nomoat.asking.answers.time", SimpleNamespace(perf_counter=lambda: engine.now))
+    questions = [(Request(prompt=text), ("yes", "no")) for text in "ab"]
+    with AnswerStore(tmp_path / "answers.sqlite") as store:
+        found = collect_scores(Responder("fake:", engine), questions, store=store)
+    assert [scores.seconds for scores in found if isinstance(scores, ChoiceScores)] == [1, 1]
 
 
 def suite_of(num_examples: int) -> Suite:

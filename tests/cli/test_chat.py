@@ -84,6 +84,9 @@ def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ("/system", "/system answer in Korean", "/system"):
         talk.handle(line)
     assert capsys.readouterr().err == "no system message\nset, from the next question on\nanswer in Korean\n"
+    for line in ("/system -", "/system"):
+        talk.handle(line)
+    assert (talk.system, capsys.readouterr().err) == (None, "taken away, from the next question on\nno system message\n")
 
 
 def test_unknown_command_is_no_question_and_a_leading_space_makes_it_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,19 @@ def test_rm_cache_removes_what_can_be_made_again_and_models_says_how_much(empty_
     assert "cache: " not in nomoat("models", "--pulled").stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache")])
+def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_path: Path, nomoat: Nomoat) -> None:
+    path = empty_home / "runs" / "answers.sqlite"
+    assert nomoat("rm", "--answers").stderr == "answers: none are stored\n"
+    assert not path.exists()
+    suite = tmp_path / "s.jsonl"
+    suite.write_text('{"input": "b secret", "target": "secret b"}\n' * 3)
+    assert nomoat("eval", "fake:", str(suite)).returncode == 0
+    assert b"secret" in b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert nomoat("rm", "--answers", "--yes").stderr == "answers: removed, 1 answer and 3 outcomes, 0 MB free again\n"
+    assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache"), ("smollm2-135m", "--answers"), ("--cache", "--answers")])
 def test_rm_removes_one_thing(arguments: tuple[str, ...], nomoat: Nomoat) -> None:
     done = nomoat("rm", *arguments)
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: name one thing to remove")

@@ -42,7 +42,7 @@ def until(kernels: None, tiny_gguf: Path, tmp_path: Path) -> Callable[..., tuple
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(
     until: Callable[..., tuple[int, list[str]]], number: int
 ) -> None:

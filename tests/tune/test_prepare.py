@@ -284,6 +284,9 @@ def test_settings_follow_the_data_and_the_model() -> None:
     assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 2e-3)
     assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 1.2e-3)
     assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5).layers == 3
+    with pytest.raises(UsageError) as refused:
+        chosen(Settings(layers=6), num_lessons=9, width=9, layers=5)
+    assert (refused.value.message, refused.value.hint) == ("layers is 6, and the model has 5", "give 5 at most")
 
 
 def test_noise_needs_all_layers_to_learn() -> None:

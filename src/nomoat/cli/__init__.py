@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -97,7 +99,8 @@ def root(
     """Settings that every verb shares."""
     from nomoat import config as settings
 
-    settings.read_file()  # whatever the verb: a broken file is said at once
+    paths.require_home()  # whatever the verb: what no verb can do without is said at once
+    settings.read_file()
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -116,6 +119,14 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     again.start()
 
 
+def _open_what_is_closed() -> None:
+    """What a daemon closed (`>&-`) is read and written as nothing. Else a file of ours would be opened as 1, where others print."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+            os.dup2(getattr(sys, name).fileno(), number)
+
+
 def _print_what_it_can() -> None:
     """A character that the terminal's encoding lacks (an emoji in CP949) is shown as `?`, and ends nothing."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
@@ -131,7 +142,10 @@ def _fail(error: NomoatError) -> NoReturn:
 
 def main() -> None:
     """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
+    _open_what_is_closed()
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not under `nohup`
+        signal.signal(signal.SIGHUP, _interrupt)
     if hasattr(signal, "pthread_kill"):  # not on Windows
         sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)

@@ -57,6 +57,14 @@ def has_person() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def confirm_removal(what: str, *, yes: bool) -> None:
+    """End the command if a person is there and does not want this removed."""
+    import typer
+
+    if not yes and has_person() and not typer.confirm(f"Remove {what}?", err=True):
+        raise typer.Exit(1)
+
+
 def piped() -> str:
     """The text that is piped in; empty where nothing is. Raises UsageError if it is no text."""
     if sys.stdin is None or sys.stdin.isatty():

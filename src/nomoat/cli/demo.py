@@ -26,7 +26,7 @@ LABELS = ("negative", "positive")
 
 
 def demo(
-    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes to tune.")] = 2.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=1440, help="Minutes to tune.")] = 2.0,
     report: Annotated[Path | None, typer.Option(help="Where to write the HTML report.", show_default=False)] = None,
 ) -> None:
     """Pull a model, ask it, tune it on real data, and prove with error bars what tuning was worth.

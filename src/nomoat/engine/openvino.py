@@ -181,18 +181,19 @@ class OpenVINOEngine:
     def score(
         self, request: Request, continuations: Sequence[str], *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None
     ) -> list[ContinuationScore]:
-        if not continuations:
-            return []
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
+        with self._scoring:
+            if adapter not in self._scorers:
+                self._scorers[adapter] = self._make_scorer(adapter)
+        if not continuations:
+            return []
         words = words or self.tokenizer
         prompt, rows = likelihood.split(words, request, continuations)
         ends = likelihood.ends_of(words, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         with self._scoring:
-            if adapter not in self._scorers:
-                self._scorers[adapter] = self._make_scorer(adapter)
             return self._scorers[adapter].score(prompt, rows, ends)
 
     def compile_once(self, progress: Callable[[int, int], None]) -> None:

@@ -286,13 +286,16 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can
 
     The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/log.md).
 
-    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima. Raises UsageError for noise where not all layers learn.
+    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima. Raises UsageError for more layers than there are, and for
+    noise where not all learn.
     """
     few, many = num_lessons < FEW_LESSONS, num_lessons >= MANY_LESSONS
     epochs = settings.epochs or (6.0 if few else 3.0 if many else 4.0)
     batch = settings.batch or min(16, max(4, num_lessons // 50))
     rate = settings.learning_rate or float(f"{FULL_RATE * min(1.0, (WIDTH_OF_FULL_RATE / width) ** 0.5):.2g}")
-    learning = min(settings.layers or (layers + 1) // 2, layers)
+    learning = settings.layers or (layers + 1) // 2
+    if learning > layers:
+        raise UsageError(f"layers is {learning}, and the model has {layers}", hint=f"give {layers} at most")
     if settings.noise and learning < layers:
         why = f"it needs all {layers} layers to learn; the upper {learning} do"
         raise UsageError(
