@@ -211,6 +211,11 @@ def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_r
     with out.open(encoding="utf-8", newline="") as labels, left_out.open(encoding="utf-8", newline="") as others:
         assert [*csv.DictReader(labels)] == [{"id": "b1", "body": "WIN a prize", "label": "spam"}]
         assert [row["id"] for row in csv.DictReader(others)] == ["a7"]
+    told = left_out.read_bytes()
+    left_out.write_text("id,body,label\na7,see you at noon,ham\n")  # by hand
+    assert nomoat(*command, "ham,spam").stderr.startswith(f"error: `{left_out}` is there already, and not from this teacher")
+    left_out.write_bytes(told)
+    assert nomoat(*command, "ham,spam").returncode == 0
     done = nomoat(*command, "I cannot tell,spam", "--replace", "--json")
     assert (done.returncode, json.loads(done.stdout)["left_out"]) == (0, None)
     assert sorted(path.name for path in tmp_path.glob("l.*")) == ["l.csv", "l.csv.provenance.json"]
@@ -223,7 +228,7 @@ def test_what_is_left_out_is_written_over_no_other_file(nomoat: Shell, tmp_path:
     command = ["distil", "fake:", "--out", str(out), "--labels", "ham,spam", "--label"]
     done = nomoat(*command, str(tmp_path / "t.txt"))
     assert (done.returncode, out.exists(), left_out.read_text()) == (1, False, "text\nmine\n")
-    assert done.stderr.startswith(f"error: `{left_out}` is there already, and what is left out would be written over it\n")
+    assert done.stderr.startswith(f"error: `{left_out}` is there already, and not from this teacher with these settings\n")
     done = nomoat(*command, str(left_out), "--replace")
     assert done.stderr.startswith(f"error: `{left_out}` is the file that is read, and would be lost\n")
     assert left_out.read_text() == "text\nmine\n"

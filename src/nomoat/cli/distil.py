@@ -87,7 +87,7 @@ def distil(
     if label is not None:
         asked, origin = _texts(context, label, labels, input_column, instruction), _origin(label)
         files.require_place(out, *files.LABELS)
-        files.require_place_for_left_out(out, label, replace=replace)
+        files.require_other(files.left_out_place(out), label)
     else:
         _require_no_labels(labels, input_column, instruction)
         files.require_place(out, *files.TASKS)
@@ -183,6 +183,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
     files.require_own(how.out, settings, replace=how.replace)
+    files.require_own(files.left_out_place(how.out), settings, replace=how.replace)
     texts = asked.texts.asked
     with AnswerStore() as store:
         _ask_consent(model, requests_for(texts, asked.labels, instruction=asked.instruction), store, how)

@@ -18,7 +18,6 @@ from nomoat.tasks import TABLE_SUFFIXES
 
 TASKS = ("tasks", (".jsonl", ".ndjson"))
 LABELS = ("labels", TABLE_SUFFIXES)
-OTHER_OUT = "choose another --out, or --replace it"
 
 
 def require_place(target: Path, what: str, suffixes: Sequence[str]) -> None:
@@ -41,14 +40,6 @@ def left_out_place(target: Path) -> Path:
     return target.with_name(f"{target.stem}.left_out{target.suffix}")
 
 
-def require_place_for_left_out(target: Path, read: Path, *, replace: bool) -> None:
-    """Refuse to write what is left out over the file that is read, or over one that does not belong to `target`."""
-    beside = left_out_place(target)
-    require_other(beside, read)
-    if beside.exists() and not target.exists() and not replace:
-        raise UsageError(f"`{beside}` is there already, and what is left out would be written over it", hint=OTHER_OUT)
-
-
 def remove(target: Path) -> None:
     """Take away a file of an earlier run that would be empty now, and its sidecar."""
     target.unlink(missing_ok=True)
@@ -62,7 +53,7 @@ def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> 
         if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
-                hint=OTHER_OUT,
+                hint="choose another --out, or --replace it",
             )
 
 
