@@ -34,6 +34,22 @@ def test_a_folder_of_other_things_does_not_hide_a_card_of_its_name(
     assert references.find_files(ref).weights == Path(ref)
 
 
+def test_a_name_that_is_shown_holds_no_folder(tiny_gguf: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "of a client" / "mine"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    shown = {
+        "smollm2-135m": "smollm2-135m",
+        "smollm2-135m+mine": "smollm2-135m+mine",
+        str(tiny_gguf): "tiny.gguf",
+        f"{tiny_gguf}+mine": "tiny.gguf+mine",
+        f"smollm2-135m+{adapter}": "smollm2-135m+mine",
+        f"{tiny_gguf}+{adapter}": "tiny.gguf+mine",
+        "http://127.0.0.1:1/v1#a+b": "http://127.0.0.1:1/v1#a+b",
+    }
+    assert {ref: references.shown_name(ref) for ref in shown} == shown
+
+
 def test_a_model_pulled_from_any_server_is_used_by_its_address(tiny_gguf: Path, empty_home: Path) -> None:
     ref = "https://host/models/tiny.gguf"
     with pytest.raises(UnknownModelError) as missing:

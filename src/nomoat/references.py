@@ -33,8 +33,10 @@ def names_server(ref: str) -> bool:
 
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
-    base = ref.rpartition("+")[0] or ref
-    return Path(ref).name if paths.expanded(base).exists() else ref
+    base, _, adapter = ref.rpartition("+")
+    if base and tuned.is_adapter(paths.expanded(adapter)):
+        return f"{shown_name(base)}+{Path(adapter).name}"
+    return Path(ref).name if paths.expanded(base or ref).exists() else ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -204,6 +204,54 @@ def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:
     assert len(server.bodies) == 1
 
 
+def test_lost_answers_count_in_later_runs_too(serving: Serving) -> None:
+    """$0.078 of the first run leave no room in $0.15 for another try; a dollar has room for it, and for the five answers."""
+    server = serving(half, FINE)
+    for _ in range(3):
+        with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
+            run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
+    assert len(server.bodies) == 1
+    for _ in range(2):
+        enough = spending(1.0)
+        evaluation = run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough, concurrency=1))
+        assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
+    note = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.0780 more"
+    assert (note in evaluation.notes, evaluation.side.cost_usd) == (True, pytest.approx(5 * REAL_USD))
+
+
+def test_a_call_lost_before_there_was_a_budget_counts_once_there_is_one(serving: Serving) -> None:
+    server = serving(half, FINE)
+    run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(), concurrency=1))
+    enough = spending(1.0)
+    run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough))
+    assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
+
+
+def test_lost_calls_of_questions_that_come_later_count_before_the_first_is_asked(serving: Serving) -> None:
+    """Of 30 conversations, all first turns were lost. Asked one at a time, the first would be asked before the others counted."""
+    turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite_of(60).examples))
+    suite = dataclasses.replace(suite_of(60), examples=turns)
+    server = serving(FINE)
+    model = f"{server.url}#m"
+    with AnswerStore() as store:
+        for example in turns[::2]:
+            request = Request(messages=example.messages, max_new_tokens=10, temperature=0.0)
+            store.count_lost(remote_engine(model).digest, request)
+    with pytest.raises(BudgetReachedError):
+        run_suite(model, suite, RunSettings(spending=spending(30 * 0.078), concurrency=1))
+    assert server.bodies == []
+
+
+def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
+    """The server counts a thousand times the tokens: $12 for an answer that $0.078 were set aside for."""
+    server = serving(counted("yes", 10_000, 1000))
+    evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
+    assert evaluation.notes == (
+        "more is spent than --max-cost $0.2000: a server counted more tokens than it was allowed, or earlier tries at these questions "
+        "had a higher bound",
+    )
+
+
 def test_refusals_cost_nothing(serving: Serving) -> None:
     server = serving(*[say(429, {"error": {"message": "slow down"}})] * 5, FINE)
     evaluation = run_suite(f"{server.url}#m", suite_of(3), RunSettings(spending=spending(0.12), concurrency=1))

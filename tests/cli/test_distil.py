@@ -13,10 +13,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, say
+from misbehaving import Server, counted, half, say
 from teaching import write_labels, write_tasks
 
 from nomoat.catalog import sidecar
+from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Parent
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -79,6 +80,21 @@ def test_what_a_server_refuses_of_a_request_is_said_and_kept(
     assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
 
 
+def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(half, write_tasks), tmp_path / "tasks.jsonl"
+    price = ("--price-in", "1000", "--price-out", "2000")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "5", "--seeds", str(seeds), *price]
+    lost = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $"
+    assert f"\nnote: {lost}" in nomoat(*command).stderr
+    done = nomoat(*command, "--max-cost", "0.5")
+    assert (done.returncode, f"\nnote: {lost}" in done.stderr, len(server.bodies)) == (0, True, 2)
+    assert "\nnote: more is spent than --max-cost $0.5000: " in done.stderr
+    beside = json.loads(sidecar.path_of(out).read_text())
+    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more is spen"])
+
+
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:
@@ -135,6 +151,44 @@ def test_a_file_of_other_origin_is_not_written_over(
     assert nomoat(*command, "--replace").returncode == 0
     assert nomoat(*command, "--seed", "1").returncode == 1
     assert nomoat(*command, "-n", "9").returncode == 0
+
+
+def test_fewer_tasks_are_not_written_over_more(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, out = serving(*[write_tasks] * 3, counted("I cannot help with that.", 9, 9)), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--seeds", str(seeds)]
+    assert nomoat(*command, "-n", "20").returncode == 0
+    whole = out.read_text()
+    fewer = nomoat(*command, "-n", "3")
+    assert (fewer.returncode, fewer.stderr) == (
+        1,
+        f"error: `{out}` holds 20 rows, and would hold 3; it is left as it is\nhint: choose another --out, or --replace it\n",
+    )
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))  # the stored answers are not there
+    nothing = nomoat(*command, "-n", "20")
+    assert nothing.returncode == 1
+    assert "\ntasks: 0 kept of 0 offered\npartial: --max-requests 10 is reached" in nothing.stderr
+    assert f"\nerror: `{out}` holds 20 rows, and would hold 0; it is left as it is\n" in nothing.stderr
+    assert "wrote" not in nothing.stderr
+    replaced = nomoat(*command, "-n", "20", "--replace")
+    assert f"\nerror: there is nothing to replace `{out}` with; it is left as it is\nhint: choose another --out\n" in replaced.stderr
+    assert (replaced.returncode, out.read_text()) == (1, whole)
+    assert json.loads(sidecar.path_of(out).read_text())["tasks"] == 20
+
+
+def test_fewer_labels_are_not_written_over_more(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, source, out = serving(counted("spam", 9, 1), counted("no idea", 9, 1)), tmp_path / "texts.txt", tmp_path / "l.csv"
+    source.write_text("WIN a prize\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(source), "--labels", "ham,spam"]
+    assert nomoat(*command).returncode == 0
+    whole = out.read_text()
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))
+    done = nomoat(*command)
+    assert (done.returncode, out.read_text()) == (1, whole)
+    assert f"\nerror: `{out}` holds 1 rows, and would hold 0; it is left as it is\n" in done.stderr
 
 
 def test_nothing_is_sent_outside_before_it_was_agreed_to(
@@ -296,10 +350,35 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
     done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
     told = {parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]}
     assert told == {
-        OPENAI_AT_LOOPBACK: "openai-assistant", "first.jsonl": "own", "anthropic:claude": "anthropic-terms",
-        "alpaca-seeds": "apache-2.0",
+        OPENAI_AT_LOOPBACK: "openai-assistant", "anthropic:claude": "anthropic-terms", "alpaca-seeds": "apache-2.0",
     }  # fmt: skip
     assert "commercial use: no" in done.stderr
+
+
+@pytest.mark.data
+def test_alpacas_seeds_are_known_under_another_name_and_edited(
+    serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", serving(write_tasks).url)
+    lines = (pull_dataset("alpaca-seeds") / "seed_tasks.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    edited = [
+        json.dumps({"instruction": f" {row['instruction'].upper()}", "input": "", "output": "x"}) for row in map(json.loads, lines)
+    ]
+    mine = [json.dumps({"instruction": f"What is {at} and {at}?", "input": "", "output": str(2 * at)}) for at in range(len(lines) + 1)]
+    told = []
+    for name, rows in {"copy": "".join(lines), "edited": "\n".join(edited), "half": "\n".join([*edited, *mine])}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(rows, encoding="utf-8")
+        command = [NOMOAT, "distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / f"{name}.out.jsonl"), "-n", "5", "--seeds", str(path)]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=True)
+        told.append({parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]})
+    alpacas = {"alpaca-seeds": "apache-2.0"}
+    assert told == [
+        {OPENAI_AT_LOOPBACK: "openai-assistant", **alpacas},
+        {OPENAI_AT_LOOPBACK: "openai-assistant", "edited.jsonl": "own", **alpacas},
+        {OPENAI_AT_LOOPBACK: "openai-terms", "half.jsonl": "own"},
+    ]
 
 
 def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: Path) -> None:
@@ -311,6 +390,19 @@ def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: P
     assert "  because of teacher openai:gpt-4o: OpenAI's output may not be used" in done.stderr
     beside = sidecar.find(out)
     assert beside is not None and [parent.name for parent in beside.parents] == ["fake:", "openai:gpt-4o"]
+
+
+@pytest.mark.usefixtures("kernels")
+def test_what_stands_beside_the_file_names_no_folder(nomoat: Shell, tmp_path: Path, tiny_gguf: Path) -> None:
+    teacher, texts, out = tmp_path / "of a client" / "t.gguf", tmp_path / "texts.txt", tmp_path / "l.csv"
+    teacher.parent.mkdir()
+    teacher.write_bytes(tiny_gguf.read_bytes())
+    texts.write_text("WIN a prize\n")
+    done = nomoat("distil", str(teacher), "--out", str(out), "--label", str(texts), "--labels", "ham,spam")
+    assert done.returncode == 0, done.stderr
+    told = sidecar.path_of(out).read_text()
+    assert '"teacher": "t.gguf"' in told and '"name": "t.gguf (base weights of unknown origin)"' in told
+    assert "of a client" not in told
 
 
 def test_a_sidecar_that_cannot_be_read_is_told_before_anything_is_asked(

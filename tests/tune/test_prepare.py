@@ -9,11 +9,13 @@ import pytest
 from reference import write_folder
 from tiny import write_tiny_gguf
 
+from nomoat import paths
+from nomoat.catalog import sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, UnsupportedError, UsageError
-from nomoat.records import Message
+from nomoat.records import Message, Parent
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
@@ -60,6 +62,19 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
+
+
+def test_what_a_teachers_terms_allow_is_said_before_any_work(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
+    made_from = [Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")]
+    sidecar.save(data, sha256=paths.sha256_of(data), teacher="openai:gpt-4o", parents=made_from, facts={})
+    say_survey(prepare(str(tiny_gguf), data, **COLUMNS))
+    assert (
+        "teacher: openai:gpt-4o wrote this data\nterms of what learns from it:\ncommercial use: no\n"
+        "  because of teacher openai:gpt-4o: OpenAI's output may not be used"
+    ) in capsys.readouterr().err
 
 
 def test_free_answers_are_no_labels_that_the_provenance_names(tiny_gguf: Path, tmp_path: Path) -> None:

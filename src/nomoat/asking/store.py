@@ -1,11 +1,11 @@
 """Every answer, kept before it is scored: one that was computed or paid for is never lost, and never asked for twice.
 
 One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model and request, so any suite that asks the same finds
-them; what the model's server refused of its requests lies under the model's. Outcomes (what the answers were worth) lie under suite,
-model and example; `route` learns from them.
+them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
+the answers were worth) lie under suite, model and example; `route` learns from them.
 
-What this does not cover: an answer that was still being written when the process died, and two processes that ask the same
-question at the same moment: both ask, and the first answer is kept.
+What this does not cover: an answer that was still being written when the process died, with what it cost; and two processes that ask
+the same question at the same moment: both ask, and the first answer is kept.
 """
 
 from __future__ import annotations
@@ -77,6 +77,19 @@ class AnswerStore:
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
         """Keep an answer. If there is one already, that one stays."""
         self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
+
+    def num_lost(self, model_digest: str, request: Request) -> int:
+        """How many calls for this answer may have been billed, and brought none."""
+        row = self._get(_key("lost", model_digest, request))
+        return 0 if row is None else int(row["num"])
+
+    def count_lost(self, model_digest: str, request: Request) -> None:
+        """One more such call."""
+        key = _key("lost", model_digest, request)
+        with self._db.transaction() as db:
+            told = _dumps({"num": self.num_lost(model_digest, request) + 1})
+            row = (key, model_digest, _dumps(_asked(request)), told, time.time())
+            db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
         """The stored likelihoods of these choices after this request."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,12 +141,11 @@ class _Texts:
 
 def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How) -> None:
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
-    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
 
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
-    files.require_own(how.out, settings, replace=how.replace)
+    files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
         _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], store, how)
         with judging.counting_bars("tasks") as progress:
@@ -154,7 +153,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = notes_of(model, store, num_reused=found.spent.num_reused)
+        notes = _notes(model, found.spent, store, how)
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
@@ -164,27 +163,23 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         "notes": list(notes),
     }
     rows = instructions.as_rows(found.tasks)
-    saved = files.save(
-        how.out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
-    )  # fmt: skip
     _say_spent(model, found.spent, notes)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
-    _end(how, saved, parents, found.partial)
+    _save(model, lambda part: files.write_rows(part, rows), parents, settings, facts, how)
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
     """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
-    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
     from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, requests_for
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
-    files.require_own(how.out, settings, replace=how.replace)
-    files.require_own(files.left_out_place(how.out), settings, replace=how.replace)
     texts = asked.texts.asked
+    for place in (how.out, files.left_out_place(how.out)):
+        files.require_own(place, settings, num_rows=len(texts), replace=how.replace)
     with AnswerStore() as store:
         _ask_consent(model, requests_for(texts, asked.labels, instruction=asked.instruction), store, how)
         with judging.counting_bars("texts") as progress:
@@ -192,7 +187,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
                 model, texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
                 concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = notes_of(model, store, num_reused=found.spent.num_reused)
+        notes = _notes(model, found.spent, store, how)
     without_text = len(asked.texts.rows) - len(texts)
     facts = {
         "texts": len(texts),
@@ -205,7 +200,6 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         **found.spent.facts(),
         "notes": list(notes),
     }
-    saved = _save_labels(asked.texts, found, how, teacher=model.ref, parents=parents, settings=settings, facts=facts)
     _say_spent(model, found.spent, notes)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
@@ -213,13 +207,19 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")
     if without_text:
         console.say(f"left out: {without_text:,} rows without a text")
-    if saved["left_out"]:
-        console.say(f"wrote {files.left_out_place(how.out)}: the rows without a label, why, and what the teacher answered")
-    _end(how, saved, parents, found.partial)
+    _save_labels(model, asked.texts, found, parents, settings, facts, how)
 
 
-def _save_labels(texts: Texts, found: Labelled, how: _How, *, facts: dict[str, Any], **known: Any) -> dict[str, Any]:
-    """Both tables; what the sidecar of the first says. There is no second one where nothing is left out."""
+def _save_labels(
+    model: Responder,
+    texts: Texts,
+    found: Labelled,
+    parents: Sequence[Parent],
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    how: _How,
+) -> None:
+    """Both tables. There is no second one where nothing is left out."""
     from nomoat import tasks
     from nomoat.distil import files, table
 
@@ -228,12 +228,21 @@ def _save_labels(texts: Texts, found: Labelled, how: _How, *, facts: dict[str, A
     others, left_out = table.left_out_table(texts, found)
     beside = files.left_out_place(how.out)
     facts = {**facts, "left_out": beside.name if left_out else None}
-    saved = files.save(how.out, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), facts=facts, **known)
-    if left_out:
-        files.save(beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter), facts=facts, **known)
-    else:
-        files.remove(beside)
-    return saved
+
+    def save_left_out() -> None:
+        if not left_out:
+            files.remove(beside)
+            return
+        files.save(
+            beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter),
+            teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace,
+        )  # fmt: skip
+        console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
+
+    _save(
+        model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how,
+        then=save_left_out,
+    )  # fmt: skip
 
 
 def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
@@ -270,17 +279,23 @@ def _require_no_labels(*given: str | None) -> None:
 
 
 def _seeds(path: Path | None) -> tuple[Seeds, tuple[Parent, ...]]:
-    """The tasks that are shown, and what the result is made from where it is made from them."""
+    """The tasks that are shown, and what the result is made from where it is made from them.
+
+    Alpaca's are known under any name, and edited; what a model wrote is nobody's own.
+    """
     from nomoat.catalog.datasets import dataset, pull_dataset
-    from nomoat.distil import instructions
+    from nomoat.distil import alpaca, instructions
     from nomoat.records import Parent
 
-    if path is not None:
-        own = instructions.read_seeds(path)
-        return own, (Parent(kind="data", name=own.name, licence="own"), *_origin(path))
     known = dataset(instructions.SEEDS)
-    parent = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
-    return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (parent,)
+    alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    if path is None:
+        return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (alpacas,)
+    found, origin = instructions.read_seeds(path), _origin(path)
+    if found.sha256 in {source.sha256 for source in known.files}:
+        return replace(found, name=known.name), (alpacas, *origin)
+    own = () if origin else (Parent(kind="data", name=found.name, licence="own"),)
+    return found, (*own, *([alpacas] if alpaca.are_mostly_alpacas(found.tasks) else []), *origin)
 
 
 def _origin(path: Path) -> tuple[Parent, ...]:
@@ -310,8 +325,16 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
     from nomoat import references
     from nomoat.catalog import licences
 
-    found = licences.taught_by(ref, references.licence_chain(ref), for_assistant=for_assistant)
+    found = licences.taught_by(references.shown_name(ref), references.licence_chain(ref), for_assistant=for_assistant)
     return found if terms is None else licences.with_stated(found, terms)
+
+
+def _notes(model: Responder, spent: Spent, store: AnswerStore, how: _How) -> tuple[str, ...]:
+    """What has to be known about these answers, and about the money."""
+    from nomoat.asking.answers import notes_of
+
+    told = notes_of(model, store, num_reused=spent.num_reused)
+    return (*told, *spent.pricing.lost_note(model.ref, spent.lost), *how.spending.notes())
 
 
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
@@ -325,11 +348,32 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
         console.say(f"note: {note}")
 
 
-def _end(how: _How, saved: dict[str, Any], parents: Sequence[Parent], partial: str) -> None:
-    """The terms, the place, and an exit code that says whether something is missing."""
+def _save(
+    model: Responder,
+    write: Callable[[Path], None],
+    parents: Sequence[Parent],
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    how: _How,
+    *,
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """The file, its terms and place, and an exit code that says whether something is missing. `then` writes what belongs to it."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
+    from nomoat.distil import files
+    from nomoat.errors import UsageError
 
+    partial = str(facts["partial"])
+    try:
+        saved = files.save(
+            how.out, write, teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace
+        )  # fmt: skip
+    except UsageError:
+        if partial:
+            console.say(f"partial: {partial}")
+        raise
+    then()
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {how.out}")

@@ -97,6 +97,7 @@ def tune(
 
 def say_survey(prepared: Prepared) -> None:
     """What the data is like, in a few lines, each of them something a user may want to mend."""
+    from nomoat.catalog import licences
     from nomoat.tune import prepare
     from nomoat.tune.samples import count_lessons
 
@@ -115,6 +116,9 @@ def say_survey(prepared: Prepared) -> None:
     if prepared.sidecar is not None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
+        if parents := prepared.sidecar.parents:
+            console.say("terms of what learns from it:")
+            say_terms(licences.of_parents(parents))
     if prepared.start is not None:
         _say_start(prepared.start, prepared.data.labels, survey.labels)
     if survey.duplicates:

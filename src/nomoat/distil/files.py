@@ -46,15 +46,32 @@ def remove(target: Path) -> None:
     sidecar.path_of(target).unlink(missing_ok=True)
 
 
-def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
-    """Refuse to write over a file that is not an earlier state of the same work. `settings` decide what it is made of."""
-    if target.exists() and not replace:
-        found = sidecar.find(target)
+def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, replace: bool) -> None:
+    """Refuse to write over a file that is not an earlier state of the same work, or that holds more than `num_rows`.
+
+    `settings` decide what it is made of. Nothing at all is put over nothing but an empty file, whatever may be replaced.
+    """
+    if not target.exists():
+        return
+    found = None if replace else sidecar.find(target)
+    if not replace:
         if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
                 hint="choose another --out, or --replace it",
             )
+        if (num_there := _num_rows(found.facts)) > num_rows:
+            raise UsageError(
+                f"`{target}` holds {num_there:,} rows, and would hold {num_rows:,}; it is left as it is",
+                hint="choose another --out, or --replace it",
+            )
+    elif not num_rows and target.stat().st_size:
+        raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="choose another --out")
+
+
+def _num_rows(facts: Mapping[str, Any]) -> int:
+    """How many tasks, or labels, the facts of a file count."""
+    return int(facts["tasks"]) if "tasks" in facts else sum(facts.get("labelled", {}).values())
 
 
 def save(
@@ -65,8 +82,10 @@ def save(
     parents: Sequence[Parent],
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
+    replace: bool,
 ) -> dict[str, Any]:
-    """The file that `write` fills, whole or not at all, with its sidecar; what that says."""
+    """The file that `write` fills, whole or not at all, with its sidecar; what that says. Raises what `require_own` raises."""
+    require_own(target, settings, num_rows=_num_rows(facts), replace=replace)
     known = {"nomoat": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds"), "settings": dict(settings), **facts}
     with paths.whole_file(target) as part:
         write(part)

@@ -21,7 +21,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -103,6 +103,7 @@ class RemoteEngine:
         self._key = key
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
+        self.on_lost: Callable[[Request], None] = lambda _request: None  # told of each call that may be billed and brought no answer
         self._pace = pacing.Pace()
         self._dialect = Dialect(self.host, is_cloud=provider != "http")
         self._sent = threading.local()  # bytes of this thread's request, all its attempts together
@@ -234,9 +235,11 @@ class RemoteEngine:
             bill.usd = most
             try:
                 yield bill
-            except NomoatError as error:
+            except BaseException as error:
                 has_worked = isinstance(error, RemoteError) and error.fate != "rejected" and error.status is None
-                if not has_worked:
+                if has_worked or not isinstance(error, NomoatError):
+                    self.on_lost(request)
+                else:
                     bill.usd = 0.0
                 raise
 
