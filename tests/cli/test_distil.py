@@ -241,10 +241,51 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     assert [row["text"] for row in rows] == ["WIN, a prize", "see you at noon", "당첨"]
     assert all(row["label"] in ("ham", "spam") and 0.5 <= float(row["confidence"]) <= 1 for row in rows)
     server = serving(write_labels(("prize", "spam"), ("noon", "Ham."), ("당첨", "I cannot tell")))
-    written = tmp_path / "written.tsv"
+    written, left_out = tmp_path / "written.tsv", tmp_path / "written.left_out.tsv"
     done = nomoat("distil", f"{server.url}#m", "--out", str(written), "--label", str(source), "--labels", "ham,spam")
     assert written.read_text(encoding="utf-8").splitlines() == ["text\tlabel", "WIN, a prize\tspam", "see you at noon\tham"]
-    assert "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨\n" in done.stderr
+    answer = "당첨\tnone of the labels\tI cannot tell"
+    assert left_out.read_text(encoding="utf-8").splitlines() == ["text\twhy\tanswer", answer]
+    assert (
+        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨 -> I cannot tell\n"
+        f"wrote {left_out}: the rows without a label, why, and what the teacher answered\n"
+    ) in done.stderr
+    beside = sidecar.find(left_out)
+    assert beside is not None and beside.is_of_this_content and beside.facts["left_out"] == left_out.name
+
+
+def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_run_is_left(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serving(write_labels(("prize", "spam"), ("noon", "I cannot tell")))
+    source, out, left_out = tmp_path / "t.jsonl", tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    source.write_text('{"id": "a7", "body": "see you at noon"}\n{"id": "b1", "body": "WIN a prize"}\n')
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(source), "--input-column", "body", "--labels"]
+    assert nomoat(*command, "ham,spam").returncode == 0
+    with out.open(encoding="utf-8", newline="") as labels, left_out.open(encoding="utf-8", newline="") as others:
+        assert [*csv.DictReader(labels)] == [{"id": "b1", "body": "WIN a prize", "label": "spam"}]
+        assert [row["id"] for row in csv.DictReader(others)] == ["a7"]
+    told = left_out.read_bytes()
+    left_out.write_text("id,body,label\na7,see you at noon,ham\n")  # by hand
+    assert nomoat(*command, "ham,spam").stderr.startswith(f"error: `{left_out}` is there already, and not from this teacher")
+    left_out.write_bytes(told)
+    assert nomoat(*command, "ham,spam").returncode == 0
+    done = nomoat(*command, "I cannot tell,spam", "--replace", "--json")
+    assert (done.returncode, json.loads(done.stdout)["left_out"]) == (0, None)
+    assert sorted(path.name for path in tmp_path.glob("l.*")) == ["l.csv", "l.csv.provenance.json"]
+
+
+def test_what_is_left_out_is_written_over_no_other_file(nomoat: Shell, tmp_path: Path) -> None:
+    out, left_out = tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    left_out.write_text("text\nmine\n")
+    (tmp_path / "t.txt").write_text("WIN a prize\n")
+    command = ["distil", "fake:", "--out", str(out), "--labels", "ham,spam", "--label"]
+    done = nomoat(*command, str(tmp_path / "t.txt"))
+    assert (done.returncode, out.exists(), left_out.read_text()) == (1, False, "text\nmine\n")
+    assert done.stderr.startswith(f"error: `{left_out}` is there already, and not from this teacher with these settings\n")
+    done = nomoat(*command, str(left_out), "--replace")
+    assert done.stderr.startswith(f"error: `{left_out}` is the file that is read, and would be lost\n")
+    assert left_out.read_text() == "text\nmine\n"
 
 
 def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:

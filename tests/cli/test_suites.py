@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     assert any(line.startswith("tickets ") and "yours" in line for line in run().splitlines())
     shown = run("show", "tickets", "-n", "1")
     assert "[user] Classify the text. Answer with one of: fault, question." in shown and "  * fault\n  - question" in shown
+    toml = tomllib.loads((empty_home / "suites" / "tickets.toml").read_text())
+    facts = json.loads(run("--json", "show", "tickets"))
+    assert facts["suite_digest"] != toml["sha256"] and f"suite digest: {facts['suite_digest']}\n" in shown
+    assert "sha256" not in facts and "sha256" not in shown
     assert run("--json", "show", "tickets") == run("show", "tickets", "--json") and json.loads(run("--json", "show", "tickets"))
     with pytest.raises(UsageError, match="there is a suite `tickets`"):
         run("new", str(table))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from nomoat.asking.spent import Spent
     from nomoat.asking.store import AnswerStore
     from nomoat.distil.instructions import Plan, Seeds
+    from nomoat.distil.label import Labelled, LeftOut
+    from nomoat.distil.table import Texts
     from nomoat.records import Parent, Request
     from nomoat.responder import Responder
 
@@ -23,8 +25,8 @@ EXAMPLES_SHOWN = 3
 FOR_TASKS = ("num_tasks", "seeds", "language", "tasks_a_request", "max_requests", "temperature", "seed")  # mean nothing to labels
 SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
 TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
-Texts = Annotated[
-    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, or .txt with a text a line.", show_default=False)
+TextFile = Annotated[
+    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, JSONL, or .txt with a text a line.", show_default=False)
 ]
 MaxRequests = Annotated[
     int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
@@ -41,7 +43,7 @@ def distil(
     tasks_a_request: Annotated[int, typer.Option("--per-request", min=1, help="Ask for so many at once.")] = 10,
     max_requests: MaxRequests = None,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.7,
-    label: Texts = None,
+    label: TextFile = None,
     labels: Annotated[str | None, typer.Option(help="a,b,c, or a file with one a line.", show_default=False)] = None,
     input_column: options.InputColumn = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, as in `tune`.", show_default=False)] = None,
@@ -85,6 +87,7 @@ def distil(
     if label is not None:
         asked, origin = _texts(context, label, labels, input_column, instruction), _origin(label)
         files.require_place(out, *files.LABELS)
+        files.require_other(files.left_out_place(out), label)
     else:
         _require_no_labels(labels, input_column, instruction)
         files.require_place(out, *files.TASKS)
@@ -120,7 +123,7 @@ class _Texts:
 
     source: Path
     input_column: str | None
-    texts: list[str]
+    texts: Texts
     labels: tuple[str, ...]
     instruction: str | None
 
@@ -168,50 +171,91 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
-    """Labels into a table, its sidecar, and what is to be said of them."""
-    from nomoat import tasks
+    """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
-    from nomoat.distil.label import label, requests_for
+    from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, requests_for
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
-    files.require_own(how.out, settings, num_rows=len(asked.texts), replace=how.replace)
+    texts = asked.texts.asked
+    for place in (how.out, files.left_out_place(how.out)):
+        files.require_own(place, settings, num_rows=len(texts), replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, requests_for(asked.texts, asked.labels, instruction=asked.instruction), store, how)
+        _ask_consent(model, requests_for(texts, asked.labels, instruction=asked.instruction), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, asked.texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
+                model, texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
                 concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
         notes = _notes(model, found.spent, store, how)
+    without_text = len(asked.texts.rows) - len(texts)
     facts = {
-        "texts": len(asked.texts),
+        "texts": len(texts),
         "labelled": found.counts(),
         "by": found.how,
-        "unmatched": len(found.unmatched),
-        "too_long": len(found.too_long),
+        "unmatched": len(found.left_out(NO_LABEL)),
+        "too_long": len(found.left_out(TOO_LONG_TEXT)),
+        "without_text": without_text,
         "partial": found.partial,
         **found.spent.facts(),
         "notes": list(notes),
     }
-    delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
     _say_spent(model, found.spent, notes)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
-    _say_left_out(found.unmatched, "whose answer was none of the labels")
-    _say_left_out(found.too_long, "too long for the teacher's context")
-    _save(model, lambda part: files.write_labels(part, found.labels, delimiter=delimiter), parents, settings, facts, how)
+    _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
+    _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")
+    if without_text:
+        console.say(f"left out: {without_text:,} rows without a text")
+    _save_labels(model, asked.texts, found, parents, settings, facts, how)
 
 
-def _say_left_out(texts: Sequence[str], why: str) -> None:
+def _save_labels(
+    model: Responder,
+    texts: Texts,
+    found: Labelled,
+    parents: Sequence[Parent],
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    how: _How,
+) -> None:
+    """Both tables. There is no second one where nothing is left out."""
+    from nomoat import tasks
+    from nomoat.distil import files, table
+
+    delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
+    columns, rows = table.labelled_table(texts, found)
+    others, left_out = table.left_out_table(texts, found)
+    beside = files.left_out_place(how.out)
+    facts = {**facts, "left_out": beside.name if left_out else None}
+
+    def save_left_out() -> None:
+        if not left_out:
+            files.remove(beside)
+            return
+        files.save(
+            beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter),
+            teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace,
+        )  # fmt: skip
+        console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
+
+    _save(
+        model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how,
+        then=save_left_out,
+    )  # fmt: skip
+
+
+def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
     if texts:
         console.say(f"left out: {len(texts):,} texts {why}")
-        for text in texts[:EXAMPLES_SHOWN]:
-            console.say(f"  {' '.join(text.split())[:100]}")
+        for one in texts[:EXAMPLES_SHOWN]:
+            answer = f" -> {' '.join(one.answer.split())[:60]}" if one.answer.strip() else ""
+            console.say(f"  {' '.join(one.text.split())[:100]}{answer}")
 
 
 def _texts(context: typer.Context, path: Path, labels: str | None, input_column: str | None, instruction: str | None) -> _Texts:
-    from nomoat.distil.label import parse_labels, read_texts
+    from nomoat.distil.label import parse_labels
+    from nomoat.distil.table import read_texts
     from nomoat.errors import UsageError
 
     said = [one.opts[0] for one in context.command.params if one.name in FOR_TASKS and judging.is_given(context, one.name)]
@@ -311,8 +355,10 @@ def _save(
     settings: dict[str, Any],
     facts: dict[str, Any],
     how: _How,
+    *,
+    then: Callable[[], None] = lambda: None,
 ) -> None:
-    """The file, its terms and place, and an exit code that says whether something is missing."""
+    """The file, its terms and place, and an exit code that says whether something is missing. `then` writes what belongs to it."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
     from nomoat.distil import files
@@ -327,6 +373,7 @@ def _save(
         if partial:
             console.say(f"partial: {partial}")
         raise
+    then()
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {how.out}")

@@ -227,5 +227,5 @@ def _facts(suite: Suite) -> dict[str, Any]:
         "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
         "answer_start": suite.answer_start,
-        "sha256": suite.sha256,
+        "suite_digest": suite.sha256,  # of examples and start of answer; the TOML's `sha256` is that of the JSONL
     }

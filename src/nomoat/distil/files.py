@@ -12,7 +12,6 @@ from typing import Any
 
 from nomoat import __version__, paths
 from nomoat.catalog import sidecar
-from nomoat.distil.label import Label
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 from nomoat.tasks import TABLE_SUFFIXES
@@ -34,6 +33,17 @@ def require_other(target: Path, read: Path | None) -> None:
     """Refuse to write over the file that is read, under whatever name, and whatever may be replaced."""
     if read is not None and target.exists() and target.samefile(read):
         raise UsageError(f"`{target}` is the file that is read, and would be lost", hint="choose another --out")
+
+
+def left_out_place(target: Path) -> Path:
+    """Where the rows stand that have no label: `labelled.left_out.csv` beside `labelled.csv`."""
+    return target.with_name(f"{target.stem}.left_out{target.suffix}")
+
+
+def remove(target: Path) -> None:
+    """Take away a file of an earlier run that would be empty now, and its sidecar."""
+    target.unlink(missing_ok=True)
+    sidecar.path_of(target).unlink(missing_ok=True)
 
 
 def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, replace: bool) -> None:
@@ -88,12 +98,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
 
 
-def write_labels(path: Path, labels: Sequence[Label], *, delimiter: str) -> None:
-    """A table of text, label and, where there is one, confidence."""
-    with_confidence = any(one.confidence is not None for one in labels)
-    columns = ["text", "label", *(["confidence"] if with_confidence else [])]
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]], *, delimiter: str) -> None:
+    """A table with a header; a row may lack columns."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, delimiter=delimiter, extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, delimiter=delimiter)
         writer.writeheader()
-        for one in labels:
-            writer.writerow({**asdict(one), "confidence": "" if one.confidence is None else f"{one.confidence:.4f}"})
+        writer.writerows(rows)
