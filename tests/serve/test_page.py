@@ -25,7 +25,7 @@ from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
 from nomoat.serve.models import from_references
-from nomoat.serve.web import as_html
+from nomoat.serve.web.markdown import as_html
 
 Start = Callable[..., str]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -126,7 +126,7 @@ class Renderings:
         self.begun = self.under_way = self.most_at_once = 0
         self._before = before
         self._lock = threading.Lock()
-        monkeypatch.setattr("nomoat.serve.web.as_html", self._render)
+        monkeypatch.setattr("nomoat.serve.app.as_html", self._render)
 
     def _render(self, markdown: str) -> str:
         with self._lock:

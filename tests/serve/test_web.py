@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import threading
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from patience import PATIENCE_SECONDS
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
 from nomoat.serve import replies, web
-from nomoat.serve.web import FILES, as_html
+from nomoat.serve.web import FILES
+from nomoat.serve.web.markdown import as_html
 
 Start = Callable[..., str]
 
@@ -51,7 +53,7 @@ def test_others_are_answered_while_an_answer_is_rendered(start: Start, monkeypat
         assert go_on.wait(PATIENCE_SECONDS)
         return markdown
 
-    monkeypatch.setattr("nomoat.serve.web.as_html", slow)
+    monkeypatch.setattr("nomoat.serve.app.as_html", slow)
     address = page_of(start)
     with ThreadPoolExecutor(1) as pool:
         rendering = pool.submit(httpx.post, f"{address}/web/markdown", content="*a*")
@@ -87,6 +89,29 @@ def test_a_page_of_somebody_else_cannot_use_the_renderer(start: Start) -> None:
 )
 def test_markdown_becomes_html_that_runs_nothing(written: str, shown: str) -> None:
     assert as_html(written) == shown
+
+
+@pytest.mark.parametrize(
+    "bold", ["국민연금(NPS)", '"모트"', "50%", "1,000원(약 1달러)", "안녕하세요!", "서울특별시", "日本語（にほんご）", "重要提示："]
+)
+@pytest.mark.parametrize("behind", ["은", "를", "라고", "です", "的", " is", ".", ""])
+def test_what_is_bold_may_have_a_particle_right_behind_it(bold: str, behind: str) -> None:
+    assert as_html(f"그 **{bold}**{behind}") == f"<p>그 <strong>{html.escape(bold)}</strong>{behind}</p>\n"
+    assert as_html(f"그*{bold}*{behind}") == f"<p>그<em>{html.escape(bold)}</em>{behind}</p>\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("**[링크](https://b.c)**를", '<strong><a href="https://b.c" target="_blank" rel="noopener noreferrer">링크</a></strong>를'),
+        ("**`코드`**를 **`x`**로", "<strong><code>코드</code></strong>를 <strong><code>x</code></strong>로"),
+        ('그는 "**가나**"라고', "그는 &quot;<strong>가나</strong>&quot;라고"),
+        ("2*3*4, a*(b)*c", "2<em>3</em>4, a*(b)*c"),
+        ("가 ** 나", "가 ** 나"),
+    ],
+)
+def test_bold_beside_marks(written: str, shown: str) -> None:
+    assert as_html(written) == f"<p>{shown}</p>\n"
 
 
 def test_a_picture_in_an_answer_is_not_fetched() -> None:

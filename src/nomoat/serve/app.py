@@ -36,6 +36,7 @@ from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
+from nomoat.serve.web.markdown import as_html
 
 SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
@@ -104,7 +105,7 @@ def create_app(
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:
         text = (await _body(request, MAX_MARKDOWN_BYTES)).decode("utf-8", "replace")
-        return JSONResponse(await asyncio.to_thread(web.as_html, text))
+        return JSONResponse(await asyncio.to_thread(as_html, text))
 
     @app.api_route("/metrics", methods=web.READING)
     async def show_metrics() -> Response:

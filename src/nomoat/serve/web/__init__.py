@@ -6,12 +6,10 @@ a link included, makes no request to anybody until a link is followed. What was 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fastapi import FastAPI
-from markdown_it import MarkdownIt
 from starlette.responses import Response
 
 FILES = {
@@ -46,21 +44,3 @@ def _given(file: Path) -> Callable[[], Awaitable[Response]]:
         return Response(content, media_type=TYPES[file.suffix], headers=dict(HEADERS))
 
     return answer
-
-
-@functools.cache
-def _renderer() -> MarkdownIt:
-    # Pictures would be fetched from wherever a model says; as text they are an address.
-    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
-    made.render("*a*")  # the first use sets up its rules, which several threads may not do at once
-    return made
-
-
-def as_html(markdown: str) -> str:
-    """What a model wrote, as HTML without tags, scripts or pictures of its own; links open in a tab of theirs and tell no referrer."""
-    tokens = _renderer().parse(markdown)
-    for token in tokens:
-        for part in token.children or ():
-            if part.type == "link_open":
-                part.attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
-    return str(_renderer().renderer.render(tokens, _renderer().options, {}))

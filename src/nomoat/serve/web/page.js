@@ -86,6 +86,7 @@ const WORDS = {
       model_not_found: "모델을 찾을 수 없습니다.",
       not_enough_memory: "메모리가 부족합니다.",
       offline: "nomoat가 다른 기계로의 연결을 막았습니다.",
+      shutting_down: "서버가 종료되는 중입니다.",
       unsupported: "이 모델이 지원하지 않는 요청입니다.",
       upstream_error: "모델이 실행되는 다른 서버에서 오류가 났습니다.",
     }, // by the error's code
