@@ -425,7 +425,8 @@ def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, s
     """Few tokens are otherwise multiplied by other products than many."""
     engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
     try:
-        texts = ["the hello", "world", "안녕 the hello " * 9, "a"]
+        texts = ["the hello", "world", "안녕 the hello " * 9, "a", *(f"{at} the hello world " * 5 for at in range(40))]
+        assert sum(len(engine.tokenizer.encode(text, add_bos=True)) for text in texts) > batching.PASS_TOKENS  # one is cut by a pass
         together = engine.embed(texts)
         alone = np.concatenate([engine.embed([text]) for text in texts])
     finally:
@@ -435,8 +436,10 @@ def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, s
 
 @needs_instructions
 @pytest.mark.parametrize(
-    ("part", "damaged"), [("kv_heads", "kv_haeds"), ('{"heads', '{{"heads'), ('{"heads', '["heads'), ('"facts"', '"fatcs"')]
-)
+    ("part", "damaged"),
+    [("kv_heads", "kv_haeds"), ('{"heads', '{{"heads'), ('{"heads', '["heads'), ('"facts"', '"fatcs"'), ('"norm"', '"nrom"'),
+     ('"programs"', '"porgrams"'), ('"types"', '"tpyes"')],
+)  # fmt: skip
 def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_ones_too: None, part: str, damaged: str) -> None:
     """Whose file is as long as it was: it is not imported again."""
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0"))
@@ -448,6 +451,10 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
         OwnModel.of(folder)
     assert caught.value.message == f"`{folder}` is not a whole imported model"
     assert caught.value.hint == "remove that folder and try again"
+    told.write_text(text, encoding="utf-8")
+    (folder / "openvino_model.bin").write_bytes(b"")
+    with pytest.raises(BadFileError, match="is not a whole imported model"):
+        OwnModel.of(folder)
 
 
 @needs_instructions

@@ -20,7 +20,6 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
 from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.lora import ADAPTER_WEIGHTS, LoraDelta
-from nomoat.engine.own import OwnModel, write_own
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 
@@ -180,6 +179,8 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
+    from nomoat.engine.own import OwnModel  # brings numba
+
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
         return import_gguf(path, **told), adapters
@@ -200,6 +201,8 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return
+    from nomoat.engine.own import write_own
+
     words = plan.source.read_tokenizer()
     with paths.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
@@ -302,6 +305,8 @@ def _write_model(folder: Path, plan: _Plan) -> None:
     try:
         ov.save_model(model, str(folder / "openvino_model.xml"), compress_to_fp16=False)
     except RuntimeError as exc:  # OpenVINO's, in its own words, also of a full disk
+        if (error := paths.as_error(exc)) is not None:
+            raise error from exc
         paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
         with (folder / "openvino_model.bin").open("ab") as file:  # the system's word, such as for a limit of files' length
             file.write(bytes(SPARE_DISK_BYTES))

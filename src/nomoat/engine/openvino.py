@@ -190,6 +190,7 @@ class OpenVINOEngine:
         with self._scoring:
             if adapter not in self._scorers:
                 self._scorers[adapter] = self._make_scorer(adapter)
+            scorer = self._scorers[adapter]
         if not continuations:
             return []
         words = words or self.tokenizer
@@ -198,7 +199,7 @@ class OpenVINOEngine:
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         with self._scoring:
-            return self._scorers[adapter].score(prompt, rows, ends)
+            return scorer.score(prompt, rows, ends)
 
     def compile_once(self, progress: Callable[[int, int], None]) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
