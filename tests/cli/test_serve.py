@@ -36,9 +36,9 @@ class Served:
         assert found, self.said
         self.url = found.group(1).replace("0.0.0.0", "127.0.0.1")
 
-    def interrupt(self) -> tuple[int, str, str]:
-        """Ctrl-C: exit code, stdout and the rest of stderr."""
-        self.child.send_signal(signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
+        """Ctrl-C, or another signal: exit code, stdout and the rest of stderr."""
+        self.child.send_signal(number)
         out, err = self.child.communicate(timeout=PATIENCE_SECONDS)
         return self.child.returncode, out, err
 
@@ -150,7 +150,10 @@ def test_key_of_clients_is_not_sent_to_the_server_behind(
     assert [headers["authorization"] for headers in behind.headers] == ["Bearer none", "Bearer none"]
 
 
-def test_ctrl_c_ends_it_while_the_server_behind_is_silent(served: Callable[..., Served], serving: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"], ids=["Ctrl-C", "kill", "a closed terminal"])
+def test_it_ends_in_order_while_the_server_behind_is_silent(
+    served: Callable[..., Served], serving: Callable[..., Server], name: str
+) -> None:
     silent = Silent()
     server = served(f"{serving(silent).url}#m", "--port", "0")
     with asking(f"{server.url}/chat/completions", BODY):
@@ -159,7 +162,8 @@ def test_ctrl_c_ends_it_while_the_server_behind_is_silent(served: Callable[..., 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(httpx.post, f"{server.url}/chat/completions", json=BODY)
         assert silent.asked.wait(PATIENCE_SECONDS)
-        assert server.interrupt()[0] == 0  # the server behind would be silent for ten times as long as we wait
+        assert server.interrupt(getattr(signal, name)) == (0, "", "stopped\n")
+        # the server behind would be silent for ten times as long as we wait
         answer = waiting.result()
         assert answer.status_code == 503
         assert answer.json()["error"] == {

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ def _require_finite(gigabytes: float | None) -> float | None:
 
 
 def serve(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models to serve, each under the name given here.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to serve, each under the name given here.")],
     host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[
@@ -93,7 +94,8 @@ def serve(
         served, host=host, port=port, api_key=api_key, cors=cors or (),
         on_ready=lambda url: _say_ready(url, served.names, api_key),
     )  # fmt: skip
-    console.say("stopped")
+    with suppress(OSError):  # a terminal that was closed takes no word
+        console.say("stopped")
     _end_without(answers.THREAD_NAME)
 
 

@@ -10,11 +10,12 @@ import asyncio
 import dataclasses
 import errno
 import functools
+import signal
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import TypeVar
 
 import uvicorn
@@ -172,10 +173,30 @@ def _run(app: FastAPI, listener: socket.socket, host: str, on_ready: Callable[[s
     if on_ready is not None:
         bound_port = listener.getsockname()[1]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
+    server = _Server(config)
     try:
-        _Server(config).run(sockets=[listener])
+        with _ended_by_a_closed_terminal(server):
+            server.run(sockets=[listener])
     except KeyboardInterrupt:
         return  # uvicorn has shut down in order, and raises the signal again
+
+
+@contextmanager
+def _ended_by_a_closed_terminal(server: uvicorn.Server) -> Iterator[None]:
+    """SIGHUP ends the server as Ctrl-C does, where it would raise an error in the midst of its work; not under `nohup`.
+
+    uvicorn sees to SIGINT and SIGTERM alone.
+    """
+    number = getattr(signal, "SIGHUP", None)  # not on Windows
+    before = signal.getsignal(number) if number is not None else None
+    if number is None or not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(number, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def bind(host: str, port: int) -> socket.socket:
