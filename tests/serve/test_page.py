@@ -350,6 +350,8 @@ def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, sta
     page.until("#about", "asks for its API key")
     page.find("#key").send_keys("k3y", Keys.TAB)
     page.until("#about", "Nothing is sent anywhere else")
+    page.ask("one two")
+    page.until("article.assistant .text", "two one")
 
 
 def test_that_a_model_is_on_another_server_is_said_before_anything_is_sent(page: Page, start: Start) -> None:
