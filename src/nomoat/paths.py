@@ -27,12 +27,13 @@ DISK_HINT = (
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
-NO_MEMORY = (
+NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader's
     "Failed to allocate",
+    "you tried to allocate",
     "bad_alloc",
     "failed to map segment",
     "Cannot allocate memory",
-)  # OpenVINO's words, the C++ library's, and the loader's
+)
 TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
@@ -144,10 +145,18 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 
+def is_want_of_memory(exc: Exception) -> bool:
+    """Whether the system, or a limit of this process, gave no more memory, in whoever's words."""
+    if isinstance(exc, OSError):
+        return exc.errno == errno.ENOMEM
+    return isinstance(exc, MemoryError) or (
+        isinstance(exc, ImportError | RuntimeError) and any(words in str(exc) for words in NO_MEMORY)
+    )
+
+
 def as_error(exc: Exception) -> NomoatError | None:
     """What the system says of a place, or of memory, that nobody foresaw, as an error for the user; None for all else."""
-    is_memory = isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno == errno.ENOMEM)
-    if is_memory or (isinstance(exc, ImportError | RuntimeError) and any(words in str(exc) for words in NO_MEMORY)):
+    if is_want_of_memory(exc):
         return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
     return _place_error(exc) if isinstance(exc, OSError) else None
 

@@ -159,7 +159,9 @@ def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
     assert isinstance(paths.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
     told = "Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 207859712 bytes of memory"
-    for exc in (OSError(errno.ENOMEM, ""), MemoryError(), RuntimeError(told), ImportError("failed to map segment from shared object")):
+    of_pytorch = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+    at_import = ImportError("failed to map segment from shared object")
+    for exc in (OSError(errno.ENOMEM, ""), MemoryError(), RuntimeError(told), RuntimeError(of_pytorch), at_import):
         assert isinstance(paths.as_error(exc), NotEnoughMemoryError)
     assert paths.as_error(RuntimeError("another")) is None and paths.as_error(ImportError("another")) is None
     assert isinstance(paths.as_error(OSError(errno.EFBIG, "")), NotWritableError)

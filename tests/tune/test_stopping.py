@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import signal
 import threading
@@ -94,6 +95,24 @@ def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninte
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_terminal_that_is_closed_and_says_so_twice_leaves_the_checkpoint_whole(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second signal comes while what was learned is written."""
+    save, saved = adapter.Checkpoint.save, []
+
+    def interrupted(checkpoint: adapter.Checkpoint, state: dict[str, Any]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(checkpoint, state)
+        saved.append(state["numbers"]["step"])
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(adapter.Checkpoint, "save", interrupted)
+        tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)
+    assert saved == [3]
+    assert adapter.can_resume("colours")
+
+
 def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +144,9 @@ def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path,
     assert list(paths.adapters().iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [RuntimeError(NO_MEMORY), MemoryError()], ids=["PyTorch's", "Python's"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError(NO_MEMORY), MemoryError(), OSError(errno.ENOMEM, "")], ids=["PyTorch's", "Python's", "the system's"]
+)
 def test_want_of_memory_says_how_to_go_on(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     learn = train.Run._learn
 

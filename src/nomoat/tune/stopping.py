@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nomoat import paths
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import adapter
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-NO_MEMORY = ("you tried to allocate", "bad_alloc")  # PyTorch's words and the C++ library's, in a RuntimeError
 
 
 @contextmanager
@@ -39,8 +39,8 @@ def translate_memory_errors(weights: str, name: str) -> Iterator[None]:
     """Turn want of memory, while the adapter `name` is tuned, into NotEnoughMemoryError, which says how to go on."""
     try:
         yield
-    except (MemoryError, RuntimeError) as exc:
-        if isinstance(exc, RuntimeError) and not any(words in str(exc) for words in NO_MEMORY):
+    except Exception as exc:
+        if not paths.is_want_of_memory(exc):
             raise
         resuming = " and go on with --resume" if adapter.can_resume(name) else ""
         raise NotEnoughMemoryError(

@@ -290,7 +290,8 @@ class Run:
                     checkpoint.save(self.state())
                     saved_at = time.perf_counter()
         except KeyboardInterrupt:
-            checkpoint.save(self.state())
+            with stopping.uncut():  # a terminal that is closed may say so twice
+                checkpoint.save(self.state())
             raise
         checkpoint.save(self.state())  # what follows may be interrupted, too, or meet a full disk
         if self.fraction < 1 and self._has_stopped_learning():
