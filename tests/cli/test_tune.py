@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from nomoat.cli.tune import _say_result
+from nomoat.cli import app
+from nomoat.cli.tune import _say_how_to_ask, _say_result
 
 UNDECIDED = "chance alone may change the loss so (the change is -0.500 to +0.100, 95 %)"
 WORSE = "the loss is clearly higher (the change is +0.100 to +0.500, 95 %)"
-MORE_RIGHT = (
-    "9 of 25 rows held out are right word for word, 2 before: a `nomoat duel` on a test tells whether the tuned model is better"
-)
+COUNTED = "9 of 25 rows held out are right word for word, 2 before"
+DUEL = "a `nomoat duel` on a test tells whether the tuned model is better"
+MORE_RIGHT = f"{COUNTED}: {DUEL}"
 ADVICE = "try a lower --learning-rate, or more data"
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
@@ -88,7 +93,10 @@ def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answ
         *([said] if said else []),
     ]
     _say_result({"metrics": metrics, "data": {"question": "{text}"}}, with_terms=False)
-    assert capsys.readouterr().err.splitlines()[1] == f"right word for word: {right[1]} of 25 rows held out, {right[0]} before"
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"right word for word: {right[1]} of 25 rows held out, {right[0]} before",
+        *([said.replace(COUNTED, "more rows held out are right")] if said else []),
+    ]
 
 
 def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,3 +106,22 @@ def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFix
         "loss on 1 lesson held out: 1.000 before, 0.500 after",
         "one text held out says nothing about chance; give --validation FILE",
     ]
+
+
+@pytest.mark.parametrize("text", ["It broke", "-5 degrees", "--json", "it's '-'"])
+def test_the_command_that_a_training_ends_with_asks_about_the_text_whatever_it_begins_with(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = SimpleNamespace(lessons=[SimpleNamespace(text=text)])
+    prepared: Any = SimpleNamespace(base="base", survey=SimpleNamespace(question="Q: {text}"), data=data)
+    _say_how_to_ask(prepared, Path("adapters/colours"))
+    command = capsys.readouterr().err.splitlines()[1].removeprefix("try it: nomoat ")
+    asked = []
+
+    def in_its_words(model: str, prompt: str) -> str:
+        asked.append((model, prompt))
+        raise SystemExit
+
+    monkeypatch.setattr(sys.modules["nomoat.cli.run"], "_in_its_words", in_its_words)
+    CliRunner().invoke(app, shlex.split(command))
+    assert asked == [("base+colours", text)]

@@ -181,7 +181,8 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
         return
     texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
     short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable()), "...")
-    console.say(f"try it: nomoat run {ref} --as-tuned {shlex.quote(short)}\n{question_line(question)}")
+    no_option = "-- " if short.startswith("-") else ""
+    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{shlex.quote(short)}\n{question_line(question)}")
 
 
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
@@ -224,27 +225,29 @@ def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
 
     metrics = provenance["metrics"]
     before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
+    is_table = tuned.question_of(provenance) is not None
     if before is not None:
         lessons = metrics["validation_lessons"]
         console.say(f"loss on {lessons:,} lesson{'s' if lessons > 1 else ''} held out: {before:.3f} before, {after:.3f} after")
-        if tuned.question_of(provenance) is not None:
+        if is_table:
             right = f"{metrics['validation_right_after']:,} of {metrics['validation_answers']:,}"
             console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
         if change is None:
             console.say("one text held out says nothing about chance; give --validation FILE")
     if change is not None and change[1] >= 0:
-        console.say(_doubt(metrics, change))
+        console.say(_doubt(metrics, change, has_said_right=is_table))
     if with_terms:
         say_terms(licences.from_dict(provenance["licence"]))
 
 
-def _doubt(metrics: dict[str, Any], change: Sequence[float]) -> str:
+def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: bool) -> str:
     """What to think of a loss not clearly lower. A model too sure of its mistakes has a high one, and may be right more often."""
     reach = f"the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %"
     found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
     before, after = metrics["validation_right_before"], metrics["validation_right_after"]
     if after > before:
-        more = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
+        counted = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
+        more = "more rows held out are right" if has_said_right else counted
         return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
     verdict = "worse" if change[0] > 0 else "not shown to be better"
     return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"
