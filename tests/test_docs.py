@@ -68,8 +68,8 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_the_session_of_the_readme_runs_and_prints_what_it_shows(reader: Path) -> None:
     """The model is pulled before, and two minutes of tuning are shortened to three seconds: the numbers differ, the lines do not."""
-    (block,) = blocks(ROOT / "README.md", "console")
-    steps = [step.splitlines() for step in block.split("$ ")[1:]]
+    session = "".join(blocks(ROOT / "README.md", "console"))
+    steps = [step.splitlines() for step in session.split("$ ")[1:]]
     assert [step[0].split()[1] for step in steps] == ["pull", "run", "tune", "duel"]
     for command, *shown in steps:
         done = run(command, reader)
