@@ -60,7 +60,8 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
         ("guided_choice", ["a", "b"]), ("guided_grammar", "root ::= x"), ("min_tokens", 5), ("stop_token_ids", [13]),
         ("ignore_eos", True), ("use_beam_search", True), ("continue_final_message", True), ("add_generation_prompt", False),
         ("prompt_logprobs", 0), ("typical_p", 0.5), ("mirostat", 2), ("dry_multiplier", 0.8), ("xtc_probability", 0.5),
-        ("bad_words", ["x"]), ("allowed_token_ids", [1]),
+        ("bad_words", ["x"]), ("allowed_token_ids", [1]), ("dynatemp_range", 0.5), ("top_n_sigma", 1.0),
+        ("truncate_prompt_tokens", 100),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
@@ -74,6 +75,7 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
     [
         ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]), ("function_call", {"name": "f"}),
         ("json_schema", {"type": "object"}), ("guided_json", {"type": "object"}), ("structured_outputs", {"json": {}}),
+        ("structural_tag", "{}"),
     ],
 )  # fmt: skip
 def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, value: object) -> None:
@@ -88,7 +90,8 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
     parse(
         typical_p=1.0, mirostat=0, dry_multiplier=0.0, xtc_probability=0.0, min_tokens=0, stop_token_ids=[], ignore_eos=False,
         use_beam_search=False, continue_final_message=False, add_generation_prompt=True, guided_json=None, guided_choice=[],
-        json_schema={}, logit_bias=[], grammar="", bad_words=[],
+        json_schema={}, logit_bias=[], grammar="", bad_words=[], dynatemp_range=0.0, top_n_sigma=-1.0, structural_tag=None,
+        truncate_prompt_tokens=-1, n_predict=-1,
     )  # fmt: skip
 
 
@@ -102,6 +105,7 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "`messages.0.content.0.text` is missing"),
         ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
         ({"max_tokens": "12"}, "`max_tokens`: Input should be a valid integer"),
+        ({"n_predict": 0}, "`n_predict`: Input should be greater than or equal to 1"),
         ({"temperature": -1}, "`temperature`: Input should be greater than or equal to 0"),
         ({"top_p": -0.1}, "`top_p`: Input should be greater than or equal to 0"),
     ],
@@ -161,6 +165,17 @@ def test_a_limits_newer_name_counts_in_text_completions_too() -> None:
     assert wire.parse_text(b'{"prompt": "a", "max_completion_tokens": 40}').max_new_tokens == 40
     assert wire.parse_text(b'{"prompt": "a", "max_completion_tokens": 40, "max_tokens": 5}').max_new_tokens == 40
     assert wire.parse_text(b'{"prompt": "a", "max_tokens": 5}').max_new_tokens == 5
+
+
+def test_llama_cpps_name_for_the_limit_counts_where_openais_are_not_given() -> None:
+    def parse_text(**fields: int) -> int | None:
+        return wire.parse_text(json.dumps({"prompt": "a", **fields}).encode()).max_new_tokens
+
+    for limit_of in (lambda **fields: parse(**fields).max_new_tokens, parse_text):
+        assert limit_of(n_predict=40) == 40
+        assert limit_of(n_predict=-1) is None and limit_of(n_predict=-2) is None  # as many as there is room for
+        assert limit_of(n_predict=40, max_tokens=5) == 5
+        assert limit_of(n_predict=-1, max_completion_tokens=5) == 5
 
 
 def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:

@@ -33,6 +33,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "best_of": (1,),
     "continue_final_message": (False,),
     "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "grammar": ("",),
@@ -49,17 +50,20 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "prompt_logprobs": (),
     "repeat_penalty": (1,),
     "stop_token_ids": ([],),
+    "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
+    "top_n_sigma": (-1, 0),
+    "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
     "typical_p": (1,),
     "use_beam_search": (False,),
     "xtc_probability": (0,),
 }
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({
-    "function_call", "functions", "guided_json", "json_schema", "structured_outputs", "tool_choice", "tools",
+    "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tool_choice", "tools",
 })  # fmt: skip
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
 TOOL_ROLES = ("tool", "function")
@@ -103,6 +107,7 @@ class _Settings(BaseModel):
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n_predict: Annotated[int, Field(ge=1)] | Literal[-1, -2] | None = None  # llama.cpp's; below 0 as many as there is room for
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
@@ -183,7 +188,7 @@ def parse_chat(body: bytes) -> Call:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     request = Request(messages=messages, top_logprobs=top, **_sampling(asked))
-    return _call("chat", asked, [request], asked.max_completion_tokens or asked.max_tokens)
+    return _call("chat", asked, [request], _max_new_tokens(asked, None))
 
 
 def parse_text(body: bytes) -> Call:
@@ -198,8 +203,7 @@ def parse_text(body: bytes) -> Call:
         Request(prompt=prompt, **settings) if isinstance(prompt, str) else Request(prompt_ids=tuple(prompt), **settings)
         for prompt in prompts
     ]
-    limits = (asked.max_completion_tokens, asked.max_tokens, COMPLETION_MAX_TOKENS)
-    max_new_tokens = next(limit for limit in limits if limit is not None)
+    max_new_tokens = _max_new_tokens(asked, COMPLETION_MAX_TOKENS)
     if max_new_tokens == 0 and not asked.echo:
         raise BadRequestError("`max_tokens`: 0 goes with `echo` only", param="max_tokens")
     return replace(_call("text", asked, requests, max_new_tokens), echo=bool(asked.echo))
@@ -256,6 +260,13 @@ def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tok
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
         n=n,
     )
+
+
+def _max_new_tokens(asked: _Settings, otherwise: int | None) -> int | None:
+    """See `Call`. OpenAI's own names go before llama.cpp's."""
+    limits = (asked.max_completion_tokens, asked.max_tokens, asked.n_predict)
+    limit = next((limit for limit in limits if limit is not None), otherwise)
+    return None if limit is not None and limit < 0 else limit
 
 
 def _message(turn: _Turn, where: str) -> Message:
