@@ -50,6 +50,25 @@ def test_other_answers_decide_how_they_are_compared(tmp_path: Path, answers: lis
     assert guess.reasons[1] == "label: column `x` (the only other one)"
 
 
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["Martin Luther King Jr.", *"abcdefghi"], "exact (no answer has more than 4 words)"),
+        (["Martin Luther King Jr.", *"abcdefgh"], "rouge (1 of 9 answers are sentences)"),
+        (["It takes two days.", "It may take three.", *"abc"], "rouge (2 of 5 answers are sentences)"),
+        (["It takes two days, or three.", "b"], "rouge (answers of up to 6 words)"),
+        (["네, 가능합니다", "부산"], "char-f1 (Korean; 1 of 2 answers are sentences)"),
+        (["바람과 함께 사라지다", "부산"], "char-f1 (Korean; answers of up to 3 words)"),
+    ],
+)
+def test_a_few_answers_that_look_like_sentences_are_compared_as_the_others_and_the_reason_is_said(
+    tmp_path: Path, answers: list[str], reason: str
+) -> None:
+    path = tmp_path / "my.tsv"
+    path.write_text("question\tx\n" + "".join(f"q{at}\t{answer}\n" for at, answer in enumerate(answers)), encoding="utf-8")
+    assert suite_from_file(path).reasons[2] == f"metric: {reason}"
+
+
 def test_jsonl_and_what_the_user_says_come_first(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
     path.write_text('{"body": "a", "team": 3}\n{"body": "b", "team": 4}\n')

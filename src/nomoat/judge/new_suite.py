@@ -34,6 +34,7 @@ SHORT_KOREAN_WORDS = 2  # `보통 2~3일 걸립니다` is a sentence of three
 # More than two words that end as a sentence does, but for `Washington D.C.`; and how Korean sentences end, with or without a sign.
 SENTENCE = re.compile(r"\S+\s+\S+\s(?:.*\s)?[^\s.]+[.!?]+$", re.DOTALL)
 KOREAN_SENTENCE = re.compile(r"(?:니다|니까|세요|[아어에예해돼나까네]요|죠)[.!?~]*$")
+FEW_SENTENCES = 0.1  # of all answers: `Martin Luther King Jr.` and `3 x 4 = 12.` look like some, and are compared word for word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +153,13 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     longest = max(len(answer.split()) for answer in answers)
     is_korean = _is_korean(answers)
     at_most = SHORT_KOREAN_WORDS if is_korean else SHORT_WORDS
-    if longest <= at_most and not any(SENTENCE.match(answer) or KOREAN_SENTENCE.search(answer) for answer in answers):
+    num_sentences = sum(bool(SENTENCE.match(answer) or KOREAN_SENTENCE.search(answer)) for answer in answers)
+    if longest <= at_most and num_sentences <= FEW_SENTENCES * len(answers):
         return "exact", f"metric: exact (no answer has more than {longest} words)"
+    why = f"answers of up to {longest} words" if longest > at_most else f"{num_sentences:,} of {len(answers):,} answers are sentences"
     if is_korean:
-        return "char-f1", f"metric: char-f1 (Korean answers of up to {longest} words)"
-    return "rouge", f"metric: rouge (answers of up to {longest} words)"
+        return "char-f1", f"metric: char-f1 (Korean; {why})"
+    return "rouge", f"metric: rouge ({why})"
 
 
 def _is_korean(texts: Sequence[str]) -> bool:
