@@ -19,7 +19,7 @@ import pytest
 from misbehaving import Server, say
 
 from nomoat import net
-from nomoat.errors import OfflineError, UsageError
+from nomoat.errors import OfflineError, RedirectedError, UsageError
 
 NOMOAT = [sys.executable, "-m", "nomoat"]
 
@@ -168,7 +168,7 @@ def test_offline_that_says_neither_lets_nothing_out(value: str, monkeypatch: pyt
 
 def test_a_client_for_one_server_talks_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOMOAT_OFFLINE")
-    with net.client("ask a model server", hosts=["127.0.0.1"]) as client, pytest.raises(OfflineError) as caught:
+    with net.client("ask a model server", hosts=["127.0.0.1"]) as client, pytest.raises(RedirectedError) as caught:
         client.get("https://example.com/v1/models")
     assert caught.value.message == "refused to connect to `example.com` to ask a model server: only 127.0.0.1 was asked for"
 

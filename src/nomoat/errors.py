@@ -14,6 +14,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── UnsupportedError         this model or engine cannot do that
 ├── MissingExtraError        an optional part is not installed
 ├── OfflineError             a connection outside was refused, because offline or not asked for
+│   └── RedirectedError      a server sends requests on to another one, which nobody named
 ├── DownloadError            a download did not arrive whole
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of --max-cost
@@ -132,6 +133,10 @@ class MissingExtraError(NomoatError):
 
 class OfflineError(NomoatError):
     """A connection to another machine was refused by nomoat itself."""
+
+
+class RedirectedError(OfflineError):
+    """A server sends requests on to another one, which nobody named: that one was sent nothing."""
 
 
 class DownloadError(NomoatError):

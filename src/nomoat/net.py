@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nomoat import config
-from nomoat.errors import OfflineError, RemoteError, UsageError
+from nomoat.errors import OfflineError, RedirectedError, RemoteError, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -174,7 +174,7 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
                 return self._direct.handle_request(request)
             require_allowed(self._purpose, host)
             if self._hosts is not None and host not in self._hosts:
-                raise OfflineError(
+                raise RedirectedError(
                     f"refused to connect to `{host}` to {self._purpose}: only {', '.join(sorted(self._hosts))} was asked for",
                     hint="name that server in the model reference if you want to use it",
                 )

@@ -24,7 +24,7 @@ from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.providers import BASE_URLS, Provider, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Message, Request, SchemaMode
 from nomoat.responder import Responder, load
 
@@ -604,7 +604,7 @@ def test_redirect_within_the_server_that_was_named_is_followed(
 def test_redirect_to_another_port_gets_neither_key_nor_prompt(serving: Callable[..., Server]) -> None:
     other = serving(FINE)
     engine = at(server := serving(sent_on(f"{other.url}/there")))
-    with pytest.raises(OfflineError) as caught:
+    with pytest.raises(RedirectedError) as caught:
         list(engine.generate(HELLO))
     engine.close()
     assert other.bodies == []
@@ -638,7 +638,7 @@ def test_a_prompt_is_sent_on_to_the_same_server_only(named: str, to: str, is_fol
 
     client = engine._client._client
     client._transport, client._mounts = httpx.MockTransport(answer), {}
-    with pytest.raises(RemoteError if is_followed else OfflineError):
+    with pytest.raises(RemoteError if is_followed else RedirectedError):
         engine.list_models()
     engine.close()
     assert len(asked) == 1 + is_followed

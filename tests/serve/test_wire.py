@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nomoat.errors import BadRequestError, NomoatError, OfflineError, RemoteError, UnsupportedError
+from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Message, TokenLikelihood, Usage
 from nomoat.serve import app, replies, wire
 
@@ -316,7 +316,8 @@ def test_event_is_one_data_line_whatever_the_text_holds() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(RemoteError("x"), 502, "upstream_error"), (OfflineError("x"), 403, "offline"), (UnsupportedError("x"), 400, "unsupported"),
+    [(RemoteError("x"), 502, "upstream_error"), (OfflineError("x"), 403, "offline"),
+     (RedirectedError("x"), 502, "upstream_error"), (UnsupportedError("x"), 400, "unsupported"),
      (NomoatError("x"), 500, None)],
 )  # fmt: skip
 def test_each_kind_of_error_has_its_status(error: NomoatError, status: int, code: str | None) -> None:

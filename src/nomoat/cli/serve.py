@@ -94,15 +94,15 @@ def serve(
         served, host=host, port=port, api_key=api_key, cors=cors or (),
         on_ready=lambda url: _say_ready(url, served.names, api_key),
     )  # fmt: skip
-    with suppress(OSError):  # a terminal that was closed takes no word
-        console.say("stopped")
     _end_without(answers.THREAD_NAME)
 
 
 def _end_without(threads: str) -> None:
-    """End the process now if threads of this name go on: Python would wait for one that hangs in a connection nobody answers."""
+    """Say so; end the process now if threads of this name go on: Python would wait for one that hangs where nobody answers."""
     from nomoat import cache
 
+    with suppress(OSError):  # a terminal that was closed takes no word
+        console.say("stopped")
     deadline = time.monotonic() + SECONDS_TO_END
     for thread in threading.enumerate():
         if thread.name.startswith(threads):

@@ -32,7 +32,7 @@ from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Meter
 from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
-from nomoat.errors import Fate, NomoatError, OfflineError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -383,8 +383,8 @@ class RemoteEngine:
         """Count what is sent, and send it to the server that was named only, and nothing with it that tells about this machine; nor to
         others what is meant for OpenAI, or for the server that OPENAI_BASE_URL names.
 
-        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on. Raises OfflineError
-        where a redirect leads elsewhere.
+        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on. Raises
+        RedirectedError where a redirect leads elsewhere.
         """
         self._require_named(request.url)
         self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
@@ -400,7 +400,7 @@ class RemoteEngine:
         is no worse."""
         unencrypted = ("http", *_origin(url)[1:]) if url.scheme == "https" and url.port is None else None
         if self._origin not in (_origin(url), unencrypted):
-            raise OfflineError(
+            raise RedirectedError(
                 f"refused to connect to `{url.scheme}://{url.netloc.decode()}` to ask a model server: "
                 f"only `{self.base_url}` was asked for, and it sends requests on",
                 hint="name that server in its place if you want to use it",

@@ -21,6 +21,7 @@ from nomoat.errors import (
     NomoatError,
     NotEnoughMemoryError,
     OfflineError,
+    RedirectedError,
     RemoteError,
     SchemaError,
     StoppedError,
@@ -40,6 +41,7 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
     (UnsupportedError, 400, "invalid_request_error", "unsupported"),
     (UsageError, 400, "invalid_request_error", None),
+    (RedirectedError, 502, "server_error", "upstream_error"),  # that server's fault, not the client's
     (OfflineError, 403, "permission_error", "offline"),
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
     (StoppedError, 503, "server_error", "shutting_down"),
