@@ -98,7 +98,10 @@ def serve(
 
 
 def _end_without(threads: str) -> None:
-    """Say so; end the process now if threads of this name go on: Python would wait for one that hangs where nobody answers."""
+    """Say that it has stopped, and end the process now if threads of this name go on.
+
+    Python would wait for one that hangs in a connection nobody answers.
+    """
     from nomoat import cache
 
     with suppress(OSError):  # a terminal that was closed takes no word
