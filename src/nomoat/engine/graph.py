@@ -324,7 +324,7 @@ class GraphBuilder:
     def _embedded(self, table: Node | Tiled) -> Node:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
         if "token_embd_project.weight" in self.file.tensors:
-            x = self._multiplied(x, self._table("token_embd_project.weight", "model.project_in"))
+            x = self._projected(x, "token_embd_project.weight", "model.project_in")
         if self.arch.embedding_scaled:
             x = op.multiply(x, np.float32(self.sizes.width**0.5))
         if self.arch.positions == "learned":
@@ -332,9 +332,13 @@ class GraphBuilder:
             x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
+    def _projected(self, x: Node, tensor_name: str, layer_name: str) -> Node:
+        """Between the width of the embedding and that of the layers."""
+        return _named(self._multiplied(x, self._table(tensor_name, layer_name)), layer_name)
+
     def _logits(self, x: Node, head: Node | Tiled) -> Node:
         if "output_project.weight" in self.file.tensors:
-            x = self._multiplied(x, self._table("output_project.weight", "model.project_out"))
+            x = self._projected(x, "output_project.weight", "model.project_out")
         y = _named(self._multiplied(x, head), "lm_head")
         if isinstance(head, Tiled) and head.rows != self.sizes.vocabulary:
             y = op.slice(y, i64(0), i64(self.sizes.vocabulary), i64(1), i64(-1))

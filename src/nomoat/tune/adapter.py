@@ -74,7 +74,9 @@ class Start:
 
 def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:
     """An adapter of `base` to go on from. Raises BadFileError, and UnsupportedError for another form than is learned here."""
-    delta = LoraDelta(folder)
+    arch = architectures.find(str(file.require("general.architecture")))
+    sizes = importer.read_sizes(file)
+    delta = LoraDelta(folder).of_model(arch, sizes)
     learned, shapes, ranks = dict[str, FloatArray](), dict[str, tuple[int, ...]](), set[int]()
     for layer in delta.layers:
         found = delta.scaled(layer)
@@ -83,7 +85,7 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
         learned |= {f"{layer}.lora_A.weight": a_RI, f"{layer}.lora_B.weight": b_OR / np.float32(USUAL_SCALE)}
         shapes[layer] = (len(b_OR), a_RI.shape[1])
         ranks |= {len(a_RI), b_OR.shape[1]}
-    wanted = _shapes_from_the_top(file, len(shapes))
+    wanted = _shapes_from_the_top(file, arch, sizes, len(shapes))
     if shapes != wanted or len(ranks) > 1:
         other = next((name for name in {**wanted, **shapes} if wanted.get(name) != shapes.get(name)), "")
         why = f"it differs at `{other}`" if other else f"it has the ranks {', '.join(map(str, sorted(ranks)))}"
@@ -101,11 +103,10 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
     )  # fmt: skip
 
 
-def _shapes_from_the_top(file: ModelSource, least: int) -> dict[str, tuple[int, ...]]:
+def _shapes_from_the_top(file: ModelSource, arch: Architecture, sizes: Dimensions, least: int) -> dict[str, tuple[int, ...]]:
     """The shapes (rows, columns) of the linear layers of so many upper layers as have at least so many of them."""
-    arch = architectures.find(str(file.require("general.architecture")))
     whole = -(-least // len(arch.projections)) * len(arch.projections)
-    upper = list(layer_names(arch, importer.read_sizes(file)).items())[-whole:]
+    upper = list(layer_names(arch, sizes).items())[-whole:]
     return {layer: file.tensor(tensor).shape for tensor, layer in upper}
 
 

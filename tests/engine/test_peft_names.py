@@ -1,0 +1,154 @@
+"""Adapters of every family as PEFT makes them: their names and the order of their rows are those of `transformers`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from reference import CASES, EXACT, make_seeing_gemma3, our_logits, save_folder, write_folder, write_gguf
+from safetensors.numpy import load_file, save_file
+
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.paged import PagedModel, Row
+from nomoat.errors import BadFileError
+from nomoat.tune import export
+
+LENGTH = 9
+FAMILIES = ("gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "opt 350m", "llama", "phi3")
+ONE_PART = {"falcon 7b": ["query_key_value"], "gptj": ["k_proj", "fc_in"], "opt": ["q_proj", "v_proj"]}
+
+
+def rows() -> list[list[int]]:
+    return np.random.default_rng(5).integers(3, 250, (2, LENGTH)).tolist()
+
+
+def logits_of(model: Any) -> Any:
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(rows()), use_cache=False).logits.numpy()
+
+
+def adapt(model: Any, folder: Path, targets: str | Sequence[str], **saving: Any) -> Any:
+    """The logits of the model with an adapter of PEFT, which is saved. It changes them by more than they may differ."""
+    from peft import LoraConfig, get_peft_model
+
+    before = logits_of(model)
+    torch.manual_seed(3)
+    with warnings.catch_warnings():  # PEFT says what it does by itself, and asks transformers for attributes under old names
+        warnings.simplefilter("ignore")
+        targets = targets if isinstance(targets, str) else list(targets)
+        adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=targets))
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, 0, 0.3)
+        adapted.save_pretrained(str(folder), **saving)
+        after = logits_of(adapted.eval())
+    assert np.abs(after - before).max() > 0.1
+    return after
+
+
+def beside_logits(weights: Path, adapter: Path) -> Any:
+    folder = importer.import_gguf(weights, fused=False)
+    model = PagedModel(folder, EXACT, importer.read_adapters(folder, [adapter]))
+    model.allocate(4)
+    told = [Row(ids, 0, [at], LENGTH, adapter=0) for at, ids in enumerate(rows())]
+    return model.run(told)[0].reshape(len(told), LENGTH, -1)
+
+
+def assert_adapted(weights: Path, adapter: Path, expected: Any, scratch: Path) -> None:
+    """In float32, baked into the weights that are served, and beside them."""
+    ov.save_model(importer.exact_model(weights, adapter=adapter), scratch / "openvino_model.xml", compress_to_fp16=False)
+    np.testing.assert_allclose(our_logits(scratch, rows()), expected, atol=1e-3)
+    np.testing.assert_allclose(our_logits(importer.import_gguf(weights, adapter=adapter), rows()), expected, atol=0.3)  # int8
+    np.testing.assert_allclose(beside_logits(weights, adapter), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_adapter_of_all_linear_layers_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
+    """Beside the folder it was tuned on, and beside the GGUF file of that."""
+    model, folder = write_folder(tmp_path / "model", name)
+    in_gguf = write_gguf(tmp_path / "model.gguf", CASES[name], model) if name in CASES else None
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    for weights in filter(None, (folder, in_gguf)):
+        assert_adapted(weights, tmp_path / "adapter", expected, tmp_path)
+
+
+@pytest.mark.parametrize("name", ONE_PART)
+def test_an_adapter_of_some_layers_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name)
+    assert_adapted(folder, tmp_path / "adapter", adapt(model, tmp_path / "adapter", ONE_PART[name]), tmp_path)
+
+
+def test_an_adapter_of_a_model_without_its_output_is_the_same(tmp_path: Path) -> None:
+    """Tuned on `AutoModel`, whose layers have no `transformer.` before them."""
+    model, folder = write_folder(tmp_path / "model", "gpt2")
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name.replace(".transformer.", "."): matrix for name, matrix in load_file(path).items()}, path)
+    assert_adapted(folder, tmp_path / "adapter", expected, tmp_path)
+
+
+def test_of_an_adapter_of_a_gemma_3_that_sees_the_part_that_reads_is_used(tmp_path: Path) -> None:
+    model = make_seeing_gemma3()
+    save_folder(tmp_path / "model", model)
+    expected = adapt(model, tmp_path / "adapter", ["q_proj", "down_proj"])
+    assert any("vision_tower" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert_adapted(tmp_path / "model", tmp_path / "adapter", expected, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "falcon 40b", "gptj"])
+def test_exports_of_an_adapter_hold_the_change_in_the_file_s_order_of_rows(name: str, tmp_path: Path) -> None:
+    model, _ = write_folder(tmp_path / "model", name)
+    weights = write_gguf(tmp_path / "model.gguf", CASES[name], model)
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    merged = export.merged_gguf(weights, tmp_path / "adapter", tmp_path / "merged.gguf", quantisation="F32")
+    ov.save_model(importer.exact_model(merged), tmp_path / "openvino_model.xml", compress_to_fp16=False)
+    np.testing.assert_allclose(our_logits(tmp_path, rows()), expected, atol=1e-3)
+    lora, base, whole = (GGUFFile(path) for path in (export.lora_gguf(weights, tmp_path / "adapter", tmp_path / "l"), weights, merged))
+    changed = {tensor.rpartition(".lora_")[0] for tensor in lora.tensors}
+    assert len(changed) == 2 * len(architectures.find(CASES[name].arch).projections)
+    for tensor in changed:
+        change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
+        np.testing.assert_allclose(whole.rows(tensor) - base.rows(tensor), change, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "other"), [("bloom", "llama"), ("gptj", "gpt2")])
+def test_an_adapter_of_another_family_is_refused(name: str, other: str, tmp_path: Path) -> None:
+    model, _ = write_folder(tmp_path / "model", name)
+    adapt(model, tmp_path / "adapter", "all-linear")
+    _, folder = write_folder(tmp_path / "other", other)
+    with pytest.raises(BadFileError) as refused:
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+
+
+@pytest.mark.parametrize("name", ["gptneox", "gptj"])
+def test_an_adapter_of_another_size_is_refused(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name)
+    adapt(model, tmp_path / "adapter", ["query_key_value"] if name == "gptneox" else ["q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    wide = {name: np.concatenate([matrix, matrix[:2]]) if "lora_B" in name else matrix for name, matrix in load_file(path).items()}
+    save_file(wide, path)
+    with pytest.raises(BadFileError, match=r"changes `model\.layers\.0\.self_attn\.") as refused:
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+
+
+def test_what_cannot_stand_beside_the_weights_is_refused_before_they_are_asked(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "gpt2")
+    good, strange = tmp_path / "good", tmp_path / "strange"
+    adapt(model, good, "all-linear")
+    adapt(write_folder(tmp_path / "other", "bloom")[0], strange, "all-linear")
+    assert importer.import_with(folder, [good], alone=False)[1] == [good]
+    with pytest.raises(
+        BadFileError, match=r"changes layers this model does not have: transformer\.h\.0\.mlp\.dense_4h_to_h"
+    ) as refused:
+        importer.import_with(folder, [good, strange], alone=False)
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
