@@ -11,14 +11,14 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from reference import CASES, EXACT, make_seeing_gemma3, our_logits, save_folder, write_folder, write_gguf
+from reference import CASES, EXACT, make_model, make_seeing_gemma3, our_logits, save_folder, write_folder, write_gguf
 from safetensors.numpy import load_file, save_file
 
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.paged import PagedModel, Row
-from nomoat.errors import BadFileError
+from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import export
 
 LENGTH = 9
@@ -62,11 +62,16 @@ def beside_logits(weights: Path, adapter: Path) -> Any:
     return model.run(told)[0].reshape(len(told), LENGTH, -1)
 
 
-def assert_adapted(weights: Path, adapter: Path, expected: Any, scratch: Path) -> None:
-    """In float32, baked into the weights that are served, and beside them."""
+def assert_baked(weights: Path, adapter: Path, expected: Any, scratch: Path) -> None:
+    """In float32, and in the weights that are served."""
     ov.save_model(importer.exact_model(weights, adapter=adapter), scratch / "openvino_model.xml", compress_to_fp16=False)
     np.testing.assert_allclose(our_logits(scratch, rows()), expected, atol=1e-3)
     np.testing.assert_allclose(our_logits(importer.import_gguf(weights, adapter=adapter), rows()), expected, atol=0.3)  # int8
+
+
+def assert_adapted(weights: Path, adapter: Path, expected: Any, scratch: Path) -> None:
+    """Baked into the weights, and beside them."""
+    assert_baked(weights, adapter, expected, scratch)
     np.testing.assert_allclose(beside_logits(weights, adapter), expected, atol=1e-3)
 
 
@@ -152,3 +157,41 @@ def test_what_cannot_stand_beside_the_weights_is_refused_before_they_are_asked(t
     ) as refused:
         importer.import_with(folder, [good, strange], alone=False)
     assert refused.value.hint == "an adapter fits only the model it was tuned on"
+
+
+def test_an_output_layer_under_another_name_is_changed_as_by_peft(tmp_path: Path) -> None:
+    """As `transformers` before 5 calls that of GPT-NeoX."""
+    model, folder = write_folder(tmp_path / "model", "gptneox")
+    expected = adapt(model, tmp_path / "adapter", ["lm_head", "dense"], save_embedding_layers=False)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name.replace(".lm_head.", ".embed_out."): matrix for name, matrix in load_file(path).items()}, path)
+    assert_baked(folder, tmp_path / "adapter", expected, tmp_path)
+    with pytest.raises(UnsupportedError, match="changes `lm_head`, which one beside the weights cannot here"):
+        importer.import_with(folder, [tmp_path / "adapter"], alone=False)
+
+
+@pytest.mark.parametrize("name", ["llama", "gptj"])
+def test_an_adapter_of_the_output_layer_is_run_with_the_copy_that_peft_saves_of_that(name: str, tmp_path: Path) -> None:
+    """By default it saves the layer as it was, with its bias (GPT-J), and takes it in place of the model's: here it differs."""
+    from peft import PeftModel
+
+    model, folder = write_folder(tmp_path / "model", name)
+    adapt(model, tmp_path / "adapter", ["lm_head", "q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    saved = load_file(path)
+    copies = {key: values for key, values in saved.items() if ".base_layer." in key}
+    assert len(copies) == (2 if name == "gptj" else 1)
+    save_file(saved | {key: np.flip(values, 0).copy() for key, values in copies.items()}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = PeftModel.from_pretrained(make_model(CASES[name]), str(tmp_path / "adapter")).eval()
+    expected = logits_of(theirs)
+    assert_baked(folder, tmp_path / "adapter", expected, tmp_path)
+    key = next(iter(copies))
+    save_file(saved | {key: saved[key][:-1]}, path)
+    with pytest.raises(BadFileError, match=f"holds `{key}` of ") as refused:
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+    save_file({name: values for name, values in saved.items() if "lm_head.lora" not in name}, path)
+    with pytest.raises(BadFileError, match=f"holds `{key}`, which is no LoRA matrix of a layer"):
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")

@@ -17,7 +17,7 @@ from nomoat import paths
 from nomoat.engine import peft_names
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.safetensors import as_numbers, read_tensors
+from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -28,6 +28,8 @@ MORE_THAN_MATRICES = ("use_dora", "layer_replication", "use_qalora", "use_bdlora
 # `init_lora_weights` that take a part out of the base. Where PEFT converts an adapter to the whole base, it writes `true` instead
 CHANGES_ITS_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 OUTPUT = "lm_head"
+# The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
+COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
@@ -47,10 +49,8 @@ class LoraDelta:
             _require_plain_lora(folder, config)
             rank = config["r"]
             self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank
-            tensors = {
-                name: as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
-                for name, found in read_tensors(self.weights_path)
-            }
+            stored = dict(read_tensors(self.weights_path))
+            tensors = {name: self._numbers(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
             self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {
                 name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
                     a_RI,
@@ -70,12 +70,38 @@ class LoraDelta:
                 raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=again)
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
-        strange = next((name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
+        self._copies = {
+            found[2]: (name, stored[name]) for name in stored if (found := COPY.fullmatch(name)) and found[1] in self._pairs
+        }
+        copied = {name for name, _ in self._copies.values()}
+        strange = next(
+            (name for name in stored if not name.endswith((".lora_A.weight", ".lora_B.weight")) and name not in copied), None
+        )
         if strange:
             raise BadFileError(
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
                 hint=MERGE,
             )
+
+    def _numbers(self, name: str, found: Stored) -> FloatArray:
+        return as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
+
+    def output_weights(self, rows: npt.NDArray[np.intp]) -> FloatArray | None:
+        """Rows of the output layer that the matrices were learned beside, where PEFT has saved it with them; None for the model's.
+
+        PEFT, too, takes these in place of the model's own. After `require_fitting` of that layer.
+        """
+        return self._copied("weight", rows)
+
+    def output_bias(self) -> FloatArray | None:
+        """As `output_weights`."""
+        return self._copied("bias", slice(None))
+
+    def _copied(self, kind: str, rows: npt.NDArray[np.intp] | slice) -> FloatArray | None:
+        if kind not in self._copies:
+            return None
+        name, found = self._copies[kind]
+        return self._numbers(name, Stored(found.values[rows], found.type_name))
 
     def of_model(self, arch: Architecture, sizes: Dimensions) -> LoraDelta:
         """The same, with the names that our models of that family give to layers, and rows in their order.
@@ -137,6 +163,12 @@ class LoraDelta:
             raise BadFileError(
                 f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
             )
+        for kind, (name, copied) in self._copies.items() if layer == OUTPUT else ():
+            if copied.values.shape != (sizes if kind == "weight" else sizes[:1]):
+                raise BadFileError(
+                    f"`{self.weights_path}` holds `{name}` of {list(copied.values.shape)}, and the model's is {list(sizes)}",
+                    hint=OTHER_BASE,
+                )
 
     def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A_RI and scale * B_OR of a layer, or None."""

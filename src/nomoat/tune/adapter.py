@@ -19,11 +19,11 @@ from nomoat import __version__, hardware, paths, references
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer
+from nomoat.engine import importer, peft_names
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import ADAPTER_WEIGHTS, USUAL_SCALE, LoraDelta
-from nomoat.engine.source import ModelSource
+from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Parent
 
@@ -184,10 +184,14 @@ def can_resume(name: str) -> bool:
 
 
 def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:
-    """Write the adapter as PEFT names its parts, whole or not at all. `learned`: `layer.lora_A.weight` and the like."""
+    """Write the adapter as PEFT has it for its base, whole or not at all. `learned`: `layer.lora_A.weight` and the like, in our words."""
     from safetensors.torch import save as serialised
 
     from nomoat.tune import plots
+
+    base = open_source(origin.weights)
+    arch = architectures.find(str(base.require("general.architecture")))
+    named = _as_peft_has_it(learned, arch, importer.read_sizes(base))
 
     provenance = {
         "nomoat": __version__,
@@ -206,19 +210,30 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "r": rank,
         "lora_alpha": rank * USUAL_SCALE,
         "lora_dropout": 0.0,
-        "target_modules": sorted({name.split(".")[-3] for name in learned}),
+        "target_modules": sorted({name.split(".")[-3] for name in named}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
-        "layers_pattern": "layers",
+        "layers_pattern": peft_names.place_of(arch).rpartition(".")[2],
+        "fan_in_fan_out": peft_names.has_rows_last(arch),
         "bias": "none",
         "inference_mode": True,
     }
     with paths.whole_folder(target) as part:
-        named = {f"base_model.model.{name}": tensor.detach().contiguous() for name, tensor in learned.items()}
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in (("adapter_config.json", config), ("provenance.json", provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
         if metrics["history"]:
             (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8")
+
+
+def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, sizes: Dimensions) -> dict[str, torch.Tensor]:
+    """Under the names that `transformers` gives the family's layers, and with the rows in its order."""
+    named = {}
+    for name, tensor in learned.items():
+        layer, end = name.rsplit(".lora_", 1)
+        order = peft_names.row_order(arch, sizes, layer, len(tensor)) if end == "B.weight" else None
+        rows = tensor.detach() if order is None else tensor.detach()[np.argsort(order).tolist()]
+        named[f"base_model.model.{peft_names.their_name(arch, layer)}.lora_{end}"] = rows.contiguous()
+    return named
 
 
 class Checkpoint:
