@@ -11,15 +11,27 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from reference import CASES, EXACT, make_model, make_seeing_gemma3, our_logits, save_folder, write_folder, write_gguf
+from reference import (
+    CASES,
+    EXACT,
+    FOLDER_CASES,
+    make_adapter,
+    make_model,
+    make_seeing_gemma3,
+    our_logits,
+    save_folder,
+    write_folder,
+    write_gguf,
+)
 from safetensors.numpy import load_file, save_file
 
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer
+from nomoat.engine import importer, shapes
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.lora import LoraDelta
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.tune import export
+from nomoat.tune import adapter, export
 
 LENGTH = 9
 FAMILIES = ("gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "opt 350m", "llama", "phi3")
@@ -54,25 +66,25 @@ def adapt(model: Any, folder: Path, targets: str | Sequence[str], **saving: Any)
     return after
 
 
-def beside_logits(weights: Path, adapter: Path) -> Any:
+def beside_logits(weights: Path, adapted: Path) -> Any:
     folder = importer.import_gguf(weights, fused=False)
-    model = PagedModel(folder, EXACT, importer.read_adapters(folder, [adapter]))
+    model = PagedModel(folder, EXACT, importer.read_adapters(folder, [adapted]))
     model.allocate(4)
     told = [Row(ids, 0, [at], LENGTH, adapter=0) for at, ids in enumerate(rows())]
     return model.run(told)[0].reshape(len(told), LENGTH, -1)
 
 
-def assert_baked(weights: Path, adapter: Path, expected: Any, scratch: Path) -> None:
+def assert_baked(weights: Path, adapted: Path, expected: Any, scratch: Path) -> None:
     """In float32, and in the weights that are served."""
-    ov.save_model(importer.exact_model(weights, adapter=adapter), scratch / "openvino_model.xml", compress_to_fp16=False)
+    ov.save_model(importer.exact_model(weights, adapter=adapted), scratch / "openvino_model.xml", compress_to_fp16=False)
     np.testing.assert_allclose(our_logits(scratch, rows()), expected, atol=1e-3)
-    np.testing.assert_allclose(our_logits(importer.import_gguf(weights, adapter=adapter), rows()), expected, atol=0.3)  # int8
+    np.testing.assert_allclose(our_logits(importer.import_gguf(weights, adapter=adapted), rows()), expected, atol=0.3)  # int8
 
 
-def assert_adapted(weights: Path, adapter: Path, expected: Any, scratch: Path) -> None:
+def assert_adapted(weights: Path, adapted: Path, expected: Any, scratch: Path) -> None:
     """Baked into the weights, and beside them."""
-    assert_baked(weights, adapter, expected, scratch)
-    np.testing.assert_allclose(beside_logits(weights, adapter), expected, atol=1e-3)
+    assert_baked(weights, adapted, expected, scratch)
+    np.testing.assert_allclose(beside_logits(weights, adapted), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -195,3 +207,47 @@ def test_an_adapter_of_the_output_layer_is_run_with_the_copy_that_peft_saves_of_
     save_file({name: values for name, values in saved.items() if "lm_head.lora" not in name}, path)
     with pytest.raises(BadFileError, match=f"holds `{key}`, which is no LoRA matrix of a layer"):
         importer.import_gguf(folder, adapter=tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", ["gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "llama"])
+def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: Path) -> None:
+    """All linear layers of the upper block, as `tune` learns them."""
+    from peft import PeftModel
+
+    model, folder = write_folder(tmp_path / "model", name)
+    random, learned = torch.Generator().manual_seed(3), {}
+    arch, sizes = importer.family_of(importer.import_gguf(folder))
+    assert arch is not None
+    for layer, (rows_here, columns) in shapes.of_layers(arch, sizes):
+        if layer.startswith("model.layers.1."):
+            learned[f"{layer}.lora_A.weight"] = torch.randn((4, columns), generator=random) / columns**0.5
+            learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3
+    origin = adapter.Origin(
+        base=str(folder), weights=folder, data=folder / "config.json", others={}, data_licence="own", num_lessons=1,
+        lessons_sha256="", settings={"rank": 4}, task={},
+    )  # fmt: skip
+    adapter.save(tmp_path / "adapter", learned, origin, {"history": []}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        theirs = PeftModel.from_pretrained(make_model((CASES | FOLDER_CASES)[name]), str(tmp_path / "adapter")).eval()
+    expected = logits_of(theirs)
+    assert np.abs(expected - logits_of(model)).max() > 0.1
+    assert_baked(folder, tmp_path / "adapter", expected, tmp_path)
+    delta = LoraDelta(tmp_path / "adapter").of_model(arch, sizes)
+    for layer in delta.layers:
+        a_RI, b_OR = delta.matrices(layer) or (np.zeros(0), np.zeros(0))
+        np.testing.assert_array_equal(a_RI, learned[f"{layer}.lora_A.weight"])
+        np.testing.assert_array_equal(b_OR, learned[f"{layer}.lora_B.weight"])
+    assert 2 * len(delta.layers) == len(learned)
+
+
+def test_an_adapter_tuned_here_with_llama_s_names_is_run_as_before(tmp_path: Path) -> None:
+    """So they were written before they had the family's own."""
+    _, folder = write_folder(tmp_path / "model", "gptj")
+    old = make_adapter(tmp_path / "adapter", folder)
+    named = LoraDelta(old)
+    found = named.of_model(*importer.family_of(importer.import_gguf(folder)))  # type: ignore[arg-type]
+    assert found.layers == named.layers
+    for layer in named.layers:
+        np.testing.assert_array_equal((found.scaled(layer) or (0, 0))[1], (named.scaled(layer) or (0, 0))[1])

@@ -194,7 +194,7 @@ def import_with(
 
 def _require_beside(folder: Path, adapters: Sequence[Path]) -> None:
     """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights that were imported here."""
-    arch, sizes = _family_of(folder)
+    arch, sizes = family_of(folder)
     if arch is None:
         raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
     for delta in read_adapters(folder, adapters):
@@ -208,12 +208,12 @@ def read_adapters(folder: Path, adapters: Sequence[Path]) -> list[LoraDelta]:
     """Adapters for the model that was imported into this folder. Raises BadFileError."""
     if not adapters:
         return []
-    arch, sizes = _family_of(folder)
+    arch, sizes = family_of(folder)
     deltas = [LoraDelta(adapter) for adapter in adapters]
     return [delta.of_model(arch, sizes) for delta in deltas] if arch else deltas
 
 
-def _family_of(folder: Path) -> tuple[architectures.Architecture | None, architectures.Dimensions]:
+def family_of(folder: Path) -> tuple[architectures.Architecture | None, architectures.Dimensions]:
     """Of the model that was imported into this folder; no family for what optimum-intel converted. Raises BadFileError."""
     try:
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))

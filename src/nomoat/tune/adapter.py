@@ -184,7 +184,7 @@ def can_resume(name: str) -> bool:
 
 
 def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:
-    """Write the adapter as PEFT has it for its base, whole or not at all. `learned`: `layer.lora_A.weight` and the like, in our words."""
+    """Write the adapter as PEFT has it, whole or not at all. `learned`: `layer.lora_A.weight` and the like, of our layers."""
     from safetensors.torch import save as serialised
 
     from nomoat.tune import plots
