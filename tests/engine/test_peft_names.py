@@ -30,6 +30,7 @@ from nomoat.engine import importer, shapes
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.paged import PagedModel, Row
+from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.tune import adapter, export
 
@@ -240,6 +241,7 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
         np.testing.assert_array_equal(a_RI, learned[f"{layer}.lora_A.weight"])
         np.testing.assert_array_equal(b_OR, learned[f"{layer}.lora_B.weight"])
     assert 2 * len(delta.layers) == len(learned)
+    assert adapter.read_start(str(folder), folder, tmp_path / "adapter", open_source(folder)).layers == 1
 
 
 def test_an_adapter_tuned_here_with_llama_s_names_is_run_as_before(tmp_path: Path) -> None:
