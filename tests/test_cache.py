@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from nomoat import cache, paths
+from nomoat.errors import NotWritableError
 
 LONG_AGO = time.time() - 31 * 86_400
 
@@ -53,3 +56,37 @@ def test_clear_removes_all_but_what_is_being_made() -> None:
     assert cache.size() == 4000
     assert cache.clear() == 3000
     assert (whole.exists(), begun.exists(), cache.size()) == (False, True, 1000)
+
+
+def test_what_cannot_be_removed_is_named_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, gone = made(cache.IMPORTED, "left"), made(cache.KERNELS, "gone")
+    remove = shutil.rmtree
+
+    def read_only_below_imports(folder: Path, ignore_errors: bool = False) -> None:
+        if folder != left:
+            remove(folder, ignore_errors=ignore_errors)
+        elif not ignore_errors:
+            raise OSError(errno.EROFS, "Read-only file system", str(folder / "weights"))
+
+    monkeypatch.setattr(shutil, "rmtree", read_only_below_imports)
+    with pytest.raises(NotWritableError) as caught:
+        cache.clear()
+    assert caught.value.message == f"cannot remove `{left}`: Read-only file system; 0 MB are free again"
+    assert (left.exists(), gone.exists()) == (True, False)
+    cache.sweep(unused_days=0)  # at the end of an import nobody waits for it
+
+
+def test_what_links_lead_to_stays(tmp_path: Path) -> None:
+    """A kind that is a link may be another home's, and its sweep is that home's matter; of a folder that is one the link goes."""
+    other = tmp_path / "other"
+    for name in ("kernels/version", "imported/model", "elsewhere"):
+        (other / name).mkdir(parents=True)
+    compiled, orphan = made(cache.COMPILED, "model"), made(cache.COMPILED, "orphan")
+    for kind in (cache.KERNELS, cache.IMPORTED):
+        (paths.cache() / kind).symlink_to(other / kind)
+    link = compiled.with_name("linked")
+    link.symlink_to(other / "elsewhere")
+    cache.clear()
+    assert {path.name for path in other.rglob("*")} == {"kernels", "version", "imported", "model", "elsewhere"}
+    assert (compiled.exists(), orphan.exists(), link.is_symlink()) == (True, False, False)
+    assert cache.links() == [paths.cache() / kind for kind in (cache.IMPORTED, cache.KERNELS)]

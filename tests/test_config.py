@@ -14,6 +14,7 @@ import pytest
 import nomoat
 from nomoat import config, hardware, net
 from nomoat.catalog.fetch import fetch
+from nomoat.cli.config import config as show_config
 from nomoat.errors import OfflineError, UsageError
 from nomoat.records import Source
 
@@ -72,6 +73,28 @@ def test_the_file_holds_wherever_settings_are_read(file_alone: Path, tmp_path: P
     with pytest.raises(UsageError) as lost:
         fetch(Source(url="mirror:x", file_name="x"), tmp_path / "x", purpose="pull a model")
     assert lost.value.message == f"`mirror` in `{file_alone}` is `/none`, which is no folder"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "give"),
+    [
+        ("threads", "abc", config.WHOLE),
+        ("threads", "0", config.WHOLE),
+        ("context_tokens", "1e3", config.WHOLE),
+        ("quality", "Best", "high, default or small"),
+        ("offline", "maybe", "true or false"),
+        ("offline", "YES", ""),
+        ("quality", "high", ""),
+    ],
+)
+def test_a_variable_that_cannot_be_meant_is_listed_as_such(
+    empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, give: str
+) -> None:
+    monkeypatch.setenv(config.variable(name), value)
+    (found,) = (setting for setting in config.settings() if setting.name == name)
+    assert (found.value, found.give_instead) == (value, give)
+    show_config()
+    assert (f"NOT VALID: give {give}" in capsys.readouterr().out) == bool(give)
 
 
 def test_the_environment_is_above_the_file(file_alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -109,6 +110,25 @@ def test_the_command_line_reference_is_what_the_commands_say() -> None:
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == maker.render(), "run `make docs`"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_shell_is_to_run_can_be_copied_with_its_comments(page: Path) -> None:
+    shown = blocks(page, "sh") if page.name != "cli.md" else re.findall(r"^    ((?:[A-Z_]+=\S+ )?nomoat .*)$", page.read_text(), re.M)
+    assert shown or page.name != "cli.md"
+    for command in shown:
+        done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        for line in command.splitlines():
+            if line.startswith("nomoat "):
+                assert not re.search(r"\S {2,}[^# ]", line.partition(" #")[0]), f"words of a comment are arguments: {line}"
+
+
+def test_no_block_of_commands_is_without_its_language() -> None:
+    for page in PAGES:
+        for token in tokens_of(page):
+            assert token.type != "fence" or token.info or not token.content.startswith("nomoat "), f"{page.name}: {token.content}"
 
 
 def tokens_of(page: Path) -> list[Token]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,3 +152,22 @@ def test_cpus_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
     hardware.CPU_INFO.write_text(told)
     assert f" cores {said}, " in hardware.summary()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_process_has_no_more_memory_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ulimit -v`: what it has mapped already is gone from that."""
+    import resource
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GB, available=50 * GB))
+    monkeypatch.setattr(hardware, "CGROUP_LIMITS", ())
+    for limit in (resource.RLIM_INFINITY, 60 * GB):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit) if which == resource.RLIMIT_AS else None)
+        monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(vms=15 * GB)))
+        bounded = limit != resource.RLIM_INFINITY
+        assert hardware.memory_total_bytes().value == (60 * GB if bounded else 64 * GB)
+        assert hardware.memory_available_bytes() == (
+            hardware.Detected(45 * GB, "left within this process's limit (ulimit -v)")
+            if bounded
+            else hardware.Detected(50 * GB, "free and reclaimable memory of the machine")
+        )

@@ -91,5 +91,13 @@ def test_a_home_that_can_be_written_keeps_what_is_compiled(tmp_path: Path) -> No
     assert jit._place(tmp_path / "new") == tmp_path / "new"
 
 
+def test_what_another_environment_compiled_is_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba does not find it there: a mark that all is compiled would let a training compile for itself, and differ in its bits."""
+    ours = jit._version()
+    (tmp_path / "other").symlink_to(Path(jit.__file__).parent)
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "other" / "jit.py"))
+    assert jit._version() != ours
+
+
 def refuse(**_: object) -> None:
     raise PermissionError(13, "Permission denied")

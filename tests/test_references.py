@@ -34,6 +34,22 @@ def test_a_folder_of_other_things_does_not_hide_a_card_of_its_name(
     assert references.find_files(ref).weights == Path(ref)
 
 
+def test_a_name_that_is_shown_holds_no_folder(tiny_gguf: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "of a client" / "mine"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    shown = {
+        "smollm2-135m": "smollm2-135m",
+        "smollm2-135m+mine": "smollm2-135m+mine",
+        str(tiny_gguf): "tiny.gguf",
+        f"{tiny_gguf}+mine": "tiny.gguf+mine",
+        f"smollm2-135m+{adapter}": "smollm2-135m+mine",
+        f"{tiny_gguf}+{adapter}": "tiny.gguf+mine",
+        "http://127.0.0.1:1/v1#a+b": "http://127.0.0.1:1/v1#a+b",
+    }
+    assert {ref: references.shown_name(ref) for ref in shown} == shown
+
+
 def test_a_model_pulled_from_any_server_is_used_by_its_address(tiny_gguf: Path, empty_home: Path) -> None:
     ref = "https://host/models/tiny.gguf"
     with pytest.raises(UnknownModelError) as missing:
@@ -142,3 +158,20 @@ def test_a_folder_that_is_no_model_is_no_base_of_an_adapter(empty_home: Path, tm
     monkeypatch.chdir(tmp_path)
     assert references.adapter_chain("mybase", adapter) == recorded
     assert references.adapter_chain("", adapter) == licences.joined(licences.chain(None), recorded)
+
+
+@pytest.mark.parametrize(
+    ("ref", "is_local"),
+    [
+        ("smollm2-135m+mine", True), ("fake:", True), ("stored:suite/name", True), ("https://host/models/tiny.gguf", True),
+        ("http://127.0.0.1:8080/v1#m", True), ("http://[::1]:8080/v1", True), ("https://llm.example/v1#m", False),
+        ("google:gemini", False), ("openai:m", False), ("auto", None),
+    ],
+)  # fmt: skip
+def test_a_reference_says_whether_prompts_stay_on_this_machine(
+    ref: str, is_local: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert references.is_local(ref) is is_local
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
+    assert references.is_local(ref) is (True if ref == "openai:m" else is_local)

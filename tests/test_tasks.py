@@ -8,7 +8,7 @@ import pytest
 
 from nomoat.errors import DataError
 from nomoat.records import Message
-from nomoat.tasks import LabelledText, label_task_messages, read_labelled, read_table
+from nomoat.tasks import LabelledText, kept_question, label_task_messages, put_question, read_labelled, read_table
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -25,6 +25,12 @@ def test_label_prompt_names_the_labels_in_order_once() -> None:
 def test_own_instruction_is_used_word_for_word() -> None:
     (message,) = label_task_messages("좋아요", ["긍정", "부정"], instruction="리뷰의 감정을 고르세요: {긍정, 부정}")
     assert message.content == "리뷰의 감정을 고르세요: {긍정, 부정}\n\nText: 좋아요\nLabel:"
+
+
+@pytest.mark.parametrize("instruction", ["감정을 고르세요.", "Fill {text} in.\n\nText: {text}"])
+def test_a_kept_question_asks_about_any_text_what_a_row_of_it_would_be_asked(instruction: str) -> None:
+    (asked,) = label_task_messages("좋아요 {text}", ["긍정", "부정"], instruction=instruction)
+    assert put_question(kept_question(instruction), "좋아요 {text}\n") == asked.content
 
 
 def test_table_with_byte_order_mark_quotes_and_line_breaks_is_read_whole(tmp_path: Path) -> None:

@@ -13,16 +13,18 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from nomoat import paths
+from nomoat.errors import NotWritableError
 
 UNUSED_DAYS = 30  # a folder nobody has used for so long is removed when another is made
 LEFT_DAYS = 1  # so old is what a killed program began and left
 DAY = 86_400
 IMPORTED, COMPILED, KERNELS = "imported", "compiled", "kernels"
+NOTES = ("asked", "sha256")
 TEMPORARY = "nomoat-kernels-"  # then the process, and what makes the name new
 
 _temporary: list[tuple[Path, int]] = []  # and whose they are
@@ -39,32 +41,60 @@ def size() -> int:
     return paths.bytes_below(paths.cache())
 
 
-def sweep(unused_days: float = UNUSED_DAYS) -> None:
-    """Remove what nobody has used for so long, and the compiled forms of imports that are gone."""
+def sweep(unused_days: float = UNUSED_DAYS) -> dict[Path, OSError]:
+    """Remove what nobody has used for so long, and the compiled forms of imports that are gone. What could not be removed, and why."""
+    doomed: list[Path] = []
     for kind, days in ((IMPORTED, unused_days), (KERNELS, unused_days), (COMPILED, math.inf)):
         for folder in folders(kind):
             begun = folder.name.startswith(".")
             if _age(folder) > DAY * (LEFT_DAYS if begun else days):
-                shutil.rmtree(folder, ignore_errors=True)
-    imported = {folder.name for folder in folders(IMPORTED)}
-    for folder in folders(COMPILED):
-        if folder.name.partition("-")[0] not in imported and not folder.name.startswith("."):
-            shutil.rmtree(folder, ignore_errors=True)
+                doomed.append(folder)
+    left = _remove(doomed)
+    imported = {path.name for path in (paths.cache() / IMPORTED).glob("*")}  # also where a link leads
+    orphans = [one for one in folders(COMPILED) if one.name.partition("-")[0] not in imported and not one.name.startswith(".")]
+    return left | _remove(orphans)
 
 
 def clear() -> int:
-    """Remove all of it, except what is being made now. Returns the bytes that got free."""
+    """Remove all of it, except what is being made now and what links lead to. Returns the bytes that got free.
+
+    Raises NotWritableError where something stays that should have gone.
+    """
     before = size()
-    sweep(unused_days=0)
-    for notes in ("asked", "sha256"):
-        shutil.rmtree(paths.cache() / notes, ignore_errors=True)
+    left = sweep(unused_days=0) | _remove([paths.cache() / notes for notes in NOTES])
+    for folder, exc in left.items():
+        more = f", nor {len(left) - 1} more folders" if len(left) > 1 else ""
+        raise NotWritableError(
+            f"cannot remove `{folder}`{more}: {exc.strerror}; {(before - size()) / 1e6:,.0f} MB are free again",
+            hint=f"check who may write to `{paths.cache()}`, and that its disk is not mounted to be read alone",
+        ) from exc
     return before - size()
 
 
 def folders(kind: str) -> Iterator[Path]:
-    """Those of IMPORTED, COMPILED or KERNELS, some of them perhaps not finished."""
+    """Those of IMPORTED, COMPILED or KERNELS, some perhaps not finished; none of a kind that is a link: others may use them."""
     place = paths.cache() / kind
-    return (path for path in list(place.iterdir()) if path.is_dir()) if place.is_dir() else iter(())
+    return iter([path for path in place.iterdir() if path.is_dir()] if place.is_dir() and not place.is_symlink() else [])
+
+
+def links() -> list[Path]:
+    """The kinds that are kept elsewhere."""
+    return [place for kind in (IMPORTED, COMPILED, KERNELS) if (place := paths.cache() / kind).is_symlink()]
+
+
+def _remove(doomed: Iterable[Path]) -> dict[Path, OSError]:
+    """As much of each as can be. What is left of them, and why."""
+    left = {}
+    for folder in doomed:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            if os.path.lexists(folder):  # once more, to be told why
+                paths.remove_folder(folder)
+        except FileNotFoundError:  # another program has removed it
+            continue
+        except OSError as exc:
+            left[folder] = exc
+    return left
 
 
 def temporary_folder() -> Path:

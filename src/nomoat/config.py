@@ -27,6 +27,7 @@ SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, *(name for names in PROVIDER_KEYS.v
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")  # of a variable
 Quality = Literal["high", "default", "small"]  # how much of a file's quality may be given up for speed and memory: `engine.layout`
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
@@ -40,11 +41,12 @@ FROM_FILE: dict[str, tuple[type, str]] = {  # what `config.toml` may hold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting: its value as text (secrets masked) and its origin."""
+    """One setting: its value as text (secrets masked), its origin, and what to give where the value cannot be meant."""
 
     name: str
     value: str
     origin: str
+    give_instead: str = ""
 
 
 def mask(secret: str) -> str:
@@ -192,7 +194,7 @@ def _whole(name: str) -> hardware.Detected[int] | None:
     asked = given(name)
     if asked is None:
         return None
-    if not asked.value.isdecimal() or int(asked.value) < 1:
+    if not _is_whole(asked.value):
         raise UsageError(f"{asked.reason} is `{asked.value}`", hint=f"give {WHOLE}")
     return hardware.Detected(int(asked.value), asked.reason)
 
@@ -203,4 +205,19 @@ def _setting(name: str, default: str, default_origin: str = "default") -> Settin
         return Setting(name=name, value=default, origin=default_origin)
     is_variable = found.reason == variable(name)
     value = without_user(found.value) if name == "mirror" else found.value
-    return Setting(name=name, value=value, origin=f"environment ({found.reason})" if is_variable else str(_path()))
+    origin = f"environment ({found.reason})" if is_variable else str(_path())
+    give = "" if _can_be_meant(name, found.value) else FROM_FILE[name][1].removesuffix(", in quotes")
+    return Setting(name=name, value=value, origin=origin, give_instead=give)
+
+
+def _can_be_meant(name: str, text: str) -> bool:
+    if name not in FROM_FILE:
+        return True
+    if name == "quality":
+        return text in QUALITIES
+    kind, _ = FROM_FILE[name]
+    return kind is str or (_is_whole(text) if kind is int else text.strip().lower() in YES + NO)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isdecimal() and int(text) >= 1

@@ -18,6 +18,7 @@ NomoatError                  the base: the command line prints it and exits 1
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of --max-cost
 ├── RemoteError              a server answered with an error
+├── StoppedError             nobody waits for the answer any more, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died
 """
 
@@ -102,8 +103,10 @@ class ContextExceededError(NomoatError):
     """The prompt, or the prompt and the answer asked for, are longer than the model's context. Nothing was cut."""
 
     def __init__(self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int) -> None:
+        # LiteLLM, LangChain and others know a prompt's fault by the words "prompt is too long"
+        subject = "the prompt is too long: it" if prompt_tokens >= context_tokens else "the prompt"
         super().__init__(
-            f"the prompt has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
+            f"{subject} has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
             f"but the model's context is {context_tokens:,} tokens",
             hint="shorten the prompt, ask for fewer new tokens, or choose a model with a longer context",
         )
@@ -169,6 +172,10 @@ class RemoteError(NomoatError):
         self.code = code
         self.fate = fate
         self.wait_seconds = wait_seconds
+
+
+class StoppedError(NomoatError):
+    """Work that was ended before its end: whoever asked for it has gone, or the server is shutting down."""
 
 
 class WorkerError(NomoatError):

@@ -44,7 +44,7 @@ def can_page() -> bool:
 
 
 def exact_bytes(num_weights: int) -> int | None:
-    """What likelihoods in float32 take beside the served weights; None where that is too much, and the served ones are used."""
+    """What likelihoods in float32 take beside the served weights; None where that is too much, and the served form is used."""
     need = EXACT_BYTES_PER_WEIGHT * num_weights
     return need if need <= EXACT_SHARE * hardware.memory_total_bytes().value else None
 

@@ -80,28 +80,39 @@ def threads() -> Detected[int]:
 
 
 def memory_total_bytes() -> Detected[int]:
-    """Memory this process could ever have: the machine's, or its container's limit."""
-    total = psutil.virtual_memory().total
-    limit = _read_first_number(CGROUP_LIMITS)
-    if limit is not None and limit < total:
-        return Detected(limit, "limit of the container")
-    return Detected(total, "memory of the machine")
+    """Memory this process could ever have: the machine's, its container's limit, or its own."""
+    found = [Detected(psutil.virtual_memory().total, "memory of the machine")]
+    if (limit := _read_first_number(CGROUP_LIMITS)) is not None:
+        found.append(Detected(limit, "limit of the container"))
+    if (space := _address_space()) is not None:
+        found.append(Detected(space[0], "limit of this process (ulimit -v)"))
+    return min(found, key=lambda one: one.value)
 
 
 def memory_available_bytes() -> Detected[int]:
     """Memory that can be had now without swapping, what the system keeps of files included."""
-    available = psutil.virtual_memory().available
+    found = [Detected(psutil.virtual_memory().available, "free and reclaimable memory of the machine")]
     limit, used = _read_first_number(CGROUP_LIMITS), _read_first_number(CGROUP_USES)
     if limit is not None and used is not None:
-        left = max(0, limit - max(0, used - _reclaimable_bytes()))
-        if left < available:
-            return Detected(left, "left within the container's limit")
-    return Detected(available, "free and reclaimable memory of the machine")
+        found.append(Detected(max(0, limit - max(0, used - _reclaimable_bytes())), "left within the container's limit"))
+    if (space := _address_space()) is not None:
+        found.append(Detected(max(0, space[0] - space[1]), "left within this process's limit (ulimit -v)"))
+    return min(found, key=lambda one: one.value)
 
 
 def cpu_name() -> str:
     """The processor's own name, as far as the system tells."""
     return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _address_space() -> tuple[int, int] | None:
+    """How much memory this process may map (`ulimit -v`), and how much it has; None where nothing bounds it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else (limit, psutil.Process().memory_info().vms)
 
 
 def cpu_flags() -> frozenset[str]:

@@ -34,9 +34,12 @@ SOURCES = (
 
 
 def _version() -> str:
-    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race."""
+    """Of all that is compiled: its source, what compiles it, and this CPU. A home may be on several machines, which would race.
+
+    And of this package's place, which numba goes by: what one environment has compiled another one's process would not find.
+    """
     package = Path(__file__).parent
-    made_by = f"{hardware.cpu_kind()} {numba.__version__} {sys.implementation.cache_tag}"
+    made_by = f"{hardware.cpu_kind()} {numba.__version__} {sys.implementation.cache_tag} {package}"
     return hashlib.sha256(b"".join([*((package / name).read_bytes() for name in SOURCES), made_by.encode()])).hexdigest()[:12]
 
 

@@ -11,16 +11,18 @@ from typing import Any
 from nomoat.records import ContinuationScore
 
 MINUS = re.compile(r"[−–](?=\.?\d)")  # as books print it
+CODE_MARK = "`"  # Markdown's, as "*" and "_" are; Unicode does not count it as punctuation
 KEPT_BEFORE = re.compile(r"-\.?\d|(?<!\.)\.\d|(?<!#)#\w|%")  # "# Yes" and "## Yes" are headings
 KEPT_BEHIND = re.compile(r"%|(?<=\w)#")
 # What stands around a choice in a sentence that says nothing else, once normalised: "정답은 긍정입니다", "the answer is positive".
 KOREAN = "정답|답변|답|분류|라벨|레이블"
 BEGINS = re.compile(rf"^(?:the )?(?:correct |right )?(?:(?:answer|label) is\b ?:?|(?:{KOREAN})[은는]|(?:answer|label|{KOREAN})\W*?:)")
 ENDS = re.compile(r"(?:입니다|이에요|예요|이다)$")
+WRAPPED = re.compile(r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|(?P<bare>.+))$")  # "1. ham", "<ham>"
 
 
 def normalise_answer(text: str) -> str:
-    """The text as `exact` compares it: NFKC, case folded, runs of space as one, without punctuation or space around it.
+    """The text as `exact` compares it: NFKC, case folded, runs of space as one, without punctuation, backticks or space around it.
 
     Signs inside stay ("u.s.", "don't"), and so do currency and mathematical signs and those of a number or a name: a minus, however it
     is written, a point before a digit, "%" and "#" ("-5", ".5", "50%" and "C#" are not "5", "50" and "C").
@@ -52,11 +54,14 @@ def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -
 def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
-    "정답은 긍정입니다." and "Label: positive" name one, "It is positive, I think" does not: the text is not searched.
+    "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
+    text is not searched.
     """
     given = normalise_answer(answer)
     bare = BEGINS.sub("", given)
-    tries = (equal_choice(one, choices) for one in (given, bare, ENDS.sub("", bare)))
+    wrapped = WRAPPED.match(bare.strip())
+    inner = (wrapped["marked"] or wrapped["bare"]) if wrapped else bare
+    tries = (equal_choice(one, choices) for one in (given, bare, ENDS.sub("", bare), inner))
     return next((index for index in tries if index is not None), None)
 
 
@@ -74,4 +79,4 @@ def some_begin_others(texts: Iterable[Sequence[Any]]) -> bool:
 
 
 def _is_padding(char: str) -> bool:
-    return char == " " or unicodedata.category(char).startswith("P")
+    return char in (" ", CODE_MARK) or unicodedata.category(char).startswith("P")

@@ -27,7 +27,6 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
-YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
@@ -41,9 +40,9 @@ def offline() -> str | None:
     """
     said = config.given("offline")
     value = said.value.strip().lower() if said else ""
-    if said is None or value in NO:
+    if said is None or value in config.NO:
         return None
-    if value not in YES:
+    if value not in config.YES:
         raise UsageError(f"{said.reason} is `{said.value}`", hint="give 1 or 0, without quotes")
     return said.reason
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nomoat.errors import NomoatError, NotEnoughDiskError, NotWritableError, UsageError
+from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
 
 READ_BLOCK_BYTES = 1 << 20
 OWNER_ALONE = 0o700
@@ -26,15 +26,26 @@ DISK_HINT = (
 )
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
+NO_MEMORY = ("Failed to allocate", "bad_alloc", "failed to map segment")  # OpenVINO's words, the C++ library's, and the loader's
+TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.EFBIG,
 )  # fmt: skip
 
 
 def home() -> Path:
     """`NOMOAT_HOME`, else `~/.nomoat`. Not created here: a listing leaves no trace."""
     return expanded(os.environ.get("NOMOAT_HOME") or "~/.nomoat")
+
+
+def require_home() -> None:
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file."""
+    there = next((place for place in (home(), *home().parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"NOMOAT_HOME is `{home()}`, and `{there}` is a file", hint="set it to a folder of yours")
 
 
 def expanded(path: str | Path) -> Path:
@@ -124,11 +135,21 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         if exc.errno not in NOT_WRITABLE or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
             raise
         at_fault = f" (`{place}`)" if path.parent.is_relative_to(place) else ""  # the part's name means nothing to the user
-        raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=_elsewhere(path, disk=False)) from exc
+        hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else _elsewhere(path, disk=False)
+        raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 
-def as_error(exc: OSError) -> NomoatError | None:
-    """What the system says of a place that nobody foresaw, as an error for the user; None where it is no matter of a place."""
+def as_error(exc: Exception) -> NomoatError | None:
+    """What the system says of a place, or of memory, that nobody foresaw, as an error for the user; None for all else."""
+    is_memory = isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno == errno.ENOMEM)
+    if is_memory or (isinstance(exc, ImportError | RuntimeError) and any(words in str(exc) for words in NO_MEMORY)):
+        return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
+    return _place_error(exc) if isinstance(exc, OSError) else None
+
+
+def _place_error(exc: OSError) -> NomoatError | None:
+    if exc.errno == errno.EFBIG:
+        return NotWritableError("a file got longer than it may be", hint=TOO_LONG_HINT)
     if exc.errno in FULL:
         return NotEnoughDiskError("no space left on the disk", hint="free some space, on NOMOAT_HOME's disk and where the output goes")
     if exc.filename is None or exc.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS):

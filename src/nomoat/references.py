@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from nomoat import paths
+from nomoat import net, paths
 from nomoat.catalog import tuned
 from nomoat.errors import NomoatError, UnknownModelError, UsageError
 from nomoat.hardware import Detected
@@ -31,10 +32,26 @@ def names_server(ref: str) -> bool:
     return is_remote(ref) or ref in BASE_URLS
 
 
+def is_local(ref: str) -> bool | None:
+    """Whether prompts for a model stay on this machine, as far as its reference says; None for `auto`, which decides that of each.
+
+    Raises UsageError for a reference to a server that cannot be meant.
+    """
+    if ref == "auto":
+        return None
+    if not names_server(ref):
+        return True
+    from nomoat.engine.remote import parse
+
+    return net.is_loopback(urlsplit(parse(ref)[1]).hostname or "")
+
+
 def shown_name(ref: str) -> str:
     """See `Responder.name`."""
-    base = ref.rpartition("+")[0] or ref
-    return Path(ref).name if paths.expanded(base).exists() else ref
+    base, _, adapter = ref.rpartition("+")
+    if base and tuned.is_adapter(paths.expanded(adapter)):
+        return f"{shown_name(base)}+{Path(adapter).name}"
+    return Path(ref).name if paths.expanded(base or ref).exists() else ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

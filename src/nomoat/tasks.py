@@ -20,6 +20,7 @@ from nomoat.textfiles import composed, read_text
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
 MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
+TEXT = "{text}"  # where the text stands in a question as it is kept
 LARGEST_FIELD = 2**31 - 1  # a C long where it is shortest
 DELIMITERS = (",", ";", "\t")  # the first wins a tie
 SAID = re.compile(r"(?i)sep=(.)(?=\r?\n)")  # a first line by which Excel is told it
@@ -47,6 +48,17 @@ def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | 
     """
     first = label_instruction(labels) if instruction is None else instruction
     return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
+
+
+def kept_question(instruction: str) -> str:
+    """What `label_task_messages` asks, with `TEXT` in the text's place: as `tune` keeps it beside what was learned."""
+    return label_task_messages(TEXT, (), instruction=instruction)[0].content
+
+
+def put_question(question: str, text: str) -> str:
+    """A kept question about a text, which becomes what a table's would: in NFC and without surrounding space."""
+    before, _, after = question.rpartition(TEXT)  # the last: an instruction may hold one of its own
+    return f"{before}{composed(text).strip()}{after}"
 
 
 def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:

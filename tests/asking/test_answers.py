@@ -9,21 +9,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from misbehaving import Act, Server, counted, half, reset, say
 from patience import wait_until
 
 import nomoat
-from nomoat.asking.answers import collect
+from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
-from nomoat.asking.store import AnswerStore
+from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.errors import BudgetReachedError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
@@ -34,11 +35,30 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
-from nomoat.records import Chunk, Example, Message, Request
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 Serving = Callable[..., Server]
+
+
+class Loading(FakeEngine):
+    """Takes five seconds to be ready for likelihoods, and one for a question, by a clock of its own."""
+
+    now = 0.0
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        self.now += (5 if self.now == 0 else 0) + (1 if continuations else 0)
+        return super().score(request, continuations)
+
+
+def test_loading_is_no_part_of_the_first_answers_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Loading()
+    monkeypatch.setattr("nomoat.asking.answers.time", SimpleNamespace(perf_counter=lambda: engine.now))
+    questions = [(Request(prompt=text), ("yes", "no")) for text in "ab"]
+    with AnswerStore(tmp_path / "answers.sqlite") as store:
+        found = collect_scores(Responder("fake:", engine), questions, store=store)
+    assert [scores.seconds for scores in found if isinstance(scores, ChoiceScores)] == [1, 1]
 
 
 def suite_of(num_examples: int) -> Suite:
@@ -182,6 +202,54 @@ def test_lost_answers_may_have_been_billed_and_count(serving: Serving) -> None:
     with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
         run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
     assert len(server.bodies) == 1
+
+
+def test_lost_answers_count_in_later_runs_too(serving: Serving) -> None:
+    """$0.078 of the first run leave no room in $0.15 for another try; a dollar has room for it, and for the five answers."""
+    server = serving(half, FINE)
+    for _ in range(3):
+        with pytest.raises(BudgetReachedError, match=r"\$0.0780 is spent"):
+            run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(0.15), concurrency=1))
+    assert len(server.bodies) == 1
+    for _ in range(2):
+        enough = spending(1.0)
+        evaluation = run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough, concurrency=1))
+        assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
+    note = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $0.0780 more"
+    assert (note in evaluation.notes, evaluation.side.cost_usd) == (True, pytest.approx(5 * REAL_USD))
+
+
+def test_a_call_lost_before_there_was_a_budget_counts_once_there_is_one(serving: Serving) -> None:
+    server = serving(half, FINE)
+    run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=spending(), concurrency=1))
+    enough = spending(1.0)
+    run_suite(f"{server.url}#m", suite_of(5), RunSettings(spending=enough))
+    assert enough.budget is not None and enough.budget.spent_usd == pytest.approx(0.078 + 5 * REAL_USD)
+
+
+def test_lost_calls_of_questions_that_come_later_count_before_the_first_is_asked(serving: Serving) -> None:
+    """Of 30 conversations, all first turns were lost. Asked one at a time, the first would be asked before the others counted."""
+    turns = tuple(dataclasses.replace(e, follows=str(at - 1) if at % 2 else "") for at, e in enumerate(suite_of(60).examples))
+    suite = dataclasses.replace(suite_of(60), examples=turns)
+    server = serving(FINE)
+    model = f"{server.url}#m"
+    with AnswerStore() as store:
+        for example in turns[::2]:
+            request = Request(messages=example.messages, max_new_tokens=10, temperature=0.0)
+            store.count_lost(remote_engine(model).digest, request)
+    with pytest.raises(BudgetReachedError):
+        run_suite(model, suite, RunSettings(spending=spending(30 * 0.078), concurrency=1))
+    assert server.bodies == []
+
+
+def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
+    """The server counts a thousand times the tokens: $12 for an answer that $0.078 were set aside for."""
+    server = serving(counted("yes", 10_000, 1000))
+    evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
+    assert evaluation.notes == (
+        "more is spent than --max-cost $0.2000: a server counted more tokens than it was allowed, or earlier tries at these questions "
+        "had a higher bound",
+    )
 
 
 def test_refusals_cost_nothing(serving: Serving) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import write_adapter
@@ -34,3 +36,18 @@ def test_workers_find_what_this_process_finds(
     for one, ref in zip(found, sent, strict=True):
         there = references.find_files(ref)
         assert (there.weights, there.adapter) == (here / one.weights, one.adapter and here / one.adapter)
+
+
+def test_what_ray_starts_reaches_nobody_and_workers_and_this_process_have_their_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cluster.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    before = dict(os.environ)
+    started: dict[str, str] = {}
+    cluster.connect(SimpleNamespace(init=lambda **_: started.update(os.environ)), None)
+    assert dict(os.environ) == before
+    assert started["http_proxy"] == started["HTTPS_PROXY"] == cluster.NOBODY
+    assert started["no_proxy"] == "127.0.0.1,localhost"
+    monkeypatch.setattr(os, "environ", started)
+    cluster.settle({}, 1.0, 1)
+    assert started == {**before, "NOMOAT_THREADS": "1"}

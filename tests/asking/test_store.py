@@ -173,6 +173,57 @@ def test_closing_waits_for_the_turn_of_another_thread() -> None:
     store.close()
 
 
+def stored_bytes() -> bytes:
+    return b"".join(path.read_bytes() for path in paths.runs().glob("answers.sqlite*"))
+
+
+def fill(store: AnswerStore, count: int) -> None:
+    for at in range(count):
+        store.save_answer("m", asking(f"question {at}"), answering(f"secret {at}" * 100))
+    store.save_outcomes("s", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="secret", score=0.0)])
+    store.save_notes("m", ["note"])
+
+
+def test_what_is_forgotten_is_in_no_file_also_while_another_process_has_it_open() -> None:
+    with AnswerStore() as other, AnswerStore() as store:
+        fill(other, 50)
+        assert b"secret 49" in stored_bytes()
+        assert store.forget() == (50, 1)
+        assert b"secret" not in stored_bytes() and b"question" not in stored_bytes()
+        assert other.answer("m", asking("question 1")) is None
+        assert (other.outcomes(), other.notes("m")) == ([], ())
+        other.save_answer("m", asking("later"), answering("so"))
+        assert store.answer("m", asking("later")) == answering("so")
+        assert store.forget() == (1, 0)
+    AnswerStore().close()
+
+
+def test_forgetting_that_was_stopped_halfway_is_done_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AnswerStore() as store:
+        fill(store, 50)
+    with monkeypatch.context() as patch, AnswerStore() as store, pytest.raises(KeyboardInterrupt):
+        patch.setattr("nomoat.asking.database.Database.shrink", lambda _self: signal.raise_signal(signal.SIGINT))
+        store.forget()
+    assert b"secret" in stored_bytes()
+    with AnswerStore() as store:
+        assert store.forget() == (0, 0)
+    assert b"secret" not in stored_bytes()
+
+
+def test_forgetting_waits_for_a_writer_and_says_who_reads_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.asking.database.LOCK_WAIT_SECONDS", 0.2)
+    with AnswerStore() as other, AnswerStore() as store:
+        fill(other, 2)
+        reading = sqlite3.connect(default_path(), isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT * FROM answers").fetchone()
+        with pytest.raises(BadFileError, match="is locked by another process"):
+            store.forget()
+        reading.close()
+        store.forget()
+    assert b"secret" not in stored_bytes()
+
+
 @pytest.mark.parametrize("content", [b"this is no database at all, only text\n" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
 def test_damaged_file_is_named_and_not_touched(content: bytes) -> None:
     path = default_path()
@@ -211,3 +262,66 @@ def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
     with AnswerStore() as store:
         assert store.answer("m", asking("1")) == answering("kept")
         assert store.answer("m", asking("2")) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        ("'{bad json'", "an answer cannot be read (JSONDecodeError: Expecting property name"),
+        ("'[]'", "an answer cannot be read (TypeError: "),
+        ("'{}'", "an answer cannot be read (KeyError: "),
+        ("replace(answer, 'usage', 'usagf')", "an answer cannot be read (KeyError: 'usage')"),
+        ("replace(answer, 'bytes_out', 'bytes_ouu')", "an answer cannot be read (TypeError: "),
+        ("7", "an answer cannot be read ("),
+        ("CAST(x'22ff22' AS TEXT)", "a text in it is not UTF-8"),
+    ],
+)
+def test_damaged_answer_is_an_error_that_says_what_to_do(column: str, why: str) -> None:
+    with AnswerStore() as store:
+        store.save_answer("m", asking("1"), answering("kept"))
+        store._db.connection.execute(f"UPDATE answers SET answer = {column}")
+        with pytest.raises(BadFileError) as caught:
+            store.answer("m", asking("1"))
+    assert caught.value.message.startswith(f"`{default_path()}` is damaged: {why}")
+    assert caught.value.hint == "move it out of the way; its answers will be computed again"
+
+
+@pytest.mark.parametrize("value", ["'{bad json'", "'[1]'", "CAST(x'22ff22' AS TEXT)"])
+def test_damaged_scores_notes_and_outcomes_are_errors_too(value: str) -> None:
+    scored = ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1),), seconds=0.1)
+    with AnswerStore() as store:
+        store.save_choice_scores("m", asking("1"), ["a"], scored)
+        store.save_notes("m", ["note"])
+        store.save_outcomes("suite", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
+        store._db.connection.execute(f"UPDATE answers SET answer = {value}")
+        store._db.connection.execute(f"UPDATE outcomes SET outcome = {value}")
+        for read in (lambda: store.choice_scores("m", asking("1"), ["a"]), lambda: store.notes("m"), store.outcomes):
+            with pytest.raises(BadFileError, match="is damaged"):
+                read()
+
+
+def test_damaged_outcomes_name_no_models() -> None:
+    with AnswerStore() as store:
+        store.save_outcomes("suite", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
+        store._db.connection.execute("UPDATE outcomes SET outcome = '{bad json'")
+        with pytest.raises(BadFileError, match="is damaged: malformed JSON"):
+            store.digests("s")
+
+
+def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -> None:
+    code = (
+        "import resource\n"
+        "from nomoat.asking.store import AnswerStore\n"
+        "from nomoat.errors import BadFileError\n"
+        "with AnswerStore() as store:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "    try:\n"
+        "        store.save_notes('m', ['x' * 200_000])\n"
+        "    except BadFileError as error:\n"
+        "        print(error.message, error.hint, sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == (
+        f"`{default_path()}` cannot be used: disk I/O error\n"
+        "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?\n"
+    )

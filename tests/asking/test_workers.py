@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import socket
@@ -288,10 +289,19 @@ with started_workers(2, None) as started, started.load(sys.argv[1]) as model:
 """
 
 
-def test_workers_of_this_machine_listen_on_loopback_only_die_in_silence_and_leave_sigterm_to_us(tiny_gguf: Path) -> None:
-    """Whoever reaches a port of Ray may run code here; and what Ray says of a death has no place in what `--json` prints."""
+def test_workers_of_this_machine_keep_to_it_die_in_silence_and_leave_sigterm_to_us(tiny_gguf: Path) -> None:
+    """Whoever reaches a port of Ray may run code here; what Ray says of a death has no place in what `--json` prints; and what it
+    asks of addresses outside would knock at a proxy.
+    """
     command = [sys.executable, "-c", LISTENING, str(tiny_gguf)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        environment = {**kept, "http_proxy": address, "https_proxy": address}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
     assert (done.returncode, done.stderr) == (0, "")
     assert {net.is_loopback(address) for address in done.stdout.split()} == {True}
 

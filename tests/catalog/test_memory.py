@@ -8,6 +8,7 @@ import pytest
 
 from nomoat import hardware
 from nomoat.catalog import cards, memory
+from nomoat.cli import facts
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.hardware import Detected
 
@@ -115,7 +116,16 @@ def test_what_is_known_of_a_file_is_not_estimated() -> None:
 def test_choosing_among_answers_takes_float32_twice_up_to_a_quarter_of_all_memory() -> None:
     assert need("smollm2-135m").scoring_bytes == 8 * 135_000_000
     assert need("qwen2.5-0.5b").scoring_bytes == 8 * 494_000_000
-    assert need("qwen2.5-1.5b").scoring_bytes == need("qwen2.5-1.5b").weights_bytes
+
+
+@pytest.mark.usefixtures("sixteen_gb")
+@pytest.mark.parametrize("keeps_codes", [True, False])
+def test_choosing_beyond_that_reads_a_file_s_codes_where_they_are_and_other_forms_once_more(keeps_codes: bool) -> None:
+    sizes = memory.ModelSizes(parameters=7_000_000_000, weights_bytes=4_310_000_000, keeps_codes=keeps_codes)
+    found = memory.memory_need(sizes, 4096)
+    assert found is not None and found.scoring_bytes == (0 if keeps_codes else 4_310_000_000)
+    more = "no more, the weights are read where they are" if keeps_codes else "4.31 GB more"
+    assert facts.scoring_line(found) == f"memory to choose among answers by their likelihood: {more}"
 
 
 def test_grouped_query_attention_needs_a_smaller_cache() -> None:

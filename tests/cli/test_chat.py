@@ -84,6 +84,9 @@ def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ("/system", "/system answer in Korean", "/system"):
         talk.handle(line)
     assert capsys.readouterr().err == "no system message\nset, from the next question on\nanswer in Korean\n"
+    for line in ("/system -", "/system"):
+        talk.handle(line)
+    assert (talk.system, capsys.readouterr().err) == (None, "taken away, from the next question on\nno system message\n")
 
 
 def test_unknown_command_is_no_question_and_a_leading_space_makes_it_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +115,7 @@ def test_conversation_over_the_context_is_refused_with_numbers_and_nothing_is_cu
     assert turns(talk) == before
     assert capsys.readouterr() == (
         "",
-        "error: the prompt has 7 tokens and the answer may have 50, but the model's context is 6 tokens\n"
+        "error: the prompt is too long: it has 7 tokens and the answer may have 50, but the model's context is 6 tokens\n"
         "hint: /clear begins a new conversation\n",
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Callable
 
 import pytest
+from misbehaving import Server, say
 from rich.console import Console
 from rich.progress import Progress
 
@@ -21,6 +23,19 @@ def test_what_a_bar_says_is_text(made: Callable[[], Progress]) -> None:
     Console(file=out, width=200).print(bar.get_renderable())
     assert WORDS in out.getvalue()
     assert made is console.byte_progress or f"of {WORDS}" in out.getvalue()
+
+
+def test_what_is_said_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("two models:\n\ta\x1b]0;PWNED\x07, b\x9b2J")
+    assert capsys.readouterr().err == "two models:\n\ta]0;PWNED, b2J\n"
+
+
+def test_errors_do_not_drive_the_terminal(
+    nomoat: Callable[..., subprocess.CompletedProcess[str]], serving: Callable[..., Server]
+) -> None:
+    server = serving(say(200, {"object": "list", "data": [{"id": "\x1b[2Jone"}, {"id": "two"}]}))
+    done = nomoat("run", server.url, "hello")
+    assert done.stderr == (f"error: the server at `{server.url}` has 2 models: [2Jone, two\nhint: write `{server.url}#[2Jone`\n")
 
 
 def test_what_a_table_says_is_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from nomoat import paths
+from nomoat.cli import app
 from nomoat.errors import NotWritableError, UsageError
 
 demo = importlib.import_module("nomoat.cli.demo")  # `nomoat.cli.demo` itself is the command
@@ -51,6 +53,12 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(
     (tmp_path / "file").touch()
     with pytest.raises(NotWritableError):
         demo.demo(report=tmp_path / "file" / "demo.html")
+    assert not empty_home.exists()
+
+
+def test_minutes_without_end_are_refused_before_any_work(empty_home: Path) -> None:
+    done = CliRunner().invoke(app, ["demo", "--minutes", "inf"])
+    assert done.exit_code == 2 and "inf is not in the range" in done.output
     assert not empty_home.exists()
 
 

@@ -13,10 +13,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, say
+from misbehaving import Server, counted, half, say
 from teaching import write_labels, write_tasks
 
 from nomoat.catalog import sidecar
+from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Parent
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -79,6 +80,21 @@ def test_what_a_server_refuses_of_a_request_is_said_and_kept(
     assert json.loads(sidecar.path_of(out).read_text())["notes"] == [note]
 
 
+def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    server, out = serving(half, write_tasks), tmp_path / "tasks.jsonl"
+    price = ("--price-in", "1000", "--price-out", "2000")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "5", "--seeds", str(seeds), *price]
+    lost = f"1 call to `{server.url}#m` brought no whole answer, and may have been billed: at most $"
+    assert f"\nnote: {lost}" in nomoat(*command).stderr
+    done = nomoat(*command, "--max-cost", "0.5")
+    assert (done.returncode, f"\nnote: {lost}" in done.stderr, len(server.bodies)) == (0, True, 2)
+    assert "\nnote: more is spent than --max-cost $0.5000: " in done.stderr
+    beside = json.loads(sidecar.path_of(out).read_text())
+    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more is spen"])
+
+
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +153,44 @@ def test_a_file_of_other_origin_is_not_written_over(
     assert nomoat(*command, "-n", "9").returncode == 0
 
 
+def test_fewer_tasks_are_not_written_over_more(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, out = serving(*[write_tasks] * 3, counted("I cannot help with that.", 9, 9)), tmp_path / "tasks.jsonl"
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--seeds", str(seeds)]
+    assert nomoat(*command, "-n", "20").returncode == 0
+    whole = out.read_text()
+    fewer = nomoat(*command, "-n", "3")
+    assert (fewer.returncode, fewer.stderr) == (
+        1,
+        f"error: `{out}` holds 20 rows, and would hold 3; it is left as it is\nhint: choose another --out, or --replace it\n",
+    )
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))  # the stored answers are not there
+    nothing = nomoat(*command, "-n", "20")
+    assert nothing.returncode == 1
+    assert "\ntasks: 0 kept of 0 offered\npartial: --max-requests 10 is reached" in nothing.stderr
+    assert f"\nerror: `{out}` holds 20 rows, and would hold 0; it is left as it is\n" in nothing.stderr
+    assert "wrote" not in nothing.stderr
+    replaced = nomoat(*command, "-n", "20", "--replace")
+    assert f"\nerror: there is nothing to replace `{out}` with; it is left as it is\nhint: choose another --out\n" in replaced.stderr
+    assert (replaced.returncode, out.read_text()) == (1, whole)
+    assert json.loads(sidecar.path_of(out).read_text())["tasks"] == 20
+
+
+def test_fewer_labels_are_not_written_over_more(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, source, out = serving(counted("spam", 9, 1), counted("no idea", 9, 1)), tmp_path / "texts.txt", tmp_path / "l.csv"
+    source.write_text("WIN a prize\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(source), "--labels", "ham,spam"]
+    assert nomoat(*command).returncode == 0
+    whole = out.read_text()
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "another home"))
+    done = nomoat(*command)
+    assert (done.returncode, out.read_text()) == (1, whole)
+    assert f"\nerror: `{out}` holds 1 rows, and would hold 0; it is left as it is\n" in done.stderr
+
+
 def test_nothing_is_sent_outside_before_it_was_agreed_to(
     nomoat: Shell, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,10 +241,51 @@ def test_labels_by_likelihood_and_in_writing(nomoat: Shell, serving: Callable[..
     assert [row["text"] for row in rows] == ["WIN, a prize", "see you at noon", "당첨"]
     assert all(row["label"] in ("ham", "spam") and 0.5 <= float(row["confidence"]) <= 1 for row in rows)
     server = serving(write_labels(("prize", "spam"), ("noon", "Ham."), ("당첨", "I cannot tell")))
-    written = tmp_path / "written.tsv"
+    written, left_out = tmp_path / "written.tsv", tmp_path / "written.left_out.tsv"
     done = nomoat("distil", f"{server.url}#m", "--out", str(written), "--label", str(source), "--labels", "ham,spam")
     assert written.read_text(encoding="utf-8").splitlines() == ["text\tlabel", "WIN, a prize\tspam", "see you at noon\tham"]
-    assert "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨\n" in done.stderr
+    answer = "당첨\tnone of the labels\tI cannot tell"
+    assert left_out.read_text(encoding="utf-8").splitlines() == ["text\twhy\tanswer", answer]
+    assert (
+        "labels, by what it wrote: spam 1, ham 1\nleft out: 1 texts whose answer was none of the labels\n  당첨 -> I cannot tell\n"
+        f"wrote {left_out}: the rows without a label, why, and what the teacher answered\n"
+    ) in done.stderr
+    beside = sidecar.find(left_out)
+    assert beside is not None and beside.is_of_this_content and beside.facts["left_out"] == left_out.name
+
+
+def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_run_is_left(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serving(write_labels(("prize", "spam"), ("noon", "I cannot tell")))
+    source, out, left_out = tmp_path / "t.jsonl", tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    source.write_text('{"id": "a7", "body": "see you at noon"}\n{"id": "b1", "body": "WIN a prize"}\n')
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(source), "--input-column", "body", "--labels"]
+    assert nomoat(*command, "ham,spam").returncode == 0
+    with out.open(encoding="utf-8", newline="") as labels, left_out.open(encoding="utf-8", newline="") as others:
+        assert [*csv.DictReader(labels)] == [{"id": "b1", "body": "WIN a prize", "label": "spam"}]
+        assert [row["id"] for row in csv.DictReader(others)] == ["a7"]
+    told = left_out.read_bytes()
+    left_out.write_text("id,body,label\na7,see you at noon,ham\n")  # by hand
+    assert nomoat(*command, "ham,spam").stderr.startswith(f"error: `{left_out}` is there already, and not from this teacher")
+    left_out.write_bytes(told)
+    assert nomoat(*command, "ham,spam").returncode == 0
+    done = nomoat(*command, "I cannot tell,spam", "--replace", "--json")
+    assert (done.returncode, json.loads(done.stdout)["left_out"]) == (0, None)
+    assert sorted(path.name for path in tmp_path.glob("l.*")) == ["l.csv", "l.csv.provenance.json"]
+
+
+def test_what_is_left_out_is_written_over_no_other_file(nomoat: Shell, tmp_path: Path) -> None:
+    out, left_out = tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    left_out.write_text("text\nmine\n")
+    (tmp_path / "t.txt").write_text("WIN a prize\n")
+    command = ["distil", "fake:", "--out", str(out), "--labels", "ham,spam", "--label"]
+    done = nomoat(*command, str(tmp_path / "t.txt"))
+    assert (done.returncode, out.exists(), left_out.read_text()) == (1, False, "text\nmine\n")
+    assert done.stderr.startswith(f"error: `{left_out}` is there already, and not from this teacher with these settings\n")
+    done = nomoat(*command, str(left_out), "--replace")
+    assert done.stderr.startswith(f"error: `{left_out}` is the file that is read, and would be lost\n")
+    assert left_out.read_text() == "text\nmine\n"
 
 
 def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: Path) -> None:
@@ -255,10 +350,35 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
     done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(second), "-n", "5", "--seeds", str(first), "--json")
     told = {parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]}
     assert told == {
-        OPENAI_AT_LOOPBACK: "openai-assistant", "first.jsonl": "own", "anthropic:claude": "anthropic-terms",
-        "alpaca-seeds": "apache-2.0",
+        OPENAI_AT_LOOPBACK: "openai-assistant", "anthropic:claude": "anthropic-terms", "alpaca-seeds": "apache-2.0",
     }  # fmt: skip
     assert "commercial use: no" in done.stderr
+
+
+@pytest.mark.data
+def test_alpacas_seeds_are_known_under_another_name_and_edited(
+    serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", serving(write_tasks).url)
+    lines = (pull_dataset("alpaca-seeds") / "seed_tasks.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    edited = [
+        json.dumps({"instruction": f" {row['instruction'].upper()}", "input": "", "output": "x"}) for row in map(json.loads, lines)
+    ]
+    mine = [json.dumps({"instruction": f"What is {at} and {at}?", "input": "", "output": str(2 * at)}) for at in range(len(lines) + 1)]
+    told = []
+    for name, rows in {"copy": "".join(lines), "edited": "\n".join(edited), "half": "\n".join([*edited, *mine])}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(rows, encoding="utf-8")
+        command = [NOMOAT, "distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / f"{name}.out.jsonl"), "-n", "5", "--seeds", str(path)]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=True)
+        told.append({parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]})
+    alpacas = {"alpaca-seeds": "apache-2.0"}
+    assert told == [
+        {OPENAI_AT_LOOPBACK: "openai-assistant", **alpacas},
+        {OPENAI_AT_LOOPBACK: "openai-assistant", "edited.jsonl": "own", **alpacas},
+        {OPENAI_AT_LOOPBACK: "openai-terms", "half.jsonl": "own"},
+    ]
 
 
 def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: Path) -> None:
@@ -270,6 +390,19 @@ def test_what_texts_were_made_from_binds_their_labels(nomoat: Shell, tmp_path: P
     assert "  because of teacher openai:gpt-4o: OpenAI's output may not be used" in done.stderr
     beside = sidecar.find(out)
     assert beside is not None and [parent.name for parent in beside.parents] == ["fake:", "openai:gpt-4o"]
+
+
+@pytest.mark.usefixtures("kernels")
+def test_what_stands_beside_the_file_names_no_folder(nomoat: Shell, tmp_path: Path, tiny_gguf: Path) -> None:
+    teacher, texts, out = tmp_path / "of a client" / "t.gguf", tmp_path / "texts.txt", tmp_path / "l.csv"
+    teacher.parent.mkdir()
+    teacher.write_bytes(tiny_gguf.read_bytes())
+    texts.write_text("WIN a prize\n")
+    done = nomoat("distil", str(teacher), "--out", str(out), "--label", str(texts), "--labels", "ham,spam")
+    assert done.returncode == 0, done.stderr
+    told = sidecar.path_of(out).read_text()
+    assert '"teacher": "t.gguf"' in told and '"name": "t.gguf (base weights of unknown origin)"' in told
+    assert "of a client" not in told
 
 
 def test_a_sidecar_that_cannot_be_read_is_told_before_anything_is_asked(

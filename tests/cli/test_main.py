@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from nomoat import cli, paths
-from nomoat.errors import NotEnoughDiskError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
@@ -86,6 +86,46 @@ def test_ctrl_c_within_a_callback_of_c_is_not_lost() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_verb_stopped_by_the_system_ends_as_by_ctrl_c(number: int) -> None:
+    code = PRESSED.replace("signal.SIGINT", str(int(number)))
+    done = python(code, "run", "fake:", "x", "--json")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+UNDER_NOHUP = """
+import signal, sys
+from nomoat import cli
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sys.stdin.isatty = lambda: signal.raise_signal(signal.SIGHUP) or True
+cli.main()
+"""
+
+
+def test_a_terminal_that_is_closed_stops_nothing_under_nohup() -> None:
+    done = python(UNDER_NOHUP, "run", "fake:", "x")
+    assert (done.returncode, done.stdout) == (0, "x\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("verb", ["run fake: hi", "run fake: hi --json", "config --json", "models"])
+def test_what_is_closed_is_written_and_read_as_nothing(closed: str, verb: str) -> None:
+    done = subprocess.run(f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for home in (file, file / "below"):
+        monkeypatch.setenv("NOMOAT_HOME", str(home))
+        done = nomoat("config")
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"error: NOMOAT_HOME is `{home}`, and `{file}` is a file\nhint: set it to a folder of yours\n",
+        )
+
+
 @pytest.mark.parametrize("arguments", [["show"], ["run"], ["serve"], ["bench"], ["eval", "fake:"], ["suites", "show"]])
 def test_a_text_in_the_place_of_a_name_is_two_lines(nomoat: Nomoat, arguments: list[str]) -> None:
     text = "why is that so " * 20
@@ -118,6 +158,11 @@ def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it
 
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
     assert isinstance(paths.as_error(OSError(errno.ENOSPC, "")), NotEnoughDiskError)
+    told = "Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 207859712 bytes of memory"
+    for exc in (OSError(errno.ENOMEM, ""), MemoryError(), RuntimeError(told), ImportError("failed to map segment from shared object")):
+        assert isinstance(paths.as_error(exc), NotEnoughMemoryError)
+    assert paths.as_error(RuntimeError("another")) is None and paths.as_error(ImportError("another")) is None
+    assert isinstance(paths.as_error(OSError(errno.EFBIG, "")), NotWritableError)
     assert paths.as_error(OSError(errno.EBADF, "", "x")) is None and paths.as_error(OSError(errno.EACCES, "")) is None
 
 

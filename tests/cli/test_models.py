@@ -87,3 +87,25 @@ def test_a_listing_of_nothing_says_so_and_leaves_no_trace(empty_home: Path, nomo
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing is pulled yet: `nomoat pull smollm2-135m`\n")
     assert json.loads(nomoat("models", "--pulled", "--json").stdout) == []
     assert not empty_home.exists()
+
+
+def test_what_was_tuned_here_is_listed_after_the_pulled_models(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
+    folder = tuned("cc-by-nc-4.0")
+    (folder / "adapter_config.json").write_text("{}")
+    facts = json.loads((folder / "provenance.json").read_text()) | {"made": "2026-11-28T01:02:03+00:00"}
+    (folder / "provenance.json").write_text(json.dumps(facts))
+    broken = empty_home / "adapters" / "broken"
+    broken.mkdir()
+    for name in ("adapter_config.json", "provenance.json"):
+        (broken / name).write_text("{")
+    unreadable, row = json.loads(nomoat("models", "--pulled", "--json").stdout)
+    card = json.loads(nomoat("models", "--json").stdout)[0]
+    assert list(row)[: len(card)] == list(card)
+    assert (row["id"], row["kind"], row["base"], row["made"]) == ("openllama-3b+후기", "adapter", "openllama-3b", facts["made"])
+    assert row["size_bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    assert (row["licence"]["commercial"], unreadable["licence"]["commercial"]) == ("no", "unknown")
+    assert (unreadable["id"], unreadable["base"]) == ("BASE+broken", None) and "provenance.json` cannot be read" in unreadable["notes"]
+    shown = nomoat("models", "--pulled").stdout.splitlines()
+    assert shown[1].split()[0] == "BASE+broken" and shown[1].rstrip().endswith(" tuned, 0.0 MB")
+    assert shown[2].split()[:2] == ["openllama-3b+후기", "no"] and shown[2].rstrip().endswith(" tuned 2026-11-28, 0.0 MB")
+    assert nomoat("models", "--pulled", "--commercial").stderr == "no model is like that\n"

@@ -33,12 +33,14 @@ def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
     assert (kept / "provenance.json").is_file()
 
 
-def test_what_is_being_tuned_stays(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
-    folder = tuned("own")
+def test_what_is_being_tuned_stays_and_so_does_what_was_imported_with_it(empty_home: Path, nomoat: Nomoat) -> None:
+    (empty_home / "adapters").mkdir(parents=True)
+    folder = write_adapter(empty_home / "adapters" / "후기")
+    baked = importer.import_gguf(pulled(empty_home, "a.gguf", "llama"), adapter=folder)
     with alone_with(folder, hint=""):
-        done = nomoat("rm", "openllama-3b+후기")
+        done = nomoat("rm", "hf:o/r/a.gguf+후기")
     assert done.returncode == 1 and "is being tuned by another nomoat right now" in done.stderr
-    assert (folder / "provenance.json").is_file()
+    assert (folder.exists(), baked.exists()) == (True, True)
 
 
 @pytest.mark.parametrize("is_tuned", [True, False])
@@ -101,7 +103,32 @@ def test_rm_cache_removes_what_can_be_made_again_and_models_says_how_much(empty_
     assert "cache: " not in nomoat("models", "--pulled").stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache")])
+def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_path: Path, nomoat: Nomoat) -> None:
+    path = empty_home / "runs" / "answers.sqlite"
+    assert nomoat("rm", "--answers").stderr == "answers: none are stored\n"
+    assert not path.exists()
+    suite = tmp_path / "s.jsonl"
+    suite.write_text('{"input": "b secret", "target": "secret b"}\n' * 3)
+    assert nomoat("eval", "fake:", str(suite)).returncode == 0
+    assert b"secret" in b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert nomoat("rm", "--answers", "--yes").stderr == "answers: removed, 1 answer and 3 outcomes, 0 MB free again\n"
+    assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_rm_cache_leaves_and_names_what_links_lead_to(empty_home: Path, tmp_path: Path, nomoat: Nomoat) -> None:
+    kept = tmp_path / "other" / "imported"
+    (kept / "model").mkdir(parents=True)
+    (empty_home / "cache").mkdir(parents=True)
+    link = empty_home / "cache" / "imported"
+    link.symlink_to(kept)
+    assert nomoat("rm", "--cache").stderr.splitlines() == [
+        f"`{link}` leads to `{kept}`, which another home may use: left alone",
+        "cache: removed, 0 MB free again",
+    ]
+    assert (kept / "model").is_dir() and link.is_symlink()
+
+
+@pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache"), ("smollm2-135m", "--answers"), ("--cache", "--answers")])
 def test_rm_removes_one_thing(arguments: tuple[str, ...], nomoat: Nomoat) -> None:
     done = nomoat("rm", *arguments)
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: name one thing to remove")

@@ -101,7 +101,7 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
         (["fake:", "a", "--raw", "--system", "b"], b"",
          "error: `--raw` uses no chat template, and `--system` needs one\nhint: leave one of them out\n"),
         (["fake:", "x " * 5000], b"",
-         "error: the prompt has 5,000 tokens and the answer may have 512, but the model's context is 4,096 tokens\n"
+         "error: the prompt is too long: it has 5,000 tokens and the answer may have 512, but the model's context is 4,096 tokens\n"
          "hint: shorten the prompt, ask for fewer new tokens, or choose a model with a longer context\n"),
         (["openai:gpt", "a"], b"",
          "error: refused to connect to `api.openai.com` to ask a model server: NOMOAT_OFFLINE is set\n"

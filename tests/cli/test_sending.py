@@ -18,6 +18,7 @@ from nomoat.errors import UsageError
 from nomoat.judge.judged import run_graded
 from nomoat.judge.run import run_suite
 from nomoat.judge.suites import Suite, load_suite
+from nomoat.route.policy import default_path
 
 
 @pytest.fixture
@@ -61,6 +62,18 @@ def test_texts_without_a_chat_are_counted_and_searched_too(
     assert capsys.readouterr().err == SAID.format(url=elsewhere.url) + (
         "one of them: Call 010-1234-5678\n1 of 2 hold what looks like personal data: a phone number\n"
     )
+
+
+def test_names_of_the_policy_are_personal_and_a_broken_policy_lets_nothing_out(
+    elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    default_path().parent.mkdir(parents=True, exist_ok=True)
+    default_path().write_text('names = ["왜"]', encoding="utf-8")
+    consent(elsewhere, suite, yes=True)
+    assert capsys.readouterr().err.endswith("2 of 2 hold what looks like personal data: a phone number, a name from the policy\n")
+    default_path().write_text("names = [", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"policy\.toml"):
+        consent(elsewhere, suite, yes=True)
 
 
 def test_a_closed_stdin_is_nobody_who_could_agree(elsewhere: Server, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +138,8 @@ def test_script_without_yes_is_told_what_would_go(
     done = nomoat("eval", "openai:gpt-4o-mini", str(tmp_path / "quiz.jsonl"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: 2 texts (22 bytes) would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.0001\n"
+        "error: 2 texts (22 bytes) would go to api.openai.com, for `openai:gpt-4o-mini`; at most $0.0001; "
+        "1 of 2 hold what looks like personal data: a phone number\n"
         "hint: if that is meant, add --yes\n"
     )
 
@@ -135,8 +149,14 @@ def test_script_that_would_let_a_judge_outside_see_answers_is_told_so(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("NOMOAT_OFFLINE", "0")
-    done = nomoat("duel", "fake:", "fake:", "-s", str(tmp_path / "quiz.jsonl"), "--judge", "openai:gpt-4o")
-    assert done.stderr.startswith("error: each question with its answers, twice, would go to api.openai.com, for the judge")
+    quiz = str(tmp_path / "quiz.jsonl")
+    for asked, answers in ((("duel", "fake:", "fake:", "-s"), "answers, twice,"), (("eval", "fake:"), "answer")):
+        done = nomoat(*asked, quiz, "--judge", "openai:gpt-4o")
+        assert done.stderr == (
+            f"error: each question with its {answers} would go to api.openai.com, for the judge `openai:gpt-4o`; 1 of 3 questions, "
+            "reference answers and labelled texts for the judge hold what looks like personal data: a phone number\n"
+            "hint: if that is meant, add --yes\n"
+        )
 
 
 def test_what_a_judge_outside_would_see_is_searched_too_and_its_labels_are_named(
@@ -151,7 +171,7 @@ def test_what_a_judge_outside_would_see_is_searched_too_and_its_labels_are_named
         judge=f"{elsewhere.url}#j", check=str(labels),
     )  # fmt: skip
     assert capsys.readouterr().err == (
-        f"each question with its answers, twice, would go to 127.0.0.1, for the judge `{elsewhere.url}#j`\n"
+        f"each question with its answer would go to 127.0.0.1, for the judge `{elsewhere.url}#j`\n"
         f"3 labelled pairs of `{labels}`, each twice, would go to 127.0.0.1, to check the judge\n"
         "one of them: Call 010-1234-5678\n"
         "3 of 9 questions, reference answers and labelled texts for the judge hold what looks like personal data: "

@@ -160,7 +160,12 @@ def test_ctrl_c_ends_it_while_the_server_behind_is_silent(served: Callable[..., 
         waiting = pool.submit(httpx.post, f"{server.url}/chat/completions", json=BODY)
         assert silent.asked.wait(PATIENCE_SECONDS)
         assert server.interrupt()[0] == 0  # the server behind would be silent for ten times as long as we wait
-        assert waiting.result().json()["error"]["message"] == "the answer was stopped; the server is shutting down"
+        answer = waiting.result()
+        assert answer.status_code == 503
+        assert answer.json()["error"] == {
+            "message": "the answer was stopped; the server is shutting down", "type": "server_error", "param": None,
+            "code": "shutting_down",
+        }  # fmt: skip
 
 
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:

@@ -31,6 +31,10 @@ def test_show_marks_what_is_not_confirmed(nomoat: Nomoat) -> None:
     assert "    source, UNCONFIRMED: Hugging Face Qwen/Qwen2.5-7B-Instruct" in nomoat("show", "qwen2.5-7b").stdout.splitlines()
 
 
+def test_show_of_a_file_that_only_a_mirror_has_names_the_file(nomoat: Nomoat) -> None:
+    assert "file: gemma-3-270m-q4_k_m.gguf, from NOMOAT_MIRROR only, sha256 a5fd3b62230aa5ec…" in nomoat("show", "gemma3-270m").stdout
+
+
 def test_show_of_a_cloud_reference_gives_its_price(nomoat: Nomoat) -> None:
     out = nomoat("show", "openai:gpt-4o-mini").stdout
     assert "price: $0.15 in, $0.6 out per million tokens (as of 2024-07; " in out

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from nomoat.cli import app
-from nomoat.errors import UsageError
+from nomoat.errors import UnknownModelError, UsageError
 
 
 def run(*words: str) -> str:
@@ -40,6 +41,10 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     assert any(line.startswith("tickets ") and "yours" in line for line in run().splitlines())
     shown = run("show", "tickets", "-n", "1")
     assert "[user] Classify the text. Answer with one of: fault, question." in shown and "  * fault\n  - question" in shown
+    toml = tomllib.loads((empty_home / "suites" / "tickets.toml").read_text())
+    facts = json.loads(run("--json", "show", "tickets"))
+    assert facts["suite_digest"] != toml["sha256"] and f"suite digest: {facts['suite_digest']}\n" in shown
+    assert "sha256" not in facts and "sha256" not in shown
     assert run("--json", "show", "tickets") == run("show", "tickets", "--json") and json.loads(run("--json", "show", "tickets"))
     with pytest.raises(UsageError, match="there is a suite `tickets`"):
         run("new", str(table))
@@ -109,3 +114,37 @@ def test_an_own_suite_that_cannot_be_read_says_why_in_the_list(empty_home: Path)
 def test_an_unknown_metric_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no metric is called `bleurt`"):
         run("new", str(tmp_path / "x.csv"), "--metric", "bleurt")
+
+
+def test_a_suite_of_ones_own_is_removed_and_nothing_else(empty_home: Path) -> None:
+    folder = empty_home / "suites"
+    (folder / "whole").mkdir(parents=True)
+    for name in ("a.toml", "a.jsonl", "a.schema.json", "a.b.toml", "a.b.jsonl", "half.jsonl", "whole/x.jsonl"):
+        (folder / name).write_text("")
+    assert run("rm", "a") == "a: removed a.jsonl, a.schema.json, a.toml; what was asked and answered: `nomoat rm --answers`\n"
+    run("rm", "half", "--yes")
+    run("rm", "whole")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.b.jsonl", "a.b.toml"]
+
+
+def test_a_link_to_a_suite_is_removed_and_what_it_points_to_stays(tmp_path: Path, empty_home: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "x.jsonl").write_text("")
+    (empty_home / "suites").mkdir(parents=True)
+    (empty_home / "suites" / "linked").symlink_to(tmp_path / "kept")
+    run("rm", "linked")
+    assert not (empty_home / "suites" / "linked").is_symlink()
+    assert (tmp_path / "kept" / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["gone", "gsm8k", "../outside", "deeper/b", "..", "", "{home}/outside"])
+def test_what_is_no_suite_of_ones_own_is_not_removed(name: str, empty_home: Path) -> None:
+    files = [empty_home / name for name in ("outside.jsonl", "suites/b.toml", "suites/deeper/b.jsonl")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    name = name.format(home=empty_home)
+    with pytest.raises(UnknownModelError) as caught:
+        run("rm", name)
+    assert (caught.value.message, caught.value.hint) == (f"no suite of yours is called `{name}`", "yours are deeper, b")
+    assert all(file.exists() for file in files)

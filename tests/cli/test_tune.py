@@ -42,7 +42,7 @@ def until(kernels: None, tiny_gguf: Path, tmp_path: Path) -> Callable[..., tuple
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(
     until: Callable[..., tuple[int, list[str]]], number: int
 ) -> None:
@@ -87,6 +87,8 @@ def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answ
         "loss on 20 lessons held out: 1.000 before, 1.500 after",
         *([said] if said else []),
     ]
+    _say_result({"metrics": metrics, "data": {"question": "{text}"}}, with_terms=False)
+    assert capsys.readouterr().err.splitlines()[1] == f"right word for word: {right[1]} of 25 rows held out, {right[0]} before"
 
 
 def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFixture[str]) -> None:

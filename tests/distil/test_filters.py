@@ -23,7 +23,24 @@ from nomoat.rouge import rouge_l
         (" ".join(["word"] * 151), "too long"),
         ("", "no instruction"),
         ("- Name three rivers of Asia", "begins with no letter or digit"),
-        ("«Name three rivers of Asia", "begins with no letter or digit"),
+        ("** Name three rivers of Asia", "begins with no letter or digit"),
+        ("¿Cuál es la capital de Francia?", None),
+        ("¡Escribe una carta a tu abuela!", None),
+        ("“Explain” what this means now", None),
+        ("«Nomme» trois fleuves d'Asie", None),
+        ("«", "too short"),
+        ("สรุปบทความนี้ในหนึ่งประโยค", None),
+        ("ຈົ່ງອະທິບາຍຄວາມແຕກຕ່າງລະຫວ່າງພະລັງງານ", None),
+        ("သဘာဝပတ်ဝန်းကျင်အကြောင်းရှင်းပြပါ", None),
+        ("សូមសរសេរកំណាព្យអំពីសមុទ្រ", None),
+        ("แปลประโยคนี้", "too short"),
+        ("แปล" * 151, "too long"),
+        ("파일럿이 되는 방법을 설명해 주세요", None),
+        ("그림자에 대한 시를 지어 주세요", None),
+        ("그림 형제의 동화를 하나 요약하세요", None),
+        ("프로파일링이 무엇인지 설명해 주세요", None),
+        ("이 파일을 열어서 내용을 요약하세요", "about images, sound or files"),
+        ("그림을 보고 무엇인지 설명하세요", "about images, sound or files"),
         ("Describe what this picture shows you", "about images, sound or files"),
         ("이 사진에 무엇이 있는지 설명하세요", "about images, sound or files"),
         ("Profile the habits of a customer", None),
@@ -42,6 +59,7 @@ def test_a_task_without_an_answer_is_dropped() -> None:
 
 def test_pieces_are_words_and_korean_syllables() -> None:
     assert pieces("GPT-4와 비교: Don't_stop") == ["gpt", "4", "와", "비", "교", "don", "t", "stop"]
+    assert pieces("น้ำตก GPTไทย") == ["น้", "ำ", "ต", "ก", "gpt", "ไ", "ท", "ย"]
     assert pieces("हिन्दी में लिखो ❤️") == ["हिन्दी", "में", "लिखो"]
 
 
@@ -56,6 +74,8 @@ def test_pieces_are_words_and_korean_syllables() -> None:
         ("다음 글을 한 문장으로 요약하세요.", "다음 글을 영어로 번역하세요.", True),
         ("하늘이 파란 이유를 설명하세요.", "바다가 짠 이유를 설명하세요.", True),
         ("대한민국의 수도는 어디인가요?", "대한민국의 수도는 어디입니까?", False),
+        ("สรุปบทความนี้ในหนึ่งประโยค", "สรุปบทความนี้ในหนึ่งประโยคครับ", False),
+        ("สรุปบทความนี้ในหนึ่งประโยค", "อธิบายว่าทำไมท้องฟ้าเป็นสีฟ้า", True),
     ],
 )
 def test_what_says_nearly_the_same_is_not_new_in_english_and_korean(known: str, other: str, is_new: bool) -> None:

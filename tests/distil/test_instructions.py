@@ -129,7 +129,7 @@ def test_a_seed_too_long_for_the_teacher_costs_the_requests_that_show_it_and_no_
     assert (found.spent.num_answers, found.spent.num_failed) == (len(fitting), len(requests) - len(fitting))
     assert len(found.tasks) > 20
     assert found.partial.startswith(f"--max-requests {len(requests)} is reached: {len(fitting)} answers held ")
-    assert f" were kept; {len(requests) - len(fitting)} failed: the prompt has 5," in found.partial
+    assert f" were kept; {len(requests) - len(fitting)} failed: the prompt is too long: it has 5," in found.partial
 
 
 def test_requests_too_long_for_the_cache_do_not_end_a_run() -> None:

@@ -11,8 +11,8 @@ from misbehaving import Server
 from teaching import write_labels
 
 from nomoat.asking.store import AnswerStore
-from nomoat.distil.label import Label, Labelled, label, parse_labels, read_texts, requests_for
-from nomoat.errors import DataError, UsageError
+from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, Label, Labelled, LeftOut, label, parse_labels, requests_for
+from nomoat.errors import UsageError
 from nomoat.responder import load
 
 TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
@@ -21,6 +21,10 @@ TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
 def labelled(ref: str, texts: list[str] = TEXTS, labels: tuple[str, ...] = ("ham", "spam")) -> Labelled:
     with load(ref) as teacher, AnswerStore() as store:
         return label(teacher, texts, labels, store=store)
+
+
+def left_out(found: Labelled, why: str) -> list[str]:
+    return [one.text for one in found.left_out(why)]
 
 
 def test_a_model_on_this_machine_gives_the_likeliest_label_and_how_likely_it_is() -> None:
@@ -52,7 +56,7 @@ def test_a_text_that_is_too_long_is_left_out_and_told() -> None:
 
     with AnswerStore() as store:
         found = label(Responder("short", Short()), ["a", "b " * 20, "c"], ("ham", "spam"), store=store)
-    assert ([one.text for one in found.labels], found.too_long) == (["a", "c"], ["b " * 20])
+    assert ([one.text for one in found.labels], left_out(found, TOO_LONG_TEXT)) == (["a", "c"], ["b " * 20])
 
 
 def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Callable[..., Server]) -> None:
@@ -60,7 +64,8 @@ def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Ca
     found = labelled(f"{server.url}#m")
     assert found.how == "written"
     assert found.labels == [Label(text="WIN a prize", label="spam"), Label(text="see you at noon", label="ham")]
-    assert (found.unmatched, found.partial) == (["당첨되셨습니다"], "")
+    assert found.results[2] == LeftOut(text="당첨되셨습니다", why=NO_LABEL, answer="이것은 스팸입니다")
+    assert found.partial == ""
     assert len(server.bodies) == 3
     assert labelled(f"{server.url}#m").labels == found.labels
     assert len(server.bodies) == 3
@@ -88,7 +93,7 @@ def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> Non
     answers = {request.messages[0].content: "ham" for request in requests_for(texts, ("ham", "spam"))}
     with AnswerStore() as store:
         found = label(Responder("short", Writes(answers=answers, context_tokens=50)), texts, ("ham", "spam"), store=store)
-    assert ([one.text for one in found.labels], found.too_long, found.partial) == (["a", "c"], ["b " * 90], "")
+    assert ([one.text for one in found.labels], left_out(found, TOO_LONG_TEXT), found.partial) == (["a", "c"], ["b " * 90], "")
 
 
 def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_told() -> None:
@@ -110,47 +115,7 @@ def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_
     answers = {request.messages[0].content: "ham" for request in requests_for(texts, ("ham", "spam"))}
     with AnswerStore() as store:
         found = label(Responder("short", Writes(answers=answers)), texts, ("ham", "spam"), store=store)
-    assert ([one.text for one in found.labels], found.too_long, found.partial) == (["a", "c"], ["b " * 90], "")
-
-
-def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
-    table, lines = tmp_path / "t.csv", tmp_path / "t.txt"
-    table.write_text('id,text\n1,"a, b"\n2, \n3,당첨\n', encoding="utf-8")
-    lines.write_text("a b\n\n당첨 \n", encoding="utf-8")
-    assert read_texts(table, input_column="text") == ["a, b", "당첨"]
-    assert read_texts(lines) == ["a b", "당첨"]
-    table.write_text(unicodedata.normalize("NFD", "번호,내용\n1,당첨\n"), encoding="utf-8")
-    lines.write_text(unicodedata.normalize("NFD", "당첨"), encoding="utf-8")
-    assert read_texts(table, input_column="내용") == read_texts(lines) == ["당첨"]
-
-
-@pytest.mark.parametrize(
-    ("name", "column", "message", "hint"),
-    [
-        ("t.csv", None, "`t.csv`: --input-column is missing", "its columns are: id, text"),
-        ("t.csv", "words", "`t.csv`: there is no column `words`", "its columns are: id, text"),
-        ("t.txt", "text", "`t.txt` has no columns: each line is a text", "leave out --input-column"),
-        ("t.pdf", None, "`{path}`: nomoat cannot tell what kind of file this is", None),
-    ],
-)
-def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | None, message: str, hint: str | None) -> None:
-    path = tmp_path / name
-    path.write_text("id,text\n1,a\n")
-    with pytest.raises(UsageError) as caught:
-        read_texts(path, input_column=column)
-    assert caught.value.message == message.format(path=path)
-    assert hint is None or caught.value.hint == hint
-
-
-def test_a_folder_holds_no_texts() -> None:
-    with pytest.raises(UsageError, match=r"`\.` is a folder, not a file"):
-        read_texts(Path())
-
-
-def test_a_file_without_a_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("\n \n")
-    with pytest.raises(DataError, match="holds no text"):
-        read_texts(tmp_path / "t.txt")
+    assert ([one.text for one in found.labels], left_out(found, TOO_LONG_TEXT), found.partial) == (["a", "c"], ["b " * 90], "")
 
 
 def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:

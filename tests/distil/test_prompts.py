@@ -41,6 +41,37 @@ WANTED = [
         "4.\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n5.\nInstruction: Name the largest planet.\nInput: N/A\n"
         "Output: Jupiter",
         "4. 지시: Sort the words.\n입력: b a\n출력: a\nb\n5. 지시: Name the largest planet.\n입력: 없음\n출력: Jupiter",
+        "4. 지시사항: Sort the words.\n입력: b a\n출력: a\nb\n5. 지시사항: Name the largest planet.\n입력: 입력 없음\n출력: Jupiter",
+        "명령: Sort the words.\n입력: b a\n결과: a\nb\n\n명령: Name the largest planet.\n입력: (없음)\n결과: Jupiter",
+        "4. 指令：Sort the words.\n输入：b a\n输出：a\nb\n5. 指令：Name the largest planet.\n输入：无\n输出：Jupiter",
+        "4. 指示：Sort the words.\n入力：b a\n出力：a\nb\n5. 指示：Name the largest planet.\n入力：なし\n出力：Jupiter",
+        "Instruction 4: Sort the words.\nInput: b a\nOutput: a\nb\n\nInstruction 5: Name the largest planet.\n"
+        "Input: -\nOutput: Jupiter",
+        "**Instruction 4:** Sort the words.\n**Input 4:** b a\n**Output 4:** a\nb\n\n**Instruction #5:** Name the largest planet.\n"
+        "**Output #5:** Jupiter",
+        "• Instruction: Sort the words.\n• Input: b a\n• Output: a\nb\n\n• Instruction: Name the largest planet.\n• Output: Jupiter",
+        "4. Task: Sort the words.\nInput: b a\nAnswer: a\nb\n\n5. Task: Name the largest planet.\nAnswer: Jupiter",
+        "4. Instruction: Sort the words.\nInput: b a\nExpected Output: a\nb\n\n5. Instruction: Name the largest planet.\n"
+        "Expected output: Jupiter",
+        "Task 4: Sort the words.\nInput: b a\nOutput: a\nb\n\nTask 5: Name the largest planet.\nOutput: Jupiter",
+        "### Task 4: Words\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n\n### Task 5: Planets\n"
+        "Instruction: Name the largest planet.\nOutput: Jupiter",
+        "```\n4. Instruction: Sort the words.\nInput: b a\nOutput: a\nb\n\n"
+        "5. Instruction: Name the largest planet.\nOutput: Jupiter\n```",
+        "Here:\n```text\n4.\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n```\n\n5.\n```text\n"
+        "Instruction: Name the largest planet.\nOutput: Jupiter\n```\n\nDo you like them?",
+        "<think>\nSome drafts:\n4. Instruction: Draft a thing.\nInput: a\nOutput: b\n</think>\n\n"
+        "4. Instruction: Sort the words.\nInput: b a\nOutput: a\nb\n5. Instruction: Name the largest planet.\nOutput: Jupiter",
+        "4. Instruction: Draft a thing.\nOutput: b\n</think>\n"
+        "4. Instruction: Sort the words.\nInput: b a\nOutput: a\nb\n5. Instruction: Name the largest planet.\nOutput: Jupiter",
+        "4. Instruction: Sort the words.\nInput: b a\nOutput: a\nb\n\n5. Instruction: Name the largest planet.\nOutput: Jupiter\n\n"
+        "I hope these tasks are helpful! Let me know if you need anything else.",
+        "4. 지시: Sort the words.\n입력: b a\n출력: a\nb\n5. 지시: Name the largest planet.\n출력: Jupiter\n"
+        "\n이 과제들이 도움이 되길 바랍니다!",
+        '```json\n[{"instruction": "Sort the words.", "input": "b a", "output": "a\\nb"},\n'
+        ' {"Instruction": "Name the largest planet.", "Input": null, "Output": "Jupiter"}]\n```',
+        '{"tasks": [{"instruction": "Sort the words.", "input": "b a", "output": "a\\nb"},\n'
+        '{"instruction": "Name the largest planet.", "input": "<noinput>", "output": "Jupiter"}, {"instruction": "Cut',
     ],
 )
 def test_tasks_are_found_however_they_are_decorated(answer: str) -> None:
@@ -103,3 +134,50 @@ def test_colons_may_be_as_wide_as_the_letters() -> None:
         Task(instruction="호수 하나를 쓰세요.", input="", output="바이칼"),
         Task(instruction="강 하나를 쓰세요.", input="", output="한강"),
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["<no input>", "(no input)", "<NOINPUT>", "No input needed", "Not applicable.", "-", "입력 없음", "`None`", "[N/A]"]
+)
+def test_words_for_no_input_are_none(text: str) -> None:
+    assert parse_tasks(f"1. Instruction: Name a lake.\nInput: {text}\nOutput: Baikal")[0].input == ""
+
+
+@pytest.mark.parametrize("text", ["[]", "-5", "<b>", "None of the above", "()"])
+def test_an_input_that_says_something_stays(text: str) -> None:
+    assert parse_tasks(f"1. Instruction: Explain this.\nInput: {text}\nOutput: It is.")[0].input == text
+
+
+CODE = "```python\nprint(1)\n```"
+
+
+def test_fences_of_a_task_stay_also_in_a_fence_around_all() -> None:
+    answer = f"4. Instruction: Fix it.\nInput:\n{CODE}\nOutput:\n{CODE}\n\n5. Instruction: Write code.\nOutput:\n{CODE}"
+    wanted = [Task(instruction="Fix it.", input=CODE, output=CODE), Task(instruction="Write code.", input="", output=CODE)]
+    assert parse_tasks(answer) == wanted
+    assert parse_tasks(f"Sure:\n\n```\n{answer}\n```\nEnjoy!") == wanted
+    assert parse_tasks(f"```\n{answer}") == wanted  # never closed
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Dear Bob,\n\nthe door is green.\n\nLet me know if you have any questions.",
+        "We open at nine.\n\nI hope these hours suit you.",
+        "1. Eat.\n\nWe close at five.\nAnswer: no",
+    ],
+)
+def test_a_letter_may_close_as_an_answer_does(output: str) -> None:
+    assert parse_tasks(f"1. Instruction: Write a letter.\nOutput: {output}")[0].output == output
+
+
+def test_names_that_are_usual_in_texts_count_only_where_there_is_no_other() -> None:
+    (task,) = parse_tasks("1. Instruction: Judge the answer.\nInput: Who?\nAnswer: Ann\nResult: 5\nOutput: It is right.")
+    assert (task.input, task.output) == ("Who?\nAnswer: Ann\nResult: 5", "It is right.")
+
+
+def test_numbers_behind_names_are_those_of_the_task_or_part_of_the_text() -> None:
+    (task,) = parse_tasks("3. Instruction: Put these in order.\nTask 1: wash\nTask 2: cook\nOutput: Task 1: cook\nInput 2: none")
+    assert (task.instruction, task.output) == ("Put these in order.\nTask 1: wash\nTask 2: cook", "Task 1: cook\nInput 2: none")
+    (task,) = parse_tasks("3. Instruction: Add both.\nInput 1: 5\nInput 2: 6\nOutput: 11")
+    assert task.instruction == "Add both.\nInput 1: 5\nInput 2: 6"

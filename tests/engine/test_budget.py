@@ -145,6 +145,15 @@ def test_short_request_does_not_overtake_a_long_one() -> None:
     budget.reserve(0.05)
 
 
+def test_all_who_come_after_are_told_of_the_call_that_did_not_fit() -> None:
+    """A call of their own price would have fitted: $0 spent and $0.05 would be no reason."""
+    budget = Budget(1.0)
+    for usd in (1.2, 0.05):
+        with pytest.raises(BudgetReachedError) as caught:
+            budget.reserve(usd)
+        assert caught.value.message == "--max-cost $1.0000 is reached: $0.0000 is spent, and the next call may cost $1.2000"
+
+
 def test_each_who_spends_after_the_other_has_a_share_and_the_last_one_all() -> None:
     budget = Budget(1.0)
     budget.begin_stage(2)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file as save_as_torch_does
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import paths
-from nomoat.engine import importer
+from nomoat.engine import compiled, importer
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
@@ -248,6 +248,40 @@ def test_a_full_disk_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: py
     with pytest.raises(NotEnoughDiskError, match="its disk has 0 MB free"):
         importer.import_gguf(tiny_gguf)
     assert not list((paths.cache() / "imported").glob("*"))
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from nomoat.engine import importer
+from nomoat.errors import NotWritableError
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    importer.import_gguf(Path(sys.argv[1]))
+except NotWritableError as error:
+    print(error.message)
+    print(error.hint)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_limit_of_files_lengths_is_said_and_leaves_nothing(tiny_gguf: Path) -> None:
+    """`ulimit -f`, or a disk that holds no file of 4 GB: OpenVINO says `iostream error` of it."""
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(tiny_gguf)], capture_output=True, text=True, check=True)
+    message, hint = done.stdout.splitlines()
+    assert message.startswith(f"cannot write `{paths.cache() / 'imported'}") and message.endswith("`: File too large")
+    assert "ulimit -f" in hint
+    assert list((paths.cache() / "imported").iterdir()) == []
+
+
+def test_a_damaged_graph_is_named_with_its_folder(tiny_gguf: Path) -> None:
+    """Whose file is as long as it was: it is not imported again."""
+    folder = importer.import_gguf(tiny_gguf)
+    graph = folder / "openvino_model.xml"
+    graph.write_bytes(graph.read_bytes().replace(b"<layer ", b"<lawyer ", 1))
+    with pytest.raises(BadFileError) as caught:
+        compiled.read_graph(folder)
+    assert caught.value.message.startswith(f"`{folder}` is not a whole imported model: ")
 
 
 def cut(path: Path) -> None:

@@ -18,7 +18,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import hugepages, importer, layout
 from nomoat.engine.gguf import GGUFFile, Tensor
 from nomoat.engine.likelihood import Scorer
-from nomoat.errors import UsageError
+from nomoat.errors import NotEnoughMemoryError, UsageError
 
 WITH_AVX2, WITHOUT = frozenset({"avx2", "fma", "f16c"}), frozenset({"sse2"})
 
@@ -164,3 +164,9 @@ def test_names_of_mapped_files_may_be_of_any_bytes(tmp_path: Path, monkeypatch: 
     names = (b"/modell\xe4.gguf", "/a\u2028b\u2029c.gguf".encode(), b"/a\x0bb\x1cc.gguf")
     hugepages.MAPS.write_bytes(b"".join(b"7f1000000000-7f1000c00000 rw-p 00000000 08:01 42    %s\n" % name for name in names))
     assert hugepages.use_for_large_mappings() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_memory_that_the_system_does_not_give_is_an_error_that_says_so() -> None:
+    with pytest.raises(NotEnoughMemoryError, match=r"^the system does not give 1000000000\.0 GB of memory$"):
+        hugepages.mapped(10**18)

@@ -187,7 +187,15 @@ def test_a_prompt_far_over_the_context_is_refused_with_the_numbers(engine: OpenV
     with pytest.raises(ContextExceededError) as caught:
         engine.score(Request(prompt="x" * 100_000), ["yy", "z"])
     assert caught.value.message == (
-        f"the prompt has 100,000 tokens and the answer may have 2, but the model's context is {CONTEXT} tokens"
+        f"the prompt is too long: it has 100,000 tokens and the answer may have 2, but the model's context is {CONTEXT} tokens"
+    )
+
+
+def test_a_prompt_that_fits_is_not_called_too_long_where_its_answer_does_not(engine: OpenVINOEngine) -> None:
+    with pytest.raises(ContextExceededError) as caught:
+        engine.score(Request(prompt="x" * (CONTEXT - 1)), ["yyyy"])
+    assert caught.value.message == (
+        f"the prompt has {CONTEXT - 1:,} tokens and the answer may have 4, but the model's context is {CONTEXT} tokens"
     )
 
 

@@ -152,8 +152,10 @@ PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "
 class Says:
     """In place of a sampler: these pieces, whatever the model finds likely."""
 
+    pieces = ("▁hello", "<0xFF>", "▁the")
+
     def __init__(self, *asked: object) -> None:
-        self._said = iter(["▁hello", "<0xFF>", "▁the"])
+        self._said = iter(self.pieces)
 
     def pick(self, logits_V: object) -> Pick:
         return Pick(PIECES.index(next(self._said)))
@@ -188,11 +190,34 @@ def test_an_answer_of_sentencepiece_keeps_its_first_space_where_it_goes_on_with_
             assert responder.complete(request).text == text, request
 
 
+def test_a_stop_string_that_the_last_bytes_complete_ends_the_answer(spaced: OpenVINOEngine) -> None:
+    """Bytes that are no text are certain only when nothing can follow them."""
+    request = Request(prompt="the", max_new_tokens=2, stop=("lo\ufffd",))
+    answer = Responder("x", spaced).complete(request)
+    assert (answer.text, answer.finish_reason) == (" hel", "stop")
+
+
+def test_an_answer_that_is_cut_within_a_character_ends_with_the_one_before(
+    spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Half a Korean syllable, whether the model was cut in it or ended there itself, which is its doing."""
+    for pieces, text, reason in (
+        (("▁hello", "<0xED>", "<0x95>"), "hello", "length"),
+        (("▁hello", "<0xED>", "</s>"), "hello\ufffd", "stop"),
+        (("▁hello", "<0xFF>", "<0xED>"), "hello\ufffd", "length"),
+    ):
+        monkeypatch.setattr(Says, "pieces", pieces)
+        answer = Responder("x", spaced).complete(Request(messages=(Message(role="user", content="the"),), max_new_tokens=3))
+        assert (answer.text, answer.finish_reason) == (text, reason)
+
+
 def test_a_prompt_over_the_context_is_refused_with_the_numbers(engine: OpenVINOEngine) -> None:
     request = Request(prompt="x" * (CONTEXT + 44), max_new_tokens=5)
     with pytest.raises(ContextExceededError) as caught:
         next(engine.generate(request))
-    assert caught.value.message == ("the prompt has 300 tokens and the answer may have 5, but the model's context is 256 tokens")
+    assert caught.value.message == (
+        "the prompt is too long: it has 300 tokens and the answer may have 5, but the model's context is 256 tokens"
+    )
 
 
 def test_a_text_longer_than_a_bounded_cache_is_refused(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:

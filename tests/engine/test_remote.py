@@ -13,6 +13,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import httpx
 import pytest
 from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
 from patience import PATIENCE_SECONDS, wait_until
@@ -21,7 +22,7 @@ from nomoat import config, net
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
-from nomoat.engine.providers import BASE_URLS, is_remote
+from nomoat.engine.providers import BASE_URLS, Provider, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Message, Request, SchemaMode
@@ -565,6 +566,15 @@ def test_answer_that_is_none_is_an_error(serving: Callable[..., Server], act: Ac
     assert re.fullmatch(message, failure(serving(act)).message)
 
 
+def test_what_a_server_says_is_quoted_without_what_drives_a_terminal(serving: Callable[..., Server]) -> None:
+    bad = "bad \x1b]0;PWNED\x07 \x9b31m \u202e model\r\nno"
+    engine = at(serving(say(400, {"error": {"message": bad, "code": "no\x1b[2J"}})))
+    with pytest.raises(RemoteError) as caught:
+        list(engine.generate(HELLO))
+    engine.close()
+    assert (caught.value.message, caught.value.code) == ("`127.0.0.1` answered 400: bad ]0;PWNED 31m model no", "no [2J")
+
+
 def test_slow_server_is_given_up(serving: Callable[..., Server]) -> None:
     assert failure(serving(stall), read_timeout_seconds=0.1).message == "`127.0.0.1` did not answer within 0.1 s"
 
@@ -577,37 +587,76 @@ def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Se
     assert error.hint == "is the server running, and the port right?"
 
 
-@pytest.mark.parametrize("is_same_port", [True, False])
-def test_a_key_goes_to_the_port_that_was_named_only(
-    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, is_same_port: bool
+def sent_on(to: str) -> Act:
+    return say(307, b"", headers={"location": to})
+
+
+def test_redirect_within_the_server_that_was_named_is_followed(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOMOAT_UPSTREAM_API_KEY", "k-123")
-    other = serving(FINE)
-    targets: list[str] = []
-
-    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
-        say(307, b"", headers={"location": targets[0]})(handler)
-
-    named = serving(elsewhere, FINE)
-    targets.append(f"{(named if is_same_port else other).url}/there")
-    with Responder("r", at(named)) as responder:
+    server = serving(sent_on("/there"), FINE)
+    with Responder("r", at(server)) as responder:
         assert responder.complete(HELLO).text == "hello 안녕"
-    assert named.headers[0]["authorization"] == "Bearer k-123"
-    redirected = named.headers[1] if is_same_port else other.headers[0]
-    assert redirected.get("authorization") == ("Bearer k-123" if is_same_port else None)
+    assert [headers["authorization"] for headers in server.headers] == ["Bearer k-123"] * 2
 
 
-def test_redirect_to_another_host_is_not_followed(serving: Callable[..., Server]) -> None:
-    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(307)
-        handler.send_header("location", "http://192.0.2.1/v1")
-        handler.send_header("content-length", "0")
-        handler.end_headers()
-
-    engine = at(serving(elsewhere))
-    with pytest.raises(OfflineError, match="refused to connect to `192"):
+def test_redirect_to_another_port_gets_neither_key_nor_prompt(serving: Callable[..., Server]) -> None:
+    other = serving(FINE)
+    engine = at(server := serving(sent_on(f"{other.url}/there")))
+    with pytest.raises(OfflineError) as caught:
         list(engine.generate(HELLO))
     engine.close()
+    assert other.bodies == []
+    assert caught.value.message == (
+        f"refused to connect to `{other.url.removesuffix('/v1')}` to ask a model server: only `{server.url}` was asked for, "
+        "and it sends requests on"
+    )
+    assert caught.value.hint == "name that server in its place if you want to use it"
+
+
+@pytest.mark.parametrize(
+    ("named", "to", "is_followed"),
+    [
+        ("https://llm.example/v1", "http://llm.example/v1", False),
+        ("https://llm.example/v1", "https://llm.example:8443/v1", False),
+        ("https://llm.example/v1", "https://llm.example:443/v1", True),
+        ("http://llm.example/v1", "https://llm.example/v1", True),
+        ("http://llm.example:8000/v1", "https://llm.example/v1", False),
+        ("http://llm.example/v1", "https://other.example/v1", False),
+        ("http://llm.example/v1", "http://192.0.2.1/v1", False),
+    ],
+)
+@pytest.mark.parametrize("provider", ["http", "openai"])
+def test_a_prompt_is_sent_on_to_the_same_server_only(named: str, to: str, is_followed: bool, provider: Provider) -> None:
+    engine = RemoteEngine(base_url=named, model="m", key="k", provider=provider)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(307 if len(asked) == 1 else 404, headers={"location": to})
+
+    client = engine._client._client
+    client._transport, client._mounts = httpx.MockTransport(answer), {}
+    with pytest.raises(RemoteError if is_followed else OfflineError):
+        engine.list_models()
+    engine.close()
+    assert len(asked) == 1 + is_followed
+
+
+def test_what_is_meant_for_openai_goes_to_its_base_url_and_nothing_about_this_machine(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(FINE)
+    for name, value in {
+        "OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": server.url, "OPENAI_ORG_ID": "org-1", "OPENAI_CUSTOM_HEADERS": "x-gateway: 7",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with Responder("r", remote_engine("openai:m")) as responder:
+        responder.complete(HELLO)
+    headers = server.headers[0]
+    assert [headers.get(name) for name in ("authorization", "openai-organization", "x-gateway")] == ["Bearer sk-1", "org-1", "7"]
+    assert [name for name in headers if name.startswith("x-stainless")] == []
 
 
 # ---------------------------------------------------------------- references

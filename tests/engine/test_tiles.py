@@ -421,6 +421,19 @@ def test_the_same_prompt_has_the_same_answer_whether_its_beginning_is_kept_or_no
 
 
 @needs_instructions
+def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, small_ones_too: None) -> None:
+    """Few tokens are otherwise multiplied by other products than many."""
+    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
+    try:
+        texts = ["the hello", "world", "안녕 the hello " * 9, "a"]
+        together = engine.embed(texts)
+        alone = np.concatenate([engine.embed([text]) for text in texts])
+    finally:
+        engine.close()
+    assert np.array_equal(together, alone)
+
+
+@needs_instructions
 @pytest.mark.parametrize(
     ("part", "damaged"), [("kv_heads", "kv_haeds"), ('{"heads', '{{"heads'), ('{"heads', '["heads'), ('"facts"', '"fatcs"')]
 )

@@ -85,12 +85,36 @@ def test_text_comes_in_whole_characters_while_it_is_decoded(tmp_path: Path) -> N
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_half_a_character_at_the_end_is_shown_as_such(tmp_path: Path) -> None:
+def test_half_a_character_at_the_end_is_shown_as_such_and_left_out_where_the_answer_was_cut(tmp_path: Path) -> None:
     words = of(write_tiny_gguf(tmp_path / "t.gguf"))
-    stream = words.decode_stream()
     half = words.encode("한")[:2]
-    assert "".join(stream.push(token) for token in half) == ""
-    assert stream.finish() == "\ufffd"
+    for is_cut, end in ((False, "\ufffd"), (True, "")):
+        stream = words.decode_stream()
+        assert "".join(stream.push(token) for token in half) == ""
+        assert stream.finish(is_cut=is_cut) == end
+
+
+def test_bytes_that_are_no_text_are_shown_where_the_answer_was_cut_too(tmp_path: Path) -> None:
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    at = {words.token_bytes(token): token for token in words.backend.get_vocab().values()}
+    assert all(bytes([byte]) in at for byte in range(256))
+    for ids, text in (([0xFF], "\ufffd"), ([0xEA, 0xFF], "\ufffd\ufffd"), ([0xFF, 0xED, 0x95], "\ufffd"), ([0xF0, 0x9F, 0x99], "")):
+        stream = words.decode_stream()
+        assert [stream.push(at[bytes([byte])]) for byte in ids] == [""] * len(ids)
+        assert stream.finish(is_cut=True) == text
+
+
+def test_a_token_of_a_character_and_half_of_the_next_gives_the_whole_one(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf")
+    words = of(path)
+    whole, half = words.encode("한"), words.encode("한")[:2]
+    joined = "".join(words.backend.id_to_token(token) for token in (*whole, *half))
+    metadata = GGUFFile(path).metadata
+    tokens = [*metadata["tokenizer.ggml.tokens"], joined]
+    types = [*map(int, metadata["tokenizer.ggml.token_type"]), 1]
+    more = tokenizer.from_metadata({**metadata, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    stream = more.decode_stream()
+    assert (stream.push(len(tokens) - 1), stream.finish(is_cut=True)) == ("", "한")
 
 
 def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
@@ -99,6 +123,27 @@ def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
     again = tokenizer.load(tmp_path)
     assert again.encode(TORTURE) == words.encode(TORTURE)
     assert (again.special, again.chat_template) == (words.special, words.chat_template)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "damaged"),
+    [
+        ("tokenizer.json", '"type"', "type"),
+        ("tokenizer.json", '"BPE"', '"BPF"'),
+        ("tokenizer_config.json", "{", "["),
+        ("tokenizer_config.json", '"stop_ids"', '"stop_idx"'),
+    ],
+)
+def test_a_damaged_tokenizer_is_named_with_its_folder(tmp_path: Path, name: str, part: str, damaged: str) -> None:
+    """A cache whose files are as long as they were: it is not made again."""
+    of(write_tiny_gguf(tmp_path / "t.gguf")).save(tmp_path)
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert part in text
+    (tmp_path / name).write_text(text.replace(part, damaged, 1), encoding="utf-8")
+    with pytest.raises(BadFileError) as caught:
+        tokenizer.load(tmp_path)
+    assert caught.value.message.startswith(f"`{tmp_path}` is not a whole imported model: ")
+    assert caught.value.hint == "remove that folder and try again"
 
 
 def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
@@ -313,9 +358,9 @@ def test_sentencepiece_text_streams_with_its_spaces(pieces: sentencepiece.Senten
     assert "".join(stream.push(token) for token in words.encode(text)) + stream.finish() == text
 
 
-def pushed(words: tokenizer.Tokenizer, ids: list[int], before: list[int] | None = None) -> list[str]:
+def pushed(words: tokenizer.Tokenizer, ids: list[int], before: list[int] | None = None, *, is_cut: bool = False) -> list[str]:
     stream = words.decode_stream(before or ())
-    return [*(stream.push(token) for token in ids), stream.finish()]
+    return [*(stream.push(token) for token in ids), stream.finish(is_cut=is_cut)]
 
 
 def test_marks_of_turns_that_a_file_calls_words_are_marks(pieces: sentencepiece.SentencePieceProcessor) -> None:
@@ -359,6 +404,8 @@ def test_bytes_that_are_no_text_are_shown_as_such_and_what_follows_is_whole(piec
     assert pushed(words, [*dragon, bad, the, *dragon]) == ["", "", "龍", "", "\ufffd the", "", "", "龍", ""]
     assert "".join(pushed(words, [*dragon, bad])) == "龍\ufffd"
     assert "".join(pushed(words, [the, *dragon[:2]])) == "the\ufffd\ufffd"
+    assert "".join(pushed(words, [the, *dragon[:2]], is_cut=True)) == "the"
+    assert "".join(pushed(words, [*dragon, bad, *dragon[:2]], is_cut=True)) == "龍\ufffd"
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
@@ -369,6 +416,7 @@ def test_any_tokens_can_be_decoded_one_by_one(pieces: sentencepiece.SentencePiec
         ids = [chance.randrange(250) for _ in range(12)]
         whole, text = words.decode(ids), "".join(pushed(words, ids))
         assert text == whole or "\ufffd" in whole
+        assert text.startswith("".join(pushed(words, ids, is_cut=True)))
 
 
 def test_a_vocabulary_without_a_score_for_each_piece_is_damaged(pieces: sentencepiece.SentencePieceProcessor) -> None:

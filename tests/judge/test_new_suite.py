@@ -32,6 +32,13 @@ def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:
         (["1", "2.5", "nan"], "exact"),  # which no answer's number could equal
         (["Paris", "New York", "Seoul"], "exact"),
         (["It is the capital of France, on the Seine.", "b", "c"], "rouge"),
+        (["Washington D.C.", "Yes.", "St. Louis"], "exact"),
+        (["It takes two days.", "b", "c"], "rouge"),
+        (["바람과 함께", "부산광역시", "중요"], "exact"),
+        (["보통 2~3일 걸립니다.", "부산", "대구"], "char-f1"),
+        (["네, 가능합니다", "부산", "대구"], "char-f1"),
+        (["고객센터로 전화하세요!", "부산", "대구"], "char-f1"),
+        (["바람과 함께 사라지다", "부산", "대구"], "char-f1"),
         (["서울은 대한민국의 수도이고 아주 큰 도시이다", "부산", "대구"], "char-f1"),
     ],
 )

@@ -57,7 +57,7 @@ def test_duel_report_says_who_won_and_how_to_reproduce_it(duel_page: str) -> Non
     for text in (
         "<code>조정된 모델</code> (75.0 % [59.8, 85.8]) is ahead of <code>base</code> (25.0 % [14.2, 40.2])",
         "20 of 40 = 50.0 %",
-        "sha256 abc123",
+        "digest abc123",
         "<tr><th>seed</th><td>5</td></tr>",
         "<tr><th>licence of the data</th><td>cc-by-4.0</td></tr>",
         "음식",
@@ -98,7 +98,7 @@ def test_report_over_several_suites_is_one_page_with_corrected_p_values(suite: S
         '<td data-label="p-value">&lt; 0.0001</td>',
         "an uncorrected p below 0.025, each suite&#39;s equal share of alpha",
         "95 % intervals, all together",
-        "suite 2</th><td>easy, sha256 def",
+        "suite 2</th><td>easy, digest def",
         f"<pre>{COMMAND}</pre>",
     ):
         assert text in page, text
@@ -175,6 +175,7 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<h2>While it went on</h2>" in page
     assert f"{duel.verdict.num_examples} of 40 items" in page
+    assert ">points, left minus right<" in page and ">items asked<" in page
     assert "cost of 1,000 answers" in page
     assert "What quality costs" not in page
 

@@ -150,6 +150,50 @@ def test_a_program_that_forks_does_not_pass_by_its_child() -> None:
     assert run_python("import os\nif os.fork(): assert False\n", limits=QUICK).outcome == "failed"
 
 
+CLAIMING = """
+import gc, json, os
+objects = [one for one in gc.get_objects() if type(one) is dict]
+known = {key: one[key] for one in objects for key in one if type(key) is type(one[key]) is str and len(one[key]) == 32 > len(key)}
+claims = [json.dumps({**known, "outcome": "passed", "said": ""}), "passed\\n"]
+for descriptor in range(3, 64):
+    try:
+        os.write(descriptor, claims[CLAIM].encode())
+    except OSError:
+        pass
+"""
+
+
+@walled
+@pytest.mark.parametrize("claim", ["0", "1"])
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), 15)"])
+def test_a_program_finds_nothing_in_its_process_to_claim_success_with(claim: str, end: str) -> None:
+    """With whatever looks like a secret, and as the process itself would say it."""
+    ran = run_python(CLAIMING.replace("CLAIM]", f"{claim}]") + end, limits=QUICK)
+    assert ran.outcome == "failed"
+    assert ran.said in ("left before its end", "ended by SIGTERM")
+
+
+@walled
+@pytest.mark.parametrize(
+    "change",
+    [
+        "import json; json.dumps = lambda *_, **__: '{}'",
+        "import json; before = json.dumps; json.dumps = lambda said, **more: before({**said, 'outcome': 'passed'}, **more)",
+        "import os; before = os.write; os.write = lambda to, said: before(to, said.replace(b'failed', b'passed'))",
+        "import os; os._exit = os.getpid = print",
+    ],
+)
+def test_a_program_that_changes_modules_changes_nothing_of_what_is_said_of_it(change: str) -> None:
+    ran = run_python(f"{change}\nassert False", limits=QUICK)
+    assert ran == sandbox.Ran(outcome="failed", said="AssertionError (line 2)")
+
+
+@walled
+def test_a_program_with_as_many_files_open_as_it_may_have_passes() -> None:
+    program = "files = []\ntry:\n    while True: files.append(open('/dev/null'))\nexcept OSError: pass"
+    assert run_python(program, limits=QUICK).outcome == "passed"
+
+
 def test_without_a_wall_nothing_is_run_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
     with pytest.raises(UnsupportedError) as caught:

@@ -132,6 +132,28 @@ def test_an_english_sentence_that_names_a_choice_and_says_nothing_else_is_that_c
 @pytest.mark.parametrize(
     "answer",
     [
+        "`positive`",
+        "```\npositive\n```",
+        "`Positive`.",
+        "<positive>",
+        "1. positive",
+        "(2) `positive`",
+        "Label: `positive`",
+        "답: <positive>",
+    ],
+)
+def test_a_choice_in_signs_of_markup_or_behind_a_number_is_that_choice(answer: str) -> None:
+    assert matching_choice(answer, ("negative", "positive")) == 1
+
+
+@pytest.mark.parametrize("answer", ["<5", "1.5", "1. negative 2. positive", "<negative> <positive>", "2 positive", "<>"])
+def test_signs_that_say_something_are_not_taken_off(answer: str) -> None:
+    assert matching_choice(answer, ("negative", "positive", "5")) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         "긍정이 아닙니다", "정답은 긍정이 아니라 부정입니다", "긍정적입니다", "긍정 또는 부정입니다", "정답: ", "입니다",
         "The answer is not positive", "I think the answer is positive", "Label: positive\n\nThe text praises it.",
     ],
@@ -144,6 +166,8 @@ def test_as_little_as_possible_is_taken_off_an_answer() -> None:
     assert matching_choice("정답은 학생이다", ("학생", "학생이다")) == 1
     assert matching_choice("분류: 답", ("답", "분류: 답")) == 1
     assert matching_choice("Answer: -5", ("5", "-5")) == 1
+    assert matching_choice("<a>", ("a", "<a>")) == 1
+    assert matching_choice("1. a", ("a", "1. a")) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from nomoat.judge.slices import language_of, slices_of
@@ -46,3 +48,23 @@ def test_parts_hold_each_example_once() -> None:
 
 def test_names_of_tasks_are_not_told_apart_by_length() -> None:
     assert [row.name for row in slices_of([example("x" * (3 + at)) for at in range(30)])] == ["all"]
+
+
+FRAME = "Classify the text. Answer with one of: negative, positive.\n\nText: {}\nLabel:"
+
+
+def test_words_around_every_text_count_neither_as_its_language_nor_as_its_length() -> None:
+    texts = ["좋다" * (1 + at % 30) for at in range(60)]
+    framed = slices_of([example(FRAME.format(text)) for text in texts])
+    assert [row.name for row in framed] == ["all", "under 22 characters", "22 to 41 characters", "42 characters or more"]
+    mixed = [example(FRAME.format(text)) for text in ("좋아요", "Good.", "별로", "그저 그래요")]
+    assert {row.name: row.positions for row in slices_of(mixed)} == {
+        "all": (0, 1, 2, 3), "Korean": (0, 2, 3), "other languages": (1,),
+    }  # fmt: skip
+
+
+def test_a_message_before_all_texts_is_no_part_of_their_lengths() -> None:
+    system = Message(role="system", content="s" * 500)
+    examples = [example(str(at) * (at + 1)) for at in range(60)]
+    framed = [dataclasses.replace(one, messages=(system, *one.messages)) for one in examples]
+    assert slices_of(framed) == slices_of(examples)

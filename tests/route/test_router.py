@@ -113,6 +113,31 @@ def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> N
     assert (cloud.told, decisions[0].where) == ([], "local")
 
 
+RESIDENTS = "주민번호,뒷자리\n900101,1234568"  # two cells, a pair as a date and an amount are one
+AMOUNTS = "Sum the amounts:\n" + "\n".join(f"2401{day:02d},{3_000_000 + 1_111 * day}" for day in range(10, 22))
+BOXES, CARD = "9 0 0 1 0 1 - 1 2 3 4 5 6 8", "5500 0000 0000\n0004"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        said(RESIDENTS, "ok", AMOUNTS),
+        said(RESIDENTS, system=AMOUNTS),
+        said("1. first of 2", BOXES, "3 items, not 4"),
+        said("3 apples plus 5", system=CARD),
+        said("You are clerk no. 5", "7", CARD, "8", "3 more"),
+        said("card: 5500 0000", "go on", "0000 0004", system="Of 9 clerks you are the 5th"),
+        Request(prompt="1", stop=(CARD, "5")),
+    ],
+    ids=["table after", "table before", "boxes", "system", "digits around", "split", "stop"],
+)
+def test_nothing_that_stands_beside_private_data_lets_it_leave(request_: Request) -> None:
+    engine, cloud, decisions = built(FixedRouter(0.0))
+    assert engine.decide(said(AMOUNTS)).where == "cloud"
+    list(engine.generate(request_))
+    assert (cloud.told, decisions[0].rule) == ([], "private")
+
+
 def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import socket
@@ -28,7 +29,7 @@ import nomoat
 from nomoat import responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NomoatError, RemoteError, UsageError
+from nomoat.errors import NomoatError, RemoteError, StoppedError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import app
@@ -164,7 +165,7 @@ def test_prompt_longer_than_the_context_is_refused_with_the_numbers(start: Start
             ask(sdk(start(fake(context_tokens=3))), "one two three four", max_tokens=5, stream=stream)
         assert caught.value.code == "context_length_exceeded"
         assert caught.value.body["message"] == (
-            "the prompt has 4 tokens and the answer may have 5, but the model's context is 3 tokens; "
+            "the prompt is too long: it has 4 tokens and the answer may have 5, but the model's context is 3 tokens; "
             "shorten the prompt, ask for fewer new tokens, or choose a model with a longer context"
         )
 
@@ -213,7 +214,8 @@ def test_tools_are_refused_by_name(start: Start, sdk: Sdk) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         ask(sdk(start(fake())), "hi", tools=tools)
     assert caught.value.body == {
-        "message": "`tools` is not supported", "type": "invalid_request_error", "param": "tools", "code": "unsupported",
+        "message": "`tools` is not supported; for an answer of a form use `response_format` with a `json_schema`",
+        "type": "invalid_request_error", "param": "tools", "code": "unsupported",
     }  # fmt: skip
 
 
@@ -230,6 +232,7 @@ def test_body_that_is_no_json_object_is_a_400(start: Start, body: bytes) -> None
         ({"host": "evil.example:8080"}, "host is `evil.example:8080`; a key lets others in: " + WITH_A_KEY),
         ({"origin": "https://evil.example"}, f"origin is `https://evil.example`; {OTHER_PAGES}"),
         ({"origin": "http://localhost.evil.example"}, f"origin is `http://localhost.evil.example`; {OTHER_PAGES}"),
+        ({"origin": "http://127.999.1.1"}, f"origin is `http://127.999.1.1`; {OTHER_PAGES}"),
         ({"origin": "null"}, f"origin is `null`; {OTHER_PAGES}"),
     ],
 )  # fmt: skip
@@ -251,7 +254,7 @@ def ahead(url: str, origin: str, method: str = "POST") -> httpx.Response:
     )
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5173"])
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://127.10.200.255", "http://[::1]:5173"])
 @pytest.mark.parametrize("key", [None, "s3cret"])
 def test_web_pages_of_this_machine_may_ask_and_read_the_answer(start: Start, origin: str, key: str | None) -> None:
     url = f"{start(fake(), api_key=key)}/chat/completions"
@@ -334,11 +337,36 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
     ("path", "message"),
     [("/nothing", "GET /nothing: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/chat/completions", "GET /chat/completions: not found; the API is under /v1, as in /v1/chat/completions"),
+     ("/v1/responses",
+      "`/v1/responses` is not served; served are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
     answer = httpx.get(start(fake()).replace("/v1", path))
     assert answer.json()["error"]["message"] == message
+
+
+def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:
+    """As the Agents SDK's default, which asks in a form of its own."""
+    with pytest.raises(openai.NotFoundError, match="`/v1/responses` is not served") as caught:
+        sdk(start(fake())).responses.create(model="fake", input="hi")
+    assert caught.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+def test_a_packed_body_is_refused_as_such(start: Start, path: str) -> None:
+    url = f"{start(fake())}/{path}"
+    body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi"}
+    answer = httpx.post(url, content=gzip.compress(json.dumps(body).encode()), headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported")
+    assert answer.json()["error"]["message"] == "`Content-Encoding: gzip` is not supported; send the body as it is"
+    assert httpx.post(url, json=body, headers={"content-encoding": "identity"}).status_code == 200
+
+
+def test_a_proxy_is_told_to_pass_a_stream_on_as_it_comes(start: Start) -> None:
+    """nginx gathers answers unless it is told not to, so that words come in lumps and signs of life not at all."""
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    assert httpx.post(f"{start(fake())}/chat/completions", json=body).headers["x-accel-buffering"] == "no"
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/", "/v1/models", "/v1/models/fake"])
@@ -550,7 +578,7 @@ def test_a_text_whose_turn_has_not_come_is_refused_when_answers_are_stopped(monk
         behind = answers.start([lambda stop: iter([END])] * 20)
         answers.stop()
         go_on.set()
-        with pytest.raises(NomoatError, match="the answer was stopped"):
+        with pytest.raises(StoppedError, match="the answer was stopped"):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for _ in behind.chunks():
                     pass

@@ -97,6 +97,15 @@ def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> 
         from_references(refs, memory_bytes=size - 1, load=load, auto_local=str(tiny_gguf))
 
 
+def test_where_prompts_for_a_model_go_is_known_before_it_is_loaded(tiny_gguf: Path, shelf: Shelf) -> None:
+    models = from_references([str(tiny_gguf), "https://llm.example/v1#m", "auto"], load=lambda refs: [], auto_local="fake:")
+    assert models.local() == {tiny_gguf.name: True, "https://llm.example/v1#m": False, "auto": None}
+    models = Models({"given": Responder("given", FakeEngine())}, [shelf.loader("later")])
+    assert models.local() == {"given": True, "later": None}
+    use(models, "later")
+    assert models.local() == {"given": True, "later": True}
+
+
 def test_models_are_listed_while_one_is_being_closed(shelf: Shelf) -> None:
     """The server's event loop lists them, and closing may take a while."""
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)

@@ -231,6 +231,15 @@ def test_models_are_told_with_their_context_and_licence(fake: openai.OpenAI) -> 
     assert (row["id"], row["context_tokens"], row["licence"], row["local"], row["loaded"]) == ("fake", 4096, "unknown", True, True)
 
 
+def test_a_model_that_was_not_asked_yet_is_told_with_where_its_prompts_go(start: Start) -> None:
+    url = start(from_references(["fake:", "https://llm.example/v1#m"]))
+    rows = httpx.get(f"{url}/models").json()["data"]
+    assert [(row["id"], row["loaded"], row["local"]) for row in rows] == [
+        ("fake:", False, True), ("https://llm.example/v1#m", False, False),
+    ]  # fmt: skip
+    assert httpx.get(f"{url}/models/fake:").json() == rows[0]
+
+
 def test_metrics_count_requests_tokens_and_seconds_and_no_words(fake: openai.OpenAI) -> None:
     chat(fake, "xyzzy two three")
     list(chat(fake, "one two", stream=True))

@@ -16,6 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import RemoteError
@@ -23,6 +24,7 @@ from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
+from nomoat.serve.models import from_references
 from nomoat.serve.web import as_html
 
 Start = Callable[..., str]
@@ -321,10 +323,39 @@ def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start
     assert len(page.all("article.assistant")) == 1
 
 
+def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Start) -> None:
+    def breaks_off() -> Iterator[Chunk]:
+        yield Chunk(text="half ")
+        raise RemoteError("the cable was cut")
+
+    page = Page("ko-KR")
+    try:
+        page.open(
+            start({"short": Responder("short", FakeEngine(context_tokens=2)), "far": Responder("far", ScriptedEngine(breaks_off))})
+        )
+        page.until("#model", "short")
+        page.ask("a b c d")
+        page.until(
+            "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (the "
+        )
+        Select(page.find("#model")).select_by_value("far")
+        page.ask("go")
+        page.until("article.assistant .wrong", "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)")
+    finally:
+        page.browser.quit()
+
+
 def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, start: Start) -> None:
     page.open(start(Responder("fake", FakeEngine()), api_key="k3y"))
     page.until("#about", "asks for its API key")
     page.find("#key").send_keys("k3y", Keys.TAB)
+    page.until("#about", "Nothing is sent anywhere else")
+
+
+def test_that_a_model_is_on_another_server_is_said_before_anything_is_sent(page: Page, start: Start) -> None:
+    page.open(start(from_references(["https://llm.example/v1#m", "fake:"])))
+    page.until("#about", "https://llm.example/v1#m runs on another server: what you write is sent there.")
+    Select(page.find("#model")).select_by_value("fake:")
     page.until("#about", "Nothing is sent anywhere else")
     page.ask("one two")
     page.until("article.assistant .text", "two one")

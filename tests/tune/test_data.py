@@ -127,10 +127,13 @@ def test_free_answers_are_learned_with_an_instruction_and_refused_where_the_ques
 
 
 def test_a_file_of_another_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        read_lessons(write(tmp_path / "t.xlsx", "x"))
-    assert caught.value.message == f"`{tmp_path / 't.xlsx'}`: nomoat cannot tell what kind of file this is"
-    assert caught.value.hint == "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson, .json"
+    known = "tables end in .csv, .tsv, .tab, conversations in .jsonl, .ndjson, .json"
+    excels = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is"
+    for name, hint in (("t.xlsx", known), ("t.txt", known + excels)):
+        with pytest.raises(UsageError) as caught:
+            read_lessons(write(tmp_path / name, "x"))
+        assert caught.value.message == f"`{tmp_path / name}`: nomoat cannot tell what kind of file this is"
+        assert caught.value.hint == hint
 
 
 def test_a_folder_is_no_file_to_learn_from() -> None:

@@ -25,6 +25,7 @@ from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.lora import LoraDelta
 from nomoat.errors import BadFileError, NotEnoughDiskError, UnsupportedError
+from nomoat.records import Parent
 from nomoat.tune import export
 
 
@@ -273,6 +274,17 @@ def test_the_command_writes_a_file_and_a_modelfile_that_names_it(tmp_path: Path)
     assert written.tensor("blk.0.attn_q.weight").type_name == gguf.GGMLQuantizationType.Q8_0.name
 
 
+def test_data_a_teacher_wrote_are_nobodys_own(tmp_path: Path) -> None:
+    from nomoat.tune import adapter as adapters
+
+    base, told = write_tiny_gguf(tmp_path / "base.gguf"), []
+    teacher = Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")
+    for licence, teachers in (("own", ()), ("own", (teacher,)), ("cc-by-4.0", (teacher,))):
+        origin = SimpleNamespace(weights=base, data=Path("d.jsonl"), data_licence=licence, teachers=teachers, start=None)
+        told.append([link["licence"] for link in adapters._licence(origin)["links"][1:]])  # type: ignore[arg-type]
+    assert told == [["own"], ["openai-assistant"], ["cc-by-4.0", "openai-assistant"]]
+
+
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
 @pytest.mark.parametrize(("data", "commercial"), [("own", "unknown"), ("cc-by-nc-4.0", "no")])
 def test_the_terms_of_what_was_learned_go_with_the_file(
@@ -300,6 +312,8 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     output = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(output), "--form", form])
     assert done.exit_code == 0 and f"commercial use: {commercial}" in done.stderr
+    beside = json.loads(output.with_name("out.provenance.json").read_text()) if form != "ollama" else None
+    assert beside is None or beside["licence"]["commercial"] == commercial
     if form == "lora":
         return
     made = output / "mine.gguf" if form == "ollama" else output

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional
 
+from nomoat import jit
 from nomoat.tune import kernels
 from nomoat.tune.samples import NOT_LEARNED
 
@@ -106,3 +109,14 @@ for kernel in (kernels._norm_forward, kernels._norm_backward, kernels._rotate, k
 def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
     """It would sum in another order than all who find it kept."""
     subprocess.run([sys.executable, "-c", LEARNS], check=True)
+
+
+def test_what_is_compiled_is_said_before_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / "kernels" / "version" / "kernel")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=len(said) - 1))
+    jit.CACHE.parent.mkdir(parents=True)
+    threads = torch.get_num_threads()
+    for _ in range(2):
+        kernels.use_threads(threads, said.append)
+    assert said == ["compiling for this CPU (once)"]

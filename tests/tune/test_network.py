@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from reference import CASES, WINDOW, make_model, write_folder, write_gguf
 
+from nomoat import hardware
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, panels
 from nomoat.engine.source import ModelSource, open_source
@@ -153,3 +155,18 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
     assert matrix.times(x[:0]).shape == (0, 160)
     for odd in (weights[:150], weights[:, :80]):
         assert not qlora.Tiled.fits([qlora.Part(*odd.shape, odd.numpy().__getitem__, Form("float32"))])
+
+
+@pytest.mark.parametrize("flags", [{"avx2", "avx512_bf16"}, {"amx_bf16"}, {"avx2"}])
+def test_what_multiplies_bf16_learns_in_it_whatever_else_the_machine_does(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
+    """Nothing is measured there: other programs would sway it, and the same command give other weights."""
+    measured: list[str] = []
+
+    def step(precision: str) -> Callable[[], None]:
+        measured.append(precision)
+        return lambda: None
+
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(qlora, "_small_step", step)
+    found = qlora.fastest_precision.__wrapped__()
+    assert (found.value == "bfloat16" and not measured) == (flags != {"avx2"})

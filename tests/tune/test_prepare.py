@@ -9,11 +9,13 @@ import pytest
 from reference import write_folder
 from tiny import write_tiny_gguf
 
+from nomoat import paths
+from nomoat.catalog import sidecar
 from nomoat.cli.tune import say_survey
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, UnsupportedError, UsageError
-from nomoat.records import Message
+from nomoat.records import Message, Parent
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
@@ -62,10 +64,23 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
 
 
+def test_what_a_teachers_terms_allow_is_said_before_any_work(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
+    made_from = [Parent(kind="teacher", name="openai:gpt-4o", licence="openai-assistant")]
+    sidecar.save(data, sha256=paths.sha256_of(data), teacher="openai:gpt-4o", parents=made_from, facts={})
+    say_survey(prepare(str(tiny_gguf), data, **COLUMNS))
+    assert (
+        "teacher: openai:gpt-4o wrote this data\nterms of what learns from it:\ncommercial use: no\n"
+        "  because of teacher openai:gpt-4o: OpenAI's output may not be used"
+    ) in capsys.readouterr().err
+
+
 def test_free_answers_are_no_labels_that_the_provenance_names(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", *((f"q{n}", f"answer {n}") for n in range(300)))
     survey = prepare(str(tiny_gguf), path, instruction="Answer.", **COLUMNS).survey
-    assert (survey.num_lessons, survey.labels) == (300, {})
+    assert (survey.num_lessons, survey.labels, survey.question) == (300, {}, "Answer.\n\nText: {text}\nLabel:")
 
 
 def test_conversations_are_the_same_text_if_all_but_their_answers_is(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -284,6 +299,9 @@ def test_settings_follow_the_data_and_the_model() -> None:
     assert (few.epochs, few.batch, few.learning_rate) == (6.0, 4, 2e-3)
     assert (many.epochs, many.batch, many.learning_rate) == (3.0, 16, 1.2e-3)
     assert chosen(Settings(epochs=1, batch=7, learning_rate=1e-5), num_lessons=9, width=9, layers=5).layers == 3
+    with pytest.raises(UsageError) as refused:
+        chosen(Settings(layers=6), num_lessons=9, width=9, layers=5)
+    assert (refused.value.message, refused.value.hint) == ("layers is 6, and the model has 5", "give 5 at most")
 
 
 def test_noise_needs_all_layers_to_learn() -> None:

@@ -254,4 +254,37 @@ def test_the_command_says_what_it_goes_on_from(tiny_gguf: Path, table: Path) -> 
     done = CliRunner().invoke(app, ["tune", *arguments, *COMMAND_COLUMNS])
     assert done.exit_code == 0
     assert "goes on from the adapter `first`, which learned from colours.csv" in done.stderr
-    assert f"try it: nomoat run {tiny_gguf}+second" in " ".join(done.stderr.split())
+    question = "Classify the text. Answer with one of: blue, green, red.\n\nText: {text}\nLabel:"
+    assert done.stderr.splitlines()[-2:] == [
+        f"try it: nomoat run {tiny_gguf}+second --as-tuned 'x 0'",
+        f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}",
+    ]
+    assert "right word for word: " in done.stderr
+
+
+def test_run_asks_about_a_text_as_the_table_was_asked_where_it_is_told_to(tiny_gguf: Path, table: Path) -> None:
+    ref = f"{tiny_gguf}+colours"
+    folder = tune(tiny_gguf, table, "colours", settings=A_STEP, instruction="Which colour?")
+    question = facts_of(folder)["data"]["question"]
+
+    def run(*arguments: str) -> Any:
+        return json.loads(CliRunner().invoke(app, ["run", ref, *arguments, "--json", "-n", "2"]).stdout)
+
+    whole, short = run(question.replace("{text}", "x 1")), run("--as-tuned", " x 1 ")
+    assert (short["text"], short["usage"]["prompt_tokens"]) == (whole["text"], whole["usage"]["prompt_tokens"])
+    assert short["usage"]["prompt_tokens"] > run("x 1")["usage"]["prompt_tokens"]
+    shown = CliRunner().invoke(app, ["show", ref]).stdout
+    assert f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}" in shown.splitlines()
+
+
+def test_the_words_of_a_table_are_not_asked_for_where_there_was_none(tiny_gguf: Path, tmp_path: Path) -> None:
+    chats = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    chats.write_text(f"{json.dumps({'messages': turns})}\n" * 20)
+    done = CliRunner().invoke(app, ["tune", str(tiny_gguf), str(chats), "--name", "chats", "--epochs", "0.1"])
+    assert done.stderr.splitlines()[-1] == f'try it: nomoat run {tiny_gguf}+chats "..."'
+    assert "right word for word" not in done.stderr
+    for ref in (f"{tiny_gguf}+chats", str(tiny_gguf), "fake:"):
+        with pytest.raises(UsageError, match="asks in the words of a table, and nothing here says that") as found:
+            CliRunner().invoke(app, ["run", ref, "x", "--as-tuned"], catch_exceptions=False)
+        assert found.value.hint and "leave out `--as-tuned`" in found.value.hint

@@ -47,7 +47,7 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", stopping.STOPS)
 def test_a_signal_waits_for_the_end_of_what_is_not_to_be_cut(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(number, stop)
     done = []

@@ -6,10 +6,12 @@ loses it. A question that fails leaves the others alone, and is asked again by t
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nomoat.asking.spending import Spending
@@ -27,12 +29,14 @@ TOO_LONG = (ContextExceededError, NotEnoughMemoryError)  # of one text, for the 
 @dataclass(slots=True, kw_only=True)
 class Collected:
     """Answers by request. `failed`: those that failed of themselves, and why; `ended`: why others were not asked (again). `failure` is
-    why some requests have no answer: the first of these reasons, or the end of the budget.
+    why some requests have no answer: the first of these reasons, or the end of the budget. `lost`: how many calls for a request, ever,
+    may have been billed and brought no whole answer.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
     failed: dict[Request, NomoatError] = field(default_factory=dict)
     ended: list[BudgetReachedError] = field(default_factory=list)
+    lost: dict[Request, int] = field(default_factory=dict)
     num_reused: int = 0
     failure: NomoatError | None = None
 
@@ -70,15 +74,31 @@ def collect(
     collected.num_reused = sum(request in collected.answers for request in requests)
     pending = [request for request in different if request not in collected.answers]
     show(len(pending))
-    _count_earlier(model, spending, collected.answers)
+    _count_earlier(model, spending, different, collected.answers, store)
     if pending:
         spending.watch(model)
         try:
-            _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+            with _lost_calls_counted(model, store):
+                _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
         finally:
             if isinstance(model.engine, RemoteEngine) and model.notes:
                 store.save_notes(model.digest, model.notes)
+    if isinstance(model.engine, RemoteEngine):
+        collected.lost = {request: num for request in different if (num := store.num_lost(model.digest, request))}
     return collected
+
+
+@contextmanager
+def _lost_calls_counted(model: Responder, store: AnswerStore) -> Iterator[None]:
+    """While it is asked, a server's calls that may be billed and bring no answer are counted in the store, by who made them."""
+    if not isinstance(model.engine, RemoteEngine):
+        yield
+        return
+    before, model.engine.on_lost = model.engine.on_lost, functools.partial(store.count_lost, model.digest)
+    try:
+        yield
+    finally:
+        model.engine.on_lost = before
 
 
 def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:
@@ -104,6 +124,7 @@ def collect_scores(
     show(len(pending))
 
     def work(question: tuple[Request, tuple[str, ...]], _left: threading.Event) -> ChoiceScores | ContextExceededError:
+        model.score(question[0], ())  # loading is no part of the first answer's time
         began = time.perf_counter()
         try:
             scores = model.score(*question)
@@ -126,14 +147,19 @@ def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatErr
 
 
 def count_earlier(model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending) -> None:
-    """Count what the stored answers to all of these cost, before the first is asked: for who asks them in several parts."""
+    """Count what earlier tries at all of these cost, before the first is asked: for who asks them in several parts."""
     if spending.budget is not None:
         answers = {request: answer for request in requests if (answer := store.answer(model.digest, request)) is not None}
-        _count_earlier(model, spending, answers)
+        _count_earlier(model, spending, requests, answers, store)
 
 
-def _count_earlier(model: Responder, spending: Spending, answers: Mapping[Request, Completion]) -> None:
-    """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run."""
+def _count_earlier(
+    model: Responder, spending: Spending, requests: Sequence[Request], answers: Mapping[Request, Completion], store: AnswerStore
+) -> None:
+    """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run.
+
+    So does the most that calls can have cost whose answer was lost; those of this run, its meter counts.
+    """
     pricing = spending.pricing(model)
     rates = pricing.rates
     if spending.budget is not None and rates is not None:
@@ -143,6 +169,11 @@ def _count_earlier(model: Responder, spending: Spending, answers: Mapping[Reques
             spending.paid.add((model.digest, request))
             cost_usd = pricing.cost_usd(completion)
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
+        for request in requests if isinstance(model.engine, RemoteEngine) else ():
+            if (model.digest, request) not in spending.lost:
+                spending.lost.add((model.digest, request))
+                if num_lost := store.num_lost(model.digest, request):
+                    spending.budget.count(num_lost * rates.most_usd(request))
 
 
 def _ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -9,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, Usa
 
 OBJECT_STORE_BYTES = 100 * 2**20
 START_SECONDS = 120.0  # for a worker's process, without any model
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+NOBODY = "http://127.0.0.1:9"  # only root could listen there
+OWN_PROXIES = "NOMOAT_OWN_PROXIES"  # in the environment of what Ray starts: what `PROXIES` were, as JSON
 SENT_SETTINGS = ("quality", "context_tokens", "offline")  # what changes answers, or who may be asked
 
 
@@ -124,7 +128,8 @@ def connect(ray: Any, address: str | None) -> None:
     found = address
     try:
         if address is None:
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            with _reaching_nobody():
+                ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         else:
             found = _found(address)
             _require_listening(found)
@@ -140,6 +145,29 @@ def connect(ray: Any, address: str | None) -> None:
         # Ray would end this process by it, with a list of addresses, before what is under way is kept or swept.
         if threading.current_thread() is threading.main_thread() and on_sigterm is not None:
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@contextmanager
+def _reaching_nobody() -> Iterator[None]:
+    """What starts meanwhile gets nowhere by HTTP but on this machine.
+
+    Ray (2.60) starts a part of its dashboard that nobody asked for, and that asks the metadata servers of three clouds where it is,
+    before it looks whether it may report that. Workers have the user's proxies back: see `settle`.
+    """
+    own = {name: os.environ[name] for name in PROXIES if name in os.environ}
+    _set_proxies({name: "127.0.0.1,localhost" if name.lower() == "no_proxy" else NOBODY for name in PROXIES})
+    os.environ[OWN_PROXIES] = json.dumps(own)
+    try:
+        yield
+    finally:
+        _set_proxies(own)
+        del os.environ[OWN_PROXIES]
+
+
+def _set_proxies(values: Mapping[str, str]) -> None:
+    for name in PROXIES:
+        os.environ.pop(name, None)
+    os.environ.update(values)
 
 
 def _found(address: str) -> str:
@@ -224,6 +252,8 @@ def hands(ray: Any, places: Sequence[Place], kind: type, *, concurrency: int) ->
 
 def settle(settings: dict[str, str], cpus: float, share: int) -> None:
     """In a worker's process: have the settings of whoever asks, and this worker's part of the machine's threads."""
+    if OWN_PROXIES in os.environ:
+        _set_proxies(json.loads(os.environ.pop(OWN_PROXIES)))
     os.environ.update(settings)
     os.environ["NOMOAT_THREADS"] = str(max(1, min(int(cpus), config.threads().value // share)))
 

@@ -16,6 +16,8 @@ from nomoat import paths
 from nomoat.errors import BadFileError, NotEnoughDiskError
 
 LOCK_WAIT_SECONDS = 60.0
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
+NOT_ALLOWED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH)
 
 
 class Database:
@@ -59,10 +61,31 @@ class Database:
                 raise
             connection.execute("COMMIT")
 
+    def shrink(self) -> None:
+        """Let nothing of removed rows be left, in the file or in those beside it. What a killed process began so can be begun again.
+
+        Raises BadFileError, too, where another process has not read to its end for too long.
+        """
+        with self.turn() as connection:
+            connection.execute("VACUUM")
+            (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if is_busy:
+                raise self._locked()
+
     def close(self) -> None:
         """Let go of the file, after the turn of whoever has it. Calling it twice is fine."""
         with self._lock:  # closed within another thread's statement, it would take the process with it
             self.connection.close()
+
+    def damaged(self, why: object) -> BadFileError:
+        """The error for what was found in the file and cannot have been written by us."""
+        return BadFileError(f"`{self.path}` is damaged: {why}", hint=f"move it out of the way; {self._if_lost}")
+
+    def _locked(self) -> BadFileError:
+        return BadFileError(
+            f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
+            hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
+        )
 
     def _open(self, schema: str, version: int, table: str) -> None:
         self.connection.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_SECONDS * 1000)}")
@@ -102,10 +125,12 @@ class Database:
                     f"no space left on the disk of `{self.path.parent}`", hint="free some space, or set NOMOAT_HOME to another disk"
                 ) from exc
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise BadFileError(
-                    f"`{self.path}` is locked by another process for more than {LOCK_WAIT_SECONDS:.0f} s",
-                    hint="wait for it or end it, or set NOMOAT_HOME elsewhere",
-                ) from exc
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise BadFileError(f"`{self.path}` is damaged: {exc}", hint=f"move it out of the way; {self._if_lost}") from exc
-            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint="check who may write there") from exc
+                raise self._locked() from exc
+            if code == 0 and isinstance(exc, sqlite3.OperationalError):  # the error quotes the whole text
+                raise self.damaged("a text in it is not UTF-8") from exc
+            if code in DAMAGED:
+                raise self.damaged(exc) from exc
+            hint = "check who may write there" if code in NOT_ALLOWED else None
+            if code == sqlite3.SQLITE_IOERR:
+                hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
+            raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nomoat.catalog import prices
@@ -14,6 +15,7 @@ from nomoat.references import names_weights
 from nomoat.responder import Responder
 
 STORED = "stored:"
+ROUNDING_USD = 1e-9
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
 
 
@@ -30,6 +32,18 @@ class Pricing:
             return None
         is_refused = completion.finish_reason == "filtered" and not completion.text and not completion.usage.prompt_tokens
         return 0.0 if is_refused or self.rates == FREE else self.rates.cost_usd(completion.usage)
+
+    def lost_note(self, ref: str, lost: Mapping[Request, int]) -> tuple[str, ...]:
+        """How many calls to a model brought no whole answer, each as often as `lost` says, and what they may have cost."""
+        num = sum(lost.values())
+        if not num or self.rates == FREE:
+            return ()
+        calls = "1 call" if num == 1 else f"{num:,} calls"
+        said = f"{calls} to `{ref}` brought no whole answer, and may have been billed"
+        if self.rates is None:
+            return (said,)
+        most_usd = sum(times * self.rates.most_usd(request) for request, times in lost.items())
+        return (f"{said}: at most ${most_usd:,.4f} more",)
 
     @property
     def likelihoods_usd(self) -> float | None:
@@ -72,6 +86,7 @@ class Spending:
             raise UsageError("a price has two parts", hint="give --price-in and --price-out, both in USD per million tokens")
         self.budget = None if max_cost_usd is None else Budget(max_cost_usd)
         self.paid: set[tuple[str, Request]] = set()  # the answers that the budget knows of, by their model's digest
+        self.lost: set[tuple[str, Request]] = set()  # the requests whose lost calls of earlier runs the budget knows of
         self._given: Rates | None = None
         self._given_to: str | None = None
         self._found: dict[str, Pricing] = {}
@@ -96,6 +111,15 @@ class Spending:
             self._given_to = model.ref
             return Pricing(rates=self._given, note=f"{_per_million(self._given)}, as given")
         return list_pricing(model.ref, is_local=model.is_local)
+
+    def notes(self) -> tuple[str, ...]:
+        """That more is spent than may be, where it is."""
+        if self.budget is None or self.budget.spent_usd <= self.budget.max_usd + ROUNDING_USD:
+            return ()
+        return (
+            f"more is spent than --max-cost ${self.budget.max_usd:,.4f}: a server counted more tokens than it was allowed, or earlier "
+            "tries at these questions had a higher bound",
+        )
 
     def begin_stage(self, *refs: str) -> None:
         """Those named spend from now on, one after the other: the first may have its share, and leaves something for the others."""

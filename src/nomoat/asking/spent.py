@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nomoat.asking.answers import Collected
 from nomoat.asking.spending import Pricing
+from nomoat.records import Request
 
 
 @dataclass(slots=True, kw_only=True)
 class Spent:
     """Added up over answers, those that were stored before included; `bytes_out` over those that failed, too.
 
-    `cost_usd` is None once the cost of one is not known.
+    `cost_usd` is None once the cost of one is not known. `lost` are the calls that brought none, by request: see `Collected`.
     """
 
     pricing: Pricing
@@ -24,12 +25,14 @@ class Spent:
     completion_tokens: int = 0
     bytes_out: int = 0
     cost_usd: float | None = 0.0
+    lost: dict[Request, int] = field(default_factory=dict)
 
     def add(self, collected: Collected) -> None:
         """Count these answers."""
         self.num_reused += collected.num_reused
         self.num_failed += collected.num_failed
         self.bytes_out += collected.bytes_in_vain
+        self.lost.update(collected.lost)
         for completion in collected.answers.values():
             self.num_answers += 1
             self.prompt_tokens += completion.usage.prompt_tokens
@@ -44,6 +47,7 @@ class Spent:
             "answers": self.num_answers,
             "answers_reused": self.num_reused,
             "requests_failed": self.num_failed,
+            "calls_lost": sum(self.lost.values()),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "bytes_sent_out": self.bytes_out,

@@ -1,11 +1,11 @@
 """Every answer, kept before it is scored: one that was computed or paid for is never lost, and never asked for twice.
 
 One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model and request, so any suite that asks the same finds
-them; what the model's server refused of its requests lies under the model's. Outcomes (what the answers were worth) lie under suite,
-model and example; `route` learns from them.
+them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
+the answers were worth) lie under suite, model and example; `route` learns from them.
 
-What this does not cover: an answer that was still being written when the process died, and two processes that ask the same
-question at the same moment: both ask, and the first answer is kept.
+What this does not cover: an answer that was still being written when the process died, with what it cost; and two processes that ask
+the same question at the same moment: both ask, and the first answer is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -65,23 +66,40 @@ class AnswerStore:
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
         """The stored answer of this model to this request."""
-        row = self._get(_key("answer", model_digest, request))
-        if row is None:
-            return None
-        finish_reason = cast(FinishReason, row["finish_reason"])
-        return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]))
+        key = _key("answer", model_digest, request)
+        with self._understood():
+            row = self._get(key)
+            if row is None:
+                return None
+            finish_reason = cast(FinishReason, row["finish_reason"])
+            return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]))
 
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
         """Keep an answer. If there is one already, that one stays."""
         self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
 
+    def num_lost(self, model_digest: str, request: Request) -> int:
+        """How many calls for this answer may have been billed, and brought none."""
+        row = self._get(_key("lost", model_digest, request))
+        return 0 if row is None else int(row["num"])
+
+    def count_lost(self, model_digest: str, request: Request) -> None:
+        """One more such call."""
+        key = _key("lost", model_digest, request)
+        with self._db.transaction() as db:
+            told = _dumps({"num": self.num_lost(model_digest, request) + 1})
+            row = (key, model_digest, _dumps(_asked(request)), told, time.time())
+            db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
         """The stored likelihoods of these choices after this request."""
-        row = self._get(_scores_key(model_digest, request, choices))
-        if row is None:
-            return None
-        scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
-        return ChoiceScores(scores=scores, seconds=row["seconds"])
+        key = _scores_key(model_digest, request, choices)
+        with self._understood():
+            row = self._get(key)
+            if row is None:
+                return None
+            scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
+            return ChoiceScores(scores=scores, seconds=row["seconds"])
 
     def save_choice_scores(self, model_digest: str, request: Request, choices: Sequence[str], scored: ChoiceScores) -> None:
         """Keep likelihoods. If they are there already, those stay."""
@@ -91,8 +109,9 @@ class AnswerStore:
 
     def notes(self, model_digest: str) -> tuple[str, ...]:
         """What has to be known about this model's stored answers."""
-        row = self._get(_hashed(["notes", model_digest]))
-        return () if row is None else tuple(row["notes"])
+        with self._understood():
+            row = self._get(_hashed(["notes", model_digest]))
+            return () if row is None else tuple(row["notes"])
 
     def save_notes(self, model_digest: str, notes: Sequence[str]) -> None:
         """Add to them; those there are stay."""
@@ -112,22 +131,35 @@ class AnswerStore:
 
     def outcomes(self, *, suite_sha256: str | None = None) -> list[Outcome]:
         """Outcomes of every run, or of one suite's, by suite, model and example."""
-        with self._db.turn() as db:
+        with self._understood(), self._db.turn() as db:
             found = db.execute(
                 "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
                 (suite_sha256,),
             ).fetchall()
-        return [Outcome(**json.loads(text)) for (text,) in found]
+            return [Outcome(**json.loads(text)) for (text,) in found]
 
     def digests(self, suite: str) -> dict[str, str]:
         """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
-        with self._db.turn() as db:
+        with self._understood(), self._db.turn() as db:
             found = db.execute(
                 "SELECT json_extract(outcome, '$.model'), model_digest FROM outcomes WHERE json_extract(outcome, '$.suite') = ? "
                 "GROUP BY 1, 2 ORDER BY max(unix_seconds)",
                 (suite,),
             ).fetchall()
-        return {str(model): str(digest) for model, digest in found if not model.startswith("stored:")}
+            return {str(model): str(digest) for model, digest in found if not model.startswith("stored:")}
+
+    def forget(self) -> tuple[int, int]:
+        """Remove all answers and outcomes, with all that was asked, from the file and those beside it; return how many of each.
+
+        All or none are gone, whatever else uses the file; what others save after this is there.
+        """
+        with self._db.transaction() as db:
+            db.execute("PRAGMA secure_delete = OFF")  # `shrink` does it, and takes no second file of this size, on a full disk maybe
+            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()  # the others are notes
+            db.execute("DELETE FROM answers")
+            num_outcomes = db.execute("DELETE FROM outcomes").rowcount
+        self._db.shrink()
+        return num_answers, num_outcomes
 
     def close(self) -> None:
         """Let go of the file. Calling it twice is fine."""
@@ -138,6 +170,14 @@ class AnswerStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Raise BadFileError where what is read is not what we write."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise self._db.damaged(f"an answer cannot be read ({type(exc).__name__}: {exc})") from exc
 
     def _get(self, key: str) -> dict[str, Any] | None:
         with self._db.turn() as db:

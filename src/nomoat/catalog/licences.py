@@ -128,7 +128,10 @@ def teacher(ref: str, *, for_assistant: bool = False) -> Parent:
 
 
 def taught_by(ref: str, found: ChainVerdict | None, *, for_assistant: bool = False) -> tuple[Parent, ...]:
-    """The teacher `ref`, with all it was made from itself, as parents of what it teaches. `found` is its own chain, where known."""
+    """The teacher `ref`, with all it was made from itself, as parents of what it teaches. `found` is its own chain, where known.
+
+    People publish what it teaches: `ref` names no folder of this machine (`references.shown_name`).
+    """
     if found is None:
         return (teacher(ref, for_assistant=for_assistant),)
     return tuple(

@@ -4,7 +4,9 @@ On CPUs with AVX2 files of the usual families keep their own codes (8 bits at mo
 from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row: 1.05 bytes a parameter;
 on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. The KV cache is 16-bit. CPUs with
 AMX read prompts of small int8 models with weights in bf16 beside those.
-Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`.
+Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`. Where it does
+not, the served form is opened once more, which the engine packs once more; a file's own codes are read where they lie, and
+take nothing.
 What this does not cover: pages of files that are in memory and that the system can drop again without harm. The engine packs
 the weights into memory of its own, so `top` may show them twice (docs/models.md has the numbers).
 """
@@ -122,7 +124,7 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
     return MemoryNeed(
         weights_bytes=weights,
         prompts_bytes=_prompts(sizes),
-        scoring_bytes=footprint.exact_bytes(sizes.parameters) or weights,
+        scoring_bytes=_scoring(sizes, weights),
         kv_cache_bytes=token_bytes * context,
         most_cache_bytes=max(token_bytes * max(context, sizes.context_tokens or 0), footprint.CACHE_BYTES),
         overhead_bytes=OVERHEAD_BYTES,
@@ -153,6 +155,13 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
         return True
     is_usual = sizes.architecture in footprint.OWN_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
     return is_usual and config.quality().value == "default" and footprint.has_own_products()
+
+
+def _scoring(sizes: ModelSizes, weights: int) -> int:
+    exact = footprint.exact_bytes(sizes.parameters)
+    if exact is not None:
+        return exact
+    return 0 if _keeps_codes(sizes) else weights
 
 
 def _prompts(sizes: ModelSizes) -> int:

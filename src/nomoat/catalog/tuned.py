@@ -15,12 +15,17 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").exists()
 
 
+def adapters() -> list[Path]:
+    """Those that are known by their name."""
+    return sorted(path for path in paths.adapters().glob("[!.]*") if is_adapter(path))
+
+
 def find_adapter(name: str) -> Path:
     """The folder of an adapter, which is named or lies at that path. Raises UnknownModelError, naming those that are here."""
     for folder in (paths.adapters() / name, paths.expanded(name)):
         if is_adapter(folder):
             return folder
-    there = sorted(path.name for path in paths.adapters().glob("*") if is_adapter(path))
+    there = [path.name for path in adapters()]
     known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)
 
@@ -29,6 +34,12 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
     """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
     path = adapter / "provenance.json"
     return read_object(path, hint="tune the adapter again") if path.is_file() else {}
+
+
+def question_of(provenance: dict[str, Any]) -> str | None:
+    """What the texts of a table were asked with, see `tasks.put_question`; None for an adapter that learned from something else."""
+    data = provenance.get("data")
+    return data.get("question") if isinstance(data, dict) else None
 
 
 def template_of(provenance: dict[str, Any]) -> str | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from nomoat import __version__, paths
+from nomoat.cli import console
 from nomoat.cli.bench import bench
 from nomoat.cli.config import config
 from nomoat.cli.demo import demo
@@ -72,9 +75,9 @@ app = typer.Typer(
 
     \b
     Examples:
-      nomoat demo                                   the whole story in minutes
-      nomoat pull smollm2-135m                      fetch a model, licence and memory first
-      nomoat run smollm2-135m "What is a moat?"     ask it, here, privately
+      nomoat demo                                   # the whole story in minutes
+      nomoat pull smollm2-135m                      # fetch a model, licence and memory first
+      nomoat run smollm2-135m "What is a moat?"     # ask it, here, privately
     """,
 )
 for command in (demo, pull, models, show, rm, run, serve, distil, tune, export, duel, bench, config):
@@ -97,7 +100,8 @@ def root(
     """Settings that every verb shares."""
     from nomoat import config as settings
 
-    settings.read_file()  # whatever the verb: a broken file is said at once
+    paths.require_home()  # whatever the verb: what no verb can do without is said at once
+    settings.read_file()
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -116,6 +120,14 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     again.start()
 
 
+def _open_what_is_closed() -> None:
+    """What a daemon closed (`>&-`) is read and written as nothing. Else a file of ours would be opened as 1, where others print."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+            os.dup2(getattr(sys, name).fileno(), number)
+
+
 def _print_what_it_can() -> None:
     """A character that the terminal's encoding lacks (an emoji in CP949) is shown as `?`, and ends nothing."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
@@ -123,15 +135,18 @@ def _print_what_it_can() -> None:
 
 
 def _fail(error: NomoatError) -> NoReturn:
-    print(f"error: {error.message}", file=sys.stderr)
+    console.say(f"error: {error.message}")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        console.say(f"hint: {error.hint}")
     sys.exit(1)
 
 
 def main() -> None:
     """Entry point: our own errors become two lines on stderr and exit code 1; anything else is a bug and shows itself."""
+    _open_what_is_closed()
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not under `nohup`
+        signal.signal(signal.SIGHUP, _interrupt)
     if hasattr(signal, "pthread_kill"):  # not on Windows
         sys.unraisablehook = _interrupt_again
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -140,7 +155,7 @@ def main() -> None:
         app()
     except NomoatError as error:
         _fail(error)
-    except OSError as exc:
+    except (OSError, MemoryError, RuntimeError, ImportError) as exc:
         found = paths.as_error(exc)
         if found is None:
             raise

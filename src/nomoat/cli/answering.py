@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from nomoat.cli import console
 from nomoat.records import Chunk, FinishReason, Usage
 
-# A model's words must not drive the user's terminal (clipboard, title, colours).
-TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
@@ -26,7 +23,7 @@ def show(chunks: Iterator[Chunk]) -> Shown:
     """Print an answer as it is written. Ctrl-C stops it and keeps what is there: finish_reason "cancelled"."""
     pieces: list[str] = []
     last: Chunk | None = None
-    hidden = TERMINAL_CONTROLS if sys.stdout.isatty() else {}
+    hidden = console.TERMINAL_CONTROLS if sys.stdout.isatty() else {}
     try:
         for last in chunks:
             pieces.append(last.text)

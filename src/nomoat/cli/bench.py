@@ -21,8 +21,8 @@ def bench(
 
     \b
     Examples:
-      nomoat bench                        memory and arithmetic, in about three seconds
-      nomoat bench smollm2-135m           and how fast this model reads and writes
+      nomoat bench                        # memory and arithmetic, in about three seconds
+      nomoat bench smollm2-135m           # and how fast this model reads and writes
       nomoat bench smollm2-135m --json
 
     Each figure is the best of several runs; other programs make it smaller.

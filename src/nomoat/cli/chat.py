@@ -20,7 +20,7 @@ from nomoat.responder import Responder
 HELP = """\
 /clear        forget the conversation, keep the system message
 /save FILE    write the conversation as chat JSONL, which `nomoat tune` reads
-/system TEXT  set the system message; without TEXT show it
+/system TEXT  set the system message; without TEXT show it; /system - takes it away
 /help         this list
 /bye          end; /exit, /quit and Ctrl-D do too
 Ctrl-C stops an answer, or empties the line. A space before the slash sends it as text."""
@@ -108,8 +108,8 @@ class Chat:
 
     def _set_system(self, text: str) -> None:
         if text:
-            self.system = text
-            console.say("set, from the next question on")
+            self.system = None if text == "-" else text
+            console.say("set, from the next question on" if self.system else "taken away, from the next question on")
         else:
             console.say(self.system or "no system message")
 

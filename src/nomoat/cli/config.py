@@ -25,4 +25,5 @@ def config(as_json: options.AsJson = False) -> None:
         return
     width = max(len(row.name) for row in rows)
     for row in rows:
-        print(f"{row.name:<{width}}  {row.value}  ({row.origin})")
+        wrong = f"  NOT VALID: give {row.give_instead}" if row.give_instead else ""
+        print(f"{row.name:<{width}}  {row.value}  ({row.origin}){wrong}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TextColumn
     from rich.table import Table
 
+# Words that are not ours (a model's, a server's, of a file's name) must not drive the user's terminal (clipboard, title, colours).
+TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 PIPED_WIDTH = 200  # no line is broken for a program that reads
 
 
@@ -49,12 +51,20 @@ def table(*, show_header: bool = True) -> Table:
 
 def say(text: str) -> None:
     """One plain sentence to the person, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(text.translate(TERMINAL_CONTROLS), file=sys.stderr, flush=True)
 
 
 def has_person() -> bool:
     """Whether a person sits at a terminal, who can be asked. Python has no stdin at all where it was closed (`<&-`)."""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm_removal(what: str, *, yes: bool) -> None:
+    """End the command if a person is there and does not want this removed."""
+    import typer
+
+    if not yes and has_person() and not typer.confirm(f"Remove {what}?", err=True):
+        raise typer.Exit(1)
 
 
 def piped() -> str:

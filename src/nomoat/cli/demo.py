@@ -26,7 +26,7 @@ LABELS = ("negative", "positive")
 
 
 def demo(
-    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes to tune.")] = 2.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=1440, help="Minutes to tune.")] = 2.0,
     report: Annotated[Path | None, typer.Option(help="Where to write the HTML report.", show_default=False)] = None,
 ) -> None:
     """Pull a model, ask it, tune it on real data, and prove with error bars what tuning was worth.
@@ -35,7 +35,7 @@ def demo(
     Examples:
       nomoat demo
       nomoat demo --minutes 5
-      NOMOAT_MIRROR=/mnt/models nomoat demo      without the internet
+      NOMOAT_MIRROR=/mnt/models nomoat demo      # without the internet
 
     Needs about 400 MB of disk under NOMOAT_HOME and 2 GB of memory. Everything stays on this machine.
     """
@@ -67,7 +67,7 @@ def demo(
         console.say(f"`. {activate}` puts nomoat on your path.")
     console.say(
         "Next:\n"
-        f"  nomoat run {BASE}+{ADAPTER}\n"
+        f'  nomoat run {BASE}+{ADAPTER} --as-tuned "It broke after a day."\n'
         f"  nomoat duel {BASE}+{ADAPTER} {BASE} --suite {suite.name}\n"
         f"  nomoat serve {BASE}\n"
         "  nomoat tune --help            with your own data"

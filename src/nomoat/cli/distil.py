@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from nomoat.asking.spent import Spent
     from nomoat.asking.store import AnswerStore
     from nomoat.distil.instructions import Plan, Seeds
+    from nomoat.distil.label import Labelled, LeftOut
+    from nomoat.distil.table import Texts
     from nomoat.records import Parent, Request
     from nomoat.responder import Responder
 
@@ -23,8 +25,8 @@ EXAMPLES_SHOWN = 3
 FOR_TASKS = ("num_tasks", "seeds", "language", "tasks_a_request", "max_requests", "temperature", "seed")  # mean nothing to labels
 SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
 TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
-Texts = Annotated[
-    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, or .txt with a text a line.", show_default=False)
+TextFile = Annotated[
+    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, JSONL, or .txt with a text a line.", show_default=False)
 ]
 MaxRequests = Annotated[
     int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
@@ -41,7 +43,7 @@ def distil(
     tasks_a_request: Annotated[int, typer.Option("--per-request", min=1, help="Ask for so many at once.")] = 10,
     max_requests: MaxRequests = None,
     temperature: Annotated[float, typer.Option("--temp", "--temperature", min=0.0, max=2.0, help="0: always the likeliest.")] = 0.7,
-    label: Texts = None,
+    label: TextFile = None,
     labels: Annotated[str | None, typer.Option(help="a,b,c, or a file with one a line.", show_default=False)] = None,
     input_column: options.InputColumn = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, as in `tune`.", show_default=False)] = None,
@@ -64,7 +66,7 @@ def distil(
       nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 200
       nomoat distil openai:gpt-4o-mini --out tasks.jsonl --tasks 1000 --max-cost 2 --seeds my_seeds.jsonl
       nomoat distil qwen2.5-coder-1.5b --out labelled.csv --label texts.csv --input-column text --labels ham,spam
-      nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 5000 --ray auto     (a cluster's machines answer)
+      nomoat distil qwen2.5-coder-1.5b --out tasks.jsonl --tasks 5000 --ray auto     # a cluster's machines answer
       nomoat tune smollm2-135m tasks.jsonl --name student
 
     As Alpaca did it: the teacher is shown three seed tasks and asked for more; what is well formed and unlike all before is kept.
@@ -85,6 +87,7 @@ def distil(
     if label is not None:
         asked, origin = _texts(context, label, labels, input_column, instruction), _origin(label)
         files.require_place(out, *files.LABELS)
+        files.require_other(files.left_out_place(out), label)
     else:
         _require_no_labels(labels, input_column, instruction)
         files.require_place(out, *files.TASKS)
@@ -120,7 +123,7 @@ class _Texts:
 
     source: Path
     input_column: str | None
-    texts: list[str]
+    texts: Texts
     labels: tuple[str, ...]
     instruction: str | None
 
@@ -138,12 +141,11 @@ class _Texts:
 
 def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How) -> None:
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
-    from nomoat.asking.answers import notes_of
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
 
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
-    files.require_own(how.out, settings, replace=how.replace)
+    files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
     with AnswerStore() as store:
         _ask_consent(model, [plan.request(number) for number in range(plan.most_requests())], store, how)
         with judging.counting_bars("tasks") as progress:
@@ -151,7 +153,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
                 model, plan, store=store, spending=how.spending, concurrency=how.concurrency,
                 progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = notes_of(model, store, num_reused=found.spent.num_reused)
+        notes = _notes(model, found.spent, store, how)
     facts = {
         "tasks": len(found.tasks),
         "offered": found.num_offered,
@@ -161,66 +163,99 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
         "notes": list(notes),
     }
     rows = instructions.as_rows(found.tasks)
-    saved = files.save(
-        how.out, lambda part: files.write_rows(part, rows), teacher=model.ref, parents=parents, settings=settings, facts=facts
-    )  # fmt: skip
     _say_spent(model, found.spent, notes)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
-    _end(how, saved, parents, found.partial)
+    _save(model, lambda part: files.write_rows(part, rows), parents, settings, facts, how)
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
-    """Labels into a table, its sidecar, and what is to be said of them."""
-    from nomoat import tasks
-    from nomoat.asking.answers import notes_of
+    """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
-    from nomoat.distil.label import label, requests_for
+    from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, requests_for
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
-    files.require_own(how.out, settings, replace=how.replace)
+    texts = asked.texts.asked
+    for place in (how.out, files.left_out_place(how.out)):
+        files.require_own(place, settings, num_rows=len(texts), replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, requests_for(asked.texts, asked.labels, instruction=asked.instruction), store, how)
+        _ask_consent(model, requests_for(texts, asked.labels, instruction=asked.instruction), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, asked.texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
+                model, texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
                 concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
-        notes = notes_of(model, store, num_reused=found.spent.num_reused)
+        notes = _notes(model, found.spent, store, how)
+    without_text = len(asked.texts.rows) - len(texts)
     facts = {
-        "texts": len(asked.texts),
+        "texts": len(texts),
         "labelled": found.counts(),
         "by": found.how,
-        "unmatched": len(found.unmatched),
-        "too_long": len(found.too_long),
+        "unmatched": len(found.left_out(NO_LABEL)),
+        "too_long": len(found.left_out(TOO_LONG_TEXT)),
+        "without_text": without_text,
         "partial": found.partial,
         **found.spent.facts(),
         "notes": list(notes),
     }
-    delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
-    saved = files.save(
-        how.out, lambda part: files.write_labels(part, found.labels, delimiter=delimiter),
-        teacher=model.ref, parents=parents, settings=settings, facts=facts,
-    )  # fmt: skip
     _say_spent(model, found.spent, notes)
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
-    _say_left_out(found.unmatched, "whose answer was none of the labels")
-    _say_left_out(found.too_long, "too long for the teacher's context")
-    _end(how, saved, parents, found.partial)
+    _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
+    _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")
+    if without_text:
+        console.say(f"left out: {without_text:,} rows without a text")
+    _save_labels(model, asked.texts, found, parents, settings, facts, how)
 
 
-def _say_left_out(texts: Sequence[str], why: str) -> None:
+def _save_labels(
+    model: Responder,
+    texts: Texts,
+    found: Labelled,
+    parents: Sequence[Parent],
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    how: _How,
+) -> None:
+    """Both tables. There is no second one where nothing is left out."""
+    from nomoat import tasks
+    from nomoat.distil import files, table
+
+    delimiter = "\t" if how.out.suffix.lower() in tasks.TAB_SUFFIXES else ","
+    columns, rows = table.labelled_table(texts, found)
+    others, left_out = table.left_out_table(texts, found)
+    beside = files.left_out_place(how.out)
+    facts = {**facts, "left_out": beside.name if left_out else None}
+
+    def save_left_out() -> None:
+        if not left_out:
+            files.remove(beside)
+            return
+        files.save(
+            beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter),
+            teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace,
+        )  # fmt: skip
+        console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
+
+    _save(
+        model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how,
+        then=save_left_out,
+    )  # fmt: skip
+
+
+def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
     if texts:
         console.say(f"left out: {len(texts):,} texts {why}")
-        for text in texts[:EXAMPLES_SHOWN]:
-            console.say(f"  {' '.join(text.split())[:100]}")
+        for one in texts[:EXAMPLES_SHOWN]:
+            answer = f" -> {' '.join(one.answer.split())[:60]}" if one.answer.strip() else ""
+            console.say(f"  {' '.join(one.text.split())[:100]}{answer}")
 
 
 def _texts(context: typer.Context, path: Path, labels: str | None, input_column: str | None, instruction: str | None) -> _Texts:
-    from nomoat.distil.label import parse_labels, read_texts
+    from nomoat.distil.label import parse_labels
+    from nomoat.distil.table import read_texts
     from nomoat.errors import UsageError
 
     said = [one.opts[0] for one in context.command.params if one.name in FOR_TASKS and judging.is_given(context, one.name)]
@@ -244,17 +279,23 @@ def _require_no_labels(*given: str | None) -> None:
 
 
 def _seeds(path: Path | None) -> tuple[Seeds, tuple[Parent, ...]]:
-    """The tasks that are shown, and what the result is made from where it is made from them."""
+    """The tasks that are shown, and what the result is made from where it is made from them.
+
+    Alpaca's are known under any name, and edited; what a model wrote is nobody's own.
+    """
     from nomoat.catalog.datasets import dataset, pull_dataset
-    from nomoat.distil import instructions
+    from nomoat.distil import alpaca, instructions
     from nomoat.records import Parent
 
-    if path is not None:
-        own = instructions.read_seeds(path)
-        return own, (Parent(kind="data", name=own.name, licence="own"), *_origin(path))
     known = dataset(instructions.SEEDS)
-    parent = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
-    return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (parent,)
+    alpacas = Parent(kind="data", name=known.name, licence=known.licence, source=known.licence_source, confirmed="read")
+    if path is None:
+        return instructions.read_seeds(pull_dataset(known.name) / instructions.SEEDS_FILE, name=known.name), (alpacas,)
+    found, origin = instructions.read_seeds(path), _origin(path)
+    if found.sha256 in {source.sha256 for source in known.files}:
+        return replace(found, name=known.name), (alpacas, *origin)
+    own = () if origin else (Parent(kind="data", name=found.name, licence="own"),)
+    return found, (*own, *([alpacas] if alpaca.are_mostly_alpacas(found.tasks) else []), *origin)
 
 
 def _origin(path: Path) -> tuple[Parent, ...]:
@@ -284,8 +325,16 @@ def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Pare
     from nomoat import references
     from nomoat.catalog import licences
 
-    found = licences.taught_by(ref, references.licence_chain(ref), for_assistant=for_assistant)
+    found = licences.taught_by(references.shown_name(ref), references.licence_chain(ref), for_assistant=for_assistant)
     return found if terms is None else licences.with_stated(found, terms)
+
+
+def _notes(model: Responder, spent: Spent, store: AnswerStore, how: _How) -> tuple[str, ...]:
+    """What has to be known about these answers, and about the money."""
+    from nomoat.asking.answers import notes_of
+
+    told = notes_of(model, store, num_reused=spent.num_reused)
+    return (*told, *spent.pricing.lost_note(model.ref, spent.lost), *how.spending.notes())
 
 
 def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
@@ -299,11 +348,32 @@ def _say_spent(model: Responder, spent: Spent, notes: Sequence[str]) -> None:
         console.say(f"note: {note}")
 
 
-def _end(how: _How, saved: dict[str, Any], parents: Sequence[Parent], partial: str) -> None:
-    """The terms, the place, and an exit code that says whether something is missing."""
+def _save(
+    model: Responder,
+    write: Callable[[Path], None],
+    parents: Sequence[Parent],
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    how: _How,
+    *,
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """The file, its terms and place, and an exit code that says whether something is missing. `then` writes what belongs to it."""
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
+    from nomoat.distil import files
+    from nomoat.errors import UsageError
 
+    partial = str(facts["partial"])
+    try:
+        saved = files.save(
+            how.out, write, teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace
+        )  # fmt: skip
+    except UsageError:
+        if partial:
+            console.say(f"partial: {partial}")
+        raise
+    then()
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {how.out}")

@@ -42,7 +42,7 @@ def eval_(
       nomoat eval smollm2-135m reviews
       nomoat eval smollm2-135m test.csv --input-column text --label-column label
       nomoat eval smollm2-135m my.jsonl --limit 200 --report report.html
-      nomoat eval bloom-560m reviews --template vicuna_v1.1     (a base model, which has no chat template)
+      nomoat eval bloom-560m reviews --template vicuna_v1.1     # a base model, which has no chat template
       nomoat eval openai:gpt-4o-mini my.toml --max-cost 0.50 --json
       nomoat eval smollm2-135m vicuna80 --judge qwen2.5-coder-1.5b --judge-check vicuna80
 

@@ -12,6 +12,7 @@ from nomoat.cli import console
 from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
+    from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.export import Quantisation
 
 
@@ -37,16 +38,14 @@ def export(
     \b
     Examples:
       nomoat export smollm2-135m+reviews -o reviews.gguf
-      nomoat export smollm2-135m+reviews -o reviews-lora.gguf --form lora     (llama.cpp: --lora)
-      nomoat export smollm2-135m+reviews -o reviews/ --form ollama            (ollama create reviews -f reviews/Modelfile)
+      nomoat export smollm2-135m+reviews -o reviews-lora.gguf --form lora     # llama.cpp: --lora
+      nomoat export smollm2-135m+reviews -o reviews/ --form ollama            # ollama create reviews -f reviews/Modelfile
 
     4-bit files are smaller and answer differently: measure with `nomoat eval FILE`.
     """
     from typing import get_args
 
     from nomoat import references
-    from nomoat.catalog import sidecar
-    from nomoat.cli.tune import say_terms
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
     from nomoat.tune import export as exporting
@@ -63,8 +62,7 @@ def export(
         _require_free(path, files.weights, replace=replace)
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
-        _say_written(exporting.lora_gguf(files.weights, files.adapter, target))
-        say_terms(terms)
+        _say_written(exporting.lora_gguf(files.weights, files.adapter, target), terms)
         return
     source = open_source(files.weights)
     words = files.read_tokenizer(source)
@@ -74,9 +72,7 @@ def export(
             files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=words.chat_template,
             keeps_licence=is_base_alone, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    _say_written(written)
-    say_terms(terms)
-    console.say(f"these terms stand in {sidecar.save_chain(written, terms)}: keep it beside the file")
+    _say_written(written, terms)
     if form is Form.OLLAMA:
         context_tokens = importer.read_sizes(source).context_tokens
         made = ollama.write_modelfile(modelfile, model=written, words=words, context_tokens=context_tokens)
@@ -95,5 +91,11 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
         raise UsageError(f"`{target}` is there already", hint="choose another --output, or --replace it")
 
 
-def _say_written(path: Path) -> None:
+def _say_written(path: Path, terms: ChainVerdict) -> None:
+    """The file, and what it may be used for, which is written beside it: it is what is passed on, the adapter alone no less."""
+    from nomoat.catalog import sidecar
+    from nomoat.cli.tune import say_terms
+
     console.say(f"wrote {path} ({path.stat().st_size / 1e6:,.0f} MB)")
+    say_terms(terms)
+    console.say(f"these terms stand in {sidecar.save_chain(path, terms)}: keep it beside the file")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import config
+from nomoat import config, tasks
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -51,6 +53,31 @@ def pulled_facts(model: pull.Installed, context_tokens: int | None = None) -> di
     except NomoatError as exc:
         card = replace(card, notes=exc.message)
     return _row(card, licences.chain(None), need, model.path)
+
+
+def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same of a tuned adapter, whose `kind` is "adapter", with its base, its bytes and when it was made. Its memory is its base's,
+    if that is one of these `models`. Of one that was made elsewhere nothing but its bytes may be known.
+    """
+    from nomoat import references
+    from nomoat.catalog import tuned
+
+    base, made, notes, chain = "", None, "", licences.chain(None)
+    try:
+        provenance = tuned.provenance_of(folder)
+        base, made = str(provenance.get("base") or ""), provenance.get("made")
+        chain = references.adapter_chain(base, folder)
+    except NomoatError as exc:
+        notes = exc.message
+    beside = next((row for row in models if row["id"] == base), None)
+    card = ModelCard(
+        id=f"{base or 'BASE'}+{folder.name}", title=folder.name, kind="open", developer="", released="", parameters=None,
+        architecture=beside["architecture"] if beside else None, context_tokens=beside["context_tokens"] if beside else None,
+        template=None, licence="unknown", sources=(), notes=notes,
+    )  # fmt: skip
+    size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    about = {"kind": "adapter", "memory": beside["memory"] if beside else None, "base": base or None}
+    return _row(card, chain, None, folder) | about | {"size_bytes": size_bytes, "made": made}
 
 
 def _row(card: ModelCard, verdict: licences.ChainVerdict, need: memory.MemoryNeed | None, path: Path | None) -> dict[str, Any]:
@@ -139,7 +166,13 @@ def cache_line(need: memory.MemoryNeed) -> str:
 
 def scoring_line(need: memory.MemoryNeed) -> str:
     """What choosing among answers takes besides."""
-    return f"memory to choose among answers by their likelihood: {need.scoring_bytes / 1e9:.2f} GB more"
+    more = f"{need.scoring_bytes / 1e9:.2f} GB more" if need.scoring_bytes else "no more, the weights are read where they are"
+    return f"memory to choose among answers by their likelihood: {more}"
+
+
+def question_line(question: str) -> str:
+    """The words of an adapter that learned from a table, as JSON has them, for whoever does not ask with `run --as-tuned`."""
+    return f"asked in these words, with a text in place of {tasks.TEXT}: {json.dumps(question, ensure_ascii=False)}"
 
 
 def use_line(found: licences.ChainVerdict) -> str:

@@ -20,7 +20,7 @@ def models(
     is_open: Annotated[
         bool | None, typer.Option("--open/--closed", help="Only open, or only closed models.", show_default=False)
     ] = None,
-    pulled: Annotated[bool, typer.Option("--pulled", help="Only what is on this disk.")] = False,
+    pulled: Annotated[bool, typer.Option("--pulled", help="Only what is on this disk, and the adapters tuned here.")] = False,
     context: options.ContextToPlan = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -28,7 +28,7 @@ def models(
 
     \b
     Examples:
-      nomoat models --fits --commercial       what I may use and can run
+      nomoat models --fits --commercial       # what I may use and can run
       nomoat models --pulled
       nomoat models -c 32768 --open
       nomoat models --closed --json
@@ -37,24 +37,27 @@ def models(
     elsewhere. A * marks a verdict that rests on terms nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
     """
     from nomoat import cache
-    from nomoat.catalog import cards, pull
-    from nomoat.cli.facts import card_facts, pulled_facts
+    from nomoat.catalog import cards, pull, tuned
+    from nomoat.cli.facts import adapter_facts, card_facts, pulled_facts
 
     others = (model for model in pull.installed() if cards.find(model.ref) is None)
     rows = [*(card_facts(card, context) for card in cards.cards()), *(pulled_facts(model, context) for model in others)]
+    if pulled:
+        rows += [adapter_facts(folder, rows) for folder in tuned.adapters()]
+    here = [row["id"] for row in rows if row["pulled"] is not None]
     rows = [
         row
         for row in rows
         if (not commercial or row["licence"]["commercial"] not in ("no", "unknown"))
         and (not fits or (row["memory"] is not None and row["memory"]["fits"] == "fits"))
-        and (is_open is None or (row["kind"] == "open") == is_open)
+        and (is_open is None or (row["kind"] != "closed") == is_open)
         and (not pulled or row["pulled"] is not None)
     ]
     if as_json:
         console.print_json(rows)
         return
     if not rows:
-        is_empty = pulled and not pull.installed()
+        is_empty = pulled and not here
         console.say("nothing is pulled yet: `nomoat pull smollm2-135m`" if is_empty else "no model is like that")
         return
     console.wide_out().print(_table(rows))
@@ -80,6 +83,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         if row["kind"] == "open" and row["sources"] and not row["runs_here"]:
             why = f"engine lacks {row['architecture']}" if row["architecture"] else "cannot be read"
             here = f"{here} ({why})".strip()
+        if row["kind"] == "adapter":
+            here = f"tuned {(row['made'] or '')[:10]}".strip() + f", {row['size_bytes'] / 1e6:,.1f} MB"
         use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
         table.add_row(row["id"], parameters(row["parameters"]), use, memory, here)
     return table

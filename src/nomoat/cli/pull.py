@@ -32,8 +32,8 @@ def pull(
       nomoat pull smollm2-135m
       nomoat pull qwen2.5-coder-0.5b smollm2-360m
       nomoat pull hf:bartowski/SmolLM2-360M-Instruct-GGUF/SmolLM2-360M-Instruct-Q4_K_S.gguf
-      nomoat pull hf:HuggingFaceTB/SmolLM2-135M           a folder of safetensors, as the hub has it
-      NOMOAT_MIRROR=/mnt/models nomoat pull smollm2-135m      an air-gapped site
+      nomoat pull hf:HuggingFaceTB/SmolLM2-135M           # a folder of safetensors, as the hub has it
+      NOMOAT_MIRROR=/mnt/models nomoat pull smollm2-135m      # an air-gapped site
 
     A pull that was cut off goes on where it stopped: run the same command again. The paths go to stdout.
     """

@@ -1,8 +1,9 @@
-"""`nomoat rm`: remove a pulled model or a tuned adapter."""
+"""`nomoat rm`: remove a pulled model, a tuned adapter, what can be made again, or stored answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,35 +19,73 @@ def rm(
     cache: Annotated[
         bool, typer.Option("--cache", help="Remove what can be made again: imported models and compiled kernels.")
     ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Remove all that models were asked and answered in eval, duel, tune and distil.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a pulled model, a tuned adapter (the base stays), or what can be made again.
+    """Remove a pulled model, a tuned adapter (the base stays), caches, or stored answers.
 
     \b
     Examples:
       nomoat rm smollm2-135m
       nomoat rm smollm2-135m+reviews --yes
-      nomoat rm --cache                 imported models, made again when they are needed
-      nomoat models --pulled            what there is to remove
+      nomoat rm --cache                 # imported models, made again when they are needed
+      nomoat rm --answers               # every stored question and answer, and its score
+      nomoat models --pulled            # what there is to remove
 
     With a model or an adapter goes what was imported of it, with an adapter what an interrupted training left. Imports that nobody has
     used for 30 days go by themselves.
+
+    Without stored answers, `stored:` models have none, `route learn` has nothing to learn from, and what is asked again is computed,
+    and paid for, again. A suite of yours is removed by `nomoat suites rm`.
     """
     from nomoat.errors import UsageError
 
-    if cache == (model is not None):
-        raise UsageError("name one thing to remove", hint="a model, BASE+ADAPTER, or --cache; `nomoat models --pulled` lists models")
-    if model is None:
+    if cache + answers + (model is not None) != 1:
+        raise UsageError(
+            "name one thing to remove", hint="a model, BASE+ADAPTER, --cache or --answers; `nomoat models --pulled` lists both"
+        )  # fmt: skip
+    if model is not None:
+        _remove_model(model, yes)
+    elif cache:
         _remove_cache(yes)
     else:
-        _remove_model(model, yes)
+        _remove_answers(yes)
 
 
 def _remove_cache(yes: bool) -> None:
     from nomoat import cache
 
-    _confirm(f"what can be made again, {_megabytes(cache.size())}", yes)
+    console.confirm_removal(f"what can be made again, {_megabytes(cache.size())}", yes=yes)
+    for link in cache.links():
+        console.say(f"`{link}` leads to `{link.resolve()}`, which another home may use: left alone")
     console.say(f"cache: removed, {_megabytes(cache.clear())} free again")
+
+
+def _remove_answers(yes: bool) -> None:
+    from nomoat.asking.store import AnswerStore, default_path
+
+    path = default_path()
+    if not path.exists():
+        console.say("answers: none are stored")
+        return
+    console.confirm_removal(f"all stored answers, {_megabytes(_size(path))}", yes=yes)
+    before = _size(path)
+    with AnswerStore() as store:
+        num_answers, num_outcomes = store.forget()
+    freed = _megabytes(max(0, before - _size(path)))
+    counts = f"{num_answers:,} answer{'' if num_answers == 1 else 's'} and {num_outcomes:,} outcome{'' if num_outcomes == 1 else 's'}"
+    console.say(f"answers: removed, {counts}, {freed} free again")
+
+
+def _size(database: Path) -> int:
+    """With what SQLite has beside it, which comes and goes."""
+    size = 0
+    for path in database.parent.glob(f"{database.name}*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def _remove_model(model: str, yes: bool) -> None:
@@ -60,24 +99,26 @@ def _remove_model(model: str, yes: bool) -> None:
     installed = None if folders else pull.find_installed(model)
     if not folders and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
-    _confirm(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes)
-    made_of = folders[0] if folders else installed
-    freed = importer.forget(made_of) if made_of is not None else 0
+    console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
     if place is not None and folders:
-        _remove_adapter(place, folders)
+        freed = _remove_adapter(place, folders)
     else:
+        freed = importer.forget(installed) if installed is not None else 0
         freed += pull.remove(model)
     console.say(f"{model}: removed{f', {_megabytes(freed)} free again' if freed else ''}")
 
 
-def _remove_adapter(place: Path, folders: Sequence[Path]) -> None:
-    """Raises UsageError while it is being tuned."""
+def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
+    """And what was imported with it: the bytes that got free of that. Raises UsageError while it is being tuned."""
     from nomoat import paths
+    from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
     with alone_with(place, hint="end that, or wait for it"), paths.translate_disk_errors(place):
+        freed = importer.forget(folders[0])
         for folder in folders:
             paths.remove_folder(folder)
+    return freed
 
 
 def _of_adapter(place: Path) -> list[Path]:
@@ -89,8 +130,3 @@ def _of_adapter(place: Path) -> list[Path]:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
-
-
-def _confirm(what: str, yes: bool) -> None:
-    if not yes and console.has_person() and not typer.confirm(f"Remove {what}?", err=True):
-        raise typer.Exit(1)

@@ -20,10 +20,10 @@ route = typer.Typer(
 
     \b
     Examples:
-      nomoat route policy                                   what is in force, and where it is written
-      nomoat route explain "My number is 010-1234-5678"     where would that go? nothing is sent
+      nomoat route policy                                   # what is in force, and where it is written
+      nomoat route explain "My number is 010-1234-5678"     # where would that go? nothing is sent
       nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
-      nomoat run auto "What is a moat?"                     ask whoever the router chooses
+      nomoat run auto "What is a moat?"                     # ask whoever the router chooses
 
     The policy is `policy.toml` in NOMOAT_HOME. Without it, everything stays here.
     """,

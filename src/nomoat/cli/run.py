@@ -31,6 +31,9 @@ Logprobs = Annotated[
     int | None,
     typer.Option(min=0, max=20, show_default=False, help="With --json: how likely each token was, and so many likeliest ones."),
 ]
+AsTuned = Annotated[
+    bool, typer.Option("--as-tuned", help="Ask about the PROMPT, a text, in the words of the table that BASE+NAME was tuned on.")
+]
 
 
 def run(
@@ -50,6 +53,7 @@ def run(
     quality: options.Quality = None,
     template: options.Template = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
+    as_tuned: AsTuned = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,
 ) -> None:
     """Ask a model once, or talk with it when there is no PROMPT.
@@ -59,20 +63,22 @@ def run(
       nomoat run smollm2-135m "What is a moat?"
       nomoat run smollm2-135m "Summarise this:" < letter.txt
       nomoat run smollm2-135m "Who wrote this?" --json-schema author.json < letter.txt
-      nomoat run smollm2-135m                            talk; /help lists the commands
-      nomoat run http://127.0.0.1:11434/v1#llama3 hello  any OpenAI-compatible server
+      nomoat run smollm2-135m                            # talk; /help lists the commands
+      nomoat run smollm2-135m+reviews --as-tuned "It broke after a day"  # about a text, as the table it was tuned on asks
+      nomoat run http://127.0.0.1:11434/v1#llama3 hello  # any OpenAI-compatible server
 
     The answer goes to stdout, its speed to stderr.
     """
     from nomoat.errors import UsageError
     from nomoat.records import Message, Request
 
-    for name, value in (("--system", system), ("--template", template)):
-        if raw and value is not None:
+    for name, is_given in (("--system", system is not None), ("--template", template is not None), ("--as-tuned", as_tuned)):
+        if raw and is_given:
             raise UsageError(f"`--raw` uses no chat template, and `{name}` needs one", hint="leave one of them out")
     talk = prompt is None and console.has_person()
-    if talk and (raw or as_json):
-        raise UsageError(f"`{'--raw' if raw else '--json'}` needs a prompt", hint=f'nomoat run {model} "PROMPT"')
+    if talk and (raw or as_tuned or as_json):
+        flag = "--raw" if raw else "--as-tuned" if as_tuned else "--json"
+        raise UsageError(f"`{flag}` needs a prompt", hint=f'nomoat run {model} "PROMPT"')
     if logprobs is not None and not as_json:
         raise UsageError("`--logprobs` prints numbers for machines", hint="add `--json`")
     settings = {
@@ -86,7 +92,7 @@ def run(
         with load_with_bar(model, context_tokens=context_tokens, template=template, takes_auto=True) as responder:
             Chat(responder, settings=settings, system=system).talk()
         return
-    text = _whole_prompt(prompt)
+    text = _in_its_words(model, _whole_prompt(prompt)) if as_tuned else _whole_prompt(prompt)
     turns = [Message(role="system", content=system)] if system else []
     asked = {"prompt": text} if raw else {"messages": (*turns, Message(role="user", content=text))}
     request = Request(**asked, **settings)  # type: ignore[arg-type]
@@ -139,6 +145,22 @@ def _schema_text(path: Path) -> str:
         return text
     except (OSError, ValueError, RecursionError) as exc:
         raise UsageError(f"cannot read the JSON schema `{path}`: {exc}", hint="name a file with a JSON schema") from exc
+
+
+def _in_its_words(ref: str, text: str) -> str:
+    """The question a tuned model was taught to answer, about this text. Raises UsageError if it was taught none."""
+    from nomoat import references, tasks
+    from nomoat.catalog import tuned
+    from nomoat.errors import UsageError
+
+    adapter = references.find_files(ref).adapter if references.names_weights(ref) else None
+    question = tuned.question_of(tuned.provenance_of(adapter)) if adapter else None
+    if question is None:
+        raise UsageError(
+            f"`--as-tuned` asks in the words of a table, and nothing here says that `{ref}` was tuned on one",
+            hint="name BASE+NAME of a table's adapter, or write the whole question and leave out `--as-tuned`",
+        )
+    return tasks.put_question(question, text)
 
 
 def _whole_prompt(prompt: str | None) -> str:

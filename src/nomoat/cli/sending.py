@@ -48,7 +48,8 @@ def require_consent(
         from nomoat.judge.agreement import labels_sent
         from nomoat.judge.preview import shown_to_judge
 
-        further.append(f"each question with its answers, twice, would go to {host}, for the judge `{judge}`")
+        answers = "its answers, twice," if len(models) > 1 else "its answer"  # pairs are shown in both orders
+        further.append(f"each question with {answers} would go to {host}, for the judge `{judge}`")
         shown += [text for suite in asked for text in shown_to_judge(suite, limit=limit, seed=seed)]
         if check is not None:
             num_pairs, texts = labels_sent(check, seed=seed)
@@ -59,18 +60,19 @@ def require_consent(
 
 def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Sequence[str] = (), yes: bool) -> None:
     """Show what would be sent, in `further` lines what cannot be counted, and what of the texts `shown` to a judge looks private; go
-    on only if the person agrees; see above.
+    on only if the person agrees; see above. Raises what `load_policy` raises: its names count as private.
     """
     from nomoat.errors import UsageError
 
     lines = [*(_line(preview) for preview in found), *further]
     if not lines:
         return
+    texts = [text for preview in found for text in preview.texts]
+    private = [*_private(texts, ""), *_private(shown, " questions, reference answers and labelled texts for the judge")]
     if not yes and not console.has_person():
-        raise UsageError("; ".join(lines), hint="if that is meant, add --yes")
-    for line in lines:
+        raise UsageError("; ".join([*lines, *private]), hint="if that is meant, add --yes")
+    for line in [*lines, *_example([*texts, *shown]), *private]:
         console.say(line)
-    _say_contents([text for preview in found for text in preview.texts], shown)
     if not yes and not typer.confirm("Send them?", err=True):
         console.say("nothing was sent")
         raise typer.Exit(1)
@@ -83,23 +85,24 @@ def _line(preview: Preview) -> str:
     return f"{texts} ({preview.num_bytes:,} bytes) would go to {preview.host}, for `{preview.model}`; {cost}"
 
 
-def _say_contents(texts: Sequence[str], shown: Sequence[str]) -> None:
-    """One of the texts, and how many of them, and of those `shown` to a judge, look private."""
-    first = " ".join(next(iter([*texts, *shown]), "").split())
-    if first:
-        console.say(f"one of them: {first if len(first) <= SHOWN_CHARACTERS else first[:SHOWN_CHARACTERS] + '…'}")
-    _say_private(texts, "")
-    _say_private(shown, " questions, reference answers and labelled texts for the judge")
+def _example(texts: Sequence[str]) -> list[str]:
+    """A line that shows the first of them."""
+    first = " ".join(next(iter(texts), "").split())
+    shown = first if len(first) <= SHOWN_CHARACTERS else first[:SHOWN_CHARACTERS] + "…"
+    return [f"one of them: {shown}"] if first else []
 
 
-def _say_private(texts: Sequence[str], what: str) -> None:
+def _private(texts: Sequence[str], what: str) -> list[str]:
+    """A line that says how many of them look private, and of which kinds, without a word of them; none where none does."""
     from nomoat.route import pii
+    from nomoat.route.policy import load_policy
 
+    names = load_policy().names
     different = list(dict.fromkeys(texts))
-    private = [findings for text in different if (findings := pii.find(text))]
-    if private:
-        kinds = dict.fromkeys(pii.KIND_TITLES[finding.kind] for findings in private for finding in findings)
-        console.say(f"{len(private):,} of {len(different):,}{what} hold what looks like personal data: {', '.join(kinds)}")
+    private = [findings for text in different if (findings := pii.find(text, names=names))]
+    kinds = dict.fromkeys(pii.KIND_TITLES[finding.kind] for findings in private for finding in findings)
+    said = f"{len(private):,} of {len(different):,}{what} hold what looks like personal data: {', '.join(kinds)}"
+    return [said] if private else []
 
 
 def _outside_host(ref: str) -> str | None:

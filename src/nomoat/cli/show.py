@@ -25,9 +25,9 @@ def show(
 
     \b
     Examples:
-      nomoat show alpaca-7b                  why it may not be used commercially
+      nomoat show alpaca-7b                  # why it may not be used commercially
       nomoat show smollm2-135m -c 8192
-      nomoat show smollm2-135m+reviews       a tuned model: base, data and teacher
+      nomoat show smollm2-135m+reviews       # a tuned model: base, data and teacher
       nomoat show ./model.gguf --json
 
     Not legal advice: the verdict cites its sources, and says "unknown" rather than guess.
@@ -78,7 +78,8 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
     ]
     for source in card.sources:
         checked = f", sha256 {source.sha256[:16]}…" if source.sha256 else ", sha256 as the hub promises it"
-        lines.append(f"file: {source.url}{f', {source.size_bytes / 1e6:,.0f} MB' if source.size_bytes else ''}{checked}")
+        where = f"{source.file_name}, from NOMOAT_MIRROR only" if source.url == "mirror:" else source.url
+        lines.append(f"file: {where}{f', {source.size_bytes / 1e6:,.0f} MB' if source.size_bytes else ''}{checked}")
     if card.notes:
         lines.append(f"note: {card.notes}")
     if facts["price"] is not None:
@@ -161,4 +162,6 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     lines += [f"{name}: {value}" for name, value in provenance.items() if isinstance(value, str | int | float)]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
+    if question := tuned.question_of(provenance):
+        lines.append(words.question_line(question))
     return facts, lines

@@ -19,10 +19,11 @@ suites = typer.Typer(
 
     \b
     Examples:
-      nomoat suites                                 what there is
-      nomoat suites show gsm8k                      where it comes from, and what a model is asked
-      nomoat suites new my.csv                      your own, from a table
+      nomoat suites                                 # what there is
+      nomoat suites show gsm8k                      # where it comes from, and what a model is asked
+      nomoat suites new my.csv                      # your own, from a table
       nomoat eval smollm2-135m gsm8k --limit 50
+      nomoat suites rm my                           # remove it again
 
     A built-in suite is pulled when it is first used, and checked; NOMOAT_MIRROR is asked before its source.
     """,
@@ -128,6 +129,35 @@ def new(
     console.say(f"next: nomoat eval smollm2-135m {toml if folder else guess.suite.name}")
 
 
+@suites.command()
+def rm(
+    name: Annotated[str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a suite of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which
+    NAME.toml may name, stay.
+
+    \b
+    Examples:
+      nomoat suites rm my
+      nomoat suites rm tickets --yes
+
+    What models were asked of it, and answered, is stored elsewhere: `nomoat rm --answers` removes that.
+    """
+    from nomoat import paths
+    from nomoat.judge.suites import files_of
+
+    files = files_of(name)
+    console.confirm_removal(" and ".join(map(str, files)), yes=yes)
+    for file in files:
+        with paths.translate_disk_errors(file):
+            if file.is_dir():
+                paths.remove_folder(file)
+            else:
+                file.unlink(missing_ok=True)
+    console.say(f"{name}: removed {', '.join(file.name for file in files)}; what was asked and answered: `nomoat rm --answers`")
+
+
 def _require_free(name: str, folder: Path, source: Path, *, replace: bool) -> None:
     """Refuse a name whose files are there already, but for `replace`; and in any case one of which `source` is a file."""
     from nomoat.errors import UsageError
@@ -197,5 +227,5 @@ def _facts(suite: Suite) -> dict[str, Any]:
         "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
         "answer_start": suite.answer_start,
-        "sha256": suite.sha256,
+        "suite_digest": suite.sha256,  # of examples and start of answer; the TOML's `sha256` is that of the JSONL
     }

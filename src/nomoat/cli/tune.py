@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MANY_LABELS = 8
 EXAMPLES_SHOWN = 3
+LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 GOES_ON = "the same command with --resume goes on from here"
 
 
@@ -60,10 +62,11 @@ def tune(
       nomoat tune smollm2-135m reviews.csv --input-column text --label-column label --test test.csv --dry-run
       nomoat tune smollm2-135m chats.jsonl --name support --minutes 10
       nomoat tune smollm2-135m chats.jsonl --name support --resume
-      nomoat tune smollm2-135m+support more.jsonl --name support2     (goes on from what `support` has learned)
-      nomoat tune smollm2-135m chats.jsonl --name support --ray auto     (a cluster's machines learn, each its part of a step)
-      nomoat tune bloom-560m chats.jsonl --name support --template vicuna_v1.1     (a base model, which has no chat template)
+      nomoat tune smollm2-135m+support more.jsonl --name support2     # goes on from what `support` has learned
+      nomoat tune smollm2-135m chats.jsonl --name support --ray auto     # a cluster's machines learn, each its part of a step
+      nomoat tune bloom-560m chats.jsonl --name support --template vicuna_v1.1     # a base model, which has no chat template
       nomoat run smollm2-135m+support "My parcel is late"
+      nomoat run smollm2-135m+reviews --as-tuned "It broke after a day"     # about a text, as its table was asked
 
     The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
     """
@@ -92,11 +95,12 @@ def tune(
         console.print_json(provenance)
         return
     _say_result(provenance, with_terms=bool(prepared.sidecar or prepared.start))
-    console.say(f'wrote {folder}\ntry it: nomoat run {prepared.base}+{name} "..."')
+    _say_how_to_ask(prepared, folder)
 
 
 def say_survey(prepared: Prepared) -> None:
     """What the data is like, in a few lines, each of them something a user may want to mend."""
+    from nomoat.catalog import licences
     from nomoat.tune import prepare
     from nomoat.tune.samples import count_lessons
 
@@ -115,6 +119,9 @@ def say_survey(prepared: Prepared) -> None:
     if prepared.sidecar is not None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         console.say(f"teacher: {prepared.sidecar.teacher} wrote this data{changed}")
+        if parents := prepared.sidecar.parents:
+            console.say("terms of what learns from it:")
+            say_terms(licences.of_parents(parents))
     if prepared.start is not None:
         _say_start(prepared.start, prepared.data.labels, survey.labels)
     if survey.duplicates:
@@ -163,6 +170,20 @@ def say_terms(found: ChainVerdict) -> None:
         console.say(line)
 
 
+def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
+    """Where it is, and a command to try it with: of a table, about a text of it, and the words for whoever asks otherwise."""
+    from nomoat.cli.facts import question_line
+
+    console.say(f"wrote {folder}")
+    ref, question = shlex.quote(f"{prepared.base}+{folder.name}"), prepared.survey.question
+    if question is None:
+        console.say(f'try it: nomoat run {ref} "..."')
+        return
+    texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
+    short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable()), "...")
+    console.say(f"try it: nomoat run {ref} --as-tuned {shlex.quote(short)}\n{question_line(question)}")
+
+
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     """How long it will take, and how much memory; None without PyTorch, which measuring it needs."""
     try:
@@ -170,7 +191,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     except ModuleNotFoundError:
         console.say("time and memory: known only with PyTorch: pip install 'nomoat[tune]'")
         return None
-    found = estimate(prepared)
+    found = estimate(prepared, console.say)
     whole, learning, looking = (f"{seconds / 60:.1f}" for seconds in (found.seconds, found.learning_seconds, found.looking_seconds))
     console.say(
         f"time: about {whole} minutes at most; all epochs take {learning}, measuring the lessons held out {looking} "
@@ -199,13 +220,16 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
 
 
 def _say_result(provenance: dict[str, Any], *, with_terms: bool) -> None:
-    from nomoat.catalog import licences
+    from nomoat.catalog import licences, tuned
 
     metrics = provenance["metrics"]
     before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
     if before is not None:
         lessons = metrics["validation_lessons"]
         console.say(f"loss on {lessons:,} lesson{'s' if lessons > 1 else ''} held out: {before:.3f} before, {after:.3f} after")
+        if tuned.question_of(provenance) is not None:
+            right = f"{metrics['validation_right_after']:,} of {metrics['validation_answers']:,}"
+            console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
         if change is None:
             console.say("one text held out says nothing about chance; give --validation FILE")
     if change is not None and change[1] >= 0:

@@ -12,7 +12,6 @@ from typing import Any
 
 from nomoat import __version__, paths
 from nomoat.catalog import sidecar
-from nomoat.distil.label import Label
 from nomoat.errors import UsageError
 from nomoat.records import Parent
 from nomoat.tasks import TABLE_SUFFIXES
@@ -36,15 +35,43 @@ def require_other(target: Path, read: Path | None) -> None:
         raise UsageError(f"`{target}` is the file that is read, and would be lost", hint="choose another --out")
 
 
-def require_own(target: Path, settings: Mapping[str, Any], *, replace: bool) -> None:
-    """Refuse to write over a file that is not an earlier state of the same work. `settings` decide what it is made of."""
-    if target.exists() and not replace:
-        found = sidecar.find(target)
+def left_out_place(target: Path) -> Path:
+    """Where the rows stand that have no label: `labelled.left_out.csv` beside `labelled.csv`."""
+    return target.with_name(f"{target.stem}.left_out{target.suffix}")
+
+
+def remove(target: Path) -> None:
+    """Take away a file of an earlier run that would be empty now, and its sidecar."""
+    target.unlink(missing_ok=True)
+    sidecar.path_of(target).unlink(missing_ok=True)
+
+
+def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, replace: bool) -> None:
+    """Refuse to write over a file that is not an earlier state of the same work, or that holds more than `num_rows`.
+
+    `settings` decide what it is made of. Nothing at all is put over nothing but an empty file, whatever may be replaced.
+    """
+    if not target.exists():
+        return
+    found = None if replace else sidecar.find(target)
+    if not replace:
         if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
                 hint="choose another --out, or --replace it",
             )
+        if (num_there := _num_rows(found.facts)) > num_rows:
+            raise UsageError(
+                f"`{target}` holds {num_there:,} rows, and would hold {num_rows:,}; it is left as it is",
+                hint="choose another --out, or --replace it",
+            )
+    elif not num_rows and target.stat().st_size:
+        raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="choose another --out")
+
+
+def _num_rows(facts: Mapping[str, Any]) -> int:
+    """How many tasks, or labels, the facts of a file count."""
+    return int(facts["tasks"]) if "tasks" in facts else sum(facts.get("labelled", {}).values())
 
 
 def save(
@@ -55,8 +82,10 @@ def save(
     parents: Sequence[Parent],
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
+    replace: bool,
 ) -> dict[str, Any]:
-    """The file that `write` fills, whole or not at all, with its sidecar; what that says."""
+    """The file that `write` fills, whole or not at all, with its sidecar; what that says. Raises what `require_own` raises."""
+    require_own(target, settings, num_rows=_num_rows(facts), replace=replace)
     known = {"nomoat": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds"), "settings": dict(settings), **facts}
     with paths.whole_file(target) as part:
         write(part)
@@ -69,12 +98,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
 
 
-def write_labels(path: Path, labels: Sequence[Label], *, delimiter: str) -> None:
-    """A table of text, label and, where there is one, confidence."""
-    with_confidence = any(one.confidence is not None for one in labels)
-    columns = ["text", "label", *(["confidence"] if with_confidence else [])]
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]], *, delimiter: str) -> None:
+    """A table with a header; a row may lack columns."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, delimiter=delimiter, extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, delimiter=delimiter)
         writer.writeheader()
-        for one in labels:
-            writer.writerow({**asdict(one), "confidence": "" if one.confidence is None else f"{one.confidence:.4f}"})
+        writer.writerows(rows)

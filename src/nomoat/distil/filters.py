@@ -1,7 +1,7 @@
-"""Which tasks of a teacher are kept: Alpaca's rules, and for Korean what they mean there.
+"""Which tasks of a teacher are kept: Alpaca's rules, and what they mean in Korean and in scripts without spaces.
 
 Source: generate_instruction.py of tatsu-lab/stanford_alpaca @ 761dc5b. It drops what does not begin with ASCII; here any letter or
-digit will do.
+digit will do, also behind a sign that opens a question or a quotation.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from nomoat.rouge import LETTER, ON_LETTER, rouge_l
 
 MIN_WORDS, MAX_WORDS = 4, 150
 SYLLABLES_A_WORD = 2  # of Korean, Chinese and Japanese: `이 글을 요약해 줘` has four words and seven syllables
+LETTERS_A_WORD = 3  # of Thai and others that write no space between words: `แปลประโยคนี้` has three words and ten letters
 MAX_SIMILARITY = 0.7
 # What a model of text can neither see nor make.
 NOT_TEXT = re.compile(
     r"\b(?:images?|graphs?|pictures?|photos?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b"
-    r"|이미지|사진|그림|그래프|파일|동영상|비디오|오디오|음악을|도표|순서도",
+    r"|이미지|사진|그림(?!자|\s*형제)|그래프|(?<!프로)파일(?!럿)|동영상|비디오|오디오|음악을|도표|순서도",
     re.IGNORECASE,
 )
 PROGRAM = re.compile(r"write an? program|프로그램을 (?:작성|만들)", re.IGNORECASE)
 SYLLABLE = re.compile(r"[\uac00-\ud7a3\u3040-\u30ff\u4e00-\u9fff]")
-PIECE = regex.compile(rf"{SYLLABLE.pattern}|{LETTER}(?:(?!{SYLLABLE.pattern}){ON_LETTER})*")
+SPACELESS = regex.compile(r"[[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]&&\p{L}]", regex.V1)
+# A letter of a script without spaces with the signs on it, or a word, which ends before any of the others.
+PIECE = regex.compile(
+    rf"{SYLLABLE.pattern}|{SPACELESS.pattern}\p{{M}}*|{LETTER}(?:(?!{SYLLABLE.pattern}|{SPACELESS.pattern}){ON_LETTER})*", regex.V1
+)
+OPENING = "¿¡“‘„‚«‹「『《〈"
 
 
 def reason_to_drop(task: Task) -> str | None:
@@ -38,7 +44,7 @@ def reason_to_drop(task: Task) -> str | None:
         "no answer": not task.output,
         "too short": length < MIN_WORDS,
         "too long": length > MAX_WORDS,
-        "begins with no letter or digit": not instruction[:1].isalnum(),
+        "begins with no letter or digit": not instruction.lstrip(OPENING)[:1].isalnum(),
         "about images, sound or files": NOT_TEXT.search(instruction) is not None,
         "asks for a program": PROGRAM.match(instruction) is not None,
     }
@@ -46,7 +52,8 @@ def reason_to_drop(task: Task) -> str | None:
 
 
 def pieces(text: str) -> list[str]:
-    """What instructions are compared by: words, but each syllable of Korean, Chinese and Japanese by itself.
+    """What instructions are compared by: words, but each syllable of Korean, Chinese and Japanese by itself, and each letter of Thai
+    and others that write no space between words.
 
     Korean's endings would make the same request a new one: 요약하세요, 요약해 주세요.
     """
@@ -84,5 +91,6 @@ class Novelty:
 
 
 def _length(text: str) -> float:
-    """In words; a text of syllables has at least as many as its syllables make."""
-    return max(len(text.split()), len(SYLLABLE.findall(text)) / SYLLABLES_A_WORD)
+    """In words; a text of syllables, or of a script without spaces, has at least as many as its syllables or letters make."""
+    by_syllables, by_letters = len(SYLLABLE.findall(text)) / SYLLABLES_A_WORD, len(SPACELESS.findall(text)) / LETTERS_A_WORD
+    return max(len(text.split()), by_syllables, by_letters)

@@ -17,11 +17,11 @@ from nomoat.asking.answers import TOO_LONG, collect, collect_scores
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
-from nomoat.errors import ContextExceededError, DataError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
 from nomoat.records import ContinuationScore, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
-TEXT_SUFFIXES = (".txt", ".text")
+NO_LABEL, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "too long for the teacher", "no answer"  # why a text is left out
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
 
 Progress = Callable[[int, int], None]
@@ -36,53 +36,36 @@ class Label:
     confidence: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A text without a label. `why`: its answer was none of them, the teacher's context or cache does not hold it, or none came."""
+
+    text: str
+    why: str
+    answer: str = ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Labelled:
-    """`unmatched`: texts whose answer was none of the labels. `too_long`: those that the teacher's context or cache does not hold.
+    """`results`: one for each text, in their order. `partial`: why some texts have no answer; empty if all have one."""
 
-    `partial`: why some texts have no answer; empty if all have one.
-    """
-
-    labels: list[Label] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
-    too_long: list[str] = field(default_factory=list)
+    results: list[Label | LeftOut] = field(default_factory=list)
     how: str = "likelihood"
     spent: Spent
     partial: str = ""
 
+    @property
+    def labels(self) -> list[Label]:
+        """The labels there are."""
+        return [one for one in self.results if isinstance(one, Label)]
+
+    def left_out(self, why: str) -> list[LeftOut]:
+        """The texts that were left out for that reason."""
+        return [one for one in self.results if isinstance(one, LeftOut) and one.why == why]
+
     def counts(self) -> dict[str, int]:
         """How often each label was given, the most frequent first."""
         return dict(Counter(one.label for one in self.labels).most_common())
-
-
-def read_texts(path: Path, *, input_column: str | None = None) -> list[str]:
-    """The texts of a table's column, or the lines of a text file, in NFC and without surrounding space; empty ones are left out.
-
-    Raises DataError, and UsageError where it is not said which column, or the file is neither.
-    """
-    suffix = path.suffix.lower()
-    input_column = None if input_column is None else textfiles.composed(input_column)
-    if suffix in TEXT_SUFFIXES:
-        if input_column is not None:
-            raise UsageError(f"`{path.name}` has no columns: each line is a text", hint="leave out --input-column")
-        found = textfiles.read_text(path).split("\n")
-    elif suffix in tasks.TABLE_SUFFIXES:
-        rows = tasks.read_table(path)
-        if input_column is None and len(rows[0]) == 1:
-            input_column = next(iter(rows[0]))
-        if input_column is None or input_column not in rows[0]:
-            what = "--input-column is missing" if input_column is None else f"there is no column `{input_column}`"
-            raise UsageError(f"`{path.name}`: {what}", hint=f"its columns are: {', '.join(rows[0])}")
-        found = [row[input_column] for row in rows]
-    else:
-        raise UsageError(
-            f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
-            hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, files of a text a line in {', '.join(TEXT_SUFFIXES)}",
-        )
-    texts = [textfiles.composed(text.strip()) for text in found if text.strip()]
-    if not texts:
-        raise DataError(f"`{path}` holds no text")
-    return texts
 
 
 def parse_labels(given: str) -> tuple[str, ...]:
@@ -150,13 +133,13 @@ def _by_likelihood(asking: _Asking, found: Labelled) -> None:
     collected = collect_scores(teacher, questions, store=store, show=lambda num_open: asking.progress(total - num_open, total))
     for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
-            found.too_long.append(text)
+            found.results.append(LeftOut(text=text, why=TOO_LONG_TEXT))
             continue
         found.spent.num_answers += 1
         found.spent.num_reused += question not in fresh
         fresh.discard(question)  # a text that comes again
         at = matching.likeliest(scored.scores)
-        found.labels.append(Label(text=text, label=labels[at], confidence=_share(scored.scores, at)))
+        found.results.append(Label(text=text, label=labels[at], confidence=_share(scored.scores, at)))
 
 
 def _share(scores: Sequence[ContinuationScore], at: int) -> float:
@@ -175,18 +158,16 @@ def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: 
     if collected.failure is not None and not collected.answers:
         raise collected.failure
     found.spent.add(collected)
-    num_missing = 0
     for text, request in zip(asking.texts, asking.requests, strict=True):
         completion = collected.answers.get(request)
         at = None if completion is None else matching.matching_choice(completion.text, asking.labels)
         if at is not None:
-            found.labels.append(Label(text=text, label=asking.labels[at]))
+            found.results.append(Label(text=text, label=asking.labels[at]))
         elif completion is not None:
-            found.unmatched.append(text)
-        elif isinstance(collected.failed.get(request), TOO_LONG):
-            found.too_long.append(text)
+            found.results.append(LeftOut(text=text, why=NO_LABEL, answer=completion.text))
         else:
-            num_missing += 1
-    if num_missing:
+            is_too_long = isinstance(collected.failed.get(request), TOO_LONG)
+            found.results.append(LeftOut(text=text, why=TOO_LONG_TEXT if is_too_long else NO_ANSWER))
+    if num_missing := len(found.left_out(NO_ANSWER)):
         reasons = (error for error in (collected.failure, *collected.failed.values()) if not isinstance(error, TOO_LONG))
         found.partial = f"{num_missing:,} of {len(asking.texts):,} texts have no answer: {next(reasons)}"

@@ -6,24 +6,51 @@ The words are our own. Chat models number and decorate their answers in many way
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 NO_INPUT = "<noinput>"
-EMPTY_INPUTS = {NO_INPUT, "noinput", "none", "n/a", "no input", "(none)", "empty", "없음"}
+EMPTY_INPUTS = {
+    "noinput", "none", "n/a", "no input", "no input needed", "no input required", "no input necessary", "not applicable", "empty",
+    "null", "-", "–", "—",
+    "없음", "입력 없음", "해당 없음", "필요 없음", "입력 필요 없음", "无", "無", "无输入", "なし", "入力なし",
+}  # fmt: skip
+AROUND_INPUTS = "*_`\"'. <>()[]"
+# The names of the fields. One that is usual in texts counts only where an answer has no other for that field.
 FIELDS = {
-    "instruction": "instruction", "task": "instruction", "지시": "instruction", "지시문": "instruction",
-    "input": "input", "입력": "input",
-    "output": "output", "출력": "output",
+    "instruction": "instruction", "task": "instruction", "지시": "instruction", "지시문": "instruction", "지시사항": "instruction",
+    "지시 사항": "instruction", "指令": "instruction", "指示": "instruction",
+    "input": "input", "입력": "input", "输入": "input", "輸入": "input", "入力": "input",
+    "output": "output", "출력": "output", "输出": "output", "輸出": "output", "出力": "output",
+}  # fmt: skip
+USUAL_WORDS = {
+    "명령": "instruction", "명령문": "instruction", "과제": "instruction",
+    "answer": "output", "expected output": "output", "response": "output", "result": "output",
+    "결과": "output", "답변": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
 NUMBER = r"(?:task\s*)?(?:(?P<number>\d+)\s*[.):：]?)?"
 FIELD = re.compile(
-    rf"^[\s#*_>-]*{NUMBER}[\s*_#]*(?P<name>{'|'.join(FIELDS)})\s*(?:\*\*|__)?\s*[:：](?:\*\*|__)?[ \t]*(?P<text>.*)$", re.IGNORECASE
+    rf"^[\s#*_>•·-]*{NUMBER}[\s*_#]*(?P<name>{'|'.join([*FIELDS, *USUAL_WORDS])})(?:\s*#?(?P<behind>\d+))?\s*(?:\*\*|__)?\s*[:：]"
+    r"(?:\*\*|__)?[ \t]*(?P<text>.*)$",
+    re.IGNORECASE,
 )
 RULE = re.compile(r"^\s*(?:#{2,}|-{3,}|\*{3,})?\s*$")
 HEADING = re.compile(
     r"^\s*(?P<mark>#{0,6}\s*(?:\*\*)?)(?P<task>task\s*)?(?P<number>\d+)(?(task)[.):：]?|[.):：])(?:\*\*)?\s*$", re.IGNORECASE
+)
+TITLE = re.compile(r"^\s*(?:#+\s*(?:\*\*)?|\*\*)task\s*(?P<number>\d+)\s*[.):：-].*$", re.IGNORECASE)  # "### Task 4: Colours"
+FENCE = re.compile(r"^\s*```\w*\s*$")
+CLOSING_FENCE = re.compile(r"^\s*```\s*$")
+# A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
+DRAFT = re.compile(r"\A(?:\s*<(?P<name>think|thinking|reasoning)>.*?(?:</(?P=name)>|\Z)|.*?</think>)", re.DOTALL)
+# What is said to whoever asked, behind the last task: only where it speaks of the tasks, for letters close alike.
+CLOSING_WORDS = re.compile(
+    r"\s*(?:I hope|I trust|hope|let me know|feel free|these|those|if you|would you|please let)\b.*"
+    r"\b(?:these|those|more|other|additional|further|the|new)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples|instructions)\b"
+    r"|.*(?:과제|작업|예시|예제).*(?:도움이 되|(?:더|추가로) 필요)",
+    re.IGNORECASE,
 )
 
 REQUEST = """These are {num_examples} tasks for a language model:
@@ -70,35 +97,125 @@ def render_request(examples: Sequence[Task], num_new: int, *, language: str | No
     )
 
 
-def parse_tasks(answer: str) -> list[Task]:
-    """The tasks of an answer, in their order; what is missing of one is empty.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mark:
+    """A line that begins a field. `number`: of the task, before or behind the name; `is_behind`: behind it ("Input 4:")."""
 
-    A numbered line in an output is part of it, unless it bears the next task's number, or an input or an output of its own follows.
+    field: str
+    number: int | None
+    is_behind: bool
+    text: str
+
+
+def parse_tasks(answer: str) -> list[Task]:
+    """The tasks of an answer, in their order; what is missing of one is empty. They may be JSON objects.
+
+    A draft before them, a fence around them, and closing words that speak of them are no part of any. A numbered line in an output is
+    part of it, unless it bears the next task's number, or an input or an output of its own follows.
     """
-    lines = answer.splitlines()
-    matches = [FIELD.match(line) for line in lines]
-    names = [_field_of(match) for match in matches]
+    answer = DRAFT.sub("", answer).replace("\r\n", "\n").rstrip()
+    lines = _without_fence(_without_closing(answer.split("\n")))
+    marks = _marks_of(lines)
     found: list[dict[str, list[str]]] = []
     field, text = "", [""]  # `text` takes the lines that begin no field
     number: int | None = None  # of the last task
     listed: int | None = None  # of the last line since that looks like the next one's
-    for at, (line, match) in enumerate(zip(lines, matches, strict=True)):
-        given = _number_of(match)
-        has_own = next((name for name in names[at + 1 :] if name), "") in ("input", "output")
-        follows = number is not None and given == number + 1 and listed != number
-        if match and names[at] == "instruction" and (given is None or not found or follows or has_own):
+    for at, (line, mark) in enumerate(zip(lines, marks, strict=True)):
+        given = mark.number if mark else None
+        if mark and mark.field == "instruction" and _begins_task(mark, marks[at + 1 :], number, listed, is_first=not found):
             led = _cut_heading(text, number, is_numbered=given is not None)
             number = given or led or (number + 1 if number else None)
-            field, text, listed = names[at], [match["text"]], None
+            field, text, listed = mark.field, [mark.text], None
             found.append({"instruction": text, "input": [], "output": []})
-        elif match and found and _may_follow(names[at], field):
-            field, text = names[at], [match["text"]]
+        elif mark and found and _may_follow(mark.field, field) and not (mark.is_behind and given != number):
+            field, text = mark.field, [mark.text]
             found[-1][field] = text
-            listed = _number_of(FIELD.match(match["text"]))
+            listed = _number_of(FIELD.match(mark.text))
         else:
-            listed = given if names[at] == "instruction" else listed
+            listed = given if mark and mark.field == "instruction" else listed
             text.append(line)
-    return [_task(fields) for fields in found]
+    return [_task(fields) for fields in found] or _json_tasks(answer)
+
+
+def _begins_task(mark: _Mark, later: Sequence[_Mark | None], number: int | None, listed: int | None, *, is_first: bool) -> bool:
+    """Whether an instruction begins a task, and is no line of a list. `number`: the last task's; `listed`: see `parse_tasks`."""
+    has_own = next((other.field for other in later if other), "") in ("input", "output")
+    follows = number is not None and mark.number == number + 1 and listed != number
+    return mark.number is None or is_first or follows or (has_own and not mark.is_behind)
+
+
+def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
+    """Which field each line begins.
+
+    `Task:` begins one only with a number before it, for lists of things to do say it, too; "Task 4: ..." does where the next field is
+    an input or an output, and else is a title.
+    """
+    matches = [FIELD.match(line) for line in lines]
+    known = {FIELDS[match["name"].lower()] for match in matches if match and match["name"].lower() in FIELDS}
+    marks: list[_Mark | None] = []
+    after = ""  # the next field
+    for match in reversed(matches):
+        mark = None
+        if match:
+            name = match["name"].lower()
+            field = FIELDS.get(name) or ("" if USUAL_WORDS[name] in known else USUAL_WORDS[name])
+            if name == "task" and not match["number"] and not (match["behind"] and after in ("input", "output")):
+                field = ""
+            is_behind = match["behind"] is not None and match["number"] is None
+            mark = _Mark(field=field, number=_number_of(match), is_behind=is_behind, text=match["text"]) if field else None
+        after = mark.field if mark else after
+        marks.append(mark)
+    return marks[::-1]
+
+
+def _without_closing(lines: list[str]) -> list[str]:
+    """The lines without a last one, behind an empty one, that speaks of the tasks to whoever asked."""
+    is_closing = len(lines) > 1 and not lines[-2].strip() and CLOSING_WORDS.match(lines[-1])
+    return lines[:-1] if is_closing else lines
+
+
+def _without_fence(lines: list[str]) -> list[str]:
+    """The lines without a fence around all tasks, or around each, and what is said behind it. Fences inside of tasks stay."""
+    marks = _marks_of(lines)
+    begins = [at for at, mark in enumerate(marks) if mark and mark.field == "instruction"]
+    opened = [at for at in (_leads(lines, begin) for begin in begins) if at is not None and FENCE.match(lines[at])]
+    if not opened or opened[0] > begins[0] or any(mark for mark in marks[: opened[0]]):
+        return lines
+    dropped = {opened[0]}
+    for at in opened[1:]:
+        closed = _leads(lines, at)
+        if closed is not None and CLOSING_FENCE.match(lines[closed]):
+            dropped |= {closed, at}
+    inside = [at for at, line in enumerate(lines) if FENCE.match(line) and at > max(dropped)]
+    end = inside[-1] if len(inside) % 2 and inside[-1] > begins[-1] and CLOSING_FENCE.match(lines[inside[-1]]) else len(lines)
+    return [line for at, line in enumerate(lines[:end]) if at not in dropped]
+
+
+def _leads(lines: Sequence[str], at: int) -> int | None:
+    """The last line before this one that is neither empty nor a heading."""
+    return next((other for other in range(at - 1, -1, -1) if lines[other].strip() and not HEADING.match(lines[other])), None)
+
+
+def _json_tasks(answer: str) -> list[Task]:
+    """The JSON objects of an answer that have an instruction, in a list, one a line or inside another."""
+    found, at, decoder = list[Task](), 0, json.JSONDecoder()
+    while (at := answer.find("{", at)) >= 0:
+        try:
+            value, end = decoder.raw_decode(answer, at)
+        except (ValueError, RecursionError):
+            value, end = {}, at + 1
+        lowered = {name.lower(): one for name, one in value.items()}
+        if isinstance(lowered.get("instruction"), str):
+            texts = {name: lowered.get(name) or "" for name in ("instruction", "input", "output")}
+            found.append(_task({name: [_text_of(one)] for name, one in texts.items()}))
+            at = end
+        else:
+            at += 1
+    return found
+
+
+def _text_of(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> int | None:
@@ -108,7 +225,9 @@ def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> i
     """
     led = None
     while len(text) > 1:
-        if (heading := HEADING.match(text[-1])) and led is None:
+        if (title := TITLE.match(text[-1])) and led is None and number in (None, int(title["number"]) - 1):
+            led = int(title["number"])
+        elif (heading := HEADING.match(text[-1])) and led is None:
             is_next = number is None or int(heading["number"]) == number + 1
             if not (heading["mark"].strip() or heading["task"] or (is_next and not is_numbered)):
                 break
@@ -120,14 +239,8 @@ def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> i
 
 
 def _number_of(match: re.Match[str] | None) -> int | None:
-    return int(match["number"]) if match and match["number"] else None
-
-
-def _field_of(match: re.Match[str] | None) -> str:
-    """Which field a line begins; empty if none. `Task:` begins one only with a number: lists of things to do say it, too."""
-    if match is None or (match["name"].lower() == "task" and not match["number"]):
-        return ""
-    return FIELDS[match["name"].lower()]
+    number = match and (match["number"] or match["behind"])
+    return int(number) if number else None
 
 
 def _may_follow(name: str, field: str) -> bool:
@@ -141,7 +254,7 @@ def _render(number: int, task: Task) -> str:
 
 def _task(fields: dict[str, list[str]]) -> Task:
     texts = {name: _joined(lines) for name, lines in fields.items()}
-    if texts["input"].strip("*_`\"'. ").lower() in EMPTY_INPUTS:
+    if texts["input"].strip(AROUND_INPUTS).lower() in EMPTY_INPUTS:
         texts["input"] = ""
     return Task(**texts)
 

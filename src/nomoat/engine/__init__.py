@@ -42,7 +42,8 @@ class Engine(Protocol):
         ...
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        """Log-likelihood of each continuation right after the request's prompt, the prompt computed once.
+        """Log-likelihood of each continuation right after the request's prompt, the prompt computed once. Without any continuation the
+        engine only makes itself ready, which can take seconds.
 
         Raises UnsupportedError where an engine has no access to likelihoods.
         """

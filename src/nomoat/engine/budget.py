@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections import deque
@@ -96,7 +97,7 @@ class Budget:
         self._reserved_usd = 0.0
         self._num_under_way = 0
         self._kept_usd = 0.0
-        self._is_reached = False
+        self._reached: BudgetReachedError | None = None
         self._queue: deque[object] = deque()
         self._condition = threading.Condition()
 
@@ -114,12 +115,15 @@ class Budget:
         fits = self._spent_usd + self._reserved_usd + usd <= self._limit_usd
         return fits or self._spent_usd + usd > self._limit_usd or not self._num_under_way
 
+    def _no_room(self, usd: float) -> BudgetReachedError:
+        return BudgetReachedError(max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd, kept_usd=self._kept_usd)
+
     def begin_stage(self, num_stages_left: int) -> None:
         """Begin the next of several who spend one after the other: it may spend its share of what is left, and the last one all."""
         with self._condition:
             left_usd = max(0.0, self.max_usd - self._spent_usd)
             self._kept_usd = left_usd * (num_stages_left - 1) / num_stages_left
-            self._is_reached = False
+            self._reached = None
 
     def count(self, usd: float) -> None:
         """Count what was spent before."""
@@ -129,18 +133,17 @@ class Budget:
     def reserve(self, usd: float) -> None:
         """Set `usd` aside for a call; waits for its turn, and for calls under way if what they leave over may be enough.
 
-        Raises BudgetReachedError if it is not, and from then on until the next stage.
+        Raises BudgetReachedError if it is not, and from then on until the next stage, with the numbers of the call that did not fit.
         """
         place = object()
         with self._condition:
             self._queue.append(place)
             try:
-                self._condition.wait_for(lambda: self._is_reached or (self._queue[0] is place and self._is_decided(usd)))
-                if self._is_reached or self._spent_usd + self._reserved_usd + usd > self._limit_usd:
-                    self._is_reached = True
-                    raise BudgetReachedError(
-                        max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd, kept_usd=self._kept_usd
-                    )  # fmt: skip
+                self._condition.wait_for(lambda: self._reached or (self._queue[0] is place and self._is_decided(usd)))
+                if self._reached is None and self._spent_usd + self._reserved_usd + usd > self._limit_usd:
+                    self._reached = self._no_room(usd)
+                if self._reached is not None:
+                    raise copy.copy(self._reached)  # each says what was sent in vain for its own request
                 self._reserved_usd += usd
                 self._num_under_way += 1
             finally:

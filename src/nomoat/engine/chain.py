@@ -26,6 +26,7 @@ from nomoat.engine.steps import (
     CHUNK_COLUMNS,
     COUNTS,
     EPSILON,
+    IN_PANELS,
     KIND,
     LAST_NORM,
     LINK,
@@ -78,12 +79,13 @@ class _Links:
         kinds, places = self.numbers[:, NUM_STEPS], np.arange(len(links))
         self.attentions = np.flatnonzero(kinds == ATTENTION)
         self._of_tokens, self._of_wanted = np.setdiff1d(places[:first_of_wanted], self.attentions), places[first_of_wanted:]
-        self._told = 0, 0, (0, 0)
+        self._told = 0, 0, (0, 0), False
 
-    def tell(self, tokens: int, wanted: int, owners: tuple[int, int]) -> None:
-        """How many a pass has, and where the adapters of either stand, see `steps`."""
-        if self._told != (tokens, wanted, owners):
-            self._told = tokens, wanted, owners
+    def tell(self, tokens: int, wanted: int, owners: tuple[int, int], *, in_panels: bool) -> None:
+        """How many a pass has, where the adapters of either stand, and whether its tokens are multiplied as many are: see `steps`."""
+        if self._told != (tokens, wanted, owners, in_panels):
+            self._told = tokens, wanted, owners, in_panels
+            self.numbers[self._of_tokens, IN_PANELS] = in_panels
             for links, count, place in ((self._of_tokens, tokens, owners[0]), (self._of_wanted, wanted, owners[1])):
                 self.numbers[links, TOKENS], self.numbers[links, OWNERS] = count, place
 
@@ -292,7 +294,8 @@ class Chain:
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
         has_owners = bool((rows_N5[:, 4] >= 0).any())
-        links.tell(tokens, wanted, (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0))
+        owners = (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0)
+        links.tell(tokens, wanted, owners, in_panels=hidden)  # a text's states are the same, alone and beside others
         unpacked = attention.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
         room = attention.room_bytes(width)
         units = [kv_heads * count for count in portions]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nomoat import hardware, paths
-from nomoat.errors import NomoatError, NotWritableError
+from nomoat.errors import BadFileError, NomoatError, NotWritableError
 
 VERSION = "2"  # change it when what `paged` makes of a folder changes
 LARGEST_BYTES = 600_000_000  # the weights of some 0.5 billion parameters in int8
@@ -41,6 +41,15 @@ def core() -> Any:
     for operation in (_attention_with_sizes(), *OPERATIONS):
         made.add_extension(operation)
     return made
+
+
+def read_graph(folder: Path) -> Any:
+    """The model of an imported folder. Raises BadFileError."""
+    try:
+        return core().read_model(str(folder / "openvino_model.xml"))
+    except RuntimeError as exc:
+        last = str(exc).strip().splitlines()[-1]
+        raise BadFileError(f"`{folder}` is not a whole imported model: {last}", hint="remove that folder and try again") from exc
 
 
 def _attention_with_sizes() -> type:

@@ -7,6 +7,7 @@ where it gives large pages to those who ask (`/sys/kernel/mm/transparent_hugepag
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,16 +17,29 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.errors import NotEnoughMemoryError
+from nomoat.paths import MEMORY_HINT
+
 MAPS = Path("/proc/self/maps")
 PAGE_BYTES = 2 << 20
 FEWEST_BYTES = 2 * PAGE_BYTES
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # Linux 6.1 has the second; before it, only pages touched later are large
 
 
+def mapped(num_bytes: int, **how: int) -> mmap.mmap:
+    """So many bytes of 0 of the operating system's; `how` as `mmap` has it. Raises NotEnoughMemoryError."""
+    try:
+        return mmap.mmap(-1, num_bytes, **how)
+    except OSError as exc:
+        if exc.errno != errno.ENOMEM:
+            raise
+        raise NotEnoughMemoryError(f"the system does not give {num_bytes / 1e9:.1f} GB of memory", hint=MEMORY_HINT) from exc
+
+
 def memory(num_bytes: int) -> npt.NDArray[np.uint8]:
-    """So many bytes of 0, which the operating system gives a large page at a time when one is first written, where it can."""
+    """So many bytes of 0, a large page at a time when one is first written, where the system can. Raises NotEnoughMemoryError."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if sys.platform == "linux" else {}  # shared ones have small pages
-    kept = mmap.mmap(-1, num_bytes + PAGE_BYTES, **private)
+    kept = mapped(num_bytes + PAGE_BYTES, **private)
     if sys.platform == "linux":
         with suppress(OSError):  # a system without large pages
             kept.madvise(MADV_HUGEPAGE)

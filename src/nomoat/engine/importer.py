@@ -63,7 +63,7 @@ def _note_of(path: Path) -> Path:
 
 
 def _read_note(note: Path) -> str | None:
-    return text if note.exists() and len(text := note.read_text()) == 64 else None
+    return text if note.exists() and len(text := note.read_text(errors="replace")) == 64 else None
 
 
 def _write_note(note: Path, digest: str) -> str:
@@ -342,6 +342,9 @@ def _write_model(folder: Path, plan: _Plan) -> None:
         delta.require_all_used()
     try:
         ov.save_model(model, str(folder / "openvino_model.xml"), compress_to_fp16=False)
-    except RuntimeError as exc:  # OpenVINO reports a full disk as a RuntimeError of its own wording
+    except RuntimeError as exc:  # OpenVINO's, in its own words, also of a full disk
         paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
-        raise
+        with (folder / "openvino_model.bin").open("ab") as file:  # the system's word, such as for a limit of files' length
+            file.write(bytes(SPARE_DISK_BYTES))
+        message = f"cannot write `{folder}`: {str(exc).strip().splitlines()[-1]}"
+        raise NotWritableError(message, hint="check the disk of NOMOAT_HOME, or set that to another") from exc

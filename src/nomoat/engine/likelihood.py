@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nomoat import matching
 from nomoat.engine import ending
-from nomoat.engine.compiled import core
+from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import ContinuationScore, Request
@@ -116,7 +116,7 @@ class Scorer:
         Raises UnsupportedError for a graph that others built, such as optimum-intel.
         """
         if isinstance(model, Path):
-            model = core().read_model(str(model / "openvino_model.xml"))
+            model = read_graph(model)
         logits = model.output("logits").get_partial_shape()
         _give_log_probabilities(model)
         self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))

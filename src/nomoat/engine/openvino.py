@@ -33,7 +33,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import BadFileError, ContextExceededError, NomoatError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -135,7 +135,11 @@ class OpenVINOEngine:
                     break
         finally:
             tokens.cancel()
-        rest = "" if text.stopped else text.push(stream.finish()) + text.finish()
+        if text.stopped:
+            rest = ""
+        else:
+            rest = text.push(stream.finish(is_cut=reason == "length")) + text.finish()
+            reason = "stop" if text.stopped else reason
         ended = time.perf_counter()
         usage = Usage(
             prompt_tokens=len(prompt),
@@ -180,18 +184,19 @@ class OpenVINOEngine:
     def score(
         self, request: Request, continuations: Sequence[str], *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None
     ) -> list[ContinuationScore]:
-        if not continuations:
-            return []
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
+        with self._scoring:
+            if adapter not in self._scorers:
+                self._scorers[adapter] = self._make_scorer(adapter)
+        if not continuations:
+            return []
         words = words or self.tokenizer
         prompt, rows = likelihood.split(words, request, continuations)
         ends = likelihood.ends_of(words, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         with self._scoring:
-            if adapter not in self._scorers:
-                self._scorers[adapter] = self._make_scorer(adapter)
             return self._scorers[adapter].score(prompt, rows, ends)
 
     def compile_once(self, progress: Callable[[int, int], None]) -> None:
@@ -387,7 +392,7 @@ def _result(reading: Reading, stop: threading.Event | None) -> tuple[npt.NDArray
             return reading.result.result(timeout=HEARTBEAT_SECONDS)
         except TimeoutError:
             continue
-    raise NomoatError("the reading was stopped", hint="whoever asked for it has gone, or the server is shutting down")
+    raise StoppedError("the reading was stopped", hint="whoever asked for it has gone, or the server is shutting down")
 
 
 class _StopWatch:

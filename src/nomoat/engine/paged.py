@@ -8,7 +8,6 @@ Shapes: R rows (one a text), T tokens of all rows, W tokens whose logits are wan
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine import ending
+from nomoat.engine import ending, hugepages
 from nomoat.engine.adapters import attach
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.compiled import CompiledCopy, core
+from nomoat.engine.compiled import CompiledCopy, core, read_graph
 from nomoat.engine.lora import LoraDelta
 from nomoat.errors import BadFileError
 
@@ -64,7 +63,7 @@ class PagedModel:
         copy = None if adapters else copy
         compiled = copy.read() if copy else None
         if compiled is None:
-            model = core().read_model(folder / "openvino_model.xml")
+            model = read_graph(folder)
             _page(model, folder, adapters)
             self._kept = change(model) if change else None
             compiled = core().compile_model(model, "CPU", properties)
@@ -87,7 +86,7 @@ class PagedModel:
         """
         import openvino as ov
 
-        self._memory = {name: mmap.mmap(-1, num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
+        self._memory = {name: hugepages.mapped(num_blocks * _block_bytes(port)) for name, port in self._caches.items()}
         self._blocks: dict[str, Any] = {}
         for name, port in self._caches.items():
             shape = [num_blocks, *(axis.get_length() for axis in list(port.partial_shape)[1:])]

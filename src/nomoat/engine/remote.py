@@ -21,7 +21,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +32,7 @@ from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Meter
 from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
-from nomoat.errors import Fate, NomoatError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import Fate, NomoatError, OfflineError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -54,6 +54,7 @@ NO_KEY = "none"  # the SDK wants one, and servers without keys do not look
 NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
+ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
 
 def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: float = READ_TIMEOUT_SECONDS) -> RemoteEngine:
@@ -62,12 +63,10 @@ def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: flo
     Connects only if the reference leaves the model out. Raises UsageError for a reference that cannot be meant or a key that
     is not set, OfflineError, RemoteError.
     """
-    provider, base_url, model = _parse(ref)
+    provider, base_url, model = parse(ref)
     net.require_allowed("ask a model server", _host(base_url))
     key = _key(ref, provider, as_client)
-    engine = RemoteEngine(
-        base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds
-    )  # fmt: skip
+    engine = RemoteEngine(base_url=base_url, model=model, key=key, provider=provider, read_timeout_seconds=read_timeout_seconds)
     if not model:
         try:
             engine.model = _only_model(ref, engine.list_models())
@@ -103,6 +102,7 @@ class RemoteEngine:
         self._key = key
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
+        self.on_lost: Callable[[Request], None] = lambda _request: None  # told of each call that may be billed and brought no answer
         self._pace = pacing.Pace()
         self._dialect = Dialect(self.host, is_cloud=provider != "http")
         self._sent = threading.local()  # bytes of this thread's request, all its attempts together
@@ -234,9 +234,11 @@ class RemoteEngine:
             bill.usd = most
             try:
                 yield bill
-            except NomoatError as error:
+            except BaseException as error:
                 has_worked = isinstance(error, RemoteError) and error.fate != "rejected" and error.status is None
-                if not has_worked:
+                if has_worked or not isinstance(error, NomoatError):
+                    self.on_lost(request)
+                else:
                     bill.usd = 0.0
                 raise
 
@@ -372,27 +374,40 @@ class RemoteEngine:
         return self._quote(str(message or said or text))
 
     def _quote(self, text: str) -> str:
-        """What a server said: in one line, not too long, and without our key, which some servers repeat."""
-        line = " ".join((text if self._key == NO_KEY else text.replace(self._key, "…")).split())
+        """What a server said: in one line, not too long, without what drives terminals, and without our key, which some repeat."""
+        shown = "".join(character if character.isprintable() else " " for character in text)
+        line = " ".join((shown if self._key == NO_KEY else shown.replace(self._key, "…")).split())
         return line if len(line) <= MAX_QUOTED_CHARACTERS else line[:MAX_QUOTED_CHARACTERS] + "…"
 
     def _before_each_attempt(self, request: httpx.Request) -> None:
-        """Count what is sent, and send to others nothing that is meant for OpenAI alone or tells about this machine.
+        """Count what is sent, and send it to the server that was named only, and nothing with it that tells about this machine; nor to
+        others what is meant for OpenAI, or for the server that OPENAI_BASE_URL names.
 
-        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on.
+        The SDK adds an organisation, a project, the headers of OPENAI_CUSTOM_HEADERS, and the system it runs on. Raises OfflineError
+        where a redirect leads elsewhere.
         """
+        self._require_named(request.url)
         self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
-        if self._provider == "openai":
-            return
         for name in list(request.headers):
-            if name not in NEEDED_HEADERS:
+            if name.startswith(ABOUT_THIS_MACHINE) or (self._provider != "openai" and name not in NEEDED_HEADERS):
                 del request.headers[name]
-        request.headers["user-agent"] = "nomoat"
-        if _origin(request.url) == self._origin:  # a redirect may lead to whoever else listens on that host
+        if self._provider != "openai":
+            request.headers["user-agent"] = "nomoat"
             request.headers["authorization"] = f"Bearer {self._key}"
 
+    def _require_named(self, url: httpx.URL) -> None:
+        """Neither prompts nor keys are for others on that host, or between here and there. From http to https, each at its own port,
+        is no worse."""
+        unencrypted = ("http", *_origin(url)[1:]) if url.scheme == "https" and url.port is None else None
+        if self._origin not in (_origin(url), unencrypted):
+            raise OfflineError(
+                f"refused to connect to `{url.scheme}://{url.netloc.decode()}` to ask a model server: "
+                f"only `{self.base_url}` was asked for, and it sends requests on",
+                hint="name that server in its place if you want to use it",
+            )
 
-def _parse(ref: str) -> tuple[Provider, str, str]:
+
+def parse(ref: str) -> tuple[Provider, str, str]:
     """Provider, base URL and model name; the name may be empty for a server."""
     provider, _, rest = ref.partition(":")
     if provider in BASE_URLS:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import ending
-from nomoat.engine.compiled import core
+from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.paged import Row, ask_for_what_is_wanted
 
 
@@ -25,7 +25,7 @@ class SerialModel:
     block_bytes = mapped_bytes = 0
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        model = core().read_model(folder / "openvino_model.xml")
+        model = read_graph(folder)
         ask_for_what_is_wanted(model, folder, token_axis=1)
         compiled = core().compile_model(model, "CPU", properties)
         self._request = compiled.create_infer_request()

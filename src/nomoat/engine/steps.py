@@ -52,6 +52,7 @@ STATE, STEPS, NUM_STEPS, ROOM, TAKEN, WIDTH, EPSILON, TOKENS, SEEN, BEFORE, AFTE
 WEIGHT = WANTED = OUTPUTS  # of the last norm; of a choice
 # of a prompt's panels; the table of what adapters add, and the address of each token's adapter, -1 for none; 0 if no token has one
 CHUNK_COLUMNS, BESIDE, OWNERS = OUTPUTS + 3, OUTPUTS + 4, OUTPUTS + 5
+IN_PANELS = OUTPUTS + 6  # not 0: however few tokens there are, they are multiplied as many are
 LINK = kv_cache.LINK_NUMBERS  # numbers of a job in a chain
 PLACE = 3  # numbers of a place
 ATTENTION, LAST_NORM, CHOICE = 0, -1, -2  # what stands for a number of steps in jobs that are none
@@ -310,7 +311,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     residual = job[AFTER] + 4 * first * width
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
     panels_from = PANELS_FROM if chunk >= NARROW_CHUNK else FINE_PANELS_FROM
-    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and tokens >= panels_from else 0
+    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and (job[IN_PANELS] or tokens >= panels_from) else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[BEFORE] != job[AFTER]:
         copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)

@@ -6,8 +6,11 @@ Not covered: vocabularies of other kinds (WordPiece, unigram), which are refused
 
 from __future__ import annotations
 
+import codecs
+import functools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +106,22 @@ class Tokenizer:
         """The text of token ids; control tokens are left out."""
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
 
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether tokens are pieces of bytes, each written as a letter; in SentencePiece they are of letters, and some a byte."""
+        from tokenizers import decoders
+
+        return isinstance(self.backend.decoder, decoders.ByteLevel)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token stands for, whole characters or not."""
+        token = self._token_text(token_id)
+        if self.is_byte_level:
+            letters = _letters_of_bytes()
+            return b"".join(letters.get(letter) or letter.encode() for letter in token)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
+        return bytes.fromhex(byte[1]) if byte else token.encode()
+
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt of a conversation, up to where the assistant's answer begins.
 
@@ -179,6 +198,16 @@ def name_of(backend: Any, token_id: int) -> str | None:
     return backend.id_to_token(token_id) if 0 <= token_id < MAX_TOKENS else None
 
 
+@functools.cache
+def _letters_of_bytes() -> dict[str, bytes]:
+    """How byte-level vocabularies write bytes: most as the letter of that number, the others, in their order, from 256 on."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    others = (byte for byte in range(256) if chr(byte) not in letters)
+    return {letter: bytes([ord(letter) if ord(letter) < 256 else next(others)]) for letter in letters}
+
+
 class DecodeStream:
     """Gives out text as soon as it is certain: never half a Korean syllable or half an emoji. Bytes that are no text become `BROKEN`.
 
@@ -200,9 +229,17 @@ class DecodeStream:
         self._given, self._ids = self._ids, []
         return text
 
-    def finish(self) -> str:
-        """What was still held back: bytes that never became a character."""
-        return self._text()
+    def finish(self, *, is_cut: bool = False) -> str:
+        """What was still held back: bytes that never became a character. Where the answer was cut, without the beginning of one."""
+        text = self._text()
+        return text.removesuffix(BROKEN * self._num_begun()) if is_cut and text.endswith(BROKEN) else text
+
+    def _num_begun(self) -> int:
+        """What stands at the text's end for the beginning of a character: one `BROKEN`, or one for each of its bytes."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(b"".join(self._tokenizer.token_bytes(token_id) for token_id in self._ids))
+        begun, _ = decoder.getstate()
+        return min(len(begun), 1) if self._tokenizer.is_byte_level else len(begun)
 
     def _text(self) -> str:
         before, whole = self._tokenizer.decode(self._given), self._tokenizer.decode([*self._given, *self._ids])
@@ -218,12 +255,15 @@ class DecodeStream:
 
 
 def load(folder: Path) -> Tokenizer:
-    """A tokenizer that `Tokenizer.save` wrote."""
+    """A tokenizer that `Tokenizer.save` wrote. Raises BadFileError for what is damaged."""
     from tokenizers import Tokenizer as Backend
 
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
-    return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
+        return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
+    except Exception as exc:  # `tokenizers` has no error of its own
+        raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
 
 
 def from_metadata(

@@ -104,7 +104,8 @@ class Judge:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its verdicts, whatever they say."""
-        return notes_of(self.model, self.store, num_reused=self.spent.num_reused)
+        lost = self.spent.pricing.lost_note(self.model.ref, self.spent.lost)
+        return (*notes_of(self.model, self.store, num_reused=self.spent.num_reused), *lost, *self.spending.notes())
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
         """The verdict on each pair; None where the budget was used up, or the judge failed. Equal answers are a tie unasked.

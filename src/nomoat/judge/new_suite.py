@@ -30,6 +30,10 @@ OF_A_MODEL = frozenset(
 )  # no target
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
 SHORT_WORDS = 5  # an answer of so many words can be compared word for word
+SHORT_KOREAN_WORDS = 2  # `보통 2~3일 걸립니다` is a sentence of three
+# More than two words that end as a sentence does, but for `Washington D.C.`; and how Korean sentences end, with or without a sign.
+SENTENCE = re.compile(r"\S+\s+\S+\s(?:.*\s)?[^\s.]+[.!?]+$", re.DOTALL)
+KOREAN_SENTENCE = re.compile(r"(?:니다|니까|세요|[아어에예해돼나까네]요|죠)[.!?~]*$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +150,11 @@ def _metric(answers: Sequence[str], labels: Sequence[str]) -> tuple[Metric, str]
     if all(scorers.is_number(answer) for answer in answers):
         return "numeric", "metric: numeric (every answer is a number)"
     longest = max(len(answer.split()) for answer in answers)
-    if longest <= SHORT_WORDS:
+    is_korean = _is_korean(answers)
+    at_most = SHORT_KOREAN_WORDS if is_korean else SHORT_WORDS
+    if longest <= at_most and not any(SENTENCE.match(answer) or KOREAN_SENTENCE.search(answer) for answer in answers):
         return "exact", f"metric: exact (no answer has more than {longest} words)"
-    if _is_korean(answers):
+    if is_korean:
         return "char-f1", f"metric: char-f1 (Korean answers of up to {longest} words)"
     return "rouge", f"metric: rouge (answers of up to {longest} words)"
 

@@ -77,7 +77,7 @@ def difference_svg(point: Point, *, title: str, is_narrow: bool = False) -> str:
 
 def sequence_svg(looks: Sequence[Look], *, scale: float, rope: float | None, title: str) -> str:
     """The interval of the difference after so many items, times `scale`, around a line at 0; the rope, in the same unit, as a band."""
-    figure, axes = _plain_figure(6)
+    figure, axes = _plain_figure(6, up="points, left minus right")
     numbers = [look.num_examples for look in looks]
     low, high = [scale * look.low for look in looks], [scale * look.high for look in looks]
     colour = LEFT_COLOUR if low[-1] > 0 else RIGHT_COLOUR if high[-1] < 0 else INK
@@ -106,7 +106,7 @@ def scatter_svg(pairs: Sequence[tuple[float, float]], *, low: float, high: float
 
 def cost_svg(sides: Sequence[tuple[float, float, Interval]], *, title: str) -> str:
     """Cost of 1,000 answers in US dollars across, score with its interval up; left side first."""
-    figure, axes = _plain_figure(6)
+    figure, axes = _plain_figure(6, up="score")
     for (cost, score, interval), colour, marker in zip(sides, (LEFT_COLOUR, RIGHT_COLOUR), ("o", "s"), strict=False):
         axes.plot((cost, cost), interval, color=colour, linewidth=2.2, solid_capstyle="round")
         axes.plot(cost, score, marker=marker, color=colour, markersize=7)
@@ -115,15 +115,16 @@ def cost_svg(sides: Sequence[tuple[float, float, Interval]], *, title: str) -> s
     return _svg(figure, title)
 
 
-def _plain_figure(num_rows: int, *, square: bool = False) -> tuple[Figure, Axes]:
-    """As high as so many rows of a forest, with both axes numbered."""
+def _plain_figure(num_rows: int, *, up: str = "", square: bool = False) -> tuple[Figure, Axes]:
+    """As high as so many rows of a forest, with both axes numbered. `up`: what the upright one shows."""
     from matplotlib.figure import Figure
 
     height_px = num_rows * ROW_PX + AXIS_PX
     width_px = height_px if square else WIDTH_PX
     figure = Figure(figsize=(width_px / PX_PER_INCH, height_px / PX_PER_INCH))
-    bottom = 1.5 * AXIS_PX / height_px
-    axes = figure.add_axes((45 / width_px, bottom, 1 - 60 / width_px, 0.97 - bottom))
+    left_px, bottom = (65 if up else 45), 1.5 * AXIS_PX / height_px
+    axes = figure.add_axes((left_px / width_px, bottom, 1 - (left_px + 15) / width_px, 0.97 - bottom))
+    axes.set_ylabel(up, color=INK, fontsize=9)
     figure.patch.set_alpha(0.0)
     axes.patch.set_alpha(0.0)
     for side in ("right", "top"):

@@ -75,7 +75,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
     points = [_difference_in_per_cent(verdict) for verdict in verdicts]
     reach = 1.1 * max(abs(number) for point in points for number in (point.value, *(point.interval or ()))) or 1.0
     alpha = first.verdict.alpha * len(duels)
-    settings = [(f"suite {number}", f"{v.suite}, sha256 {v.suite_sha256}") for number, v in enumerate(verdicts, start=1)]
+    settings = [(f"suite {number}", f"{v.suite}, digest {v.suite_sha256}") for number, v in enumerate(verdicts, start=1)]
     _write(
         path,
         "several.html.j2",
@@ -230,7 +230,7 @@ def _about(items: str, metric: str) -> str:
 def _settings(evaluation: Evaluation, verdict: Verdict | None) -> list[tuple[str, str]]:
     suite = evaluation.suite
     rows = [
-        ("suite", f"{suite.name}, sha256 {suite.sha256}"),
+        ("suite", f"{suite.name}, digest {suite.sha256}"),
         ("source", suite.source),
         ("licence of the data", suite.licence),
         ("seed", str(evaluation.seed)),

@@ -106,6 +106,7 @@ class Asking:
     num_filtered: int = 0
     num_failed: int = 0
     bytes_in_vain: int = 0
+    lost: dict[Request, int] = field(default_factory=dict)  # see `Collected`
     failure: NomoatError | None = None
     writes_choices: bool = False
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
@@ -198,6 +199,8 @@ class Asking:
             total = len(self.suite.examples)
             yield f"PARTIAL: {len(self.examples):,} of {total:,} questions were answered by `{self.model.ref}`: {missing}"
         yield from notes_of(self.model, self.store, num_reused=self.num_reused)
+        yield from self.settings.spending.pricing(self.model).lost_note(self.model.ref, self.lost)
+        yield from self.settings.spending.notes()
         if named := self.model.template:
             yield f"chat template of `{self.model.ref}`: {named.value}, {named.reason}"
         elif self.settings.template and references.names_weights(self.model.ref) and not isinstance(self.model.engine, KeptEngine):
@@ -323,8 +326,9 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     if run.settings.spending.budget is None or len(conversations) == len(examples):
         yield examples
         return
-    kept = [run.request(example) for example in run.kept(examples)]
-    count_earlier(run.model, kept, store=run.store, spending=run.settings.spending)
+    run.kept(examples)  # from here on it is known which words came before
+    known = [run.request(example) for example in examples if not example.follows or example.follows in run.histories]
+    count_earlier(run.model, known, store=run.store, spending=run.settings.spending)
     random.Random(0).shuffle(conversations)
     for start in range(0, len(conversations), run.settings.concurrency):
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
@@ -382,6 +386,7 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
     run.num_reused += collected.num_reused
     run.num_failed += collected.num_failed
     run.bytes_in_vain += collected.bytes_in_vain
+    run.lost.update(collected.lost)
     run.failure = failure_of(run.failure, collected.failure)
     return ((example, found[requests[example.id]]) for example in examples if requests[example.id] in found)
 

@@ -6,7 +6,8 @@ memory, processes and files are limited; whatever it started ends with it.
 
 What this does not protect from: a hole in the kernel (this is no virtual machine); a program that reads what every user may read
 under /usr or where Python is; one that uses up its limits many times over (each of `processes` may take `memory_bytes`), or learns by
-timing; and an answer that cheats its tests by looking for the token in its own process.
+timing; and an answer that cheats its tests. It runs in one process with them, and can return what equals everything, or do what
+`sandbox_child.run` does after a program's end.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _run(program: str, limits: Limits, *, isolated: bool) -> Ran:
     with tempfile.TemporaryDirectory(prefix="nomoat-code-", ignore_cleanup_errors=True) as folder:
         job = {
             "program": program,
-            "token": secrets.token_hex(16),
+            "user_number": secrets.randbelow(1 << 24),
             "isolated": isolated,
             "folder": folder,
             "paths": _needed_paths(),

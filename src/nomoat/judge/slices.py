@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +25,33 @@ class Slice:
 
 
 def slices_of(examples: Sequence[Example]) -> list[Slice]:
-    """All examples first, then each category, third of lengths and language, where there are several."""
+    """All examples first, then each category, third of lengths and language, where there are several.
+
+    Lengths and languages are those of what differs: the words that a suite puts around each text are in all of them.
+    """
     rows = [Slice(name="all", positions=tuple(range(len(examples))))]
     rows += _several([example.category or "(none)" for example in examples])
+    own = _without_frame([example.messages[-1].content for example in examples])
     if len(examples) >= MIN_FOR_LENGTHS:
-        rows += _thirds([sum(len(turn.content) for turn in example.messages) for example in examples])
-    rows += _several([language_of(example.messages[-1].content) for example in examples])
+        before = [sum(len(turn.content) for turn in example.messages[:-1]) for example in examples]
+        rows += _thirds([length - min(before) + len(text) for length, text in zip(before, own, strict=True)])
+    rows += _several([language_of(text) for text in own])
     return rows
+
+
+def _without_frame(texts: Sequence[str]) -> list[str]:
+    """The texts without the words that all of them begin and end with."""
+    begin = _common_beginning(texts)
+    bare = [text[begin:] for text in texts]
+    end = _common_beginning([text[::-1] for text in bare])
+    return [text[: len(text) - end] for text in bare]
+
+
+def _common_beginning(texts: Sequence[str]) -> int:
+    """How many characters all begin with, up to a space: half a word is part of what differs."""
+    first, last = min(texts), max(texts)
+    same = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return max((at for at, char in enumerate(same, start=1) if char.isspace()), default=0)
 
 
 def language_of(text: str) -> str:

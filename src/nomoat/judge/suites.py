@@ -198,7 +198,11 @@ def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
     """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
     if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith("."):
         raise UsageError(f"`{name}` cannot be a suite's name", hint="choose letters, digits, `-`, `_` and `.`: --name NAME")
-    return folder / f"{name}.jsonl", folder / f"{name}.toml", folder / f"{name}.schema.json"
+    return _files_beside(folder / f"{name}.toml")
+
+
+def _files_beside(toml: Path) -> tuple[Path, Path, Path]:
+    return toml.with_suffix(".jsonl"), toml, toml.with_suffix(".schema.json")
 
 
 def own_suites() -> dict[str, Path]:
@@ -206,6 +210,24 @@ def own_suites() -> dict[str, Path]:
     home = paths.home() / "suites"
     files = {composed(path.stem): path for path in sorted(home.glob("*.toml"))}
     return {**{composed(path.name): path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
+
+
+def files_of(name: str) -> tuple[Path, ...]:
+    """What there is in NOMOAT_HOME of a suite of yours: its folder, or its files, with the one that makes it known last.
+
+    Files that its TOML names and that have other names are not among them. Raises UnknownModelError.
+    """
+    own, home = own_suites(), paths.home() / "suites"
+    place = own.get(composed(name), home / f"{composed(name)}.toml")
+    if place.is_dir() and place.parent == home:
+        return (place,)
+    jsonl, toml, schema = _files_beside(place)
+    found = tuple(path for path in (jsonl, schema, toml) if path.is_file() or path.is_symlink())
+    if not found or place.parent != home:
+        raise UnknownModelError(
+            f"no suite of yours is called `{name}`", hint=f"yours are {', '.join(own)}" if own else "you have none"
+        )
+    return found
 
 
 def _find(ref: str | Path) -> Path | None:

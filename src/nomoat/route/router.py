@@ -4,7 +4,7 @@ The policy speaks first: private data stays here whatever else is said. Then a r
 policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens: nothing is
 ever sent to the cloud because the local model failed.
 
-A conversation is judged anew at each turn, as a whole: what was private in it keeps it here.
+A conversation is judged anew at each turn: what was private in it keeps it here, whatever is said beside that (`guard`).
 
 What this does not cover: a client that leaves the private turns out sends the rest as if they had never been.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,8 +24,8 @@ from nomoat import responder as responders
 from nomoat.errors import UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
-from nomoat.route import pii
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.guard import private_kinds
 from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
@@ -54,11 +54,11 @@ def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter |
         question = Request(messages=(Message(role="user", content=text),))
         return "" if rates is None else why_not(policy, read_spent(), rates.most_usd(question))
 
-    return decide(text, text, policy, usable(policy, load_router() if learned is None else learned), over_budget=over_budget)
+    return decide([text], text, policy, usable(policy, load_router() if learned is None else learned), over_budget=over_budget)
 
 
 def decide(
-    everything: str,
+    texts: Iterable[str],
     question: str,
     policy: Policy,
     router: Usable,
@@ -66,12 +66,12 @@ def decide(
     only_here: str = "",
     over_budget: Callable[[], str] = lambda: "",
 ) -> Decision:
-    """`everything` is what would leave, and must hold nothing private; `question` is what the learned router is asked about.
+    """None of the `texts`, which are what would leave, may hold anything private; the learned router is asked about `question`.
 
     `only_here` says why the cloud model could not be asked this, if so. `over_budget` is asked of what would leave: why that could
     cost too much.
     """
-    decision = _whatever_it_costs(everything, question, policy, router, only_here)
+    decision = _whatever_it_costs(texts, question, policy, router, only_here)
     if decision.where == "cloud" and (why := over_budget()):
         return _kept_here(policy, why, decision)
     return decision
@@ -82,13 +82,11 @@ def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
     return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
 
 
-def _whatever_it_costs(everything: str, question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
+def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
     def local(rule: Rule, why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
         return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
 
-    found = pii.find(everything, kinds=policy.never_leaves, names=policy.names)
-    kinds = tuple(dict.fromkeys(finding.kind for finding in found))
-    if kinds:
+    if kinds := private_kinds(texts, kinds=policy.never_leaves, names=policy.names):
         return local("private", f"it holds {_listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
     if policy.cloud is None:
         return local("no_cloud", "the policy names no cloud model")
@@ -176,13 +174,13 @@ class RouterEngine:
 
     def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float) -> Decision:
         """`usd`: what it could cost, with all that is asked together with it."""
-        everything, question = _texts(request, continuations)
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
         def over_budget() -> str:
             return "" if rules.allowance is None else rules.allowance.why_not(usd)
 
-        decision = decide(everything, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
+        texts, question = _texts(request, continuations), question_of(request)
+        decision = decide(texts, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
         if decision.where == "local" or rules.allowance is None or request.max_new_tokens is not None:
             return decision
         return replace(decision, max_new_tokens=rules.allowance.rates.limited(request).max_new_tokens)
@@ -321,13 +319,12 @@ def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
     return cloud
 
 
-def _texts(request: Request, continuations: Sequence[str]) -> tuple[str, str]:
-    """All that would leave with a request, and the question in it, where a number may go on over two turns."""
-    question = question_of(request)
-    everything = [question, *(message.content for message in request.messages), *request.stop, request.answer_start, *continuations]
-    if request.json_schema is not None:
-        everything.append(request.json_schema)
-    return "\n\n".join(everything), question
+def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
+    """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what the user
+    said, and all of it."""
+    parts = [request.prompt or "", *(message.content for message in request.messages), *request.stop, request.answer_start]
+    parts = [part for part in (*parts, *continuations, request.json_schema or "") if part]
+    return [*parts, question_of(request), "\n\n".join(parts)]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from nomoat import net
-from nomoat.errors import NomoatError
+from nomoat.errors import NomoatError, StoppedError
 from nomoat.records import Chunk
 
 MAX_TEXTS = 64  # at once; more wait
@@ -29,9 +29,9 @@ Make = Callable[[threading.Event], Iterator[Chunk]]  # told what is set when nob
 log = logging.getLogger("nomoat.serve")
 
 
-def stopped() -> NomoatError:
+def stopped() -> StoppedError:
     """What ends the work for a client that has gone, or in a server that is shutting down."""
-    return NomoatError("the answer was stopped", hint="the server is shutting down")
+    return StoppedError("the answer was stopped", hint="the server is shutting down")
 
 
 def _bug(exc: Exception) -> NomoatError:
@@ -155,6 +155,8 @@ class Answers:
                 with net.asking_for(stop):
                     return function(stop)
             except NomoatError:
+                if stop.is_set():
+                    raise stopped() from None
                 raise
             except Exception as exc:  # noqa: BLE001  as in an answer
                 problem = _bug(exc)

@@ -23,6 +23,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from nomoat import __version__, net
@@ -41,6 +42,7 @@ MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx gathers what it passes on unless told not to
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 
 T = TypeVar("T")
@@ -92,11 +94,12 @@ def create_app(
     @app.api_route("/v1/models", methods=web.READING)
     @app.api_route("/v1/models/", methods=web.READING)
     async def list_models() -> Response:
-        return JSONResponse(replies.render_models(models.names, models.loaded(), created=created))
+        return JSONResponse(replies.render_models(models.names, models.loaded(), models.local(), created=created))
 
     @app.api_route("/v1/models/{name:path}", methods=web.READING)
     async def show_model(name: str) -> Response:
-        return JSONResponse(replies.render_models([models.find(name)], models.loaded(), created=created)["data"][0])
+        found = replies.render_models([models.find(name)], models.loaded(), models.local(), created=created)
+        return JSONResponse(found["data"][0])
 
     @app.post("/web/markdown")
     async def markdown(request: HttpRequest) -> Response:
@@ -207,7 +210,7 @@ class _EventStream(StreamingResponse):
     """Stops the engine when the client has gone, at whatever point that is noticed."""
 
     def __init__(self, events: AsyncIterator[bytes], answer: Answer) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        super().__init__(events, media_type="text/event-stream", headers=STREAM_HEADERS)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -218,7 +221,11 @@ class _EventStream(StreamingResponse):
 
 
 async def _body(request: HttpRequest, max_bytes: int = MAX_BODY_BYTES, *, advice: str = "") -> bytes:
-    """The request's body. Raises BadRequestError as soon as it is too long; the rest is never read into memory."""
+    """The request's body. Raises BadRequestError if it is packed, and as soon as it is too long: the rest is not read into memory."""
+    packed = request.headers.get("content-encoding", "identity")
+    if packed.lower() != "identity":
+        message = f"`Content-Encoding: {packed}` is not supported; send the body as it is"
+        raise BadRequestError(message, code="unsupported", status=415)
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -439,10 +446,19 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     """No such path, or not with this method."""
     if not isinstance(error, HTTPException):
         raise error
-    message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-    if error.status_code == 404:
+    path, code = request.url.path, None
+    message = f"{request.method} {path}: {str(error.detail).lower()}"
+    if error.status_code == 404 and path.startswith("/v1/"):
+        message, code = f"`{path}` is not served; served are {', '.join(_calls(request.app))}", "unsupported"
+    elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
-    return JSONResponse(replies.error_body(message), status_code=error.status_code, headers=error.headers)
+    return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)
+
+
+def _calls(app: FastAPI) -> list[str]:
+    """The paths of the API."""
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    return [path for path in paths if path.startswith("/v1/") and not path.endswith(("/", "}"))]
 
 
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:

@@ -23,8 +23,8 @@ from nomoat.serve import replies, web
 from nomoat.serve.decisions import HEADERS, NOTES
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
-# Pages of this machine, as browsers write it.
-LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
+# Pages of this machine, as browsers write it: no other than `net.is_loopback` knows.
+LOOPBACK_ORIGIN = r"https?://(localhost|127(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}|\[::1\])(:\d+)?"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d+)?")
 LETS_IN = {
     "host": "a key lets others in: start it with `--api-key KEY` or NOMOAT_API_KEY",

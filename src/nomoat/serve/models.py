@@ -27,13 +27,15 @@ Load = Callable[[Sequence[str]], Sequence[Responder]]
 class Loader:
     """Models that are loaded together, because they share their weights. `load` gives one responder for each name.
 
-    `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded.
+    `planned_bytes` is all they may hold; `cache_bytes` of it are their KV cache's, where that is to be bounded. `is_local`: whether
+    prompts for them stay on this machine; None where that is not known before they are loaded.
     """
 
     names: tuple[str, ...]
     planned_bytes: int
     load: Callable[[], Sequence[Responder]]
     cache_bytes: int | None = None
+    is_local: bool | None = None
 
 
 def from_references(
@@ -62,12 +64,13 @@ def from_references(
     for group, need in zip(groups, needs, strict=True):
         names = tuple(references.shown_name(ref) for ref in group)
         loading = functools.partial(load or _load, group)
+        is_local = references.is_local(group[0])
         if need is None:
-            loaders.append(Loader(names=names, planned_bytes=0, load=loading))
+            loaders.append(Loader(names=names, planned_bytes=0, load=loading, is_local=is_local))
             continue
         cache = need.cache_within(min(memory_bytes, need.total_bytes + spare_bytes))
         planned = need.total_bytes - need.kv_cache_bytes + cache
-        loaders.append(Loader(names=names, planned_bytes=planned, load=loading, cache_bytes=cache))
+        loaders.append(Loader(names=names, planned_bytes=planned, load=loading, cache_bytes=cache, is_local=is_local))
     return Models(loaders=loaders, memory_bytes=memory_bytes)
 
 
@@ -160,12 +163,18 @@ class Models:
         with self._listed:
             return {name: unit.responders[name] for name, unit in self._units.items() if name in unit.responders}
 
+    def local(self) -> dict[str, bool | None]:
+        """Of each model whether prompts for it stay on this machine: see `Loader`."""
+        there = self.loaded()
+        known = {name: unit.loader.is_local if unit.loader else None for name, unit in self._units.items()}
+        return known | {name: responder.is_local for name, responder in there.items()}
+
     @contextmanager
     def use(self, name: str, stop: threading.Event | None = None) -> Iterator[Responder]:
         """The model, loaded now if need be; it stays until the block ends. Who waits for room is served before all who come later, but
         for those who want the same model.
 
-        Raises what loading raises, and NomoatError if `stop` is set before the model is there; then it is not loaded for nobody.
+        Raises what loading raises, and StoppedError if `stop` is set before the model is there; then it is not loaded for nobody.
         """
         unit = self._units[name]
         self._begin(unit, stop)

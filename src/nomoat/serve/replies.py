@@ -23,6 +23,7 @@ from nomoat.errors import (
     OfflineError,
     RemoteError,
     SchemaError,
+    StoppedError,
     UnknownModelError,
     UnsupportedError,
     UsageError,
@@ -41,6 +42,7 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (UsageError, 400, "invalid_request_error", None),
     (OfflineError, 403, "permission_error", "offline"),
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
+    (StoppedError, 503, "server_error", "shutting_down"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
 # What another server refuses and the client, not this server, can do something about.
@@ -196,8 +198,10 @@ def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any]:
     }
 
 
-def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, created: int) -> dict[str, Any]:
-    """The body of /v1/models. What is known of a model only while it is in memory is null before."""
+def render_models(
+    names: Sequence[str], loaded: Mapping[str, Responder], local: Mapping[str, bool | None], *, created: int
+) -> dict[str, Any]:
+    """The body of /v1/models. What is known of a model only while it is in memory is null before; `local`: see `Models.local`."""
     rows = []
     for name in names:
         responder = loaded.get(name)
@@ -205,7 +209,7 @@ def render_models(names: Sequence[str], loaded: Mapping[str, Responder], *, crea
         row |= {
             "context_tokens": responder.engine.context_tokens if responder else None,
             "licence": responder.licence if responder else None,
-            "local": responder.is_local if responder else None,
+            "local": local[name],
             "digest": responder.digest if responder else None,
         }
         rows.append(row)

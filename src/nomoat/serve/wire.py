@@ -1,7 +1,7 @@
 """OpenAI's JSON -> our records: what a client asks. With `replies` the only place that knows the wire format.
 
 What a client sends and we do not know is ignored, as clients send many things; but what would change the answer and is not
-supported (tools, images, a bias on tokens) is refused by name.
+supported (tools, images, a bias on tokens, other servers' words for a schema) is refused by name.
 
 Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 """
@@ -24,20 +24,44 @@ MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
 
-# Field -> the values under which it changes nothing.
+# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's and vLLM's.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
     "audio": (),
+    "bad_words": ([],),
     "best_of": (1,),
+    "continue_final_message": (False,),
+    "dry_multiplier": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "grammar": ("",),
-    "logit_bias": ({},),
+    "guided_choice": ([],),
+    "guided_grammar": ("",),
+    "guided_json": ("",),
+    "guided_regex": ("",),
+    "ignore_eos": (False,),
+    "json_schema": ({},),
+    "logit_bias": ({}, []),
+    "min_tokens": (0,),
+    "mirostat": (0,),
     "modalities": (["text"], []),
+    "prompt_logprobs": (),
     "repeat_penalty": (1,),
+    "stop_token_ids": ([],),
+    "structured_outputs": ({},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
+    "typical_p": (1,),
+    "use_beam_search": (False,),
+    "xtc_probability": (0,),
 }
+# Those that clients ask for to have an answer of a form, which there is another way to.
+ABOUT_FORM = frozenset({
+    "function_call", "functions", "guided_json", "json_schema", "structured_outputs", "tool_choice", "tools",
+})  # fmt: skip
+FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
 TOOL_ROLES = ("tool", "function")
 Kind = Literal["chat", "text"]
 
@@ -71,6 +95,7 @@ class _Format(BaseModel):
     model_config = ConfigDict(strict=True)
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
 
 
 class _Settings(BaseModel):
@@ -173,7 +198,8 @@ def parse_text(body: bytes) -> Call:
         Request(prompt=prompt, **settings) if isinstance(prompt, str) else Request(prompt_ids=tuple(prompt), **settings)
         for prompt in prompts
     ]
-    max_new_tokens = COMPLETION_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens
+    limits = (asked.max_completion_tokens, asked.max_tokens, COMPLETION_MAX_TOKENS)
+    max_new_tokens = next(limit for limit in limits if limit is not None)
     if max_new_tokens == 0 and not asked.echo:
         raise BadRequestError("`max_tokens`: 0 goes with `echo` only", param="max_tokens")
     return replace(_call("text", asked, requests, max_new_tokens), echo=bool(asked.echo))
@@ -213,7 +239,7 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
     extra = asked.model_extra or {}
     for name, harmless in UNSUPPORTED.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise _unsupported(name, "is not supported")
+            raise _unsupported(name, "is not supported" + (FORM_ADVICE if name in ABOUT_FORM else ""))
     return asked
 
 
@@ -250,7 +276,7 @@ def _message(turn: _Turn, where: str) -> Message:
             raise _unsupported(f"{where}.content", f"holds a part of type `{part.type}`; only text is supported")
         if part.text is None:
             raise BadRequestError(f"`{where}.content.{at}.text` is missing", param=f"{where}.content.{at}.text")
-    return Message(role=cast(Role, role), content="".join(part.text or "" for part in turn.content))
+    return Message(role=cast(Role, role), content="\n".join(part.text or "" for part in turn.content))
 
 
 def _unsupported(param: str, what: str) -> BadRequestError:
@@ -266,7 +292,7 @@ def _schema(asked: _Format | None) -> str | None:
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":
-        return '{"type": "object"}'
+        return '{"type": "object"}' if asked.schema_ is None else json.dumps(asked.schema_)
     if asked.json_schema is None or asked.json_schema.schema_ is None:
         raise BadRequestError("`response_format.json_schema.schema` is missing", param="response_format")
     return json.dumps(asked.json_schema.schema_)
@@ -276,7 +302,7 @@ def _schema_mode(asked: _Format | None) -> SchemaMode | None:
     if asked is None:
         return None
     if asked.type == "json_object":
-        return "json_object"
+        return "json_object" if asked.schema_ is None else None
     return "strict" if asked.json_schema is not None and asked.json_schema.strict else None
 
 

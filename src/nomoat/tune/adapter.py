@@ -309,7 +309,11 @@ def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:
 
 
 def _licence(origin: Origin) -> dict[str, Any]:
-    """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that."""
-    learned_from = Parent(kind="data", name=origin.data.name, licence=origin.data_licence)
-    base, learned = references.weights_chain(origin.weights), licences.of_parents([learned_from, *origin.teachers])
+    """The licence chain of the result: the base's, that of what it goes on from, the data it learned from, and who wrote that.
+
+    Data that a model wrote are nobody's own: who wrote them stands there, and the data only with terms of their own.
+    """
+    is_written = bool(origin.teachers) and origin.data_licence == "own"
+    data = [] if is_written else [Parent(kind="data", name=origin.data.name, licence=origin.data_licence)]
+    base, learned = references.weights_chain(origin.weights), licences.of_parents([*data, *origin.teachers])
     return licences.as_dict(licences.joined(*([origin.start.licence] if origin.start else []), base, learned))

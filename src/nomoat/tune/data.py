@@ -47,12 +47,13 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A file that was read. `labels`: of a table, sorted; otherwise empty."""
+    """A file that was read. `labels`: of a table, sorted; otherwise empty. `question`: a table's, see `tasks.kept_question`."""
 
     path: Path
     format: Format
     lessons: list[Lesson]
     labels: tuple[str, ...] = ()
+    question: str | None = None
 
 
 def read(
@@ -73,9 +74,10 @@ def read(
         if instruction is not None:
             raise UsageError("--instruction is for tables", hint="write it into each conversation, as its `system` message")
         return _read_chats(path)
+    table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
     raise UsageError(
         f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
-        hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}",
+        hint=f"tables end in {', '.join(tasks.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}",
     )
 
 
@@ -105,7 +107,8 @@ def _read_table(
         )
         for row in rows
     ]
-    return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named))
+    question = tasks.kept_question(words)
+    return Data(path=path, format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)
 
 
 def _read_chats(path: Path) -> Data:

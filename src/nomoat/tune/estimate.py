@@ -44,12 +44,12 @@ class Cost:
     looking: float
 
 
-def estimate(prepared: Prepared) -> Estimate:
+def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Estimate:
     """Measure some steps and multiply. Takes a second or two for a small model, some more where kernels are compiled.
 
     Raises NotEnoughMemoryError, NotEnoughDiskError.
     """
-    kernels.use_threads(config.threads().value)
+    kernels.use_threads(config.threads().value, say)
     precision = qlora.fastest_precision().value
     expanded = ways.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples

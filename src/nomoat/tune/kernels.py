@@ -31,11 +31,12 @@ compiled: Callable[..., jit.Decorator] = overload
 ONE, THREE = np.float32(1), np.float32(3)
 
 
-def use_threads(count: int) -> None:
+def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
     """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
 
     What numba has just compiled sums in another order than what it then keeps: only a process that finds them kept gives what every
     later one gives, to the last bit. So another process compiles them. Where that fails, each is compiled at its first use.
+    `say` is told before that begins: it takes half a minute, and minutes on a slow machine.
     """
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
@@ -44,6 +45,8 @@ def use_threads(count: int) -> None:
         return
     with suppress(NomoatError, OSError), paths.alone(done):
         if not done.exists():
+            if say:
+                say("compiling for this CPU (once)")
             environment = os.environ | {"NOMOAT_HOME": str(jit.CACHE.parents[3])}
             command = [sys.executable, "-c", "from nomoat.tune import kernels; kernels.compile_all()"]
             if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False).returncode == 0:

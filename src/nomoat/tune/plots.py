@@ -10,6 +10,7 @@ def training_svg(metrics: dict[str, Any]) -> str:
     """The loss an answer token over the minutes: a running mean of what was learned on, and the lessons held out."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     looks = metrics["history"]
     minutes = [look["seconds"] / 60 for look in looks]
@@ -21,6 +22,9 @@ def training_svg(metrics: dict[str, Any]) -> str:
         minutes, held_out = [0.0, *minutes], [metrics["validation_loss_before"], *held_out]
     axes.plot(minutes, held_out, color="#2f6fde", marker="o", label="held out")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # evenly spaced numbers where fewer than two of these are in reach
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("minutes of learning")
     axes.set_ylabel("loss an answer token")
     axes.grid(alpha=0.2, which="both")

@@ -85,6 +85,8 @@ class Survey:
     `validation_shared_with_test`: the places of texts of the validation file that stand in the test file, too, and were left out: the
     best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
 
+    `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
+
     It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
     more than a question can name: they are free answers.
     """
@@ -104,6 +106,7 @@ class Survey:
     dropped: int
     scripts: dict[str, float]
     validation_shared_with_test: tuple[str, ...] = ()
+    question: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,13 +289,16 @@ def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can
 
     The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/log.md).
 
-    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima. Raises UsageError for noise where not all layers learn.
+    Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima. Raises UsageError for more layers than there are, and for
+    noise where not all learn.
     """
     few, many = num_lessons < FEW_LESSONS, num_lessons >= MANY_LESSONS
     epochs = settings.epochs or (6.0 if few else 3.0 if many else 4.0)
     batch = settings.batch or min(16, max(4, num_lessons // 50))
     rate = settings.learning_rate or float(f"{FULL_RATE * min(1.0, (WIDTH_OF_FULL_RATE / width) ** 0.5):.2g}")
-    learning = min(settings.layers or (layers + 1) // 2, layers)
+    learning = settings.layers or (layers + 1) // 2
+    if learning > layers:
+        raise UsageError(f"layers is {learning}, and the model has {layers}", hint=f"give {layers} at most")
     if settings.noise and learning < layers:
         why = f"it needs all {layers} layers to learn; the upper {learning} do"
         raise UsageError(
@@ -380,6 +386,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
         duplicates=duplicates,
         contradictions=contradictions,
         scripts=_scripts(data.lessons),
+        question=data.question,
         **rest,
     )
 

@@ -1,7 +1,7 @@
 """Frozen, quantised matrices and the LoRA beside them.
 
-A matrix holds the very weights that the engine serves. How it multiplies is measured on this machine at the start: expanded into bf16
-or f32 once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as the engine does).
+A matrix holds the very weights that the engine serves. How it multiplies is by what this CPU is fastest at: expanded into bf16 or f32
+once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as the engine does).
 
 Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """
@@ -33,6 +33,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.fl
 BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
 NAMES = {"float32": "f32", "bfloat16": "bf16", "int8": "int8"}
 PRECISION_TRIES, CLEARLY_FASTER = 12, 1.3
+MULTIPLY_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # as Linux names them
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 TILED = tiles.WHOLE_BYTES
 GROUP = tiles.BLOCKS[TILED][0]
@@ -278,10 +279,14 @@ def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) ->
 
 @functools.cache
 def fastest_precision() -> hardware.Detected[Precision]:
-    """The number format this CPU learns fastest in: an MLP with its adapter, there and back, the best of many tries in turn.
+    """The number format this CPU learns fastest in: bf16 where the CPU tells that it multiplies that itself, else what is measured.
 
-    The products alone would say too much of int8, between whose products numbers are f32, not bf16 (docs/log.md). Measured once.
+    Where both were measured (Zen 4, Zen 5) bf16 took two thirds of int8's time (docs/log.md), and beside other programs a measurement
+    says either: the same command would give other weights. Measured is an MLP with its adapter, there and back, the best of many tries
+    in turn. The products alone would say too much of int8, between whose products numbers are f32, not bf16.
     """
+    if hardware.cpu_flags() & MULTIPLY_BF16:
+        return hardware.Detected("bfloat16", "this CPU multiplies it itself")
     precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
     steps = {precision: _small_step(precision) for precision in precisions if precision != "int8" or panels.CAN_BE_USED}
     times: dict[Precision, float] = dict.fromkeys(steps, math.inf)

@@ -11,17 +11,18 @@ from typing import Any
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import adapter
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 NO_MEMORY = ("you tried to allocate", "bad_alloc")  # PyTorch's words and the C++ library's, in a RuntimeError
 
 
 @contextmanager
 def uncut() -> Iterator[None]:
-    """What is done inside is done whole: Ctrl-C and SIGTERM, where they raise an error, raise it at its end."""
+    """What is done inside is done whole: Ctrl-C, SIGTERM and SIGHUP, where they raise an error, raise it at its end."""
     came: list[int] = []
     before: dict[signal.Signals, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():  # no other is interrupted
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPS:
                 if callable(handler := signal.getsignal(number)):
                     before[number] = handler
                     signal.signal(number, lambda it, _: came.append(it))

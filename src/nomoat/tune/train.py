@@ -96,7 +96,7 @@ def learn(
         saved = checkpoint.load() if resume else None
         if saved is None:
             checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
-        kernels.use_threads(config.threads().value)
+        kernels.use_threads(config.threads().value, say)
         who = crew(prepared, workers, ray, say)
         with who as learners, stopping.translate_memory_errors(prepared.weights.name, name):
             way = Way(**saved["way"]) if saved else learners.choose_way(say)

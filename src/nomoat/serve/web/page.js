@@ -32,7 +32,6 @@ const WORDS = {
     here: "Answers are written on the machine that serves this page. Nothing is sent anywhere else.",
     away: (model) => `${model} runs on another server: what you write is sent there.`,
     routed: "auto: private questions stay on this machine, others may be sent to the cloud of its policy.",
-    unknown: "Where this model runs is known once it is loaded.",
     licence: (verdict) => `Commercial use: ${verdict}.`,
     where: {}, // the server's own words
     why: {},
@@ -42,6 +41,7 @@ const WORDS = {
     facts: (tokens, speed) => `${tokens} tokens${speed ? `, ${speed} a second` : ""}`,
     lost: "The server cannot be reached. Is `nomoat serve` still running?",
     needsKey: "This server asks for its API key: open the settings.",
+    wrong: {}, // the server's own words
   },
   ko: {
     user: "나",
@@ -63,7 +63,6 @@ const WORDS = {
     here: "답변은 이 페이지를 띄운 기계에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용이 그 서버로 전송됩니다.`,
     routed: "auto: 개인정보가 든 질문은 이 기계에 남고, 나머지는 정책에 적힌 클라우드로 갈 수 있습니다.",
-    unknown: "이 모델이 어디서 실행되는지는 불러온 뒤에 알 수 있습니다.",
     licence: (verdict) => `상업적 이용: ${verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words))}.`,
     where: WHERE_KO,
     why: {
@@ -81,6 +80,15 @@ const WORDS = {
     facts: (tokens, speed) => `${tokens} 토큰${speed ? `, 초당 ${speed}` : ""}`,
     lost: "서버에 연결할 수 없습니다. `nomoat serve`가 아직 실행 중인가요?",
     needsKey: "이 서버는 API 키가 필요합니다. 설정에서 입력하세요.",
+    wrong: {
+      body_too_long: "보낸 내용이 너무 깁니다.",
+      context_length_exceeded: "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요.",
+      model_not_found: "모델을 찾을 수 없습니다.",
+      not_enough_memory: "메모리가 부족합니다.",
+      offline: "nomoat가 다른 기계로의 연결을 막았습니다.",
+      unsupported: "이 모델이 지원하지 않는 요청입니다.",
+      upstream_error: "모델이 실행되는 다른 서버에서 오류가 났습니다.",
+    }, // by the error's code
   },
 };
 const LANGUAGE = navigator.language.startsWith("ko") ? "ko" : "en";
@@ -101,6 +109,12 @@ function keep() {
 
 // ---------------------------------------------------------------- the server
 
+// What went wrong, in the reader's language where its code is known; the server's own words have the figures.
+function failed({ code, message }) {
+  const known = SAY.wrong[code];
+  return new Error(known ? `${known} (${message})` : message);
+}
+
 async function call(path, options = {}) {
   const key = at("key").value.trim();
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
@@ -111,7 +125,7 @@ async function call(path, options = {}) {
     throw error.name === "AbortError" ? error : new Error(SAY.lost);
   }
   if (response.status === 401) throw new Error(SAY.needsKey);
-  if (!response.ok) throw new Error((await response.json().catch(() => null))?.error?.message ?? `HTTP ${response.status}`);
+  if (!response.ok) throw failed((await response.json().catch(() => null))?.error ?? { message: `HTTP ${response.status}` });
   return response;
 }
 
@@ -128,7 +142,7 @@ async function* eventsOf(response) {
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const body = JSON.parse(data);
-      if (body.error) throw new Error(body.error.message);
+      if (body.error) throw failed(body.error);
       yield body;
     }
   }
@@ -148,7 +162,7 @@ async function listModels() {
 function tellWhere() {
   const model = models.find(({ id }) => id === at("model").value);
   if (!model) return;
-  const where = { true: SAY.here, false: SAY.away(model.id), null: SAY.unknown }[model.local];
+  const where = { true: SAY.here, false: SAY.away(model.id) }[model.local];
   at("about").textContent = [model.id === "auto" ? SAY.routed : where, model.licence && SAY.licence(model.licence)].filter(Boolean).join(" ");
 }
 
@@ -292,7 +306,7 @@ async function answer() {
     turn.facts ??= "";
     finish(article);
     keep();
-    listModels().catch(() => {}); // where a model runs is known now
+    listModels().catch(() => {}); // what a model may be used for is known now
   }
 }
 

@@ -1,0 +1,122 @@
+"""Texts of the user's with all that stands beside them, and the tables they become: the labelled ones, and those left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat import tasks, textfiles
+from nomoat.distil.label import Label, Labelled, LeftOut
+from nomoat.errors import DataError, UsageError
+
+LINES_SUFFIXES = (".txt", ".text")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+KINDS = (  # what they are called where none of them ends a name
+    f"tables end in {', '.join((*tasks.TABLE_SUFFIXES, *JSONL_SUFFIXES))}, files of a text a line in {', '.join(LINES_SUFFIXES)}"
+)
+NO_TEXT = "no text"
+
+Row = Mapping[str, str]
+Table = tuple[list[str], list[Row]]  # the columns, and the rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """The rows of a file, and the text each is asked about with: in NFC, without surrounding space, empty where there is none."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    of_rows: tuple[str, ...]
+
+    @property
+    def asked(self) -> list[str]:
+        """The texts there are, in their order."""
+        return [text for text in self.of_rows if text]
+
+
+def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
+    """The texts of a table's column, of the objects of a JSONL file, or the lines of a text file, where empty ones are no rows.
+
+    Raises DataError, and UsageError where it is not said which column, or the file is none of these.
+    """
+    suffix = path.suffix.lower()
+    input_column = None if input_column is None else textfiles.composed(input_column)
+    if suffix in LINES_SUFFIXES:
+        if input_column is not None:
+            raise UsageError(f"`{path.name}` has no columns: each line is a text", hint="leave out --input-column")
+        lines = textfiles.composed(textfiles.read_text(path)).split("\n")
+        rows: list[dict[str, str]] = [{"text": line.removesuffix("\r")} for line in lines if line.strip()]
+        input_column = "text"
+    elif suffix in tasks.TABLE_SUFFIXES:
+        rows = tasks.read_table(path)
+    elif suffix in JSONL_SUFFIXES:
+        rows = _read_objects(path, input_column)
+    else:
+        raise UsageError(
+            f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
+            hint=KINDS,
+        )
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    if input_column is None and len(columns) == 1:
+        input_column = columns[0]
+    if rows and (input_column is None or input_column not in columns):
+        what = "--input-column is missing" if input_column is None else f"there is no column `{input_column}`"
+        raise UsageError(f"`{path.name}`: {what}", hint=f"its columns are: {', '.join(columns)}")
+    found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(row.get(input_column or "", "").strip() for row in rows))
+    if not found.asked:
+        raise DataError(f"`{path}` holds no text")
+    return found
+
+
+def labelled_table(texts: Texts, found: Labelled) -> Table:
+    """The rows that have a label, with it and, where there is one, its confidence; all their columns stay."""
+    name, confidence = _free("label", texts.columns), _free("confidence", texts.columns)
+    has_confidence = any(one.confidence is not None for one in found.labels)
+    rows: list[Row] = []
+    for row, one in _results(texts, found):
+        if isinstance(one, Label):
+            shown = {} if one.confidence is None else {confidence: f"{one.confidence:.4f}"}
+            rows.append({**row, name: one.label, **shown})
+    return [*texts.columns, name, *([confidence] if has_confidence else [])], rows
+
+
+def left_out_table(texts: Texts, found: Labelled) -> Table:
+    """The rows that have no label, with all their columns, why they have none, and what the teacher answered."""
+    why, answer = _free("why", texts.columns), _free("answer", texts.columns)
+    rows: list[Row] = []
+    for row, one in _results(texts, found):
+        if not isinstance(one, Label):
+            rows.append({**row, why: NO_TEXT if one is None else one.why, answer: "" if one is None else one.answer})
+    return [*texts.columns, why, answer], rows
+
+
+def _results(texts: Texts, found: Labelled) -> Iterable[tuple[Row, Label | LeftOut | None]]:
+    """Each row with what became of its text; None where it has none."""
+    results = iter(found.results)
+    return [(row, next(results) if text else None) for row, text in zip(texts.rows, texts.of_rows, strict=True)]
+
+
+def _free(name: str, columns: Sequence[str]) -> str:
+    """The name of a new column: `teacher_label` where the file has a column `label` of its own."""
+    while name in columns:
+        name = f"teacher_{name}"
+    return name
+
+
+def _read_objects(path: Path, input_column: str | None) -> list[dict[str, str]]:
+    """The objects of a JSONL file as rows of text: what is no text stands there as JSON. Raises DataError where the text is none."""
+    rows = []
+    for line, value in textfiles.read_jsonl(path):
+        given = {textfiles.composed(name): one for name, one in value.items()}
+        if not isinstance(given.get(input_column or "") or "", str):
+            raise DataError(f"`{path}`, line {line}: `{input_column}` is no text", hint="write it in quotes, or name another column")
+        rows.append({name: _cell(one) for name, one in given.items()})
+    return rows
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return textfiles.composed(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,100 @@
+"""Tables of labels: every row of the file stands in one of the two, with all its columns."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from nomoat.asking.spending import Spending
+from nomoat.asking.spent import Spent
+from nomoat.distil.label import NO_LABEL, Label, Labelled, LeftOut
+from nomoat.distil.table import labelled_table, left_out_table, read_texts
+from nomoat.errors import DataError, UsageError
+from nomoat.responder import load
+
+
+def found(*results: Label | LeftOut) -> Labelled:
+    with load("fake:") as teacher:
+        return Labelled(results=list(results), spent=Spent(pricing=Spending().pricing(teacher)))
+
+
+def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:
+    table, lines = tmp_path / "t.csv", tmp_path / "t.txt"
+    table.write_text('id,text\n1,"a, b"\n2, \n3,당첨\n', encoding="utf-8")
+    lines.write_text("a b\n\n당첨 \n", encoding="utf-8")
+    assert read_texts(table, input_column="text").asked == ["a, b", "당첨"]
+    assert read_texts(lines).asked == ["a b", "당첨"]
+    table.write_text(unicodedata.normalize("NFD", "번호,내용\n1,당첨\n"), encoding="utf-8")
+    lines.write_text(unicodedata.normalize("NFD", "당첨"), encoding="utf-8")
+    assert read_texts(table, input_column="내용").asked == read_texts(lines).asked == ["당첨"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message", "hint"),
+    [
+        ("t.csv", None, "`t.csv`: --input-column is missing", "its columns are: id, text"),
+        ("t.csv", "words", "`t.csv`: there is no column `words`", "its columns are: id, text"),
+        ("t.txt", "text", "`t.txt` has no columns: each line is a text", "leave out --input-column"),
+        ("t.pdf", None, "`{path}`: nomoat cannot tell what kind of file this is", None),
+    ],
+)
+def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | None, message: str, hint: str | None) -> None:
+    path = tmp_path / name
+    path.write_text("id,text\n1,a\n")
+    with pytest.raises(UsageError) as caught:
+        read_texts(path, input_column=column)
+    assert caught.value.message == message.format(path=path)
+    assert hint is None or caught.value.hint == hint
+
+
+def test_a_folder_holds_no_texts() -> None:
+    with pytest.raises(UsageError, match=r"`\.` is a folder, not a file"):
+        read_texts(Path())
+
+
+def test_a_file_without_a_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="holds no text"):
+        read_texts(tmp_path / "t.txt")
+
+
+def test_objects_of_a_jsonl_file_are_rows_whatever_they_hold(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"id": 1, "text": " WIN ", "tags": ["a"]}\n{"text": null, "id": "둘"}\n', encoding="utf-8")
+    texts = read_texts(path, input_column="text")
+    assert texts.asked == ["WIN"]
+    assert texts.columns == ("id", "text", "tags")
+    assert texts.rows == ({"id": "1", "text": " WIN ", "tags": '["a"]'}, {"text": "", "id": "둘"})
+    path.write_text('{"text": "a"}\n{"text": 5}\n')
+    with pytest.raises(DataError, match="line 2: `text` is no text"):
+        read_texts(path, input_column="text")
+
+
+def test_every_row_is_in_one_of_two_tables_with_all_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,body\n1, WIN \n2,\n3,noon\n")
+    texts = read_texts(path, input_column="body")
+    result = found(Label(text="WIN", label="spam", confidence=0.75), LeftOut(text="noon", why=NO_LABEL, answer="Hm.\nHam?"))
+    assert labelled_table(texts, result) == (
+        ["id", "body", "label", "confidence"], [{"id": "1", "body": " WIN ", "label": "spam", "confidence": "0.7500"}],
+    )  # fmt: skip
+    assert left_out_table(texts, result) == (
+        ["id", "body", "why", "answer"],
+        [
+            {"id": "2", "body": "", "why": "no text", "answer": ""},
+            {"id": "3", "body": "noon", "why": "none of the labels", "answer": "Hm.\nHam?"},
+        ],
+    )
+
+
+def test_a_column_of_the_users_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label,answer\nWIN,ham,x\nnoon,spam,y\n")
+    texts = read_texts(path, input_column="text")
+    result = found(Label(text="WIN", label="spam"), LeftOut(text="noon", why=NO_LABEL, answer="?"))
+    row = {"text": "WIN", "label": "ham", "answer": "x", "teacher_label": "spam"}
+    assert labelled_table(texts, result) == (["text", "label", "answer", "teacher_label"], [row])
+    row = {"text": "noon", "label": "spam", "answer": "y", "why": "none of the labels", "teacher_answer": "?"}
+    assert left_out_table(texts, result) == (["text", "label", "answer", "why", "teacher_answer"], [row])

@@ -1,0 +1,39 @@
+"""What must not leave is looked for in each text alone, and remembered without the text."""
+
+from __future__ import annotations
+
+import pytest
+
+from nomoat.route import guard, pii
+from nomoat.route.guard import private_kinds
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that were searched, by a guard that remembers nothing yet."""
+    texts: list[str] = []
+    find = pii.find
+    monkeypatch.setattr(pii, "find", lambda text, **told: texts.append(text) or find(text, **told))
+    guard._remembered.clear()
+    return texts
+
+
+def test_each_kind_is_named_once_in_the_order_it_is_seen() -> None:
+    texts = ["kim@example.org", "010-1234-5678", "lee@example.org, 010-1234-5679"]
+    assert private_kinds(texts, kinds=pii.KINDS, names=()) == ("email", "phone")
+
+
+def test_a_text_is_searched_once_for_the_same_kinds_and_names(looked_at: list[str]) -> None:
+    for _ in range(2):
+        assert private_kinds(["kim@example.org, moat", "b", "b"], kinds=("email",), names=()) == ("email",)
+    assert private_kinds(["kim@example.org, moat"], kinds=("name",), names=("moat",)) == ("name",)
+    assert private_kinds(["kim@example.org, moat"], kinds=("name",), names=("castle",)) == ()
+    assert looked_at == ["kim@example.org, moat", "b", "kim@example.org, moat", "kim@example.org, moat"]
+
+
+def test_what_was_searched_is_not_kept_and_the_oldest_is_forgotten(looked_at: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_REMEMBERED", 2)
+    for text in ("secret a", "secret b", "secret a", "secret c", "secret a", "secret b"):
+        private_kinds([text], kinds=pii.KINDS, names=())
+    assert looked_at == ["secret a", "secret b", "secret c", "secret b"]
+    assert "secret" not in repr(guard._remembered)

@@ -1,0 +1,22 @@
+"""The plot of a training, as the text of its SVG."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nomoat.tune.plots import training_svg
+
+
+@pytest.mark.parametrize(
+    ("losses", "some"),
+    [((4.4, 3.1, 2.9), {"3.2", "4"}), ((1.212, 0.4, 0.1, 0.03), {"0.05", "0.1", "0.5", "1"}), ((0.98, 0.97), {"0.974"})],
+)
+def test_losses_are_plain_numbers_whatever_their_range(losses: tuple[float, ...], some: set[str]) -> None:
+    before, *later = losses
+    looks = [{"seconds": 60.0 * at, "learning": loss, "held_out": loss} for at, loss in enumerate(later, start=1)]
+    svg = training_svg({"history": looks, "validation_loss_before": before})
+    assert "times" not in svg and "10^" not in svg and not re.search(r"baseline-shift|tspan", svg)
+    upright = re.findall(r">([\d.]+)</text>", svg.partition('id="matplotlib.axis_2"')[2])
+    assert some <= set(upright), upright
