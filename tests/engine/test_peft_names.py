@@ -225,7 +225,7 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
             learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3
     origin = adapter.Origin(
         base=str(folder), weights=folder, data=folder / "config.json", others={}, data_licence="own", num_lessons=1,
-        lessons_sha256="", settings={"rank": 4}, task={},
+        lessons_sha256="", settings={"rank": 4}, task={}, arch=arch, sizes=sizes,
     )  # fmt: skip
     adapter.save(tmp_path / "adapter", learned, origin, {"history": []}, {})
     with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from nomoat.engine import importer, peft_names
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import ADAPTER_WEIGHTS, USUAL_SCALE, LoraDelta
-from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
 from nomoat.records import Parent
 
@@ -123,7 +123,7 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
     is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
-    `others` are the files of `--test` and `--validation`.
+    `others` are the files of `--test` and `--validation`; `arch` and `sizes` are the base's, from which names and order of rows follow.
     """
 
     base: str
@@ -135,6 +135,8 @@ class Origin:
     lessons_sha256: str
     settings: dict[str, Any]
     task: dict[str, Any]
+    arch: Architecture
+    sizes: Dimensions
     teachers: tuple[Parent, ...] = ()
     start: Start | None = None
 
@@ -189,9 +191,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
 
     from nomoat.tune import plots
 
-    base = open_source(origin.weights)
-    arch = architectures.find(str(base.require("general.architecture")))
-    named = _as_peft_has_it(learned, arch, importer.read_sizes(base))
+    named = _as_peft_has_it(learned, origin.arch, origin.sizes)
 
     provenance = {
         "nomoat": __version__,
@@ -212,8 +212,8 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in named}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
-        "layers_pattern": peft_names.place_of(arch).rpartition(".")[2],
-        "fan_in_fan_out": peft_names.has_rows_last(arch),
+        "layers_pattern": peft_names.place_of(origin.arch).rpartition(".")[2],
+        "fan_in_fan_out": peft_names.has_rows_last(origin.arch),
         "bias": "none",
         "inference_mode": True,
     }
