@@ -123,7 +123,7 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
     is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
-    `others` are the files of `--test` and `--validation`; `arch` and `sizes` are the base's, from which names and order of rows follow.
+    `others` are the files of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order.
     """
 
     base: str
