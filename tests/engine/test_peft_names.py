@@ -113,6 +113,22 @@ def test_an_adapter_of_a_model_without_its_output_is_the_same(tmp_path: Path) ->
     assert_adapted(folder, tmp_path / "adapter", expected, tmp_path)
 
 
+@pytest.mark.parametrize("theirs_first", [True, False])
+def test_one_layer_under_two_names_is_refused(theirs_first: bool, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "gptj")
+    adapt(model, tmp_path / "adapter", ["q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    theirs, ours = "transformer.h.0.attn.q_proj", "model.layers.0.self_attn.q_proj"
+    found = load_file(path)
+    save_file({**found, **{name.replace(theirs, ours): matrix for name, matrix in found.items()}}, path)
+    delta = LoraDelta(tmp_path / "adapter")
+    delta._pairs = dict(sorted(delta._pairs.items(), key=lambda pair: (pair[0] == theirs) != theirs_first))
+    arch, sizes = importer.family_of(importer.import_gguf(folder))
+    assert arch is not None
+    with pytest.raises(BadFileError, match="twice, under two names" if theirs_first else "changes layers this model does not have"):
+        delta.of_model(arch, sizes).require_all_used(but=[layer for layer, _ in shapes.of_layers(arch, sizes)])
+
+
 def test_of_an_adapter_of_a_gemma_3_that_sees_the_part_that_reads_is_used(tmp_path: Path) -> None:
     model = make_seeing_gemma3()
     save_folder(tmp_path / "model", model)

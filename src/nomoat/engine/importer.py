@@ -185,20 +185,23 @@ def import_with(
     if not adapters:
         return import_gguf(path, **told), adapters
     folder = _import(path, **told, if_tiled=True)
-    if folder is None or not OwnModel.can_run(folder, read_adapters(folder, adapters)):
-        if alone:
-            return import_gguf(path, adapter=adapters[0], **told), ()
-        folder = import_gguf(path, fused=False, **told)
-    _require_beside(folder, adapters)
-    return folder, adapters
+    if folder is not None and OwnModel.can_run(folder, read_adapters(folder, adapters)):
+        _require_beside(*family_of(folder), adapters)
+        return folder, adapters
+    if alone:
+        return import_gguf(path, adapter=adapters[0], **told), ()
+    source = open_source(path)
+    family = None if isinstance(source, ForeignFolder) else architectures.find(str(source.require("general.architecture")))
+    _require_beside(family, read_sizes(source, context_tokens=context_tokens), adapters)  # before another import, which takes long
+    return import_gguf(path, fused=False, **told), adapters
 
 
-def _require_beside(folder: Path, adapters: Sequence[Path]) -> None:
-    """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights that were imported here."""
-    arch, sizes = family_of(folder)
+def _require_beside(arch: architectures.Architecture | None, sizes: architectures.Dimensions, adapters: Sequence[Path]) -> None:
+    """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of such a model."""
     if arch is None:
         raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
-    for delta in read_adapters(folder, adapters):
+    for adapter in adapters:
+        delta = LoraDelta(adapter).of_model(arch, sizes)
         delta.require_apart_from_output()
         for layer, shape in shapes.of_layers(arch, sizes):
             delta.require_fitting(layer, shape)

@@ -114,6 +114,8 @@ class LoraDelta:
         for name in read or self._pairs:
             ours = peft_names.our_name(arch, name)
             layer = name if ours in made._pairs else ours
+            if layer in made._pairs:
+                raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=OTHER_BASE)
             (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
             made._pairs[layer] = (a_RI, b_OR if layer == name else self._in_our_order(arch, sizes, layer, b_OR))
         made._unused = set(made._pairs)
