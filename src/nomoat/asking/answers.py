@@ -124,9 +124,9 @@ def collect_scores(
     show(len(pending))
 
     def work(question: tuple[Request, tuple[str, ...]], _left: threading.Event) -> ChoiceScores | ContextExceededError:
-        model.score(question[0], ())  # loading is no part of the first answer's time
-        began = time.perf_counter()
         try:
+            model.score(question[0], ())  # loading is no part of the first answer's time
+            began = time.perf_counter()
             scores = model.score(*question)
         except ContextExceededError as error:
             return error

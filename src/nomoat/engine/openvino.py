@@ -29,7 +29,6 @@ from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.lora import LoraDelta
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
@@ -64,7 +63,7 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
-        self._beside = [LoraDelta(one) for one in beside]
+        self._beside = importer.read_adapters(folder, beside)
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
         self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
