@@ -39,8 +39,8 @@ LESSONS = "lessons_sha256"  # among the facts
 class Start:
     """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
 
-    `learned`: its matrices by our layers' names, scaled as those learned here are. `provenance` is empty for one that was made elsewhere.
-    `other_base`: the file of weights it was learned beside, where that is another one than now.
+    `learned`: its matrices by our layers' names, scaled as those learned here are. `provenance` is empty for one that was made
+    elsewhere. `other_base`: the file of weights it was learned beside, where that is another one than now.
     """
 
     name: str
