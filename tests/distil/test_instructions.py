@@ -69,7 +69,7 @@ def test_an_answer_that_was_cut_off_loses_its_last_task(serving: Serving, reason
 def test_objects_before_a_cut_are_whole(serving: Serving, rest: str) -> None:
     from misbehaving import events, piece
 
-    whole = [{"instruction": f"Explain the {what} of the sea", "output": "So."} for what in ("old tides", "salty taste and the green colour")]
+    whole = [{"instruction": f"Explain the {what} of the sea", "output": "So."} for what in ("old tides", "salty taste and green hue")]
     text = "[" + ",\n".join(json.dumps(one) for one in whole) + rest
     found = taught(serving(events(piece(text, "length"))), Plan(seeds=PLAN.seeds, num_tasks=3, max_requests=1))
     assert [task.instruction for task in found.tasks] == [one["instruction"] for one in whole]
