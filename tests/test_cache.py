@@ -90,3 +90,4 @@ def test_what_links_lead_to_stays(tmp_path: Path) -> None:
     assert {path.name for path in other.rglob("*")} == {"kernels", "version", "imported", "model", "elsewhere"}
     assert (compiled.exists(), orphan.exists(), link.is_symlink()) == (True, False, False)
     assert cache.links() == [paths.cache() / kind for kind in (cache.IMPORTED, cache.KERNELS)]
+    assert [path.name for path in cache.folders(cache.IMPORTED)] == ["model"]  # for who removes one by its digest

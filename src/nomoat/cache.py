@@ -45,13 +45,13 @@ def sweep(unused_days: float = UNUSED_DAYS) -> dict[Path, OSError]:
     """Remove what nobody has used for so long, and the compiled forms of imports that are gone. What could not be removed, and why."""
     doomed: list[Path] = []
     for kind, days in ((IMPORTED, unused_days), (KERNELS, unused_days), (COMPILED, math.inf)):
-        for folder in folders(kind):
+        for folder in _own(kind):
             begun = folder.name.startswith(".")
             if _age(folder) > DAY * (LEFT_DAYS if begun else days):
                 doomed.append(folder)
     left = _remove(doomed)
     imported = {path.name for path in (paths.cache() / IMPORTED).glob("*")}  # also where a link leads
-    orphans = [one for one in folders(COMPILED) if one.name.partition("-")[0] not in imported and not one.name.startswith(".")]
+    orphans = [one for one in _own(COMPILED) if one.name.partition("-")[0] not in imported and not one.name.startswith(".")]
     return left | _remove(orphans)
 
 
@@ -72,9 +72,14 @@ def clear() -> int:
 
 
 def folders(kind: str) -> Iterator[Path]:
-    """Those of IMPORTED, COMPILED or KERNELS, some perhaps not finished; none of a kind that is a link: others may use them."""
+    """Those of IMPORTED, COMPILED or KERNELS, some perhaps not finished."""
     place = paths.cache() / kind
-    return iter([path for path in place.iterdir() if path.is_dir()] if place.is_dir() and not place.is_symlink() else [])
+    return iter([path for path in place.iterdir() if path.is_dir()] if place.is_dir() else [])
+
+
+def _own(kind: str) -> Iterator[Path]:
+    """The same, but none of a kind that is a link: others may use them."""
+    return iter(()) if (paths.cache() / kind).is_symlink() else folders(kind)
 
 
 def links() -> list[Path]:

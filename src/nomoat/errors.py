@@ -91,6 +91,10 @@ class NotEnoughMemoryError(NomoatError):
     """The model at this context would not fit into this machine's memory."""
 
 
+class CacheExceededError(NotEnoughMemoryError):
+    """One text needs more memory for its keys and values than there is for all: shorter ones are answered."""
+
+
 class NotEnoughDiskError(NomoatError):
     """The disk is full, or would be."""
 

@@ -27,7 +27,12 @@ DISK_HINT = (
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
-NO_MEMORY = ("Failed to allocate", "bad_alloc", "failed to map segment")  # OpenVINO's words, the C++ library's, and the loader's
+NO_MEMORY = (
+    "Failed to allocate",
+    "bad_alloc",
+    "failed to map segment",
+    "Cannot allocate memory",
+)  # OpenVINO's words, the C++ library's, and the loader's
 TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (

@@ -28,7 +28,7 @@ from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import remote_engine
-from nomoat.errors import BudgetReachedError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
+from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
@@ -414,14 +414,24 @@ def test_one_text_longer_than_the_cache_loses_no_other() -> None:
     class Short(FakeEngine):
         def generate(self, request: Request) -> Iterator[Chunk]:
             if len(request.prompt or "") > 50:
-                raise NotEnoughMemoryError("no room")
+                raise CacheExceededError("no room")
             return super().generate(request)
 
     requests = [Request(prompt=words) for words in ("a b", "a " * 60, "b c")]
     with AnswerStore() as store:
         collected = collect(Responder("short", Short()), requests, store=store, spending=spending(), concurrency=1)
     assert list(collected.answers) == [requests[0], requests[2]]
-    assert isinstance(collected.failed[requests[1]], NotEnoughMemoryError)
+    assert isinstance(collected.failed[requests[1]], CacheExceededError)
+
+
+def test_a_model_that_has_no_memory_at_all_ends_the_run() -> None:
+    class Unready(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            raise NotEnoughMemoryError("the system does not give 9.0 GB of memory")
+
+    requests = [Request(prompt=words) for words in ("a b", "b c")]
+    with AnswerStore() as store, pytest.raises(NotEnoughMemoryError, match=r"9\.0 GB"):
+        collect(Responder("unready", Unready()), requests, store=store, spending=spending(), concurrency=1)
 
 
 def test_what_was_sent_for_a_question_that_failed_counts_as_sent(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -420,6 +420,7 @@ def test_what_seeds_were_made_from_binds_what_is_made_from_them(
 
 
 @pytest.mark.data
+@pytest.mark.usefixtures("mirror")
 def test_alpacas_seeds_are_known_under_another_name_and_edited(
     serving: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

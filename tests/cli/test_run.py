@@ -172,6 +172,11 @@ def test_help_needs_no_engine_and_begins_with_examples() -> None:
     assert done.stdout.endswith("False\n")
 
 
+def test_verbs_that_compute_nothing_need_no_compiler() -> None:
+    code = "import sys; import nomoat.engine.importer; print([name for name in ('numba', 'nomoat.jit') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_json_tells_how_likely_each_token_was_if_asked() -> None:
     said = json.loads(run("fake:", "둘 one", "--json", "--logprobs", "1").stdout)
     assert [token["token"] for token in said["tokens"]] == ["one", " 둘"]

@@ -98,7 +98,7 @@ def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> Non
 
 def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_told() -> None:
     from nomoat.engine.fake import FakeEngine
-    from nomoat.errors import NotEnoughMemoryError, UnsupportedError
+    from nomoat.errors import CacheExceededError, UnsupportedError
     from nomoat.records import Chunk, ContinuationScore, Request
     from nomoat.responder import Responder
 
@@ -108,7 +108,7 @@ def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_
 
         def generate(self, request: Request) -> Iterator[Chunk]:
             if "b b" in request.messages[0].content:
-                raise NotEnoughMemoryError("no room")
+                raise CacheExceededError("no room")
             return super().generate(request)
 
     texts = ["a", "b " * 90, "c"]

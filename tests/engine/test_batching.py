@@ -442,6 +442,35 @@ def test_the_first_token_of_an_answer_does_not_wait_for_hundreds_of_readings(fak
     assert sum(map(len, model.passes)) <= 500 + 2 + 1 + len(model.passes)  # each is read by itself, but for one a pass cuts in two
 
 
+@pytest.mark.parametrize("lengths", [(2020, 102), (2000, 60), (2060,), (4090,), (2040, 20, 30)])
+def test_no_part_of_a_text_is_so_small_that_it_is_computed_otherwise(
+    fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch, lengths: Sequence[int]
+) -> None:
+    model, batcher = fake
+    monkeypatch.setattr(model, "alike_from", 24)
+    readings = [reading_of(at, length) for at, length in enumerate(lengths, 1)]
+    for reading in readings:
+        batcher.submit(reading)
+    model.may_begin.set()
+    for reading in readings:
+        reading.result.result(timeout=10)
+    for at, length in enumerate(lengths, 1):
+        parts = [taking_part[at] for taking_part in model.passes if at in taking_part]
+        assert sum(parts) == length and min(parts) >= min(24, length)
+
+
+def test_a_text_of_which_each_tokens_logits_are_wanted_is_cut_alike_too(
+    fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batcher = fake
+    monkeypatch.setattr(model, "alike_from", 24)
+    reading = batching.Reading([1] * 260, top_logprobs=0)
+    batcher.submit(reading)
+    model.may_begin.set()
+    reading.result.result(timeout=10)
+    assert [taking_part[1] for taking_part in model.passes[1:]] == [236, 24]
+
+
 @pytest.mark.parametrize(
     ("num_tokens", "takes_many", "num_blocks"), [(3000, True, 999), (20, True, 999), (20, False, 999), (200, True, 30)]
 )

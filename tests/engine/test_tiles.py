@@ -25,7 +25,7 @@ from patience import PATIENCE_SECONDS, wait_until
 from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
-from nomoat import config, footprint, hardware, jit
+from nomoat import cache, config, footprint, hardware, jit
 from nomoat.engine import arch as architectures
 from nomoat.engine import batching, between, ending, importer, kernels, layout, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -425,7 +425,8 @@ def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, s
     """Few tokens are otherwise multiplied by other products than many."""
     engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0")))
     try:
-        texts = ["the hello", "world", "안녕 the hello " * 9, "a"]
+        texts = ["the hello", "world", "안녕 the hello " * 9, "a", *(f"{at} the hello world " * 5 for at in range(40))]
+        assert sum(len(engine.tokenizer.encode(text, add_bos=True)) for text in texts) > batching.PASS_TOKENS  # one is cut by a pass
         together = engine.embed(texts)
         alone = np.concatenate([engine.embed([text]) for text in texts])
     finally:
@@ -435,8 +436,10 @@ def test_a_texts_embedding_is_the_same_alone_and_beside_others(tmp_path: Path, s
 
 @needs_instructions
 @pytest.mark.parametrize(
-    ("part", "damaged"), [("kv_heads", "kv_haeds"), ('{"heads', '{{"heads'), ('{"heads', '["heads'), ('"facts"', '"fatcs"')]
-)
+    ("part", "damaged"),
+    [("kv_heads", "kv_haeds"), ('{"heads', '{{"heads'), ('{"heads', '["heads'), ('"facts"', '"fatcs"'), ('"norm"', '"nrom"'),
+     ('"programs"', '"porgrams"'), ('"types"', '"tpyes"')],
+)  # fmt: skip
 def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_ones_too: None, part: str, damaged: str) -> None:
     """Whose file is as long as it was: it is not imported again."""
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "model.gguf", type_name="Q4_0"))
@@ -448,6 +451,10 @@ def test_a_pass_of_our_own_is_not_made_of_damaged_facts(tmp_path: Path, small_on
         OwnModel.of(folder)
     assert caught.value.message == f"`{folder}` is not a whole imported model"
     assert caught.value.hint == "remove that folder and try again"
+    told.write_text(text, encoding="utf-8")
+    (folder / "openvino_model.bin").write_bytes(b"")
+    with pytest.raises(BadFileError, match="is not a whole imported model"):
+        OwnModel.of(folder)
 
 
 @needs_instructions
@@ -507,9 +514,9 @@ def test_the_same_import_serves_a_model_alone_and_with_adapters_beside_it(tmp_pa
     strange = write_adapter(tmp_path / "b", parts={"mlp.no_proj": (64, 64)})
     for alone in (True, False):
         assert importer.import_with(path, [fitting], alone=alone) == (importer.import_gguf(path), [fitting])
-    assert importer.import_with(path, [strange], alone=False) == (importer.import_gguf(path, fused=False), [strange])
-    with pytest.raises(BadFileError, match="changes layers this model does not have"):
-        importer.import_with(path, [strange], alone=True)
+        with pytest.raises(BadFileError, match="changes layers this model does not have"):
+            importer.import_with(path, [strange], alone=alone)
+    assert list(cache.folders(cache.IMPORTED)) == [importer.import_gguf(path)]  # nothing is imported to be refused
     large = LoraDelta(write_adapter(tmp_path / "c", seed=1, rank=2, parts={"mlp.down_proj": (64, 64)}))
     with pytest.raises(
         BadFileError, match=r"changes `model.layers.0.mlp.down_proj` as one of \[64, 64\], and the model's is \[64, 128\]"

@@ -60,7 +60,8 @@ class CountingEngine(FakeEngine):
         yield from super().generate(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        self._count()
+        if continuations:  # else it is made ready
+            self._count()
         return super().score(request, continuations)
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import BudgetReachedError, ContextExceededError, NomoatError, NotEnoughMemoryError, RemoteError
+from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
 HOPELESS = (401, 402, 403, 404)  # no key, no money, no permission, no such model: no other question will fare better
 MAX_FAILURES_IN_A_ROW = 5
-TOO_LONG = (ContextExceededError, NotEnoughMemoryError)  # of one text, for the context or the cache: says nothing of the others
+TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,9 +129,9 @@ def collect_scores(
     show(len(pending))
 
     def work(question: tuple[Request, tuple[str, ...]], _left: threading.Event) -> ChoiceScores | ContextExceededError:
-        model.score(question[0], ())  # loading is no part of the first answer's time
-        began = time.perf_counter()
         try:
+            model.score(question[0], ())  # loading is no part of the first answer's time
+            began = time.perf_counter()
             scores = model.score(*question)
         except ContextExceededError as error:
             return error

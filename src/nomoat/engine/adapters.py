@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import tiles
-from nomoat.engine.lora import LoraDelta
+from nomoat.engine.lora import OTHER_BASE, LoraDelta
 from nomoat.engine.program import Beside
 from nomoat.engine.steps import LAST_BIT, PLACE
 from nomoat.engine.weights import whole_bytes
-from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.errors import BadFileError
 
 INPUT = "adapter"
 
@@ -36,11 +36,11 @@ def attach(model: Any, adapters: Sequence[LoraDelta]) -> None:
     chosen.output(0).set_names({INPUT})
     masks: dict[tuple[int, ...], Any] = {}
     layers = {node.friendly_name: node for node in model.get_ops() if node.get_type_name() in ("MatMul", "TiledProduct")}
+    for adapter in adapters:
+        adapter.require_apart_from_output()
     for name in sorted({layer for adapter in adapters for layer in adapter.layers}):
         if name not in layers:
-            raise BadFileError(f"an adapter changes the layer `{name}`, which this model does not have")
-        if name == "lm_head":  # it is computed for some of a pass's tokens only, and these masks are of all
-            raise UnsupportedError(f"an adapter changes `{name}`, which one beside the weights cannot here", hint="load it alone")
+            raise BadFileError(f"an adapter changes the layer `{name}`, which this model does not have", hint=OTHER_BASE)
         parts = [adapter.scaled(name) for adapter in adapters]
         ranks = tuple(0 if part is None else len(part[0]) for part in parts)
         if ranks not in masks:

@@ -28,7 +28,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import NotEnoughMemoryError
+from nomoat.errors import CacheExceededError
 
 PASS_TOKENS = 2048  # tokens a pass may read, over all texts
 PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: bounds how long they wait for their next token
@@ -78,6 +78,7 @@ class _Text:
 
     may_reuse = True
     wants_hidden = False
+    wants_each = False  # of its tokens the logits
 
     def __init__(self, ids: Sequence[int], *, adapter: int | None) -> None:
         self.ids = list(ids)
@@ -192,6 +193,7 @@ class Reading(_Text):
         super().__init__(ids, adapter=adapter)
         self.result: Future[tuple[Floats, list[Pick]]] = Future()
         self._top = top_logprobs
+        self.wants_each = top_logprobs is not None
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -393,11 +395,14 @@ class Batcher:
     def _add(self, planned: list[tuple[_Text, Row]], texts: Sequence[_Text], room: int, *, guess: int | None = None) -> int:
         """Plan the next tokens of these, `room` at most; how many are left. `guess`: what each may add that is being written."""
         logits = LIKELIHOOD_TOKENS - sum(row.wanted for _, row in planned)
+        num_before = len(planned)
         for text in texts:
             if room <= 0 or text not in self._running:  # another's need of blocks may have thrown it out
                 continue
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
-            part = self._part(text, room) if guess is None else 1 + guess
+            part = 1 + (guess or 0)
+            if guess is None:
+                part = self._part(text, min(room, logits) if text.wants_each else room, may_wait=len(planned) > num_before)
             ids, wanted = text.next_tokens(part, min(guess or 0, left), logits)
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
@@ -405,10 +410,16 @@ class Batcher:
             room, logits = room - len(ids), logits - wanted
         return room
 
-    def _part(self, text: _Text, room: int) -> int:
-        """How many of a prompt's tokens the next pass may read: it leaves none, or as many as are computed alike."""
+    def _part(self, text: _Text, room: int, *, may_wait: bool) -> int:
+        """How many of a text's tokens the next pass may read: so many, and leaving so many, as are computed alike. Where there is no
+        room for that, none at all if it may wait; the first of its line may not.
+        """
         left, least = len(text.ids) - text.done, self._model.alike_from
-        return left - least if 2 * least <= room < left < room + least else room
+        if left <= room or left - room >= least <= room:
+            return room
+        if left - least >= least and room >= left - least:
+            return left - least
+        return 0 if may_wait else room
 
     def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:
         """Blocks for so many tokens, if need be those of the latest to come. False: this text itself has to wait."""
@@ -423,10 +434,10 @@ class Batcher:
             self._line_of(latest).appendleft(latest)
         return True
 
-    def _too_long(self, num_tokens: int) -> NotEnoughMemoryError:
+    def _too_long(self, num_tokens: int) -> CacheExceededError:
         room = self._pool.num_blocks * BLOCK_TOKENS
         needed = num_tokens * self._model.block_bytes / BLOCK_TOKENS / 1e9
-        return NotEnoughMemoryError(
+        return CacheExceededError(
             f"a text of {num_tokens:,} tokens needs {needed:.1f} GB of memory beside the model, and there is room for {room:,} tokens",
             hint="shorten it, or close other programs and start again",
         )

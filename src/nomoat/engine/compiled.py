@@ -44,10 +44,12 @@ def core() -> Any:
 
 
 def read_graph(folder: Path) -> Any:
-    """The model of an imported folder. Raises BadFileError."""
+    """The model of an imported folder. Raises BadFileError, and NotEnoughMemoryError."""
     try:
         return core().read_model(str(folder / "openvino_model.xml"))
     except RuntimeError as exc:
+        if (error := paths.as_error(exc)) is not None:
+            raise error from exc
         last = str(exc).strip().splitlines()[-1]
         raise BadFileError(f"`{folder}` is not a whole imported model: {last}", hint="remove that folder and try again") from exc
 

@@ -177,8 +177,12 @@ class GraphBuilder:
 
     def _values(self, part: Source, start: int, indices: npt.NDArray[np.intp]) -> FloatArray:
         """Some rows' weights, with what an adapter adds."""
-        values = self.file.rows(part.tensor, indices)
-        change = self._delta(part.layer, np.arange(start, start + len(values))) if self._delta else None
+        if self._delta is None or not self._is_changed(part.layer):
+            return self.file.rows(part.tensor, indices)
+        rows = np.arange(start, start + len(indices))
+        values = self._delta.output_weights(rows) if part.layer == "lm_head" else None
+        values = self.file.rows(part.tensor, indices) if values is None else values
+        change = self._delta(part.layer, rows)
         return values if change is None else values + change
 
     def _pieces(self, parts: Sequence[Source]) -> list[tuple[Source, int, npt.NDArray[np.intp]]]:
@@ -324,7 +328,7 @@ class GraphBuilder:
     def _embedded(self, table: Node | Tiled) -> Node:
         x = self._looked_up(table, op.convert(self._inputs["input_ids"], "i32"))
         if "token_embd_project.weight" in self.file.tensors:
-            x = self._multiplied(x, self._table("token_embd_project.weight", "model.project_in"))
+            x = self._projected(x, "token_embd_project.weight", "model.project_in")
         if self.arch.embedding_scaled:
             x = op.multiply(x, np.float32(self.sizes.width**0.5))
         if self.arch.positions == "learned":
@@ -332,14 +336,19 @@ class GraphBuilder:
             x = op.add(x, op.gather(places, op.convert(self._inputs["position_ids"], "i32"), op.constant(np.int32(0))))
         return self._norm(x, "token_embd_norm") if self.arch.embedding_norm else x
 
+    def _projected(self, x: Node, tensor_name: str, layer_name: str) -> Node:
+        """Between the width of the embedding and that of the layers."""
+        return _named(self._multiplied(x, self._table(tensor_name, layer_name)), layer_name)
+
     def _logits(self, x: Node, head: Node | Tiled) -> Node:
         if "output_project.weight" in self.file.tensors:
-            x = self._multiplied(x, self._table("output_project.weight", "model.project_out"))
+            x = self._projected(x, "output_project.weight", "model.project_out")
         y = _named(self._multiplied(x, head), "lm_head")
         if isinstance(head, Tiled) and head.rows != self.sizes.vocabulary:
             y = op.slice(y, i64(0), i64(self.sizes.vocabulary), i64(1), i64(-1))
-        if "output.bias" in self.file.tensors:
-            y = op.add(y, self._vector("output.bias"))
+        bias = self._delta.output_bias() if self._delta else None
+        if bias is not None or "output.bias" in self.file.tensors:
+            y = op.add(y, self._vector("output.bias") if bias is None else op.constant(bias.reshape(1, 1, -1)))
         return y if self.sizes.logit_cap is None else _capped(y, self.sizes.logit_cap)
 
     def _layer(self, x: Node, layer: int) -> Node:

@@ -19,8 +19,7 @@ from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
 from nomoat.engine.convert import ForeignFolder
-from nomoat.engine.lora import ADAPTER_WEIGHTS, LoraDelta
-from nomoat.engine.own import OwnModel, write_own
+from nomoat.engine.lora import ADAPTER_WEIGHTS, MERGE, LoraDelta
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
 
@@ -140,7 +139,7 @@ def _import(
         road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
         digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
-        _make(digest, _Plan(source, sizes, stored, delta, progress), made_of)
+        _make(digest, _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress), made_of)
         return _folder_of(_write_note(asked, digest))
     if check:
         has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
@@ -180,15 +179,58 @@ def import_with(
     Elsewhere an adapter that is `alone`, without its base, is baked into the weights, and others stand beside layers that are apart.
     All else is as for `import_gguf`.
     """
+    from nomoat.engine.own import OwnModel  # brings numba
+
     told: dict[str, Any] = {"context_tokens": context_tokens, "progress": progress, "check": check}
     if not adapters:
         return import_gguf(path, **told), adapters
     folder = _import(path, **told, if_tiled=True)
-    if folder is not None and OwnModel.can_run(folder, [LoraDelta(adapter) for adapter in adapters]):
+    if folder is not None and OwnModel.can_run(folder, read_adapters(folder, adapters)):
+        _require_beside(*family_of(folder), adapters)
         return folder, adapters
     if alone:
         return import_gguf(path, adapter=adapters[0], **told), ()
+    source = open_source(path)
+    family = None if isinstance(source, ForeignFolder) else architectures.find(str(source.require("general.architecture")))
+    _require_beside(family, read_sizes(source, context_tokens=context_tokens), adapters)  # before another import, which takes long
     return import_gguf(path, fused=False, **told), adapters
+
+
+def _require_beside(arch: architectures.Architecture | None, sizes: architectures.Dimensions, adapters: Sequence[Path]) -> None:
+    """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of such a model."""
+    if arch is None:
+        raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
+    for adapter in adapters:
+        delta = LoraDelta(adapter).of_model(arch, sizes)
+        delta.require_apart_from_output()
+        for layer, shape in shapes.of_layers(arch, sizes):
+            delta.require_fitting(layer, shape)
+        delta.require_all_used(but=shapes.BETWEEN_LAYERS)
+
+
+def read_adapters(folder: Path, adapters: Sequence[Path]) -> list[LoraDelta]:
+    """Adapters for the model that was imported into this folder. Raises BadFileError."""
+    if not adapters:
+        return []
+    arch, sizes = family_of(folder)
+    deltas = [LoraDelta(adapter) for adapter in adapters]
+    return [delta.of_model(arch, sizes) for delta in deltas] if arch else deltas
+
+
+def family_of(folder: Path) -> tuple[architectures.Architecture | None, architectures.Dimensions]:
+    """Of the model that was imported into this folder; no family for what optimum-intel converted. Raises BadFileError."""
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return architectures.known().get(told["model_type"]), architectures.Dimensions(**told["nomoat"]["sizes"])
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
+
+
+def _fitted(delta: LoraDelta | None, source: ModelSource, sizes: architectures.Dimensions) -> LoraDelta | None:
+    """An adapter for a model that is to be built; one that optimum-intel converts has none."""
+    if delta is None or isinstance(source, ForeignFolder):
+        return delta
+    return delta.of_model(architectures.find(str(source.require("general.architecture"))), sizes)
 
 
 def _folder_of(digest: str) -> Path:
@@ -200,6 +242,8 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     folder = _folder_of(digest)
     if _facts_if_whole(folder) is not None:
         return
+    from nomoat.engine.own import write_own
+
     words = plan.source.read_tokenizer()
     with paths.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
@@ -242,7 +286,8 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
     """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
     source = open_source(path)
     sizes = read_sizes(source, context_tokens=context_tokens)
-    return _builder(_Plan(source, sizes, layout.EXACT, LoraDelta(adapter) if adapter else None)).build()
+    delta = _fitted(LoraDelta(adapter), source, sizes) if adapter else None
+    return _builder(_Plan(source, sizes, layout.EXACT, delta)).build()
 
 
 def _builder(plan: _Plan) -> GraphBuilder:
@@ -284,7 +329,9 @@ def _write_model(folder: Path, plan: _Plan) -> None:
     source, delta = plan.source, plan.delta
     if isinstance(source, ForeignFolder):
         if delta:
-            raise UnsupportedError(f"`{source.path}` is converted by optimum-intel, and adapters cannot be baked into that")
+            raise UnsupportedError(
+                f"`{source.path}` is converted by optimum-intel, and adapters cannot be baked into that", hint=MERGE
+            )
         source.export(folder)
         return
     import openvino as ov
@@ -302,6 +349,8 @@ def _write_model(folder: Path, plan: _Plan) -> None:
     try:
         ov.save_model(model, str(folder / "openvino_model.xml"), compress_to_fp16=False)
     except RuntimeError as exc:  # OpenVINO's, in its own words, also of a full disk
+        if (error := paths.as_error(exc)) is not None:
+            raise error from exc
         paths.require_free_disk(folder, SPARE_DISK_BYTES, exc)
         with (folder / "openvino_model.bin").open("ab") as file:  # the system's word, such as for a limit of files' length
             file.write(bytes(SPARE_DISK_BYTES))

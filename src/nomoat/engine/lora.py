@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
-from collections.abc import KeysView
+from collections.abc import Collection, KeysView
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
+from nomoat.engine import peft_names
+from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.safetensors import as_numbers, read_tensors
-from nomoat.errors import BadFileError
+from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
+from nomoat.errors import BadFileError, UnsupportedError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_BASE = "an adapter fits only the model it was tuned on"
@@ -24,11 +27,16 @@ MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and ru
 MORE_THAN_MATRICES = ("use_dora", "layer_replication", "use_qalora", "use_bdlora")
 # `init_lora_weights` that take a part out of the base. Where PEFT converts an adapter to the whole base, it writes `true` instead
 CHANGES_ITS_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+OUTPUT = "lm_head"
+# The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
+COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
 USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
 class LoraDelta:
     """What a PEFT LoRA folder adds to each layer's rows: `scale * B @ A`. Layers may differ in rank and scale.
+
+    Its layers have the names they have in the folder, and their rows lie as there, until it is `of_model`.
 
     Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
     """
@@ -41,10 +49,8 @@ class LoraDelta:
             _require_plain_lora(folder, config)
             rank = config["r"]
             self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank
-            tensors = {
-                name: as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
-                for name, found in read_tensors(self.weights_path)
-            }
+            stored = dict(read_tensors(self.weights_path))
+            tensors = {name: self._numbers(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
             self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {
                 name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
                     a_RI,
@@ -56,6 +62,7 @@ class LoraDelta:
             self._scales = {layer: _scale_of(layer, len(a_RI), config) for layer, (a_RI, _) in self._pairs.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, re.error) as exc:
             raise BadFileError(f"`{folder}` is not a whole adapter folder: {exc}", hint=again) from exc
+        self._told_scales = self._scales
         self._unused = set(self._pairs)
         for layer, (a_RI, b_OR) in self._pairs.items():
             if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1]:
@@ -63,12 +70,64 @@ class LoraDelta:
                 raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=again)
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=again)
-        strange = next((name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))), None)
+        self._copies = {
+            found[2]: (name, stored[name]) for name in stored if (found := COPY.fullmatch(name)) and found[1] in self._pairs
+        }
+        copied = {name for name, _ in self._copies.values()}
+        strange = next(
+            (name for name in stored if not name.endswith((".lora_A.weight", ".lora_B.weight")) and name not in copied), None
+        )
         if strange:
             raise BadFileError(
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
                 hint=MERGE,
             )
+
+    def _numbers(self, name: str, found: Stored) -> FloatArray:
+        return as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
+
+    def output_weights(self, rows: npt.NDArray[np.intp]) -> FloatArray | None:
+        """Rows of the output layer that the matrices were learned beside, where PEFT has saved it with them; None for the model's.
+
+        PEFT, too, takes these in place of the model's own. After `require_fitting` of that layer.
+        """
+        return self._copied("weight", rows)
+
+    def output_bias(self) -> FloatArray | None:
+        """As `output_weights`."""
+        return self._copied("bias", slice(None))
+
+    def _copied(self, kind: str, rows: npt.NDArray[np.intp] | slice) -> FloatArray | None:
+        if kind not in self._copies:
+            return None
+        name, found = self._copies[kind]
+        return self._numbers(name, Stored(found.values[rows], found.type_name))
+
+    def of_model(self, arch: Architecture, sizes: Dimensions) -> LoraDelta:
+        """The same, with the names that our models of that family give to layers, and rows in their order.
+
+        What is of no layer of the family keeps its name. Raises BadFileError for rows that a layer cannot have.
+        """
+        made = copy.copy(self)
+        made._pairs, made._scales = {}, {}
+        read = [name for name in self._pairs if not peft_names.is_unread(arch, name)]
+        for name in read or self._pairs:
+            ours = peft_names.our_name(arch, name)
+            layer = name if ours in made._pairs else ours
+            if layer in made._pairs:
+                raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=OTHER_BASE)
+            (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
+            made._pairs[layer] = (a_RI, b_OR if layer == name else self._in_our_order(arch, sizes, layer, b_OR))
+        made._unused = set(made._pairs)
+        return made
+
+    def _in_our_order(self, arch: Architecture, sizes: Dimensions, layer: str, b_OR: FloatArray) -> FloatArray:
+        try:
+            order = peft_names.row_order(arch, sizes, layer, len(b_OR))
+            return b_OR if order is None else np.ascontiguousarray(b_OR[order])
+        except (ValueError, IndexError) as exc:
+            message = f"`{self.weights_path}` changes `{layer}` as one of {len(b_OR):,} rows, which the model's cannot have"
+            raise BadFileError(message, hint=OTHER_BASE) from exc
 
     def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A and B of a layer, or None: for who multiplies them by `alpha / R`."""
@@ -93,9 +152,9 @@ class LoraDelta:
     @functools.cached_property
     def sha256(self) -> str:
         """Of the weights' file, and of the layers' scales where they are not the usual one: what answers depend on."""
-        weights, scales = paths.sha256_of(self.weights_path), set(self._scales.values())
+        weights, scales = paths.sha256_of(self.weights_path), set(self._told_scales.values())
         if len(scales) > 1:
-            return paths.sha256_of_texts(weights, json.dumps(self._scales, sort_keys=True))
+            return paths.sha256_of_texts(weights, json.dumps(self._told_scales, sort_keys=True))
         return weights if scales == {USUAL_SCALE} else paths.sha256_of_texts(weights, *map(str, scales))
 
     def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
@@ -106,18 +165,37 @@ class LoraDelta:
             raise BadFileError(
                 f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
             )
+        for kind, (name, copied) in self._copies.items() if layer == OUTPUT else ():
+            if copied.values.shape != (sizes if kind == "weight" else sizes[:1]):
+                raise BadFileError(
+                    f"`{self.weights_path}` holds `{name}` of {list(copied.values.shape)}, and the model's is {list(sizes)}",
+                    hint=OTHER_BASE,
+                )
 
     def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A_RI and scale * B_OR of a layer, or None."""
         found = self._pairs.get(layer)
         return None if found is None else (found[0], found[1] * np.float32(self._scales[layer]))
 
-    def require_all_used(self) -> None:
-        """Raises BadFileError if the model has no layer for some of these matrices: after `require_fitting` of all it has."""
-        if self._unused:
+    def require_all_used(self, *, but: Collection[str] = ()) -> None:
+        """Raises BadFileError if the model has no layer for some of these matrices: after `require_fitting` of all it has.
+
+        `but`: layers that are not known to be there, or not to be.
+        """
+        if strange := self._unused.difference(but):
             raise BadFileError(
-                f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(self._unused)[:3])}",
+                f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(strange)[:3])}",
                 hint=OTHER_BASE,
+            )
+
+    def require_apart_from_output(self) -> None:
+        """Raises UnsupportedError for one of the output layer, which one beside the weights cannot change.
+
+        That layer is computed for some of a pass's tokens only, and who reads which with what is told of all.
+        """
+        if OUTPUT in self._pairs:
+            raise UnsupportedError(
+                f"`{self.weights_path}` changes `{OUTPUT}`, which one beside the weights cannot here", hint="load it alone"
             )
 
 

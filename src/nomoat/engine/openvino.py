@@ -29,7 +29,6 @@ from nomoat.engine.dense import TwoForms
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
-from nomoat.engine.lora import LoraDelta
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
@@ -64,7 +63,7 @@ class OpenVINOEngine:
         self.tokenizer = tokenizer.load(folder)
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
-        self._beside = [LoraDelta(one) for one in beside]
+        self._beside = importer.read_adapters(folder, beside)
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
         self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
@@ -190,6 +189,7 @@ class OpenVINOEngine:
         with self._scoring:
             if adapter not in self._scorers:
                 self._scorers[adapter] = self._make_scorer(adapter)
+            scorer = self._scorers[adapter]
         if not continuations:
             return []
         words = words or self.tokenizer
@@ -198,7 +198,7 @@ class OpenVINOEngine:
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
         with self._scoring:
-            return self._scorers[adapter].score(prompt, rows, ends)
+            return scorer.score(prompt, rows, ends)
 
     def compile_once(self, progress: Callable[[int, int], None]) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.

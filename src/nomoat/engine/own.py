@@ -48,6 +48,7 @@ FACT_NAMES = frozenset(
         "parts",
     )
 )
+PARTS = {"types", "facts", "embedding", "head", "norm", "programs"}  # of `OWN`; of another graph only the first
 
 
 class OwnModel:
@@ -91,7 +92,10 @@ class OwnModel:
 
         told = _told(folder)
         facts, embedding, head = (told[name] for name in ("facts", "embedding", "head"))
-        weights = self._weights = np.memmap(folder / WEIGHTS, np.uint8, "r")
+        try:
+            weights = self._weights = np.memmap(folder / WEIGHTS, np.uint8, "r")
+        except (FileNotFoundError, ValueError) as exc:  # the second of an empty one
+            raise _not_whole(folder) from exc
 
         def constant(at: Sequence[int]) -> npt.NDArray[np.uint8]:
             start, size = at
@@ -187,7 +191,7 @@ def _read(folder: Path, written: int) -> dict[str, Any]:
     """`written`: when, since another may have taken its place."""
     try:
         told = json.loads((folder / OWN).read_text(encoding="utf-8"))
-        whole = told.keys() == {"types"} or told["facts"].keys() >= FACT_NAMES
+        whole = told.keys() == {"types"} or (told.keys() == PARTS and told["facts"].keys() >= FACT_NAMES)
     except (ValueError, KeyError, AttributeError, TypeError) as exc:
         raise _not_whole(folder) from exc
     if not whole:

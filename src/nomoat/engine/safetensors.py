@@ -32,7 +32,7 @@ NOT_WEIGHTS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq", ".r
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
     """A tensor as it lies in its file: `values` in the file's own type, BF16 as its 16 bits."""
 
     values: npt.NDArray[Any]
@@ -50,7 +50,7 @@ def as_numbers(values: npt.NDArray[Any], type_name: str, *, what: str) -> FloatA
 class _Translated:
     """A tensor under its GGUF name: rows picked by `order`, after transposing if `transposed`, plus `offset`."""
 
-    stored: _Stored
+    stored: Stored
     order: npt.NDArray[np.intp] | None
     transposed: bool
     offset: float
@@ -136,13 +136,13 @@ class SafetensorsFolder:
         if self.config.get("tie_word_embeddings"):
             self._tensors.pop("output.weight", None)
         for name, factors in scaling_tensors(self.config).items():
-            self._tensors[name] = _Translated(_Stored(factors, "F32"), None, False, 0.0)
+            self._tensors[name] = _Translated(Stored(factors, "F32"), None, False, 0.0)
         self.tensors = {name: _described(name, tensor) for name, tensor in self._tensors.items()}
 
     def _is_read(self, name: str) -> bool:
         return is_weight(name) and not name.removeprefix("model.").startswith(self.family.unread)
 
-    def _add(self, name: str, stored: _Stored) -> None:
+    def _add(self, name: str, stored: Stored) -> None:
         target = self._gguf_name(name)
         if target is None:
             raise UnsupportedError(
@@ -231,7 +231,7 @@ def is_weight(name: str) -> bool:
     return not name.endswith(NOT_WEIGHTS)
 
 
-def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[str, _Stored]]:
+def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[str, Stored]]:
     """Each tensor where it lies, or those that are wanted; nothing is copied. What is not wanted may be of any type.
 
     Raises BadFileError for sizes the file does not have, UnsupportedError for types of numbers nomoat cannot read.
@@ -264,6 +264,6 @@ def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> 
                     f"tensor `{name}` of `{path}` has the type {kind}, which nomoat cannot read",
                     hint=f"it reads {', '.join(TYPES)}; try another copy of this model",
                 )
-            yield name, _Stored(content[start + begin : start + end].view(TYPES[kind]).reshape(shape), kind)
+            yield name, Stored(content[start + begin : start + end].view(TYPES[kind]).reshape(shape), kind)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise broken(f"its header is damaged ({exc})") from exc

@@ -14,6 +14,7 @@ Shape = tuple[int, ...]
 UNUSED = re.compile(r"rope_freqs|blk\.\d+\.attn_rot_embd(\..*)?|(v|mm)\..*")
 
 BETWEEN = ("token_embd_project.weight", "output_project.weight")
+BETWEEN_LAYERS = ("model.project_in", "model.project_out")  # as an adapter names them
 
 
 def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) -> None:
@@ -61,6 +62,14 @@ def _needed(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]
     for layer in range(sizes.layers):
         for part, tensor in arch.projections.items():
             yield f"blk.{layer}.{tensor}.weight", shapes[part]
+
+
+def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Every linear layer of the blocks, as an adapter names it: (rows, columns)."""
+    shapes = _projections(sizes)
+    for layer in range(sizes.layers):
+        for part in arch.projections:
+            yield f"model.layers.{layer}.{part}", shapes[part]
 
 
 def _around_layers(file: ModelSource, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
@@ -112,7 +121,7 @@ def _require_known(file: ModelSource, arch: Architecture, known: set[str]) -> No
         )
 
 
-def _projections(sizes: Dimensions) -> dict[str, Shape]:
+def _projections(sizes: Dimensions) -> dict[str, tuple[int, int]]:
     """The shape of each linear layer's matrix, [outputs, inputs]."""
     width, hidden = sizes.width, sizes.hidden
     queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim

@@ -262,6 +262,8 @@ def load(folder: Path) -> Tokenizer:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         special = SpecialTokens(**{**config["nomoat"], "stop_ids": tuple(config["nomoat"]["stop_ids"])})
         return Tokenizer(Backend.from_file(str(folder / "tokenizer.json")), special, config.get("chat_template"))
+    except MemoryError:
+        raise
     except Exception as exc:  # `tokenizers` has no error of its own
         raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
 

@@ -19,7 +19,7 @@ from nomoat import __version__, hardware, paths, references
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer
+from nomoat.engine import importer, peft_names
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import ADAPTER_WEIGHTS, USUAL_SCALE, LoraDelta
@@ -39,7 +39,7 @@ LESSONS = "lessons_sha256"  # among the facts
 class Start:
     """An adapter that a training goes on from, in place of fresh matrices; the upper `layers` have it.
 
-    `learned`: its matrices by PEFT's names, scaled as those learned here are. `provenance` is empty for one that was made elsewhere.
+    `learned`: its matrices by our layers' names, scaled as those learned here are. `provenance` is empty for one that was made elsewhere.
     `other_base`: the file of weights it was learned beside, where that is another one than now.
     """
 
@@ -74,7 +74,9 @@ class Start:
 
 def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Start:
     """An adapter of `base` to go on from. Raises BadFileError, and UnsupportedError for another form than is learned here."""
-    delta = LoraDelta(folder)
+    arch = architectures.find(str(file.require("general.architecture")))
+    sizes = importer.read_sizes(file)
+    delta = LoraDelta(folder).of_model(arch, sizes)
     learned, shapes, ranks = dict[str, FloatArray](), dict[str, tuple[int, ...]](), set[int]()
     for layer in delta.layers:
         found = delta.scaled(layer)
@@ -83,7 +85,7 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
         learned |= {f"{layer}.lora_A.weight": a_RI, f"{layer}.lora_B.weight": b_OR / np.float32(USUAL_SCALE)}
         shapes[layer] = (len(b_OR), a_RI.shape[1])
         ranks |= {len(a_RI), b_OR.shape[1]}
-    wanted = _shapes_from_the_top(file, len(shapes))
+    wanted = _shapes_from_the_top(file, arch, sizes, len(shapes))
     if shapes != wanted or len(ranks) > 1:
         other = next((name for name in {**wanted, **shapes} if wanted.get(name) != shapes.get(name)), "")
         why = f"it differs at `{other}`" if other else f"it has the ranks {', '.join(map(str, sorted(ranks)))}"
@@ -101,11 +103,10 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
     )  # fmt: skip
 
 
-def _shapes_from_the_top(file: ModelSource, least: int) -> dict[str, tuple[int, ...]]:
+def _shapes_from_the_top(file: ModelSource, arch: Architecture, sizes: Dimensions, least: int) -> dict[str, tuple[int, ...]]:
     """The shapes (rows, columns) of the linear layers of so many upper layers as have at least so many of them."""
-    arch = architectures.find(str(file.require("general.architecture")))
     whole = -(-least // len(arch.projections)) * len(arch.projections)
-    upper = list(layer_names(arch, importer.read_sizes(file)).items())[-whole:]
+    upper = list(layer_names(arch, sizes).items())[-whole:]
     return {layer: file.tensor(tensor).shape for tensor, layer in upper}
 
 
@@ -122,7 +123,7 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 class Origin:
     """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it; `data_licence`
     is a licence's id; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on from;
-    `others` are the files of `--test` and `--validation`.
+    `others` are the files of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order.
     """
 
     base: str
@@ -134,6 +135,8 @@ class Origin:
     lessons_sha256: str
     settings: dict[str, Any]
     task: dict[str, Any]
+    arch: Architecture
+    sizes: Dimensions
     teachers: tuple[Parent, ...] = ()
     start: Start | None = None
 
@@ -183,10 +186,12 @@ def can_resume(name: str) -> bool:
 
 
 def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:
-    """Write the adapter as PEFT names its parts, whole or not at all. `learned`: `layer.lora_A.weight` and the like."""
+    """Write the adapter as PEFT has it, whole or not at all. `learned`: `layer.lora_A.weight` and the like, of our layers."""
     from safetensors.torch import save as serialised
 
     from nomoat.tune import plots
+
+    named = _as_peft_has_it(learned, origin.arch, origin.sizes)
 
     provenance = {
         "nomoat": __version__,
@@ -205,19 +210,30 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
         "r": rank,
         "lora_alpha": rank * USUAL_SCALE,
         "lora_dropout": 0.0,
-        "target_modules": sorted({name.split(".")[-3] for name in learned}),
+        "target_modules": sorted({name.split(".")[-3] for name in named}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
-        "layers_pattern": "layers",
+        "layers_pattern": peft_names.place_of(origin.arch).rpartition(".")[2],
+        "fan_in_fan_out": peft_names.has_rows_last(origin.arch),
         "bias": "none",
         "inference_mode": True,
     }
     with paths.whole_folder(target) as part:
-        named = {f"base_model.model.{name}": tensor.detach().contiguous() for name, tensor in learned.items()}
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
         for name, facts in (("adapter_config.json", config), ("provenance.json", provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
         if metrics["history"]:
             (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8")
+
+
+def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, sizes: Dimensions) -> dict[str, torch.Tensor]:
+    """Under the names that `transformers` gives the family's layers, and with the rows in its order."""
+    named = {}
+    for name, tensor in learned.items():
+        layer, end = name.rsplit(".lora_", 1)
+        order = peft_names.row_order(arch, sizes, layer, len(tensor)) if end == "B.weight" else None
+        rows = tensor.detach() if order is None else tensor.detach()[np.argsort(order).tolist()]
+        named[f"base_model.model.{peft_names.their_name(arch, layer)}.lora_{end}"] = rows.contiguous()
+    return named
 
 
 class Checkpoint:

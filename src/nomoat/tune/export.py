@@ -52,7 +52,7 @@ def merged_gguf(
     file = GGUFFile(weights)
     arch = architectures.find(str(file.require("general.architecture")))
     sizes = importer.read_sizes(file)
-    delta = LoraDelta(adapter)
+    delta = LoraDelta(adapter).of_model(arch, sizes)
     layers = layer_names(arch, sizes)
     _require_fitting(delta, file, layers)
     kinds = {name: _stored_as(tensor, gguf.GGMLQuantizationType[quantisation]) for name, tensor in file.tensors.items()}
@@ -90,7 +90,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
     if arch.name not in gguf.MODEL_ARCH_NAMES.values():
         raise UnsupportedError(f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know")
     sizes = importer.read_sizes(file)
-    delta = LoraDelta(adapter)
+    delta = LoraDelta(adapter).of_model(arch, sizes)
     layers = layer_names(arch, sizes)
     _require_fitting(delta, file, layers)
     with paths.whole_file(target) as part:

@@ -88,7 +88,7 @@ def learn(
     origin = adapter.Origin(
         base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_licence=data_licence,
         num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
-        task=prepared.options, others=prepared.others,
+        task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
     with adapter.alone_with(target, hint="wait for it, or choose another --name"), paths.translate_disk_errors(jit.CACHE):

@@ -1,0 +1,271 @@
+"""Adapters of every family as PEFT makes them: their names and the order of their rows are those of `transformers`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from reference import (
+    CASES,
+    EXACT,
+    FOLDER_CASES,
+    make_adapter,
+    make_model,
+    make_seeing_gemma3,
+    our_logits,
+    save_folder,
+    write_folder,
+    write_gguf,
+)
+from safetensors.numpy import load_file, save_file
+
+from nomoat.engine import arch as architectures
+from nomoat.engine import importer, shapes
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.lora import LoraDelta
+from nomoat.engine.paged import PagedModel, Row
+from nomoat.engine.source import open_source
+from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.tune import adapter, export
+
+LENGTH = 9
+FAMILIES = ("gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "opt 350m", "llama", "phi3")
+ONE_PART = {"falcon 7b": ["query_key_value"], "gptj": ["k_proj", "fc_in"], "opt": ["q_proj", "v_proj"]}
+
+
+def rows() -> list[list[int]]:
+    return np.random.default_rng(5).integers(3, 250, (2, LENGTH)).tolist()
+
+
+def logits_of(model: Any) -> Any:
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(rows()), use_cache=False).logits.numpy()
+
+
+def adapt(model: Any, folder: Path, targets: str | Sequence[str], **saving: Any) -> Any:
+    """The logits of the model with an adapter of PEFT, which is saved. It changes them by more than they may differ."""
+    from peft import LoraConfig, get_peft_model
+
+    before = logits_of(model)
+    torch.manual_seed(3)
+    with warnings.catch_warnings():  # PEFT says what it does by itself, and asks transformers for attributes under old names
+        warnings.simplefilter("ignore")
+        targets = targets if isinstance(targets, str) else list(targets)
+        adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=targets))
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, 0, 0.3)
+        adapted.save_pretrained(str(folder), **saving)
+        after = logits_of(adapted.eval())
+    assert np.abs(after - before).max() > 0.1
+    return after
+
+
+def beside_logits(weights: Path, adapted: Path) -> Any:
+    folder = importer.import_gguf(weights, fused=False)
+    model = PagedModel(folder, EXACT, importer.read_adapters(folder, [adapted]))
+    model.allocate(4)
+    told = [Row(ids, 0, [at], LENGTH, adapter=0) for at, ids in enumerate(rows())]
+    return model.run(told)[0].reshape(len(told), LENGTH, -1)
+
+
+def assert_baked(weights: Path, adapted: Path, expected: Any, scratch: Path) -> None:
+    """In float32, and in the weights that are served."""
+    ov.save_model(importer.exact_model(weights, adapter=adapted), scratch / "openvino_model.xml", compress_to_fp16=False)
+    np.testing.assert_allclose(our_logits(scratch, rows()), expected, atol=1e-3)
+    np.testing.assert_allclose(our_logits(importer.import_gguf(weights, adapter=adapted), rows()), expected, atol=0.3)  # int8
+
+
+def assert_adapted(weights: Path, adapted: Path, expected: Any, scratch: Path) -> None:
+    """Baked into the weights, and beside them."""
+    assert_baked(weights, adapted, expected, scratch)
+    np.testing.assert_allclose(beside_logits(weights, adapted), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_adapter_of_all_linear_layers_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
+    """Beside the folder it was tuned on, and beside the GGUF file of that."""
+    model, folder = write_folder(tmp_path / "model", name)
+    in_gguf = write_gguf(tmp_path / "model.gguf", CASES[name], model) if name in CASES else None
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    for weights in filter(None, (folder, in_gguf)):
+        assert_adapted(weights, tmp_path / "adapter", expected, tmp_path)
+
+
+@pytest.mark.parametrize("name", ONE_PART)
+def test_an_adapter_of_some_layers_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name)
+    assert_adapted(folder, tmp_path / "adapter", adapt(model, tmp_path / "adapter", ONE_PART[name]), tmp_path)
+
+
+def test_an_adapter_of_a_model_without_its_output_is_the_same(tmp_path: Path) -> None:
+    """Tuned on `AutoModel`, whose layers have no `transformer.` before them."""
+    model, folder = write_folder(tmp_path / "model", "gpt2")
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name.replace(".transformer.", "."): matrix for name, matrix in load_file(path).items()}, path)
+    assert_adapted(folder, tmp_path / "adapter", expected, tmp_path)
+
+
+@pytest.mark.parametrize("theirs_first", [True, False])
+def test_one_layer_under_two_names_is_refused(theirs_first: bool, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "gptj")
+    adapt(model, tmp_path / "adapter", ["q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    theirs, ours = "transformer.h.0.attn.q_proj", "model.layers.0.self_attn.q_proj"
+    found = load_file(path)
+    save_file({**found, **{name.replace(theirs, ours): matrix for name, matrix in found.items()}}, path)
+    delta = LoraDelta(tmp_path / "adapter")
+    delta._pairs = dict(sorted(delta._pairs.items(), key=lambda pair: (pair[0] == theirs) != theirs_first))
+    arch, sizes = importer.family_of(importer.import_gguf(folder))
+    assert arch is not None
+    with pytest.raises(BadFileError, match="twice, under two names" if theirs_first else "changes layers this model does not have"):
+        delta.of_model(arch, sizes).require_all_used(but=[layer for layer, _ in shapes.of_layers(arch, sizes)])
+
+
+def test_of_an_adapter_of_a_gemma_3_that_sees_the_part_that_reads_is_used(tmp_path: Path) -> None:
+    model = make_seeing_gemma3()
+    save_folder(tmp_path / "model", model)
+    expected = adapt(model, tmp_path / "adapter", ["q_proj", "down_proj"])
+    assert any("vision_tower" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert_adapted(tmp_path / "model", tmp_path / "adapter", expected, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "falcon 40b", "gptj"])
+def test_exports_of_an_adapter_hold_the_change_in_the_file_s_order_of_rows(name: str, tmp_path: Path) -> None:
+    model, _ = write_folder(tmp_path / "model", name)
+    weights = write_gguf(tmp_path / "model.gguf", CASES[name], model)
+    expected = adapt(model, tmp_path / "adapter", "all-linear")
+    merged = export.merged_gguf(weights, tmp_path / "adapter", tmp_path / "merged.gguf", quantisation="F32")
+    ov.save_model(importer.exact_model(merged), tmp_path / "openvino_model.xml", compress_to_fp16=False)
+    np.testing.assert_allclose(our_logits(tmp_path, rows()), expected, atol=1e-3)
+    lora, base, whole = (GGUFFile(path) for path in (export.lora_gguf(weights, tmp_path / "adapter", tmp_path / "l"), weights, merged))
+    changed = {tensor.rpartition(".lora_")[0] for tensor in lora.tensors}
+    assert len(changed) == 2 * len(architectures.find(CASES[name].arch).projections)
+    for tensor in changed:
+        change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
+        np.testing.assert_allclose(whole.rows(tensor) - base.rows(tensor), change, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "other"), [("bloom", "llama"), ("gptj", "gpt2")])
+def test_an_adapter_of_another_family_is_refused(name: str, other: str, tmp_path: Path) -> None:
+    model, _ = write_folder(tmp_path / "model", name)
+    adapt(model, tmp_path / "adapter", "all-linear")
+    _, folder = write_folder(tmp_path / "other", other)
+    with pytest.raises(BadFileError) as refused:
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+
+
+@pytest.mark.parametrize("name", ["gptneox", "gptj"])
+def test_an_adapter_of_another_size_is_refused(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name)
+    adapt(model, tmp_path / "adapter", ["query_key_value"] if name == "gptneox" else ["q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    wide = {name: np.concatenate([matrix, matrix[:2]]) if "lora_B" in name else matrix for name, matrix in load_file(path).items()}
+    save_file(wide, path)
+    with pytest.raises(BadFileError, match=r"changes `model\.layers\.0\.self_attn\.") as refused:
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+
+
+def test_what_cannot_stand_beside_the_weights_is_refused_before_they_are_asked(tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", "gpt2")
+    good, strange = tmp_path / "good", tmp_path / "strange"
+    adapt(model, good, "all-linear")
+    adapt(write_folder(tmp_path / "other", "bloom")[0], strange, "all-linear")
+    assert importer.import_with(folder, [good], alone=False)[1] == [good]
+    with pytest.raises(
+        BadFileError, match=r"changes layers this model does not have: transformer\.h\.0\.mlp\.dense_4h_to_h"
+    ) as refused:
+        importer.import_with(folder, [good, strange], alone=False)
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+
+
+def test_an_output_layer_under_another_name_is_changed_as_by_peft(tmp_path: Path) -> None:
+    """As `transformers` before 5 calls that of GPT-NeoX."""
+    model, folder = write_folder(tmp_path / "model", "gptneox")
+    expected = adapt(model, tmp_path / "adapter", ["lm_head", "dense"], save_embedding_layers=False)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name.replace(".lm_head.", ".embed_out."): matrix for name, matrix in load_file(path).items()}, path)
+    assert_baked(folder, tmp_path / "adapter", expected, tmp_path)
+    with pytest.raises(UnsupportedError, match="changes `lm_head`, which one beside the weights cannot here"):
+        importer.import_with(folder, [tmp_path / "adapter"], alone=False)
+
+
+@pytest.mark.parametrize("name", ["llama", "gptj"])
+def test_an_adapter_of_the_output_layer_is_run_with_the_copy_that_peft_saves_of_that(name: str, tmp_path: Path) -> None:
+    """By default it saves the layer as it was, with its bias (GPT-J), and takes it in place of the model's: here it differs."""
+    from peft import PeftModel
+
+    model, folder = write_folder(tmp_path / "model", name)
+    adapt(model, tmp_path / "adapter", ["lm_head", "q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    saved = load_file(path)
+    copies = {key: values for key, values in saved.items() if ".base_layer." in key}
+    assert len(copies) == (2 if name == "gptj" else 1)
+    save_file(saved | {key: np.flip(values, 0).copy() for key, values in copies.items()}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = PeftModel.from_pretrained(make_model(CASES[name]), str(tmp_path / "adapter")).eval()
+    expected = logits_of(theirs)
+    assert_baked(folder, tmp_path / "adapter", expected, tmp_path)
+    key = next(iter(copies))
+    save_file(saved | {key: saved[key][:-1]}, path)
+    with pytest.raises(BadFileError, match=f"holds `{key}` of ") as refused:
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+    assert refused.value.hint == "an adapter fits only the model it was tuned on"
+    save_file({name: values for name, values in saved.items() if "lm_head.lora" not in name}, path)
+    with pytest.raises(BadFileError, match=f"holds `{key}`, which is no LoRA matrix of a layer"):
+        importer.import_gguf(folder, adapter=tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", ["gptneox", "gpt2", "falcon 7b", "falcon 40b", "bloom", "mpt", "gptj", "opt", "llama"])
+def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: Path) -> None:
+    """All linear layers of the upper block, as `tune` learns them."""
+    from peft import PeftModel
+
+    model, folder = write_folder(tmp_path / "model", name)
+    random, learned = torch.Generator().manual_seed(3), {}
+    arch, sizes = importer.family_of(importer.import_gguf(folder))
+    assert arch is not None
+    for layer, (rows_here, columns) in shapes.of_layers(arch, sizes):
+        if layer.startswith("model.layers.1."):
+            learned[f"{layer}.lora_A.weight"] = torch.randn((4, columns), generator=random) / columns**0.5
+            learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3
+    origin = adapter.Origin(
+        base=str(folder), weights=folder, data=folder / "config.json", others={}, data_licence="own", num_lessons=1,
+        lessons_sha256="", settings={"rank": 4}, task={}, arch=arch, sizes=sizes,
+    )  # fmt: skip
+    adapter.save(tmp_path / "adapter", learned, origin, {"history": []}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        theirs = PeftModel.from_pretrained(make_model((CASES | FOLDER_CASES)[name]), str(tmp_path / "adapter")).eval()
+    expected = logits_of(theirs)
+    assert np.abs(expected - logits_of(model)).max() > 0.1
+    assert_baked(folder, tmp_path / "adapter", expected, tmp_path)
+    delta = LoraDelta(tmp_path / "adapter").of_model(arch, sizes)
+    for layer in delta.layers:
+        a_RI, b_OR = delta.matrices(layer) or (np.zeros(0), np.zeros(0))
+        np.testing.assert_array_equal(a_RI, learned[f"{layer}.lora_A.weight"])
+        np.testing.assert_array_equal(b_OR, learned[f"{layer}.lora_B.weight"])
+    assert 2 * len(delta.layers) == len(learned)
+    assert adapter.read_start(str(folder), folder, tmp_path / "adapter", open_source(folder)).layers == 1
+
+
+def test_an_adapter_tuned_here_with_llama_s_names_is_run_as_before(tmp_path: Path) -> None:
+    """So they were written before they had the family's own."""
+    _, folder = write_folder(tmp_path / "model", "gptj")
+    old = make_adapter(tmp_path / "adapter", folder)
+    named = LoraDelta(old)
+    found = named.of_model(*importer.family_of(importer.import_gguf(folder)))  # type: ignore[arg-type]
+    assert found.layers == named.layers
+    for layer in named.layers:
+        np.testing.assert_array_equal((found.scaled(layer) or (0, 0))[1], (named.scaled(layer) or (0, 0))[1])
