@@ -34,11 +34,16 @@ def write_tasks(handler: BaseHTTPRequestHandler) -> None:
     counted("Here you are:\n\n" + "".join([*good, *bad]), PROMPT_TOKENS, COMPLETION_TOKENS)(handler)
 
 
-def write_labels(*answers: tuple[str, str]) -> Act:
-    """Answers with the second of a pair where the text holds the first."""
+def by_text(*acts: tuple[str, Act]) -> Act:
+    """Acts as the second of a pair where the text holds the first."""
 
     def act(handler: BaseHTTPRequestHandler) -> None:
         asked = handler.body["messages"][-1]["content"].split("Text:")[-1]  # type: ignore[attr-defined]
-        counted(next(answer for word, answer in answers if word in asked), PROMPT_TOKENS, 2)(handler)
+        next(one for word, one in acts if word in asked)(handler)
 
     return act
+
+
+def write_labels(*answers: tuple[str, str]) -> Act:
+    """Answers with the second of a pair where the text holds the first."""
+    return by_text(*((word, counted(answer, PROMPT_TOKENS, 2)) for word, answer in answers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import in_common
+from nomoat.pool import run_many
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
 
@@ -242,13 +244,41 @@ def test_lost_calls_of_questions_that_come_later_count_before_the_first_is_asked
     assert server.bodies == []
 
 
+def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three calls, one is answered, one refused, and one is held for longer than a person waits."""
+    go_on = threading.Event()
+
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        go_on.wait(60)
+        FINE(handler)
+
+    server = serving(by_question({"question 1": say(400, {"error": {"message": "no"}}), "question 2": held}, FINE))
+    requests = [Request(messages=example.messages, max_new_tokens=10) for example in suite_of(3).examples]
+
+    def interrupt(num_open: int) -> None:
+        if num_open == 1:
+            wait_until(lambda: len(server.bodies) == 3, "three questions")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("nomoat.responder.run_many", functools.partial(run_many, grace_seconds=0.0))
+    before = set(threading.enumerate())
+    with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
+        with pytest.raises(KeyboardInterrupt):
+            collect(model, requests, store=store, spending=spending(), concurrency=3, show=interrupt)
+        lost = [store.num_lost(model.digest, request) for request in requests]
+        go_on.set()
+        for thread in {one for one in threading.enumerate() if one.name == "answer"} - before:
+            thread.join()
+        assert lost == [store.num_lost(model.digest, request) for request in requests] == [0, 0, 1]
+
+
 def test_more_spent_than_may_be_is_said(serving: Serving) -> None:
     """The server counts a thousand times the tokens: $12 for an answer that $0.078 were set aside for."""
     server = serving(counted("yes", 10_000, 1000))
     evaluation = run_suite(f"{server.url}#m", suite_of(1), RunSettings(spending=spending(0.2)))
     assert evaluation.notes == (
-        "more is spent than --max-cost $0.2000: a server counted more tokens than it was allowed, or earlier tries at these questions "
-        "had a higher bound",
+        "more than --max-cost $0.2000 is spent, or may be: a server counted more tokens than it was allowed, or earlier tries at "
+        "these questions, lost calls included, had a higher bound or none",
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,7 @@ def fill(store: AnswerStore, count: int) -> None:
         store.save_answer("m", asking(f"question {at}"), answering(f"secret {at}" * 100))
     store.save_outcomes("s", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="secret", score=0.0)])
     store.save_notes("m", ["note"])
+    store.count_lost("m", asking("question 0"))
 
 
 def test_what_is_forgotten_is_in_no_file_also_while_another_process_has_it_open() -> None:
@@ -191,7 +193,7 @@ def test_what_is_forgotten_is_in_no_file_also_while_another_process_has_it_open(
         assert store.forget() == (50, 1)
         assert b"secret" not in stored_bytes() and b"question" not in stored_bytes()
         assert other.answer("m", asking("question 1")) is None
-        assert (other.outcomes(), other.notes("m")) == ([], ())
+        assert (other.outcomes(), other.notes("m"), other.num_lost("m", asking("question 0"))) == ([], (), 0)
         other.save_answer("m", asking("later"), answering("so"))
         assert store.answer("m", asking("later")) == answering("so")
         assert store.forget() == (1, 0)
@@ -292,10 +294,15 @@ def test_damaged_scores_notes_and_outcomes_are_errors_too(value: str) -> None:
     with AnswerStore() as store:
         store.save_choice_scores("m", asking("1"), ["a"], scored)
         store.save_notes("m", ["note"])
+        store.count_lost("m", asking("1"))
         store.save_outcomes("suite", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
         store._db.connection.execute(f"UPDATE answers SET answer = {value}")
         store._db.connection.execute(f"UPDATE outcomes SET outcome = {value}")
-        for read in (lambda: store.choice_scores("m", asking("1"), ["a"]), lambda: store.notes("m"), store.outcomes):
+        reads: list[Callable[[], object]] = [
+            lambda: store.choice_scores("m", asking("1"), ["a"]), lambda: store.notes("m"), store.outcomes,
+            lambda: store.num_lost("m", asking("1")), lambda: store.count_lost("m", asking("1")),
+        ]  # fmt: skip
+        for read in reads:
             with pytest.raises(BadFileError, match="is damaged"):
                 read()
 

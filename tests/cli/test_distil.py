@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Server, counted, half, say
-from teaching import write_labels, write_tasks
+from misbehaving import Act, Server, counted, half, say
+from teaching import by_text, write_labels, write_tasks
 
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
@@ -90,9 +90,9 @@ def test_lost_calls_and_more_spent_than_may_be_are_said_and_kept(
     assert f"\nnote: {lost}" in nomoat(*command).stderr
     done = nomoat(*command, "--max-cost", "0.5")
     assert (done.returncode, f"\nnote: {lost}" in done.stderr, len(server.bodies)) == (0, True, 2)
-    assert "\nnote: more is spent than --max-cost $0.5000: " in done.stderr
+    assert "\nnote: more than --max-cost $0.5000 is spent, or may be: " in done.stderr
     beside = json.loads(sidecar.path_of(out).read_text())
-    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more is spen"])
+    assert (beside["calls_lost"], [note[:12] for note in beside["notes"]]) == (1, [lost[:12], "more than --"])
 
 
 def test_kill_9_loses_only_what_was_under_way_and_nothing_is_asked_twice(
@@ -273,6 +273,70 @@ def test_rows_are_known_again_by_their_other_columns_and_nothing_of_an_earlier_r
     done = nomoat(*command, "I cannot tell,spam", "--replace", "--json")
     assert (done.returncode, json.loads(done.stdout)["left_out"]) == (0, None)
     assert sorted(path.name for path in tmp_path.glob("l.*")) == ["l.csv", "l.csv.provenance.json"]
+
+
+def test_a_table_without_rows_is_replaced_by_another(nomoat: Shell, serving: Callable[..., Server], tmp_path: Path) -> None:
+    server, out, left_out = serving(write_labels(("", "I cannot tell"))), tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    (tmp_path / "t.txt").write_text("WIN a prize\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(tmp_path / "t.txt"), "--labels"]
+    assert nomoat(*command, "ham,spam").returncode == 0
+    assert nomoat(*command, "eggs,spam", "--replace").returncode == 0
+    assert (out.read_text(), left_out.read_text().splitlines()[1:]) == (
+        "text,label\n", ["WIN a prize,none of the labels,I cannot tell"],
+    )  # fmt: skip
+    facts = [json.loads(sidecar.path_of(path).read_text()) for path in (out, left_out)]
+    assert [(one["rows"], one["settings"]["labels"]) for one in facts] == [(0, ["eggs", "spam"]), (1, ["eggs", "spam"])]
+    done = nomoat(*command, "noodles,I cannot tell", "--replace")
+    assert (done.returncode, out.read_text()) == (0, "text,label\nWIN a prize,I cannot tell\n")
+    done = nomoat(*command, "eggs,spam", "--replace")
+    assert done.stderr.splitlines()[-2] == f"error: there is nothing to replace `{out}` with; it is left as it is"
+    assert not left_out.exists()
+
+
+def test_what_is_left_out_gives_way_to_what_no_fewer_answers_left_out(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path, empty_home: Path
+) -> None:
+    """The table of labels was moved away, and the kept answers are gone: the teacher is asked anew."""
+    acts: dict[str, Act] = {}
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        acts["now"](handler)
+
+    server = serving(act)
+    out, left_out = tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    (tmp_path / "t.txt").write_text("prize\nnoon\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(tmp_path / "t.txt"), "--labels", "ham,spam"]
+
+    def asked_anew(act: Act) -> subprocess.CompletedProcess[str]:
+        acts["now"] = act
+        for path in (out, sidecar.path_of(out), empty_home / "runs" / "answers.sqlite"):
+            path.unlink(missing_ok=True)
+        return nomoat(*command, "--concurrency", "1")
+
+    assert asked_anew(write_labels(("prize", "spam"), ("noon", "Hm."))).returncode == 0
+    assert asked_anew(write_labels(("", "Hm."))).returncode == 0
+    assert left_out.read_text().splitlines()[1:] == ["prize,none of the labels,Hm.", "noon,none of the labels,Hm."]
+    done = asked_anew(by_text(("prize", counted("spam", 10, 1)), ("noon", say(400, {"error": {"message": "no"}}))))
+    assert (done.returncode, out.exists()) == (1, False)
+    assert done.stderr.splitlines()[-3].startswith("partial: 1 of 2 texts have no answer: ")
+    assert done.stderr.splitlines()[-2] == (
+        f"error: `{left_out}` is what 2 answers left out, and would be what 1 do; it is left as it is"
+    )
+    acts["now"] = write_labels(("noon", "Hm."))
+    assert nomoat(*command).returncode == 0
+    assert (out.read_text(), left_out.read_text().splitlines()[1:]) == ("text,label\nprize,spam\n", ["noon,none of the labels,Hm."])
+
+
+def test_what_was_left_out_and_changed_by_hand_is_not_taken_away(nomoat: Shell, tmp_path: Path) -> None:
+    out, left_out = tmp_path / "l.csv", tmp_path / "l.left_out.csv"
+    (tmp_path / "t.csv").write_text("id,text\n1,WIN a prize\n2,\n")
+    (tmp_path / "whole.csv").write_text("id,text\n1,WIN a prize\n")
+    command = ["distil", "fake:", "--out", str(out), "--labels", "ham,spam", "--input-column", "text", "--replace", "--label"]
+    assert nomoat(*command, str(tmp_path / "t.csv")).returncode == 0
+    left_out.write_text("id,text,label\n2,see you at noon,ham\n")
+    done = nomoat(*command, str(tmp_path / "whole.csv"))
+    assert (done.returncode, left_out.read_text()) == (0, "id,text,label\n2,see you at noon,ham\n")
+    assert f"`{left_out}` stays, for it is not as nomoat wrote it; now every row has a label\n" in done.stderr
 
 
 def test_what_is_left_out_is_written_over_no_other_file(nomoat: Shell, tmp_path: Path) -> None:

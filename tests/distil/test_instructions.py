@@ -65,6 +65,17 @@ def test_an_answer_that_was_cut_off_loses_its_last_task(serving: Serving, reason
     assert found.dropped == {"cut off": 1}
 
 
+@pytest.mark.parametrize("rest", ["", ',\n{"instruction": "Explain how a mill wo'])
+def test_objects_before_a_cut_are_whole(serving: Serving, rest: str) -> None:
+    from misbehaving import events, piece
+
+    whole = [{"instruction": f"Explain the {what} of the sea", "output": "So."} for what in ("old tides", "salty taste and green hue")]
+    text = "[" + ",\n".join(json.dumps(one) for one in whole) + rest
+    found = taught(serving(events(piece(text, "length"))), Plan(seeds=PLAN.seeds, num_tasks=3, max_requests=1))
+    assert [task.instruction for task in found.tasks] == [one["instruction"] for one in whole]
+    assert found.dropped == {"cut off": 1}
+
+
 def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(serving: Serving) -> None:
     server = serving(counted("4. Instruction: Explain the tides of the sea\nOutput: The moon.", 1, 1))
     found = taught(server)

@@ -165,10 +165,45 @@ def test_fences_of_a_task_stay_also_in_a_fence_around_all() -> None:
         "Dear Bob,\n\nthe door is green.\n\nLet me know if you have any questions.",
         "We open at nine.\n\nI hope these hours suit you.",
         "1. Eat.\n\nWe close at five.\nAnswer: no",
+        "Keep it in shade.\n\nIf you follow these instructions carefully, your fern will thrive.",
+        "Use plurals.\n\nIf you need more examples, see the appendix.",
+        "Hi team,\n\nPlease let me know when you have finished the tasks.",
+        "Hi team,\n\nLet me know whether these new tasks are clear.",
+        "I am done.\n\nLet me know if you would like me to take on more tasks.",
+        "Stretch first.\n\nThese tasks take an hour each.",
+        "Dear Ann,\n\nLet me know if you need further instructions.",
+        "설계는 끝났다.\n\n남은 작업에는 시간이 더 필요하다.",
+        "보고합니다.\n\n이 과제는 학생들에게 도움이 되었다.",
+        "보고합니다.\n\n이 과제를 끝내려면 사람이 더 필요하다.",
     ],
 )
 def test_a_letter_may_close_as_an_answer_does(output: str) -> None:
     assert parse_tasks(f"1. Instruction: Write a letter.\nOutput: {output}")[0].output == output
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        "I hope these tasks are helpful! Let me know if you need anything else.",
+        "Hope these ten examples help.",
+        "Let me know if you need more tasks!",
+        "Please let me know if you'd like me to write some more Korean examples.",
+        "If you want additional tasks, let me know.",
+        "Feel free to ask for more examples.",
+        "Would you like me to generate more tasks?",
+        "이 과제들이 도움이 되길 바랍니다!",
+        "위의 예시들이 도움이 되었으면 좋겠습니다.",
+        "과제가 더 필요하시면 말씀해 주세요.",
+        "추가 예시가 필요하면 알려 주세요.",
+    ],
+)
+def test_closing_words_that_speak_of_the_tasks_are_part_of_none(closing: str) -> None:
+    assert parse_tasks(f"1. Instruction: Name a lake.\nOutput: Baikal\n\n{closing}")[0].output == "Baikal"
+
+
+def test_a_draft_within_a_task_is_part_of_it() -> None:
+    answer = "1. Instruction: Explain think tags.\nOutput: Use <think>a</think> there.\n2. Instruction: Name a lake.\nOutput: Baikal"
+    assert [task.output for task in parse_tasks(answer)] == ["Use <think>a</think> there.", "Baikal"]
 
 
 def test_names_that_are_usual_in_texts_count_only_where_there_is_no_other() -> None:

@@ -67,9 +67,15 @@ def test_objects_of_a_jsonl_file_are_rows_whatever_they_hold(tmp_path: Path) -> 
     assert texts.asked == ["WIN"]
     assert texts.columns == ("id", "text", "tags")
     assert texts.rows == ({"id": "1", "text": " WIN ", "tags": '["a"]'}, {"text": "", "id": "둘"})
-    path.write_text('{"text": "a"}\n{"text": 5}\n')
+
+
+@pytest.mark.parametrize("column", ["text", None])
+@pytest.mark.parametrize("value", ["5", "0", "false", "[]", "{}"])
+def test_a_text_that_is_none_is_not_asked_about(tmp_path: Path, column: str | None, value: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{{"text": {value}}}\n')
     with pytest.raises(DataError, match="line 2: `text` is no text"):
-        read_texts(path, input_column="text")
+        read_texts(path, input_column=column)
 
 
 def test_every_row_is_in_one_of_two_tables_with_all_its_columns(tmp_path: Path) -> None:

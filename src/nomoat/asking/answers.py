@@ -90,15 +90,20 @@ def collect(
 
 @contextmanager
 def _lost_calls_counted(model: Responder, store: AnswerStore) -> Iterator[None]:
-    """While it is asked, a server's calls that may be billed and bring no answer are counted in the store, by who made them."""
+    """While it is asked, a server's calls that may be billed and bring no answer are counted in the store, by who made them.
+
+    So are those that are still under way at the end, for whoever pressed Ctrl-C waits for them only so long.
+    """
     if not isinstance(model.engine, RemoteEngine):
         yield
         return
-    before, model.engine.on_lost = model.engine.on_lost, functools.partial(store.count_lost, model.digest)
+    calls = model.engine.calls
+    before, calls.on_lost = calls.on_lost, functools.partial(store.count_lost, model.digest)
     try:
         yield
     finally:
-        model.engine.on_lost = before
+        calls.abandon()
+        calls.on_lost = before
 
 
 def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:

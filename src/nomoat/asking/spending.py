@@ -113,12 +113,12 @@ class Spending:
         return list_pricing(model.ref, is_local=model.is_local)
 
     def notes(self) -> tuple[str, ...]:
-        """That more is spent than may be, where it is."""
+        """That more is spent than may be, where it is, or may be so: what was lost counts with the most it can have cost."""
         if self.budget is None or self.budget.spent_usd <= self.budget.max_usd + ROUNDING_USD:
             return ()
         return (
-            f"more is spent than --max-cost ${self.budget.max_usd:,.4f}: a server counted more tokens than it was allowed, or earlier "
-            "tries at these questions had a higher bound",
+            f"more than --max-cost ${self.budget.max_usd:,.4f} is spent, or may be: a server counted more tokens than it was allowed, "
+            "or earlier tries at these questions, lost calls included, had a higher bound or none",
         )
 
     def begin_stage(self, *refs: str) -> None:

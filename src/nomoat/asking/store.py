@@ -80,15 +80,16 @@ class AnswerStore:
 
     def num_lost(self, model_digest: str, request: Request) -> int:
         """How many calls for this answer may have been billed, and brought none."""
-        row = self._get(_key("lost", model_digest, request))
-        return 0 if row is None else int(row["num"])
+        with self._understood():
+            row = self._get(_key("lost", model_digest, request))
+            return 0 if row is None else int(row["num"])
 
     def count_lost(self, model_digest: str, request: Request) -> None:
         """One more such call."""
         key = _key("lost", model_digest, request)
         with self._db.transaction() as db:
             told = _dumps({"num": self.num_lost(model_digest, request) + 1})
-            row = (key, model_digest, _dumps(_asked(request)), told, time.time())
+            row = (key, model_digest, "null", told, time.time())  # as with notes: this is no answer
             db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
     def choice_scores(self, model_digest: str, request: Request, choices: Sequence[str]) -> ChoiceScores | None:
@@ -155,7 +156,7 @@ class AnswerStore:
         """
         with self._db.transaction() as db:
             db.execute("PRAGMA secure_delete = OFF")  # `shrink` does it, and takes no second file of this size, on a full disk maybe
-            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()  # the others are notes
+            (num_answers,) = db.execute("SELECT count(*) FROM answers WHERE request <> 'null'").fetchone()  # notes are none
             db.execute("DELETE FROM answers")
             num_outcomes = db.execute("DELETE FROM outcomes").rowcount
         self._db.shrink()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -178,8 +179,8 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
     texts = asked.texts.asked
-    for place in (how.out, files.left_out_place(how.out)):
-        files.require_own(place, settings, num_rows=len(texts), replace=how.replace)
+    files.require_own(how.out, settings, num_rows=len(texts), replace=how.replace)
+    files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
     with AnswerStore() as store:
         _ask_consent(model, requests_for(texts, asked.labels, instruction=asked.instruction), store, how)
         with judging.counting_bars("texts") as progress:
@@ -219,7 +220,7 @@ def _save_labels(
     facts: dict[str, Any],
     how: _How,
 ) -> None:
-    """Both tables. There is no second one where nothing is left out."""
+    """Both tables, or none where one of them may not be written. There is no second one where nothing is left out."""
     from nomoat import tasks
     from nomoat.distil import files, table
 
@@ -227,17 +228,23 @@ def _save_labels(
     columns, rows = table.labelled_table(texts, found)
     others, left_out = table.left_out_table(texts, found)
     beside = files.left_out_place(how.out)
-    facts = {**facts, "left_out": beside.name if left_out else None}
+    facts = {**facts, "rows": len(rows), "left_out": beside.name if left_out else None}
+    of_others = {**facts, "rows": len(left_out)}
 
     def save_left_out() -> None:
         if not left_out:
-            files.remove(beside)
+            if not files.remove(beside):
+                console.say(f"`{beside}` stays, for it is not as nomoat wrote it; now every row has a label")
             return
         files.save(
-            beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter),
-            teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace,
+            beside, lambda part: files.write_table(part, others, left_out, delimiter=delimiter), teacher=model.name,
+            parents=parents, settings=settings, facts=of_others, replace=how.replace, is_left_out=True,
         )  # fmt: skip
         console.say(f"wrote {beside}: the rows without a label, why, and what the teacher answered")
+
+    if left_out:
+        with _saying_what_is_missing(facts):
+            files.require_room(beside, settings, of_others, replace=how.replace, is_left_out=True)
 
     _save(
         model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how,
@@ -362,21 +369,28 @@ def _save(
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
     from nomoat.distil import files
-    from nomoat.errors import UsageError
 
-    partial = str(facts["partial"])
-    try:
+    with _saying_what_is_missing(facts):
         saved = files.save(
             how.out, write, teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace
         )  # fmt: skip
-    except UsageError:
-        if partial:
-            console.say(f"partial: {partial}")
-        raise
     then()
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {how.out}")
     if how.as_json:
         console.print_json(saved)
-    judging.end(partial)
+    judging.end(str(facts["partial"]))
+
+
+@contextmanager
+def _saying_what_is_missing(facts: dict[str, Any]) -> Iterator[None]:
+    """Say why a result is partial where it may not be written: often that is why."""
+    from nomoat.errors import UsageError
+
+    try:
+        yield
+    except UsageError:
+        if facts["partial"]:
+            console.say(f"partial: {facts['partial']}")
+        raise

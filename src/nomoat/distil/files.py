@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from nomoat import __version__, paths
 from nomoat.catalog import sidecar
@@ -40,38 +40,62 @@ def left_out_place(target: Path) -> Path:
     return target.with_name(f"{target.stem}.left_out{target.suffix}")
 
 
-def remove(target: Path) -> None:
-    """Take away a file of an earlier run that would be empty now, and its sidecar."""
+def remove(target: Path) -> bool:
+    """Take away a file of an earlier run that would be empty now, and its sidecar; whether nothing is there any more.
+
+    What was changed since, or is no file of ours, stays.
+    """
+    if target.exists() and (not sidecar.path_of(target).exists() or not _is_as_written(sidecar.find(target))):
+        return False
     target.unlink(missing_ok=True)
     sidecar.path_of(target).unlink(missing_ok=True)
+    return True
 
 
-def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, replace: bool) -> None:
+def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num_answers: int | None = None, replace: bool) -> None:
     """Refuse to write over a file that is not an earlier state of the same work, or that holds more than `num_rows`.
 
+    What is left out gets less while more is answered: such a file has to be of no more than `num_answers`, in place of that.
     `settings` decide what it is made of. Nothing at all is put over nothing but an empty file, whatever may be replaced.
     """
     if not target.exists():
         return
-    found = None if replace else sidecar.find(target)
+    found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
-        if found is None or not found.is_of_this_content or found.facts.get("settings") != json.loads(json.dumps(settings)):
+        if found is None or not _is_as_written(found) or found.facts.get("settings") != json.loads(json.dumps(settings)):
             raise UsageError(
                 f"`{target}` is there already, and not from this teacher with these settings",
                 hint="choose another --out, or --replace it",
             )
-        if (num_there := _num_rows(found.facts)) > num_rows:
-            raise UsageError(
-                f"`{target}` holds {num_there:,} rows, and would hold {num_rows:,}; it is left as it is",
-                hint="choose another --out, or --replace it",
-            )
-    elif not num_rows and target.stat().st_size:
+        there = _num_rows(found.facts) if num_answers is None else _num_answers(found.facts)
+        if there > (now := num_rows if num_answers is None else num_answers):
+            what = f"holds {there:,} rows, and would hold {now:,}"
+            if num_answers is not None:
+                what = f"is what {there:,} answers left out, and would be what {now:,} do"
+            raise UsageError(f"`{target}` {what}; it is left as it is", hint="choose another --out, or --replace it")
+    elif not num_rows and target.stat().st_size and not (_is_as_written(found) and found.facts.get("rows") == 0):
         raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="choose another --out")
 
 
 def _num_rows(facts: Mapping[str, Any]) -> int:
-    """How many tasks, or labels, the facts of a file count."""
-    return int(facts["tasks"]) if "tasks" in facts else sum(facts.get("labelled", {}).values())
+    """How many there are in a file, by its facts: tasks, texts with a label, or texts without."""
+    known = next((facts[name] for name in ("rows", "tasks") if name in facts), None)
+    return int(sum(facts["labelled"].values()) if known is None else known)  # of labels, no rows were written once
+
+
+def _num_answers(facts: Mapping[str, Any]) -> int:
+    """How many texts had an answer, or were too long for one, when a file was written."""
+    return int(sum(facts["labelled"].values()) + facts["unmatched"] + facts["too_long"])
+
+
+def _is_as_written(found: sidecar.Sidecar | None) -> TypeGuard[sidecar.Sidecar]:
+    return found is not None and found.is_of_this_content
+
+
+def require_room(target: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], *, replace: bool, is_left_out: bool) -> None:
+    """`require_own` for a file with these facts; one of what is left out, or not."""
+    num_answers = _num_answers(facts) if is_left_out else None
+    require_own(target, settings, num_rows=_num_rows(facts), num_answers=num_answers, replace=replace)
 
 
 def save(
@@ -83,9 +107,10 @@ def save(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
     replace: bool,
+    is_left_out: bool = False,
 ) -> dict[str, Any]:
     """The file that `write` fills, whole or not at all, with its sidecar; what that says. Raises what `require_own` raises."""
-    require_own(target, settings, num_rows=_num_rows(facts), replace=replace)
+    require_room(target, settings, facts, replace=replace, is_left_out=is_left_out)
     known = {"nomoat": __version__, "made": datetime.now(UTC).isoformat(timespec="seconds"), "settings": dict(settings), **facts}
     with paths.whole_file(target) as part:
         write(part)

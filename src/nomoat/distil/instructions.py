@@ -180,12 +180,13 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
 
     Once there are enough, nothing is looked at: how much is left over depends on how many were asked at once.
     """
-    tasks = parse_tasks(answer.text)
+    is_cut = answer.finish_reason != "stop"
+    tasks = parse_tasks(answer.text, is_cut=is_cut)
     for at, task in enumerate(tasks):
         if len(found.tasks) == plan.num_tasks:
             return
         found.num_offered += 1
-        if answer.finish_reason != "stop" and at == len(tasks) - 1:
+        if is_cut and at == len(tasks) - 1:
             found.dropped[CUT_OFF] += 1
         elif (reason := reason_to_drop(task)) is not None:
             found.dropped[reason] += 1

@@ -44,12 +44,20 @@ TITLE = re.compile(r"^\s*(?:#+\s*(?:\*\*)?|\*\*)task\s*(?P<number>\d+)\s*[.):：
 FENCE = re.compile(r"^\s*```\w*\s*$")
 CLOSING_FENCE = re.compile(r"^\s*```\s*$")
 # A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
-DRAFT = re.compile(r"\A(?:\s*<(?P<name>think|thinking|reasoning)>.*?(?:</(?P=name)>|\Z)|.*?</think>)", re.DOTALL)
-# What is said to whoever asked, behind the last task: only where it speaks of the tasks, for letters close alike.
+DRAFT = re.compile(r"\A(?:\s*<(?P<name>think|thinking|reasoning)>.*?(?:</(?P=name)>|\Z)|(?:(?!<think>).)*?</think>)", re.DOTALL)
+# What is said to whoever asked, behind the last task: only the hope that the tasks are of use, or an offer of more. Letters and plans
+# speak of tasks as well, and nothing may be taken from them: what is doubtful stays.
+OFFERED = (
+    r"\b(?:(?:need|want|like)(?:[ \t]+me[ \t]+to[ \t]+(?:write|create|generate|make|provide|add|give[ \t]+you))?"
+    r"|ask(?:[ \t]+me)?(?:[ \t]+for)?|request)(?:[ \t]+(?:any|some))?"
+    r"[ \t]+(?:more|other|additional|further|different)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples)\b"
+)
 CLOSING_WORDS = re.compile(
-    r"\s*(?:I hope|I trust|hope|let me know|feel free|these|those|if you|would you|please let)\b.*"
-    r"\b(?:these|those|more|other|additional|further|the|new)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples|instructions)\b"
-    r"|.*(?:과제|작업|예시|예제).*(?:도움이 되|(?:더|추가로) 필요)",
+    r"\s*(?:(?:I[ \t]+(?:hope|trust)|hope|hopefully)\b.*\b(?:these|those)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples)\b"
+    r".*\b(?:help|helps|helpful|useful|meet|suit|fit|are what)\b"
+    rf"|(?:(?:please[ \t]+)?let me know|feel free|would you|if you\b(?=.*\b(?:let me know|feel free|just ask)))\b.*{OFFERED}"
+    r"|(?:이|위의?|이상의?)[ \t]*(?:과제|예시|예제).*도움이 되.*(?:바라|바랍|좋겠)"
+    r"|(?=.*(?:과제|예시|예제)).*(?:더|추가(?:로|적인)?)[ \t].*필요하시?(?:면|다면).*(?:말씀|알려))",
     re.IGNORECASE,
 )
 
@@ -107,8 +115,10 @@ class _Mark:
     text: str
 
 
-def parse_tasks(answer: str) -> list[Task]:
+def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
     """The tasks of an answer, in their order; what is missing of one is empty. They may be JSON objects.
+
+    Of one that `is_cut`, the last is not whole: an empty one where they are objects, all of which are.
 
     A draft before them, a fence around them, and closing words that speak of them are no part of any. A numbered line in an output is
     part of it, unless it bears the next task's number, or an input or an output of its own follows.
@@ -134,7 +144,10 @@ def parse_tasks(answer: str) -> list[Task]:
         else:
             listed = given if mark and mark.field == "instruction" else listed
             text.append(line)
-    return [_task(fields) for fields in found] or _json_tasks(answer)
+    if found:
+        return [_task(fields) for fields in found]
+    objects = _json_tasks(answer)
+    return [*objects, Task(instruction="", input="", output="")] if objects and is_cut else objects
 
 
 def _begins_task(mark: _Mark, later: Sequence[_Mark | None], number: int | None, listed: int | None, *, is_first: bool) -> bool:

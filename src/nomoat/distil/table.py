@@ -58,9 +58,8 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
             f"`{path}` is a folder, not a file" if path.is_dir() else f"`{path}`: nomoat cannot tell what kind of file this is",
             hint=KINDS,
         )
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    if input_column is None and len(columns) == 1:
-        input_column = columns[0]
+    columns = _columns(rows)
+    input_column = _asked_column(input_column, columns)
     if rows and (input_column is None or input_column not in columns):
         what = "--input-column is missing" if input_column is None else f"there is no column `{input_column}`"
         raise UsageError(f"`{path.name}`: {what}", hint=f"its columns are: {', '.join(columns)}")
@@ -107,13 +106,22 @@ def _free(name: str, columns: Sequence[str]) -> str:
 
 def _read_objects(path: Path, input_column: str | None) -> list[dict[str, str]]:
     """The objects of a JSONL file as rows of text: what is no text stands there as JSON. Raises DataError where the text is none."""
-    rows = []
-    for line, value in textfiles.read_jsonl(path):
-        given = {textfiles.composed(name): one for name, one in value.items()}
-        if not isinstance(given.get(input_column or "") or "", str):
-            raise DataError(f"`{path}`, line {line}: `{input_column}` is no text", hint="write it in quotes, or name another column")
-        rows.append({name: _cell(one) for name, one in given.items()})
-    return rows
+    objects = [(line, {textfiles.composed(name): one for name, one in value.items()}) for line, value in textfiles.read_jsonl(path)]
+    column = _asked_column(input_column, _columns([given for _line, given in objects]))
+    for line, given in objects:
+        if column in given and not (given[column] is None or isinstance(given[column], str)):
+            raise DataError(f"`{path}`, line {line}: `{column}` is no text", hint="write it in quotes, or name another column")
+    return [{name: _cell(one) for name, one in given.items()} for _line, given in objects]
+
+
+def _columns(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """The names in any of them, in their order."""
+    return tuple(dict.fromkeys(name for row in rows for name in row))
+
+
+def _asked_column(named: str | None, columns: Sequence[str]) -> str | None:
+    """The column that holds the texts: the one named, else the only one."""
+    return columns[0] if named is None and len(columns) == 1 else named
 
 
 def _cell(value: object) -> str:

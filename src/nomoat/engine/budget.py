@@ -1,4 +1,7 @@
-"""A bound on what is spent, held before each call: what was spent, and the most that calls under way may still cost, stay below it."""
+"""A bound on what is spent, held before each call: what was spent, and the most that calls under way may still cost, stay below it.
+
+And the calls themselves: which of them may be billed and bring no answer.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import copy
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from nomoat.errors import BudgetReachedError, UsageError
+from nomoat.errors import BudgetReachedError, NomoatError, RemoteError, UsageError
 from nomoat.records import LongPrompts, Request, Usage
 
 # A tokenizer makes at most one token of each byte (byte-level BPE; SentencePiece with byte fallback). Templates add role markers.
@@ -187,3 +190,46 @@ class Meter:
             yield bill
         finally:
             self.budget.settle(most, bill.usd)
+
+
+class Calls:
+    """The calls of one server that are under way. Safe to use from several threads.
+
+    `on_lost` is told of each that may be billed and brings no answer: once, in the thread that finds it out.
+    """
+
+    def __init__(self) -> None:
+        self.on_lost: Callable[[Request], None] = lambda _request: None
+        self._lock = threading.Lock()
+        self._under_way: dict[object, Request] = {}
+
+    @contextmanager
+    def under_way(self, request: Request, bill: Bill) -> Iterator[None]:
+        """Around one call, from when it is sent. A server that refused did no work, and takes no money: the bill is nothing then."""
+        call = object()
+        with self._lock:
+            self._under_way[call] = request
+        try:
+            yield
+        except BaseException as error:
+            has_worked = isinstance(error, RemoteError) and error.fate != "rejected" and error.status is None
+            if has_worked or not isinstance(error, NomoatError):
+                self._lose(call)
+            else:
+                bill.usd = 0.0
+            raise
+        finally:
+            with self._lock:
+                self._under_way.pop(call, None)
+
+    def abandon(self) -> None:
+        """Nobody waits any longer for those under way: their answers count as lost, whatever comes of them."""
+        with self._lock:
+            left = [*self._under_way]
+        for call in left:
+            self._lose(call)
+
+    def _lose(self, call: object) -> None:
+        with self._lock:  # also while it is told: whoever abandons the others may stop listening then
+            if (request := self._under_way.pop(call, None)) is not None:
+                self.on_lost(request)

@@ -21,7 +21,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +29,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from nomoat import config, net
 from nomoat.engine import pacing
-from nomoat.engine.budget import Bill, Meter
+from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
@@ -102,7 +102,7 @@ class RemoteEngine:
         self._key = key
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
-        self.on_lost: Callable[[Request], None] = lambda _request: None  # told of each call that may be billed and brought no answer
+        self.calls = Calls()
         self._pace = pacing.Pace()
         self._dialect = Dialect(self.host, is_cloud=provider != "http")
         self._sent = threading.local()  # bytes of this thread's request, all its attempts together
@@ -224,7 +224,7 @@ class RemoteEngine:
 
     @contextmanager
     def _metered(self, request: Request, came_at: int) -> Iterator[Bill]:
-        """A server that refused did no work, and takes no money; nor does one that was not asked.
+        """A call that is paid from the budget, where there is one. A server that was not asked takes no money.
 
         Raises what `Pace.turn` raises, where whoever asks has left while this waited for the budget.
         """
@@ -232,15 +232,8 @@ class RemoteEngine:
             most, bill.usd = bill.usd, 0.0
             self._pace.require_asker(came_at)
             bill.usd = most
-            try:
+            with self.calls.under_way(request, bill):
                 yield bill
-            except BaseException as error:
-                has_worked = isinstance(error, RemoteError) and error.fate != "rejected" and error.status is None
-                if has_worked or not isinstance(error, NomoatError):
-                    self.on_lost(request)
-                else:
-                    bill.usd = 0.0
-                raise
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Always raises UnsupportedError."""
