@@ -18,7 +18,7 @@ from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil.instructions import SEEDS, SEEDS_FILE, Distilled, Plan, Seeds, distil, read_seeds
 from nomoat.distil.prompts import Task
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, NotEnoughMemoryError, RemoteError
+from nomoat.errors import CacheExceededError, DataError, RemoteError
 from nomoat.records import Chunk, Request
 from nomoat.responder import Responder, load
 
@@ -147,7 +147,7 @@ def test_requests_too_long_for_the_cache_do_not_end_a_run() -> None:
     class Short(FakeEngine):
         def generate(self, request: Request) -> Iterator[Chunk]:
             if request.seed != 7:
-                raise NotEnoughMemoryError("no room")
+                raise CacheExceededError("no room")
             return super().generate(request)
 
     plan = Plan(seeds=PLAN.seeds, num_tasks=2, max_requests=8)
