@@ -73,12 +73,15 @@ def task(model: str, data: Path, steps: int, seed: int) -> dict[str, Any]:
     return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": eos, "seed": seed, "falling": True}
 
 
-def ours(model: str, layers: int | None, path: Path) -> dict[str, Any]:
+def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     """Our network and step on these batches."""
-    from nomoat import config
+    from nomoat import config, references
+    from nomoat.engine import importer
+    from nomoat.engine.source import open_source
     from nomoat.tune import kernels, prepare, qlora, train
     from nomoat.tune.samples import Sample
 
+    layers = importer.read_sizes(open_source(references.find_files(model).weights)).layers if all_layers else None
     given = json.loads(path.read_text(encoding="utf-8"))
     table = path.with_name("lessons.csv")
     table.write_text("text,label\none,a\ntwo,b\n", encoding="utf-8")  # replaced below by the batches' tokens
@@ -149,7 +152,7 @@ def in_turn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         peer = [arguments.peer_python, str(Path(__file__).with_name("tuning_speed_peers.py"))]
         me = [sys.executable, __file__, arguments.model, "--task", str(path)]
         commands = {
-            OURS: [*me, "--layers", "1000"],
+            OURS: [*me, "--all-layers"],
             PEFT: [*peer, "peft", str(arguments.hf), str(path)],
         }
         if len(arguments.seeds) == 1:
@@ -181,10 +184,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--layers", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--all-layers", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.task:
-        found = ours(arguments.model, arguments.layers, arguments.task)
+        found = ours(arguments.model, arguments.task, all_layers=arguments.all_layers)
         found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
         print(json.dumps(found))
         return
