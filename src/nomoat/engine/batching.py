@@ -91,11 +91,8 @@ class _Text:
     def cancelled(self) -> bool:
         return False
 
-    def next_tokens(self, room: int, guess: int, logits: int) -> tuple[list[int], int]:
-        """The tokens of its next pass, at most `room`, and of how many of the last logits are wanted.
-
-        None at all for one that wants the logits of each token, if room for `logits` of them is not left.
-        """
+    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
+        """The tokens of its next pass, at most `room` and `guess` of them guessed, and of how many of the last logits are wanted."""
         raise NotImplementedError
 
     def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
@@ -141,7 +138,7 @@ class Answer(_Text):
     def cancelled(self) -> bool:
         return self.tokens.cancelled
 
-    def next_tokens(self, room: int, guess: int, logits: int) -> tuple[list[int], int]:
+    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
         ids = self.ids[self.done : self.done + room]
         self._reading = len(ids)
         self._guess = []
@@ -205,8 +202,7 @@ class Reading(_Text):
     def cancelled(self) -> bool:
         return self.result.cancelled()
 
-    def next_tokens(self, room: int, guess: int, logits: int) -> tuple[list[int], int]:
-        room = room if self._top is None else max(0, min(room, logits))
+    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
         ids = self.ids[self.done : self.done + room]
         return ids, 1 if self._top is None else len(ids)
 
@@ -402,8 +398,8 @@ class Batcher:
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
             part = 1 + (guess or 0)
             if guess is None:
-                part = self._part(text, min(room, logits) if text.wants_each else room, may_wait=len(planned) > num_before)
-            ids, wanted = text.next_tokens(part, min(guess or 0, left), logits)
+                part = self._part(text, max(0, min(room, logits)) if text.wants_each else room, may_wait=len(planned) > num_before)
+            ids, wanted = text.next_tokens(part, min(guess or 0, left))
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
             planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, guess is None, text.wants_hidden)))

@@ -185,23 +185,24 @@ def import_with(
     if not adapters:
         return import_gguf(path, **told), adapters
     folder = _import(path, **told, if_tiled=True)
-    if folder is not None and OwnModel.can_run(folder, read_adapters(folder, adapters)):
-        _require_beside(*family_of(folder), adapters)
-        return folder, adapters
+    if folder is not None:
+        deltas, (arch, sizes) = read_adapters(folder, adapters), family_of(folder)
+        if arch is not None and OwnModel.can_run(folder, deltas):
+            _require_beside(arch, sizes, deltas)
+            return folder, adapters
     if alone:
         return import_gguf(path, adapter=adapters[0], **told), ()
     source = open_source(path)
-    family = None if isinstance(source, ForeignFolder) else architectures.find(str(source.require("general.architecture")))
-    _require_beside(family, read_sizes(source, context_tokens=context_tokens), adapters)  # before another import, which takes long
+    if isinstance(source, ForeignFolder):
+        raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
+    arch, sizes = architectures.find(str(source.require("general.architecture"))), read_sizes(source, context_tokens=context_tokens)
+    _require_beside(arch, sizes, [LoraDelta(adapter).of_model(arch, sizes) for adapter in adapters])  # before a second import
     return import_gguf(path, fused=False, **told), adapters
 
 
-def _require_beside(arch: architectures.Architecture | None, sizes: architectures.Dimensions, adapters: Sequence[Path]) -> None:
+def _require_beside(arch: architectures.Architecture, sizes: architectures.Dimensions, deltas: Sequence[LoraDelta]) -> None:
     """Raises BadFileError or UnsupportedError for the first adapter that cannot stand beside the weights of such a model."""
-    if arch is None:
-        raise UnsupportedError("this model is converted by optimum-intel, and adapters cannot stand beside that", hint=MERGE)
-    for adapter in adapters:
-        delta = LoraDelta(adapter).of_model(arch, sizes)
+    for delta in deltas:
         delta.require_apart_from_output()
         for layer, shape in shapes.of_layers(arch, sizes):
             delta.require_fitting(layer, shape)
