@@ -189,7 +189,8 @@ class Slow(FakeEngine):
         for chunk in super().generate(request):
             yield chunk
             if "slow" in request.messages[-1].content and "b" in chunk.text:
-                time.sleep(600)  # until it is interrupted
+                while True:  # until it is interrupted; a long sleep would sleep on if Ctrl-C came just before it
+                    time.sleep(0.01)
 
 Chat(Responder("slow", Slow()), settings={}).talk()
 """
