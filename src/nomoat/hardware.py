@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -27,6 +28,11 @@ CGROUP_QUOTAS = (
     (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
 )
 CPU_INFO = Path("/proc/cpuinfo")
+# What LLVM calls otherwise than Linux of the flags that are asked for.
+LINUX_NAMES = {
+    "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
+    "amx-bf16": "amx_bf16", "amx-int8": "amx_int8",
+}  # fmt: skip
 TASKS = Path("/proc/self/task")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 SIBLINGS = ("core_cpus_list", "thread_siblings_list")  # the second is its name before Linux 5.3
@@ -116,8 +122,16 @@ def _address_space() -> tuple[int, int] | None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction set flags as Linux names them; empty where the system does not tell."""
-    return frozenset(_cpu_info("flags", "Features").split())
+    """Instruction set flags as Linux names them: what it tells, or elsewhere (Windows, macOS) what LLVM finds."""
+    return frozenset(_cpu_info("flags", "Features").split()) if CPU_INFO.exists() else _flags_by_llvm()
+
+
+@functools.cache
+def _flags_by_llvm() -> frozenset[str]:
+    """Those that the CPU has and the system lets programs use."""
+    from llvmlite import binding
+
+    return frozenset(LINUX_NAMES.get(name, name) for name, has in binding.get_host_cpu_features().items() if has)
 
 
 def cpu_kind() -> str:

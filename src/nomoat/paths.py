@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
 
 READ_BLOCK_BYTES = 1 << 20
 OWNER_ALONE = 0o700
+SECONDS_TO_NEXT_LOOK = 0.1  # whether a lock is free, where the system does not wait for it
 LEFT_SECONDS = 3600  # for so long nobody has written to what a killed process left
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
@@ -277,28 +279,39 @@ def remove_empty(folder: Path) -> None:
                 one.rmdir()
 
 
+def _lock(file: IO[bytes], *, wait: bool) -> bool:
+    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        with suppress(OSError):
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            return True
+        return False
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
-def alone(target: Path, *, busy: NomoatError | None = None) -> Iterator[None]:
+def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    Where the system has no file locks (Windows), nothing waits: `whole_folder` then makes the folder twice, and keeps one.
+    `locks`: the folder of files to lock, where it is not the cache's.
     """
-    place = cache() / "locks" / target.name
+    place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         lock = place.open("ab")
     with lock:
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | (fcntl.LOCK_NB if busy is not None else 0))
-        except BlockingIOError as exc:
-            if busy is None:
-                raise
-            raise busy from exc
+        while not _lock(lock, wait=busy is None):
+            if busy is not None:
+                raise busy
+            time.sleep(SECONDS_TO_NEXT_LOOK)
         made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
         for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
             if not target.exists():  # killed between the two steps of a replacement

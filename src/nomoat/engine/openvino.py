@@ -13,7 +13,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -200,39 +199,20 @@ class OpenVINOEngine:
         with self._scoring:
             return scorer.score(prompt, rows, ends)
 
-    def compile_once(self, progress: Callable[[int, int], None]) -> None:
+    def compile_once(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
 
-        `progress` is told (functions done, functions). Raises NotEnoughDiskError, NotWritableError, BadFileError.
+        `progress` is told (functions done, functions). Raises BadFileError.
         """
-        if not self.storage.has_tiles:
-            return
-        from nomoat import jit
-
-        done = jit.CACHE.parent / f"{self._folder.name}{'-adapters' if self._beside else ''}.done"
-        if done.exists():
-            return
-        prepared: Future[None] = Future()
-
-        def prepare() -> None:
-            try:
-                OwnModel.prepare(self._folder, progress, adapters=bool(self._beside))
-                with paths.translate_disk_errors(jit.CACHE):
-                    done.parent.mkdir(parents=True, exist_ok=True)
-                    done.touch()
-            except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it is waited for
-                prepared.set_exception(exc)
-            else:
-                prepared.set_result(None)
-
-        threading.Thread(target=prepare, daemon=True).start()  # the compiler would lose a Ctrl-C and fail later, with other words
-        prepared.result()
+        if self.storage.has_tiles:
+            OwnModel.compile_once(self._folder, progress, adapters=bool(self._beside))
 
     def _prepare(self) -> None:
-        """Compile nomoat's own products, if this model has any."""
+        """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
         if self.storage.has_tiles:
             from nomoat.engine import program
 
+            self.compile_once()
             program.prepare()
 
     def _make_scorer(self, beside: int | None) -> Scorer:
