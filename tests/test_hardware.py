@@ -154,6 +154,14 @@ def test_cpus_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
     assert f" cores {said}, " in hardware.summary()
 
 
+@pytest.mark.skipif(not hardware.CPU_INFO.exists(), reason="Linux tells it in a file, with which this compares")
+def test_where_the_system_tells_nothing_llvm_finds_what_the_cpu_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"sse2", "avx2", "fma", "f16c", *hardware.LINUX_NAMES.values()} - {"avx512_fp16"}
+    told = hardware.cpu_flags() & asked
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "none")
+    assert hardware.cpu_flags() & asked == told
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_process_has_no_more_memory_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ulimit -v`: what it has mapped already is gone from that."""

@@ -72,7 +72,6 @@ def _place(kept: Path) -> Path:
 
 # not beside a module, which may not be ours to write to; the last name stands for any file there, in errors
 CACHE = _place(paths.cache() / cache.KERNELS / _version()) / "kernel"
-HOME = CACHE.parents[3]  # of what is compiled: the user's, or a folder of this process
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -216,17 +215,16 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
         if done.exists():
             return
         command = [sys.executable, "-P", "-c", code, *arguments]  # -P: what lies in the current folder is no module of ours
-        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(HOME)}}
-        told = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet)  # type: ignore[call-overload]
-        try:
-            for line in told.stdout:
-                if progress is not None and line.replace(" ", "").strip().isdecimal():
-                    progress(*map(int, line.split()))
-            if told.wait() == 0:
-                done.touch()
-        finally:
-            told.kill()
-            told.wait()
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(CACHE.parents[3])}}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
+            try:
+                for line in compiler.stdout:
+                    if progress is not None and line.replace(" ", "").strip().isdecimal():
+                        progress(*map(int, line.split()))
+                if compiler.wait() == 0:
+                    done.touch()
+            finally:
+                compiler.kill()
 
 
 def tell(done: int, total: int) -> None:
