@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,22 @@ def test_a_file_that_may_not_be_read_is_named_with_the_reason(tmp_path: Path, mo
     assert (caught.value.message, caught.value.hint) == expected
 
 
+def test_a_folder_is_called_one_also_where_the_system_only_denies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows does."""
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError) as caught:
+        read_text(tmp_path)
+    assert caught.value.message == f"`{tmp_path}` is a folder, not a file"
+
+
 def test_a_path_that_goes_through_a_file_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"a\.jsonl/b` cannot be read: Not a directory"):
-        read_text(tmp_path / "a.jsonl" / "b")
+    path = tmp_path / "a.jsonl" / "b"
+    reason = " cannot be read: Not a directory" if os.name == "posix" else ": there is no such file"  # Windows says no more
+    with pytest.raises(DataError) as caught:
+        read_text(path)
+    assert caught.value.message == f"`{path}`{reason}"

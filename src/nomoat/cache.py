@@ -125,8 +125,8 @@ def _sweep_temporary(place: Path) -> None:
     for folder in place.glob(f"{TEMPORARY}*-*"):
         process = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         with suppress(OSError):  # another program has removed it
-            is_old = folder.lstat().st_uid == os.getuid() and _age(folder) > DAY * LEFT_DAYS
-            if is_old and process.isdecimal() and not psutil.pid_exists(int(process)):
+            is_ours = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()  # each user of Windows has a place of his own
+            if is_ours and _age(folder) > DAY * LEFT_DAYS and process.isdecimal() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ CGROUP_QUOTAS = (
     (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
 )
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 # What LLVM calls otherwise than Linux of the flags that are asked for.
 LINUX_NAMES = {
     "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
@@ -108,7 +110,17 @@ def memory_available_bytes() -> Detected[int]:
 
 def cpu_name() -> str:
     """The processor's own name, as far as the system tells."""
-    return _cpu_info("model name") or platform.processor() or platform.machine()
+    return _cpu_info("model name") or _name_in_registry() or platform.processor() or platform.machine()
+
+
+def _name_in_registry() -> str:
+    """Windows' own, whose `platform.processor()` is a family and a model; empty elsewhere."""
+    if sys.platform == "win32":
+        import winreg
+
+        with suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, CPU_KEY) as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+    return ""
 
 
 def _address_space() -> tuple[int, int] | None:

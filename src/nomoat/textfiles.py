@@ -28,9 +28,9 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError as exc:
         raise DataError(f"`{path}`: there is no such file") from exc
-    except IsADirectoryError as exc:
-        raise DataError(f"`{path}` is a folder, not a file") from exc
     except OSError as exc:
+        if path.is_dir():  # which Windows only calls denied
+            raise DataError(f"`{path}` is a folder, not a file") from exc
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:

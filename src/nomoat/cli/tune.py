@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console, options
 from nomoat.errors import MissingExtraError, UsageError
 
@@ -175,14 +175,14 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     from nomoat.cli.facts import question_line
 
     console.say(f"wrote {folder}")
-    ref, question = shlex.quote(f"{prepared.base}+{folder.name}"), prepared.survey.question
+    ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question
     if question is None:
         console.say(f'try it: nomoat run {ref} "..."')
         return
     texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
     short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable()), "...")
     no_option = "-- " if short.startswith("-") else ""
-    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{shlex.quote(short)}\n{question_line(question)}")
+    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}\n{question_line(question)}")
 
 
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
