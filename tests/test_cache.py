@@ -104,3 +104,23 @@ def test_what_killed_processes_left_goes_where_files_have_no_owners_too(tmp_path
     os.utime(old, (LONG_AGO, LONG_AGO))
     cache._sweep_temporary(tmp_path)
     assert (young.exists(), old.exists()) == (True, False)
+
+
+def test_windows_keeps_what_a_program_has_open_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would remove the files around that one, and the model could not be started beside the program that runs it."""
+    held, free = made(cache.IMPORTED, "held"), made(cache.IMPORTED, "free")
+    (held / "config").write_text("x")
+
+    def rename(path: Path, _: Path) -> None:
+        if path == held / "weights":
+            exc = PermissionError(13, "open elsewhere", str(path))
+            exc.winerror = 32  # type: ignore[attr-defined]
+            raise exc
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(NotWritableError) as caught:
+        cache.clear()
+    assert caught.value.message == f"cannot remove `{held}`: open elsewhere; 0 MB are free again"
+    assert caught.value.hint == paths.HELD_HINT
+    assert (sorted(path.name for path in held.iterdir()), free.exists()) == (["config", "weights"], False)

@@ -154,7 +154,7 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         if not is_known or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
             raise
         at_fault = f" (`{place}`)" if path.parent.is_relative_to(place) else ""  # the part's name means nothing to the user
-        hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else _held_hint(exc) or _elsewhere(path, disk=False)
+        hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc) or _elsewhere(path, disk=False)
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
 
 
@@ -164,7 +164,7 @@ def _by_windows(exc: OSError) -> int | None:
     return number
 
 
-def _held_hint(exc: OSError) -> str:
+def held_hint(exc: OSError) -> str:
     """What to do about a file that Windows neither replaces nor removes; nothing where that is not it."""
     number = _by_windows(exc)
     if number == DENIED:
@@ -204,7 +204,7 @@ def _place_error(exc: OSError) -> NomoatError | None:
         return UsageError(f"`{shown}` is longer than the name of a file may be", hint="is it a text, where a name is asked for?")
     if number in NO_NAMES:
         return UsageError(f"`{name}`: {exc.strerror}", hint='Windows allows no name with one of <>:"/\\|?* in it')
-    hint = _held_hint(exc) or "check who may read and write there"
+    hint = held_hint(exc) or "check who may read and write there"
     if os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
         hint += f"; nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
     return UsageError(f"`{name}`: {exc.strerror or os.strerror(exc.errno or 0)}", hint=hint)
@@ -289,6 +289,22 @@ def whole_folder(target: Path) -> Iterator[Path]:
             os.replace(old, target)
         with suppress(OSError):
             remove_folder(old)
+
+
+def held_in(folder: Path) -> OSError | None:
+    """What Windows says of a file in the folder that a program has open: it would stay, and of half a folder nobody has a use.
+
+    None where all can be removed, and on other systems.
+    """
+    if sys.platform == "win32":
+        for path in folder.rglob("*"):
+            try:
+                path.rename(path)  # needs the right to remove it
+            except FileNotFoundError:  # moved or removed while we look
+                continue
+            except OSError as exc:
+                return exc
+    return None
 
 
 def remove_folder(folder: Path) -> None:
