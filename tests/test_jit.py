@@ -21,10 +21,11 @@ from nomoat import jit
 import numpy as np
 numbers = np.zeros(1, np.int64)
 jit.add_here(numbers, 0, 5)
-child = os.fork()
-if child == 0:
-    sys.exit()
-os.waitpid(child, 0)
+if hasattr(os, "fork"):
+    child = os.fork()
+    if child == 0:
+        sys.exit()
+    os.waitpid(child, 0)
 print(jit.CACHE.parent, numbers[0], jit.CACHE.parent.is_dir(), bool(list(jit.CACHE.parent.rglob("*.nbi"))))
 """
 

@@ -528,7 +528,7 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
         process = subprocess.Popen(command(server, suite), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while len(server.bodies) < at:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait(timeout=60)
         killed += 1
     done = subprocess.run(command(server, suite), capture_output=True, text=True, timeout=120, check=True)

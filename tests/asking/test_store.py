@@ -126,9 +126,9 @@ def test_killed_process_loses_no_answer_it_had_saved() -> None:
     with writer.stdout:
         for _ in range(25):
             writer.stdout.readline()
-        writer.send_signal(signal.SIGKILL)
+        writer.kill()
         said = 25 + len(writer.stdout.readlines())
-    assert writer.wait() == -signal.SIGKILL
+    assert writer.wait() != 0
     with AnswerStore() as store:
         for at in range(said):
             completion = store.answer("m", asking(f"a {at}"))
@@ -315,6 +315,7 @@ def test_damaged_outcomes_name_no_models() -> None:
             store.digests("s")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -> None:
     code = (
         "import resource\n"
