@@ -177,8 +177,11 @@ def test_a_home_that_nobody_has_is_said(nomoat: Nomoat, monkeypatch: pytest.Monk
     assert nomoat("models").stderr == f"error: `~nobody-of-here/x`: no home folder is known for `~nobody-of-here`\n{hint}"
 
 
-def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])  # the second where the locale is C
+def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(
+    nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
     assert nomoat("run", "fake:", "a 한글").stdout == "?? a\n"
     assert json.loads(nomoat("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
 
