@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import itertools
+import json
 import os
 import re
 import shlex
@@ -92,6 +93,21 @@ def test_the_python_of_the_readme_runs(reader: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "smollm2-135m+reviews" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["run.md", "serve.md", "duel.md"])
+def test_the_python_of_a_page_runs_on_the_engine_of_tests(name: str, empty_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Models are `fake:`, which has no adapter and no price; what asks a server with `openai` is left out."""
+    suites = empty_home / "suites"
+    suites.mkdir(parents=True)
+    examples = [{"id": str(n), "input": f"is this {n}", "target": f"{n} this is"} for n in range(8)]
+    (suites / "reviews.jsonl").write_text("\n".join(map(json.dumps, examples)), encoding="utf-8")
+    (suites / "reviews.toml").write_text('name = "reviews"\nmetric = "exact"\n', encoding="utf-8")
+    code = [text for text in blocks(ROOT / "docs" / name, "python") if "client" not in text.replace("as_client", "")]
+    assert code
+    exec(re.sub(r'"(smollm2-135m|openai:)[^"]*"', '"fake:"', "\n".join(code)), {})
+    told = {"run.md": "moat? a is What\n", "serve.md": "", "duel.md": "8 items"}[name]
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.data
