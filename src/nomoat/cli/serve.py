@@ -74,10 +74,11 @@ def serve(
         if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
+    key_from = "--api-key"
     if api_key is not None:
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
-        api_key = said.value
+        api_key, key_from = said.value, f"{config.CLIENTS_KEY} ({said.reason})"
     policy = None
     if "auto" in models:
         from nomoat.route.policy import PolicyFile
@@ -92,7 +93,7 @@ def serve(
     )
     app.serve(
         served, host=host, port=port, api_key=api_key, cors=cors or (),
-        on_ready=lambda url: _say_ready(url, served.names, api_key),
+        on_ready=lambda url: _say_ready(url, served.names, api_key, key_from),
     )  # fmt: skip
     _end_without(answers.THREAD_NAME)
 
@@ -115,10 +116,16 @@ def _end_without(threads: str) -> None:
                 os._exit(0)
 
 
-def _say_ready(url: str, models: list[str], api_key: str | None) -> None:
+def _say_ready(url: str, models: list[str], api_key: str | None, key_from: str) -> None:
+    """The key is not shown: the lines name the variable that holds it, or KEY, and what `key_from` says that this is."""
+    from nomoat import config
+
     reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    header = ' -H "Authorization: Bearer $NOMOAT_API_KEY"' if api_key else ""
-    key = 'os.environ["NOMOAT_API_KEY"]' if api_key else '"none"'
+    in_variable = api_key == os.environ.get(config.CLIENTS_KEY)
+    shell_key, key = "", '"none"'
+    if api_key:
+        shell_key, key = (f"${config.CLIENTS_KEY}", f'os.environ["{config.CLIENTS_KEY}"]') if in_variable else ("KEY", '"KEY"')
+    header = f' -H "Authorization: Bearer {shell_key}"' if api_key else ""
     console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
     console.say(
@@ -126,3 +133,5 @@ def _say_ready(url: str, models: list[str], api_key: str | None) -> None:
         f"""-d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "What is a moat?"}}]}}'"""
     )
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
+    if api_key and not in_variable:
+        console.say(f"  KEY: {key_from}")
