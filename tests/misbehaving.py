@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from patience import PATIENCE_SECONDS
@@ -17,7 +19,8 @@ Act = Callable[[BaseHTTPRequestHandler], None]
 class Server:
     """Does one act a request, the last one again and again; keeps headers and bodies."""
 
-    def __init__(self, *acts: Act) -> None:
+    def __init__(self, *acts: Act, certificate: Path | None = None) -> None:
+        """`certificate`: a file with it and its key, for https."""
         self.headers: list[dict[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
@@ -44,9 +47,13 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_port}/v1"
 
     def close(self) -> None:
         self._http.shutdown()
