@@ -133,8 +133,8 @@ def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
     assert f"api_key={key})" in server.said[3]
     if place != "environment":
         assert server.child.stderr is not None
-        origin = f"NOMOAT_API_KEY ({config.keys_path()})" if place == "keys.toml" else "--api-key"
-        assert server.child.stderr.readline() == f"  KEY: {origin}\n"
+        origin = config.keys_path() if place == "keys.toml" else "--api-key"
+        assert server.child.stderr.readline() == f"  KEY: the one of {origin}\n"
     code, _, err = server.interrupt()
     assert (code, err) == (0, "stopped\n")
     assert "s3cret-key" not in "".join(server.said) + err
