@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from misbehaving import FINE, Act, Server
+from misbehaving import FINE, Act, Server, self_signed
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
@@ -65,12 +64,7 @@ def untrusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl to make a certificate with")
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    pem, key = tmp_path / "own.pem", tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=nomoat"]
-    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(pem), "-keyout", str(key)]
-    subprocess.run(made, check=True, capture_output=True)
-    with pem.open("a") as file:
-        file.write(key.read_text())
+    pem = self_signed(tmp_path / "own.pem")
     server = Server(FINE, certificate=pem)
     yield server, pem
     server.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +60,16 @@ class Server:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+def self_signed(pem: Path) -> Path:
+    """Write a certificate for 127.0.0.1 and its key into one file; openssl makes them."""
+    key = pem.with_suffix(".key")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=nomoat"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(pem), "-keyout", str(key)]
+    subprocess.run(made, check=True, capture_output=True)
+    pem.write_text(pem.read_text() + key.read_text())
+    return pem
 
 
 def say(status: int, body: object, kind: str = "application/json", headers: Mapping[str, str] | None = None) -> Act:

@@ -118,20 +118,6 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     assert (config.threads(), config.context_tokens()) == (hardware.threads(), None)
 
 
-def test_where_models_and_clusters_are_asked_is_listed_without_what_is_secret_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in config.ADDRESSES:
-        monkeypatch.delenv(name, raising=False)
-    before = config.settings()
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:s3cret@gateway.example/v1?key=s3cret")
-    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
-    monkeypatch.setenv("RAY_ADDRESS", "")  # is not set
-    added = [row for row in config.settings() if row not in before]
-    assert [(row.name, row.value, row.origin) for row in added] == [
-        ("HF_ENDPOINT", "https://hub.example", "environment"),
-        ("OPENAI_BASE_URL", "https://gateway.example/v1", "environment"),
-    ]
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no thread on a core")
 @pytest.mark.parametrize("is_variable", [True, False])
 def test_the_password_of_a_mirror_is_not_listed(empty_home: Path, monkeypatch: pytest.MonkeyPatch, is_variable: bool) -> None:
@@ -253,3 +239,18 @@ def test_keys_are_listed_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv(name, "0123456789abcdef")
     (row,) = [row for row in config.settings() if row.name == name]
     assert (row.value, row.origin) == ("…cdef", "environment")
+
+
+# ---------------------------------------------------------------- addresses
+def test_where_models_and_clusters_are_asked_is_listed_without_what_is_secret_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+    before = config.settings()
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:s3cret@gateway.example/v1?key=s3cret")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    monkeypatch.setenv("RAY_ADDRESS", "")  # is not set
+    added = [row for row in config.settings() if row not in before]
+    assert [(row.name, row.value, row.origin) for row in added] == [
+        ("HF_ENDPOINT", "https://hub.example", "environment"),
+        ("OPENAI_BASE_URL", "https://gateway.example/v1", "environment"),
+    ]
