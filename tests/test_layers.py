@@ -29,6 +29,7 @@ LAYERS = {
             "pool",
             "matching",
             "rouge",
+            "namesake",
         ],
         1,
     ),
