@@ -239,3 +239,18 @@ def test_keys_are_listed_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv(name, "0123456789abcdef")
     (row,) = [row for row in config.settings() if row.name == name]
     assert (row.value, row.origin) == ("…cdef", "environment")
+
+
+# ---------------------------------------------------------------- addresses
+def test_where_models_and_clusters_are_asked_is_listed_without_what_is_secret_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+    before = config.settings()
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:s3cret@gateway.example/v1?key=s3cret")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    monkeypatch.setenv("RAY_ADDRESS", "")  # is not set
+    added = [row for row in config.settings() if row not in before]
+    assert [(row.name, row.value, row.origin) for row in added] == [
+        ("HF_ENDPOINT", "https://hub.example", "environment"),
+        ("OPENAI_BASE_URL", "https://gateway.example/v1", "environment"),
+    ]

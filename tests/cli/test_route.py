@@ -87,6 +87,14 @@ def test_policy_names_the_file_each_line_comes_from() -> None:
     assert rows["cloud"] == {"name": "cloud", "value": None, "origin": "default"}
 
 
+def test_policy_with_a_budget_says_that_the_users_prices_cannot_be_read(empty_home: Path) -> None:
+    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nmax_usd_per_day = 2')
+    (empty_home / "prices.toml").write_text("input = 0.15")
+    done = nomoat("route", "policy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: `{empty_home / 'prices.toml'}` is not a table of prices: ")
+
+
 def test_policy_shows_what_of_its_budget_is_spent() -> None:
     written("max_usd_per_day = 2.0")
     assert nomoat("route", "policy").stdout.endswith("spent              $0.00 today, $0.00 this month  (UTC)\n")

@@ -587,6 +587,28 @@ def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Se
     assert error.hint == "is the server running, and the port right?"
 
 
+def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps(
+    untrusted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, pem = untrusted
+    error = failure(server)
+    assert "CERTIFICATE_VERIFY_FAILED" in error.message
+    assert error.hint == (
+        "if you trust whoever signed its certificate (a company's proxy, yourself), name theirs: SSL_CERT_FILE=FILE.pem"
+    )
+    assert error.fate == "final"
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    with Responder("r", at(server)) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+
+
+def test_a_certificate_for_another_name_is_no_matter_of_trust(untrusted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    server, pem = untrusted
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    server.url = server.url.replace("127.0.0.1", "localhost")
+    assert failure(server).hint == "its certificate is for another name, or out of date: check the address, and this machine's clock"
+
+
 def sent_on(to: str) -> Act:
     return say(307, b"", headers={"location": to})
 

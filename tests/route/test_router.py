@@ -367,7 +367,7 @@ def test_auto_is_refused_where_one_model_is_needed() -> None:
     with pytest.raises(UsageError) as raised:
         nomoat.load("auto")
     assert raised.value.message == "`auto` chooses between two models, and one is needed here"
-    assert raised.value.hint == "name the model; `nomoat run`, `nomoat serve` and `nomoat.route.router.load_auto()` know `auto`"
+    assert raised.value.hint == "name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`"
 
 
 def test_auto_answers_here() -> None:

@@ -108,6 +108,7 @@ def policy(as_json: options.AsJson = False) -> None:
 
     Days and months are those of UTC. Requests under way count with the most they can cost.
     """
+    from nomoat.catalog import prices
     from nomoat.route import policy as policies
     from nomoat.route.budget import dollars, read_spent
     from nomoat.route.in_force import usable
@@ -118,6 +119,8 @@ def policy(as_json: options.AsJson = False) -> None:
     made = load_router()
     why_not = "" if made is None else usable(found, made).why_not
     spent = read_spent() if found.has_budget else None
+    if found.has_budget and found.cloud is not None:
+        prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return

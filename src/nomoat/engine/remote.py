@@ -333,10 +333,12 @@ class RemoteEngine:
     def _lost(self, cause: BaseException) -> RemoteError:
         import httpx
 
+        hint = "is the server running, and the port right?" if self.is_local else "check the network, then try again"
+        untrusted = net.certificate_hint(cause)
         return RemoteError(
             f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
-            hint="is the server running, and the port right?" if self.is_local else "check the network, then try again",
-            fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
+            hint=untrusted or hint,
+            fate="final" if untrusted else "rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
