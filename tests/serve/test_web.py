@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from patience import PATIENCE_SECONDS
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import BadRequestError
+from nomoat.records import Rule
 from nomoat.responder import Responder
 from nomoat.serve import replies, web
 from nomoat.serve.web import FILES
@@ -176,6 +178,13 @@ def test_tex_that_stands_alone_keeps_its_lines_and_runs_nothing() -> None:
 
 def test_a_picture_in_an_answer_is_not_fetched() -> None:
     assert "<img" not in as_html("![chart](https://collector.example/?said=secret) ![x][y]\n\n[y]: https://collector.example/")
+
+
+def test_every_reason_of_auto_for_an_answer_has_words_in_korean() -> None:
+    source = (Path(web.__file__).parent / "page.js").read_text(encoding="utf-8")
+    known = re.search(r"why: {\n(.*?)\n    },", source, re.DOTALL)
+    assert known is not None
+    assert set(re.findall(r"^ +(\w+): ", known[1], re.MULTILINE)) == set(get_args(Rule)) - {"embeddings"}
 
 
 def test_every_error_code_has_words_in_korean() -> None:
