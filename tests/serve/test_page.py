@@ -480,6 +480,9 @@ def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, sta
     page.open(start(Responder("fake", FakeEngine()), api_key="k3y"))
     page.until("#about", "asks for its API key")
     assert page.browser.switch_to.active_element == page.find("#key")
+    is_seen = "const {left, top} = about.getBoundingClientRect(); return document.elementFromPoint(left + 1, top + 1) === about"
+    page.browser.set_window_size(360, 700)
+    assert page.browser.execute_script(is_seen)  # what is wrong stands above the settings
     for key, said in {"비밀": "holds characters that cannot be sent", "other": "This is not the API key of this server."}.items():
         page.find("#key").send_keys(key, Keys.TAB)
         page.until("#about", said)
