@@ -401,6 +401,8 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
                 auto.complete(said("a moat"))
                 assert (heard[-1].where, heard[-1].why) == (where, why)
                 assert heard[-1].model == (f"{server.url}#big" if where == "cloud" else "fake:")
+                rule = {in_force.NOT_READ: "policy_broken", in_force.OTHER_CLOUD: "other_cloud"}.get(why)
+                assert rule in (heard[-1].rule, None)
             assert (said_in_log in caplog.text) and caplog.text.count("has changed") <= 1  # once, not at each request
     assert len(server.bodies) == 2 * [where for _, where, _, _ in steps].count("cloud")
 

@@ -24,6 +24,7 @@ from nomoat import responder as responders
 from nomoat.errors import UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
+from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
 from nomoat.route.guard import private_kinds
 from nomoat.route.in_force import InForce, Rules, Usable, usable
@@ -93,7 +94,7 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     if forbidden := net.offline():
         return local("offline", f"{forbidden} is set")
     if only_here:
-        return local("cannot_ask", only_here)
+        return local(in_force.RULES.get(only_here, "cannot_ask"), only_here)
     if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
         why = f"{router.why_not}; the policy's default is {policy.default}"
