@@ -51,7 +51,7 @@ Serving = Callable[..., Server]
 def test_likelihoods_of_less_memory_are_kept_apart_and_none_is_taken_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A smaller container, or `ulimit -v`, with the same home: the served form's. Those of the file's own weights lie where they did."""
+    """A smaller container, or `ulimit -v`, with the same home: the served form's. Those of the file's own weights stay in place."""
     path = write_tiny_gguf(tmp_path / "tiny.gguf", type_name="Q4_0")
     folder = importer.import_gguf(path)
     question = (Request(prompt="the hello"), (" he", " world"))

@@ -18,7 +18,7 @@ net.silence_telemetry()
 
 
 def served_scores_digest(digest: str) -> str:
-    """What likelihoods are kept under that a model's served form gave, though its file's own weights give others where there is memory.
+    """What likelihoods are kept under that a model's served form gave: where there is memory, its file's own weights give others.
 
     `digest`: the engine's, under which those of the file's own weights are kept.
     """

@@ -154,7 +154,7 @@ class Asking:
         return kept
 
     def _scored_before(self, examples: Sequence[Example]) -> list[Example]:
-        """Those whose choices' likelihoods are kept; of a model that is not here, all of the form that gave most of the first asked for."""
+        """Those whose choices' likelihoods are kept; of a model that is not here, all of the form that gave most of the first ones."""
         engine = self.model.engine
         forms = engine.forms if isinstance(engine, KeptEngine) else (self.model.scores_digest,)
         found = {form: [e for e in examples if self.store.choice_scores(form, *self.scored(e)) is not None] for form in forms}
