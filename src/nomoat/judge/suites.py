@@ -13,6 +13,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -169,28 +170,28 @@ def write_suite(suite: Suite, folder: Path) -> Path:
     if suite.metric in STORED_ONLY:
         raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
     jsonl, toml, schema = suite_files(suite.name, folder)
-    with paths.whole_file(jsonl) as part:
-        part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
-    if suite.schema is not None:
-        with paths.whole_file(schema) as part:
-            part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
-    values = {
-        "name": suite.name,
-        "title": suite.title,
-        "metric": suite.metric,
-        "examples": jsonl.name,
-        "sha256": paths.sha256_of(jsonl),
-        "schema": "" if suite.schema is None else schema.name,
-        **{name: getattr(suite, name) for name in SHARED},
-    }
-    with paths.whole_file(toml) as part:
+    with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
+        toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
+        jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
+        if suite.schema is not None:
+            schema_part = files.enter_context(paths.whole_file(schema))
+            schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
+        values = {
+            "name": suite.name,
+            "title": suite.title,
+            "metric": suite.metric,
+            "examples": jsonl.name,
+            "sha256": paths.sha256_of(jsonl_part),
+            "schema": "" if suite.schema is None else schema.name,
+            **{name: getattr(suite, name) for name in SHARED},
+        }
         # A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
         lines = [
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
             for key, value in values.items()
             if value not in ("", ())
         ]
-        part.write_text("".join(lines), encoding="utf-8")
+        toml_part.write_text("".join(lines), encoding="utf-8")
     return toml
 
 
