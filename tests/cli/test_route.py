@@ -76,7 +76,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
         "max_answer_tokens  4096  (default)\n"
-        "router             none  (learned)\n"
+        "router             none  (nothing is learned)\n"
     )
 
 

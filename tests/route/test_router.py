@@ -184,6 +184,18 @@ def test_what_the_cloud_cannot_be_asked_stays_here(asked: dict[str, object], why
     engine.close()
 
 
+def test_prompts_without_a_chat_stay_here_wherever_openais_name_leads() -> None:
+    """OPENAI_BASE_URL may name a server that has /completions; `openai:` is asked as OpenAI is, by its name."""
+    server = RemoteEngine(base_url="http://192.0.2.1/v1", model="m", key="k", provider="openai")
+    policy = Policy(local="small", cloud="openai:m", default="cloud")
+    engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder("openai:m", server))
+    assert engine.decide(said("a b")).where == "cloud"
+    decision = engine.decide(Request(prompt="a b"))
+    assert (decision.where, decision.rule) == ("local", "cannot_ask")
+    assert decision.why == "`192.0.2.1` is named by OPENAI_BASE_URL, and what `openai:` names takes conversations only"
+    engine.close()
+
+
 def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
     engine = far()
     assert engine.decide(replace(said(PRIVATE), top_k=40)).kinds == ("phone",)

@@ -124,7 +124,7 @@ def policy(as_json: options.AsJson = False) -> None:
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
         print(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
-    origin = f"not in use: {why_not}" if why_not else "learned"
+    origin = "nothing is learned" if made is None else f"not in use: {why_not}" if why_not else "learned"
     print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
         print(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
