@@ -25,7 +25,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import composed, parse_json, read_text
+from nomoat.textfiles import as_named, composed, parse_json, read_text
 
 Metric = Literal[
     "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
@@ -233,7 +233,7 @@ def files_of(name: str) -> tuple[Path, ...]:
 
 def _find(ref: str | Path) -> Path | None:
     """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
-    path, own, name = Path(ref), own_suites(), composed(str(ref))
+    path, own, name = as_named(Path(ref)), own_suites(), composed(str(ref))
     is_name = name in own or name in BUILT_IN
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):
