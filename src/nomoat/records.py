@@ -14,7 +14,7 @@ SchemaMode = Literal["strict", "json_object"]
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
-Rule = Literal["private", "no_cloud", "offline", "cannot_ask", "default", "learned", "budget", "embeddings"]
+Rule = Literal["private", "no_cloud", "offline", "cannot_ask", "default", "learned", "budget", "cloud_failed", "embeddings"]
 
 
 # ---------------------------------------------------------------- asking and answering

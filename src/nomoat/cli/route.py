@@ -85,7 +85,12 @@ def learn(
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded
     }
-    names = tuple(suite.name for suite in loaded)
+    by_questions: dict[str, str] = {}
+    for suite in loaded:
+        first = by_questions.setdefault(suite.sha256, suite.name)
+        if first != suite.name:
+            console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
+    names = tuple(by_questions.values())
     made = learned.learn(outcomes.read_pairs(local, cloud, prompts), suites=names, threshold=policy.threshold)
     folder = learned.save_router(made)
     if as_json:
