@@ -79,8 +79,8 @@ def _spans(reading: Reading, kind: Kind, names: Sequence[str]) -> Iterator[Span]
 
 
 def _over_breaks(text: str, kind: Kind) -> Iterator[Span]:
-    """Numbers that a line's end parts anywhere (`010-12` and `34-5678`, also as two parts of a message), with dashes between all groups
-    and none around: columns of numbers are ordinary."""
+    """Numbers that a line's end parts anywhere (`010-12` and `34-5678`, also as two parts of a message), with dashes between all
+    groups and none around: columns of numbers are ordinary."""
     for found in BREAK.finditer(text):
         start, after = found.span(found.lastindex or 0)
         at = max(0, start - TOGETHER)
