@@ -15,8 +15,9 @@ Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unkn
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
 Rule = Literal[
-    "private", "no_cloud", "offline", "policy_broken", "other_cloud", "cannot_ask", "default", "learned", "budget", "embeddings"
-]
+    "private", "no_cloud", "offline", "policy_broken", "other_cloud", "cannot_ask", "default", "learned", "budget", "cloud_failed",
+    "embeddings",
+]  # fmt: skip
 
 
 # ---------------------------------------------------------------- asking and answering
@@ -177,6 +178,11 @@ def _require_whole_characters(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:
+        if "\udc80" <= text[exc.start] <= "\udcff":  # so Python keeps a byte that the locale has no character for
+            raise UsageError(
+                f"the text is not whole: its character {exc.start + 1:,} is a byte that this locale's encoding does not have",
+                hint="set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1",
+            ) from exc
         raise UsageError(
             f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
         ) from exc

@@ -78,6 +78,11 @@ class Responder:
         return self.engine.digest
 
     @property
+    def scores_digest(self) -> str:
+        """What stored likelihoods are kept under: another one where they are those of the served form, for want of memory."""
+        return getattr(self.engine, "scores_digest", self.digest)
+
+    @property
     def is_local(self) -> bool:
         """Whether prompts stay on this machine."""
         return self.engine.is_local

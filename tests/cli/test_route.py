@@ -70,13 +70,14 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "cloud              none  (default)\n"
         "threshold          0.5  (default)\n"
         "default            local  (default)\n"
+        "if_cloud_fails     error  (default)\n"
         "never_leaves       resident_number, phone, business_number, bank_account, card, email, api_key, name  (default)\n"
         "names              none  (default)\n"
         "allowed            none  (default)\n"
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
         "max_answer_tokens  4096  (default)\n"
-        "router             none  (learned)\n"
+        "router             none  (nothing is learned)\n"
     )
 
 
@@ -185,6 +186,17 @@ def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
     )
 
 
+def test_the_same_questions_under_two_names_are_learned_from_once_and_so_it_is_said(duelled: Path) -> None:
+    written('local = "fake:"\ncloud = "openai:big"')
+    again = duelled.with_name("moat.jsonl")
+    again.write_bytes(duelled.read_bytes())
+    done = nomoat("route", "learn", "fake:", "openai:big", "-s", str(duelled), "-s", str(again), "-s", str(duelled), "--json")
+    assert done.stderr == "`moat` has the questions of `castle`, and they count once\n"
+    said = json.loads(done.stdout)
+    assert (said["suites"], said["figures"]["num_prompts"]) == (["castle"], 50)
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["suites"] == ["castle"]
+
+
 def test_learn_says_that_there_is_no_gap_and_what_the_thresholds_do(duelled: Path) -> None:
     """`fake:` is good at names, and `other` at sums: together they are better than either, and neither is better."""
     suite = load_suite(duelled)
@@ -247,6 +259,6 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed, max_usd_per_day, max_usd_per_month, "
-        "max_answer_tokens\n"
+        "hint: known: local, cloud, threshold, default, if_cloud_fails, never_leaves, names, allowed, max_usd_per_day, "
+        "max_usd_per_month, max_answer_tokens\n"
     )

@@ -22,7 +22,7 @@ from nomoat.asking.cluster import Hand, Place
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
-from nomoat.references import find_files, names_weights
+from nomoat.references import names_weights
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder, load
 
 MAX_TRIES = 3
@@ -30,13 +30,13 @@ MAX_TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a worker says of a model it has opened. `is_exact`: likelihoods are computed from the file's own weights."""
+    """What a worker says of a model it has opened; see `Responder` for the fields."""
 
     digest: str
+    scores_digest: str
     licence: str
     template: Detected[str] | None
     context_tokens: int | None
-    is_exact: bool
 
 
 class Worker:
@@ -52,15 +52,13 @@ class Worker:
 
     def open(self, number: int, ref: str, fallback_template: str | None) -> Facts:
         """Load a model. Raises what `load` raises."""
-        from nomoat.engine import importer
-
         model = self._models[number] = load(ref, fallback_template=fallback_template)
         return Facts(
             digest=model.digest,
+            scores_digest=model.scores_digest,
             licence=model.licence,
             template=model.template,
             context_tokens=model.engine.context_tokens,
-            is_exact=importer.fits_exactly(find_files(ref).weights),
         )
 
     def complete(self, number: int, request: Request) -> Any:
@@ -195,6 +193,7 @@ class _Shared:
         self._workers = workers
         self._number = number
         self.digest = facts.digest
+        self.scores_digest = facts.scores_digest
         self.context_tokens = facts.context_tokens
 
     @property

@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 
 EXAMPLES_SHOWN = 3
 FOR_TASKS = ("num_tasks", "seeds", "language", "tasks_a_request", "max_requests", "temperature", "seed")  # mean nothing to labels
-SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
+SeedFile = Annotated[
+    Path | None,
+    typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False, callback=options.as_named),
+]
 TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
 TextFile = Annotated[
-    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, JSONL, or .txt with a text a line.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="TEXTS",
+        help="Label these: CSV, TSV, JSONL, or .txt with a text a line.",
+        show_default=False,
+        callback=options.as_named,
+    ),
 ]
 MaxRequests = Annotated[
     int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)

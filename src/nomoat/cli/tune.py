@@ -25,17 +25,24 @@ EXAMPLES_SHOWN = 3
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 GOES_ON = "the same command with --resume goes on from here"
 
+DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L)."
+TEST = "A file whose texts must not be learned: those in both are dropped."
+VALIDATION = "A file of lessons to hold out; without it a part of the data is."
+Data = Annotated[Path, typer.Argument(help=DATA, callback=options.as_named)]
+TestFile = Annotated[Path | None, typer.Option(help=TEST, callback=options.as_named)]
+ValidationFile = Annotated[Path | None, typer.Option(help=VALIDATION, callback=options.as_named)]
+
 
 def tune(
     base: Annotated[str, typer.Argument(help="Where to start: a card's name, a .gguf file, a Hugging Face folder, or BASE+NAME.")],
-    data: Annotated[Path, typer.Argument(help="CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L).")],
+    data: Data,
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels (tables).")] = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
-    test: Annotated[Path | None, typer.Option(help="A file whose texts must not be learned: those in both are dropped.")] = None,
+    test: TestFile = None,
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
-    validation: Annotated[Path | None, typer.Option(help="A file of lessons to hold out; without it a part of the data is.")] = None,
+    validation: ValidationFile = None,
     template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,

@@ -129,7 +129,7 @@ class _Asking:
 def _by_likelihood(asking: _Asking, found: Labelled) -> None:
     teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
     questions = [(request, labels) for request in asking.requests]
-    fresh = {question for question in questions if store.choice_scores(teacher.digest, *question) is None}
+    fresh = {question for question in questions if store.choice_scores(teacher.scores_digest, *question) is None}
     collected = collect_scores(teacher, questions, store=store, show=lambda num_open: asking.progress(total - num_open, total))
     for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):

@@ -102,6 +102,11 @@ class Dialect:
             return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
         if request.prompt is not None and self._host in CHATS_ONLY:
             return UnsupportedError(f"`{self._host}` takes conversations only", hint="use a model on this machine, or ask as a chat")
+        if request.prompt is not None and self._is_cloud:
+            return UnsupportedError(
+                f"`{self._host}` is named by OPENAI_BASE_URL, and what `openai:` names takes conversations only",
+                hint="name the server itself, as `http://host:port/v1#model`, if it takes prompts without a chat",
+            )
         if request.answer_start:
             return UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
         beside_openais = _beside_openais(request)

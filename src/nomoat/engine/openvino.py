@@ -7,6 +7,7 @@ float32 with the file's own weights where the machine has the memory for it, so 
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import itertools
 import json
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
+from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, served_scores_digest, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -69,6 +70,20 @@ class OpenVINOEngine:
         self._cache_bytes: int | None = None
         self._batcher: Batcher | None = None
         self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights
+
+    @functools.cached_property
+    def _is_exact(self) -> bool | None:
+        """See `importer.fits_exactly`. Asked once: memory may get a limit meanwhile, and what is kept is to say what was computed."""
+        return self._weights is not None and importer.fits_exactly(self._weights)
+
+    @property
+    def scores_digest(self) -> str:
+        """What likelihoods of continuations are kept under: see `Responder.scores_digest`."""
+        return self.scores_digest_of(self.digest)
+
+    def scores_digest_of(self, digest: str) -> str:
+        """The same for an engine of this digest that computes with these weights."""
+        return served_scores_digest(digest) if self._is_exact is False else digest
 
     def use_template(self, name: str) -> None:
         """Chat with the named template; see `Tokenizer.use_template`."""
@@ -218,7 +233,7 @@ class OpenVINOEngine:
     def _make_scorer(self, beside: int | None) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
         adapter = self._adapter if beside is None else self._beside[beside].weights_path.parent
-        if self._weights is not None and importer.fits_exactly(self._weights):
+        if self._weights is not None and self._is_exact:
             model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
             return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
@@ -334,6 +349,10 @@ class _Adapted:
             self._words.use_template(template)
             made_of += f"\n{self._words.chat_template}"
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+
+    @property
+    def scores_digest(self) -> str:
+        return self._engine.scores_digest_of(self.digest)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         return self._engine.generate(request, adapter=self._adapter, words=self._words)

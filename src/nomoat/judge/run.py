@@ -139,8 +139,7 @@ class Asking:
         """Those that a model which is not here was asked before, and, of a conversation, in the very words that came before."""
         digest = self.model.digest
         if self.suite.metric == "choice" and not self.writes_choices:
-            scored = [e for e in examples if self.store.choice_scores(digest, *self.scored(e)) is not None]
-            if scored:
+            if scored := self._scored_before(examples):
                 return scored
             self.writes_choices = any(self.store.answer(digest, self.written(e)) is not None for e in examples)
             if not self.writes_choices:
@@ -153,6 +152,16 @@ class Asking:
                 self.remember(example, answer)
                 kept.append(example)
         return kept
+
+    def _scored_before(self, examples: Sequence[Example]) -> list[Example]:
+        """Those whose choices' likelihoods are kept; of a model that is not here, all of the form that gave most of the first ones."""
+        engine = self.model.engine
+        forms = engine.forms if isinstance(engine, KeptEngine) else (self.model.scores_digest,)
+        found = {form: [e for e in examples if self.store.choice_scores(form, *self.scored(e)) is not None] for form in forms}
+        most = max(forms, key=lambda form: len(found[form]))
+        if isinstance(engine, KeptEngine) and found[most]:
+            engine.forms = (most,)
+        return found[most]
 
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
@@ -279,7 +288,7 @@ class Asking:
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
-    pending = [example for example in examples if run.store.choice_scores(run.model.digest, *run.scored(example)) is None]
+    pending = [example for example in examples if run.store.choice_scores(run.model.scores_digest, *run.scored(example)) is None]
     require_context(run, pending, new_tokens=1)
     try:
         collected = collect_scores(

@@ -13,6 +13,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -24,7 +25,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import composed, parse_json, read_text
+from nomoat.textfiles import as_named, composed, parse_json, read_text
 
 Metric = Literal[
     "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
@@ -169,28 +170,28 @@ def write_suite(suite: Suite, folder: Path) -> Path:
     if suite.metric in STORED_ONLY:
         raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
     jsonl, toml, schema = suite_files(suite.name, folder)
-    with paths.whole_file(jsonl) as part:
-        part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
-    if suite.schema is not None:
-        with paths.whole_file(schema) as part:
-            part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
-    values = {
-        "name": suite.name,
-        "title": suite.title,
-        "metric": suite.metric,
-        "examples": jsonl.name,
-        "sha256": paths.sha256_of(jsonl),
-        "schema": "" if suite.schema is None else schema.name,
-        **{name: getattr(suite, name) for name in SHARED},
-    }
-    with paths.whole_file(toml) as part:
+    with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
+        toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
+        jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
+        if suite.schema is not None:
+            schema_part = files.enter_context(paths.whole_file(schema))
+            schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
+        values = {
+            "name": suite.name,
+            "title": suite.title,
+            "metric": suite.metric,
+            "examples": jsonl.name,
+            "sha256": paths.sha256_of(jsonl_part),
+            "schema": "" if suite.schema is None else schema.name,
+            **{name: getattr(suite, name) for name in SHARED},
+        }
         # A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
         lines = [
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
             for key, value in values.items()
             if value not in ("", ())
         ]
-        part.write_text("".join(lines), encoding="utf-8")
+        toml_part.write_text("".join(lines), encoding="utf-8")
     return toml
 
 
@@ -232,7 +233,7 @@ def files_of(name: str) -> tuple[Path, ...]:
 
 def _find(ref: str | Path) -> Path | None:
     """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
-    path, own, name = Path(ref), own_suites(), composed(str(ref))
+    path, own, name = as_named(Path(ref)), own_suites(), composed(str(ref))
     is_name = name in own or name in BUILT_IN
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):

@@ -1,8 +1,8 @@
 """`auto`: a model reference that sends each request to the model on this machine or to the cloud, and says why.
 
 The policy speaks first: private data stays here whatever else is said. Then a router learned from the user's duels, then the
-policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens: nothing is
-ever sent to the cloud because the local model failed.
+policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens, but for
+the cloud's where the policy says `if_cloud_fails = "local"` (`fallback`): nothing is ever sent there because the local model failed.
 
 A conversation is judged anew at each turn: what was private in it keeps it here, whatever is said beside that (`guard`).
 
@@ -19,13 +19,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nomoat import net
+from nomoat import net, references
 from nomoat import responder as responders
-from nomoat.errors import UsageError
+from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
 from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.fallback import OrHere
 from nomoat.route.guard import private_kinds
 from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
@@ -81,6 +82,13 @@ def decide(
 def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
     """What was decided for the cloud is done here, for want of money."""
     return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
+
+
+def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
+    """What was decided for the cloud is done here, which the server's own words do not say: they may repeat the text."""
+    status = "" if error.status is None else f" (status {error.status})"
+    why = f"`{references.shown_name(decision.model or '')}` failed{status}, and the policy then answers here"
+    return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
 
 
 def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
@@ -197,10 +205,13 @@ class RouterEngine:
         return self._side(decision)
 
     @contextmanager
-    def answering(self, decision: Decision, request: Request) -> Iterator[tuple[Decision, Responder]]:
+    def answering(
+        self, decision: Decision, request: Request, on_change: OnDecision | None = None
+    ) -> Iterator[tuple[Decision, Responder]]:
         """Who answers what was decided so, within the block, and the decision as it is kept; `on_decision` is told.
 
         Until the block ends, the most the answer can cost is set aside; where others have spent it since, the answer is made here.
+        So it is where the cloud fails and the policy says so: `on_change` is told that decision, before the first word.
         """
         rules = self._rules.last
         with ExitStack() as paying:
@@ -212,6 +223,16 @@ class RouterEngine:
                 except OverBudgetError as error:
                     decision, responder = _kept_here(rules.policy, str(error), decision), self._local
             self._tell(decision)
+            if decision.where == "cloud" and rules.policy.if_cloud_fails == "local":
+
+                def on_failure(error: RemoteError) -> None:
+                    paying.close()  # what it cost is known
+                    changed = _failed(rules.policy, decision, error)
+                    self._tell(changed)
+                    if on_change is not None:
+                        on_change(changed)
+
+                responder = Responder(responder.ref, OrHere(responder, self._local, on_failure))
             yield decision, responder
 
     def generate(self, request: Request) -> Iterator[Chunk]:
