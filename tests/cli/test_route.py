@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nomoat import paths
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Rates
 from nomoat.engine.remote import remote_engine
@@ -225,22 +226,28 @@ def test_router_of_an_older_nomoat_says_that_it_has_to_be_learned_again(duelled:
     )
 
 
-def test_learn_finds_the_duel_over_a_table_by_the_instruction_it_was_asked_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", ["fake:", "base+tuned"])
+def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_was_asked_with(local: str, tmp_path: Path) -> None:
+    folder = paths.adapters() / "tuned"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    learned_labels = {"question": "Which kind?", "labels": {"bridge": 1, "sum": 1, "other": 1}}
+    (folder / "provenance.json").write_text(json.dumps({"data": learned_labels}))
     table = tmp_path / "castle.csv"
     kinds = {"bridge": "what is the name of bridge", "sum": "compute the sum of"}
     table.write_text("text,kind\n" + "".join(f"{words} {at},{kind}\n" for kind, words in kinds.items() for at in range(25)))
-    suite = load_suite(table, input_column="text", label_column="kind", instruction="Which kind?")
+    suite = load_suite(table, input_column="text", label_column="kind", instruction="Which kind?", models=[local])
     with AnswerStore() as store:
-        for model, hard in (("fake:", 0.0), ("openai:big", 1.0)):
+        for model, hard in ((local, 0.0), ("openai:big", 1.0)):
             outcomes = [
                 Outcome(suite=suite.name, example_id=one.id, model=model, answer="", score=1.0 if one.target == "bridge" else hard)
                 for one in suite.examples
             ]
             store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
-    asked = ("route", "learn", "fake:", "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
-    assert "error: no outcomes of `fake:` and `openai:big`" in nomoat(*asked).stderr
+    asked = ("route", "learn", local, "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
+    assert f"error: no outcomes of `{local}` and `openai:big`" in nomoat(*asked).stderr
     done = nomoat(*asked, "--instruction", "Which kind?")
-    assert done.stdout.startswith("`fake:` is as good as `openai:big` on 25 of 50 prompts\n")
+    assert done.stdout.startswith(f"`{local}` is as good as `openai:big` on 25 of 50 prompts\n")
 
 
 def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:

@@ -80,7 +80,8 @@ def learn(
     from nomoat.route.policy import default_path, load_policy
 
     policy = load_policy()
-    loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites]
+    how_read: dict[str, Any] = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
+    loaded = [load_suite(one, **how_read, models=[local, cloud]) for one in suites]
     prompts = {
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded

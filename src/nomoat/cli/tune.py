@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,7 +118,7 @@ def say_survey(prepared: Prepared) -> None:
     )
     console.say("scripts: " + ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items()))
     if survey.labels:
-        shown = list(survey.labels.items())
+        shown = [(label, count) for label, count in survey.labels.items() if count]
         rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
         console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
     if prepared.template is not None:
@@ -130,7 +130,8 @@ def say_survey(prepared: Prepared) -> None:
             console.say("terms of what learns from it:")
             say_terms(licences.of_parents(parents))
     if prepared.start is not None:
-        _say_start(prepared.start, prepared.data.labels, survey.labels)
+        _say_start(prepared.start)
+    _say_labels_besides(prepared)
     if survey.duplicates:
         contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
         console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")
@@ -157,16 +158,19 @@ def say_survey(prepared: Prepared) -> None:
     console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
 
 
-def _say_start(start: Start, asked: Sequence[str], labels: Mapping[str, int]) -> None:
+def _say_labels_besides(prepared: Prepared) -> None:
+    """Which labels the question names that no row has: an adapter knows them, a teacher could choose them, or rows were dropped."""
+    besides = [label for label, count in prepared.survey.labels.items() if not count]
+    if besides and prepared.options["instruction"] is None:
+        named = f"{', '.join(besides[:MANY_LABELS])}{f' and {len(besides) - MANY_LABELS} more' if besides[MANY_LABELS:] else ''}"
+        console.say(f"labels asked for that no row has: {named}")
+
+
+def _say_start(start: Start) -> None:
     file = start.provenance.get("data_file")
     console.say(f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}")
     if start.other_base:
         console.say(f"note: it was learned beside {start.other_base}, other weights than these")
-    if labels and set(asked) != set(labels) and not start.instruction:
-        console.say(
-            f"labels asked for: {', '.join(asked)}; the adapter knows them. A table without some of them asks otherwise in eval and "
-            "duel: give all the same --instruction"
-        )
 
 
 def say_terms(found: ChainVerdict) -> None:

@@ -53,7 +53,9 @@ def evaluate(
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
-    suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
+    suite = load_suite(
+        suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[responder]
+    )  # fmt: skip
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
     )  # fmt: skip
@@ -173,10 +175,10 @@ class Asking:
         if not self.outcomes and self.failure is not None:
             raise self.failure
         if not self.outcomes:
+            hint = "name the --limit and --seed, and the same --judge or none, that they were asked with"
             raise DataError(
-                f"`{self.model.ref}` holds no answers to these questions",
-                hint="name the --limit and --seed, and the same --judge or none, that they were asked with",
-            )
+                f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))
+            )  # fmt: skip
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(
@@ -432,7 +434,7 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
 
 
 def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str, ...]]:
-    """The suite with `limit` of its examples, drawn at random (files are often sorted by label), in their order.
+    """The suite with `limit` of its examples, drawn at random (files are often sorted by label), in their order, and the notes on it.
 
     Conversations stay whole, so that a suite of them may give a few examples fewer.
     """
@@ -440,12 +442,12 @@ def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str,
         raise UsageError(f"the limit is {limit}", hint="give a whole number of at least 1")
     total = len(suite.examples)
     if limit is None or limit >= total:
-        return suite, ()
+        return suite, suite.notes
     conversations = _conversations(suite.examples)
     count = max(1, limit * len(conversations) // total)
     chosen = sorted(random.Random(seed).sample(range(len(conversations)), count))
     examples = tuple(example for at in chosen for example in conversations[at])
-    return replace(suite, examples=examples), (f"{len(examples):,} of {total:,} examples, drawn with seed {seed}",)
+    return replace(suite, examples=examples), (*suite.notes, f"{len(examples):,} of {total:,} examples, drawn with seed {seed}")
 
 
 def _conversations(examples: Sequence[Example]) -> list[list[Example]]:
