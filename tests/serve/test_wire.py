@@ -42,8 +42,29 @@ def test_top_p_of_nothing_is_taken_as_openai_takes_it() -> None:
     assert parse(top_p=0).requests[0].top_p == 0
 
 
-def test_negative_seed_becomes_one_an_engine_takes() -> None:
-    assert parse(seed=-1).requests[0].seed == 2**63 - 1
+def test_negative_seed_becomes_one_an_engine_takes_and_llama_cpps_minus_one_is_none() -> None:
+    assert parse(seed=-2).requests[0].seed == 2**63 - 2
+    assert parse(seed=-1).requests[0].seed is None
+    assert [asked.seed for asked in parse(seed=-1, n=2).requests] == [None, None]
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    call = parse(max_tokens=8.0, top_k=40.0, seed=3.0, n=2.0, logprobs=True, top_logprobs=5.0)
+    first = call.requests[0]
+    assert (call.max_new_tokens, first.top_k, first.seed, call.n, first.top_logprobs) == (8, 40, 3, 2, 5)
+    assert wire.parse_text(b'{"prompt": "a", "max_tokens": 0.0, "echo": true, "logprobs": 1.0}').max_new_tokens == 0
+    for body in ({"max_tokens": 8.5}, {"max_tokens": True}, {"max_tokens": -3.0}):
+        with pytest.raises(BadRequestError, match="`max_tokens`: Input should be"):
+            parse(**body)
+
+
+def test_limits_below_nothing_and_a_top_k_of_minus_one_are_none_as_other_servers_have_it() -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        assert parse(**{name: -1}).max_new_tokens is None and parse(**{name: -1.0}).max_new_tokens is None
+    assert wire.parse_text(b'{"prompt": "a", "max_tokens": -1}').max_new_tokens is None
+    assert parse(top_k=-1).requests[0].top_k == 0
+    with pytest.raises(BadRequestError, match="`top_k`: Input should be greater than or equal to -1"):
+        parse(top_k=-2)
 
 
 def test_what_clients_send_without_effect_is_tolerated() -> None:
@@ -61,7 +82,9 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
         ("ignore_eos", True), ("use_beam_search", True), ("continue_final_message", True), ("add_generation_prompt", False),
         ("prompt_logprobs", 0), ("typical_p", 0.5), ("mirostat", 2), ("dry_multiplier", 0.8), ("xtc_probability", 0.5),
         ("bad_words", ["x"]), ("allowed_token_ids", [1]), ("dynatemp_range", 0.5), ("top_n_sigma", 1.0),
-        ("truncate_prompt_tokens", 100),
+        ("truncate_prompt_tokens", 100), ("chat_template", "{{ messages }}"), ("documents", [{"text": "x"}]), ("echo", True),
+        ("options", {"temperature": 0}), ("web_search_options", {}), ("samplers", ["top_k"]), ("length_penalty", 1.2),
+        ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
@@ -75,7 +98,7 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
     [
         ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]), ("function_call", {"name": "f"}),
         ("json_schema", {"type": "object"}), ("guided_json", {"type": "object"}), ("structured_outputs", {"json": {}}),
-        ("structural_tag", "{}"),
+        ("structural_tag", "{}"), ("format", "json"),
     ],
 )  # fmt: skip
 def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, value: object) -> None:
@@ -91,7 +114,8 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
         typical_p=1.0, mirostat=0, dry_multiplier=0.0, xtc_probability=0.0, min_tokens=0, stop_token_ids=[], ignore_eos=False,
         use_beam_search=False, continue_final_message=False, add_generation_prompt=True, guided_json=None, guided_choice=[],
         json_schema={}, logit_bias=[], grammar="", bad_words=[], dynatemp_range=0.0, top_n_sigma=-1.0, structural_tag=None,
-        truncate_prompt_tokens=-1, n_predict=-1,
+        truncate_prompt_tokens=-1, n_predict=-1, echo=False, length_penalty=1.0, skip_special_tokens=True, return_token_ids=False,
+        options={}, documents=[], chat_template=None, format="", samplers=[], web_search_options=None, num_ctx=8192,
     )  # fmt: skip
 
 
@@ -101,7 +125,8 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
         ({"messages": []}, "`messages`: List should have at least 1 item after validation, not 0"),
         ({"messages": [{"role": "robot", "content": "x"}]},
          "`messages.0.role` is `robot`; known are system, developer, user, assistant"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "`messages.0.content` is missing"),
+        ({"messages": [{"role": "user", "content": None}]}, "`messages.0.content` is missing"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "refusal"}]}]}, "`messages.0.content.0.refusal` is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "`messages.0.content.0.text` is missing"),
         ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
         ({"max_tokens": "12"}, "`max_tokens`: Input should be a valid integer"),
@@ -114,6 +139,15 @@ def test_wrong_field_is_named_with_what_it_should_be(fields: dict[str, Any], mes
     with pytest.raises(BadRequestError) as caught:
         parse(**fields)
     assert caught.value.message == message
+
+
+def test_an_assistant_that_said_nothing_or_refused_is_taken() -> None:
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": []}, {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "I will not."}], "tool_calls": None},
+    ]  # fmt: skip
+    said = parse(messages=[*HELLO, *turns]).requests[0].messages[1:]
+    assert said == tuple(Message(role="assistant", content=text) for text in ("", "No.", "I will not."))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nomoat.errors import (
     BadRequestError,
@@ -22,64 +22,87 @@ from nomoat.records import Message, Request, Role, SchemaMode
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
+RANDOM_SEED = -1  # llama.cpp's word for none
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
 
-# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's and vLLM's.
+# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's and vLLM's.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "best_of": (1,),
+    "chat_template": ("",),
     "continue_final_message": (False,),
+    "documents": ([],),
     "dry_multiplier": (0,),
     "dynatemp_range": (0,),
-    "function_call": ("none", "auto"),
+    "format": ("",),
     "functions": ([],),
+    "function_call": ("none", "auto"),
     "grammar": ("",),
     "guided_choice": ([],),
     "guided_grammar": ("",),
     "guided_json": ("",),
     "guided_regex": ("",),
     "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
     "json_schema": ({},),
+    "length_penalty": (1,),
     "logit_bias": ({}, []),
     "min_tokens": (0,),
     "mirostat": (0,),
     "modalities": (["text"], []),
+    "options": ({},),
     "prompt_logprobs": (),
     "repeat_penalty": (1,),
+    "return_token_ids": (False,),
+    "samplers": ([],),
+    "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
     "tools": ([],),
+    "tool_choice": ("none", "auto"),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
     "typical_p": (1,),
     "use_beam_search": (False,),
+    "web_search_options": (),
     "xtc_probability": (0,),
 }
+NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({
-    "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tool_choice", "tools",
+    "format", "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tool_choice", "tools",
 })  # fmt: skip
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
 TOOL_ROLES = ("tool", "function")
 Kind = Literal["chat", "text"]
 
 
+def _whole(value: object) -> object:
+    """A whole number, if it was written as 8.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidator(_whole)]  # below 0: as many as there is room for
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
     type: str
     text: str | None = None
+    refusal: str | None = None
 
 
 class _Turn(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
     content: str | list[_Part] | None = None
+    refusal: str | None = None  # what an assistant said in place of its content
     tool_calls: Any = None
     function_call: Any = None  # its older form
 
@@ -105,19 +128,19 @@ class _Format(BaseModel):
 class _Settings(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    n_predict: Annotated[int, Field(ge=1)] | Literal[-1, -2] | None = None  # llama.cpp's; below 0 as many as there is room for
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    n_predict: Limit | None = None  # llama.cpp's
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1)] | None = None  # vLLM's -1 is off, as 0 is
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    seed: int | None = None
+    seed: Whole | None = None
     stop: str | list[str] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     response_format: _Format | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -126,14 +149,14 @@ class _Settings(BaseModel):
 class _Chat(_Settings):
     messages: Annotated[list[_Turn], Field(min_length=1)]
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class _Text(_Settings):
     prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: Annotated[int, Field(ge=0)] | None = None  # 0 with `echo`: only what the prompt's tokens are worth
+    max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: what the prompt's tokens are worth
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
+    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
         None  # not strictly OpenAI's; llama.cpp's clients send false
     )
 
@@ -143,7 +166,7 @@ class _Embed(BaseModel):
     model: str | None = None
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: Whole | None = None
 
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
@@ -241,7 +264,8 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
             raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
         raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
     extra = asked.model_extra or {}
-    for name, harmless in UNSUPPORTED.items():
+    known = UNSUPPORTED if shape is not _Chat else UNSUPPORTED | NOT_OF_CHATS
+    for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
             raise _unsupported(name, "is not supported" + (FORM_ADVICE if name in ABOUT_FORM else ""))
     return asked
@@ -278,16 +302,27 @@ def _message(turn: _Turn, where: str) -> Message:
             raise _unsupported(f"{where}.{name}", "calls tools, which are not supported")
     if role not in get_args(Role):
         raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are system, developer, user, assistant", param=f"{where}.role")
+    return Message(role=cast(Role, role), content=_content(turn, where))
+
+
+def _content(turn: _Turn, where: str) -> str:
+    """A turn's text. An assistant may have said nothing, or have refused to."""
+    if turn.content is None and turn.role == "assistant":
+        return turn.refusal or ""
     if turn.content is None:
         raise BadRequestError(f"`{where}.content` is missing", param=f"{where}.content")
     if isinstance(turn.content, str):
-        return Message(role=cast(Role, role), content=turn.content)
-    for at, part in enumerate(turn.content):
-        if part.type != "text":
-            raise _unsupported(f"{where}.content", f"holds a part of type `{part.type}`; only text is supported")
-        if part.text is None:
-            raise BadRequestError(f"`{where}.content.{at}.text` is missing", param=f"{where}.content.{at}.text")
-    return Message(role=cast(Role, role), content="\n".join(part.text or "" for part in turn.content))
+        return turn.content
+    return "\n".join(_said(part, f"{where}.content", at) for at, part in enumerate(turn.content))
+
+
+def _said(part: _Part, where: str, at: int) -> str:
+    if part.type not in ("text", "refusal"):
+        raise _unsupported(where, f"holds a part of type `{part.type}`; only text is supported")
+    said = part.text if part.type == "text" else part.refusal
+    if said is None:
+        raise BadRequestError(f"`{where}.{at}.{part.type}` is missing", param=f"{where}.{at}.{part.type}")
+    return said
 
 
 def _unsupported(param: str, what: str) -> BadRequestError:
@@ -323,13 +358,13 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
     return {
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
-        "top_k": asked.top_k or 0,
+        "top_k": max(0, asked.top_k or 0),
         "min_p": asked.min_p or 0.0,
         "repetition_penalty": 1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
         "presence_penalty": asked.presence_penalty or 0.0,
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
         "schema_mode": _schema_mode(asked.response_format),
-        "seed": None if asked.seed is None else asked.seed % 2**63,
+        "seed": None if asked.seed in (None, RANDOM_SEED) else cast(int, asked.seed) % 2**63,
         "stop": tuple(text for text in stop if text),
     }
