@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,10 +12,15 @@ from nomoat.errors import UsageError
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 SchemaMode = Literal["strict", "json_object"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # OpenAI's
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
 Rule = Literal["private", "no_cloud", "offline", "cannot_ask", "default", "learned", "budget", "embeddings"]
+
+
+# What a chat template is given of each conversation, whatever else a request gives it.
+TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
 
 
 # ---------------------------------------------------------------- asking and answering
@@ -40,8 +46,10 @@ class Request:
     token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
     `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;
     a model on this machine follows the schema whatever it says. `answer_start`: words put into the model's mouth, which its answer
-    goes on from; not part of the answer, and only for conversations with models on this machine. Raises UsageError for an answer of
-    no tokens, and for half a character.
+    goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
+    of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
+    reads it; `none` is `enable_thinking: false` to one that reads that. Raises UsageError for an answer of no tokens, for half a
+    character, and for variables that are no object or of TEMPLATES_OWN.
     """
 
     messages: tuple[Message, ...] = ()
@@ -61,6 +69,8 @@ class Request:
     json_schema: str | None = None
     schema_mode: SchemaMode | None = None
     answer_start: str = ""
+    template_variables: str = ""
+    reasoning_effort: Effort | None = None
 
     def __post_init__(self) -> None:
         if self.answer_start and not self.messages:
@@ -70,6 +80,8 @@ class Request:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError(f"an answer of at most {self.max_new_tokens} tokens is asked for", hint="ask for at least 1")
         _require_whole_characters(self.prompt or "")
+        if self.template_variables:
+            _require_variables(self.template_variables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +190,19 @@ def _require_whole_characters(text: str) -> None:
         raise UsageError(
             f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
         ) from exc
+
+
+def _require_variables(text: str) -> None:
+    """Raises UsageError for what are no variables of a chat template."""
+    try:
+        variables = json.loads(text)
+        _require_whole_characters(json.dumps(variables, ensure_ascii=False))
+    except (json.JSONDecodeError, RecursionError) as exc:
+        raise UsageError(f"the template's variables are no JSON: {exc}", hint='such as {"enable_thinking": false}') from exc
+    if not isinstance(variables, dict):
+        raise UsageError("the template's variables are no JSON object", hint='such as {"enable_thinking": false}')
+    if taken := sorted(TEMPLATES_OWN.intersection(variables)):
+        raise UsageError(f"the template's variable `{taken[0]}` is set from the conversation itself", hint="leave it out")
 
 
 # ---------------------------------------------------------------- the catalogue

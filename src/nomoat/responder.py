@@ -84,7 +84,8 @@ class Responder:
         return getattr(self.engine, "notes", ())
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """What has to be known about its answer to this request, once it has begun: settings that another server refused."""
+        """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
+        model's chat template does not read."""
         says = getattr(self.engine, "notes_on", None)
         return () if says is None else tuple(says(request))
 

@@ -53,9 +53,8 @@ def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None
 def test_answers_of_an_earlier_version_are_still_found() -> None:
     """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
     assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"
-    assert _key("answer", "m", asking("안녕", max_new_tokens=8, answer_start="네")) != _key(
-        "answer", "m", asking("안녕", max_new_tokens=8)
-    )
+    for told in ({"answer_start": "네"}, {"template_variables": '{"enable_thinking": false}'}, {"reasoning_effort": "none"}):
+        assert _key("answer", "m", asking("안녕", max_new_tokens=8, **told)) != _key("answer", "m", asking("안녕", max_new_tokens=8))
 
 
 def test_first_answer_stays() -> None:

@@ -83,6 +83,15 @@ def test_settings_are_sent_only_where_they_say_something(serving: Callable[..., 
     )  # fmt: skip
 
 
+def test_what_the_template_is_to_know_is_passed_on(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    request = Request(messages=HELLO.messages, template_variables='{"enable_thinking": false}', reasoning_effort="low")
+    with Responder("r", at(server)) as responder:
+        responder.complete(request)
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.bodies[0]["reasoning_effort"] == "low"
+
+
 def test_no_limit_is_sent_where_none_is_asked_for(serving: Callable[..., Server]) -> None:
     server = serving(FINE)
     with Responder("r", at(server)) as responder:
@@ -426,6 +435,8 @@ REFUSALS = [
      "temperature", None, ("`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words",)),
     ('Invalid JSON payload received. Unknown name "seed": Cannot find field.', "seed", None,
      ("`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise",)),
+    ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort", None,
+     ("`m` at `127.0.0.1` refuses `reasoning_effort`: it thinks as long as it does by itself",)),
     ("stream_options: Extra inputs are not permitted", "stream_options", None,
      ("`m` at `127.0.0.1` does not count tokens: costs are not known",)),
 ]  # fmt: skip
@@ -438,10 +449,11 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     server = serving(say(400, {"error": {"message": refusal}}), FINE)
     engine = at(server)
     with Responder("r", engine) as responder:
+        asked = Request(messages=HELLO.messages, seed=1, reasoning_effort="low")
         for _ in range(2):
-            assert responder.complete(Request(messages=HELLO.messages, seed=1)).text == "hello 안녕"
-        assert responder.notes_on(Request(messages=HELLO.messages, seed=1)) == notes
-        assert responder.notes_on(HELLO) == (() if refused == "seed" else notes)
+            assert responder.complete(asked).text == "hello 안녕"
+        assert responder.notes_on(asked) == notes
+        assert responder.notes_on(HELLO) == (() if refused in ("seed", "reasoning_effort") else notes)
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes

@@ -104,8 +104,9 @@ def test_without_private_data_the_default_decides() -> None:
         Request(prompt="hello", stop=(PRIVATE,)),
         Request(prompt="hello", json_schema=json.dumps({"enum": ["010-1234-5678"]})),
         Request(prompt="hello", json_schema=json.dumps({"properties": {"김철수": {"type": "string"}}})),
+        replace(said("hello"), template_variables=json.dumps({"who": ["김철수"]})),
     ],
-    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop", "schema", "schema's name"],
+    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop", "schema", "schema's name", "variables"],
 )
 def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> None:
     engine, cloud, decisions = built(FixedRouter(0.0), names=("김철수",))
@@ -174,6 +175,7 @@ def far(**policy: object) -> RouterEngine:
         ({"top_k": 40}, "`api.openai.com` has no top_k"),
         ({"min_p": 0.1}, "`api.openai.com` has no min_p"),
         ({"repetition_penalty": 1.1}, "`api.openai.com` has no repetition_penalty"),
+        ({"template_variables": '{"x": 1}'}, "`api.openai.com` has no chat_template_kwargs"),
     ],
 )
 def test_what_the_cloud_cannot_be_asked_stays_here(asked: dict[str, object], why: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import openai
 import pytest
 from patience import PATIENCE_SECONDS
-from tiny import write_adapter
+from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
 from nomoat.engine import importer
@@ -110,6 +110,27 @@ def test_settings_of_other_servers_are_taken_from_the_extra_body(tiny: openai.Op
     other = chat(tiny, "hello", max_tokens=20, temperature=0, extra_body={"repetition_penalty": 5.0}).choices[0].message.content
     same = chat(tiny, "hello", max_tokens=20, temperature=1.5, seed=2, extra_body={"min_p": 1.0}).choices[0].message.content
     assert plain == same != other
+
+
+def test_variables_of_the_chat_template_change_the_prompt_and_those_it_does_not_read_are_told_in_a_header(
+    tmp_path: Path, start: Start, sdk: Sdk
+) -> None:
+    template = TEMPLATE.replace("{% for", "{% if enable_thinking is defined %}xxxxxxxxx{% endif %}{% for", 1)
+    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=template)))
+    client = sdk(start(Responder("tiny", engine)))
+    told = [
+        client.chat.completions.with_raw_response.create(
+            model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=1, stream=stream, **settings
+        )
+        for stream in (False, True)
+        for settings in ({}, {"reasoning_effort": "none"}, {"extra_body": {"chat_template_kwargs": {"enable_thinking": 0, "x": 1}}})
+    ]
+    sizes = [reply.parse().usage.prompt_tokens for reply in told[:3]]
+    assert [size - sizes[0] for size in sizes] == [0, 9, 9]
+    assert [reply.headers.get("x-nomoat-notes") for reply in told] == [
+        None, None, "the model's chat template does not read `x`",
+    ] * 2  # fmt: skip
+    engine.close()
 
 
 def test_echo_tells_what_the_prompts_tokens_are_worth(fake: openai.OpenAI) -> None:

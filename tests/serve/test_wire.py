@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError
+from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, Message, TokenLikelihood, Usage
 from nomoat.serve import app, replies, wire
 
@@ -31,6 +31,21 @@ def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> Non
     parts = [{"type": "text", "text": "안녕"}, {"type": "text", "text": "!"}]
     call = parse(messages=[{"role": "developer", "content": parts}])
     assert call.requests[0].messages == (Message(role="system", content="안녕\n!"),)
+
+
+def test_what_the_chat_template_is_to_know_is_kept_in_order_and_effort_is_openais() -> None:
+    asked = parse(chat_template_kwargs={"b": "한", "a": 1}, reasoning_effort="none").requests[0]
+    assert (asked.template_variables, asked.reasoning_effort) == ('{"a": 1, "b": "한"}', "none")
+    bare = parse(chat_template_kwargs={}, reasoning_effort=None).requests[0]
+    assert (bare.template_variables, bare.reasoning_effort) == ("", None)
+    for fields, param in (({"chat_template_kwargs": [1]}, "chat_template_kwargs"), ({"reasoning_effort": "much"}, "reasoning_effort")):
+        with pytest.raises(BadRequestError) as caught:
+            parse(**fields)
+        assert caught.value.param == param
+    with pytest.raises(UsageError, match="the template's variable `tools` is set from the conversation itself"):
+        parse(chat_template_kwargs={"tools": []})
+    with pytest.raises(BadRequestError, match="`chat_template_kwargs` is not supported"):
+        wire.parse_text(b'{"prompt": "a", "chat_template_kwargs": {"x": 1}}')
 
 
 def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:

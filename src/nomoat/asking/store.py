@@ -25,7 +25,7 @@ from nomoat.asking.database import Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, Usage
 
 SCHEMA_VERSION = 1
-ADDED_LATER = ("answer_start", "schema_mode")  # to `Request`
+ADDED_LATER = ("answer_start", "reasoning_effort", "schema_mode", "template_variables")  # to `Request`
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (

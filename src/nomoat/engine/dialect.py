@@ -23,6 +23,7 @@ DISPENSABLE = {
     "top_p": "refuses `top_p`: it samples from all words",
     "temperature": "refuses `temperature`: its answers are its own sampling, not the likeliest words",
     "seed": "refuses `seed`: asked again it may answer otherwise",
+    "reasoning_effort": "refuses `reasoning_effort`: it thinks as long as it does by itself",
     "stream_options": "does not count tokens: costs are not known",
 }
 REFUSED = re.compile(
@@ -55,6 +56,7 @@ class Dialect:
         """Those of `notes` that concern the answer to this request."""
         unasked = {"top_p"} if request.top_p == 1.0 else set()
         unasked |= {"seed"} if request.seed is None else set()
+        unasked |= {"reasoning_effort"} if request.reasoning_effort is None else set()
         return self._notes(self._left_out - unasked, has_system=any(message.role == "system" for message in request.messages))
 
     def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ class Dialect:
             "stream_options": {"include_usage": True},
             "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
+            "reasoning_effort": request.reasoning_effort,
         }
         if request.top_p != 1.0:  # some models take temperature or top_p, not both
             settings["top_p"] = request.top_p
@@ -106,7 +109,9 @@ class Dialect:
             return UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
         beside_openais = _beside_openais(request)
         if beside_openais and self._is_cloud:
-            return UnsupportedError(f"`{self._host}` has no {next(iter(beside_openais))}", hint="leave it out, or use top_p")
+            name = next(iter(beside_openais))
+            hint = "leave it out" if name == "chat_template_kwargs" else "leave it out, or use top_p"
+            return UnsupportedError(f"`{self._host}` has no {name}", hint=hint)
         return None
 
     def learn(self, refusal: str, body: dict[str, Any]) -> bool:
@@ -165,6 +170,8 @@ def _beside_openais(request: Request) -> dict[str, Any]:
         extra["min_p"] = request.min_p
     if request.repetition_penalty != 1:
         extra["repetition_penalty"] = request.repetition_penalty
+    if request.template_variables:
+        extra["chat_template_kwargs"] = json.loads(request.template_variables)
     return extra
 
 

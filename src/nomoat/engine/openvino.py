@@ -255,6 +255,10 @@ class OpenVINOEngine:
     def count_tokens(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> int:
         return len(self._prompt_ids(request, words or self.tokenizer))
 
+    def notes_on(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> tuple[str, ...]:
+        """See `Responder.notes_on`."""
+        return (words or self.tokenizer).notes_on(request)
+
     def close(self) -> None:
         with self._lock:
             if self._batcher is not None:
@@ -369,6 +373,9 @@ class _Adapted:
 
     def count_tokens(self, request: Request) -> int:
         return self._engine.count_tokens(request, words=self._words)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        return self._engine.notes_on(request, words=self._words)
 
     def bound_cache(self, num_bytes: int) -> None:
         self._engine.bound_cache(num_bytes)

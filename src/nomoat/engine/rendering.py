@@ -27,6 +27,18 @@ def compiled(template: str) -> Any:
     return _environment().from_string(template)
 
 
+@functools.lru_cache(maxsize=8)
+def variables_of(template: str) -> frozenset[str]:
+    """The names that a template reads and does not set itself; none of one that is no template."""
+    import jinja2
+    from jinja2 import meta
+
+    try:
+        return frozenset(meta.find_undeclared_variables(_environment().parse(template)))
+    except jinja2.TemplateError:
+        return frozenset()
+
+
 def _environment() -> Any:
     from jinja2 import nodes
     from jinja2.exceptions import SecurityError

@@ -122,8 +122,8 @@ class Tokenizer:
         byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
         return bytes.fromhex(byte[1]) if byte else token.encode()
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt of a conversation, up to where the assistant's answer begins.
+    def render(self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None) -> str:
+        """The prompt of a conversation, up to where the assistant's answer begins. `variables`: what the template is told besides.
 
         Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation.
         """
@@ -134,6 +134,7 @@ class Tokenizer:
             )
         try:
             text = rendering.compiled(self.chat_template).render(
+                **(variables or {}),
                 messages=[{"role": message.role, "content": message.content} for message in messages],
                 tools=None,
                 documents=None,
@@ -149,7 +150,25 @@ class Tokenizer:
         """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""
         if request.prompt is not None:
             return request.prompt, True
-        return self.render(request.messages) + request.answer_start, self.render_lacks_bos
+        return self.render(request.messages, self._variables(request)) + request.answer_start, self.render_lacks_bos
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """What the chat template does not read of what a request tells it."""
+        unread = sorted(set(_asked_variables(request)) - self._read_variables)
+        return tuple(f"the model's chat template does not read `{name}`" for name in unread)
+
+    def _variables(self, request: Request) -> dict[str, Any]:
+        effort, read = request.reasoning_effort, self._read_variables
+        told: dict[str, Any] = {}
+        if effort is not None and "reasoning_effort" in read:
+            told["reasoning_effort"] = effort
+        elif effort == "none" and "enable_thinking" in read:
+            told["enable_thinking"] = False
+        return told | _asked_variables(request)
+
+    @property
+    def _read_variables(self) -> frozenset[str]:
+        return frozenset() if self.chat_template is None else rendering.variables_of(self.chat_template)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""
@@ -180,6 +199,11 @@ class Tokenizer:
 
     def _token_text(self, token_id: int | None) -> str:
         return "" if token_id is None else str(self.backend.id_to_token(token_id))
+
+
+def _asked_variables(request: Request) -> dict[str, Any]:
+    variables: dict[str, Any] = json.loads(request.template_variables or "{}")
+    return variables
 
 
 @contextmanager

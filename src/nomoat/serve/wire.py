@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from nomoat.errors import (
     BadRequestError,
 )
-from nomoat.records import Message, Request, Role, SchemaMode
+from nomoat.records import Effort, Message, Request, Role, SchemaMode
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
@@ -73,9 +73,11 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "xtc_probability": (0,),
 }
 NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
+NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {"chat_template_kwargs": ({},)}  # and of what chats take
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({
-    "format", "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tool_choice", "tools",
+    "format",
+    "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tools", "tool_choice",
 })  # fmt: skip
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
 TOOL_ROLES = ("tool", "function")
@@ -148,13 +150,15 @@ class _Settings(BaseModel):
 
 class _Chat(_Settings):
     messages: Annotated[list[_Turn], Field(min_length=1)]
+    chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
+    reasoning_effort: Effort | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class _Text(_Settings):
     prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: what the prompt's tokens are worth
+    max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
     echo: bool | None = None
     logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
         None  # not strictly OpenAI's; llama.cpp's clients send false
@@ -210,7 +214,10 @@ def parse_chat(body: bytes) -> Call:
     if asked.top_logprobs and not asked.logprobs:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    request = Request(messages=messages, top_logprobs=top, **_sampling(asked))
+    variables = json.dumps(asked.chat_template_kwargs, ensure_ascii=False, sort_keys=True) if asked.chat_template_kwargs else ""
+    request = Request(
+        messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort, **_sampling(asked)
+    )  # fmt: skip
     return _call("chat", asked, [request], _max_new_tokens(asked, None))
 
 
@@ -264,7 +271,7 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
             raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
         raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
     extra = asked.model_extra or {}
-    known = UNSUPPORTED if shape is not _Chat else UNSUPPORTED | NOT_OF_CHATS
+    known = UNSUPPORTED | (NOT_OF_CHATS if shape is _Chat else NOT_OF_TEXTS)
     for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
             raise _unsupported(name, "is not supported" + (FORM_ADVICE if name in ABOUT_FORM else ""))
@@ -365,6 +372,6 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
         "schema_mode": _schema_mode(asked.response_format),
-        "seed": None if asked.seed in (None, RANDOM_SEED) else cast(int, asked.seed) % 2**63,
+        "seed": None if asked.seed in (None, RANDOM_SEED) else asked.seed % 2**63,
         "stop": tuple(text for text in stop if text),
     }
