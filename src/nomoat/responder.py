@@ -123,7 +123,8 @@ class Responder:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    return Completion(text=whole_characters("".join(pieces)), finish_reason=chunk.finish_reason, usage=chunk.usage)
+                    text = whole_characters("".join(pieces))
+                    return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
                     break
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")

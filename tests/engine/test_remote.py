@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +26,7 @@ from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.providers import BASE_URLS, Provider, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
-from nomoat.records import Message, Request, SchemaMode
+from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
@@ -90,6 +91,52 @@ def test_what_the_template_is_to_know_is_passed_on(serving: Callable[..., Server
         responder.complete(request)
     assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert server.bodies[0]["reasoning_effort"] == "low"
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}, "strict": True}}
+OTHER = {"type": "function", "function": {"name": "clock"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({}, {}),
+        ({"must_call": ("weather", "clock"), "one_call": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
+        ({"must_call": ("clock",)}, {"tool_choice": {"type": "function", "function": {"name": "clock"}}}),
+    ],
+)  # fmt: skip
+def test_functions_are_passed_on_and_calls_come_back(serving: Callable[..., Server], settings: Any, sent: dict[str, Any]) -> None:
+    def part(index: int, **told: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": index, **told}]}, "finish_reason": None}]}
+
+    server = serving(events(
+        piece("I look."), part(0, id="a1", type="function", function={"name": "weather", "arguments": ""}),
+        part(0, function={"arguments": '{"city": '}), part(1, id="b2", type="function", function={"name": "clock", "arguments": "{}"}),
+        part(0, function={"arguments": '"서울"}'}), piece(None, "tool_calls"),
+    ))  # fmt: skip
+    called = (ToolCall(id="a1", name="weather", arguments='{"city": "서울"}'), ToolCall(id="b2", name="clock", arguments="{}"))
+    turns = (
+        *HELLO.messages, CallingTurn(role="assistant", content="", calls=called[:1]),
+        ToolResult(role="tool", content="clear", call_id="a1"),
+    )  # fmt: skip
+    with Responder("r", at(server)) as responder:
+        completion = responder.complete(Request(messages=turns, tools=(json.dumps(TOOL), json.dumps(OTHER)), **settings))
+    assert (completion.text, completion.calls, completion.finish_reason) == ("I look.", called, "stop")
+    (body,) = server.bodies
+    assert body["tools"] == [TOOL, OTHER]
+    assert {name: body[name] for name in ("tool_choice", "parallel_tool_calls") if name in body} == sent
+    function = {"name": "weather", "arguments": '{"city": "서울"}'}
+    assert body["messages"][1:] == [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "a1", "content": "clear"},
+    ]
+
+
+@pytest.mark.parametrize("told", ["call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}]])
+def test_calls_that_are_none_are_no_answer(serving: Callable[..., Server], told: Any) -> None:
+    act = events({"choices": [{"index": 0, "delta": {"tool_calls": told}, "finish_reason": None}]}, piece(None, "stop"))
+    with Responder("r", at(serving(act))) as responder, pytest.raises(RemoteError, match="sent something that is no answer"):
+        responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(TOOL),)))
 
 
 def test_no_limit_is_sent_where_none_is_asked_for(serving: Callable[..., Server]) -> None:

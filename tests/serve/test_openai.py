@@ -18,16 +18,17 @@ import numpy as np
 import openai
 import pytest
 from patience import PATIENCE_SECONDS
+from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import importer
+from nomoat.engine import calls, importer
 from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.errors import BadFileError, NomoatError
-from nomoat.records import Request
+from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, from_references
 
@@ -95,6 +96,75 @@ def test_a_schema_is_followed_whole_and_streamed(tiny: openai.OpenAI) -> None:
                        chat(tiny, "who?", response_format=wanted, max_tokens=100, seed=1, stream=True))  # fmt: skip
     assert streamed == text
     assert chat(tiny, "who?", response_format={"type": "json_object"}, max_tokens=40).choices[0].message.content.startswith("{")
+
+
+TOOL = {"type": "function", "function": {"name": "note", "parameters": SCHEMA}}
+TWO_TOOLS = [TOOL, {"type": "function", "function": {"name": "clock"}}]
+READS_TOOLS = TEMPLATE.replace(
+    "{{ m['content'] }}", "{{ m['content'] }}{{ m.tool_calls | length if m.tool_calls }}{{ tools | length }}"
+)
+
+
+@pytest.fixture
+def tiny_with_tools(tmp_path: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
+    """A real engine of random weights, whose template says little of tools: its context is short."""
+    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=READS_TOOLS)))
+    yield sdk(start(Responder("tiny", engine)))
+    engine.close()
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "note"}}])
+def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_streamed(
+    tiny_with_tools: openai.OpenAI, choice: Any
+) -> None:
+    settings = {"tools": [TOOL] if choice == "required" else TWO_TOOLS, "tool_choice": choice, "max_tokens": 120, "n": 3, "seed": 5}
+    reply = chat(tiny_with_tools, "hello", **settings)
+    for one in reply.choices:
+        (call,) = one.message.tool_calls
+        assert (one.finish_reason, one.message.content, call.type, call.function.name) == ("tool_calls", None, "function", "note")
+        jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
+    events = [event.choices[0] for event in chat(tiny_with_tools, "hello", stream=True, **settings)]
+    streamed = {event.index: event.delta.tool_calls[0].function.arguments for event in events if event.delta.tool_calls}
+    assert [streamed[at] for at in range(3)] == [one.message.tool_calls[0].function.arguments for one in reply.choices]
+    assert not any(event.delta.content for event in events)
+    assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
+
+
+def test_a_call_that_is_cut_is_text(tiny_with_tools: openai.OpenAI) -> None:
+    (choice,) = chat(tiny_with_tools, "hello", tools=[TOOL], tool_choice="required", max_tokens=12).choices
+    assert (choice.finish_reason, choice.message.tool_calls) == ("length", None) and choice.message.content.startswith('{"name"')
+
+
+def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: openai.OpenAI) -> None:
+    strange = {"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}
+    with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
+        chat(tiny_with_tools, "who?", tools=[strange], tool_choice="required")
+    assert (caught.value.param, caught.value.code) == ("tools", "unsupported")
+
+
+def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start: Start, sdk: Sdk) -> None:
+    """The engine's answers are scripted; what it is asked is what a client sent."""
+    said = iter(['Let me see.\n<tool_call>\n{"name": "note", "arguments": {"name": "Emma", "old": true}}\n</tool_call>', "Done."])
+    usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+
+    class Engine(ScriptedEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            return calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
+
+    engine = Engine(lambda: iter([Chunk(text=next(said)), Chunk(text="", finish_reason="stop", usage=usage)]))
+    client = sdk(start(Responder("m", engine)))
+    turns: list[Any] = [{"role": "user", "content": "Note Emma"}]
+    with client.chat.completions.stream(model="m", messages=turns, tools=TWO_TOOLS) as stream:
+        kinds = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    (call,) = message.tool_calls
+    assert "tool_calls.function.arguments.done" in kinds and message.content.strip() == "Let me see."
+    turns += [message.model_dump(exclude_none=True, exclude={"parsed"}), {"role": "tool", "tool_call_id": call.id, "content": "ok"}]
+    last = client.chat.completions.create(model="m", messages=turns, tools=TWO_TOOLS).choices[0]
+    assert (last.finish_reason, last.message.content, last.message.tool_calls) == ("stop", "Done.", None)
+    calling, result = engine.asked[1].messages[1:]
+    assert isinstance(calling, CallingTurn) and isinstance(result, ToolResult) and result.call_id == calling.calls[0].id == call.id
+    assert json.loads(calling.calls[0].arguments) == {"name": "Emma", "old": True}
 
 
 def test_a_schema_that_cannot_be_followed_is_a_400(tiny: openai.OpenAI) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
-from nomoat.records import Chunk, Message, TokenLikelihood, Usage
+from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
 from nomoat.serve import app, replies, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -111,7 +111,6 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]), ("function_call", {"name": "f"}),
         ("json_schema", {"type": "object"}), ("guided_json", {"type": "object"}), ("structured_outputs", {"json": {}}),
         ("structural_tag", "{}"), ("format", "json"),
     ],
@@ -121,6 +120,70 @@ def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, v
         parse(**{field: value})
     words = f"`{field}` is not supported; for an answer of a form use `response_format` with a `json_schema`"
     assert (caught.value.message, caught.value.param, caught.value.code) == (words, field, "unsupported")
+
+
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "날씨", "parameters": {"type": "object"}, "strict": True},
+}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+
+
+def test_functions_are_kept_as_they_were_sent_and_those_that_have_to_be_called_by_their_names() -> None:
+    asked = parse(tools=[WEATHER, CLOCK], parallel_tool_calls=False).requests[0]
+    assert [json.loads(tool) for tool in asked.tools] == [WEATHER, CLOCK] and "날씨" in asked.tools[0]
+    assert (asked.must_call, asked.one_call) == ((), True)
+    assert parse(tools=[WEATHER, CLOCK], tool_choice="required").requests[0].must_call == ("weather", "clock")
+    one = {"type": "function", "function": {"name": "clock"}}
+    assert parse(tools=[WEATHER, CLOCK], tool_choice=one).requests[0].must_call == ("clock",)
+
+
+def test_no_functions_are_told_where_a_text_is_wanted() -> None:
+    for fields in ({"tools": [CLOCK], "tool_choice": "none"}, {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False}):
+        asked = parse(**fields).requests[0]
+        assert (asked.tools, asked.must_call, asked.one_call) == ((), (), False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type", "`tools.0.type` is `web_search`; only functions are supported"),
+        ({"tools": [CLOCK, {"type": "function"}]}, "tools.1.function", "`tools.1.function` is missing"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name", "`tools.0.function.name`: Field required"),
+        ({"tool_choice": "required"}, "tool_choice", "`tool_choice` goes with `tools` only"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "clok"}}}, "tool_choice",
+         "`tool_choice` names `clok`, which is none of the tools: clock"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice",
+         "`tool_choice` is of type `allowed_tools`; only a function's name is supported"),
+        ({"tools": [CLOCK], "tool_choice": "often"}, "tool_choice", None),
+        ({"functions": [{}]}, "functions", "`functions` is not supported; use `tools`"),
+        ({"function_call": {"name": "f"}}, "function_call", "`function_call` is not supported; use `tools`"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_tools_is_named(fields: dict[str, Any], param: str, message: str | None) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**fields)
+    assert caught.value.param == param and (message is None or caught.value.message == message)
+
+
+def test_prompts_without_a_conversation_have_no_tools() -> None:
+    with pytest.raises(BadRequestError, match="`tools` is not supported") as caught:
+        wire.parse_text(json.dumps({"prompt": "a", "tool_choice": "required", "tools": [CLOCK]}).encode())
+    assert caught.value.param == "tools"
+
+
+def test_calls_and_what_they_came_to_are_part_of_a_conversation() -> None:
+    function = {"name": "weather", "arguments": '{"city": "서울"}'}
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "a1", "content": [{"type": "text", "text": "clear"}]},
+        {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "clock", "arguments": {"zone": "서울"}}}]},
+    ]
+    assert parse(messages=[*HELLO, *turns]).requests[0].messages[1:] == (
+        CallingTurn(role="assistant", content="", calls=(ToolCall(id="a1", name="weather", arguments='{"city": "서울"}'),)),
+        ToolResult(role="tool", content="clear", call_id="a1"),
+        CallingTurn(role="assistant", content="x", calls=(ToolCall(id="", name="clock", arguments='{"zone": "서울"}'),)),
+    )
 
 
 def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
@@ -139,7 +202,7 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
     [
         ({"messages": []}, "`messages`: List should have at least 1 item after validation, not 0"),
         ({"messages": [{"role": "robot", "content": "x"}]},
-         "`messages.0.role` is `robot`; known are system, developer, user, assistant"),
+         "`messages.0.role` is `robot`; known are system, developer, user, assistant, tool"),
         ({"messages": [{"role": "user", "content": None}]}, "`messages.0.content` is missing"),
         ({"messages": [{"role": "assistant", "content": [{"type": "refusal"}]}]}, "`messages.0.content.0.refusal` is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "`messages.0.content.0.text` is missing"),
@@ -170,15 +233,13 @@ def test_an_assistant_that_said_nothing_or_refused_is_taken() -> None:
     [
         ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}]},
          "messages.1.content", "`messages.1.content` holds a part of type `image_url`; only text is supported"),
-        ({"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
-         "messages.1.tool_calls", "`messages.1.tool_calls` calls tools, which are not supported"),
         ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
-         "messages.1.function_call", "`messages.1.function_call` calls tools, which are not supported"),
-        ({"role": "tool", "tool_call_id": "1", "content": "4"},
-         "messages.1.role", "`messages.1.role` is `tool`; tools are not supported"),
+         "messages.1.function_call", "`messages.1.function_call` is not supported; use `tool_calls`"),
+        ({"role": "function", "name": "f", "content": "4"},
+         "messages.1.role", "`messages.1.role` is `function`, which is not supported; use `tool`"),
     ],
 )  # fmt: skip
-def test_images_and_tools_in_a_conversation_are_refused_as_unsupported(turn: dict[str, Any], param: str, message: str) -> None:
+def test_images_and_calls_of_the_older_form_are_refused_as_unsupported(turn: dict[str, Any], param: str, message: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(messages=[*HELLO, turn])
     assert (caught.value.message, caught.value.param, caught.value.code) == (message, param, "unsupported")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nomoat.engine.providers import BASE_URLS
 from nomoat.errors import UnsupportedError
-from nomoat.records import Request, SchemaMode
+from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolResult
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
 DISPENSABLE = {
@@ -91,6 +91,8 @@ class Dialect:
             settings["frequency_penalty"] = request.frequency_penalty
         if request.json_schema is not None:
             settings["response_format"] = _response_format(request.json_schema, request.schema_mode)
+        if request.tools:
+            settings |= _about_tools(request)
         if beside_openais:
             settings["extra_body"] = beside_openais
         if request.prompt is not None:
@@ -148,17 +150,38 @@ class Dialect:
     def _sends_system(body: dict[str, Any]) -> bool:
         return any(message["role"] == "system" for message in body.get("messages", []))
 
-    def _messages(self, request: Request) -> list[dict[str, str]]:
+    def _messages(self, request: Request) -> list[dict[str, Any]]:
         """Where a server takes no system message, each is put before the question that comes next, or is one if none does."""
-        rows: list[dict[str, str]] = []
+        rows: list[dict[str, Any]] = []
         held: list[str] = []
         for message in request.messages:
             if message.role == "system" and not self._system_role:
                 held.append(message.content)
                 continue
             before, held = (held, []) if message.role == "user" else ([], held)
-            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content])})
+            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **_called(message)})
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
+
+
+def _called(message: Message) -> dict[str, Any]:
+    """What a turn with calls, or of what one came to, has besides; a turn of calls alone has no text."""
+    if isinstance(message, ToolResult):
+        return {"tool_call_id": message.call_id}
+    if not isinstance(message, CallingTurn):
+        return {}
+    functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in message.calls]
+    rows = [{"id": call_id, "type": "function", "function": function} for call_id, function in functions]
+    return {"tool_calls": rows} | ({} if message.content else {"content": None})
+
+
+def _about_tools(request: Request) -> dict[str, Any]:
+    tools = [json.loads(tool) for tool in request.tools]
+    settings: dict[str, Any] = {"tools": tools}
+    if len(request.must_call) == 1 < len(tools):
+        settings["tool_choice"] = {"type": "function", "function": {"name": request.must_call[0]}}
+    elif request.must_call:
+        settings["tool_choice"] = "required"
+    return settings | ({"parallel_tool_calls": False} if request.one_call else {})
 
 
 def _beside_openais(request: Request) -> dict[str, Any]:

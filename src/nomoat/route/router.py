@@ -323,8 +323,7 @@ def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
 def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
     """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what the user
     said, and all of it."""
-    parts = [request.prompt or "", *(message.content for message in request.messages), *request.stop, request.answer_start]
-    parts = [part for part in (*parts, *continuations, request.json_schema or "", request.template_variables) if part]
+    parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
     return [*parts, question_of(request), "\n\n".join(parts)]
 
 

@@ -1,7 +1,7 @@
 """OpenAI's JSON -> our records: what a client asks. With `replies` the only place that knows the wire format.
 
 What a client sends and we do not know is ignored, as clients send many things; but what would change the answer and is not
-supported (tools, images, a bias on tokens, other servers' words for a schema) is refused by name.
+supported (images, a bias on tokens, other servers' words for a schema) is refused by name.
 
 Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 """
@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from nomoat.errors import (
     BadRequestError,
 )
-from nomoat.records import Effort, Message, Request, Role, SchemaMode
+from nomoat.records import CallingTurn, Effort, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
@@ -63,8 +63,6 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
     "typical_p": (1,),
@@ -73,14 +71,15 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "xtc_probability": (0,),
 }
 NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
-NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {"chat_template_kwargs": ({},)}  # and of what chats take
+NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
+    "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
+}  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({
-    "format",
-    "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tools", "tool_choice",
+    "format", "guided_json", "json_schema", "structural_tag", "structured_outputs",
 })  # fmt: skip
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
-TOOL_ROLES = ("tool", "function")
+OLDER = ("functions", "function_call")  # of OpenAI's API
 Kind = Literal["chat", "text"]
 
 
@@ -100,13 +99,26 @@ class _Part(BaseModel):
     refusal: str | None = None
 
 
+class _Called(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: str
+    arguments: str | dict[str, Any]  # the second is Ollama's
+
+
+class _ToolCall(BaseModel):
+    model_config = ConfigDict(strict=True)
+    id: str | None = None
+    function: _Called
+
+
 class _Turn(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
     content: str | list[_Part] | None = None
     refusal: str | None = None  # what an assistant said in place of its content
-    tool_calls: Any = None
-    function_call: Any = None  # its older form
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None  # the older form of calls
 
 
 class _StreamOptions(BaseModel):
@@ -125,6 +137,31 @@ class _Format(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
+
+
+class _Function(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Tool(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: str
+    function: _Function | None = None
+
+
+class _Named(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: str
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: str
+    function: _Named | None = None
 
 
 class _Settings(BaseModel):
@@ -152,6 +189,9 @@ class _Chat(_Settings):
     messages: Annotated[list[_Turn], Field(min_length=1)]
     chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
     reasoning_effort: Effort | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
+    parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
@@ -175,7 +215,9 @@ class _Embed(BaseModel):
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
 # What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (_Part, _Turn, _StreamOptions, _Schema, _Format, _Chat, _Text, _Embed)
+SHAPES: tuple[type[BaseModel], ...] = (
+    _Part, _Called, _ToolCall, _Turn, _StreamOptions, _Schema, _Format, _Function, _Tool, _Named, _Choice, _Chat, _Text, _Embed,
+)  # fmt: skip
 FIELD_NAMES = frozenset(field.alias or name for shape in SHAPES for name, field in shape.model_fields.items())
 
 
@@ -216,7 +258,8 @@ def parse_chat(body: bytes) -> Call:
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     variables = json.dumps(asked.chat_template_kwargs, ensure_ascii=False, sort_keys=True) if asked.chat_template_kwargs else ""
     request = Request(
-        messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort, **_sampling(asked)
+        messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
+        **_about_tools(asked), **_sampling(asked),
     )  # fmt: skip
     return _call("chat", asked, [request], _max_new_tokens(asked, None))
 
@@ -274,7 +317,8 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
     known = UNSUPPORTED | (NOT_OF_CHATS if shape is _Chat else NOT_OF_TEXTS)
     for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise _unsupported(name, "is not supported" + (FORM_ADVICE if name in ABOUT_FORM else ""))
+            advice = FORM_ADVICE if name in ABOUT_FORM else "; use `tools`" if name in OLDER else ""
+            raise _unsupported(name, "is not supported" + advice)
     return asked
 
 
@@ -302,14 +346,52 @@ def _max_new_tokens(asked: _Settings, otherwise: int | None) -> int | None:
 
 def _message(turn: _Turn, where: str) -> Message:
     role = "system" if turn.role == "developer" else turn.role
-    if role in TOOL_ROLES:
-        raise _unsupported(f"{where}.role", f"is `{role}`; tools are not supported")
-    for name, value in (("tool_calls", turn.tool_calls), ("function_call", turn.function_call)):
-        if value:
-            raise _unsupported(f"{where}.{name}", "calls tools, which are not supported")
+    if role == "function":
+        raise _unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
+    if turn.function_call:
+        raise _unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
+    content = _content(turn, where)
+    if role == "tool":
+        return ToolResult(role="tool", content=content, call_id=turn.tool_call_id or "")
     if role not in get_args(Role):
-        raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are system, developer, user, assistant", param=f"{where}.role")
-    return Message(role=cast(Role, role), content=_content(turn, where))
+        known = "system, developer, user, assistant, tool"
+        raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are {known}", param=f"{where}.role")
+    if role == "assistant" and turn.tool_calls:
+        return CallingTurn(role="assistant", content=content, calls=tuple(map(_called, turn.tool_calls)))
+    return Message(role=cast(Role, role), content=content)
+
+
+def _called(call: _ToolCall) -> ToolCall:
+    arguments = call.function.arguments
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(id=call.id or "", name=call.function.name, arguments=text)
+
+
+def _about_tools(asked: _Chat) -> dict[str, Any]:
+    """Functions, and which of them have to be called. None where the client wants a text."""
+    names, tools = [], []
+    for at, tool in enumerate(asked.tools or ()):
+        if tool.type != "function":
+            raise _unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
+        if tool.function is None:
+            raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
+        names.append(tool.function.name)
+        definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
+        tools.append(json.dumps(definition, ensure_ascii=False))
+    choice = asked.tool_choice
+    if choice == "none":
+        return {}
+    if choice not in (None, "auto") and not tools:
+        raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
+    must_call = tuple(names) if choice == "required" else ()
+    if isinstance(choice, _Choice):
+        if choice.type != "function" or choice.function is None:
+            raise _unsupported("tool_choice", f"is of type `{choice.type}`; only a function's name is supported")
+        if choice.function.name not in names:
+            message = f"`tool_choice` names `{choice.function.name}`, which is none of the tools: {', '.join(names)}"
+            raise BadRequestError(message, param="tool_choice")
+        must_call = (choice.function.name,)
+    return {"tools": tuple(tools), "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
 
 
 def _content(turn: _Turn, where: str) -> str:
