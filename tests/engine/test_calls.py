@@ -141,6 +141,8 @@ FOUND = [
     ('{"name": "weather", "arguments": {"city": "Rome"}}', "", [ROME]),
     ('{"name": "weather", "parameters": {"city": "Rome"}}; {"name": "clock", "parameters": {}}', "", [ROME, ("clock", {})]),
     (' [{"name": "weather", "arguments": {"city": "Rome"}}]', "", [ROME]),
+    ('{{"name": "weather", "arguments": {"city": "Rome"}}}}', "", [ROME]),
+    ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
     ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),
     ('{"type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', "", [ROME]),
 ]  # fmt: skip
@@ -151,6 +153,7 @@ TEXTS = [
     '<tool_call>{"name": "spell", "arguments": {}}</tool_call>', '{"name": "weather", "arguments": [1]}',
     '{"name": "weather", "arguments": {"city": "Rome"}} is what I would call', '{"name": "weather", "arguments": {"city": 1e999}}',
     "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
+    '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
 ]  # fmt: skip
 
 
@@ -184,6 +187,21 @@ def test_what_is_no_call_is_text_to_the_last_letter(text: str) -> None:
 def test_text_is_given_out_as_it_comes() -> None:
     assert read(["It ", "is <b>", " a < b", "<too", "l>"])[0] == ["It ", "is <b>", " a < b", "", "<tool>", ""]
     assert read(["def ", "f"])[0] == ["def ", "f", ""] and read(['{"b', '": 1', "}"])[0] == ['{"b', '": 1', "}", ""]
+
+
+def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
+    template = "{{ raise_exception('This model only supports single tool-calls at once!') }}"
+    request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS)
+    *_, last = calls.recognised(
+        chunks_of(['{"name": "clock", "parameters": {}}; {"name": "clock", "parameters": {}}']), request, template
+    )
+    assert len(last.calls) == 1
+
+
+def test_tools_that_a_template_does_not_know_are_said_so() -> None:
+    request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, template_variables='{"x": 1}')
+    assert calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
+    assert calls.notes(TEMPLATE, request)[1:] == ("the model's chat template knows no tools: they stand in the system message",)
 
 
 def test_each_call_has_an_id_of_its_own() -> None:

@@ -155,6 +155,8 @@ def test_no_functions_are_told_where_a_text_is_wanted() -> None:
          "`tool_choice` names `clok`, which is none of the tools: clock"),
         ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice",
          "`tool_choice` is of type `allowed_tools`; only a function's name is supported"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "function", "name": "clock"}}, "tool_choice.function",
+         "`tool_choice.function` is missing"),
         ({"tools": [CLOCK], "tool_choice": "often"}, "tool_choice", None),
         ({"functions": [{}]}, "functions", "`functions` is not supported; use `tools`"),
         ({"function_call": {"name": "f"}}, "function_call", "`function_call` is not supported; use `tools`"),

@@ -25,9 +25,11 @@ from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolR
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
-BARE = regex.compile(r'\s*(?:```(?:json)?\s*)?\[?\s*\{\s*"(?:name|type|function|arguments|parameters|id)"')
+BARE = regex.compile(r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"')
 FENCED = regex.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", regex.DOTALL)
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
+KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
+ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
 INSTRUCTION = """# Tools
 
@@ -61,6 +63,14 @@ def reads_tools(template: str) -> bool:
 def start(template: str) -> str:
     """What stands before a call, in the model's mouth."""
     return f"{OPENING}\n" if OPENING in template or not reads_tools(template) else ""
+
+
+def notes(template: str, request: Request) -> tuple[str, ...]:
+    """What a chat template makes less of than a request may expect."""
+    said = [f"the model's chat template does not read `{name}`" for name in rendering.unread_variables(template, request)]
+    if request.tools and not reads_tools(template):
+        said.append("the model's chat template knows no tools: they stand in the system message")
+    return tuple(said)
 
 
 def schema(request: Request, template: str | None) -> str | None:
@@ -162,8 +172,12 @@ def _moved(part: Any, to: str) -> Any:
 
 
 # ---------------------------------------------------------------- from the model
-def recognised(chunks: Generator[Chunk], request: Request) -> Generator[Chunk]:
-    """An answer's chunks, with the calls of the request's functions in place of the text they are written in, on the last one."""
+def recognised(chunks: Generator[Chunk], request: Request, template: str | None = None) -> Generator[Chunk]:
+    """An answer's chunks, with the calls of the request's functions in place of the text they are written in, on the last one.
+
+    Where the template takes no turn with several calls, the first one is the answer.
+    """
+    only_first = request.one_call or ONE_AT_ONCE in (template or "")
     reader = _Reader({_name(tool) for tool in request.tools})
     with closing(chunks):
         for chunk in chunks:
@@ -172,7 +186,7 @@ def recognised(chunks: Generator[Chunk], request: Request) -> Generator[Chunk]:
                 yield replace(chunk, text=text)
                 continue
             rest, calls = reader.finish()
-            yield replace(chunk, text=text + rest, calls=calls[:1] if request.one_call else calls)
+            yield replace(chunk, text=text + rest, calls=calls[:1] if only_first else calls)
 
 
 class _Reader:
@@ -221,9 +235,11 @@ def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
     found: list[ToolCall | None] = []
     try:
         while rest := rest.strip():
-            value, end = DECODER.raw_decode(rest)
+            is_doubled = rest.startswith("{{")  # as the template of Qwen2.5-Coder shows it
+            value, end = DECODER.raw_decode(rest, int(is_doubled))
             found += [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
-            rest = rest[end:].lstrip().partition(OPENING)[2] if mark else rest[end:].lstrip(" \n;,")
+            rest = rest[end:].lstrip(" \n;,}" if is_doubled else " \n;,")
+            rest = rest.partition(OPENING)[2] if mark else rest
     except (ValueError, RecursionError):
         return ()
     calls = tuple(call for call in found if call is not None)
@@ -234,7 +250,7 @@ def _call(value: Any, functions: set[str]) -> ToolCall | None:
     """One of the functions' calls, in any of the forms that models write as JSON; None for what is none."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
-    if not isinstance(value, dict) or value.get("name") not in functions:
+    if not isinstance(value, dict) or value.get("name") not in functions or not KEYS.issuperset(value):
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):

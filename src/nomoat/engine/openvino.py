@@ -107,7 +107,7 @@ class OpenVINOEngine:
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
         chunks = self._stream(request, ids, answer.tokens, started, words)
-        return _Begun(calls.recognised(chunks, request) if request.tools else chunks, answer.tokens)
+        return _Begun(calls.recognised(chunks, request, words.chat_template) if request.tools else chunks, answer.tokens)
 
     def _grammar(self, request: Request, words: tokenizer.Tokenizer) -> Grammar | None:
         schema = calls.schema(request, words.chat_template)

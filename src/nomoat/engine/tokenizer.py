@@ -157,9 +157,8 @@ class Tokenizer:
         return text + begun, self.render_lacks_bos
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """What the chat template does not read of what a request tells it."""
-        unread = rendering.unread_variables(self.chat_template or "", request)
-        return tuple(f"the model's chat template does not read `{name}`" for name in unread)
+        """See `calls.notes`."""
+        return calls.notes(self.chat_template or "", request)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""

@@ -385,8 +385,10 @@ def _about_tools(asked: _Chat) -> dict[str, Any]:
         raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
     must_call = tuple(names) if choice == "required" else ()
     if isinstance(choice, _Choice):
-        if choice.type != "function" or choice.function is None:
+        if choice.type != "function":
             raise _unsupported("tool_choice", f"is of type `{choice.type}`; only a function's name is supported")
+        if choice.function is None:
+            raise BadRequestError("`tool_choice.function` is missing", param="tool_choice.function")
         if choice.function.name not in names:
             message = f"`tool_choice` names `{choice.function.name}`, which is none of the tools: {', '.join(names)}"
             raise BadRequestError(message, param="tool_choice")
