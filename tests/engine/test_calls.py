@@ -141,6 +141,8 @@ FOUND = [
     ('{"name": "weather", "arguments": {"city": "Rome"}}', "", [ROME]),
     ('{"name": "weather", "parameters": {"city": "Rome"}}; {"name": "clock", "parameters": {}}', "", [ROME, ("clock", {})]),
     (' [{"name": "weather", "arguments": {"city": "Rome"}}]', "", [ROME]),
+    ('<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n<tool_call>{"name": "clock"}</tool_call>',
+     "<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n", [("clock", {})]),
     ('{{"name": "weather", "arguments": {"city": "Rome"}}}}', "", [ROME]),
     ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
     ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),

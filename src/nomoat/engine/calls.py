@@ -28,6 +28,7 @@ OPENING, CLOSING = "<tool_call>", "</tool_call>"
 BARE = regex.compile(r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"')
 FENCED = regex.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", regex.DOTALL)
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
+THOUGHT_ENDS = "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
@@ -221,9 +222,14 @@ class _Reader:
         return text
 
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
-        """What was held back: text, or calls."""
-        calls = _calls_in(self._held, self._functions)
-        return ("", calls) if calls else (self._held, ())
+        """What was held back: text, calls, or both."""
+        before, thought_ends, answer = self._held.rpartition(THOUGHT_ENDS)
+        calls = _calls_in(answer, self._functions)
+        if not calls:
+            return self._held, ()
+        said, mark, _ = answer.partition(OPENING)
+        text = before + thought_ends + (said if mark else "")
+        return text if text.strip() else "", calls
 
 
 def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
