@@ -60,6 +60,17 @@ def test_a_template_that_reads_tools_is_given_them_as_transformers_gives_them(tm
     assert '<tool_call>weather: {"city": "서울"}</tool_call>' in text
 
 
+@pytest.mark.data
+def test_a_real_template_shows_tools_calls_and_results(qwen_coder_gguf: Path) -> None:
+    words = from_metadata(GGUFFile(qwen_coder_gguf).metadata)
+    text = words.render(CONVERSATION, tools=TOOLS)
+    assert f"<tools>\n{json.dumps(WEATHER, ensure_ascii=False)}\n" in text
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>\n<tool_call>\n{"name": "clock"' in text
+    assert "user\n<tool_response>\nclear\n</tool_response>\n<tool_response>\n9:30\n</tool_response><|im_end|>" in text
+    held = Request(messages=CONVERSATION, tools=TOOLS, must_call=("clock",))
+    assert words.decode(words.prompt_ids(held)[-2:]) == "<tool_call>\n"
+
+
 def test_for_a_template_that_knows_no_tools_they_stand_in_the_turns_texts(tmp_path: Path) -> None:
     """What calls came to and the question after it are one turn: many templates want the speakers to take turns."""
     words = words_of(TEMPLATE, tmp_path)

@@ -142,6 +142,26 @@ def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: op
     assert (caught.value.param, caught.value.code) == ("tools", "unsupported")
 
 
+@pytest.mark.data
+def test_a_real_model_calls_a_tool_that_the_question_is_for(qwen_coder_gguf: Path, start: Start, sdk: Sdk) -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+    weather = {
+        "type": "function",
+        "function": {"name": "get_weather", "description": "The weather in a city", "parameters": parameters},
+    }
+    clock = {"type": "function", "function": {"name": "clock", "description": "The time of day"}}
+    engine = OpenVINOEngine(importer.import_gguf(qwen_coder_gguf))
+    client = sdk(start(Responder("qwen", engine)))
+    for choice in ("auto", "required"):
+        (one,) = chat(client, "What is the weather in Paris?", tools=[weather, clock], tool_choice=choice, temperature=0).choices
+        (call,) = one.message.tool_calls
+        assert (one.finish_reason, call.function.name, json.loads(call.function.arguments)) == (
+            "tool_calls", "get_weather", {"city": "Paris"},
+        )  # fmt: skip
+    assert chat(client, "Hello!", tools=[weather, clock], temperature=0, max_tokens=30).choices[0].message.content
+    engine.close()
+
+
 def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start: Start, sdk: Sdk) -> None:
     """The engine's answers are scripted; what it is asked is what a client sent."""
     said = iter(['Let me see.\n<tool_call>\n{"name": "note", "arguments": {"name": "Emma", "old": true}}\n</tool_call>', "Done."])
