@@ -16,7 +16,7 @@ from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UsageError
-from nomoat.records import Chunk, Decision, Message, Request
+from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
 from nomoat.route import budget, in_force, learned, router
 from nomoat.route.policy import IfCloudFails, Policy, PolicyFile, default_path
@@ -92,6 +92,13 @@ def test_without_private_data_the_default_decides() -> None:
     ]
 
 
+CALL = ToolCall(id="a", name="find", arguments=json.dumps({"who": "김철수"}))
+
+
+def tool(**told: object) -> str:
+    return json.dumps({"type": "function", "function": {"name": "find", **told}})
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -104,8 +111,28 @@ def test_without_private_data_the_default_decides() -> None:
         Request(prompt="hello", stop=(PRIVATE,)),
         Request(prompt="hello", json_schema=json.dumps({"enum": ["010-1234-5678"]})),
         Request(prompt="hello", json_schema=json.dumps({"properties": {"김철수": {"type": "string"}}})),
+        replace(said("hello"), template_variables=json.dumps({"who": ["김철수"]})),
+        replace(said("hello"), tools=(tool(description="Calls 010-1234-5678"),)),
+        replace(said("hello"), tools=(tool(parameters={"enum": ["김철수"]}),)),
+        replace(said("hello"), messages=(*said("hello").messages, CallingTurn(role="assistant", content="", calls=(CALL,)))),
+        replace(said("hello"), messages=(*said("hello").messages, ToolResult(role="tool", content=PRIVATE, call_id="a"))),
     ],
-    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop", "schema", "schema's name"],
+    ids=[
+        "question",
+        "system",
+        "earlier turn",
+        "answer",
+        "split",
+        "raw",
+        "stop",
+        "schema",
+        "schema's name",
+        "variables",
+        "tool",
+        "tool's schema",
+        "call",
+        "result",
+    ],
 )
 def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> None:
     engine, cloud, decisions = built(FixedRouter(0.0), names=("김철수",))
@@ -174,6 +201,7 @@ def far(**policy: object) -> RouterEngine:
         ({"top_k": 40}, "`api.openai.com` has no top_k"),
         ({"min_p": 0.1}, "`api.openai.com` has no min_p"),
         ({"repetition_penalty": 1.1}, "`api.openai.com` has no repetition_penalty"),
+        ({"template_variables": '{"x": 1}'}, "`api.openai.com` has no chat_template_kwargs"),
     ],
 )
 def test_what_the_cloud_cannot_be_asked_stays_here(asked: dict[str, object], why: str) -> None:

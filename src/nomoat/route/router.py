@@ -243,8 +243,9 @@ class RouterEngine:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `Responder.notes_on`. None where it would stay here if it were asked now."""
-        return () if self._cloud is None or self.decide(request).where == "local" else self._cloud.notes_on(request)
+        """See `Responder.notes_on`; of the one who would answer if it were asked now."""
+        asked = self._local if self._cloud is None or self.decide(request).where == "local" else self._cloud
+        return asked.notes_on(request)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self.chosen(self.decide_embedding()).embed(texts, stop=stop)
@@ -344,8 +345,7 @@ def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
 def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
     """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what the user
     said, and all of it."""
-    parts = [request.prompt or "", *(message.content for message in request.messages), *request.stop, request.answer_start]
-    parts = [part for part in (*parts, *continuations, request.json_schema or "") if part]
+    parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
     return [*parts, question_of(request), "\n\n".join(parts)]
 
 
