@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import os
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from nomoat.errors import DataError
-from nomoat.textfiles import read_jsonl, read_text
+from nomoat.textfiles import as_named, read_jsonl, read_text
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there the two names are one")
+def test_a_file_is_found_however_the_letters_of_its_name_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it came from a Mac in an archive, and as it is typed on Linux; and the other way round."""
+    there = tmp_path / decomposed("자료") / decomposed("후기.csv")
+    there.parent.mkdir()
+    there.write_text("text\n", encoding="utf-8")
+    (tmp_path / "자료").with_name("문의.csv").write_text("text\n", encoding="utf-8")
+    assert as_named(tmp_path / "자료" / "후기.csv") == there
+    assert as_named(tmp_path / decomposed("문의.csv")) == tmp_path / "문의.csv"
+    monkeypatch.chdir(tmp_path)
+    assert as_named(Path("자료/후기.csv")) == Path(decomposed("자료"), decomposed("후기.csv"))
+    for name in ("자료/없음.csv", "문의.csv/가", "none.csv"):
+        assert as_named(Path(name)) == Path(name)
+    (there.parent / "후기.csv").write_text("other\n", encoding="utf-8")
+    assert as_named(Path("자료/후기.csv")).read_text(encoding="utf-8") == "other\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])

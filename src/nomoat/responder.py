@@ -78,6 +78,11 @@ class Responder:
         return self.engine.digest
 
     @property
+    def scores_digest(self) -> str:
+        """What stored likelihoods are kept under: another one where they are those of the served form, for want of memory."""
+        return getattr(self.engine, "scores_digest", self.digest)
+
+    @property
     def is_local(self) -> bool:
         """Whether prompts stay on this machine."""
         return self.engine.is_local
@@ -88,7 +93,8 @@ class Responder:
         return getattr(self.engine, "notes", ())
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """What has to be known about its answer to this request, once it has begun: settings that another server refused."""
+        """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
+        model's chat template does not read."""
         says = getattr(self.engine, "notes_on", None)
         return () if says is None else tuple(says(request))
 
@@ -127,7 +133,8 @@ class Responder:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    return Completion(text=whole_characters("".join(pieces)), finish_reason=chunk.finish_reason, usage=chunk.usage)
+                    text = whole_characters("".join(pieces))
+                    return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
                     break
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sqlite3
 import subprocess
@@ -16,11 +17,14 @@ import pytest
 from nomoat import paths
 from nomoat.asking.store import AnswerStore, ChoiceScores, _key, default_path
 from nomoat.errors import BadFileError, NotEnoughDiskError
-from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, Usage
+from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, ToolCall, Usage
 
 
 def asking(text: str, **changes: object) -> Request:
     return Request(messages=(Message(role="user", content=text),), **changes)  # type: ignore[arg-type]
+
+
+TOOLS = {"tools": ('{"type": "function", "function": {"name": "f"}}',)}
 
 
 def answering(text: str) -> Completion:
@@ -53,9 +57,16 @@ def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None
 def test_answers_of_an_earlier_version_are_still_found() -> None:
     """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
     assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"
-    assert _key("answer", "m", asking("안녕", max_new_tokens=8, answer_start="네")) != _key(
-        "answer", "m", asking("안녕", max_new_tokens=8)
-    )
+    for told in ({"answer_start": "네"}, {"template_variables": '{"enable_thinking": false}'}, {"reasoning_effort": "none"}, TOOLS):
+        assert _key("answer", "m", asking("안녕", max_new_tokens=8, **told)) != _key("answer", "m", asking("안녕", max_new_tokens=8))
+
+
+def test_calls_of_functions_come_back_with_their_answer() -> None:
+    called = dataclasses.replace(answering(""), calls=(ToolCall(id="a1", name="f", arguments='{"city": "서울"}'),))
+    with AnswerStore() as store:
+        store.save_answer("m", asking("왜?", **TOOLS), called)
+    with AnswerStore() as store:
+        assert store.answer("m", asking("왜?", **TOOLS)) == called
 
 
 def test_first_answer_stays() -> None:

@@ -280,13 +280,13 @@ def _remove_older(origin: dict[str, str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def fits_exactly(path: Path) -> bool:
-    """Whether likelihoods are computed in float32: see `footprint`. Never for what optimum-intel converts."""
+def fits_exactly(path: Path) -> bool | None:
+    """Whether likelihoods are computed in float32: see `footprint`. None for what optimum-intel converts: never, on no machine."""
     try:
         source = open_source(path)
     except UnsupportedError:  # converted where optimum-intel is installed
-        return False
-    return not isinstance(source, ForeignFolder) and footprint.exact_bytes(source.num_values) is not None
+        return None
+    return None if isinstance(source, ForeignFolder) else footprint.exact_bytes(source.num_values) is not None
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
