@@ -42,6 +42,7 @@ from nomoat.serve.web.markdown import as_html
 SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
+MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event loop, which all clients share
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx gathers what it passes on unless told not to
@@ -82,16 +83,16 @@ def create_app(
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await served.answer(request, wire.parse_chat(await _body(request)))
+        return await served.answer(request, await _parsed(wire.parse_chat, await _body(request)))
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await served.answer(request, wire.parse_text(await _body(request)))
+        return await served.answer(request, await _parsed(wire.parse_text, await _body(request)))
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
         body = await _body(request, MAX_EMBEDDINGS_BODY_BYTES, advice="; send fewer texts at once")
-        return await served.embed(request, wire.parse_embeddings(body))
+        return await served.embed(request, await _parsed(wire.parse_embeddings, body))
 
     @app.api_route("/v1/models", methods=web.READING)
     @app.api_route("/v1/models/", methods=web.READING)
@@ -254,6 +255,10 @@ async def _body(request: HttpRequest, max_bytes: int = MAX_BODY_BYTES, *, advice
         if len(body) > max_bytes:
             raise BadRequestError(f"the body is longer than {max_bytes:,} bytes{advice}", code="body_too_long", status=413)
     return bytes(body)
+
+
+async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
+    return parse(body) if len(body) <= MAX_BODY_BYTES_AT_ONCE else await asyncio.to_thread(parse, body)
 
 
 class Served:

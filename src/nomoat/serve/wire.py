@@ -69,6 +69,10 @@ FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_sche
 TOOL_ROLES = ("tool", "function")
 Kind = Literal["chat", "text"]
 
+_T = TypeVar("_T")
+# All lists that clients send: refused at the first part that is wrong, where a million wrong ones would take gigabytes to tell.
+Several = Annotated[list[_T], Field(fail_fast=True)]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
@@ -79,7 +83,7 @@ class _Part(BaseModel):
 class _Turn(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
-    content: str | list[_Part] | None = None
+    content: str | Several[_Part] | None = None
     tool_calls: Any = None
     function_call: Any = None  # its older form
 
@@ -116,7 +120,7 @@ class _Settings(BaseModel):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Several[str] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     response_format: _Format | None = None
     stream: bool | None = None
@@ -124,13 +128,13 @@ class _Settings(BaseModel):
 
 
 class _Chat(_Settings):
-    messages: Annotated[list[_Turn], Field(min_length=1)]
+    messages: Annotated[Several[_Turn], Field(min_length=1)]
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class _Text(_Settings):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Several[str] | Several[int] | Several[Several[int]]
     max_tokens: Annotated[int, Field(ge=0)] | None = None  # 0 with `echo`: only what the prompt's tokens are worth
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
@@ -141,7 +145,7 @@ class _Text(_Settings):
 class _Embed(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Several[str] | Several[int] | Several[Several[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
