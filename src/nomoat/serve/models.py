@@ -75,9 +75,15 @@ def from_references(
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
-    """What each model may take beyond its need: equal parts of what the budget has left, with as many in memory as fit together."""
-    together = [total for total in itertools.accumulate(sorted(needed)) if total <= memory_bytes]
-    return (memory_bytes - together[-1]) // len(together) if together else 0
+    """What each model may take beyond its need, within the budget: equal parts of what is left beside as many models as can be in
+    memory together, were they the largest. So those that fit together by their needs do not drive each other out. Where no two fit,
+    each may have all.
+    """
+    num_together = sum(total <= memory_bytes for total in itertools.accumulate(sorted(needed)))
+    if num_together <= 1:
+        return memory_bytes
+    largest = sum(sorted(needed)[-num_together:])
+    return max(0, memory_bytes - largest) // num_together
 
 
 def _require_names_of_their_own(refs: Sequence[str]) -> None:
