@@ -34,12 +34,12 @@ from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.auth import protect, require_origins, require_sendable
+from nomoat.serve.connections import Server, allow_many, probe_clients
 from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.web.markdown import as_html
 
-SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
 MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event loop, which all clients share
@@ -149,6 +149,7 @@ def serve(
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
     require_origins(cors, api_key)
+    allow_many()
     with bind(host, port) as listener:
         models = _models(model)
         try:
@@ -168,13 +169,10 @@ def _models(model: str | Responder | Sequence[str] | Models) -> Models:
 
 
 def _run(app: FastAPI, listener: socket.socket, host: str, on_ready: Callable[[str], None] | None) -> None:
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
-    )
     if on_ready is not None:
         bound_port = listener.getsockname()[1]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
-    server = _Server(config)
+    server = Server(app)
     try:
         with _ended_by_a_closed_terminal(server):
             server.run(sockets=[listener])
@@ -209,6 +207,7 @@ def bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)  # `localhost` is both
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe_clients(listener)
     try:
         listener.bind(address)
         # Another socket may be bound to the port and not listening yet; only listening takes it for good.
@@ -217,16 +216,6 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise _bind_error(host, port, exc) from exc
     return listener
-
-
-class _Server(uvicorn.Server):
-    """Ends the answers that are being written before it waits for their connections."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        app = self.config.app
-        if isinstance(app, FastAPI):
-            app.state.answers.stop()
-        await super().shutdown(sockets)
 
 
 class _EventStream(StreamingResponse):
