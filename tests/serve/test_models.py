@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
-from nomoat.serve.models import Loader, Models, _spare_bytes, from_references
+from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
 
 
 class Shelf:
@@ -61,6 +62,27 @@ def test_models_are_loaded_when_first_asked_for_and_the_longest_idle_goes_first(
     assert list(models.loaded()) == ["a", "c"]
     models.close()
     assert shelf.events[4:] == ["-a", "-c"]
+
+
+def test_what_a_model_held_is_given_back_to_the_system_once_nobody_has_it(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[weakref.ref[Responder]] = []
+
+    def give_back() -> None:
+        shelf.events.append("-" if kept[0]() is None else "still there")
+
+    monkeypatch.setattr("nomoat.serve.models._give_back_freed", give_back)
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    with models.use("a") as responder:
+        kept.append(weakref.ref(responder))
+    del responder
+    use(models, "b")
+    assert shelf.events == ["+a", "-a", "-", "+b"]
+
+
+def test_giving_memory_back_fails_on_no_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    _give_back_freed()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())  # as a C library without it
+    _give_back_freed()
 
 
 def test_idle_is_counted_from_the_end_of_the_last_answer(shelf: Shelf) -> None:
