@@ -43,7 +43,7 @@ class Running:
         return [one for one in list(self.server.server_state.connections) if isinstance(one, Connection)]
 
     def connection_of(self, client: socket.socket) -> Connection:
-        """The server's end of it, once there is one."""
+        """The server's end of it, as soon as there is one."""
         mine: list[Connection] = []
 
         def has_come() -> bool:

@@ -46,7 +46,8 @@ def probe_clients(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in PROBES.items():
         if (option := getattr(socket, name, None)) is not None:
-            listener.setsockopt(socket.IPPROTO_TCP, option, value)
+            with suppress(OSError):  # systems that know the name and not the option
+                listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Connection(H11Protocol):
