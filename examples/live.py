@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -70,7 +69,7 @@ def served(model: str, port: int) -> Iterator[str]:
                 time.sleep(0.1)
             yield f"http://127.0.0.1:{port}/v1#{shown_name(model)}"
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
 
 
 def tuned(data: Path, minutes: float) -> str:

@@ -8,7 +8,9 @@ The data is pulled when it is first needed. docs/replays.md says what the number
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 import nomoat
 from nomoat.judge.stats import mcnemar_exact
@@ -66,11 +68,23 @@ def lora_land() -> None:
 
 REPLAYS = {"vicuna": vicuna, "routellm": routellm, "lora-land": lora_land}
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["live"]:
+
+def main(arguments: Sequence[str]) -> None:
+    """See the module."""
+    if arguments and arguments[0] == "live":
         import live
 
-        sys.exit(live.main(sys.argv[2:]))
-    for name in sys.argv[1:] or REPLAYS:
+        live.main(arguments[1:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("replays", nargs="*", metavar="REPLAY", help=f"{', '.join(REPLAYS)}; all of them where none is named")
+    named = parser.parse_args(arguments).replays
+    if unknown := sorted(set(named) - set(REPLAYS)):
+        parser.error(f"there is no replay `{unknown[0]}`; give {', '.join(REPLAYS)}, or live first")
+    for name in named or REPLAYS:
         REPLAYS[name]()
         print()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

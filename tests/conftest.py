@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from misbehaving import Act, Server
+from misbehaving import FINE, Act, Server, self_signed
 from tiny import write_tiny_gguf
 
 import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
@@ -40,7 +41,10 @@ def link_kernels(home: Path) -> None:
     kept = jit.CACHE.parents[1]
     kept.mkdir(parents=True, exist_ok=True)
     (home / "cache").mkdir(parents=True)
-    (home / "cache" / cache.KERNELS).symlink_to(kept)
+    if sys.platform == "win32":  # which gives links to few
+        shutil.copytree(kept, home / "cache" / cache.KERNELS)
+    else:
+        (home / "cache" / cache.KERNELS).symlink_to(kept)
 
 
 @pytest.fixture
@@ -56,6 +60,18 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def untrusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Path]]:
+    """A server on loopback that answers over https, with a certificate that nobody signed, and the file of that."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    pem = self_signed(tmp_path / "own.pem")
+    server = Server(FINE, certificate=pem)
+    yield server, pem
+    server.close()
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from patience import PATIENCE_SECONDS
@@ -17,7 +20,8 @@ Act = Callable[[BaseHTTPRequestHandler], None]
 class Server:
     """Does one act a request, the last one again and again; keeps headers and bodies."""
 
-    def __init__(self, *acts: Act) -> None:
+    def __init__(self, *acts: Act, certificate: Path | None = None) -> None:
+        """`certificate`: a file with it and its key, for https."""
         self.headers: list[dict[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
@@ -44,14 +48,28 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_port}/v1"
 
     def close(self) -> None:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+def self_signed(pem: Path) -> Path:
+    """Write a certificate for 127.0.0.1 and its key into one file; openssl makes them."""
+    key = pem.with_suffix(".key")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=nomoat"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(pem), "-keyout", str(key)]
+    subprocess.run(made, check=True, capture_output=True)
+    pem.write_text(pem.read_text() + key.read_text())
+    return pem
 
 
 def say(status: int, body: object, kind: str = "application/json", headers: Mapping[str, str] | None = None) -> Act:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def test_what_cannot_be_removed_is_named_and_why(monkeypatch: pytest.MonkeyPatch
     cache.sweep(unused_days=0)  # at the end of an import nobody waits for it
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows gives links to few")
 def test_what_links_lead_to_stays(tmp_path: Path) -> None:
     """A kind that is a link may be another home's, and its sweep is that home's matter; of a folder that is one the link goes."""
     other = tmp_path / "other"
@@ -91,3 +93,34 @@ def test_what_links_lead_to_stays(tmp_path: Path) -> None:
     assert (compiled.exists(), orphan.exists(), link.is_symlink()) == (True, False, False)
     assert cache.links() == [paths.cache() / kind for kind in (cache.IMPORTED, cache.KERNELS)]
     assert [path.name for path in cache.folders(cache.IMPORTED)] == ["model"]  # for who removes one by its digest
+
+
+def test_what_killed_processes_left_goes_where_files_have_no_owners_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where each user has temporary files of his own."""
+    monkeypatch.delattr(os, "getuid", raising=False)
+    young, old = (tmp_path / f"{cache.TEMPORARY}99999999-{name}" for name in ("young", "old"))
+    for folder in (young, old):
+        folder.mkdir()
+    os.utime(old, (LONG_AGO, LONG_AGO))
+    cache._sweep_temporary(tmp_path)
+    assert (young.exists(), old.exists()) == (True, False)
+
+
+def test_windows_keeps_what_a_program_has_open_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would remove the files around that one, and the model could not be started beside the program that runs it."""
+    held, free = made(cache.IMPORTED, "held"), made(cache.IMPORTED, "free")
+    (held / "config").write_text("x")
+
+    def rename(path: Path, _: Path) -> None:
+        if path == held / "weights":
+            exc = PermissionError(13, "open elsewhere", str(path))
+            exc.winerror = 32  # type: ignore[attr-defined]
+            raise exc
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(NotWritableError) as caught:
+        cache.clear()
+    assert caught.value.message == f"cannot remove `{held}`: open elsewhere; 0 MB are free again"
+    assert caught.value.hint == paths.HELD_HINT
+    assert (sorted(path.name for path in held.iterdir()), free.exists()) == (["config", "weights"], False)

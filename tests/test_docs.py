@@ -7,9 +7,11 @@ what the commands say.
 
 from __future__ import annotations
 
+import ast
 import csv
 import importlib.util
 import itertools
+import json
 import os
 import re
 import shlex
@@ -24,6 +26,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from nomoat import config
+from nomoat.catalog import prices
 
 ROOT = Path(__file__).parents[1]
 DEPENDS_ON_THE_DATA = ("`", "note:", "whenever", "repeated:")  # of the README's session: the verdict, what is said of some data
@@ -92,6 +95,21 @@ def test_the_python_of_the_readme_runs(reader: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "smollm2-135m+reviews" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["run.md", "serve.md", "duel.md"])
+def test_the_python_of_a_page_runs_on_the_engine_of_tests(name: str, empty_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Models are `fake:`, which has no adapter and no price; what asks a server with `openai` is left out."""
+    suites = empty_home / "suites"
+    suites.mkdir(parents=True)
+    examples = [{"id": str(n), "input": f"is this {n}", "target": f"{n} this is"} for n in range(8)]
+    (suites / "reviews.jsonl").write_text("\n".join(map(json.dumps, examples)), encoding="utf-8")
+    (suites / "reviews.toml").write_text('name = "reviews"\nmetric = "exact"\n', encoding="utf-8")
+    code = [text for text in blocks(ROOT / "docs" / name, "python") if "client" not in text.replace("as_client", "")]
+    assert code
+    exec(re.sub(r'"(smollm2-135m|openai:)[^"]*"', '"fake:"', "\n".join(code)), {})
+    told = {"run.md": "moat? a is What\n", "serve.md": "", "duel.md": "8 items"}[name]
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.data
@@ -209,6 +227,26 @@ def test_the_page_of_settings_has_each_that_the_code_knows() -> None:
     settings = {row[2].strip("`"): row[1].strip("`") for row in rows if len(row) == 5 and row[2] not in ("-", "key in `config.toml`")}
     assert settings == {name: config.variable(name) for name in config.FROM_FILE}
     assert {name for row in rows if len(row) == 2 for name in re.findall(r"`(\w+)`", row[0])} == config.SECRETS
+
+
+def test_the_prices_that_a_page_shows_are_read(empty_home: Path) -> None:
+    (shown,) = blocks(ROOT / "docs" / "duel.md", "toml")
+    empty_home.mkdir()
+    prices.own_path().write_text(shown, encoding="utf-8")
+    found = [prices.price(api) for api in ("openai:gpt-4o-mini", "http://gpu1:8000/v1#qwen3-32b", "google:gemini-2.5-pro")]
+    assert [(price.input_usd_per_million, price.source) for price in found if price] == [
+        (0.12, "our contract"), (0.05, "what the machine costs us"), (1.25, "the provider's page"),
+    ]  # fmt: skip
+    assert found[2] is not None and found[2].long_prompts is not None
+
+
+def test_what_is_said_names_no_page_that_an_installation_does_not_have() -> None:
+    """Pages are in the repository, not in what is installed: neither help, nor errors and their hints send anybody there."""
+    assert "docs/" not in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for path in (ROOT / "src").rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        said = [node.value for call in calls for node in ast.walk(call) if isinstance(node, ast.Constant)]
+        assert not [text for text in said if isinstance(text, str) and re.search(r"docs/\w+\.md", text)], path
 
 
 def test_no_page_names_a_path_of_a_machine() -> None:

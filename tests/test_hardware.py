@@ -25,12 +25,8 @@ NAMES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes
 def container(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A container of 8 GB, 4.9 of them used, on a machine with 50 GB left; where its files are."""
 
-    def moved(path: Path) -> Path:
-        return tmp_path / path.relative_to("/sys/fs/cgroup")
-
-    monkeypatch.setattr(hardware, "CGROUP_LIMITS", tuple(map(moved, hardware.CGROUP_LIMITS)))
-    monkeypatch.setattr(hardware, "CGROUP_USES", tuple(map(moved, hardware.CGROUP_USES)))
-    monkeypatch.setattr(hardware, "CGROUP_STATS", tuple((moved(path), name) for path, name in hardware.CGROUP_STATS))
+    monkeypatch.setattr(hardware, "CGROUPS", tmp_path)
+    monkeypatch.setattr(hardware, "OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GB, available=50 * GB))
     limit, used = NAMES[request.param]
     folder = tmp_path / request.param
@@ -57,6 +53,66 @@ def test_more_kept_than_used_is_no_more_than_the_limit(container: Path) -> None:
     """The two files are read one after the other."""
     (container / "memory.stat").write_text("inactive_file 6000000000\ntotal_inactive_file 6000000000\n")
     assert hardware.memory_available_bytes().value == 8 * GB
+
+
+# As the kernel tells them: version 2, version 1, and a container of version 1 on a host whose groups it does not see.
+OWN = {"": "0::/user.slice/job 7.scope\n", "memory": "9:name=systemd:/\n4:memory:/user.slice/job 7.scope\n0::/\n"}
+
+
+@pytest.mark.parametrize("at", ["user.slice/job 7.scope", "user.slice"])
+def test_a_limit_of_the_group_this_process_is_in_or_of_one_above_is_seen(container: Path, at: str, tmp_path: Path) -> None:
+    """`systemd-run -p MemoryMax=2G`, Slurm, a container that shares the host's groups: not the topmost one has the limit."""
+    controller = "" if container == tmp_path else container.name
+    hardware.OWN_CGROUPS.write_text(OWN[controller])
+    limit, used = NAMES[controller]
+    folder = container / at
+    folder.mkdir(parents=True)
+    (folder / limit).write_text(f"{2 * GB}\n")
+    (folder / used).write_text("1600000000\n")
+    (folder / "memory.stat").write_text(f"inactive_file {1 if controller else GB}\ntotal_inactive_file {GB}\n")
+    assert hardware.memory_total_bytes() == hardware.Detected(2 * GB, "limit of the control group")
+    assert hardware.memory_available_bytes() == hardware.Detected(1_400_000_000, "left within the control group's limit")
+    (folder / limit).write_text("max\n" if not controller else "9223372036854771712\n")
+    assert hardware.memory_total_bytes() == hardware.Detected(8 * GB, "limit of the container")
+    assert hardware.memory_available_bytes().value == 7_500_000_000
+
+
+@pytest.mark.parametrize("told", ["0::/../../other\n", "4:memory:/docker/1f\n0::/docker/1f\n", "", "0::/\n4:memory:/\n"])
+def test_a_group_whose_folder_is_not_here_changes_nothing(container: Path, told: str) -> None:
+    hardware.OWN_CGROUPS.write_text(told)
+    assert hardware.memory_total_bytes() == hardware.Detected(8 * GB, "limit of the container")
+
+
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}),
+        ("0::/a/b\n", {"cpu.max": "max 100000\n", "a/b/cpu.max": "350000 100000\n", "a/cpu.max": "700000 100000\n"}),
+        ("3:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "300000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}),
+    ],
+)
+def test_threads_are_no_more_than_the_group_has_time_for(
+    own: str, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemd-run -p CPUQuota=300%`, and Slurm's."""
+    _move_quotas(tmp_path, monkeypatch, files)
+    hardware.OWN_CGROUPS.write_text(own)
+    monkeypatch.setattr(hardware, "allowed_cores", lambda: set(range(128)))
+    assert hardware.threads() == hardware.Detected(3, "the control group's share of the CPUs")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows needs no /proc")
+def test_memory_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> SimpleNamespace:
+        raise FileNotFoundError("/proc/meminfo")
+
+    total = psutil.virtual_memory().total
+    monkeypatch.setattr(psutil, "virtual_memory", absent)
+    monkeypatch.setattr(hardware, "CGROUPS", Path("none"))
+    assert hardware.memory_total_bytes().value == pytest.approx(total, rel=0.01)
+    available = hardware.memory_available_bytes()
+    assert 0 < available.value <= total
+    assert available.reason == "free memory of the machine; without /proc what is reclaimable is not known"
 
 
 @pytest.mark.parametrize(
@@ -93,9 +149,10 @@ def _move_quotas(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str,
     """A machine of 64 cores whose container says that of its CPUs."""
     (folder / "cpu").mkdir()
     for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    moved = tuple(tuple(folder / path.relative_to("/sys/fs/cgroup") for path in files) for files in hardware.CGROUP_QUOTAS)
-    monkeypatch.setattr(hardware, "CGROUP_QUOTAS", moved)
+    monkeypatch.setattr(hardware, "CGROUPS", folder)
+    monkeypatch.setattr(hardware, "OWN_CGROUPS", folder / "own")
     monkeypatch.setattr(hardware, "TOPOLOGY", folder)
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 128 if logical else 64)
 
@@ -154,13 +211,21 @@ def test_cpus_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
     assert f" cores {said}, " in hardware.summary()
 
 
+@pytest.mark.skipif(not hardware.CPU_INFO.exists(), reason="Linux tells it in a file, with which this compares")
+def test_where_the_system_tells_nothing_llvm_finds_what_the_cpu_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"sse2", "avx2", "fma", "f16c", *hardware.LINUX_NAMES.values()} - {"avx512_fp16"}
+    told = hardware.cpu_flags() & asked
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "none")
+    assert hardware.cpu_flags() & asked == told
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_process_has_no_more_memory_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ulimit -v`: what it has mapped already is gone from that."""
     import resource
 
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GB, available=50 * GB))
-    monkeypatch.setattr(hardware, "CGROUP_LIMITS", ())
+    monkeypatch.setattr(hardware, "CGROUPS", Path("none"))
     for limit in (resource.RLIM_INFINITY, 60 * GB):
         monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit) if which == resource.RLIMIT_AS else None)
         monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(vms=15 * GB)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,10 +21,11 @@ from nomoat import jit
 import numpy as np
 numbers = np.zeros(1, np.int64)
 jit.add_here(numbers, 0, 5)
-child = os.fork()
-if child == 0:
-    sys.exit()
-os.waitpid(child, 0)
+if hasattr(os, "fork"):
+    child = os.fork()
+    if child == 0:
+        sys.exit()
+    os.waitpid(child, 0)
 print(jit.CACHE.parent, numbers[0], jit.CACHE.parent.is_dir(), bool(list(jit.CACHE.parent.rglob("*.nbi"))))
 """
 
@@ -35,7 +37,7 @@ def test_without_a_home_to_write_to_what_is_compiled_is_kept_for_the_process(tmp
     settings = {"NOMOAT_HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path / "temporary")}
     done = subprocess.run([sys.executable, "-c", USE], env=os.environ | settings, capture_output=True, text=True, check=True)
     place, *said = done.stdout.split()
-    assert Path(place).parent == tmp_path / "temporary"
+    assert Path(place).parents[3] == tmp_path / "temporary"  # a home, for a process that compiles
     assert said == ["5", "True", "True"]
     kept = tmp_path / "file/home/cache/kernels" / jit.CACHE.parent.name
     assert done.stderr == f"note: `{kept}` cannot be written, so what is compiled is kept for this process alone\n"
@@ -94,10 +96,56 @@ def test_a_home_that_can_be_written_keeps_what_is_compiled(tmp_path: Path) -> No
 def test_what_another_environment_compiled_is_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """numba does not find it there: a mark that all is compiled would let a training compile for itself, and differ in its bits."""
     ours = jit._version()
-    (tmp_path / "other").symlink_to(Path(jit.__file__).parent)
+    shutil.copytree(Path(jit.__file__).parent, tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(jit, "__file__", str(tmp_path / "other" / "jit.py"))
     assert jit._version() != ours
 
 
 def refuse(**_: object) -> None:
     raise PermissionError(13, "Permission denied")
+
+
+TELLS = """
+import sys
+from nomoat import jit, paths
+assert jit.CACHE.parents[3] == paths.home()
+print("words of others")
+for done in range(3):
+    jit.tell(done, 2)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+def test_what_another_process_compiles_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nomoat.py").write_text("raise SystemError")  # what lies in the current folder is not what is compiled
+    told: list[tuple[int, int]] = []
+    for code, expected in (("1", 3), ("0", 3), ("0", 0)):  # the first fails: it is asked again
+        told.clear()
+        jit.compile_elsewhere("all", TELLS, code, progress=lambda *numbers: told.append(numbers))
+        assert told == [(done, 2) for done in range(expected)]
+    jit.compile_elsewhere("more", TELLS, "0")
+    assert sorted(path.name for path in jit.CACHE.parent.glob("*.done")) == ["all.done", "more.done"]
+
+
+def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
+    begun: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **how: begun.append(popen(*args, **how)) or begun[-1])
+
+    def leaves(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jit.compile_elsewhere("all", "from nomoat import jit\nwhile True: jit.tell(0, 1)", progress=leaves)
+    assert begun[0].returncode is not None
+    assert not (jit.CACHE.parent / "all.done").exists()
+
+
+def test_without_another_process_what_is_used_is_compiled_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / "version" / "kernel")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    jit.compile_elsewhere("all", "")
+    assert not (jit.CACHE.parent / "all.done").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -86,7 +87,11 @@ def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: 
     (tmp_path / "a").write_text("")
     with pytest.raises(NotWritableError) as caught, paths.whole_file(tmp_path / "a" / "b" / "report.html"):
         pass
-    message = f"cannot write `{tmp_path}/a/b/report.html`: Not a directory (`{tmp_path}/a/b`)"
+    place = tmp_path / "a" / "b" if os.name == "posix" else tmp_path / "a"  # Windows calls it a file that is there
+    cause = caught.value.__cause__
+    assert isinstance(cause, OSError)
+    assert cause.errno == (errno.ENOTDIR if os.name == "posix" else errno.EEXIST)
+    message = f"cannot write `{tmp_path / 'a' / 'b' / 'report.html'}`: {cause.strerror} (`{place}`)"
     hint = "check that its folder is yours, or choose another place"
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
@@ -96,6 +101,48 @@ def test_a_missing_file_that_is_read_meanwhile_is_not_blamed_on_the_place(tmp_pa
         (tmp_path / "elsewhere" / "missing").read_text()
 
 
+def by_windows(number: int, name: Path, usual: int = errno.EACCES) -> OSError:
+    """What Windows says of a file, with its own number, on whatever system this is."""
+    exc = OSError(usual, "Windows' words", str(name))
+    exc.winerror = number  # type: ignore[attr-defined]
+    return exc
+
+
+@pytest.mark.parametrize(
+    ("number", "usual", "hint"),
+    [
+        (32, errno.EACCES, paths.HELD_HINT),
+        (1224, errno.EINVAL, paths.HELD_HINT),
+        (5, errno.EACCES, f"check whose it is; if it is yours, {paths.HELD_HINT}"),
+        (123, errno.EINVAL, "check that its folder is yours, or choose another place"),
+    ],
+)
+def test_what_windows_does_not_replace_says_that_a_program_has_it_open(tmp_path: Path, number: int, usual: int, hint: str) -> None:
+    target = tmp_path / "model"
+    with pytest.raises(NotWritableError) as caught, paths.translate_disk_errors(target):
+        raise by_windows(number, target, usual)
+    assert (caught.value.message, caught.value.hint) == (f"cannot write `{target}`: Windows' words", hint)
+
+
+@pytest.mark.parametrize(
+    ("number", "usual", "hint"),
+    [
+        (32, errno.EACCES, paths.HELD_HINT),
+        (123, errno.EINVAL, 'Windows allows no name with one of <>:"/\\|?* in it'),
+    ],
+)
+def test_what_windows_refuses_elsewhere_is_an_error_of_two_lines(tmp_path: Path, number: int, usual: int, hint: str) -> None:
+    found = paths.as_error(by_windows(number, tmp_path / "x", usual))
+    assert found is not None and (found.message, found.hint) == (f"`{tmp_path / 'x'}`: Windows' words", hint)
+
+
+@pytest.mark.parametrize(("system", "line"), [("linux", "nomoat run 'a b' c"), ("win32", 'nomoat run "a b" c')])
+def test_a_command_is_quoted_as_the_systems_shell_reads_it(monkeypatch: pytest.MonkeyPatch, system: str, line: str) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert paths.as_command(["nomoat", "run", "a b", "c"]) == line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows gives links to few")
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_folder_takes_the_place_of_a_link_and_what_that_points_to_stays(tmp_path: Path, is_there: bool) -> None:
     kept, link = tmp_path / "kept", tmp_path / "home" / "linked"

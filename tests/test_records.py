@@ -16,6 +16,14 @@ def test_half_a_character_is_refused_before_anything_is_asked() -> None:
         assert caught.value.hint == "send UTF-8 text; convert it first: `iconv`"
 
 
+def test_a_byte_that_the_locale_has_no_character_for_is_told_from_half_a_character() -> None:
+    """As Python gives the arguments of a command where LC_ALL=C and its UTF-8 mode is off."""
+    with pytest.raises(UsageError) as caught:
+        Request(prompt="왜".encode().decode("ascii", "surrogateescape"))
+    assert caught.value.message == "the text is not whole: its character 1 is a byte that this locale's encoding does not have"
+    assert caught.value.hint == "set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1"
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_an_answer_of_no_tokens_is_refused(count: int) -> None:
     with pytest.raises(UsageError, match=f"an answer of at most {count} tokens is asked for"):

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from nomoat.errors import DataError
-from nomoat.textfiles import read_jsonl, read_text
+from nomoat.textfiles import as_named, read_jsonl, read_text
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there the two names are one")
+def test_a_file_is_found_however_the_letters_of_its_name_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it came from a Mac in an archive, and as it is typed on Linux; and the other way round."""
+    there = tmp_path / decomposed("자료") / decomposed("후기.csv")
+    there.parent.mkdir()
+    there.write_text("text\n", encoding="utf-8")
+    (tmp_path / "자료").with_name("문의.csv").write_text("text\n", encoding="utf-8")
+    assert as_named(tmp_path / "자료" / "후기.csv") == there
+    assert as_named(tmp_path / decomposed("문의.csv")) == tmp_path / "문의.csv"
+    monkeypatch.chdir(tmp_path)
+    assert as_named(Path("자료/후기.csv")) == Path(decomposed("자료"), decomposed("후기.csv"))
+    for name in ("자료/없음.csv", "문의.csv/가", "none.csv"):
+        assert as_named(Path(name)) == Path(name)
+    (there.parent / "후기.csv").write_text("other\n", encoding="utf-8")
+    assert as_named(Path("자료/후기.csv")).read_text(encoding="utf-8") == "other\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
@@ -81,7 +105,22 @@ def test_a_file_that_may_not_be_read_is_named_with_the_reason(tmp_path: Path, mo
     assert (caught.value.message, caught.value.hint) == expected
 
 
+def test_a_folder_is_called_one_also_where_the_system_only_denies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows does."""
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError) as caught:
+        read_text(tmp_path)
+    assert caught.value.message == f"`{tmp_path}` is a folder, not a file"
+
+
 def test_a_path_that_goes_through_a_file_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"a\.jsonl/b` cannot be read: Not a directory"):
-        read_text(tmp_path / "a.jsonl" / "b")
+    path = tmp_path / "a.jsonl" / "b"
+    reason = " cannot be read: Not a directory" if os.name == "posix" else ": there is no such file"  # Windows says no more
+    with pytest.raises(DataError) as caught:
+        read_text(path)
+    assert caught.value.message == f"`{path}`{reason}"

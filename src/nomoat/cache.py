@@ -2,7 +2,8 @@
 
 Where nothing can be written there, a process has a folder of its own for it among the temporary files.
 
-Nothing here is locked: a program that still reads what is removed keeps its memory of it, and makes it again at its next start.
+Nothing here is locked: a program that still reads what is removed keeps its memory of it, and makes it again at its next start. On
+Windows what a program has open stays.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def clear() -> int:
         more = f", nor {len(left) - 1} more folders" if len(left) > 1 else ""
         raise NotWritableError(
             f"cannot remove `{folder}`{more}: {exc.strerror}; {(before - size()) / 1e6:,.0f} MB are free again",
-            hint=f"check who may write to `{paths.cache()}`, and that its disk is not mounted to be read alone",
+            hint=paths.held_hint(exc)
+            or f"check who may write to `{paths.cache()}`, and that its disk is not mounted to be read alone",
         ) from exc
     return before - size()
 
@@ -88,9 +90,12 @@ def links() -> list[Path]:
 
 
 def _remove(doomed: Iterable[Path]) -> dict[Path, OSError]:
-    """As much of each as can be. What is left of them, and why."""
+    """As much of each as can be, but nothing of one in which a file is held. What is left of them, and why."""
     left = {}
     for folder in doomed:
+        if (held := paths.held_in(folder)) is not None:
+            left[folder] = held
+            continue
         shutil.rmtree(folder, ignore_errors=True)
         try:
             if os.path.lexists(folder):  # once more, to be told why
@@ -125,8 +130,8 @@ def _sweep_temporary(place: Path) -> None:
     for folder in place.glob(f"{TEMPORARY}*-*"):
         process = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         with suppress(OSError):  # another program has removed it
-            is_old = folder.lstat().st_uid == os.getuid() and _age(folder) > DAY * LEFT_DAYS
-            if is_old and process.isdecimal() and not psutil.pid_exists(int(process)):
+            is_ours = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()  # each user of Windows has a place of his own
+            if is_ours and _age(folder) > DAY * LEFT_DAYS and process.isdecimal() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

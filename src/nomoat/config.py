@@ -24,6 +24,7 @@ PROVIDER_KEYS: dict[str, tuple[str, ...]] = {  # `http` is any server named by i
     "http": ("NOMOAT_UPSTREAM_API_KEY",),
 }
 SECRETS = frozenset({HUB_TOKEN, CLIENTS_KEY, *(name for names in PROVIDER_KEYS.values() for name in names)})
+ADDRESSES = ("HF_ENDPOINT", "OPENAI_BASE_URL", "RAY_ADDRESS")  # variables of others that say where to go; shown where they are set
 USER_PART = re.compile(r"(?<=//)[^/?#]*@")
 READABLE_BY_OTHERS = 0o077
 WHOLE = "a whole number of at least 1"
@@ -170,7 +171,7 @@ def quality() -> hardware.Detected[Quality]:
 
 
 def settings() -> list[Setting]:
-    """Every setting with its origin, for `nomoat config`."""
+    """Every setting with its origin, for `nomoat config`; then the addresses and the keys that are set."""
     found = hardware.threads()
     memory = hardware.memory_total_bytes()
     return [
@@ -182,6 +183,11 @@ def settings() -> list[Setting]:
         _setting("quality", "default"),
         Setting(name="memory", value=f"{memory.value / 1e9:.1f} GB", origin=f"detected: {memory.reason}"),
         Setting(name="cpu", value=hardware.cpu_name(), origin="detected"),
+        *(
+            Setting(name=name, value=without_user(value).partition("?")[0], origin="environment")
+            for name in ADDRESSES
+            if (value := os.environ.get(name))
+        ),
         *(Setting(name=name, value=mask(said.value), origin=said.reason) for name in sorted(SECRETS) if (said := secret(name))),
     ]
 

@@ -74,6 +74,7 @@ class SchemaError(UsageError):
     def __init__(self, message: str, *, hint: str | None = None, is_unsupported: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.is_unsupported = is_unsupported
+        self.field = "response_format"  # of OpenAI's requests, where it was
 
 
 class UnknownModelError(NomoatError):

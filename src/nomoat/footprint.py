@@ -38,9 +38,11 @@ def in_tiles(num_weights: int) -> bool:
 
 
 def can_page() -> bool:
-    """Whether OpenVINO 2026.4.1's PagedAttention runs on this CPU: on x86-64 it needs AVX2, and fails at its first pass without."""
-    flags = hardware.cpu_flags()
-    return "avx2" in flags or "sse2" not in flags
+    """Whether OpenVINO 2026.4.1's PagedAttention runs on this CPU: on x86-64 it needs AVX2, and fails at its first pass without.
+
+    On ARM it needs SVE, which neither Apple's CPUs nor those of small boards have, and takes no keys of 16 bits.
+    """
+    return "avx2" in hardware.cpu_flags()
 
 
 def exact_bytes(num_weights: int) -> int | None:

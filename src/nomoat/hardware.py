@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
 import psutil
 
 T = TypeVar("T")
 
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-CGROUP_USES = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
-# What each version of control groups calls the pages of files that were not used of late: counted as used, given back when needed.
-CGROUP_STATS = (
-    (Path("/sys/fs/cgroup/memory.stat"), "inactive_file"),
-    (Path("/sys/fs/cgroup/memory/memory.stat"), "total_inactive_file"),
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+# By version of control groups: the folder of what controls memory, and the files with its limit, what is used, and of that, under this
+# name in the last one, the pages of files that were not used of late: they are given back when needed.
+CGROUP_MEMORY = (
+    ("", "memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file"),
 )
-# The CPUs' time a container may use in each period, and the period: in one file, or in two.
-CGROUP_QUOTAS = (
-    (Path("/sys/fs/cgroup/cpu.max"),),
-    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
-)
+# The same of CPUs: the time a group may use in each period, and the period, in one file or in two.
+CGROUP_QUOTAS = (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")))
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+# What LLVM calls otherwise than Linux of the flags that are asked for.
+LINUX_NAMES = {
+    "avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
+    "amx-bf16": "amx_bf16", "amx-int8": "amx_int8",
+}  # fmt: skip
 TASKS = Path("/proc/self/task")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 SIBLINGS = ("core_cpus_list", "thread_siblings_list")  # the second is its name before Linux 5.3
@@ -72,18 +78,16 @@ def threads() -> Detected[int]:
     allowed = physical_cores(allowed_cores())
     physical = psutil.cpu_count(logical=False) or allowed
     share = _share_of_cpus()
-    if share is not None and share < min(allowed, physical):
-        return Detected(share, "the container's share of the CPUs")
+    if share is not None and share.value < min(allowed, physical):
+        return share
     if allowed < physical:
         return Detected(allowed, f"{allowed} of {physical} physical cores are allowed to this process")
     return Detected(physical, f"{physical} physical cores")
 
 
 def memory_total_bytes() -> Detected[int]:
-    """Memory this process could ever have: the machine's, its container's limit, or its own."""
-    found = [Detected(psutil.virtual_memory().total, "memory of the machine")]
-    if (limit := _read_first_number(CGROUP_LIMITS)) is not None:
-        found.append(Detected(limit, "limit of the container"))
+    """Memory this process could ever have: the machine's, the limit of its control group (a container's, a job's), or its own."""
+    found = [_machine_memory()[0], *(Detected(limit, f"limit of {what}") for what, limit, _ in _memory_limits())]
     if (space := _address_space()) is not None:
         found.append(Detected(space[0], "limit of this process (ulimit -v)"))
     return min(found, key=lambda one: one.value)
@@ -91,18 +95,41 @@ def memory_total_bytes() -> Detected[int]:
 
 def memory_available_bytes() -> Detected[int]:
     """Memory that can be had now without swapping, what the system keeps of files included."""
-    found = [Detected(psutil.virtual_memory().available, "free and reclaimable memory of the machine")]
-    limit, used = _read_first_number(CGROUP_LIMITS), _read_first_number(CGROUP_USES)
-    if limit is not None and used is not None:
-        found.append(Detected(max(0, limit - max(0, used - _reclaimable_bytes())), "left within the container's limit"))
+    found = [_machine_memory()[1]]
+    found += [Detected(left, f"left within {what}'s limit") for what, _, left in _memory_limits() if left is not None]
     if (space := _address_space()) is not None:
         found.append(Detected(max(0, space[0] - space[1]), "left within this process's limit (ulimit -v)"))
     return min(found, key=lambda one: one.value)
 
 
+def _machine_memory() -> tuple[Detected[int], Detected[int]]:
+    """All of it, and what is free."""
+    try:
+        told = psutil.virtual_memory()
+    except OSError:  # no /proc
+        page = os.sysconf("SC_PAGE_SIZE")
+        return (
+            Detected(page * os.sysconf("SC_PHYS_PAGES"), "memory of the machine"),
+            Detected(
+                page * os.sysconf("SC_AVPHYS_PAGES"), "free memory of the machine; without /proc what is reclaimable is not known"
+            ),
+        )
+    return Detected(told.total, "memory of the machine"), Detected(told.available, "free and reclaimable memory of the machine")
+
+
 def cpu_name() -> str:
     """The processor's own name, as far as the system tells."""
-    return _cpu_info("model name") or platform.processor() or platform.machine()
+    return _cpu_info("model name") or _name_in_registry() or platform.processor() or platform.machine()
+
+
+def _name_in_registry() -> str:
+    """Windows' own, whose `platform.processor()` is a family and a model; empty elsewhere."""
+    if sys.platform == "win32":
+        import winreg
+
+        with suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, CPU_KEY) as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+    return ""
 
 
 def _address_space() -> tuple[int, int] | None:
@@ -112,12 +139,24 @@ def _address_space() -> tuple[int, int] | None:
     except ImportError:  # Windows
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return None if limit == resource.RLIM_INFINITY else (limit, psutil.Process().memory_info().vms)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    with suppress(OSError, psutil.Error):
+        return limit, psutil.Process().memory_info().vms
+    return limit, 0  # no /proc
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction set flags as Linux names them; empty where the system does not tell."""
-    return frozenset(_cpu_info("flags", "Features").split())
+    """Instruction set flags as Linux names them: what it tells, or elsewhere (Windows, macOS) what LLVM finds."""
+    return frozenset(_cpu_info("flags", "Features").split()) if CPU_INFO.exists() else _flags_by_llvm()
+
+
+@functools.cache
+def _flags_by_llvm() -> frozenset[str]:
+    """Those that the CPU has and the system lets programs use."""
+    from llvmlite import binding
+
+    return frozenset(LINUX_NAMES.get(name, name) for name, has in binding.get_host_cpu_features().items() if has)
 
 
 def cpu_kind() -> str:
@@ -145,31 +184,57 @@ def _cpu_info(*names: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
-def _share_of_cpus() -> int | None:
-    """How many CPUs' time the container has, in whole ones; None where nothing bounds it."""
-    for files in CGROUP_QUOTAS:
-        with suppress(OSError, ValueError):  # absent, or "max"
-            quota, period = (int(number) for file in files for number in file.read_text().split())
-            if quota > 0 and period > 0:  # version 1 says -1 for none
-                return max(1, quota // period)
+def _share_of_cpus() -> Detected[int] | None:
+    """How many CPUs' time this process has at most, in whole ones; None where nothing bounds it."""
+    found = []
+    for controller, files in CGROUP_QUOTAS:
+        for what, folder in _groups(controller):
+            with suppress(OSError, ValueError):  # absent, or "max"
+                quota, period = (int(number) for file in files for number in (folder / file).read_text().split())
+                if quota > 0 and period > 0:  # version 1 says -1 for none
+                    found.append(Detected(max(1, quota // period), f"{what}'s share of the CPUs"))
+    return min(found, key=lambda one: one.value, default=None)
+
+
+def _memory_limits() -> list[tuple[str, int, int | None]]:
+    """What has a limit, the limit, and what is left within it, if that is told."""
+    found = []
+    for controller, limit_file, use_file, stat_file, unused in CGROUP_MEMORY:
+        for what, folder in _groups(controller):
+            if (limit := _number(folder / limit_file)) is not None:
+                used = _number(folder / use_file)
+                left = None if used is None else max(0, limit - max(0, used - _number_of(folder / stat_file, unused)))
+                found.append((what, limit, left))
+    return found
+
+
+def _groups(controller: str) -> list[tuple[str, Path]]:
+    """The control group this process is in, and all above it: what to call each, and its folder. "" stands for version 2.
+
+    A container sees its own group as the topmost. Where it is told the names of those above (version 1), they are not in its folder.
+    """
+    top = CGROUPS / controller
+    found = [("the container", top)]
+    with suppress(OSError):
+        for line in OWN_CGROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(",") and ".." not in path.split("/"):  # else it is outside of what is seen here
+                own = PurePosixPath(path.strip("/"))
+                found += [("the control group", top / group) for group in (own, *own.parents) if group.parts]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    with suppress(OSError, ValueError):  # absent, or "max"
+        return int(path.read_text())
     return None
 
 
-def _read_first_number(paths: tuple[Path, ...]) -> int | None:
-    for path in paths:
-        try:
-            return int(path.read_text())
-        except (OSError, ValueError):  # absent, or "max"
-            continue
-    return None
-
-
-def _reclaimable_bytes() -> int:
-    """The container's file pages that are given back when memory is needed; 0 where that is not told."""
-    for path, name in CGROUP_STATS:
-        with suppress(OSError, ValueError):
-            for line in path.read_text().splitlines():
-                key, _, value = line.partition(" ")
-                if key == name:
-                    return int(value)
+def _number_of(path: Path, name: str) -> int:
+    """What a file says under a name; 0 where it does not."""
+    with suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
     return 0

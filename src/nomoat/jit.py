@@ -6,7 +6,10 @@ import functools
 import hashlib
 import importlib.util
 import logging
+import os
+import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,12 +55,14 @@ def _place(kept: Path) -> Path:
         paths.require_writable(kept / "kernel")
     except (NomoatError, OSError) as exc:
         try:
-            ours = cache.temporary_folder()
+            home = cache.temporary_folder()
         except OSError:
             message = f"neither `{kept}` nor a folder for temporary files can be written"
             raise NotWritableError(message, hint="set NOMOAT_HOME, or TMPDIR, to a folder of yours") from exc
+        ours = home.joinpath(*kept.parts[-3:])
         with suppress(OSError):  # as in an image that was made with them
             shutil.copytree(kept, ours, dirs_exist_ok=True)
+        ours.mkdir(parents=True, exist_ok=True)
         for folder in (ours, *filter(Path.is_dir, ours.rglob("*"))):  # nobody may write to what they are copies of
             folder.chmod(0o700)
         log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
@@ -69,6 +74,8 @@ def _place(kept: Path) -> Path:
 CACHE = _place(paths.cache() / cache.KERNELS / _version()) / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"  # of the system; both give a whole number
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
 
 Decorator = Callable[[Callable[..., Any]], Any]
@@ -194,6 +201,37 @@ def compiled(function: Callable[..., None], count: int) -> Any:
         return numba.cfunc(types.void(*[types.intp] * count), cache=True)(function)
 
 
+def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
+    """Let another process compile all that `code` uses, once a machine. `what`: a name for that; it becomes part of a file's.
+
+    What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
+    every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. `progress` is told
+    (functions done, functions) as `code` tells by `tell`.
+    """
+    done = CACHE.parent / f"{what}.done"
+    if done.exists():
+        return
+    with suppress(NomoatError, OSError), paths.alone(CACHE.parent, locks=CACHE.parents[2] / "locks"):
+        if done.exists():
+            return
+        command = [sys.executable, "-P", "-c", code, *arguments]  # -P: what lies in the current folder is no module of ours
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(CACHE.parents[3])}}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
+            try:
+                for line in compiler.stdout:
+                    if progress is not None and line.replace(" ", "").strip().isdecimal():
+                        progress(*map(int, line.split()))
+                if compiler.wait() == 0:
+                    done.touch()
+            finally:
+                compiler.kill()
+
+
+def tell(done: int, total: int) -> None:
+    """To whoever waits for this process, see `compile_elsewhere`."""
+    print(done, total, flush=True)
+
+
 # -------------------------------------------------------------------- threads that meet
 @in_llvm
 def add_atomic(typing: Any, address: Any, value: Any) -> Any:
@@ -223,11 +261,12 @@ def add_here(numbers: Any, place: Any, value: Any) -> None:
 
 @in_llvm
 def pause(typing: Any) -> Any:
-    """Let the other thread of this core work for a moment."""
+    """Let the other thread of this core work for a moment; nothing on CPUs that are not x86."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        if IS_X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -239,7 +278,7 @@ def give_way(typing: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, GIVE_WAY), [])
         return context.get_dummy_value()
 
     return types.void(), generate

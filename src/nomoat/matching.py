@@ -20,6 +20,14 @@ BEGINS = re.compile(rf"^(?:the )?(?:correct |right )?(?:(?:answer|label) is\b ?:
 ENDS = re.compile(r"(?:입니다|이에요|예요|이다)$")
 WRAPPED = re.compile(r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|(?P<bare>.+))$")  # "1. ham", "<ham>"
 
+# A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
+DRAFT = re.compile(r"\A(?:\s*<(?P<name>think|thinking|reasoning)>.*?(?:</(?P=name)>|\Z)|(?:(?!<think>).)*?</think>)", re.DOTALL)
+
+
+def without_draft(answer: str) -> str:
+    """The answer behind the draft that a model which thinks first may write; nothing where it never ended that."""
+    return DRAFT.sub("", answer)
+
 
 def normalise_answer(text: str) -> str:
     """The text as `exact` compares it: NFKC, case folded, runs of space as one, without punctuation, backticks or space around it.
@@ -55,9 +63,9 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
     "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
-    text is not searched.
+    text is not searched. A draft before it is no part of it.
     """
-    given = normalise_answer(answer)
+    given = normalise_answer(without_draft(answer))
     bare = BEGINS.sub("", given)
     wrapped = WRAPPED.match(bare.strip())
     inner = (wrapped["marked"] or wrapped["bare"]) if wrapped else bare

@@ -9,6 +9,7 @@ import functools
 import ipaddress
 import math
 import os
+import ssl
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ Purpose = Literal["pull a model", "pull a data set", "ask a model server", "use 
 CONNECT_TIMEOUT_SECONDS = 20.0
 READ_TIMEOUT_SECONDS = 120.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
+UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # X509_V_ERR_… of OpenSSL: signed by itself, by one that signed itself, by one not here
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
 _thread = threading.local()
@@ -257,6 +259,18 @@ def _is_within(host: str, network: str) -> bool:
         return ipaddress.ip_address(host) in ipaddress.ip_network(network.strip("[]"), strict=False)
     except ValueError:  # one of them is a name
         return False
+
+
+def certificate_hint(error: BaseException) -> str | None:
+    """What to do where a connection failed because a server's certificate is not trusted; None where it failed for anything else."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ssl.SSLCertVerificationError):
+        seen = seen.__cause__ or seen.__context__
+    if seen is None:
+        return None
+    if seen.verify_code in UNKNOWN_SIGNER:
+        return "if you trust whoever signed its certificate (a company's proxy, yourself), name theirs: SSL_CERT_FILE=FILE.pem"
+    return "its certificate is for another name, or out of date: check the address, and this machine's clock"
 
 
 def silence_telemetry() -> None:

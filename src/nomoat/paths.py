@@ -9,16 +9,20 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
 
 READ_BLOCK_BYTES = 1 << 20
 OWNER_ALONE = 0o700
+SECONDS_TO_NEXT_LOOK = 0.1  # whether a lock is free, where the system does not wait for it
 LEFT_SECONDS = 3600  # for so long nobody has written to what a killed process left
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
@@ -36,6 +40,9 @@ NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader'
 )
 TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# Windows' own numbers. What is open there, or mapped, is neither replaced nor removed, and of a folder around it that is "denied".
+DENIED, HELD, NO_NAMES, TOO_LONG = 5, (32, 33, 1224), (123, 267), (111, 206)
+HELD_HINT = "end the program that has it open (a `nomoat serve`, a chat, an editor), and try again"
 NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
     errno.EFBIG,
@@ -99,6 +106,11 @@ def runs() -> Path:
     return home() / "runs"
 
 
+def as_command(words: Sequence[str]) -> str:
+    """The words as one line for this system's shell: in quotes where need be, double ones on Windows, whose `cmd` has no others."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
 def split_names(name: str) -> list[str]:
     """The names of all the files of a split GGUF model, from that of any: `m-00001-of-00002.gguf`. Of another name, itself."""
     match = SPLIT_NAME.fullmatch(name)
@@ -138,11 +150,26 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         if exc.errno in FULL:
             raise NotEnoughDiskError(f"no space left on the disk of `{path.parent}`", hint=_elsewhere(path, disk=True)) from exc
         place = Path(exc.filename) if isinstance(exc.filename, str) else path
-        if exc.errno not in NOT_WRITABLE or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
+        is_known = exc.errno in NOT_WRITABLE or _by_windows(exc) in (*HELD, *NO_NAMES, *TOO_LONG)
+        if not is_known or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
             raise
         at_fault = f" (`{place}`)" if path.parent.is_relative_to(place) else ""  # the part's name means nothing to the user
-        hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else _elsewhere(path, disk=False)
+        hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc) or _elsewhere(path, disk=False)
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
+
+
+def _by_windows(exc: OSError) -> int | None:
+    """Windows' own number of an error, which tells more than the usual one; elsewhere None."""
+    number: int | None = getattr(exc, "winerror", None)
+    return number
+
+
+def held_hint(exc: OSError) -> str:
+    """What to do about a file that Windows neither replaces nor removes; nothing where that is not it."""
+    number = _by_windows(exc)
+    if number == DENIED:
+        return f"check whose it is; if it is yours, {HELD_HINT}"
+    return HELD_HINT if number in HELD else ""
 
 
 def is_want_of_memory(exc: Exception) -> bool:
@@ -166,16 +193,21 @@ def _place_error(exc: OSError) -> NomoatError | None:
         return NotWritableError("a file got longer than it may be", hint=TOO_LONG_HINT)
     if exc.errno in FULL:
         return NotEnoughDiskError("no space left on the disk", hint="free some space, on NOMOAT_HOME's disk and where the output goes")
-    if exc.filename is None or exc.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS):
+    number = _by_windows(exc)
+    is_too_long = exc.errno == errno.ENAMETOOLONG or number in TOO_LONG
+    is_known = is_too_long or exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or number in (*HELD, *NO_NAMES)
+    if exc.filename is None or not is_known:
         return None
     name = os.fsdecode(exc.filename)
-    if exc.errno == errno.ENAMETOOLONG:
+    if is_too_long:
         shown = f"{name[:SHOWN_OF_A_NAME]}…"
         return UsageError(f"`{shown}` is longer than the name of a file may be", hint="is it a text, where a name is asked for?")
-    hint = "check who may read and write there"
-    if exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
+    if number in NO_NAMES:
+        return UsageError(f"`{name}`: {exc.strerror}", hint='Windows allows no name with one of <>:"/\\|?* in it')
+    hint = held_hint(exc) or "check who may read and write there"
+    if os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
         hint += f"; nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
-    return UsageError(f"`{name}`: {os.strerror(exc.errno)}", hint=hint)
+    return UsageError(f"`{name}`: {exc.strerror or os.strerror(exc.errno or 0)}", hint=hint)
 
 
 def _elsewhere(path: Path, *, disk: bool) -> str:
@@ -259,6 +291,22 @@ def whole_folder(target: Path) -> Iterator[Path]:
             remove_folder(old)
 
 
+def held_in(folder: Path) -> OSError | None:
+    """What Windows says of a file in the folder that a program has open: it would stay, and of half a folder nobody has a use.
+
+    None where all can be removed, and on other systems.
+    """
+    if sys.platform == "win32":
+        for path in folder.rglob("*"):
+            try:
+                path.rename(path)  # needs the right to remove it
+            except FileNotFoundError:  # moved or removed while we look
+                continue
+            except OSError as exc:
+                return exc
+    return None
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it; of a link to one, the link alone. Raises OSError."""
     if folder.is_symlink():
@@ -277,28 +325,39 @@ def remove_empty(folder: Path) -> None:
                 one.rmdir()
 
 
+def _lock(file: IO[bytes], *, wait: bool) -> bool:
+    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        with suppress(OSError):
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            return True
+        return False
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
-def alone(target: Path, *, busy: NomoatError | None = None) -> Iterator[None]:
+def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    Where the system has no file locks (Windows), nothing waits: `whole_folder` then makes the folder twice, and keeps one.
+    `locks`: the folder of files to lock, where it is not the cache's.
     """
-    place = cache() / "locks" / target.name
+    place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         lock = place.open("ab")
     with lock:
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | (fcntl.LOCK_NB if busy is not None else 0))
-        except BlockingIOError as exc:
-            if busy is None:
-                raise
-            raise busy from exc
+        while not _lock(lock, wait=busy is None):
+            if busy is not None:
+                raise busy
+            time.sleep(SECONDS_TO_NEXT_LOOK)
         made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
         for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
             if not target.exists():  # killed between the two steps of a replacement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,12 +10,21 @@ from typing import Literal
 from nomoat.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
+TurnRole = Literal[Role, "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 SchemaMode = Literal["strict", "json_object"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # OpenAI's
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
 Place = Literal["local", "cloud"]
-Rule = Literal["private", "no_cloud", "offline", "cannot_ask", "default", "learned", "budget", "embeddings"]
+Rule = Literal[
+    "private", "no_cloud", "offline", "policy_broken", "other_cloud", "cannot_ask", "default", "learned", "budget", "cloud_failed",
+    "embeddings",
+]  # fmt: skip
+
+
+# What a chat template is given of each conversation, whatever else a request gives it.
+TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
 
 
 # ---------------------------------------------------------------- asking and answering
@@ -22,11 +32,34 @@ Rule = Literal["private", "no_cloud", "offline", "cannot_ask", "default", "learn
 class Message:
     """One turn of a conversation. Raises UsageError for a text that UTF-8 cannot hold."""
 
-    role: Role
+    role: TurnRole
     content: str
 
     def __post_init__(self) -> None:
         _require_whole_characters(self.content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A model's call of a function. `arguments` are a JSON object as text; of a server's model, or a client's, whatever it wrote."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallingTurn(Message):
+    """An assistant's turn that calls functions; `content` is what it said before them, and may be empty."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult(Message):
+    """What the call of that id came to, as `content`. Its role is `tool`."""
+
+    call_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +73,12 @@ class Request:
     token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
     `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;
     a model on this machine follows the schema whatever it says. `answer_start`: words put into the model's mouth, which its answer
-    goes on from; not part of the answer, and only for conversations with models on this machine. Raises UsageError for an answer of
-    no tokens, and for half a character.
+    goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
+    of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
+    reads it; `none` is `enable_thinking: false` to one that reads that. `tools`: functions that the model may call, each a JSON object
+    as OpenAI has it (`type`, and `function` with name, description and parameters as a JSON schema); `must_call` are the names of
+    those of which it has to call one, and `one_call` says that it may call no more than one. Raises UsageError for an answer of no
+    tokens, for half a character, and for variables that are no object or of TEMPLATES_OWN.
     """
 
     messages: tuple[Message, ...] = ()
@@ -61,15 +98,33 @@ class Request:
     json_schema: str | None = None
     schema_mode: SchemaMode | None = None
     answer_start: str = ""
+    template_variables: str = ""
+    reasoning_effort: Effort | None = None
+    tools: tuple[str, ...] = ()
+    must_call: tuple[str, ...] = ()
+    one_call: bool = False
 
     def __post_init__(self) -> None:
         if self.answer_start and not self.messages:
             raise ValueError("only the answer of a conversation is begun: a prompt can end in any words")
+        if self.tools and (not self.messages or self.answer_start):
+            raise ValueError("functions are called in conversations, by answers that nobody has begun")
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise ValueError("a request has either messages or a prompt")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise UsageError(f"an answer of at most {self.max_new_tokens} tokens is asked for", hint="ask for at least 1")
         _require_whole_characters(self.prompt or "")
+        if self.template_variables:
+            _require_variables(self.template_variables)
+
+    @property
+    def texts(self) -> list[str]:
+        """Whatever a model is told of it, each by itself: the turns in their order, then calls, functions, schema and variables."""
+        called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
+        texts = [self.prompt, *(message.content for message in self.messages)]
+        texts += [text for call in called for text in (call.name, call.arguments, call.id)]
+        texts += [*self.tools, self.json_schema, self.template_variables]
+        return [text for text in texts if text]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +200,14 @@ class Chunk:
     """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`.
 
     `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens.
+    `calls` of functions come on the last one; the text they were written in is no part of the answer's.
     """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     likelihoods: tuple[TokenLikelihood, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +217,7 @@ class Completion:
     text: str
     finish_reason: FinishReason
     usage: Usage
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +233,27 @@ def _require_whole_characters(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:
+        if "\udc80" <= text[exc.start] <= "\udcff":  # so Python keeps a byte that the locale has no character for
+            raise UsageError(
+                f"the text is not whole: its character {exc.start + 1:,} is a byte that this locale's encoding does not have",
+                hint="set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1",
+            ) from exc
         raise UsageError(
             f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
         ) from exc
+
+
+def _require_variables(text: str) -> None:
+    """Raises UsageError for what are no variables of a chat template."""
+    try:
+        variables = json.loads(text)
+        _require_whole_characters(json.dumps(variables, ensure_ascii=False))
+    except (json.JSONDecodeError, RecursionError) as exc:
+        raise UsageError(f"the template's variables are no JSON: {exc}", hint='such as {"enable_thinking": false}') from exc
+    if not isinstance(variables, dict):
+        raise UsageError("the template's variables are no JSON object", hint='such as {"enable_thinking": false}')
+    if taken := sorted(TEMPLATES_OWN.intersection(variables)):
+        raise UsageError(f"the template's variable `{taken[0]}` is set from the conversation itself", hint="leave it out")
 
 
 # ---------------------------------------------------------------- the catalogue

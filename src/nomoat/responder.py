@@ -29,7 +29,7 @@ from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.pool import run_many
-from nomoat.records import Chunk, Completion, ContinuationScore, Request, TokenLikelihood
+from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ ImportProgress = Callable[[int, int], None]
 
 
 class Responder:
-    """An engine under the name the user gave it. Use as a context manager, or call `close`."""
+    """An engine under the name the user gave it. Use as a context manager, or call `close`.
+
+    What is asked is a Request, or a text: the first question of a conversation, with a Request's defaults. Of anything else UsageError
+    is raised.
+    """
 
     def __init__(self, ref: str, engine: Engine, *, licence: str = "unknown", template: Detected[str] | None = None) -> None:
         """`template`: the name of the chat template in use and why it is, where it is not the model's own."""
@@ -74,6 +78,11 @@ class Responder:
         return self.engine.digest
 
     @property
+    def scores_digest(self) -> str:
+        """What stored likelihoods are kept under: another one where they are those of the served form, for want of memory."""
+        return getattr(self.engine, "scores_digest", self.digest)
+
+    @property
     def is_local(self) -> bool:
         """Whether prompts stay on this machine."""
         return self.engine.is_local
@@ -84,7 +93,8 @@ class Responder:
         return getattr(self.engine, "notes", ())
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """What has to be known about its answer to this request, once it has begun: settings that another server refused."""
+        """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
+        model's chat template does not read."""
         says = getattr(self.engine, "notes_on", None)
         return () if says is None else tuple(says(request))
 
@@ -93,15 +103,16 @@ class Responder:
         """How many processes, each with the whole model, answer."""
         return getattr(self.engine, "num_workers", 1)
 
-    def stream(self, request: Request) -> Iterator[Chunk]:
+    def stream(self, request: Request | str) -> Iterator[Chunk]:
         """The answer as it is written; see `Engine.generate`."""
-        return self.engine.generate(request)
+        return self.engine.generate(_asked(request))
 
-    def complete(self, request: Request, *, caller_left: threading.Event | None = None) -> Completion:
+    def complete(self, request: Request | str, *, caller_left: threading.Event | None = None) -> Completion:
         """The whole answer. One that broke off on its way from a server is asked for again; an error has what all attempts sent.
 
         An engine in this process stops when `caller_left` is set; what a server writes may be paid for, and is waited for.
         """
+        request = _asked(request)
         sent_before = 0
         for attempt in range(1, MAX_BROKEN_ANSWERS + 1):
             try:
@@ -122,13 +133,14 @@ class Responder:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    return Completion(text=whole_characters("".join(pieces)), finish_reason=chunk.finish_reason, usage=chunk.usage)
+                    text = whole_characters("".join(pieces))
+                    return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
                     break
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")
 
     def complete_many(
-        self, requests: Sequence[Request], *, concurrency: int = DEFAULT_CONCURRENCY
+        self, requests: Sequence[Request | str], *, concurrency: int = DEFAULT_CONCURRENCY
     ) -> Iterator[tuple[int, Completion]]:
         """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`."""
         return self.run_many(lambda request, left: self.complete(request, caller_left=left), requests, concurrency=concurrency)
@@ -140,17 +152,17 @@ class Responder:
         on_leaving = self._send_away or (lambda: None)
         return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
-    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+    def score(self, request: Request | str, continuations: Sequence[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation; see `Engine.score`."""
-        return self.engine.score(request, continuations)
+        return self.engine.score(_asked(request), _several(continuations))
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         """The mean of each text's last hidden states, [N, D]; see `Reader`. Raises UnsupportedError as `prompt_likelihoods` does."""
-        return self._reader("embeddings").embed(texts, stop=stop)
+        return self._reader("embeddings").embed(_several(texts), stop=stop)
 
-    def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
+    def prompt_likelihoods(self, request: Request | str, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         """How likely each token of the prompt is; see `Reader`. Raises UnsupportedError where the weights are elsewhere."""
-        return self._reader("likelihoods").prompt_likelihoods(request, stop=stop)
+        return self._reader("likelihoods").prompt_likelihoods(_asked(request), stop=stop)
 
     def _reader(self, what: str) -> Reader:
         if not isinstance(self.engine, Reader):
@@ -174,6 +186,24 @@ class Responder:
         self.close()
 
 
+def _asked(request: Request | str) -> Request:
+    if isinstance(request, str):
+        return Request(messages=(Message(role="user", content=request),))
+    if not isinstance(request, Request):
+        raise UsageError(
+            f"a model is asked a text or a `nomoat.records.Request`, and this is a {type(request).__name__}",
+            hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
+        )
+    return request
+
+
+def _several(texts: Sequence[Item]) -> Sequence[Item]:
+    """As they are. A text is a sequence, too, of its characters, and is not meant so."""
+    if isinstance(texts, str):
+        raise UsageError("several texts are asked about at once, and this is one", hint='give a list: ["…"]')
+    return texts
+
+
 def load(
     ref: str,
     *,
@@ -186,18 +216,21 @@ def load(
 ) -> Responder:
     """The responder a reference names. Connects to nothing, but for references that name a server.
 
+        with nomoat.load("smollm2-135m") as model:
+            print(model.complete("What is a moat?").text)
+
     `context_tokens` shortens the model's context (and the memory planned for it). `template` names the chat template of a local
     model, where neither its adapter, nor its file, nor its card has the right one: see `engine/templates.py`; `fallback_template`
     is used only where none of them has any. `as_client` False is for servers, whose own clients send NOMOAT_API_KEY: it is then not
     sent to the server that a reference names. `progress` is told (layers done, layers) while a file is imported, once for each file.
-    `compiling` is told (functions done, functions) while a model's products are compiled, once a machine; without it that is done when
-    the model is first asked.
+    `compiling` is told (functions done, functions) while a model's products are compiled, once for each installation on a machine;
+    without it that is done when the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto` and for closed models.
     """
     if ref == "auto":
         raise UsageError(
             "`auto` chooses between two models, and one is needed here",
-            hint="name the model; `nomoat run`, `nomoat serve` and `nomoat.route.router.load_auto()` know `auto`",
+            hint="name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`",
         )
     if ref == "fake:":
         from nomoat.engine.fake import FakeEngine

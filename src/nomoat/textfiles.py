@@ -18,6 +18,25 @@ AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
 AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
 
 
+def as_named(path: Path) -> Path:
+    """The path; where there is nothing, the one there of the same letters, in parts as macOS writes them or whole."""
+    if path.exists() or str(path).isascii():
+        return path
+    found = Path(path.anchor)
+    for name in path.parts[bool(path.anchor) :]:
+        there = found / name
+        if not there.exists():
+            try:
+                alike = [one for one in found.iterdir() if composed(one.name) == composed(name)]
+            except OSError:
+                alike = []
+            if len(alike) != 1:
+                return path
+            there = alike[0]
+        found = there
+    return found
+
+
 def read_text(path: Path) -> str:
     """A file's text without a byte-order mark: UTF-8, or UTF-16 and UTF-32 that say so by their mark, as Excel's `Unicode Text` does.
 
@@ -28,9 +47,9 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError as exc:
         raise DataError(f"`{path}`: there is no such file") from exc
-    except IsADirectoryError as exc:
-        raise DataError(f"`{path}` is a folder, not a file") from exc
     except OSError as exc:
+        if path.is_dir():  # which Windows only calls denied
+            raise DataError(f"`{path}` is a folder, not a file") from exc
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")
     try:

@@ -19,14 +19,18 @@ from types import SimpleNamespace
 import pytest
 from misbehaving import Act, Server, counted, half, reset, say
 from patience import wait_until
+from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
+from nomoat import hardware
 from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.engine import importer, served_scores_digest
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
 from nomoat.judge.duel import run_duel
@@ -40,8 +44,44 @@ from nomoat.pool import run_many
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request
 from nomoat.responder import Responder
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 Serving = Callable[..., Server]
+
+
+def test_likelihoods_of_less_memory_are_kept_apart_and_none_is_taken_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smaller container, or `ulimit -v`, with the same home: the served form's. Those of the file's own weights stay in place."""
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", type_name="Q4_0")
+    folder = importer.import_gguf(path)
+    question = (Request(prompt="the hello"), (" he", " world"))
+    found: dict[int, list[ChoiceScores | ContextExceededError]] = {}
+    plenty = hardware.memory_total_bytes().value
+    for total in (plenty, 1000, plenty, 1000):
+        limit = hardware.Detected(total, "a test")
+        monkeypatch.setattr(hardware, "memory_total_bytes", lambda limit=limit: limit)
+        with Responder("m", OpenVINOEngine(folder, weights=path)) as model, AnswerStore() as store:
+            assert (store.choice_scores(model.scores_digest, *question) is None) == (total not in found)
+            assert found.setdefault(total, collect_scores(model, [question], store=store)) == collect_scores(
+                model, [question], store=store
+            )
+            assert (model.scores_digest == model.digest) == (total == plenty)
+    first, other = ([one.log_probability for one in found[total][0].scores] for total in (plenty, 1000))  # type: ignore[union-attr]
+    assert first != other
+
+
+def test_an_adapter_beside_the_weights_says_so_too_and_what_can_never_be_exact_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, adapter = write_tiny_gguf(tmp_path / "tiny.gguf"), write_adapter(tmp_path / "a")
+    folder = importer.import_gguf(path)
+    for exactly, is_apart in ((True, False), (False, True), (None, False)):
+        monkeypatch.setattr(importer, "fits_exactly", lambda _path, exactly=exactly: exactly)
+        engine = OpenVINOEngine(folder, weights=path, beside=[adapter])
+        for view in (Responder("m", engine), Responder("m+a", engine.adapted(0))):
+            assert view.scores_digest == (served_scores_digest(view.digest) if is_apart else view.digest)
+        engine.close()
+    engine = OpenVINOEngine(folder)
+    assert engine.scores_digest == served_scores_digest(engine.digest)
 
 
 class Loading(FakeEngine):
@@ -506,7 +546,7 @@ def test_question_the_content_filter_stops_counts_as_answered(serving: Serving) 
 
 # ---------------------------------------------------------------- the process ends
 def command(server: Server, suite: Path, *more: str) -> list[str]:
-    return [NOMOAT, "eval", f"{server.url}#m", str(suite), "--concurrency", "4", "--json", *more]
+    return [sys.executable, "-m", "nomoat", "eval", f"{server.url}#m", str(suite), "--concurrency", "4", "--json", *more]
 
 
 def written_suite(folder: Path, num_examples: int) -> Path:
@@ -528,7 +568,7 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
         process = subprocess.Popen(command(server, suite), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while len(server.bodies) < at:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait(timeout=60)
         killed += 1
     done = subprocess.run(command(server, suite), capture_output=True, text=True, timeout=120, check=True)
@@ -540,6 +580,7 @@ def test_kill_9_loses_only_what_was_under_way_and_nothing_is_paid_twice(serving:
     assert len(asked) <= 60 + 4 * killed
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for one process alone")
 def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp_path: Path) -> None:
     def held(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from tiny import write_adapter
 
 from nomoat import references
 from nomoat.asking import cluster
+from nomoat.errors import WorkerError
 
 
 def test_workers_find_what_this_process_finds(
@@ -44,10 +46,69 @@ def test_what_ray_starts_reaches_nobody_and_workers_and_this_process_have_their_
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     before = dict(os.environ)
     started: dict[str, str] = {}
-    cluster.connect(SimpleNamespace(init=lambda **_: started.update(os.environ)), None)
+
+    def init(**_: object) -> SimpleNamespace:
+        started.update(os.environ)
+        return SimpleNamespace(address_info={"session_dir": "/tmp/ray/session_1"})
+
+    assert cluster.connect(SimpleNamespace(init=init), None) == Path("/tmp/ray/session_1")
     assert dict(os.environ) == before
     assert started["http_proxy"] == started["HTTPS_PROXY"] == cluster.NOBODY
     assert started["no_proxy"] == "127.0.0.1,localhost"
     monkeypatch.setattr(os, "environ", started)
     cluster.settle({}, 1.0, 1)
     assert started == {**before, "NOMOAT_THREADS": "1"}
+
+
+class AuthenticationError(Exception):
+    """As Ray's, whose base is an Exception and nothing else."""
+
+
+@pytest.mark.parametrize("error", [Exception("The current node timed out during startup."), AuthenticationError("no token")])
+def test_ray_that_does_not_start_here_says_what_to_do(error: Exception) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    ray = SimpleNamespace(init=init, exceptions=SimpleNamespace(AuthenticationError=AuthenticationError))
+    with pytest.raises(WorkerError, match=f"^Ray did not start on this machine: {error}$") as caught:
+        cluster.connect(ray, None)
+    assert caught.value.hint == "if this machine is too busy to start Ray, try again, or leave out --workers"
+
+
+def test_a_cluster_that_asks_for_a_token_says_where_to_put_it() -> None:
+    def init(**_: object) -> None:
+        raise AuthenticationError("a long text")
+
+    ray = SimpleNamespace(init=init, exceptions=SimpleNamespace(AuthenticationError=AuthenticationError))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(WorkerError) as caught:
+            cluster.connect(ray, address)
+    assert caught.value.message == f"the Ray cluster at `{address}` asks for a token, and the one here is missing or wrong"
+    assert caught.value.hint == "set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_TOKEN_PATH to the file that holds it"
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_the_folder_of_a_ray_started_here_goes_with_it_and_no_others(
+    was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, others, latest = tmp_path / "session_2", tmp_path / "session_1", tmp_path / "session_latest"
+    for folder in (ours, others):
+        (folder / "logs").mkdir(parents=True)
+    latest.symlink_to(ours)
+    context = SimpleNamespace(address_info={"session_dir": str(ours)})
+    ended: list[bool] = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: was_there, init=lambda **_: context, shutdown=lambda: ended.append((ours / "logs").exists())
+    )
+    monkeypatch.setattr(cluster, "import_ray", lambda **_: ray)
+    with pytest.raises(KeyboardInterrupt), cluster.connection(1, None, what="tests"):
+        raise KeyboardInterrupt
+    assert ended == ([] if was_there else [True])
+    assert (ours.exists(), latest.is_symlink(), others.exists()) == (was_there, was_there, True)
+    if not was_there:
+        ours.mkdir()
+        latest.symlink_to(others)
+        with cluster.connection(1, None, what="tests"):
+            pass
+        assert latest.is_symlink()  # another's, begun since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sqlite3
@@ -17,11 +18,14 @@ import pytest
 from nomoat import paths
 from nomoat.asking.store import AnswerStore, ChoiceScores, _dumps, _key, _opened, _sealed, default_path
 from nomoat.errors import BadFileError, NotEnoughDiskError
-from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, Usage
+from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, ToolCall, Usage
 
 
 def asking(text: str, **changes: object) -> Request:
     return Request(messages=(Message(role="user", content=text),), **changes)  # type: ignore[arg-type]
+
+
+TOOLS = {"tools": ('{"type": "function", "function": {"name": "f"}}',)}
 
 
 def answering(text: str) -> Completion:
@@ -54,9 +58,16 @@ def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None
 def test_answers_of_an_earlier_version_are_still_found() -> None:
     """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
     assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"
-    assert _key("answer", "m", asking("안녕", max_new_tokens=8, answer_start="네")) != _key(
-        "answer", "m", asking("안녕", max_new_tokens=8)
-    )
+    for told in ({"answer_start": "네"}, {"template_variables": '{"enable_thinking": false}'}, {"reasoning_effort": "none"}, TOOLS):
+        assert _key("answer", "m", asking("안녕", max_new_tokens=8, **told)) != _key("answer", "m", asking("안녕", max_new_tokens=8))
+
+
+def test_calls_of_functions_come_back_with_their_answer() -> None:
+    called = dataclasses.replace(answering(""), calls=(ToolCall(id="a1", name="f", arguments='{"city": "서울"}'),))
+    with AnswerStore() as store:
+        store.save_answer("m", asking("왜?", **TOOLS), called)
+    with AnswerStore() as store:
+        assert store.answer("m", asking("왜?", **TOOLS)) == called
 
 
 def test_first_answer_stays() -> None:
@@ -127,9 +138,9 @@ def test_killed_process_loses_no_answer_it_had_saved() -> None:
     with writer.stdout:
         for _ in range(25):
             writer.stdout.readline()
-        writer.send_signal(signal.SIGKILL)
+        writer.kill()
         said = 25 + len(writer.stdout.readlines())
-    assert writer.wait() == -signal.SIGKILL
+    assert writer.wait() != 0
     with AnswerStore() as store:
         for at in range(said):
             completion = store.answer("m", asking(f"a {at}"))
@@ -342,6 +353,7 @@ def test_damaged_outcomes_name_no_models() -> None:
             store.digests("s")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -> None:
     code = (
         "import resource\n"

@@ -133,7 +133,9 @@ class TestTwoNodes:
             alone.side.facts,
         )
         assert len({outcome.answer for outcome in shared.outcomes}) > 1
-        assert shared.notes[0].startswith("answered by 2 workers on ")
+        assert shared.notes[0].startswith("answered by 2 workers on ") and shared.notes[0].endswith(f": 12 questions to `{tiny_gguf}`")
+        again = asked(str(tiny_gguf), suite, tmp_path / "shared.sqlite", workers)
+        assert again.side.facts["reused answers"] == "12" and not [note for note in again.notes if "answered by" in note]
         with AnswerStore(tmp_path / "alone.sqlite") as one, AnswerStore(tmp_path / "shared.sqlite") as other:
             assert without_times(tuple(one.outcomes())) == without_times(tuple(other.outcomes()))
 

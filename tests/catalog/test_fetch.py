@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
 
 import pytest
+from misbehaving import Server
 from patience import wait_until
 
 from nomoat import config
@@ -154,6 +155,15 @@ def test_nobody_listening_says_so(target: Path) -> None:
         pull(source("http://127.0.0.1:9/m.gguf"), target)
     assert failed.value.message.startswith("cannot reach `127.0.0.1` to pull `http://127.0.0.1:9/m.gguf`: ")
     assert failed.value.hint == "check the network and the proxy settings"
+    assert left(target.parents[1]) == []
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps(untrusted: tuple[Server, Path], target: Path) -> None:
+    with pytest.raises(DownloadError, match="CERTIFICATE_VERIFY_FAILED") as failed:
+        pull(source(f"{untrusted[0].url}/m.gguf"), target)
+    assert failed.value.hint == (
+        "if you trust whoever signed its certificate (a company's proxy, yourself), name theirs: SSL_CERT_FILE=FILE.pem"
+    )
     assert left(target.parents[1]) == []
 
 

@@ -103,8 +103,8 @@ def test_a_wrong_member_is_our_own_mistake(index: Path, empty_home: Path) -> Non
 def test_pips_failures_are_translated(
     said: str, error: type[Exception], message: str, index: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = tmp_path / "python"
-    fake.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+    fake = tmp_path / ("python.bat" if sys.platform == "win32" else "python")
+    fake.write_text(f"@echo {said} 1>&2\n@exit /b 1\n" if sys.platform == "win32" else f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(error, match=message):
@@ -120,6 +120,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for one process alone")
 def test_ctrl_c_ends_pip_and_leaves_nothing(index: Path, empty_home: Path, tmp_path: Path) -> None:
     """A pip that never ends is stopped together with us."""
     fake = tmp_path / "python"

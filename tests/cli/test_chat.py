@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import select
 import signal
@@ -200,6 +199,8 @@ class Terminal:
     """A program on a pseudo-terminal: type, and wait for what it shows."""
 
     def __init__(self, *command: str) -> None:
+        import pty
+
         self._ours, theirs = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
@@ -231,6 +232,8 @@ class Terminal:
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
+    if os.name != "posix":
+        pytest.skip("needs a pseudo-terminal")
     opened = Terminal(sys.executable, "-c", SLOW_CHAT)
     yield opened
     if opened.child.poll() is None:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from misbehaving import Act, Server, counted, half, say
+from misbehaving import Act, Server, counted, events, half, piece, say
 from teaching import by_text, write_labels, write_tasks
 
 from nomoat.catalog import sidecar
@@ -279,8 +279,9 @@ def test_a_table_without_rows_is_replaced_by_another(nomoat: Shell, serving: Cal
     server, out, left_out = serving(write_labels(("", "I cannot tell"))), tmp_path / "l.csv", tmp_path / "l.left_out.csv"
     (tmp_path / "t.txt").write_text("WIN a prize\n")
     command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(tmp_path / "t.txt"), "--labels"]
-    assert nomoat(*command, "ham,spam").returncode == 0
-    assert nomoat(*command, "eggs,spam", "--replace").returncode == 0
+    done = nomoat(*command, "ham,spam")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (3, "no text got a label")
+    assert nomoat(*command, "eggs,spam", "--replace").returncode == 3
     assert (out.read_text(), left_out.read_text().splitlines()[1:]) == (
         "text,label\n", ["WIN a prize,none of the labels,I cannot tell"],
     )  # fmt: skip
@@ -314,7 +315,7 @@ def test_what_is_left_out_gives_way_to_what_no_fewer_answers_left_out(
         return nomoat(*command, "--concurrency", "1")
 
     assert asked_anew(write_labels(("prize", "spam"), ("noon", "Hm."))).returncode == 0
-    assert asked_anew(write_labels(("", "Hm."))).returncode == 0
+    assert asked_anew(write_labels(("", "Hm."))).returncode == 3
     assert left_out.read_text().splitlines()[1:] == ["prize,none of the labels,Hm.", "noon,none of the labels,Hm."]
     done = asked_anew(by_text(("prize", counted("spam", 10, 1)), ("noon", say(400, {"error": {"message": "no"}}))))
     assert (done.returncode, out.exists()) == (1, False)
@@ -325,6 +326,40 @@ def test_what_is_left_out_gives_way_to_what_no_fewer_answers_left_out(
     acts["now"] = write_labels(("noon", "Hm."))
     assert nomoat(*command).returncode == 0
     assert (out.read_text(), left_out.read_text().splitlines()[1:]) == ("text,label\nprize,spam\n", ["noon,none of the labels,Hm."])
+
+
+def test_a_teacher_that_thinks_gets_more_room_and_what_it_said_in_time_is_not_asked_again(
+    nomoat: Shell, serving: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Its draft may stand in the answer, or count without standing there."""
+
+    def think(handler: BaseHTTPRequestHandler) -> None:
+        body = handler.body  # type: ignore[attr-defined]
+        is_easy = "noon" in body["messages"][-1]["content"]
+        if is_easy or body["max_tokens"] > 200:
+            counted("ham" if is_easy else "<think>A prize: ham or spam?</think>\n\nspam", 9, 9)(handler)
+        else:
+            events(piece("<think>Ham or" if "draft" in body["messages"][-1]["content"] else None), piece(None, "length"))(handler)
+
+    server, source, out = serving(think), tmp_path / "t.txt", tmp_path / "l.csv"
+    left_out = tmp_path / "l.left_out.csv"
+    source.write_text("WIN a prize\na draft\nat noon\n")
+    command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(source), "--labels", "ham,spam"]
+    done = nomoat(*command)
+    assert (done.returncode, out.read_text()) == (0, "text,label\nat noon,ham\n")
+    assert left_out.read_text().splitlines()[1:] == ["WIN a prize,cut off at 20 tokens,", "a draft,cut off at 20 tokens,<think>Ham or"]
+    assert (
+        "\nleft out: 2 texts whose answer was cut off at 20 tokens; --max-tokens gives it more room\n"
+        "  WIN a prize\n  a draft -> <think>Ham or\n"
+    ) in done.stderr
+    done = nomoat(*command, "--max-tokens", "500", "--json")
+    facts = json.loads(done.stdout)
+    assert (facts["labelled"], facts["cut_off"], facts["max_tokens"]) == ({"spam": 2, "ham": 1}, 0, 500)
+    assert not left_out.exists()
+    assert [body["max_tokens"] for body in server.bodies] == [20, 20, 20, 500, 500]
+    source.write_text("WIN a prize\n")
+    done = nomoat(*command[:3], str(tmp_path / "other.csv"), *command[4:], "--max-tokens", "100")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (3, "no text got a label")
 
 
 def test_what_was_left_out_and_changed_by_hand_is_not_taken_away(nomoat: Shell, tmp_path: Path) -> None:
@@ -358,7 +393,7 @@ def test_flags_that_mean_nothing_together(nomoat: Shell, seeds: Path, tmp_path: 
         "error: --label needs to know which labels there are\nhint: add --labels a,b,c, or --labels FILE\n"
     )
     assert nomoat("distil", "fake:", *out, "--labels", "a,b").stderr == (
-        "error: --labels, --input-column and --instruction are for --label\nhint: add --label TEXTS, or leave them out\n"
+        "error: --labels, --input-column, --instruction and --max-tokens are for --label\nhint: add --label TEXTS, or leave them out\n"
     )
     for option, value in {"--max-requests": "5", "--tasks": "100", "--seeds": str(seeds), "--temp": "0"}.items():
         label = ("--label", str(seeds), "--labels", "a,b", "--concurrency", "1")

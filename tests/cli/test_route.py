@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nomoat import paths
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.budget import Rates
 from nomoat.engine.remote import remote_engine
@@ -70,13 +71,14 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "cloud              none  (default)\n"
         "threshold          0.5  (default)\n"
         "default            local  (default)\n"
+        "if_cloud_fails     error  (default)\n"
         "never_leaves       resident_number, phone, business_number, bank_account, card, email, api_key, name  (default)\n"
         "names              none  (default)\n"
         "allowed            none  (default)\n"
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
         "max_answer_tokens  4096  (default)\n"
-        "router             none  (learned)\n"
+        "router             none  (nothing is learned)\n"
     )
 
 
@@ -85,6 +87,14 @@ def test_policy_names_the_file_each_line_comes_from() -> None:
     rows = {row["name"]: row for row in json.loads(nomoat("route", "policy", "--json").stdout)["policy"]}
     assert rows["names"] == {"name": "names", "value": ["김철수"], "origin": str(default_path())}
     assert rows["cloud"] == {"name": "cloud", "value": None, "origin": "default"}
+
+
+def test_policy_with_a_budget_says_that_the_users_prices_cannot_be_read(empty_home: Path) -> None:
+    written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nmax_usd_per_day = 2')
+    (empty_home / "prices.toml").write_text("input = 0.15")
+    done = nomoat("route", "policy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: `{empty_home / 'prices.toml'}` is not a table of prices: ")
 
 
 def test_policy_shows_what_of_its_budget_is_spent() -> None:
@@ -177,6 +187,17 @@ def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:
     )
 
 
+def test_the_same_questions_under_two_names_are_learned_from_once_and_so_it_is_said(duelled: Path) -> None:
+    written('local = "fake:"\ncloud = "openai:big"')
+    again = duelled.with_name("moat.jsonl")
+    again.write_bytes(duelled.read_bytes())
+    done = nomoat("route", "learn", "fake:", "openai:big", "-s", str(duelled), "-s", str(again), "-s", str(duelled), "--json")
+    assert done.stderr == "`moat` has the questions of `castle`, and they count once\n"
+    said = json.loads(done.stdout)
+    assert (said["suites"], said["figures"]["num_prompts"]) == (["castle"], 50)
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["suites"] == ["castle"]
+
+
 def test_learn_says_that_there_is_no_gap_and_what_the_thresholds_do(duelled: Path) -> None:
     """`fake:` is good at names, and `other` at sums: together they are better than either, and neither is better."""
     suite = load_suite(duelled)
@@ -205,22 +226,28 @@ def test_router_of_an_older_nomoat_says_that_it_has_to_be_learned_again(duelled:
     )
 
 
-def test_learn_finds_the_duel_over_a_table_by_the_instruction_it_was_asked_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", ["fake:", "base+tuned"])
+def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_was_asked_with(local: str, tmp_path: Path) -> None:
+    folder = paths.adapters() / "tuned"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    learned_labels = {"question": "Which kind?", "labels": {"bridge": 1, "sum": 1, "other": 1}}
+    (folder / "provenance.json").write_text(json.dumps({"data": learned_labels}))
     table = tmp_path / "castle.csv"
     kinds = {"bridge": "what is the name of bridge", "sum": "compute the sum of"}
     table.write_text("text,kind\n" + "".join(f"{words} {at},{kind}\n" for kind, words in kinds.items() for at in range(25)))
-    suite = load_suite(table, input_column="text", label_column="kind", instruction="Which kind?")
+    suite = load_suite(table, input_column="text", label_column="kind", instruction="Which kind?", models=[local])
     with AnswerStore() as store:
-        for model, hard in (("fake:", 0.0), ("openai:big", 1.0)):
+        for model, hard in ((local, 0.0), ("openai:big", 1.0)):
             outcomes = [
                 Outcome(suite=suite.name, example_id=one.id, model=model, answer="", score=1.0 if one.target == "bridge" else hard)
                 for one in suite.examples
             ]
             store.save_outcomes(suite.sha256, suite.metric, f"digest of {model}", outcomes)
-    asked = ("route", "learn", "fake:", "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
-    assert "error: no outcomes of `fake:` and `openai:big`" in nomoat(*asked).stderr
+    asked = ("route", "learn", local, "openai:big", "--suite", str(table), "--input-column", "text", "--label-column", "kind")
+    assert f"error: no outcomes of `{local}` and `openai:big`" in nomoat(*asked).stderr
     done = nomoat(*asked, "--instruction", "Which kind?")
-    assert done.stdout.startswith("`fake:` is as good as `openai:big` on 25 of 50 prompts\n")
+    assert done.stdout.startswith(f"`{local}` is as good as `openai:big` on 25 of 50 prompts\n")
 
 
 def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
@@ -239,6 +266,6 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, never_leaves, names, allowed, max_usd_per_day, max_usd_per_month, "
-        "max_answer_tokens\n"
+        "hint: known: local, cloud, threshold, default, if_cloud_fails, never_leaves, names, allowed, max_usd_per_day, "
+        "max_usd_per_month, max_answer_tokens\n"
     )

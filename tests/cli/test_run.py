@@ -192,9 +192,19 @@ def test_a_schema_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert run_command._schema_text(path) == '{"type": "object"}'
 
 
+def test_a_templates_variables_are_json_or_text() -> None:
+    assert run_command._variables_text(["b=false", "a=서울", "c=x=1", 'd={"e": 1}']) == (
+        '{"a": "서울", "b": false, "c": "x=1", "d": {"e": 1}}'
+    )
+    assert run_command._variables_text([]) == ""
+
+
 def test_what_the_sampling_options_cannot_mean_is_refused(tmp_path: Path) -> None:
     assert run("fake:", "x", "--logprobs", "1").stderr.decode() == (
         "error: `--logprobs` prints numbers for machines\nhint: add `--json`\n"
+    )
+    assert run("fake:", "x", "--template-variable", "thinking").stderr.decode() == (
+        "error: `--template-variable thinking` gives no value\nhint: write NAME=VALUE, such as enable_thinking=false\n"
     )
     (tmp_path / "deep.json").write_text("[" * 100_000)
     for name in ("none.json", "deep.json"):

@@ -111,23 +111,32 @@ def test_ctrl_c_ends_a_stream_that_is_being_read(served: Callable[..., Served]) 
         assert server.interrupt()[0] == 0
 
 
-@pytest.mark.parametrize("place", ["environment", "keys.toml"])
+@pytest.mark.parametrize("place", ["environment", "keys.toml", "--api-key"])
 def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
     served: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
+    """The lines printed ask with it: those of Python and curl name the variable that holds it, or leave it to who copies them."""
     if place == "environment":
         monkeypatch.setenv("NOMOAT_API_KEY", "s3cret-key")
-    else:
+    elif place == "keys.toml":
         config.keys_path().parent.mkdir()
         config.keys_path().write_text('NOMOAT_API_KEY = "s3cret-key"')
         config.keys_path().chmod(0o600)
-    server = served("fake:", "--port", "0", "--host", "0.0.0.0")
+    server = served("fake:", "--port", "0", "--host", "0.0.0.0", *(["--api-key", "s3cret-key"] if place == "--api-key" else []))
     assert httpx.post(f"{server.url}/chat/completions", json=BODY).status_code == 401
     answer = httpx.post(f"{server.url}/chat/completions", json=BODY, headers={"authorization": "Bearer s3cret-key"})
     assert answer.status_code == 200
+    curl = f"{server.said[2].strip().replace('Bearer KEY', 'Bearer s3cret-key')} --silent --noproxy '*'"
+    done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
+    assert '"content":"moat? a is What"' in done.stdout
+    key = 'os.environ["NOMOAT_API_KEY"]' if place == "environment" else '"KEY"'
+    assert f"api_key={key})" in server.said[3]
+    if place != "environment":
+        assert server.child.stderr is not None
+        origin = config.keys_path() if place == "keys.toml" else "--api-key"
+        assert server.child.stderr.readline() == f"  KEY: the one of {origin}\n"
     code, _, err = server.interrupt()
-    assert code == 0
-    assert '-H "Authorization: Bearer $NOMOAT_API_KEY"' in server.said[2]
+    assert (code, err) == (0, "stopped\n")
     assert "s3cret-key" not in "".join(server.said) + err
 
 

@@ -17,7 +17,7 @@ from nomoat.responder import load
 
 def found(*results: Label | LeftOut) -> Labelled:
     with load("fake:") as teacher:
-        return Labelled(results=list(results), spent=Spent(pricing=Spending().pricing(teacher)))
+        return Labelled(max_tokens=20, results=list(results), spent=Spent(pricing=Spending().pricing(teacher)))
 
 
 def test_texts_come_from_a_column_or_from_lines(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +26,7 @@ from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.providers import BASE_URLS, Provider, is_remote
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
-from nomoat.records import Message, Request, SchemaMode
+from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
 
 HELLO = Request(messages=(Message(role="user", content="hello there"),))
@@ -81,6 +82,61 @@ def test_settings_are_sent_only_where_they_say_something(serving: Callable[..., 
     assert (body["temperature"], body["top_p"], body["top_k"], body["seed"], body["stop"], body["max_tokens"]) == (
         0.5, 0.9, 40, 3, ["\n"], 9,
     )  # fmt: skip
+
+
+def test_what_the_template_is_to_know_is_passed_on(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    request = Request(messages=HELLO.messages, template_variables='{"enable_thinking": false}', reasoning_effort="low")
+    with Responder("r", at(server)) as responder:
+        responder.complete(request)
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.bodies[0]["reasoning_effort"] == "low"
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}, "strict": True}}
+OTHER = {"type": "function", "function": {"name": "clock"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({}, {}),
+        ({"must_call": ("weather", "clock"), "one_call": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
+        ({"must_call": ("clock",)}, {"tool_choice": {"type": "function", "function": {"name": "clock"}}}),
+    ],
+)  # fmt: skip
+def test_functions_are_passed_on_and_calls_come_back(serving: Callable[..., Server], settings: Any, sent: dict[str, Any]) -> None:
+    def part(index: int, **told: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": index, **told}]}, "finish_reason": None}]}
+
+    server = serving(events(
+        piece("I look."), part(0, id="a1", type="function", function={"name": "weather", "arguments": ""}),
+        part(0, function={"arguments": '{"city": '}), part(1, id="b2", type="function", function={"name": "clock", "arguments": "{}"}),
+        part(0, function={"arguments": '"서울"}'}), piece(None, "tool_calls"),
+    ))  # fmt: skip
+    called = (ToolCall(id="a1", name="weather", arguments='{"city": "서울"}'), ToolCall(id="b2", name="clock", arguments="{}"))
+    turns = (
+        *HELLO.messages, CallingTurn(role="assistant", content="", calls=called[:1]),
+        ToolResult(role="tool", content="clear", call_id="a1"),
+    )  # fmt: skip
+    with Responder("r", at(server)) as responder:
+        completion = responder.complete(Request(messages=turns, tools=(json.dumps(TOOL), json.dumps(OTHER)), **settings))
+    assert (completion.text, completion.calls, completion.finish_reason) == ("I look.", called, "stop")
+    (body,) = server.bodies
+    assert body["tools"] == [TOOL, OTHER]
+    assert {name: body[name] for name in ("tool_choice", "parallel_tool_calls") if name in body} == sent
+    function = {"name": "weather", "arguments": '{"city": "서울"}'}
+    assert body["messages"][1:] == [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "a1", "content": "clear"},
+    ]
+
+
+@pytest.mark.parametrize("told", ["call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}]])
+def test_calls_that_are_none_are_no_answer(serving: Callable[..., Server], told: Any) -> None:
+    act = events({"choices": [{"index": 0, "delta": {"tool_calls": told}, "finish_reason": None}]}, piece(None, "stop"))
+    with Responder("r", at(serving(act))) as responder, pytest.raises(RemoteError, match="sent something that is no answer"):
+        responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(TOOL),)))
 
 
 def test_no_limit_is_sent_where_none_is_asked_for(serving: Callable[..., Server]) -> None:
@@ -426,6 +482,8 @@ REFUSALS = [
      "temperature", None, ("`m` at `127.0.0.1` refuses `temperature`: its answers are its own sampling, not the likeliest words",)),
     ('Invalid JSON payload received. Unknown name "seed": Cannot find field.', "seed", None,
      ("`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise",)),
+    ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort", None,
+     ("`m` at `127.0.0.1` refuses `reasoning_effort`: it thinks as long as it does by itself",)),
     ("stream_options: Extra inputs are not permitted", "stream_options", None,
      ("`m` at `127.0.0.1` does not count tokens: costs are not known",)),
 ]  # fmt: skip
@@ -438,10 +496,11 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     server = serving(say(400, {"error": {"message": refusal}}), FINE)
     engine = at(server)
     with Responder("r", engine) as responder:
+        asked = Request(messages=HELLO.messages, seed=1, reasoning_effort="low")
         for _ in range(2):
-            assert responder.complete(Request(messages=HELLO.messages, seed=1)).text == "hello 안녕"
-        assert responder.notes_on(Request(messages=HELLO.messages, seed=1)) == notes
-        assert responder.notes_on(HELLO) == (() if refused == "seed" else notes)
+            assert responder.complete(asked).text == "hello 안녕"
+        assert responder.notes_on(asked) == notes
+        assert responder.notes_on(HELLO) == (() if refused in ("seed", "reasoning_effort") else notes)
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes
@@ -585,6 +644,28 @@ def test_no_server_says_where_and_asks_whether_it_runs(serving: Callable[..., Se
     error = failure(server)
     assert error.message.startswith(f"no connection to `{server.url}`: ")
     assert error.hint == "is the server running, and the port right?"
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps(
+    untrusted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, pem = untrusted
+    error = failure(server)
+    assert "CERTIFICATE_VERIFY_FAILED" in error.message
+    assert error.hint == (
+        "if you trust whoever signed its certificate (a company's proxy, yourself), name theirs: SSL_CERT_FILE=FILE.pem"
+    )
+    assert error.fate == "final"
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    with Responder("r", at(server)) as responder:
+        assert responder.complete(HELLO).text == "hello 안녕"
+
+
+def test_a_certificate_for_another_name_is_no_matter_of_trust(untrusted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    server, pem = untrusted
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    server.url = server.url.replace("127.0.0.1", "localhost")
+    assert failure(server).hint == "its certificate is for another name, or out of date: check the address, and this machine's clock"
 
 
 def sent_on(to: str) -> Act:

@@ -38,7 +38,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import folder_tokenizer, importer, tokenizer
 from nomoat.engine.convert import ForeignFolder
 from nomoat.engine.families import FAMILIES, read_metadata
-from nomoat.engine.safetensors import SafetensorsFolder, read_config
+from nomoat.engine.safetensors import SafetensorsFolder, read_config, read_tensors
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.tune.prepare import prepare
@@ -700,3 +700,11 @@ def test_merges_that_make_no_token_are_refused(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_text("h i")
     with pytest.raises(BadFileError, match="the file's vocabulary and merges do not fit together"):
         folder_tokenizer.read(base(tmp_path, model_type="gpt2", eos_token_id=0))
+
+
+def test_on_windows_an_adapter_that_is_read_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps a file that is mapped: what goes on from an adapter of the same name could not write its own."""
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("mmap.mmap", None)
+    save_file({"a": torch.arange(3.0)}, tmp_path / "a.safetensors")
+    assert [(name, stored.values.tolist()) for name, stored in read_tensors(tmp_path / "a.safetensors")] == [("a", [0, 1, 2])]

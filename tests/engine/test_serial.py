@@ -103,7 +103,11 @@ def test_likelihoods_and_embeddings_are_those_of_the_reference(
 
 def test_a_cpu_without_avx2_answers_so_with_any_model_as_others_do(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = []
-    for flags, kind in ((frozenset({"sse2", "avx2"}), PagedModel), (frozenset({"sse2"}), SerialModel)):
+    for flags, kind in (
+        (frozenset({"sse2", "avx2"}), PagedModel),
+        (frozenset({"sse2"}), SerialModel),
+        (frozenset({"neon"}), SerialModel),
+    ):
         monkeypatch.setattr(hardware, "cpu_flags", lambda flags=flags: flags)
         engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
         monkeypatch.setattr(engine, "layout", layout.Layout(dict(EXACT), {}))

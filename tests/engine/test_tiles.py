@@ -27,7 +27,7 @@ from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
 from nomoat import cache, config, footprint, hardware, jit
 from nomoat.engine import arch as architectures
-from nomoat.engine import batching, between, ending, importer, kernels, layout, panels, tiles
+from nomoat.engine import batching, between, chain, ending, importer, kernels, layout, own, panels, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.likelihood import Scorer
@@ -37,7 +37,7 @@ from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
-from nomoat.errors import BadFileError, NotEnoughDiskError
+from nomoat.errors import BadFileError
 from nomoat.records import Request
 from tests.engine.test_adapters import EXACT
 
@@ -586,21 +586,24 @@ def test_memory_grows_with_a_pass_and_keeps_what_was_read(tmp_path: Path, small_
 
 
 @needs_instructions
-def test_what_a_model_needs_is_compiled_once_a_machine(tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "CACHE", tmp_path / "kernels" / "kernel")
+def test_another_process_compiles_what_a_model_needs_before_it_is_asked(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever compiles would compute other bits than those who find it kept: also in a program that shows no bar."""
     folder = importer.import_gguf(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q5_0"))
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(jit, "compile_elsewhere", lambda *told, progress=None: asked.append(told))
+    OpenVINOEngine(folder).compile_once()
+    next(iter(OpenVINOEngine(folder).generate(Request(prompt="a"))))
+    assert asked == [("Q5_0-Q8_0", own.COMPILE, "Q5_0", "Q8_0")] * 2  # Q8_0: what is no such type becomes that
+
+
+@needs_instructions
+def test_all_functions_are_told_of_as_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-
-    def fails(done: int, total: int) -> None:
-        raise NotEnoughDiskError("the disk is full")
-
-    with pytest.raises(NotEnoughDiskError, match="the disk is full"):
-        OpenVINOEngine(folder).compile_once(fails)
-    of_types = 4 if panels.CAN_BE_USED else 2  # of Q5_0 and of Q8_0, which what is no such type becomes
-    for expected in (5 + of_types, 0):  # five whatever the types; then nothing
-        told.clear()
-        OpenVINOEngine(folder).compile_once(lambda done, total: told.append((done, total)))
-        assert told == [(done, expected) for done in range(expected + 1)] * bool(expected)
+    chain.prepare(["Q5_0", "Q8_0"], lambda *numbers: told.append(numbers))
+    of_types = 4 if panels.CAN_BE_USED else 2
+    assert told == [(done, 5 + of_types) for done in range(6 + of_types)]  # five whatever the types
 
 
 @pytest.mark.parametrize(("told", "value"), [("cpu_name", "another machine's"), ("cpu_flags", frozenset())])

@@ -13,8 +13,8 @@ from tiny import write_tiny_gguf
 
 from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
-from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.records import Message, Request
+from nomoat.errors import BadFileError, UnsupportedError, UsageError
+from nomoat.records import Effort, Message, Request
 
 TORTURE = (
     "Hello  world\n\n\n  don't  I'LL 1234567890 3.14 x=y+1;\n\tdef f(a):\n        return a  # 주석\n"
@@ -169,6 +169,42 @@ def test_a_template_is_rendered_as_transformers_does(template: str, tmp_path: Pa
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words.backend)
     text = theirs.apply_chat_template([{"role": "user", "content": "u"}], chat_template=template, tokenize=False)
     assert words.render((Message(role="user", content="u"),)) == text != ""
+
+
+THINKING = "{% if enable_thinking is defined and enable_thinking is false %}quiet{% else %}loud{% endif %}"
+
+
+def asking(template: str, tmp_path: Path, effort: Effort | None = None, **variables: object) -> tuple[str, tuple[str, ...]]:
+    """The prompt, and what is said of it."""
+    words = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    told = json.dumps(variables) if variables else ""
+    request = Request(messages=(Message(role="user", content="u"),), template_variables=told, reasoning_effort=effort)
+    return words.prompt_text(request)[0], words.notes_on(request)
+
+
+def test_a_template_is_told_the_variables_of_a_request_and_those_it_does_not_read_are_named(tmp_path: Path) -> None:
+    assert asking(THINKING, tmp_path) == ("loud", ())
+    assert asking(THINKING, tmp_path, enable_thinking=False) == ("quiet", ())
+    assert asking("{% set later = 1 %}{{ place }}{{ later }}", tmp_path, place="서울", later=2) == (
+        "서울1", ("the model's chat template does not read `later`",),
+    )  # fmt: skip
+
+
+def test_an_effort_is_what_the_template_makes_of_it(tmp_path: Path) -> None:
+    assert asking(THINKING, tmp_path, "none") == ("quiet", ())
+    assert asking(THINKING, tmp_path, "high") == ("loud", ())
+    assert asking(THINKING, tmp_path, "none", enable_thinking=True) == ("loud", ())
+    assert asking("effort: {{ reasoning_effort }}", tmp_path, "none") == ("effort: none", ())
+    assert asking("nothing of it", tmp_path, "low") == ("nothing of it", ())
+
+
+def test_variables_that_a_template_is_given_anyway_and_what_are_none_are_refused() -> None:
+    question = (Message(role="user", content="u"),)
+    with pytest.raises(UsageError, match="the template's variable `messages` is set from the conversation itself"):
+        Request(messages=question, template_variables='{"messages": [], "x": 1}')
+    for text in ("[1]", "{", '{"x": "\\ud800"}'):
+        with pytest.raises(UsageError):
+            Request(messages=question, template_variables=text)
 
 
 def test_an_answer_that_is_begun_goes_on_after_the_template(tmp_path: Path) -> None:

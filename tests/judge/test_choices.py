@@ -69,6 +69,7 @@ def test_a_sentence_about_a_letter_is_the_letter_even_where_a_choice_is_called_s
     assert "\nB. O\n" in choices.written_question(groups, lettered=True)[-1].content
     assert choices.written_choice(groups, "The answer is B.", lettered=True) == "O"
     assert choices.written_choice(groups, "B", lettered=True) == "B"
+    assert choices.written_choice(groups, "<think>A, B or C?</think> The answer is B.", lettered=True) == "O"
     assert choices.written_choice(groups, "정답은 AB입니다.", lettered=True) == "AB"
 
 

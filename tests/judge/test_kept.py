@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from nomoat.asking.store import AnswerStore
+from nomoat.engine import served_scores_digest
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError
 from nomoat.judge.duel import run_duel
@@ -53,6 +54,12 @@ class Likes(FakeEngine):
         return [ContinuationScore(log_probability=0.0 if text == "yes" else -1.0, num_tokens=1) for text in continuations]
 
 
+class Served(Likes):
+    """Where there is less memory."""
+
+    scores_digest = served_scores_digest("d")
+
+
 def test_duel_is_fought_again_from_its_kept_answers_and_stops_where_it_stopped() -> None:
     suite = quiz(60)
     first = run_duel(knowing("good", 58), knowing("bad", 3), suite, RunSettings(concurrency=4)).verdict
@@ -84,6 +91,16 @@ def test_answers_that_are_not_kept_are_left_out_and_counted() -> None:
     evaluation = run_suite("stored:quiz/go", quiz(40))
     assert (len(evaluation.outcomes), evaluation.side.score, evaluation.partial) == (10, 0.5, "")
     assert "`stored:quiz/go` is not asked: it has answered 10 of 40 of these questions before" in evaluation.notes[0]
+
+
+def test_kept_likelihoods_of_the_served_form_are_found_and_not_mixed_with_others() -> None:
+    """Two questions were scored in float32 and three others with less memory: it is the three."""
+    suite = quiz(5, choices=("yes", "no"))
+    for engine, examples in ((Likes(), suite.examples[:2]), (Served(), suite.examples[2:])):
+        engine.digest = "d"
+        run_suite(Responder("likes", engine), dataclasses.replace(suite, examples=examples))
+    evaluation = run_suite("stored:quiz/likes", suite)
+    assert [(outcome.example_id, outcome.score) for outcome in evaluation.outcomes] == [("2", 1.0), ("3", 1.0), ("4", 1.0)]
 
 
 def test_conversations_that_were_not_asked_in_full_are_kept_as_far_as_they_were() -> None:

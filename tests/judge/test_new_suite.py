@@ -148,6 +148,9 @@ def test_long_korean_answers_of_macos_are_korean(tmp_path: Path) -> None:
         ("id,question,gold,model_answer", "question", "gold"),
         ("id,text,b,pred_label", "text", None),
         ("번호,문의,답변내용,처리응답", "문의", None),
+        ("번호,고객 메일,분류", "고객 메일", "분류"),
+        ("번호,민원,담당 분류", "민원", "담당 분류"),
+        ("번호,고객요청,유형", "고객요청", "유형"),
     ],
 )
 def test_a_column_is_known_by_its_name_or_the_end_of_it(tmp_path: Path, header: str, text: str | None, label: str | None) -> None:
@@ -159,6 +162,13 @@ def test_a_column_is_known_by_its_name_or_the_end_of_it(tmp_path: Path, header: 
         return
     why_text, why_label, _ = suite_from_file(path).reasons
     assert why_text.startswith(f"input: column `{text}` (by ") and why_label.startswith(f"label: column `{label}` (by ")
+
+
+def test_a_column_of_mail_addresses_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("번호,이메일,메일,상담내용,유형\n" + "1,a@b.kr, c@d.kr ,하나 둘,셋\n" * 4, encoding="utf-8")
+    assert suite_from_file(path).reasons[0] == "input: column `상담내용` (by the end of its name)"
+    assert suite_from_file(path, input_column="메일").reasons[0] == "input: column `메일` (as told)"
 
 
 @pytest.mark.parametrize(("stem", "name"), [("고객 문의", "고객_문의"), ("my reviews (1)", "my_reviews_1"), (".a b", "a_b")])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -123,6 +125,21 @@ def test_page_of_replays_shows_what_the_example_prints(capsys: pytest.CaptureFix
     for replay in replays.REPLAYS.values():
         replay()
         assert capsys.readouterr().out.strip() in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--help"], 0, "vicuna, routellm, lora-land; all of them where none is named"),
+        (["live", "--help"], 0, "--price-in"),
+        (["vicuña"], 2, "error: there is no replay `vicuña`; give vicuna, routellm, lora-land, or live first"),
+    ],
+)
+def test_the_example_says_what_it_takes(arguments: list[str], code: int, words: str) -> None:
+    command = [sys.executable, str(ROOT / "examples/replays.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "200"})
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert words in done.stdout + done.stderr
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import escape
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge import report, slices
@@ -228,6 +229,16 @@ def test_leaderboard_report_names_every_model_in_order(suite: Suite, tmp_path: P
     assert page.index("1. 좋음") < page.index("2. mid") < page.index("3. 나쁨")
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)|<script|<link""", page)
     assert f"<pre>{COMMAND}</pre>" in page
+
+
+def test_labels_of_a_plot_show_the_end_of_a_long_name_and_the_whole_of_it_when_pointed_at(suite: Suite, tmp_path: Path) -> None:
+    names = [f'http://127.0.0.1:18801/v1#model-{at}"<b>' for at in range(3)]
+    table = run_table([responder(name, count) for name, count in zip(names, (9, 6, 3), strict=True)], suite)
+    write_table_report(table, tmp_path / "report.html", command="-")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for at, name in enumerate(names):
+        assert f'<span title="{escape(f"{at + 1}. {name}")}"><i>{at + 1}. http://127' in page
+        assert f"</i><b>{escape(name[-16:])}</b></span>" in page
 
 
 def test_leaderboard_report_of_models_that_always_tied_draws_one_rating(suite: Suite, tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def test_written_answer_matches_a_choice_whole_or_not_at_all() -> None:
     assert matching_choice(" Positive!", choices) == 1
     assert matching_choice("It is positive", choices) is None
     assert matching_choice("", choices) is None
+    assert matching_choice("<think>negative? no</think>\n\npositive", choices) == 1
+    assert matching_choice("<think>negative or\npositive", choices) is None
     assert matching_choice("a", ("A", "a.")) is None
 
 

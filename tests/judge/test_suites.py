@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 import unicodedata
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
+from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.judge import suites
 from nomoat.judge.suites import load_suite, suite_from_csv, write_suite
 from nomoat.records import Example, Message
@@ -76,6 +77,29 @@ def test_written_suite_reads_back_equal_by_path_folder_and_name(table: Path, emp
     toml = write_suite(suite, empty_home / "suites" / "reviews")
     for ref in (toml, toml.with_suffix(".jsonl"), toml.parent, "reviews"):
         assert load_suite(ref) == suite
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("end", [".toml", ".schema.json", ".jsonl"])
+def test_a_disk_without_room_for_all_files_of_a_suite_keeps_what_was_there(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool, end: str
+) -> None:
+    suite = dataclasses.replace(suite_from_csv(table, "text", "label"), schema={"type": "object"})
+    folder = tmp_path / "s"
+    if is_there:
+        write_suite(dataclasses.replace(suite, examples=suite.examples[:2]), folder)
+    before = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*")}
+    write = Path.write_text
+
+    def fill(path: Path, text: str, **settings: str) -> int:
+        if path.name.startswith(f".{suite.name}{end}."):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, text, **settings)
+
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(NotEnoughDiskError):
+        write_suite(suite, folder)
+    assert {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*")} == before
 
 
 def test_a_folder_of_other_things_hides_no_suite_of_its_name(

@@ -287,6 +287,29 @@ def test_card_number_is_seen_alone_and_beside_other_digits(text: str) -> None:
     assert kinds(text) == {"card"}
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        ("010-1234-5678", "phone"), ("016-123-4567", "phone"), (RESIDENT, "resident_number"), ("220-81-62517", "business_number"),
+        ("4111-1111-1111-1111", "card"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n ", "\n> "])
+def test_a_number_whose_group_a_lines_end_parts_is_seen(number: str, kind: str, end: str) -> None:
+    """As mail programs break lines, and where a message comes in two parts."""
+    for at in range(1, len(number)):
+        text = f"제 것은 {number[:at]}{end}{number[at:]}입니다"
+        assert f"{number[:at]}{end}{number[at:]}" in {text[one.start : one.end] for one in pii.find(text, kinds=[kind])}, text
+
+
+def test_columns_of_numbers_and_dates_are_no_number_parted_by_a_lines_end() -> None:
+    """Where dashes are missing, or others stand around, or no checksum fits."""
+    rows = "\n".join(f"2024-{1 + at % 12:02}-{1 + at % 28:02},{at * 7919 % 10**6}" for at in range(500))
+    assert kinds(rows) == set()
+    for text in ("01012\n345678", "1-010-12\n34-5678", "4111-11\n11-1111-1112", "220-81-6\n2518", "801301-1\n234567", "-1\n-2\n010-1"):
+        assert kinds(text) == set(), text
+
+
 def test_each_of_two_cards_on_a_line_is_seen() -> None:
     text = "4111 1111 1111 1111 5555 5555 5555 4444"
     assert [(finding.start, finding.end) for finding in pii.find(text, kinds=["card"])] == [(0, 19), (20, 39)]

@@ -50,6 +50,7 @@ def test_the_example_in_the_manual_is_a_policy() -> None:
         ("threshold = 2", "sets `threshold` to 2", "give a number from 0 (everything local) to 1"),
         ("threshold = nan", "sets `threshold` to nan", "give a number from 0 (everything local) to 1"),
         ("threshold = true", "sets `threshold` to True", "give a number from 0 (everything local) to 1"),
+        ("if_cloud_fails = 'cloud'", "sets `if_cloud_fails` to 'cloud'", 'give "error" or "local"'),
         ("max_usd_per_day = 0", "sets `max_usd_per_day` to 0", A_SUM),
         ("max_usd_per_day = -1.5", "sets `max_usd_per_day` to -1.5", A_SUM),
         ("max_usd_per_day = '2'", "sets `max_usd_per_day` to '2'", A_SUM),

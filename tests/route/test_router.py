@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from misbehaving import FINE, Server
+from misbehaving import FINE, Act, Server, say
 
 import nomoat
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import ContextExceededError, UsageError
-from nomoat.records import Chunk, Decision, Message, Request
+from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UsageError
+from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
 from nomoat.route import budget, in_force, learned, router
-from nomoat.route.policy import Policy, PolicyFile, default_path
+from nomoat.route.policy import IfCloudFails, Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 
 CLOUD = "http://127.0.0.1:9/v1#big"
@@ -92,6 +92,13 @@ def test_without_private_data_the_default_decides() -> None:
     ]
 
 
+CALL = ToolCall(id="a", name="find", arguments=json.dumps({"who": "김철수"}))
+
+
+def tool(**told: object) -> str:
+    return json.dumps({"type": "function", "function": {"name": "find", **told}})
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -104,8 +111,28 @@ def test_without_private_data_the_default_decides() -> None:
         Request(prompt="hello", stop=(PRIVATE,)),
         Request(prompt="hello", json_schema=json.dumps({"enum": ["010-1234-5678"]})),
         Request(prompt="hello", json_schema=json.dumps({"properties": {"김철수": {"type": "string"}}})),
+        replace(said("hello"), template_variables=json.dumps({"who": ["김철수"]})),
+        replace(said("hello"), tools=(tool(description="Calls 010-1234-5678"),)),
+        replace(said("hello"), tools=(tool(parameters={"enum": ["김철수"]}),)),
+        replace(said("hello"), messages=(*said("hello").messages, CallingTurn(role="assistant", content="", calls=(CALL,)))),
+        replace(said("hello"), messages=(*said("hello").messages, ToolResult(role="tool", content=PRIVATE, call_id="a"))),
     ],
-    ids=["question", "system", "earlier turn", "answer", "split", "raw", "stop", "schema", "schema's name"],
+    ids=[
+        "question",
+        "system",
+        "earlier turn",
+        "answer",
+        "split",
+        "raw",
+        "stop",
+        "schema",
+        "schema's name",
+        "variables",
+        "tool",
+        "tool's schema",
+        "call",
+        "result",
+    ],
 )
 def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> None:
     engine, cloud, decisions = built(FixedRouter(0.0), names=("김철수",))
@@ -174,6 +201,7 @@ def far(**policy: object) -> RouterEngine:
         ({"top_k": 40}, "`api.openai.com` has no top_k"),
         ({"min_p": 0.1}, "`api.openai.com` has no min_p"),
         ({"repetition_penalty": 1.1}, "`api.openai.com` has no repetition_penalty"),
+        ({"template_variables": '{"x": 1}'}, "`api.openai.com` has no chat_template_kwargs"),
     ],
 )
 def test_what_the_cloud_cannot_be_asked_stays_here(asked: dict[str, object], why: str) -> None:
@@ -182,6 +210,69 @@ def test_what_the_cloud_cannot_be_asked_stays_here(asked: dict[str, object], why
     decision = engine.decide(replace(said("a b"), **asked))  # type: ignore[arg-type]
     assert (decision.where, decision.model, decision.why) == ("local", "small", why)
     engine.close()
+
+
+def test_prompts_without_a_chat_stay_here_wherever_openais_name_leads() -> None:
+    """OPENAI_BASE_URL may name a server that has /completions; `openai:` is asked as OpenAI is, by its name."""
+    server = RemoteEngine(base_url="http://192.0.2.1/v1", model="m", key="k", provider="openai")
+    policy = Policy(local="small", cloud="openai:m", default="cloud")
+    engine = RouterEngine(policy, Responder("small", FakeEngine()), Responder("openai:m", server))
+    assert engine.decide(said("a b")).where == "cloud"
+    decision = engine.decide(Request(prompt="a b"))
+    assert (decision.where, decision.rule) == ("local", "cannot_ask")
+    assert decision.why == "`192.0.2.1` is named by OPENAI_BASE_URL, and what `openai:` names takes conversations only"
+    engine.close()
+
+
+class Failing(CloudEngine):
+    """Fails after some words."""
+
+    def __init__(self, *words: str, error: NomoatError) -> None:
+        super().__init__()
+        self._words, self._error = words, error
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.told.append(request)
+        yield from (Chunk(text=word) for word in self._words)
+        raise self._error
+
+
+def failing(cloud: Failing, **policy: object) -> tuple[RouterEngine, list[Decision]]:
+    decisions: list[Decision] = []
+    settings = {"local": "small", "cloud": CLOUD, "default": "cloud", **policy}
+    engine = RouterEngine(
+        Policy(**settings),  # type: ignore[arg-type]
+        Responder("small", FakeEngine()), Responder(CLOUD, cloud), on_decision=decisions.append,
+    )  # fmt: skip
+    return engine, decisions
+
+
+def test_what_fails_in_the_cloud_before_its_first_word_is_answered_here_if_the_policy_says_so() -> None:
+    """What its server said is not told: it may repeat the text."""
+    cloud = Failing("", error=RemoteError("`big` answered 503: not a b", status=503))
+    engine, decisions = failing(cloud, if_cloud_fails="local")
+    assert "".join(chunk.text for chunk in engine.generate(said("a b"))) == "b a"
+    assert [(one.where, one.model, one.rule) for one in decisions] == [("cloud", CLOUD, "default"), ("local", "small", "cloud_failed")]
+    assert decisions[1].why == f"`{CLOUD}` failed (status 503), and the policy then answers here"
+    list(engine.generate(said(PRIVATE)))
+    assert (len(cloud.told), decisions[2].rule) == (1, "private")
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "policy"),
+    [
+        (("",), RemoteError("gone"), {}),
+        (("a", ""), RemoteError("gone"), {"if_cloud_fails": "local"}),
+        ((), ContextExceededError(prompt_tokens=9, max_new_tokens=1, context_tokens=5), {"if_cloud_fails": "local"}),
+        ((), StoppedError("nobody waits"), {"if_cloud_fails": "local"}),
+    ],
+    ids=["not allowed", "after a word", "too long", "stopped"],
+)
+def test_otherwise_a_failure_of_the_cloud_is_raised(words: tuple[str, ...], error: NomoatError, policy: dict[str, str]) -> None:
+    engine, decisions = failing(Failing(*words, error=error), **policy)
+    with pytest.raises(type(error)):
+        list(engine.generate(said("a b")))
+    assert [decision.where for decision in decisions] == ["cloud"]
 
 
 def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
@@ -279,9 +370,9 @@ def billed(ref: str) -> str:
     return ref
 
 
-def with_budget(url: str, max_usd_per_day: float, **told: object) -> RouterEngine:
+def with_budget(url: str, max_usd_per_day: float, if_cloud_fails: IfCloudFails = "error", **told: object) -> RouterEngine:
     ref = billed(f"{url}#big")
-    policy = Policy(local="small", cloud=ref, default="cloud", max_usd_per_day=max_usd_per_day)
+    policy = Policy(local="small", cloud=ref, default="cloud", max_usd_per_day=max_usd_per_day, if_cloud_fails=if_cloud_fails)
     return RouterEngine(policy, Responder("small", FakeEngine()), Responder(ref, remote_engine(ref)), **told)  # type: ignore[arg-type]
 
 
@@ -298,6 +389,20 @@ def test_what_could_cost_more_than_is_left_stays_here_and_the_decision_says_why(
         assert auto.complete(replace(said("a"), max_new_tokens=1)).text == "hello 안녕"  # for which there is enough
     assert len(server.bodies) == 4
     assert engine.spent_usd == pytest.approx(4 * 0.00025)
+
+
+@pytest.mark.parametrize(("act", "usd"), [(say(401, {}), 0.0), (say(200, b"no event"), 0.00151)])
+def test_what_the_cloud_fails_at_costs_what_it_may_have_cost_and_is_free_while_it_is_answered_here(
+    serving: Callable[..., Server], act: Act, usd: float
+) -> None:
+    spent: list[float] = []
+    engine = with_budget(
+        serving(act).url, 1.0, "local",
+        on_decision=lambda decision: spent.append(budget.read_spent().today_usd) if decision.where == "local" else None,
+    )  # fmt: skip
+    with Responder("auto", engine) as auto:
+        assert auto.complete(SHORT).text == "b a"
+    assert spent == [pytest.approx(usd)]
 
 
 def test_spending_is_known_to_the_next_process(serving: Callable[..., Server]) -> None:
@@ -367,7 +472,7 @@ def test_auto_is_refused_where_one_model_is_needed() -> None:
     with pytest.raises(UsageError) as raised:
         nomoat.load("auto")
     assert raised.value.message == "`auto` chooses between two models, and one is needed here"
-    assert raised.value.hint == "name the model; `nomoat run`, `nomoat serve` and `nomoat.route.router.load_auto()` know `auto`"
+    assert raised.value.hint == "name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`"
 
 
 def test_auto_answers_here() -> None:
@@ -401,6 +506,8 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
                 auto.complete(said("a moat"))
                 assert (heard[-1].where, heard[-1].why) == (where, why)
                 assert heard[-1].model == (f"{server.url}#big" if where == "cloud" else "fake:")
+                rule = {in_force.NOT_READ: "policy_broken", in_force.OTHER_CLOUD: "other_cloud"}.get(why)
+                assert rule in (heard[-1].rule, None)
             assert (said_in_log in caplog.text) and caplog.text.count("has changed") <= 1  # once, not at each request
     assert len(server.bodies) == 2 * [where for _, where, _, _ in steps].count("cloud")
 

@@ -209,13 +209,12 @@ def test_right_key_is_let_in_under_any_host_name(start: Start) -> None:
     assert httpx.get(f"{url}/models", headers=headers).status_code == 200
 
 
-def test_tools_are_refused_by_name(start: Start, sdk: Sdk) -> None:
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+def test_tools_of_the_older_form_are_refused_by_name(start: Start, sdk: Sdk) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(sdk(start(fake())), "hi", tools=tools)
+        ask(sdk(start(fake())), "hi", functions=[{"name": "f", "parameters": {}}])
     assert caught.value.body == {
-        "message": "`tools` is not supported; for an answer of a form use `response_format` with a `json_schema`",
-        "type": "invalid_request_error", "param": "tools", "code": "unsupported",
+        "message": "`functions` is not supported; use `tools`",
+        "type": "invalid_request_error", "param": "functions", "code": "unsupported",
     }  # fmt: skip
 
 

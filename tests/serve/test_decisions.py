@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -66,9 +66,10 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def auto(
-    cloud: Watched | None = None, local: Watched | None = None, learned: Any = None, ref: str = "small", **told: Any
-) -> Responder:
-    policy = Policy(local=ref, cloud=CLOUD, default="cloud")
+    cloud: Watched | None = None, local: Watched | None = None, learned: Any = None, ref: str = "small",
+    if_cloud_fails: Literal["error", "local"] = "error", **told: Any,
+) -> Responder:  # fmt: skip
+    policy = Policy(local=ref, cloud=CLOUD, default="cloud", if_cloud_fails=if_cloud_fails)
     here, there = local or Watched(is_local=True), cloud or Watched(is_local=False)
     return Responder("auto", RouterEngine(policy, Responder(ref, here), Responder(CLOUD, there), learned=learned, **told))
 
@@ -143,6 +144,22 @@ def test_failed_answer_says_where_its_prompt_went(start: Start) -> None:
     for stream in (False, True):
         reply = httpx.post(f"{url}/chat/completions", json={**body, "stream": stream})
         assert (reply.status_code, reply.headers["x-nomoat-where"], reply.headers["retry-after"]) == (502, "cloud", "7")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_cloud_fails_at_is_answered_here_where_the_policy_says_so(start: Start, stream: bool) -> None:
+    cloud = Watched(is_local=False, failure=RemoteError("`big` answered 401: hello", status=401))
+    url = start(auto(cloud, if_cloud_fails="local"))
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hello moat"}], "stream": stream}
+    reply = httpx.post(f"{url}/chat/completions", json=body)
+    assert (reply.status_code, "moat" in reply.text, len(cloud.asked)) == (200, True, 1)
+    assert headers_of(reply) == {
+        "x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-rule": "cloud_failed",
+        "x-nomoat-why": f"`{CLOUD}` failed (status 401), and the policy then answers here",
+    }  # fmt: skip
+    counted = httpx.get(f"{url.removesuffix('/v1')}/metrics").text
+    for where in ("cloud", "local"):
+        assert f'nomoat_routed_answers_total{{model="auto",where="{where}"}} 1.0' in counted
 
 
 def test_answer_of_a_model_that_chooses_nothing_has_no_such_header(start: Start) -> None:

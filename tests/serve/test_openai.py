@@ -18,16 +18,17 @@ import numpy as np
 import openai
 import pytest
 from patience import PATIENCE_SECONDS
-from tiny import write_adapter
+from scripted import ScriptedEngine
+from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import importer
+from nomoat.engine import calls, importer
 from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.errors import BadFileError, NomoatError
-from nomoat.records import Request
+from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, from_references
 
@@ -97,6 +98,95 @@ def test_a_schema_is_followed_whole_and_streamed(tiny: openai.OpenAI) -> None:
     assert chat(tiny, "who?", response_format={"type": "json_object"}, max_tokens=40).choices[0].message.content.startswith("{")
 
 
+TOOL = {"type": "function", "function": {"name": "note", "parameters": SCHEMA}}
+TWO_TOOLS = [TOOL, {"type": "function", "function": {"name": "clock"}}]
+READS_TOOLS = TEMPLATE.replace(
+    "{{ m['content'] }}", "{{ m['content'] }}{{ m.tool_calls | length if m.tool_calls }}{{ tools | length }}"
+)
+
+
+@pytest.fixture
+def tiny_with_tools(tmp_path: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
+    """A real engine of random weights, whose template says little of tools: its context is short."""
+    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=READS_TOOLS)))
+    yield sdk(start(Responder("tiny", engine)))
+    engine.close()
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "note"}}])
+def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_streamed(
+    tiny_with_tools: openai.OpenAI, choice: Any
+) -> None:
+    settings = {"tools": [TOOL] if choice == "required" else TWO_TOOLS, "tool_choice": choice, "max_tokens": 120, "n": 3, "seed": 5}
+    reply = chat(tiny_with_tools, "hello", **settings)
+    for one in reply.choices:
+        (call,) = one.message.tool_calls
+        assert (one.finish_reason, one.message.content, call.type, call.function.name) == ("tool_calls", None, "function", "note")
+        jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
+    events = [event.choices[0] for event in chat(tiny_with_tools, "hello", stream=True, **settings)]
+    streamed = {event.index: event.delta.tool_calls[0].function.arguments for event in events if event.delta.tool_calls}
+    assert [streamed[at] for at in range(3)] == [one.message.tool_calls[0].function.arguments for one in reply.choices]
+    assert not any(event.delta.content for event in events)
+    assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
+
+
+def test_a_call_that_is_cut_is_text(tiny_with_tools: openai.OpenAI) -> None:
+    (choice,) = chat(tiny_with_tools, "hello", tools=[TOOL], tool_choice="required", max_tokens=12).choices
+    assert (choice.finish_reason, choice.message.tool_calls) == ("length", None) and choice.message.content.startswith('{"name"')
+
+
+def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: openai.OpenAI) -> None:
+    strange = {"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}
+    with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
+        chat(tiny_with_tools, "who?", tools=[strange], tool_choice="required")
+    assert (caught.value.param, caught.value.code) == ("tools", "unsupported")
+
+
+@pytest.mark.data
+def test_a_real_model_calls_a_tool_that_the_question_is_for(qwen_coder_gguf: Path, start: Start, sdk: Sdk) -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+    weather = {
+        "type": "function",
+        "function": {"name": "get_weather", "description": "The weather in a city", "parameters": parameters},
+    }
+    clock = {"type": "function", "function": {"name": "clock", "description": "The time of day"}}
+    engine = OpenVINOEngine(importer.import_gguf(qwen_coder_gguf))
+    client = sdk(start(Responder("qwen", engine)))
+    for choice in ("auto", "required"):
+        (one,) = chat(client, "What is the weather in Paris?", tools=[weather, clock], tool_choice=choice, temperature=0).choices
+        (call,) = one.message.tool_calls
+        assert (one.finish_reason, call.function.name, json.loads(call.function.arguments)) == (
+            "tool_calls", "get_weather", {"city": "Paris"},
+        )  # fmt: skip
+    assert chat(client, "Hello!", tools=[weather, clock], temperature=0, max_tokens=30).choices[0].message.content
+    engine.close()
+
+
+def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start: Start, sdk: Sdk) -> None:
+    """The engine's answers are scripted; what it is asked is what a client sent."""
+    said = iter(['Let me see.\n<tool_call>\n{"name": "note", "arguments": {"name": "Emma", "old": true}}\n</tool_call>', "Done."])
+    usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+
+    class Engine(ScriptedEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            return calls.recognised(super().generate(request), request)  # type: ignore[arg-type]
+
+    engine = Engine(lambda: iter([Chunk(text=next(said)), Chunk(text="", finish_reason="stop", usage=usage)]))
+    client = sdk(start(Responder("m", engine)))
+    turns: list[Any] = [{"role": "user", "content": "Note Emma"}]
+    with client.chat.completions.stream(model="m", messages=turns, tools=TWO_TOOLS) as stream:
+        kinds = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    (call,) = message.tool_calls
+    assert "tool_calls.function.arguments.done" in kinds and message.content.strip() == "Let me see."
+    turns += [message.model_dump(exclude_none=True, exclude={"parsed"}), {"role": "tool", "tool_call_id": call.id, "content": "ok"}]
+    last = client.chat.completions.create(model="m", messages=turns, tools=TWO_TOOLS).choices[0]
+    assert (last.finish_reason, last.message.content, last.message.tool_calls) == ("stop", "Done.", None)
+    calling, result = engine.asked[1].messages[1:]
+    assert isinstance(calling, CallingTurn) and isinstance(result, ToolResult) and result.call_id == calling.calls[0].id == call.id
+    assert json.loads(calling.calls[0].arguments) == {"name": "Emma", "old": True}
+
+
 def test_a_schema_that_cannot_be_followed_is_a_400(tiny: openai.OpenAI) -> None:
     for schema, code in (({"type": "nothing"}, None), ({"type": "array", "uniqueItems": True}, "unsupported")):
         wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
@@ -110,6 +200,27 @@ def test_settings_of_other_servers_are_taken_from_the_extra_body(tiny: openai.Op
     other = chat(tiny, "hello", max_tokens=20, temperature=0, extra_body={"repetition_penalty": 5.0}).choices[0].message.content
     same = chat(tiny, "hello", max_tokens=20, temperature=1.5, seed=2, extra_body={"min_p": 1.0}).choices[0].message.content
     assert plain == same != other
+
+
+def test_variables_of_the_chat_template_change_the_prompt_and_those_it_does_not_read_are_told_in_a_header(
+    tmp_path: Path, start: Start, sdk: Sdk
+) -> None:
+    template = TEMPLATE.replace("{% for", "{% if enable_thinking is defined %}xxxxxxxxx{% endif %}{% for", 1)
+    engine = OpenVINOEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", template=template)))
+    client = sdk(start(Responder("tiny", engine)))
+    told = [
+        client.chat.completions.with_raw_response.create(
+            model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=1, stream=stream, **settings
+        )
+        for stream in (False, True)
+        for settings in ({}, {"reasoning_effort": "none"}, {"extra_body": {"chat_template_kwargs": {"enable_thinking": 0, "x": 1}}})
+    ]
+    sizes = [reply.parse().usage.prompt_tokens for reply in told[:3]]
+    assert [size - sizes[0] for size in sizes] == [0, 9, 9]
+    assert [reply.headers.get("x-nomoat-notes") for reply in told] == [
+        None, None, "the model's chat template does not read `x`",
+    ] * 2  # fmt: skip
+    engine.close()
 
 
 def test_echo_tells_what_the_prompts_tokens_are_worth(fake: openai.OpenAI) -> None:

@@ -119,6 +119,13 @@ def test_an_answer_too_long_to_be_rendered_is_shown_whole_as_it_was_written(
     page.until("article[aria-busy=false].assistant .text.plain", "**one**\n\n  two three four five **six**")
 
 
+def test_an_answer_that_is_nested_too_deep_is_shown_whole_as_it_was_written(page: Page, start: Start) -> None:
+    text = "**one**\n" + ">" * 200 + "two"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=text), END])))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .text.plain", text)
+
+
 class Renderings:
     """The server's renderer, with what each rendering does first; how many there were, and how many at once."""
 
@@ -254,6 +261,75 @@ def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole
     page.until("article[aria-busy=false].assistant .text", "half")
 
 
+def test_what_was_asked_written_and_typed_is_still_there_after_a_reload_in_mid_answer(page: Page, start: Start) -> None:
+    closed = threading.Event()
+    page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), closed)))))
+    page.ask("go on")
+    page.until("article.assistant .text", "word word word")
+    kept = "return sessionStorage.getItem('nomoat')"
+    wait_until(lambda: "word word word" in page.browser.execute_script(kept), "what a tab that dies leaves")
+    page.find("#question").send_keys("a draft")
+    page.browser.refresh()
+    page.until("article[aria-busy=false].assistant .facts", "stopped")
+    assert page.find("article.assistant .text").text.startswith("word word word")
+    assert [one.text for one in page.all("article.user")] == ["go on"]
+    assert page.find("#question").get_property("value") == "a draft"
+    assert closed.wait(PATIENCE_SECONDS)
+
+
+def test_a_wide_table_scrolls_in_its_box_by_keys_too_and_its_words_stay_whole(page: Page, start: Start) -> None:
+    row = "|".join(f" heading {at} of it " for at in range(20))
+    table = f"|{row}|\n|{'---|' * 20}\n|{row}|\n"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=table), END])))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    for width in (900, 360):
+        page.browser.set_window_size(width, 700)
+        letters = page.browser.execute_script("return [...document.querySelectorAll('td')].map((cell) => cell.clientWidth)")
+        assert len(letters) == 20 and min(letters) > 60
+        assert page.browser.execute_script("return talk.scrollWidth === talk.clientWidth")
+    page.find("article .table").send_keys(Keys.ARROW_RIGHT)
+    wait_until(lambda: page.find("article .table").get_property("scrollLeft") > 0, "the table to scroll")
+
+
+def test_what_is_written_from_right_to_left_is_shown_so(page: Page, start: Start) -> None:
+    text = "مرحبا!\n\n- البند (الأول).\n\n> שלום!\n\nEnglish.\n\n- one\n\n```\nمرحبا = 1\n```\n"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=text), END])))))
+    page.ask("مرحبا (كيف)!")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    shown = {
+        one.text: page.browser.execute_script("return getComputedStyle(arguments[0]).direction", one)
+        for one in page.all("article :is(p, li, pre)")
+        if one.text
+    }
+    is_left_to_right = {"English.", "one", "مرحبا = 1", page.find("article .facts").text}
+    assert shown == {text: "ltr" if text in is_left_to_right else "rtl" for text in shown}
+    assert len(shown) == 7
+    assert page.find("article.user").value_of_css_property("unicode-bidi") == "plaintext"
+    assert [page.find(box).get_attribute("dir") for box in ("#question", "#system")] == ["auto", "auto"]
+
+
+def test_escape_that_takes_a_korean_syllable_back_does_not_end_the_answer(page: Page, start: Start) -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[Chunk]:
+        yield Chunk(text="half ")
+        assert go_on.wait(PATIENCE_SECONDS)
+        yield END
+
+    page.open(start(Responder("fake", ScriptedEngine(slow))))
+    page.ask("go")
+    page.until("article.assistant .text", "half")
+    try:
+        for event in ("isComposing: true", "keyCode: 229"):
+            page.browser.execute_script(
+                f"question.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Escape', {event}, bubbles: true}}))"
+            )
+    finally:
+        go_on.set()
+    page.until("article[aria-busy=false].assistant .facts", "9 tokens")
+
+
 def test_enter_that_ends_a_korean_syllable_sends_nothing(start: Start) -> None:
     page = Page("ko-KR")
     try:
@@ -323,24 +399,79 @@ def test_an_error_is_shown_and_the_question_may_be_asked_again(page: Page, start
     assert len(page.all("article.assistant")) == 1
 
 
+def test_a_speed_is_told_of_what_came_bit_by_bit_alone(page: Page, start: Start) -> None:
+    def bit_by_bit() -> Iterator[Chunk]:
+        for word in "abc":
+            yield Chunk(text=word)
+            time.sleep(0.3)
+        yield END
+
+    at_once = Responder("at-once", ScriptedEngine(lambda: iter([Chunk(text="a b c d e f g h i"), END])))
+    page.open(start({"at-once": at_once, "bits": Responder("bits", ScriptedEngine(bit_by_bit))}))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "9 tokens")
+    assert "a second" not in page.find("article.assistant .facts").text
+    Select(page.find("#model")).select_by_value("bits")
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant:last-child .facts", "a second")
+
+
+@pytest.mark.parametrize(("language", "said"), [("en-US", "The server cannot be reached."), ("ko-KR", "서버에 연결할 수 없습니다.")])
+def test_a_server_that_is_gone_in_mid_answer_is_said_to_be(start: Start, language: str, said: str) -> None:
+    page = Page(language)
+    breaks_off = """
+        const half = new TextEncoder().encode('data: {"choices": [{"delta": {"content": "half"}}]}\\n\\n');
+        const body = new ReadableStream({
+            start(controller) { controller.enqueue(half); },
+            pull(controller) { setTimeout(() => controller.error(new TypeError("network error")), 100); },
+        }, { highWaterMark: 0 });
+        const real = window.fetch;
+        window.fetch = async (path, ...rest) => (path === "v1/chat/completions" ? new Response(body) : real(path, ...rest));
+    """
+    try:
+        page.open(start(Responder("fake", FakeEngine())))
+        page.until("#model", "fake")
+        page.browser.execute_script(breaks_off)
+        page.ask("go")
+        page.until("article.assistant .wrong", said)
+        assert "network error" not in page.find("article.assistant .wrong").text
+        page.until("article.assistant .text", "half")
+    finally:
+        page.browser.quit()
+
+
 def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Start) -> None:
     def breaks_off() -> Iterator[Chunk]:
         yield Chunk(text="half ")
         raise RemoteError("the cable was cut")
 
+    def has_no_quota() -> Iterator[Chunk]:
+        raise RemoteError("see your plan", status=429, code="insufficient_quota")
+        yield END
+
+    def refuses() -> Iterator[Chunk]:
+        raise RemoteError("no such size", status=400, code="size_not_supported")
+        yield END
+
     page = Page("ko-KR")
     try:
-        page.open(
-            start({"short": Responder("short", FakeEngine(context_tokens=2)), "far": Responder("far", ScriptedEngine(breaks_off))})
-        )
+        scripts = {"far": breaks_off, "full": has_no_quota, "fussy": refuses}
+        others = {name: Responder(name, ScriptedEngine(script)) for name, script in scripts.items()}
+        page.open(start({"short": Responder("short", FakeEngine(context_tokens=2)), **others}))
         page.until("#model", "short")
         page.ask("a b c d")
         page.until(
             "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (the "
         )
-        Select(page.find("#model")).select_by_value("far")
-        page.ask("go")
-        page.until("article.assistant .wrong", "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)")
+        for name, said in {
+            "far": "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)",
+            "full": "요청이 너무 많거나 사용 한도를 넘었습니다. (see your plan)",
+            "fussy": "요청을 처리하지 못했습니다. (no such size)",
+        }.items():
+            Select(page.find("#model")).select_by_value(name)
+            page.ask("go")
+            page.until("article.assistant:last-child .wrong", said)
+            page.until("#send", "보내기")
     finally:
         page.browser.quit()
 
@@ -348,10 +479,66 @@ def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Star
 def test_a_server_with_a_key_is_asked_with_the_one_that_is_typed(page: Page, start: Start) -> None:
     page.open(start(Responder("fake", FakeEngine()), api_key="k3y"))
     page.until("#about", "asks for its API key")
-    page.find("#key").send_keys("k3y", Keys.TAB)
+    assert page.browser.switch_to.active_element == page.find("#key")
+    is_seen = "const {left, top} = about.getBoundingClientRect(); return document.elementFromPoint(left + 1, top + 1) === about"
+    page.browser.set_window_size(360, 700)
+    assert page.browser.execute_script(is_seen)  # what is wrong stands above the settings
+    for key, said in {"비밀": "holds characters that cannot be sent", "other": "This is not the API key of this server."}.items():
+        page.find("#key").send_keys(key, Keys.TAB)
+        page.until("#about", said)
+        wait_until(lambda: page.browser.switch_to.active_element == page.find("#key"), "the box to be opened again")
+        page.find("#key").clear()
+    page.find("#key").send_keys("k3y", Keys.ENTER)
     page.until("#about", "Nothing is sent anywhere else")
-    page.ask("one two")
+    wait_until(lambda: not page.find("#settings").get_property("open"), "the settings to be closed")
+    page.browser.switch_to.active_element.send_keys("one two", Keys.ENTER)
     page.until("article.assistant .text", "two one")
+
+
+def test_the_settings_close_by_escape_by_a_click_elsewhere_and_when_the_keyboard_leaves_them(page: Page, start: Start) -> None:
+    closed = threading.Event()
+    page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), closed)))))
+    page.ask("go")
+    page.until("article.assistant .text", "word word word")
+    settings, summary = page.find("#settings"), page.find("#settings summary")
+    leave: list[Callable[[], object]] = [
+        lambda: page.find("#system").send_keys("Be brief.", Keys.ESCAPE),
+        lambda: page.find("#talk").click(),
+        lambda: page.find("#key").send_keys(Keys.TAB),
+    ]
+    for leaves in leave:
+        summary.click()
+        assert settings.get_property("open")
+        leaves()
+        wait_until(lambda: not settings.get_property("open"), "the settings to be closed")
+    assert not closed.is_set() and page.find("#send").text == "Stop"
+    page.find("#question").send_keys(Keys.ESCAPE)
+    page.until("article[aria-busy=false].assistant .facts", "stopped")
+    assert "Be brief." in page.browser.execute_script("return sessionStorage.getItem('nomoat')")
+
+
+def test_settings_that_cannot_be_meant_are_shown_and_nothing_is_asked(page: Page, start: Start) -> None:
+    engine = ScriptedEngine(lambda: iter([Chunk(text="a"), END]))
+    page.open(start(Responder("fake", engine)))
+    page.until("#model", "fake")
+    for box, wrong in (("limit", "0"), ("limit", "1.5"), ("temperature", "5")):
+        page.browser.execute_script(f"{box}.value = '{wrong}'")
+        page.ask("go")
+        assert page.find("#settings").get_property("open")
+        assert page.browser.switch_to.active_element == page.find(f"#{box}")
+        page.browser.execute_script(f"{box}.value = ''; question.value = ''")
+    assert page.all("article") == [] and engine.asked == []
+
+
+def test_a_temperature_that_is_left_empty_is_that_of_the_server(page: Page, start: Start) -> None:
+    engine = ScriptedEngine(lambda: iter([Chunk(text="a"), END]))
+    page.open(start(Responder("fake", engine)))
+    page.until("#model", "fake")
+    for typed in ("", "0", "0.75"):
+        page.browser.execute_script(f"temperature.value = '{typed}'")
+        page.ask("go")
+        page.until("article[aria-busy=false].assistant:last-child .facts", "tokens")
+    assert [request.temperature for request in engine.asked] == [1, 0, 0.75]
 
 
 def test_that_a_model_is_on_another_server_is_said_before_anything_is_sent(page: Page, start: Start) -> None:

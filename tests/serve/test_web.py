@@ -8,12 +8,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 from patience import PATIENCE_SECONDS
 
 from nomoat.engine.fake import FakeEngine
+from nomoat.errors import BadRequestError
+from nomoat.records import Rule
 from nomoat.responder import Responder
 from nomoat.serve import replies, web
 from nomoat.serve.web import FILES
@@ -114,16 +117,87 @@ def test_bold_beside_marks(written: str, shown: str) -> None:
     assert as_html(written) == f"<p>{shown}</p>\n"
 
 
+NESTED = {
+    "lists": lambda depth: "".join(f"{'  ' * at}- word{at}\n" for at in range(depth)),
+    "quotes": lambda depth: "".join(f"{'> ' * (at + 1)}word{at}\n" for at in range(depth)),
+    "both": lambda depth: "".join(f"{'> ' * at}- word{at}\n" for at in range(depth)),
+    "brackets": lambda depth: "".join(f"[word{at} " for at in range(depth)),
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_every_word_of_what_is_nested_stands_in_the_html_or_the_text_is_refused(kind: str) -> None:
+    """Where it is refused the page shows it as it was written."""
+    for depth in (12, 40, 60, 120):
+        try:
+            shown = as_html(NESTED[kind](depth))
+        except BadRequestError as error:
+            assert (kind, depth) not in {(kind, 12), (kind, 40)}
+            assert "nested more than 100 levels deep" in error.message
+        else:
+            assert all(re.search(rf"word{at}\b", shown) for at in range(depth))
+
+
+@pytest.mark.parametrize(
+    "maths",
+    [
+        "$a*b*c$", "$x_i^{*} y_i^{*}$", "$$x_i^{*} y_i^{*}$$", r"\( \{x_1\} \\ x_2 \)", r"\[ a*b*c \]", "$n$th", r"$\$a_1 _b$", "$2x$",
+        "\\[\na_1 &= b\n= c \\\\\nd*e*f\n\\]", "$$\na_1\n= b_1 \\{\\}\n$$",
+    ],
+)  # fmt: skip
+def test_tex_stays_as_it_was_written(maths: str) -> None:
+    for before, behind in (("", ""), ("So ", ", *then*"), ("So\n", "\nthen"), ("- ", "\n- so"), ("**", "**는")):
+        shown = as_html(before + maths.replace("\n", "\n  " if before == "- " else "\n") + behind)
+        assert html.escape(maths) in re.sub("<br />", "", shown), shown
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("$5 and *$10*", "$5 and <em>$10</em>"),
+        ("**$5** or **10$**, $5-*$6*", "<strong>$5</strong> or <strong>10$</strong>, $5-<em>$6</em>"),
+        ("$A and `$B` *so* $", "$A and <code>$B</code> <em>so</em> $"),
+        ("`$a*b*c$`", "<code>$a*b*c$</code>"),
+        (r"\$a *b* c\$", "$a <em>b</em> c$"),
+        (r"\( *a*", "( <em>a</em>"),
+        ("$$ *a*", "$$ <em>a</em>"),
+        ("$<b>$", "$&lt;b&gt;$"),
+    ],
+)
+def test_dollars_and_brackets_that_are_no_tex(written: str, shown: str) -> None:
+    assert as_html(written) == f"<p>{shown}</p>\n"
+
+
+def test_tex_that_stands_alone_keeps_its_lines_and_runs_nothing() -> None:
+    assert as_html("> \\[\n> <b>\n> - c\n> \\].\n> *a*") == (
+        '<blockquote>\n<p class="plain">\\[\n&lt;b&gt;\n- c\n\\].</p>\n<p><em>a</em></p>\n</blockquote>\n'
+    )
+    assert as_html("$$ cheap\n\n*a*: $$") == "<p>$$ cheap</p>\n<p><em>a</em>: $$</p>\n"
+    assert as_html("> $$\na *b*\n$$") == "<blockquote>\n<p>$$<br />\na *b*<br />\n$$</p>\n</blockquote>\n"
+
+
 def test_a_picture_in_an_answer_is_not_fetched() -> None:
     assert "<img" not in as_html("![chart](https://collector.example/?said=secret) ![x][y]\n\n[y]: https://collector.example/")
+
+
+def test_every_reason_of_auto_for_an_answer_has_words_in_korean() -> None:
+    source = (Path(web.__file__).parent / "page.js").read_text(encoding="utf-8")
+    known = re.search(r"why: {\n(.*?)\n    },", source, re.DOTALL)
+    assert known is not None
+    assert set(re.findall(r"^ +(\w+): ", known[1], re.MULTILINE)) == set(get_args(Rule)) - {"embeddings"}
 
 
 def test_every_error_code_has_words_in_korean() -> None:
     """But those of a wrong key and a wrong host: the page asks for the first itself, and is not shown where the other comes."""
     source = Path(web.__file__).parent
-    known = re.search(r"wrong: {\n(.*?)\n    }, // by the error's code", (source / "page.js").read_text(encoding="utf-8"), re.DOTALL)
+    known = re.search(
+        r"wrong: {\n(.*?)\n    }, // by the error's type or code", (source / "page.js").read_text(encoding="utf-8"), re.DOTALL
+    )
     given = {code for _, _, _, code in replies.STATUS_AND_TYPE if code}
     for file in source.parent.glob("*.py"):
         given |= set(re.findall(r'code="(\w+)"', file.read_text(encoding="utf-8")))
     assert known is not None
-    assert set(re.findall(r"^ +(\w+): ", known[1], re.MULTILINE)) == given - {"invalid_api_key", "wrong_host"}
+    assert set(re.findall(r"^ +(\w+): ", known[1], re.MULTILINE)) == given - {"invalid_api_key", "wrong_host"} | {
+        "rate_limit_error",
+        "other",
+    }

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError
-from nomoat.records import Chunk, Message, TokenLikelihood, Usage
+from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
 from nomoat.serve import app, replies, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -34,6 +34,21 @@ def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> Non
     assert call.requests[0].messages == (Message(role="system", content="안녕\n!"),)
 
 
+def test_what_the_chat_template_is_to_know_is_kept_in_order_and_effort_is_openais() -> None:
+    asked = parse(chat_template_kwargs={"b": "한", "a": 1}, reasoning_effort="none").requests[0]
+    assert (asked.template_variables, asked.reasoning_effort) == ('{"a": 1, "b": "한"}', "none")
+    bare = parse(chat_template_kwargs={}, reasoning_effort=None).requests[0]
+    assert (bare.template_variables, bare.reasoning_effort) == ("", None)
+    for fields, param in (({"chat_template_kwargs": [1]}, "chat_template_kwargs"), ({"reasoning_effort": "much"}, "reasoning_effort")):
+        with pytest.raises(BadRequestError) as caught:
+            parse(**fields)
+        assert caught.value.param == param
+    with pytest.raises(UsageError, match="the template's variable `tools` is set from the conversation itself"):
+        parse(chat_template_kwargs={"tools": []})
+    with pytest.raises(BadRequestError, match="`chat_template_kwargs` is not supported"):
+        wire.parse_text(b'{"prompt": "a", "chat_template_kwargs": {"x": 1}}')
+
+
 def test_stop_is_one_string_or_several_and_empty_ones_mean_nothing() -> None:
     assert parse(stop="\n").requests[0].stop == ("\n",)
     assert parse(stop=["a", "", "b"]).requests[0].stop == ("a", "b")
@@ -43,8 +58,29 @@ def test_top_p_of_nothing_is_taken_as_openai_takes_it() -> None:
     assert parse(top_p=0).requests[0].top_p == 0
 
 
-def test_negative_seed_becomes_one_an_engine_takes() -> None:
-    assert parse(seed=-1).requests[0].seed == 2**63 - 1
+def test_negative_seed_becomes_one_an_engine_takes_and_llama_cpps_minus_one_is_none() -> None:
+    assert parse(seed=-2).requests[0].seed == 2**63 - 2
+    assert parse(seed=-1).requests[0].seed is None
+    assert [asked.seed for asked in parse(seed=-1, n=2).requests] == [None, None]
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    call = parse(max_tokens=8.0, top_k=40.0, seed=3.0, n=2.0, logprobs=True, top_logprobs=5.0)
+    first = call.requests[0]
+    assert (call.max_new_tokens, first.top_k, first.seed, call.n, first.top_logprobs) == (8, 40, 3, 2, 5)
+    assert wire.parse_text(b'{"prompt": "a", "max_tokens": 0.0, "echo": true, "logprobs": 1.0}').max_new_tokens == 0
+    for body in ({"max_tokens": 8.5}, {"max_tokens": True}, {"max_tokens": -3.0}):
+        with pytest.raises(BadRequestError, match="`max_tokens`: Input should be"):
+            parse(**body)
+
+
+def test_limits_below_nothing_and_a_top_k_of_minus_one_are_none_as_other_servers_have_it() -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        assert parse(**{name: -1}).max_new_tokens is None and parse(**{name: -1.0}).max_new_tokens is None
+    assert wire.parse_text(b'{"prompt": "a", "max_tokens": -1}').max_new_tokens is None
+    assert parse(top_k=-1).requests[0].top_k == 0
+    with pytest.raises(BadRequestError, match="`top_k`: Input should be greater than or equal to -1"):
+        parse(top_k=-2)
 
 
 def test_what_clients_send_without_effect_is_tolerated() -> None:
@@ -62,7 +98,9 @@ def test_what_clients_send_without_effect_is_tolerated() -> None:
         ("ignore_eos", True), ("use_beam_search", True), ("continue_final_message", True), ("add_generation_prompt", False),
         ("prompt_logprobs", 0), ("typical_p", 0.5), ("mirostat", 2), ("dry_multiplier", 0.8), ("xtc_probability", 0.5),
         ("bad_words", ["x"]), ("allowed_token_ids", [1]), ("dynatemp_range", 0.5), ("top_n_sigma", 1.0),
-        ("truncate_prompt_tokens", 100),
+        ("truncate_prompt_tokens", 100), ("chat_template", "{{ messages }}"), ("documents", [{"text": "x"}]), ("echo", True),
+        ("options", {"temperature": 0}), ("web_search_options", {}), ("samplers", ["top_k"]), ("length_penalty", 1.2),
+        ("return_token_ids", True), ("skip_special_tokens", False), ("include_stop_str_in_output", True),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: object) -> None:
@@ -74,9 +112,8 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]), ("tool_choice", "required"), ("functions", [{}]), ("function_call", {"name": "f"}),
         ("json_schema", {"type": "object"}), ("guided_json", {"type": "object"}), ("structured_outputs", {"json": {}}),
-        ("structural_tag", "{}"),
+        ("structural_tag", "{}"), ("format", "json"),
     ],
 )  # fmt: skip
 def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, value: object) -> None:
@@ -86,13 +123,80 @@ def test_what_asks_for_a_form_otherwise_is_told_the_way_that_works(field: str, v
     assert (caught.value.message, caught.value.param, caught.value.code) == (words, field, "unsupported")
 
 
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "날씨", "parameters": {"type": "object"}, "strict": True},
+}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+
+
+def test_functions_are_kept_as_they_were_sent_and_those_that_have_to_be_called_by_their_names() -> None:
+    asked = parse(tools=[WEATHER, CLOCK], parallel_tool_calls=False).requests[0]
+    assert [json.loads(tool) for tool in asked.tools] == [WEATHER, CLOCK] and "날씨" in asked.tools[0]
+    assert (asked.must_call, asked.one_call) == ((), True)
+    assert parse(tools=[WEATHER, CLOCK], tool_choice="required").requests[0].must_call == ("weather", "clock")
+    one = {"type": "function", "function": {"name": "clock"}}
+    assert parse(tools=[WEATHER, CLOCK], tool_choice=one).requests[0].must_call == ("clock",)
+
+
+def test_no_functions_are_told_where_a_text_is_wanted() -> None:
+    for fields in ({"tools": [CLOCK], "tool_choice": "none"}, {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False}):
+        asked = parse(**fields).requests[0]
+        assert (asked.tools, asked.must_call, asked.one_call) == ((), (), False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type", "`tools.0.type` is `web_search`; only functions are supported"),
+        ({"tools": [CLOCK, {"type": "function"}]}, "tools.1.function", "`tools.1.function` is missing"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name", "`tools.0.function.name`: Field required"),
+        ({"tool_choice": "required"}, "tool_choice", "`tool_choice` goes with `tools` only"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "clok"}}}, "tool_choice",
+         "`tool_choice` names `clok`, which is none of the tools: clock"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice",
+         "`tool_choice` is of type `allowed_tools`; only a function's name is supported"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "function", "name": "clock"}}, "tool_choice.function",
+         "`tool_choice.function` is missing"),
+        ({"tools": [CLOCK], "tool_choice": "often"}, "tool_choice", None),
+        ({"functions": [{}]}, "functions", "`functions` is not supported; use `tools`"),
+        ({"function_call": {"name": "f"}}, "function_call", "`function_call` is not supported; use `tools`"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_tools_is_named(fields: dict[str, Any], param: str, message: str | None) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**fields)
+    assert caught.value.param == param and (message is None or caught.value.message == message)
+
+
+def test_prompts_without_a_conversation_have_no_tools() -> None:
+    with pytest.raises(BadRequestError, match="`tools` is not supported") as caught:
+        wire.parse_text(json.dumps({"prompt": "a", "tool_choice": "required", "tools": [CLOCK]}).encode())
+    assert caught.value.param == "tools"
+
+
+def test_calls_and_what_they_came_to_are_part_of_a_conversation() -> None:
+    function = {"name": "weather", "arguments": '{"city": "서울"}'}
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "a1", "content": [{"type": "text", "text": "clear"}]},
+        {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "clock", "arguments": {"zone": "서울"}}}]},
+    ]
+    assert parse(messages=[*HELLO, *turns]).requests[0].messages[1:] == (
+        CallingTurn(role="assistant", content="", calls=(ToolCall(id="a1", name="weather", arguments='{"city": "서울"}'),)),
+        ToolResult(role="tool", content="clear", call_id="a1"),
+        CallingTurn(role="assistant", content="x", calls=(ToolCall(id="", name="clock", arguments='{"zone": "서울"}'),)),
+    )
+
+
 def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
     """As clients of llama.cpp and vLLM send all they know, at rest."""
     parse(
         typical_p=1.0, mirostat=0, dry_multiplier=0.0, xtc_probability=0.0, min_tokens=0, stop_token_ids=[], ignore_eos=False,
         use_beam_search=False, continue_final_message=False, add_generation_prompt=True, guided_json=None, guided_choice=[],
         json_schema={}, logit_bias=[], grammar="", bad_words=[], dynatemp_range=0.0, top_n_sigma=-1.0, structural_tag=None,
-        truncate_prompt_tokens=-1, n_predict=-1,
+        truncate_prompt_tokens=-1, n_predict=-1, echo=False, length_penalty=1.0, skip_special_tokens=True, return_token_ids=False,
+        options={}, documents=[], chat_template=None, format="", samplers=[], web_search_options=None, num_ctx=8192,
     )  # fmt: skip
 
 
@@ -101,8 +205,9 @@ def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
     [
         ({"messages": []}, "`messages`: List should have at least 1 item after validation, not 0"),
         ({"messages": [{"role": "robot", "content": "x"}]},
-         "`messages.0.role` is `robot`; known are system, developer, user, assistant"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "`messages.0.content` is missing"),
+         "`messages.0.role` is `robot`; known are system, developer, user, assistant, tool"),
+        ({"messages": [{"role": "user", "content": None}]}, "`messages.0.content` is missing"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "refusal"}]}]}, "`messages.0.content.0.refusal` is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "`messages.0.content.0.text` is missing"),
         ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
         ({"max_tokens": "12"}, "`max_tokens`: Input should be a valid integer"),
@@ -117,20 +222,27 @@ def test_wrong_field_is_named_with_what_it_should_be(fields: dict[str, Any], mes
     assert caught.value.message == message
 
 
+def test_an_assistant_that_said_nothing_or_refused_is_taken() -> None:
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": []}, {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "I will not."}], "tool_calls": None},
+    ]  # fmt: skip
+    said = parse(messages=[*HELLO, *turns]).requests[0].messages[1:]
+    assert said == tuple(Message(role="assistant", content=text) for text in ("", "No.", "I will not."))
+
+
 @pytest.mark.parametrize(
     ("turn", "param", "message"),
     [
         ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}]},
          "messages.1.content", "`messages.1.content` holds a part of type `image_url`; only text is supported"),
-        ({"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
-         "messages.1.tool_calls", "`messages.1.tool_calls` calls tools, which are not supported"),
         ({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
-         "messages.1.function_call", "`messages.1.function_call` calls tools, which are not supported"),
-        ({"role": "tool", "tool_call_id": "1", "content": "4"},
-         "messages.1.role", "`messages.1.role` is `tool`; tools are not supported"),
+         "messages.1.function_call", "`messages.1.function_call` is not supported; use `tool_calls`"),
+        ({"role": "function", "name": "f", "content": "4"},
+         "messages.1.role", "`messages.1.role` is `function`, which is not supported; use `tool`"),
     ],
 )  # fmt: skip
-def test_images_and_tools_in_a_conversation_are_refused_as_unsupported(turn: dict[str, Any], param: str, message: str) -> None:
+def test_images_and_calls_of_the_older_form_are_refused_as_unsupported(turn: dict[str, Any], param: str, message: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(messages=[*HELLO, turn])
     assert (caught.value.message, caught.value.param, caught.value.code) == (message, param, "unsupported")

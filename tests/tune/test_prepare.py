@@ -16,6 +16,7 @@ from nomoat.engine import tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.records import Message, Parent
+from nomoat.tasks import kept_question, label_instruction
 from nomoat.tune import samples
 from nomoat.tune.data import Lesson
 from nomoat.tune.prepare import Settings, chosen, prepare, split
@@ -173,7 +174,7 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
         prepare(str(tiny_gguf), path, **COLUMNS)
     assert caught.value.message.startswith(f"`{path}`, line 3: 1,0") and caught.value.message.endswith("(1 more do not fit)")
     survey = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS).survey
-    assert survey.too_long == ("line 3", "line 4") and (survey.num_lessons, survey.labels) == (1, {"a": 1})
+    assert survey.too_long == ("line 3", "line 4") and (survey.num_lessons, survey.labels) == (1, {"a": 1, "b": 0})
     shorter = tmp_path / "short.csv"
     shorter.write_text("text,label\n" + "".join(f"short {n},{'ab'[n % 2]}\n" for n in range(4)))
     found = prepare(str(tiny_gguf), shorter, validation=path, drop_long=True, **COLUMNS)
@@ -313,3 +314,20 @@ def test_noise_needs_all_layers_to_learn() -> None:
     )
     assert chosen(Settings(noise=5, layers=5), num_lessons=9, width=9, layers=5).noise == 5
     assert chosen(Settings(), num_lessons=9, width=9, layers=5).noise == 0
+
+
+def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_has_them(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,kind,label\none,x,good\ntwo,y,bad\nthree,x,good\n", encoding="utf-8")
+    facts = {"settings": {"kind": "labels", "labels": ["good", "bad", "neutral"]}}
+    sidecar.save(path, sha256=paths.sha256_of(path), teacher="m", parents=[], facts=facts)
+    prepared = prepare(str(tiny_gguf), path, **COLUMNS)
+    assert prepared.survey.question == kept_question(label_instruction(["bad", "good", "neutral"]))
+    assert prepared.survey.labels == {"good": 2, "bad": 1, "neutral": 0}
+    say_survey(prepared)
+    said = capsys.readouterr().err
+    assert "labels: good 2, bad 1\n" in said and "labels asked for that no row has: neutral\n" in said
+    other = prepare(str(tiny_gguf), path, input_column="text", label_column="kind")
+    assert other.data.labels == ("x", "y")  # a column that is not the teacher's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -277,7 +276,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
+    child.kill()
     child.wait()
     assert checkpoint.exists() and not (paths.adapters() / "killed").exists()
     steps: list[int] = []

@@ -123,7 +123,7 @@ def collect_scores(
 
     `show` is told how many questions are still open. Raises UnsupportedError for a model that gives no likelihoods.
     """
-    found = {question: scores for question in questions if (scores := store.choice_scores(model.digest, *question)) is not None}
+    found = {question: scores for question in questions if (scores := store.choice_scores(model.scores_digest, *question)) is not None}
     results: dict[tuple[Request, tuple[str, ...]], ChoiceScores | ContextExceededError] = {**found}
     pending = [question for question in dict.fromkeys(questions) if question not in found]
     show(len(pending))
@@ -136,7 +136,7 @@ def collect_scores(
         except ContextExceededError as error:
             return error
         scored = ChoiceScores(scores=tuple(scores), seconds=time.perf_counter() - began)
-        store.save_choice_scores(model.digest, *question, scored)
+        store.save_choice_scores(model.scores_digest, *question, scored)
         return scored
 
     # One at a time and worker: an engine computes likelihoods with all its threads.

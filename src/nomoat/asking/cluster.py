@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -63,13 +65,22 @@ def connection(num_workers: int | None, address: str | None, *, what: str) -> It
     address = None if address is None else checked_address(address)
     ray = import_ray(on_loopback=address is None, what=what)
     was_connected = ray.is_initialized()
-    if not was_connected:
-        connect(ray, address)
+    session = None if was_connected else connect(ray, address)
     try:
         yield ray
     finally:
         if not was_connected:
             ray.shutdown()
+        if session is not None:
+            _remove(session)
+
+
+def _remove(session: Path) -> None:
+    """The folder of a Ray of ours that has ended: logs that nobody reads; and the link that says it is the latest."""
+    shutil.rmtree(session, ignore_errors=True)
+    latest = session.with_name("session_latest")
+    if latest.is_symlink() and latest.readlink().name == session.name:
+        latest.unlink(missing_ok=True)
 
 
 def require_some(num_workers: int | None) -> None:
@@ -122,23 +133,35 @@ def checked_address(given: str) -> str:
     return address
 
 
-def connect(ray: Any, address: str | None) -> None:
+def connect(ray: Any, address: str | None) -> Path | None:
+    """Begin. Returns the folder of a Ray that was started here and is nobody else's. Raises WorkerError."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     found = address
     try:
         if address is None:
             with _reaching_nobody():
-                ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-        else:
-            found = _found(address)
-            _require_listening(found)
-            ray.init(address=found, **quiet)
-    except (OSError, RuntimeError, ValueError) as exc:
-        where = "on this machine" if address is None else f"at `{found or address}`"
+                began = ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            session = began.address_info.get("session_dir")
+            return Path(session) if session else None
+        found = _found(address)
+        _require_listening(found)
+        ray.init(address=found, **quiet)
+        return None
+    except NomoatError:
+        raise
+    except Exception as exc:  # where Ray does not start in time it raises just that
+        if address is None:
+            hint = "if this machine is too busy to start Ray, try again, or leave out --workers"
+            raise WorkerError(f"Ray did not start on this machine: {last_line(exc)}", hint=hint) from exc
+        if isinstance(exc, getattr(ray.exceptions, "AuthenticationError", ())):
+            hint = "set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_TOKEN_PATH to the file that holds it"
+            raise WorkerError(
+                f"the Ray cluster at `{found}` asks for a token, and the one here is missing or wrong", hint=hint
+            ) from exc
         ended = "; `ray stop` ends what is left of one that has ended" if found != address else ""
         raise WorkerError(
-            f"no Ray cluster {where}: {last_line(exc)}",
+            f"no Ray cluster at `{found or address}`: {last_line(exc)}",
             hint=f"`ray start --head` starts one{ended}; --ray takes auto or HOST:PORT",
         ) from exc
     finally:

@@ -22,11 +22,12 @@ from typing import Any, cast
 
 from nomoat import matching, paths
 from nomoat.asking.database import Database
-from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, Usage
+from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
 
 SCHEMA_VERSION = 1
 SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
-ADDED_LATER = ("answer_start", "schema_mode")  # to `Request`
+# To `Request`.
+ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -73,7 +74,8 @@ class AnswerStore:
             if row is None:
                 return None
             finish_reason = cast(FinishReason, row["finish_reason"])
-            return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]))
+            calls = tuple(ToolCall(**call) for call in row.get("calls", ()))  # not there in answers from before
+            return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]), calls=calls)
 
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
         """Keep an answer. If there is one already, that one stays."""

@@ -22,7 +22,7 @@ from nomoat.asking.cluster import Hand, Place
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
 from nomoat.records import Chunk, ContinuationScore, Request
-from nomoat.references import find_files, names_weights
+from nomoat.references import names_weights
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder, load
 
 MAX_TRIES = 3
@@ -30,13 +30,13 @@ MAX_TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a worker says of a model it has opened. `is_exact`: likelihoods are computed from the file's own weights."""
+    """What a worker says of a model it has opened; see `Responder` for the fields."""
 
     digest: str
+    scores_digest: str
     licence: str
     template: Detected[str] | None
     context_tokens: int | None
-    is_exact: bool
 
 
 class Worker:
@@ -52,15 +52,13 @@ class Worker:
 
     def open(self, number: int, ref: str, fallback_template: str | None) -> Facts:
         """Load a model. Raises what `load` raises."""
-        from nomoat.engine import importer
-
         model = self._models[number] = load(ref, fallback_template=fallback_template)
         return Facts(
             digest=model.digest,
+            scores_digest=model.scores_digest,
             licence=model.licence,
             template=model.template,
             context_tokens=model.engine.context_tokens,
-            is_exact=importer.fits_exactly(find_files(ref).weights),
         )
 
     def complete(self, number: int, request: Request) -> Any:
@@ -127,7 +125,7 @@ class Workers:
                     f"`{hand.place.host}` and `{first.place.host}` would answer differently for `{ref}`: they have {what}",
                     hint="give every machine the same file, processor, memory and settings, or use fewer --workers",
                 )
-        return Responder(ref, _Shared(self, number, known), licence=known.licence, template=known.template)
+        return Responder(ref, _Shared(self, number, known, ref), licence=known.licence, template=known.template)
 
     def _alive(self) -> list[Hand]:
         return [hand for hand in self._hands if hand.is_alive]
@@ -179,9 +177,12 @@ class Workers:
             calls = [hand.actor.close.remote(number) for hand in self._hands if hand.is_alive]
             self._ray.wait(calls, num_returns=len(calls), timeout=10.0) if calls else None
 
-    def notes(self) -> Iterator[str]:
-        """What has to be known about answers that came from these workers."""
-        yield f"answered by {cluster.names_of(self._hands)}"
+    def notes(self, ref: str, num_answered: int) -> Iterator[str]:
+        """What has to be known about answers of a model that came from these workers; nothing where none did."""
+        if not num_answered:
+            return
+        questions = f"{num_answered:,} question{'s' if num_answered > 1 else ''}"
+        yield f"answered by {cluster.names_of(self._hands)}: {questions} to `{ref}`"
         if not self.is_here:
             yield "the questions were sent to those machines of your Ray cluster; these bytes are not among the bytes sent out"
         if lost := len(self._hands) - self.num_alive:
@@ -191,10 +192,14 @@ class Workers:
 class _Shared:
     """One model on all workers; see `Engine` for what the methods promise. An answer comes in one chunk."""
 
-    def __init__(self, workers: Workers, number: int, facts: Facts) -> None:
+    def __init__(self, workers: Workers, number: int, facts: Facts, ref: str) -> None:
         self._workers = workers
         self._number = number
+        self._ref = ref
+        self._lock = threading.Lock()
+        self._num_answered = 0
         self.digest = facts.digest
+        self.scores_digest = facts.scores_digest
         self.context_tokens = facts.context_tokens
 
     @property
@@ -208,7 +213,7 @@ class _Shared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(self._workers.notes())
+        return tuple(self._workers.notes(self._ref, self._num_answered))
 
     def give_up_waiting(self) -> None:
         """End the workers: nobody waits for their answers any more."""
@@ -216,10 +221,18 @@ class _Shared:
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         completion = self._workers.ask("complete", self._number, request)
+        self._count()
         yield Chunk(text=completion.text, finish_reason=completion.finish_reason, usage=completion.usage)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._workers.ask("score", self._number, request, tuple(continuations))  # type: ignore[no-any-return]
+        scores: list[ContinuationScore] = self._workers.ask("score", self._number, request, tuple(continuations))
+        if continuations:  # else the model was only to be loaded
+            self._count()
+        return scores
+
+    def _count(self) -> None:
+        with self._lock:
+            self._num_answered += 1
 
     def count_tokens(self, request: Request) -> int:
         return self._workers.ask("count_tokens", self._number, request)  # type: ignore[no-any-return]

@@ -53,7 +53,8 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
         return fill(part, url, where=where, size_bytes=size_bytes, headers=headers)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
         raise DownloadError(
-            f"cannot reach `{urlsplit(url).hostname}` to pull `{where}`: {exc}", hint="check the network and the proxy settings"
+            f"cannot reach `{urlsplit(url).hostname}` to pull `{where}`: {exc}",
+            hint=net.certificate_hint(exc) or "check the network and the proxy settings",
         ) from exc
     except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise DownloadError(f"cannot pull `{where}`: {exc}", hint="check the address") from exc

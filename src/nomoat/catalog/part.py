@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from nomoat import net, paths
 from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError
 
+FILE_SHARE_READ, OPEN_ALWAYS = 1, 4  # of Windows
 SPARE_BYTES = 64 << 20  # left free on the disk, so that the rest of the machine goes on
 
 
@@ -111,10 +113,22 @@ def _let_go(part: Part) -> None:
 
 
 def _opened_alone(path: Path, name: str) -> BinaryIO:
-    """The part, opened so that a second nomoat cannot write into it. Windows refuses the rename instead.
+    """The part, opened so that a second nomoat cannot write into it.
 
     Another may have finished it between the two steps: then what is open is its whole file, which must not be touched.
     """
+    if sys.platform == "win32":  # by the system's own call: others may read it meanwhile, and so may we, which a lock would forbid
+        import _winapi
+        import msvcrt
+
+        access = _winapi.GENERIC_READ | _winapi.GENERIC_WRITE
+        try:
+            handle = _winapi.CreateFile(str(path), access, FILE_SHARE_READ, 0, OPEN_ALWAYS, 0, 0)
+        except OSError as exc:
+            if exc.winerror not in paths.HELD:
+                raise
+            raise _busy(name) from exc
+        return os.fdopen(msvcrt.open_osfhandle(handle, os.O_APPEND), "ab")
     while True:
         file = path.open("ab")
         try:
@@ -128,17 +142,19 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
         file.close()
 
 
+def _busy(name: str) -> DownloadError:
+    return DownloadError(f"`{name}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
+
+
 def _lock(file: BinaryIO, name: str) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        return
+    import fcntl
+
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno not in (errno.EACCES, errno.EAGAIN):
             raise
-        raise DownloadError(f"`{name}` is being pulled by another nomoat right now", hint="wait for it, or stop it") from exc
+        raise _busy(name) from exc
 
 
 def _sweep(part: Part) -> None:

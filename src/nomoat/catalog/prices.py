@@ -16,6 +16,7 @@ from nomoat.errors import DataError
 from nomoat.records import LongPrompts
 from nomoat.textfiles import read_text
 
+LINES = '[[price]], api = "openai:NAME", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"'  # of one, for hints
 VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
 
@@ -107,5 +108,5 @@ def _own_prices() -> dict[str, Price]:
     except (ValueError, KeyError, TypeError) as exc:  # TOMLDecodeError is a ValueError
         raise DataError(
             f"`{path}` is not a table of prices: {exc}",
-            hint='a price has the lines: [[price]], api = "openai:NAME", input = 0.15, output = 0.6, as_of = "2026-11", source = "…"',
+            hint=f"a price has the lines: {LINES}",
         ) from exc

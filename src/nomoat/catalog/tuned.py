@@ -42,6 +42,20 @@ def question_of(provenance: dict[str, Any]) -> str | None:
     return data.get("question") if isinstance(data, dict) else None
 
 
+def labels_of(provenance: dict[str, Any]) -> list[str]:
+    """The labels of the tables an adapter was tuned on, from the first on; none if they were no tables, or held free answers."""
+    data, before = provenance.get("data"), provenance.get("start")
+    parts = (part.get("labels") for part in (data, before) if isinstance(part, dict))
+    return sorted({str(label) for labels in parts for label in labels or ()})
+
+
+def instruction_of(provenance: dict[str, Any]) -> str | None:
+    """What stood before each text of the last table an adapter was tuned on, where that was given."""
+    task, before = provenance.get("task"), provenance.get("start")
+    given = (part.get("instruction") for part in (task, before) if isinstance(part, dict))
+    return next((words for words in given if words is not None), None)
+
+
 def template_of(provenance: dict[str, Any]) -> str | None:
     """The named chat template an adapter was tuned with; None for its model's own."""
     task = provenance.get("task")

@@ -130,7 +130,7 @@ def _open_what_is_closed() -> None:
 
 def _print_what_it_can() -> None:
     """A character that the terminal's encoding lacks (an emoji in CP949) is shown as `?`, and ends nothing."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="replace")
 
 

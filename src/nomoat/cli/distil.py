@@ -24,14 +24,26 @@ if TYPE_CHECKING:
 
 EXAMPLES_SHOWN = 3
 FOR_TASKS = ("num_tasks", "seeds", "language", "tasks_a_request", "max_requests", "temperature", "seed")  # mean nothing to labels
-SeedFile = Annotated[Path | None, typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False)]
+SeedFile = Annotated[
+    Path | None,
+    typer.Option(help="Your own examples, as JSONL; otherwise Alpaca's 175.", show_default=False, callback=options.as_named),
+]
 TeacherLicence = Annotated[str | None, typer.Option(help="The teacher's terms, where nomoat cannot know them.", show_default=False)]
 TextFile = Annotated[
-    Path | None, typer.Option(metavar="TEXTS", help="Label these: CSV, TSV, JSONL, or .txt with a text a line.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="TEXTS",
+        help="Label these: CSV, TSV, JSONL, or .txt with a text a line.",
+        show_default=False,
+        callback=options.as_named,
+    ),
 ]
 MaxRequests = Annotated[
     int | None, typer.Option(min=1, help="Ask at most so often, not 5 times what would do if all were kept.", show_default=False)
 ]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="With --label: longest answer of a teacher that writes.", show_default=False)
+]  # fmt: skip
 
 
 def distil(
@@ -48,6 +60,7 @@ def distil(
     labels: Annotated[str | None, typer.Option(help="a,b,c, or a file with one a line.", show_default=False)] = None,
     input_column: options.InputColumn = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, as in `tune`.", show_default=False)] = None,
+    max_tokens: MaxTokens = None,
     teacher_licence: TeacherLicence = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the seed tasks shown, and of the sampling.")] = 0,
     concurrency: options.Concurrency = 16,
@@ -76,21 +89,19 @@ def distil(
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
-    from nomoat.catalog import licences
     from nomoat.cli.loading import load_on
     from nomoat.distil import files, instructions
 
-    if teacher_licence is not None:
-        licences.require_known(teacher_licence)
+    _require_terms(teacher_licence)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     how = _How(out=out, spending=spending, concurrency=concurrency, yes=yes, replace=replace, as_json=as_json)
     asked: _Texts | Plan
     if label is not None:
-        asked, origin = _texts(context, label, labels, input_column, instruction), _origin(label)
+        asked, origin = _texts(context, label, labels, input_column, instruction, max_tokens), _origin(label)
         files.require_place(out, *files.LABELS)
         files.require_other(files.left_out_place(out), label)
     else:
-        _require_no_labels(labels, input_column, instruction)
+        _require_no_labels(labels, input_column, instruction, max_tokens)
         files.require_place(out, *files.TASKS)
         shown, origin = _seeds(seeds)
         asked = instructions.Plan(
@@ -127,9 +138,10 @@ class _Texts:
     texts: Texts
     labels: tuple[str, ...]
     instruction: str | None
+    max_tokens: int | None
 
     def settings(self) -> dict[str, Any]:
-        """What decides which labels come out."""
+        """What decides which labels come out, whatever bounds their making."""
         from nomoat import paths
 
         return {
@@ -175,18 +187,19 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
-    from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, requests_for
+    from nomoat.distil.label import NO_LABEL, TOO_LONG_TEXT, label, written_requests
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings()}
     texts = asked.texts.asked
     files.require_own(how.out, settings, num_rows=len(texts), replace=how.replace)
     files.require_own(files.left_out_place(how.out), settings, num_rows=len(texts), num_answers=len(texts), replace=how.replace)
     with AnswerStore() as store:
-        _ask_consent(model, requests_for(texts, asked.labels, instruction=asked.instruction), store, how)
+        what: dict[str, Any] = {"instruction": asked.instruction, "store": store, "max_tokens": asked.max_tokens}
+        _ask_consent(model, written_requests(model, texts, asked.labels, **what), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, texts, asked.labels, instruction=asked.instruction, store=store, spending=how.spending,
-                concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
+                model, texts, asked.labels, **what, spending=how.spending, concurrency=how.concurrency,
+                progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
         notes = _notes(model, found.spent, store, how)
     without_text = len(asked.texts.rows) - len(texts)
@@ -195,6 +208,8 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         "labelled": found.counts(),
         "by": found.how,
         "unmatched": len(found.left_out(NO_LABEL)),
+        "max_tokens": found.max_tokens if found.how == "written" else None,
+        "cut_off": len(found.cut_off),
         "too_long": len(found.left_out(TOO_LONG_TEXT)),
         "without_text": without_text,
         "partial": found.partial,
@@ -205,10 +220,14 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     counted = ", ".join(f"{name} {count:,}" for name, count in found.counts().items())
     console.say(f"labels, by {'what it wrote' if found.how == 'written' else 'likelihood'}: {counted or 'none'}")
     _say_left_out(found.left_out(NO_LABEL), "whose answer was none of the labels")
+    _say_left_out(found.cut_off, f"whose answer was cut off at {found.max_tokens:,} tokens; --max-tokens gives it more room")
     _say_left_out(found.left_out(TOO_LONG_TEXT), "too long for the teacher's context")
     if without_text:
         console.say(f"left out: {without_text:,} rows without a text")
     _save_labels(model, asked.texts, found, parents, settings, facts, how)
+    if not found.labels:
+        console.say("no text got a label")
+        raise typer.Exit(judging.PARTIAL_EXIT)
 
 
 def _save_labels(
@@ -260,7 +279,9 @@ def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
             console.say(f"  {' '.join(one.text.split())[:100]}{answer}")
 
 
-def _texts(context: typer.Context, path: Path, labels: str | None, input_column: str | None, instruction: str | None) -> _Texts:
+def _texts(
+    context: typer.Context, path: Path, labels: str | None, input_column: str | None, instruction: str | None, max_tokens: int | None
+) -> _Texts:
     from nomoat.distil.label import parse_labels
     from nomoat.distil.table import read_texts
     from nomoat.errors import UsageError
@@ -274,15 +295,19 @@ def _texts(context: typer.Context, path: Path, labels: str | None, input_column:
     if labels is None:
         raise UsageError("--label needs to know which labels there are", hint="add --labels a,b,c, or --labels FILE")
     texts = read_texts(path, input_column=input_column)
-    return _Texts(source=path, input_column=input_column, texts=texts, labels=parse_labels(labels), instruction=instruction)
+    return _Texts(
+        source=path, input_column=input_column, texts=texts, labels=parse_labels(labels), instruction=instruction,
+        max_tokens=max_tokens,
+    )  # fmt: skip
 
 
-def _require_no_labels(*given: str | None) -> None:
+def _require_no_labels(*given: str | int | None) -> None:
     """Refuse what means nothing without --label."""
     from nomoat.errors import UsageError
 
     if any(value is not None for value in given):
-        raise UsageError("--labels, --input-column and --instruction are for --label", hint="add --label TEXTS, or leave them out")
+        options = "--labels, --input-column, --instruction and --max-tokens"
+        raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
 
 
 def _seeds(path: Path | None) -> tuple[Seeds, tuple[Parent, ...]]:
@@ -326,6 +351,13 @@ def _ask_consent(model: Responder, requests: Sequence[Request], store: AnswerSto
 
     found = preview_requests(model, requests, spending=how.spending, store=store)
     sending.agree([] if found is None else [found], yes=how.yes)
+
+
+def _require_terms(stated: str | None) -> None:
+    from nomoat.catalog import licences
+
+    if stated is not None:
+        licences.require_known(stated)
 
 
 def _teachers(ref: str, terms: str | None, *, for_assistant: bool) -> tuple[Parent, ...]:

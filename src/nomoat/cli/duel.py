@@ -10,6 +10,7 @@ import typer
 from nomoat.cli import console, judging, options, sending
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from nomoat.judge.settings import RunSettings
@@ -70,23 +71,22 @@ def duel(
       nomoat duel stored:routellm-gsm8k/gpt-4 stored:routellm-gsm8k/mixtral
 
     A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, as soon as it is known that the two are
-    practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`; docs/duel.md:
-    for some scores tried, not proved). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL answered here before.
-    The last two replay published comparisons from their stored answers and scores: see docs/replays.md.
+    practically equal; however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`; proved for
+    answers right or wrong, for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL
+    answered here before. The last two examples replay published comparisons from their stored answers and scores.
     Every answer is kept before it is scored: a duel that was stopped goes on where it was, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
     from nomoat.judge.recorded import is_recorded
     from nomoat.judge.settings import RunSettings
-    from nomoat.judge.suites import load_suite
     from nomoat.judge.verdict import Rules
 
     judging.require_report_path(report)
     judging.require_judge(judge, judge_check)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
     sides = _sides(models, table=table, rope=rope)
-    loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites or ()]
+    loaded = _read(suites or (), models, input_column=input_column, label_column=label_column, instruction=instruction)
     asked = [suite for suite in loaded if not is_recorded(suite)]
     sending.require_consent(models, asked, limit=limit, seed=seed, spending=spending, yes=yes, judge=judge, check=judge_check)
     with started_workers(workers, ray, concurrency=concurrency) as started:
@@ -98,6 +98,12 @@ def duel(
             _show_several(_fight_over_several(sides, loaded, how), alpha, report, as_json, context)
         else:
             _show(_fight(sides, loaded[0] if loaded else None, how), report, as_json, context)
+
+
+def _read(suites: Iterable[str], models: list[str], **how: str | None) -> list[Suite]:
+    from nomoat.judge.suites import load_suite
+
+    return [load_suite(one, **how, models=models) for one in suites]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console
 
 PARTIAL_EXIT = 3
@@ -63,7 +63,6 @@ def require_report_path(path: Path | None) -> None:
     """Refuse a place that cannot become a report, before the models have worked for it."""
     if path is None:
         return
-    from nomoat import paths
     from nomoat.errors import UsageError
 
     if path.is_dir():
@@ -86,7 +85,7 @@ def again(context: typer.Context) -> str:
             words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
             words += [word for one in values for word in (parameter.opts[0], one)]
-    return shlex.join(words)
+    return paths.as_command(words)
 
 
 def is_given(context: typer.Context, name: str) -> bool:

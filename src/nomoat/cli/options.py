@@ -28,6 +28,13 @@ def _known_template(value: str | None) -> str | None:
     return value
 
 
+def as_named(value: Path | None) -> Path | None:
+    """See `textfiles.as_named`: for files to be read."""
+    from nomoat import textfiles
+
+    return None if value is None else textfiles.as_named(value)
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 ContextToPlan = Annotated[
     int | None, typer.Option("--context", "--ctx-size", "-c", min=1, help="Plan memory for this many tokens.", show_default=False)

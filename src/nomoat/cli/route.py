@@ -80,12 +80,18 @@ def learn(
     from nomoat.route.policy import default_path, load_policy
 
     policy = load_policy()
-    loaded = [load_suite(one, input_column=input_column, label_column=label_column, instruction=instruction) for one in suites]
+    how_read: dict[str, Any] = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
+    loaded = [load_suite(one, **how_read, models=[local, cloud]) for one in suites]
     prompts = {
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded
     }
-    names = tuple(suite.name for suite in loaded)
+    by_questions: dict[str, str] = {}
+    for suite in loaded:
+        first = by_questions.setdefault(suite.sha256, suite.name)
+        if first != suite.name:
+            console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
+    names = tuple(by_questions.values())
     made = learned.learn(outcomes.read_pairs(local, cloud, prompts), suites=names, threshold=policy.threshold)
     folder = learned.save_router(made)
     if as_json:
@@ -108,6 +114,7 @@ def policy(as_json: options.AsJson = False) -> None:
 
     Days and months are those of UTC. Requests under way count with the most they can cost.
     """
+    from nomoat.catalog import prices
     from nomoat.route import policy as policies
     from nomoat.route.budget import dollars, read_spent
     from nomoat.route.in_force import usable
@@ -118,13 +125,15 @@ def policy(as_json: options.AsJson = False) -> None:
     made = load_router()
     why_not = "" if made is None else usable(found, made).why_not
     spent = read_spent() if found.has_budget else None
+    if found.has_budget and found.cloud is not None:
+        prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
         print(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
-    origin = f"not in use: {why_not}" if why_not else "learned"
+    origin = "nothing is learned" if made is None else f"not in use: {why_not}" if why_not else "learned"
     print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
         print(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,13 @@ Logprobs = Annotated[
     int | None,
     typer.Option(min=0, max=20, show_default=False, help="With --json: how likely each token was, and so many likeliest ones."),
 ]
+TemplateVariables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-variable", metavar="NAME=VALUE", show_default=False,
+        help="What the chat template is to know besides, such as enable_thinking=false for Qwen3.",
+    ),
+]  # fmt: skip
 AsTuned = Annotated[
     bool, typer.Option("--as-tuned", help="Ask about the PROMPT, a text, in the words of the table that BASE+NAME was tuned on.")
 ]
@@ -52,6 +60,7 @@ def run(
     context_tokens: options.ContextSize = None,
     quality: options.Quality = None,
     template: options.Template = None,
+    template_variables: TemplateVariables = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")] = False,
     as_tuned: AsTuned = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object for machines, when the answer is whole.")] = False,
@@ -72,7 +81,11 @@ def run(
     from nomoat.errors import UsageError
     from nomoat.records import Message, Request
 
-    for name, is_given in (("--system", system is not None), ("--template", template is not None), ("--as-tuned", as_tuned)):
+    need_template = {
+        "--system": system is not None, "--template": template is not None, "--template-variable": bool(template_variables),
+        "--as-tuned": as_tuned,
+    }  # fmt: skip
+    for name, is_given in need_template.items():
         if raw and is_given:
             raise UsageError(f"`--raw` uses no chat template, and `{name}` needs one", hint="leave one of them out")
     talk = prompt is None and console.has_person()
@@ -85,6 +98,7 @@ def run(
         "max_new_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "seed": seed, "top_logprobs": logprobs,
         "json_schema": None if json_schema is None else _schema_text(json_schema),
+        "template_variables": _variables_text(template_variables or ()),
     }  # fmt: skip
     if talk:
         from nomoat.cli.chat import Chat
@@ -145,6 +159,22 @@ def _schema_text(path: Path) -> str:
         return text
     except (OSError, ValueError, RecursionError) as exc:
         raise UsageError(f"cannot read the JSON schema `{path}`: {exc}", hint="name a file with a JSON schema") from exc
+
+
+def _variables_text(given: Sequence[str]) -> str:
+    """As JSON; a value that is no JSON is a text."""
+    from nomoat.errors import UsageError
+
+    variables: dict[str, Any] = {}
+    for one in given:
+        name, is_given, value = one.partition("=")
+        if not name or not is_given:
+            raise UsageError(f"`--template-variable {one}` gives no value", hint="write NAME=VALUE, such as enable_thinking=false")
+        try:
+            variables[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            variables[name] = value
+    return json.dumps(variables, ensure_ascii=False, sort_keys=True) if variables else ""
 
 
 def _in_its_words(ref: str, text: str) -> str:

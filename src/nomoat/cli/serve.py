@@ -74,10 +74,11 @@ def serve(
         if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
+    key_from = "--api-key"
     if api_key is not None:
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
-        api_key = said.value
+        api_key, key_from = said.value, said.reason
     policy = None
     if "auto" in models:
         from nomoat.route.policy import PolicyFile
@@ -92,7 +93,7 @@ def serve(
     )
     app.serve(
         served, host=host, port=port, api_key=api_key, cors=cors or (),
-        on_ready=lambda url: _say_ready(url, served.names, api_key),
+        on_ready=lambda url: _say_ready(url, served.names, key_from if api_key else None),
     )  # fmt: skip
     _end_without(answers.THREAD_NAME)
 
@@ -115,10 +116,17 @@ def _end_without(threads: str) -> None:
                 os._exit(0)
 
 
-def _say_ready(url: str, models: list[str], api_key: str | None) -> None:
+def _say_ready(url: str, models: list[str], key_from: str | None) -> None:
+    """The key is not shown: the lines name the variable if it is from the environment, else KEY, and where that is.
+
+    `key_from` None: there is none.
+    """
     reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    header = ' -H "Authorization: Bearer $NOMOAT_API_KEY"' if api_key else ""
-    key = 'os.environ["NOMOAT_API_KEY"]' if api_key else '"none"'
+    header, key = "", '"none"'
+    if key_from == "environment":
+        header, key = ' -H "Authorization: Bearer $NOMOAT_API_KEY"', 'os.environ["NOMOAT_API_KEY"]'
+    elif key_from:
+        header, key = ' -H "Authorization: Bearer KEY"', '"KEY"'
     console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
     console.say(
@@ -126,3 +134,5 @@ def _say_ready(url: str, models: list[str], api_key: str | None) -> None:
         f"""-d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "What is a moat?"}}]}}'"""
     )
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
+    if key_from not in (None, "environment"):
+        console.say(f"  KEY: the one of {key_from}")

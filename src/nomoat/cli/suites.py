@@ -88,7 +88,10 @@ def show(
 
 @suites.command()
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV, TSV or JSONL with a text and an answer a row.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A CSV, TSV or JSONL with a text and an answer a row.", callback=options.as_named),
+    ],
     input_column: Annotated[str | None, typer.Option(help="The column of texts.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
     metric: Annotated[str | None, typer.Option(help="How answers are scored, if not as guessed.", show_default=False)] = None,

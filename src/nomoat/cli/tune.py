@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console, options
 from nomoat.errors import MissingExtraError, UsageError
 
@@ -25,17 +25,24 @@ EXAMPLES_SHOWN = 3
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 GOES_ON = "the same command with --resume goes on from here"
 
+DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L)."
+TEST = "A file whose texts must not be learned: those in both are dropped."
+VALIDATION = "A file of lessons to hold out; without it a part of the data is."
+Data = Annotated[Path, typer.Argument(help=DATA, callback=options.as_named)]
+TestFile = Annotated[Path | None, typer.Option(help=TEST, callback=options.as_named)]
+ValidationFile = Annotated[Path | None, typer.Option(help=VALIDATION, callback=options.as_named)]
+
 
 def tune(
     base: Annotated[str, typer.Argument(help="Where to start: a card's name, a .gguf file, a Hugging Face folder, or BASE+NAME.")],
-    data: Annotated[Path, typer.Argument(help="CSV or TSV with a text and a label; or OpenAI chats, ShareGPT or Alpaca as JSON(L).")],
+    data: Data,
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: Annotated[str | None, typer.Option(help="Column of the texts (tables).")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels (tables).")] = None,
     instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
-    test: Annotated[Path | None, typer.Option(help="A file whose texts must not be learned: those in both are dropped.")] = None,
+    test: TestFile = None,
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
-    validation: Annotated[Path | None, typer.Option(help="A file of lessons to hold out; without it a part of the data is.")] = None,
+    validation: ValidationFile = None,
     template: options.Template = None,
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,
@@ -111,7 +118,7 @@ def say_survey(prepared: Prepared) -> None:
     )
     console.say("scripts: " + ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items()))
     if survey.labels:
-        shown = list(survey.labels.items())
+        shown = [(label, count) for label, count in survey.labels.items() if count]
         rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
         console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
     if prepared.template is not None:
@@ -123,7 +130,8 @@ def say_survey(prepared: Prepared) -> None:
             console.say("terms of what learns from it:")
             say_terms(licences.of_parents(parents))
     if prepared.start is not None:
-        _say_start(prepared.start, prepared.data.labels, survey.labels)
+        _say_start(prepared.start)
+    _say_labels_besides(prepared)
     if survey.duplicates:
         contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
         console.say(f"repeated: {survey.duplicates:,} lessons stand in the data more than once{contradicting}")
@@ -150,16 +158,19 @@ def say_survey(prepared: Prepared) -> None:
     console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
 
 
-def _say_start(start: Start, asked: Sequence[str], labels: Mapping[str, int]) -> None:
+def _say_labels_besides(prepared: Prepared) -> None:
+    """Which labels the question names that no row has: an adapter knows them, a teacher could choose them, or rows were dropped."""
+    besides = [label for label, count in prepared.survey.labels.items() if not count]
+    if besides and prepared.options["instruction"] is None:
+        named = f"{', '.join(besides[:MANY_LABELS])}{f' and {len(besides) - MANY_LABELS} more' if besides[MANY_LABELS:] else ''}"
+        console.say(f"labels asked for that no row has: {named}")
+
+
+def _say_start(start: Start) -> None:
     file = start.provenance.get("data_file")
     console.say(f"goes on from the adapter `{start.name}`{f', which learned from {file}' if file else ''}")
     if start.other_base:
         console.say(f"note: it was learned beside {start.other_base}, other weights than these")
-    if labels and set(asked) != set(labels) and not start.instruction:
-        console.say(
-            f"labels asked for: {', '.join(asked)}; the adapter knows them. A table without some of them asks otherwise in eval and "
-            "duel: give all the same --instruction"
-        )
 
 
 def say_terms(found: ChainVerdict) -> None:
@@ -175,14 +186,14 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     from nomoat.cli.facts import question_line
 
     console.say(f"wrote {folder}")
-    ref, question = shlex.quote(f"{prepared.base}+{folder.name}"), prepared.survey.question
+    ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question
     if question is None:
         console.say(f'try it: nomoat run {ref} "..."')
         return
     texts = (lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
     short = next((text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable()), "...")
     no_option = "-- " if short.startswith("-") else ""
-    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{shlex.quote(short)}\n{question_line(question)}")
+    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}\n{question_line(question)}")
 
 
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ def _num_rows(facts: Mapping[str, Any]) -> int:
 
 def _num_answers(facts: Mapping[str, Any]) -> int:
     """How many texts had an answer, or were too long for one, when a file was written."""
-    return int(sum(facts["labelled"].values()) + facts["unmatched"] + facts["too_long"])
+    return int(sum(facts["labelled"].values()) + facts["unmatched"] + facts.get("cut_off", 0) + facts["too_long"])
 
 
 def _is_as_written(found: sidecar.Sidecar | None) -> TypeGuard[sidecar.Sidecar]:

@@ -9,7 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nomoat import matching, tasks, textfiles
@@ -38,7 +38,9 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """A text without a label. `why`: its answer was none of them, the teacher's context or cache does not hold it, or none came."""
+    """A text without a label. `why`: its answer was none of them, or ended at its limit before it was one; the teacher's context or
+    cache does not hold it; or none came.
+    """
 
     text: str
     why: str
@@ -47,8 +49,12 @@ class LeftOut:
 
 @dataclass(slots=True, kw_only=True)
 class Labelled:
-    """`results`: one for each text, in their order. `partial`: why some texts have no answer; empty if all have one."""
+    """`results`: one for each text, in their order. `partial`: why some texts have no answer; empty if all have one.
 
+    `max_tokens`: what a written answer may have.
+    """
+
+    max_tokens: int
     results: list[Label | LeftOut] = field(default_factory=list)
     how: str = "likelihood"
     spent: Spent
@@ -62,6 +68,11 @@ class Labelled:
     def left_out(self, why: str) -> list[LeftOut]:
         """The texts that were left out for that reason."""
         return [one for one in self.results if isinstance(one, LeftOut) and one.why == why]
+
+    @property
+    def cut_off(self) -> list[LeftOut]:
+        """The texts whose answer ended at its limit, and was no label yet."""
+        return self.left_out(_cut_off(self.max_tokens))
 
     def counts(self) -> dict[str, int]:
         """How often each label was given, the most frequent first."""
@@ -82,9 +93,35 @@ def parse_labels(given: str) -> tuple[str, ...]:
 
 def requests_for(texts: Sequence[str], labels: Sequence[str], *, instruction: str | None = None) -> list[Request]:
     """What is asked, a request for each text."""
-    longest = max(len(label.encode()) for label in labels) + SPARE_TOKENS
+    longest = _usual_tokens(labels)
     asked = (tasks.label_task_messages(text, labels, instruction=instruction) for text in texts)
     return [Request(messages=messages, max_new_tokens=longest, temperature=0.0) for messages in asked]
+
+
+def _usual_tokens(labels: Sequence[str]) -> int:
+    return max(len(label.encode()) for label in labels) + SPARE_TOKENS
+
+
+def written_requests(
+    teacher: Responder, texts: Sequence[str], labels: Sequence[str], *, instruction: str | None, store: AnswerStore,
+    max_tokens: int | None,
+) -> list[Request]:  # fmt: skip
+    """As `requests_for`, of a teacher that writes: an answer may have `max_tokens`, which a draft before it takes up, too.
+
+    What was answered whole within the usual limit before is not asked again.
+    """
+    usual = requests_for(texts, labels, instruction=instruction)
+    return usual if max_tokens is None else [_with_room(teacher, request, store, max_tokens) for request in usual]
+
+
+def _with_room(teacher: Responder, request: Request, store: AnswerStore, max_tokens: int) -> Request:
+    kept = store.answer(teacher.digest, request)
+    is_whole = kept is not None and kept.finish_reason != "length"
+    return request if is_whole else replace(request, max_new_tokens=max_tokens)
+
+
+def _cut_off(max_tokens: int) -> str:
+    return f"cut off at {max_tokens:,} tokens"
 
 
 def label(
@@ -96,21 +133,24 @@ def label(
     store: AnswerStore,
     spending: Spending | None = None,
     concurrency: int = DEFAULT_CONCURRENCY,
+    max_tokens: int | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Labelled:
     """A label for each text, in their order; `progress` is told how many have one, of how many.
 
+    `max_tokens`: see `written_requests`; otherwise as much as the longest label takes, and a little more.
     Raises what no further text would fare better with, and the failure if nothing was answered at all.
     """
     spending = Spending() if spending is None else spending
     requests = requests_for(texts, labels, instruction=instruction)
     asking = _Asking(teacher=teacher, texts=texts, labels=tuple(labels), requests=requests, store=store, progress=progress)
-    found = Labelled(spent=Spent(pricing=spending.pricing(teacher)))
+    found = Labelled(spent=Spent(pricing=spending.pricing(teacher)), max_tokens=max_tokens or _usual_tokens(labels))
     try:
         _by_likelihood(asking, found)
     except UnsupportedError:
         found.how = "written"
-        _by_text(asking, found, spending, concurrency)
+        asked = written_requests(teacher, texts, labels, instruction=instruction, store=store, max_tokens=max_tokens)
+        _by_text(replace(asking, requests=asked), found, spending, concurrency)
     return found
 
 
@@ -129,7 +169,7 @@ class _Asking:
 def _by_likelihood(asking: _Asking, found: Labelled) -> None:
     teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
     questions = [(request, labels) for request in asking.requests]
-    fresh = {question for question in questions if store.choice_scores(teacher.digest, *question) is None}
+    fresh = {question for question in questions if store.choice_scores(teacher.scores_digest, *question) is None}
     collected = collect_scores(teacher, questions, store=store, show=lambda num_open: asking.progress(total - num_open, total))
     for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
@@ -164,7 +204,8 @@ def _by_text(asking: _Asking, found: Labelled, spending: Spending, concurrency: 
         if at is not None:
             found.results.append(Label(text=text, label=asking.labels[at]))
         elif completion is not None:
-            found.results.append(LeftOut(text=text, why=NO_LABEL, answer=completion.text))
+            why = _cut_off(found.max_tokens) if completion.finish_reason == "length" else NO_LABEL
+            found.results.append(LeftOut(text=text, why=why, answer=completion.text))
         else:
             is_too_long = isinstance(collected.failed.get(request), TOO_LONG)
             found.results.append(LeftOut(text=text, why=TOO_LONG_TEXT if is_too_long else NO_ANSWER))

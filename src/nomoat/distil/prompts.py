@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nomoat import matching
+
 NO_INPUT = "<noinput>"
 EMPTY_INPUTS = {
     "noinput", "none", "n/a", "no input", "no input needed", "no input required", "no input necessary", "not applicable", "empty",
@@ -43,8 +45,6 @@ HEADING = re.compile(
 TITLE = re.compile(r"^\s*(?:#+\s*(?:\*\*)?|\*\*)task\s*(?P<number>\d+)\s*[.):：-].*$", re.IGNORECASE)  # "### Task 4: Colours"
 FENCE = re.compile(r"^\s*```\w*\s*$")
 CLOSING_FENCE = re.compile(r"^\s*```\s*$")
-# A draft that some models write before they answer. A server's template may have opened it: then only its end is there.
-DRAFT = re.compile(r"\A(?:\s*<(?P<name>think|thinking|reasoning)>.*?(?:</(?P=name)>|\Z)|(?:(?!<think>).)*?</think>)", re.DOTALL)
 # What is said to whoever asked, behind the last task: only the hope that the tasks are of use, or an offer of more. Letters and plans
 # speak of tasks as well, and nothing may be taken from them: what is doubtful stays.
 OFFERED = (
@@ -123,7 +123,7 @@ def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
     A draft before them, a fence around them, and closing words that speak of them are no part of any. A numbered line in an output is
     part of it, unless it bears the next task's number, or an input or an output of its own follows.
     """
-    answer = DRAFT.sub("", answer).replace("\r\n", "\n").rstrip()
+    answer = matching.without_draft(answer).replace("\r\n", "\n").rstrip()
     lines = _without_fence(_without_closing(answer.split("\n")))
     marks = _marks_of(lines)
     found: list[dict[str, list[str]]] = []

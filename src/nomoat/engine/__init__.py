@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
@@ -14,6 +15,14 @@ from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood
 
 # Here, because every module that imports OpenVINO or PyTorch imports something of this package first.
 net.silence_telemetry()
+
+
+def served_scores_digest(digest: str) -> str:
+    """What likelihoods are kept under that a model's served form gave: where there is memory, its file's own weights give others.
+
+    `digest`: the engine's, under which those of the file's own weights are kept.
+    """
+    return hashlib.sha256(f"{digest}\nlikelihoods of the served form".encode()).hexdigest()
 
 
 class Engine(Protocol):

@@ -80,9 +80,7 @@ def _usd(rates: Rates | LongPrompts, prompt_tokens: int, completion_tokens: int)
 
 def _most_tokens(request: Request) -> int:
     """More than that the texts and the schema of a request cannot be."""
-    texts = [request.prompt] if request.prompt is not None else [message.content for message in request.messages]
-    texts += [] if request.json_schema is None else [request.json_schema]
-    return sum(len(text.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for text in texts) + TEMPLATE_TOKENS
+    return sum(len(text.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for text in request.texts) + TEMPLATE_TOKENS
 
 
 class Budget:

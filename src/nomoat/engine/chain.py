@@ -53,7 +53,7 @@ FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is compute
 
 
 def prepare(type_names: Iterable[str], progress: Callable[[int, int], None]) -> None:
-    """Compile what models with matrices of these types need: seconds, once a machine. `progress` is told (functions done, functions).
+    """Compile what models with matrices of these types need: seconds, once an installation. `progress` gets (functions done, all).
 
     Raises NotEnoughDiskError, NotWritableError.
     """

@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 
 from nomoat.engine.providers import BASE_URLS
 from nomoat.errors import UnsupportedError
-from nomoat.records import Request, SchemaMode
+from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolResult
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
 DISPENSABLE = {
     "top_p": "refuses `top_p`: it samples from all words",
     "temperature": "refuses `temperature`: its answers are its own sampling, not the likeliest words",
     "seed": "refuses `seed`: asked again it may answer otherwise",
+    "reasoning_effort": "refuses `reasoning_effort`: it thinks as long as it does by itself",
     "stream_options": "does not count tokens: costs are not known",
 }
 REFUSED = re.compile(
@@ -55,6 +56,7 @@ class Dialect:
         """Those of `notes` that concern the answer to this request."""
         unasked = {"top_p"} if request.top_p == 1.0 else set()
         unasked |= {"seed"} if request.seed is None else set()
+        unasked |= {"reasoning_effort"} if request.reasoning_effort is None else set()
         return self._notes(self._left_out - unasked, has_system=any(message.role == "system" for message in request.messages))
 
     def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ class Dialect:
             "stream_options": {"include_usage": True},
             "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
+            "reasoning_effort": request.reasoning_effort,
         }
         if request.top_p != 1.0:  # some models take temperature or top_p, not both
             settings["top_p"] = request.top_p
@@ -88,6 +91,8 @@ class Dialect:
             settings["frequency_penalty"] = request.frequency_penalty
         if request.json_schema is not None:
             settings["response_format"] = _response_format(request.json_schema, request.schema_mode)
+        if request.tools:
+            settings |= _about_tools(request)
         if beside_openais:
             settings["extra_body"] = beside_openais
         if request.prompt is not None:
@@ -102,11 +107,18 @@ class Dialect:
             return UnsupportedError(f"`{self._host}` is asked for text: it takes no token ids and gives no likelihoods here")
         if request.prompt is not None and self._host in CHATS_ONLY:
             return UnsupportedError(f"`{self._host}` takes conversations only", hint="use a model on this machine, or ask as a chat")
+        if request.prompt is not None and self._is_cloud:
+            return UnsupportedError(
+                f"`{self._host}` is named by OPENAI_BASE_URL, and what `openai:` names takes conversations only",
+                hint="name the server itself, as `http://host:port/v1#model`, if it takes prompts without a chat",
+            )
         if request.answer_start:
             return UnsupportedError(f"`{self._host}` begins its answers itself", hint="use a model on this machine")
         beside_openais = _beside_openais(request)
         if beside_openais and self._is_cloud:
-            return UnsupportedError(f"`{self._host}` has no {next(iter(beside_openais))}", hint="leave it out, or use top_p")
+            name = next(iter(beside_openais))
+            hint = "leave it out" if name == "chat_template_kwargs" else "leave it out, or use top_p"
+            return UnsupportedError(f"`{self._host}` has no {name}", hint=hint)
         return None
 
     def learn(self, refusal: str, body: dict[str, Any]) -> bool:
@@ -143,17 +155,38 @@ class Dialect:
     def _sends_system(body: dict[str, Any]) -> bool:
         return any(message["role"] == "system" for message in body.get("messages", []))
 
-    def _messages(self, request: Request) -> list[dict[str, str]]:
+    def _messages(self, request: Request) -> list[dict[str, Any]]:
         """Where a server takes no system message, each is put before the question that comes next, or is one if none does."""
-        rows: list[dict[str, str]] = []
+        rows: list[dict[str, Any]] = []
         held: list[str] = []
         for message in request.messages:
             if message.role == "system" and not self._system_role:
                 held.append(message.content)
                 continue
             before, held = (held, []) if message.role == "user" else ([], held)
-            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content])})
+            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **_called(message)})
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
+
+
+def _called(message: Message) -> dict[str, Any]:
+    """What a turn with calls, or of what one came to, has besides; a turn of calls alone has no text."""
+    if isinstance(message, ToolResult):
+        return {"tool_call_id": message.call_id}
+    if not isinstance(message, CallingTurn):
+        return {}
+    functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in message.calls]
+    rows = [{"id": call_id, "type": "function", "function": function} for call_id, function in functions]
+    return {"tool_calls": rows} | ({} if message.content else {"content": None})
+
+
+def _about_tools(request: Request) -> dict[str, Any]:
+    tools = [json.loads(tool) for tool in request.tools]
+    settings: dict[str, Any] = {"tools": tools}
+    if len(request.must_call) == 1 < len(tools):
+        settings["tool_choice"] = {"type": "function", "function": {"name": request.must_call[0]}}
+    elif request.must_call:
+        settings["tool_choice"] = "required"
+    return settings | ({"parallel_tool_calls": False} if request.one_call else {})
 
 
 def _beside_openais(request: Request) -> dict[str, Any]:
@@ -165,6 +198,8 @@ def _beside_openais(request: Request) -> dict[str, Any]:
         extra["min_p"] = request.min_p
     if request.repetition_penalty != 1:
         extra["repetition_penalty"] = request.repetition_penalty
+    if request.template_variables:
+        extra["chat_template_kwargs"] = json.loads(request.template_variables)
     return extra
 
 

@@ -10,11 +10,12 @@ import dataclasses
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine import calls
 from nomoat.errors import ContextExceededError
 from nomoat.records import Chunk, ContinuationScore, Request, TokenLikelihood, Usage
 
@@ -33,6 +34,9 @@ class FakeEngine:
         self.digest = "fake-" + hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
+        return calls.recognised(self._words(request), request) if request.tools else self._words(request)
+
+    def _words(self, request: Request) -> Generator[Chunk]:
         prompt_tokens = self.count_tokens(request)
         if self.context_tokens is not None and prompt_tokens >= self.context_tokens:
             raise ContextExceededError(

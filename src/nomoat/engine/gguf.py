@@ -220,6 +220,8 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            raise BadFileError(f"`{path}` is a folder, not a GGUF file", hint="name the .gguf file in it")
         try:
             size = path.stat().st_size
             if size < 24:
@@ -228,8 +230,6 @@ class _Part:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as exc:
             raise BadFileError(f"no file at `{path}`", hint="check the path") from exc
-        except IsADirectoryError as exc:
-            raise BadFileError(f"`{path}` is a folder, not a GGUF file", hint="name the .gguf file in it") from exc
         self._bytes = np.frombuffer(self._map, np.uint8)
         try:
             self._read_header()

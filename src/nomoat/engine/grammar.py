@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import SchemaError
+
+if TYPE_CHECKING:
+    from nomoat.engine.tokenizer import Tokenizer
 
 OPTIONS = {
     "whitespace_flexible": False,  # no spaces of the model's choice: a small model may go on with them for ever

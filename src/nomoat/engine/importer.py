@@ -150,14 +150,20 @@ def _import(
 
 
 def forget(path: Path) -> int:
-    """Remove what was imported of these weights, or with the adapter in this folder. Returns the bytes that got free."""
+    """Remove what was imported of these weights, or with the adapter in this folder. Returns the bytes that got free.
+
+    Raises NotWritableError, with all still there, where a program has some of it open and Windows therefore keeps it.
+    """
     before = cache.size()
     with suppress(BadFileError, OSError):  # of what cannot be read nothing was imported
         digest = _known_digest(path)
-        for folder in cache.folders(cache.IMPORTED):
-            facts = _facts_of(folder)
-            if digest and digest in (facts.get("source_sha256"), facts.get("adapter_sha256")):
-                shutil.rmtree(folder, ignore_errors=True)
+        facts = {folder: _facts_of(folder) for folder in cache.folders(cache.IMPORTED)}
+        doomed = [folder for folder, of in facts.items() if digest and digest in (of.get("source_sha256"), of.get("adapter_sha256"))]
+        for folder in doomed:
+            if (held := paths.held_in(folder)) is not None:
+                raise NotWritableError(f"cannot remove `{folder}`: {held.strerror}", hint=paths.HELD_HINT) from held
+        for folder in doomed:
+            shutil.rmtree(folder, ignore_errors=True)
     cache.sweep()
     return before - cache.size()
 
@@ -274,13 +280,13 @@ def _remove_older(origin: dict[str, str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def fits_exactly(path: Path) -> bool:
-    """Whether likelihoods are computed in float32: see `footprint`. Never for what optimum-intel converts."""
+def fits_exactly(path: Path) -> bool | None:
+    """Whether likelihoods are computed in float32: see `footprint`. None for what optimum-intel converts: never, on no machine."""
     try:
         source = open_source(path)
     except UnsupportedError:  # converted where optimum-intel is installed
-        return False
-    return not isinstance(source, ForeignFolder) and footprint.exact_bytes(source.num_values) is not None
+        return None
+    return None if isinstance(source, ForeignFolder) else footprint.exact_bytes(source.num_values) is not None
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:

@@ -7,33 +7,33 @@ float32 with the file's own weights where the machine has the memory for it, so 
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, dense, hugepages, importer, layout, likelihood, tokenizer
+from nomoat.engine import Engine, calls, dense, hugepages, importer, layout, likelihood, served_scores_digest, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
-from nomoat.engine.grammar import Grammars
+from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import BadFileError, ContextExceededError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -71,6 +71,20 @@ class OpenVINOEngine:
         self._batcher: Batcher | None = None
         self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights
 
+    @functools.cached_property
+    def _is_exact(self) -> bool | None:
+        """See `importer.fits_exactly`. Asked once: memory may get a limit meanwhile, and what is kept is to say what was computed."""
+        return self._weights is not None and importer.fits_exactly(self._weights)
+
+    @property
+    def scores_digest(self) -> str:
+        """What likelihoods of continuations are kept under: see `Responder.scores_digest`."""
+        return self.scores_digest_of(self.digest)
+
+    def scores_digest_of(self, digest: str) -> str:
+        """The same for an engine of this digest that computes with these weights."""
+        return served_scores_digest(digest) if self._is_exact is False else digest
+
     def use_template(self, name: str) -> None:
         """Chat with the named template; see `Tokenizer.use_template`."""
         self.tokenizer.use_template(name)
@@ -97,7 +111,7 @@ class OpenVINOEngine:
         room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
-            Sampler(request, ids, self._grammars.of_schema(request.json_schema) if request.json_schema is not None else None),
+            Sampler(request, ids, self._grammar(request, words)),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
@@ -106,7 +120,16 @@ class OpenVINOEngine:
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt
         batcher.submit(answer)
-        return _Begun(self._stream(request, ids, answer.tokens, started, words), answer.tokens)
+        chunks = self._stream(request, ids, answer.tokens, started, words)
+        return _Begun(calls.recognised(chunks, request, words.chat_template) if request.tools else chunks, answer.tokens)
+
+    def _grammar(self, request: Request, words: tokenizer.Tokenizer) -> Grammar | None:
+        schema = calls.schema(request, words.chat_template)
+        try:
+            return None if schema is None else self._grammars.of_schema(schema)
+        except SchemaError as exc:
+            exc.field = "tools" if request.must_call else exc.field
+            raise
 
     def _stream(
         self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, words: tokenizer.Tokenizer
@@ -200,45 +223,26 @@ class OpenVINOEngine:
         with self._scoring:
             return scorer.score(prompt, rows, ends)
 
-    def compile_once(self, progress: Callable[[int, int], None]) -> None:
+    def compile_once(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Compile nomoat's own products for this model, if this machine has not yet; otherwise that is done when it is first asked.
 
-        `progress` is told (functions done, functions). Raises NotEnoughDiskError, NotWritableError, BadFileError.
+        `progress` is told (functions done, functions). Raises BadFileError.
         """
-        if not self.storage.has_tiles:
-            return
-        from nomoat import jit
-
-        done = jit.CACHE.parent / f"{self._folder.name}{'-adapters' if self._beside else ''}.done"
-        if done.exists():
-            return
-        prepared: Future[None] = Future()
-
-        def prepare() -> None:
-            try:
-                OwnModel.prepare(self._folder, progress, adapters=bool(self._beside))
-                with paths.translate_disk_errors(jit.CACHE):
-                    done.parent.mkdir(parents=True, exist_ok=True)
-                    done.touch()
-            except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it is waited for
-                prepared.set_exception(exc)
-            else:
-                prepared.set_result(None)
-
-        threading.Thread(target=prepare, daemon=True).start()  # the compiler would lose a Ctrl-C and fail later, with other words
-        prepared.result()
+        if self.storage.has_tiles:
+            OwnModel.compile_once(self._folder, progress, adapters=bool(self._beside))
 
     def _prepare(self) -> None:
-        """Compile nomoat's own products, if this model has any."""
+        """Have nomoat's own products compiled, if this model has any. Raises NotEnoughDiskError, NotWritableError, too."""
         if self.storage.has_tiles:
             from nomoat.engine import program
 
+            self.compile_once()
             program.prepare()
 
     def _make_scorer(self, beside: int | None) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
         adapter = self._adapter if beside is None else self._beside[beside].weights_path.parent
-        if self._weights is not None and importer.fits_exactly(self._weights):
+        if self._weights is not None and self._is_exact:
             model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)
             return Scorer(model, self.layout.properties | layout.EXACT_PROPERTIES)
         folder = self._folder
@@ -254,6 +258,10 @@ class OpenVINOEngine:
 
     def count_tokens(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> int:
         return len(self._prompt_ids(request, words or self.tokenizer))
+
+    def notes_on(self, request: Request, *, words: tokenizer.Tokenizer | None = None) -> tuple[str, ...]:
+        """See `Responder.notes_on`."""
+        return (words or self.tokenizer).notes_on(request)
 
     def close(self) -> None:
         with self._lock:
@@ -355,6 +363,10 @@ class _Adapted:
             made_of += f"\n{self._words.chat_template}"
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()
 
+    @property
+    def scores_digest(self) -> str:
+        return self._engine.scores_digest_of(self.digest)
+
     def generate(self, request: Request) -> Iterator[Chunk]:
         return self._engine.generate(request, adapter=self._adapter, words=self._words)
 
@@ -369,6 +381,9 @@ class _Adapted:
 
     def count_tokens(self, request: Request) -> int:
         return self._engine.count_tokens(request, words=self._words)
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        return self._engine.notes_on(request, words=self._words)
 
     def bound_cache(self, num_bytes: int) -> None:
         self._engine.bound_cache(num_bytes)

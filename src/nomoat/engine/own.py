@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nomoat.engine.lora import LoraDelta
     from nomoat.engine.program import Program
 
+COMPILE = "import sys; from nomoat import jit; from nomoat.engine import chain; chain.prepare(sys.argv[1:], jit.tell)"
 FEW_TOKENS, MOST_KEPT = 8, 1024  # of a pass whose tokens' embeddings are kept, and how many are
 GRAPH, WEIGHTS = "openvino_model.xml", "openvino_model.bin"
 OWN = "own.json"  # what the graph tells: to read that itself would be 40 ms of a start
@@ -74,15 +75,16 @@ class OwnModel:
         return all(layers.issuperset(adapter.layers) for adapter in adapters)
 
     @classmethod
-    def prepare(cls, folder: Path, progress: Callable[[int, int], None], *, adapters: bool = False) -> None:
-        """Compile what a folder's model needs, see `chain.prepare`; nothing for one that is not run so. Raises BadFileError, too.
+    def compile_once(cls, folder: Path, progress: Callable[[int, int], None] | None = None, *, adapters: bool = False) -> None:
+        """Let another process compile what a folder's model needs, see `jit.compile_elsewhere`; nothing for one that is not run so.
 
-        `adapters`: what those beside its weights need as well.
+        `adapters`: what those beside its weights need as well. Raises BadFileError if the folder is not whole.
         """
-        from nomoat.engine import chain
+        from nomoat import jit
 
-        if types := _told(folder)["types"]:
-            chain.prepare({*types, tiles.WHOLE_BYTES} if adapters else set(types), progress)
+        types = {*_told(folder)["types"], *([tiles.WHOLE_BYTES] if adapters else ())}
+        if _told(folder)["types"]:
+            jit.compile_elsewhere("-".join(sorted(types)), COMPILE, *sorted(types), progress=progress)
 
     def __init__(self, folder: Path, adapters: Sequence[LoraDelta]) -> None:
         """The weights stay where they are, in the folder's file."""

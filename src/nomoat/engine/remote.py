@@ -9,7 +9,7 @@ http://host:port/v1#NAME      NOMOAT_UPSTREAM_API_KEY if set, else NOMOAT_API_KE
 A server that is busy or cannot be reached is asked again, with waits that grow (`pacing`); an answer that broke off is not, because
 part of it may have been shown: `Responder.complete` asks for it again. Settings a server refuses are left out (`dialect`).
 
-Not covered: likelihoods, tools, images.
+Not covered: likelihoods, images.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from urllib.parse import SplitResult, urlsplit
 from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
+from nomoat.engine.calls import Gathered
 from nomoat.engine.dialect import Dialect
 from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
@@ -193,15 +194,16 @@ class RemoteEngine:
         first: float | None = None
         finish_reason: FinishReason | None = None
         told: Any = None
+        gathered = Gathered()
         with self._metered(request, came_at) as bill, self._translate_errors():
             stream = self._send(request)
             bytes_out = self._bytes_out()
             with stream if stream is not None else nullcontext(()) as events:
                 for event in events:
-                    text, ended, counts = self._read(event)
+                    text, ended, counts = self._read(event, gathered)
                     told = counts or told
                     finish_reason = ended or finish_reason
-                    if text:
+                    if text or gathered.calls:
                         first = first or time.perf_counter()
                         yield Chunk(text=text)
             if stream is None:
@@ -220,7 +222,7 @@ class RemoteEngine:
             if self.meter is not None:
                 bill.usd = 0.0 if stream is None else self.meter.rates.cost_usd(usage) or bill.usd
         self._pace.went_well()  # here: who has the last chunk asks for no more
-        yield Chunk(text="", finish_reason=finish_reason, usage=usage)
+        yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=gathered.calls)
 
     @contextmanager
     def _metered(self, request: Request, came_at: int) -> Iterator[Bill]:
@@ -273,14 +275,15 @@ class RemoteEngine:
                 if not learned or body == refused:
                     raise
 
-    def _read(self, event: Any) -> tuple[str, FinishReason | None, Any]:
-        """Text, finish reason and usage of one event; the SDK does not check that a server sends what it should."""
+    def _read(self, event: Any, gathered: Gathered) -> tuple[str, FinishReason | None, Any]:
+        """Text, finish reason and usage of one event, its calls gathered; the SDK does not check what a server sends."""
         usage = getattr(event, "usage", None)
         try:
             if not event.choices:
                 return "", None, usage
             choice = event.choices[0]
             text = choice.delta.content if hasattr(choice, "delta") else choice.text
+            gathered.add(getattr(getattr(choice, "delta", None), "tool_calls", None) or ())
         except (AttributeError, TypeError) as exc:
             raise self._no_answer() from exc
         if text is not None and not isinstance(text, str):
@@ -333,10 +336,12 @@ class RemoteEngine:
     def _lost(self, cause: BaseException) -> RemoteError:
         import httpx
 
+        hint = "is the server running, and the port right?" if self.is_local else "check the network, then try again"
+        untrusted = net.certificate_hint(cause)
         return RemoteError(
             f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
-            hint="is the server running, and the port right?" if self.is_local else "check the network, then try again",
-            fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
+            hint=untrusted or hint,
+            fate="final" if untrusted else "rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:

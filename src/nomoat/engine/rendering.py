@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
+from nomoat.records import Request
+
 WIDEST = 1000  # letters that a text is filled up to, or indented by
 FILLING = {"ljust", "rjust", "center", "zfill", "expandtabs", "to_bytes"}  # methods of texts, and of numbers
 FILLING_FILTERS = ("center", "indent", "batch", "slice", "tojson")
@@ -25,6 +27,35 @@ WIDE_PLACE = re.compile(r"%(\([^)]*\))?[^a-zA-Z%]*?(\d{4,}|\*)")  # of texts tha
 def compiled(template: str) -> Any:
     """A template ready to use: compiling takes longer than rendering, and every prompt and lesson is rendered."""
     return _environment().from_string(template)
+
+
+@functools.lru_cache(maxsize=8)
+def variables_of(template: str) -> frozenset[str]:
+    """The names that a template reads and does not set itself; none of one that is no template."""
+    import jinja2
+    from jinja2 import meta
+
+    try:
+        return frozenset(meta.find_undeclared_variables(_environment().parse(template)))
+    except jinja2.TemplateError:
+        return frozenset()
+
+
+def variables_for(template: str, request: Request) -> dict[str, Any]:
+    """What a template is told of a request besides the conversation."""
+    effort, read = request.reasoning_effort, variables_of(template)
+    asked: dict[str, Any] = json.loads(request.template_variables or "{}")
+    told: dict[str, Any] = {}
+    if effort is not None and "reasoning_effort" in read:
+        told["reasoning_effort"] = effort
+    elif effort == "none" and "enable_thinking" in read:
+        told["enable_thinking"] = False
+    return told | asked
+
+
+def unread_variables(template: str, request: Request) -> list[str]:
+    """The names of a request's variables that a template does not read."""
+    return sorted(set(json.loads(request.template_variables or "{}")) - variables_of(template))
 
 
 def _environment() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
 # what old checkpoints keep beside their weights: masks and rotation tables
 NOT_WEIGHTS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
@@ -231,6 +233,14 @@ def is_weight(name: str) -> bool:
     return not name.endswith(NOT_WEIGHTS)
 
 
+def _content(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """The file's bytes, mapped; on Windows those of an adapter are copied: it keeps what is mapped from being replaced or removed."""
+    if sys.platform == "win32" and size <= LONGEST_COPIED:
+        return np.fromfile(path, np.uint8)
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
 def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[str, Stored]]:
     """Each tensor where it lies, or those that are wanted; nothing is copied. What is not wanted may be of any type.
 
@@ -244,8 +254,7 @@ def read_tensors(path: Path, is_wanted: Callable[[str], bool] | None = None) -> 
     if size < 10:
         raise broken(f"it has {size} bytes")
     require_fetched(path)
-    with path.open("rb") as file:
-        content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    content = _content(path, size)
     header_bytes = int.from_bytes(content[:8].tobytes(), "little")
     if header_bytes > min(size - 8, MAX_HEADER_BYTES):
         raise broken(f"its header claims {header_bytes:,} bytes")

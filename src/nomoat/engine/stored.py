@@ -35,6 +35,8 @@ class StoredEngine:
     def generate(self, request: Request) -> Iterator[Chunk]:
         if request.prompt_ids is not None:
             raise UnsupportedError(f"`{self._name}` holds answers to texts, and knows no token ids", hint="give text")
+        if request.tools:
+            raise UnsupportedError(f"`{self._name}` holds answers, and calls no functions", hint="leave out `tools`")
         asked = request.prompt if request.prompt is not None else request.messages[-1].content
         if len(request.messages) > 1 or asked not in self._answers:
             raise UnsupportedError(

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.engine import rendering, templates
+from nomoat.engine import calls, rendering, templates
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Message, Request
 
@@ -122,8 +122,9 @@ class Tokenizer:
         byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
         return bytes.fromhex(byte[1]) if byte else token.encode()
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt of a conversation, up to where the assistant's answer begins.
+    def render(self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None, tools: Sequence[str] = ()) -> str:
+        """The prompt of a conversation, up to where the assistant's answer begins. `variables`: what the template is told besides;
+        `tools`: see `Request`.
 
         Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation.
         """
@@ -132,10 +133,12 @@ class Tokenizer:
                 "this model has no chat template: it completes texts, it does not chat",
                 hint=f"use `--raw`, or `--template NAME` for the one it was tuned with: {', '.join(templates.NAMED)}",
             )
+        rows, told = calls.for_template(self.chat_template, messages, tools)
         try:
             text = rendering.compiled(self.chat_template).render(
-                messages=[{"role": message.role, "content": message.content} for message in messages],
-                tools=None,
+                **(variables or {}),
+                messages=rows,
+                tools=told,
                 documents=None,
                 add_generation_prompt=True,
                 bos_token=self._token_text(self.special.bos_id),
@@ -149,7 +152,13 @@ class Tokenizer:
         """A request's prompt, template included, and whether the token that begins a text is still to be put before it."""
         if request.prompt is not None:
             return request.prompt, True
-        return self.render(request.messages) + request.answer_start, self.render_lacks_bos
+        text = self.render(request.messages, rendering.variables_for(self.chat_template or "", request), request.tools)
+        begun = calls.start(self.chat_template or "") if request.must_call else request.answer_start
+        return text + begun, self.render_lacks_bos
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """See `calls.notes`."""
+        return calls.notes(self.chat_template or "", request)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""

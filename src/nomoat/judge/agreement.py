@@ -159,7 +159,7 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
     else:
         raise UsageError(
             f"`{source}`: there is no such file of labels to check a judge with",
-            hint=f"name `{VICUNA}`, or a JSONL file: docs/duel.md",
+            hint=f'name `{VICUNA}`, or a JSONL file of lines {{"question": "…", "answer_a": "…", "answer_b": "…", "winner": "a"}}',
         )
     chosen = random.Random(seed).sample(rows, min(num_pairs, len(rows)))
     return Labelled(pairs=tuple(pair for pair, _ in chosen), labels=tuple(label for _, label in chosen), whose=whose)

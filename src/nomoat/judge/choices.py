@@ -37,8 +37,9 @@ def written_choice(example: Example, answer: str, *, lettered: bool) -> str | No
     """The choice that an answer is; None if it is none of them. An answer that is a choice, word for word, counts as one.
 
     So does a sentence that names a choice and says nothing else, where it names no letter: "The answer is B." is the letter, even
-    where a choice is called B.
+    where a choice is called B. A draft before it is no part of it.
     """
+    answer = matching.without_draft(answer)
     index = matching.equal_choice(answer, example.choices)
     if index is None and lettered:
         letter = scorers.chosen_letter(answer, len(example.choices))

@@ -55,7 +55,9 @@ def duel(
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
     if suite is not None:
-        suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
+        suite = load_suite(
+            suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[left, right]
+        )  # fmt: skip
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
     )  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from nomoat.asking.spending import STORED
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
+from nomoat.engine import served_scores_digest
 from nomoat.engine.stored import stored_names
 from nomoat.errors import UnknownModelError, UnsupportedError
 from nomoat.judge.builtin import BUILT_IN
@@ -20,7 +21,10 @@ from nomoat.responder import Responder
 
 
 class KeptEngine:
-    """The place of a model that is not here. `model` is the reference it was asked under."""
+    """The place of a model that is not here. `model` is the reference it was asked under.
+
+    `forms`: what its likelihoods may be kept under, those of the file's own weights first; one of them, once it is known which.
+    """
 
     is_local = True
     context_tokens: int | None = None
@@ -28,6 +32,12 @@ class KeptEngine:
     def __init__(self, model: str, digest: str) -> None:
         self.model = model
         self.digest = digest
+        self.forms: tuple[str, ...] = (digest, served_scores_digest(digest))
+
+    @property
+    def scores_digest(self) -> str:
+        """See `Responder.scores_digest`."""
+        return self.forms[0]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         raise UnsupportedError(f"`{self.model}` was not asked this before, and its kept answers are all there is")

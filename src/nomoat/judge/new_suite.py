@@ -17,7 +17,7 @@ from nomoat.textfiles import composed, read_jsonl
 
 INPUT_NAMES = (
     "input", "text", "question", "prompt", "sentence", "document", "review", "message", "instruction", "query", "content", "q",
-    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지",
+    "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "댓글", "문의", "질의", "메시지", "메일", "민원", "요청",
 )  # fmt: skip
 KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
 LABEL_NAMES = (
@@ -28,6 +28,7 @@ LABEL_NAMES = (
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
+ADDRESS = re.compile(r"\S+@\S+")  # a column `메일` may hold letters, or only where they came from
 FEW_LABELS = 20  # a column of at most so many values, each used twice on average, is one of labels
 SHORT_WORDS = 5  # an answer of so many words can be compared word for word
 SHORT_KOREAN_WORDS = 2  # `보통 2~3일 걸립니다` is a sentence of three
@@ -54,7 +55,8 @@ def suite_from_file(
     """
     rows = _rows(path)
     columns = tuple(rows[0][1])
-    text_column, why_text = _column(path, columns, input_column, INPUT_NAMES, "--input-column", ())
+    texts = [name for name, cell in rows[0][1].items() if not ADDRESS.fullmatch(str(cell).strip())]
+    text_column, why_text = _column(path, texts if input_column is None else columns, input_column, INPUT_NAMES, "--input-column", ())
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "--label-column", (text_column,))
     pairs = [(line, _cell(path, line, row, text_column), _cell(path, line, row, answer_column)) for line, row in rows]
     answers = [answer for _, _, answer in pairs]

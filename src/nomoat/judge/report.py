@@ -20,6 +20,7 @@ from nomoat.records import Example, Outcome, Side, Verdict
 
 MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
+END_CHARACTERS = 16  # of a plot's label, always shown
 MIN_FOR_INTERVAL = 5  # a category with fewer examples, or groups of them, gets no interval: three numbers promise too much
 
 
@@ -181,6 +182,7 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
     )
     environment.filters["names"] = _names_marked
     environment.filters["unbroken"] = _unbroken
+    environment.filters["shortened"] = _shortened
     page = environment.get_template(template).render(
         **common,
         **values,
@@ -251,6 +253,12 @@ def _names_marked(text: str) -> Markup:
 def _unbroken(text: str) -> str:
     """Intervals and p-values do not break at the end of a line: "81.2 % [78.7,\u00a083.5]"."""
     return re.sub(r"\[[^]]*\]|p [=<] [\d.]+", lambda found: found[0].replace(" ", "\u00a0"), text)
+
+
+def _shortened(name: str) -> Markup:
+    """A label that is cut, where it is too long for its place, before its end: names of models differ there."""
+    head, tail = name[:-END_CHARACTERS], name[-END_CHARACTERS:]
+    return Markup('<span title="{}"><i>{}</i><b>{}</b></span>').format(name, head, tail)
 
 
 def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[str, list[str]]]:

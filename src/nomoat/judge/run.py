@@ -53,7 +53,9 @@ def evaluate(
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
-    suite = load_suite(suite, input_column=input_column, label_column=label_column, instruction=instruction)
+    suite = load_suite(
+        suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[responder]
+    )  # fmt: skip
     settings = RunSettings(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template
     )  # fmt: skip
@@ -139,8 +141,7 @@ class Asking:
         """Those that a model which is not here was asked before, and, of a conversation, in the very words that came before."""
         digest = self.model.digest
         if self.suite.metric == "choice" and not self.writes_choices:
-            scored = [e for e in examples if self.store.choice_scores(digest, *self.scored(e)) is not None]
-            if scored:
+            if scored := self._scored_before(examples):
                 return scored
             self.writes_choices = any(self.store.answer(digest, self.written(e)) is not None for e in examples)
             if not self.writes_choices:
@@ -154,6 +155,16 @@ class Asking:
                 kept.append(example)
         return kept
 
+    def _scored_before(self, examples: Sequence[Example]) -> list[Example]:
+        """Those whose choices' likelihoods are kept; of a model that is not here, all of the form that gave most of the first ones."""
+        engine = self.model.engine
+        forms = engine.forms if isinstance(engine, KeptEngine) else (self.model.scores_digest,)
+        found = {form: [e for e in examples if self.store.choice_scores(form, *self.scored(e)) is not None] for form in forms}
+        most = max(forms, key=lambda form: len(found[form]))
+        if isinstance(engine, KeptEngine) and found[most]:
+            engine.forms = (most,)
+        return found[most]
+
     def remember(self, example: Example, answer: Completion) -> None:
         """Keep what was said so far for the examples that follow this one."""
         said = Message(role="assistant", content=f"{self.suite.answer_start}{answer.text}")
@@ -164,10 +175,10 @@ class Asking:
         if not self.outcomes and self.failure is not None:
             raise self.failure
         if not self.outcomes:
+            hint = "name the --limit and --seed, and the same --judge or none, that they were asked with"
             raise DataError(
-                f"`{self.model.ref}` holds no answers to these questions",
-                hint="name the --limit and --seed, and the same --judge or none, that they were asked with",
-            )
+                f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))
+            )  # fmt: skip
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(
@@ -279,7 +290,7 @@ class Asking:
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
-    pending = [example for example in examples if run.store.choice_scores(run.model.digest, *run.scored(example)) is None]
+    pending = [example for example in examples if run.store.choice_scores(run.model.scores_digest, *run.scored(example)) is None]
     require_context(run, pending, new_tokens=1)
     try:
         collected = collect_scores(
@@ -423,7 +434,7 @@ def require_context(run: Asking, examples: Sequence[Example], *, new_tokens: int
 
 
 def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str, ...]]:
-    """The suite with `limit` of its examples, drawn at random (files are often sorted by label), in their order.
+    """The suite with `limit` of its examples, drawn at random (files are often sorted by label), in their order, and the notes on it.
 
     Conversations stay whole, so that a suite of them may give a few examples fewer.
     """
@@ -431,12 +442,12 @@ def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str,
         raise UsageError(f"the limit is {limit}", hint="give a whole number of at least 1")
     total = len(suite.examples)
     if limit is None or limit >= total:
-        return suite, ()
+        return suite, suite.notes
     conversations = _conversations(suite.examples)
     count = max(1, limit * len(conversations) // total)
     chosen = sorted(random.Random(seed).sample(range(len(conversations)), count))
     examples = tuple(example for at in chosen for example in conversations[at])
-    return replace(suite, examples=examples), (f"{len(examples):,} of {total:,} examples, drawn with seed {seed}",)
+    return replace(suite, examples=examples), (*suite.notes, f"{len(examples):,} of {total:,} examples, drawn with seed {seed}")
 
 
 def _conversations(examples: Sequence[Example]) -> list[list[Example]]:

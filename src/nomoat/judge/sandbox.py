@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nomoat.errors import UnsupportedError
-from nomoat.judge import sandbox_child
 
 Outcome = Literal["passed", "failed", "out of time", "out of memory"]
 
@@ -89,6 +88,8 @@ def missing_wall() -> str:
 def _run(program: str, limits: Limits, *, isolated: bool) -> Ran:
     if os.name != "posix":
         raise UnsupportedError("code cannot be run here with its limits", hint="use Linux, or WSL on Windows")
+    from nomoat.judge import sandbox_child  # which Windows cannot import
+
     with tempfile.TemporaryDirectory(prefix="nomoat-code-", ignore_cleanup_errors=True) as folder:
         job = {
             "program": program,
@@ -139,6 +140,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 @functools.cache
 def _needed_paths() -> list[str]:
     """What a Python program needs to see: the interpreter, its library, the system's libraries, four devices."""
+    from nomoat.judge import sandbox_child
+
     own = [sys.base_prefix, sys.base_exec_prefix, str(Path(os.path.realpath(sys.executable)).parent.parent)]
     paths = [path for path in dict.fromkeys((*sandbox_child.SYSTEM_PATHS, *own, *sandbox_child.DEVICES)) if Path(path).exists()]
     return [path for path in paths if not any(path != other and path.startswith(f"{other}/") for other in paths)]

@@ -12,19 +12,23 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from nomoat import paths
 from nomoat.errors import BadFileError, DataError, UnknownModelError, UsageError
-from nomoat.judge import scorers
+from nomoat.judge import as_tuned, scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.records import Example
 from nomoat.tasks import MAX_LABELS, TABLE_SUFFIXES, label_instruction, label_task_messages, read_labelled, require_columns
-from nomoat.textfiles import composed, parse_json, read_text
+from nomoat.textfiles import as_named, composed, parse_json, read_text
+
+if TYPE_CHECKING:
+    from nomoat.responder import Responder
 
 Metric = Literal[
     "exact", "choice", "numeric", "f1", "char-f1", "rouge", "chrf", "bleu", "json", "regex", "code", "judge",
@@ -45,7 +49,8 @@ class Suite:
     `metric` is what an answer's score is: see `scorers.py`; "judge" answers can only be compared by a judge, "review" answers are
     stored, with what a judge wrote about them, in `folder`. Without `chat`, an example's text is given to a model as it is, no
     template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be. `answer_start` is put into the
-    model's mouth, and counts as the beginning of its answer: for models on this machine only.
+    model's mouth, and counts as the beginning of its answer: for models on this machine only. `notes` say what has to be known about
+    its questions.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Suite:
     answer_start: str = ""
     schema: Mapping[str, Any] | None = None
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +106,13 @@ SHARED = (
 
 
 def load_suite(
-    ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None
-) -> Suite:
+    ref: str | Path | Suite, *, input_column: str | None = None, label_column: str | None = None, instruction: str | None = None,
+    models: Iterable[str | Responder] = (),
+) -> Suite:  # fmt: skip
     """The suite of that name, or of that file: a folder, a .toml, a .jsonl, or a table with its two columns named.
 
-    `instruction` are the words before each text of a table, as `tune` takes them.
+    `instruction` are the words before each text of a table, as `tune` takes them. A table asks for the labels that tuned ones of
+    the `models` learned, too.
 
     A name is looked for in NOMOAT_HOME's `suites` folder, then among the built-in ones. What lies at that path comes before both,
     but for a folder that is no suite.
@@ -114,7 +122,8 @@ def load_suite(
         return ref
     path = _find(ref)
     if path is not None and path.suffix.lower() in TABLE_SUFFIXES:
-        return suite_from_csv(path, *require_columns(path, input_column, label_column), instruction=instruction)
+        columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
+        return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
     if input_column or label_column or instruction:
         raise UsageError("--input-column, --label-column, --instruction are for tables (CSV, TSV)", hint="a suite needs none of them")
     if path is None:
@@ -131,15 +140,19 @@ def load_suite(
 
 
 def suite_from_csv(
-    path: Path, input_column: str, label_column: str, *, instruction: str | None = None, labels: Sequence[str] | None = None
-) -> Suite:
+    path: Path, input_column: str, label_column: str, *, instruction: str | None = None, labels: Sequence[str] | None = None,
+    learned: Sequence[as_tuned.Learned] = (),
+) -> Suite:  # fmt: skip
     """A choice suite from a table: each row asks for its label, and the choices are the labels that occur (or `labels`).
+
+    So are those beside them that a tuned model `learned`, and where one was asked otherwise the suite's notes say so.
 
     Rows are known by their line. Raises DataError as `read_labelled` does, for fewer than 2 labels or more than 256, and for a
     label that is not among `labels`.
     """
     rows = read_labelled(path, input_column=input_column, label_column=label_column)
-    known = tuple(sorted({composed(label) for label in labels} if labels is not None else {row.label for row in rows}))
+    own = {composed(label) for label in labels} if labels is not None else {row.label for row in rows}
+    known = tuple(sorted(as_tuned.labels_with(own, learned)))
     if len(known) < 2:
         raise DataError(
             f"`{path}`: every row has the {label_column} `{known[0]}`", hint="a choice needs at least two different labels"
@@ -157,7 +170,8 @@ def suite_from_csv(
         messages = label_task_messages(row.text, known, instruction=words)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
     return Suite(
-        name=composed(path.stem), metric="choice", examples=tuple(examples), sha256=digest_of(examples), source=path.name
+        name=composed(path.stem), metric="choice", examples=tuple(examples), sha256=digest_of(examples), source=path.name,
+        notes=tuple(as_tuned.notes(own, {*known}, words, learned)),
     )  # fmt: skip
 
 
@@ -169,28 +183,28 @@ def write_suite(suite: Suite, folder: Path) -> Path:
     if suite.metric in STORED_ONLY:
         raise UsageError(f"`{suite.name}` has scores that were stored before, which a suite file cannot hold")
     jsonl, toml, schema = suite_files(suite.name, folder)
-    with paths.whole_file(jsonl) as part:
-        part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
-    if suite.schema is not None:
-        with paths.whole_file(schema) as part:
-            part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
-    values = {
-        "name": suite.name,
-        "title": suite.title,
-        "metric": suite.metric,
-        "examples": jsonl.name,
-        "sha256": paths.sha256_of(jsonl),
-        "schema": "" if suite.schema is None else schema.name,
-        **{name: getattr(suite, name) for name in SHARED},
-    }
-    with paths.whole_file(toml) as part:
+    with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
+        toml_part, jsonl_part = (files.enter_context(paths.whole_file(file)) for file in (toml, jsonl))
+        jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8")
+        if suite.schema is not None:
+            schema_part = files.enter_context(paths.whole_file(schema))
+            schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8")
+        values = {
+            "name": suite.name,
+            "title": suite.title,
+            "metric": suite.metric,
+            "examples": jsonl.name,
+            "sha256": paths.sha256_of(jsonl_part),
+            "schema": "" if suite.schema is None else schema.name,
+            **{name: getattr(suite, name) for name in SHARED},
+        }
         # A JSON string is a TOML string too, but for DEL, which TOML wants escaped.
         lines = [
             f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
             for key, value in values.items()
             if value not in ("", ())
         ]
-        part.write_text("".join(lines), encoding="utf-8")
+        toml_part.write_text("".join(lines), encoding="utf-8")
     return toml
 
 
@@ -232,7 +246,7 @@ def files_of(name: str) -> tuple[Path, ...]:
 
 def _find(ref: str | Path) -> Path | None:
     """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
-    path, own, name = Path(ref), own_suites(), composed(str(ref))
+    path, own, name = as_named(Path(ref)), own_suites(), composed(str(ref))
     is_name = name in own or name in BUILT_IN
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nomoat import references
 from nomoat.errors import NomoatError
+from nomoat.records import Rule
 from nomoat.responder import Responder
 from nomoat.route.budget import Allowance, rates_of
 from nomoat.route.learned import LearnedRouter
@@ -22,6 +24,7 @@ from nomoat.route.policy import Policy, PolicyFile
 
 NOT_READ = "the policy has changed and cannot be read, so nothing leaves until it is mended"
 OTHER_CLOUD = "the policy has changed and names another cloud model, which is not loaded"
+RULES: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud"}
 
 log = logging.getLogger("nomoat.route")
 

@@ -74,11 +74,31 @@ def _spans(reading: Reading, kind: Kind, names: Sequence[str]) -> Iterator[Span]
         yield from _ibans(reading.text)
     else:
         yield from FINDERS[kind](reading.text)
+    if kind in BROKEN_KINDS:
+        yield from _over_breaks(reading.text, kind)
+
+
+def _over_breaks(text: str, kind: Kind) -> Iterator[Span]:
+    """Numbers that a line's end parts anywhere (`010-12` and `34-5678`, also as two parts of a message), with dashes between all
+    groups and none around: columns of numbers are ordinary."""
+    for found in BREAK.finditer(text):
+        start, after = found.span(found.lastindex or 0)
+        at = max(0, start - TOGETHER)
+        line, join = text[at:start] + text[after : after + TOGETHER], start - at
+        for number in DASHED_NUMBER.finditer(line):
+            if number.start() < join < number.end():
+                for _, _, certain in FINDERS[kind](number[0]):
+                    yield at + number.start(), after + number.end() - join, certain
 
 
 # Between two digits of a phone number or a card, and from them to what says that they are none, stand fewer characters than these.
 TOGETHER = 20
 DIGITS_TOGETHER = re.compile(rf"\d(?:\D{{0,{TOGETHER}}}\d){{4,}}+")  # the shortest phone numbers have five
+# A line's end between digits, with a dash before or behind them, and what it may part: see `_over_breaks`.
+LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
+BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
+DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\d{4}-\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-])")
+BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 # What may stand between the groups of a number, in the plain text.
 GAP = r"[\s._/~\u00b7-]{0,4}"
 # Between two cells of a table or a list, whose texts may be quoted. Ordinary tables are full of numbers: what is found over cells has

@@ -6,6 +6,7 @@
     cloud = "openai:gpt-4o-mini"        # where the rest may go; without it everything stays here
     threshold = 0.5                     # stays here if the learned chance that local is as good is at least this
     default = "local"                   # where a text goes while no router is learned: "local" or "cloud"
+    if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
     never_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
     allowed = ["openai"]                # providers and hosts that may be asked; without it the one of `cloud`
@@ -21,7 +22,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from nomoat import paths
@@ -29,6 +30,8 @@ from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import UsageError
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
+
+IfCloudFails = Literal["error", "local"]
 
 DEFAULT_ORIGIN = "default"
 DEFAULT_THRESHOLD = 0.5
@@ -44,6 +47,7 @@ class Policy:
     cloud: str | None = None
     threshold: float = DEFAULT_THRESHOLD
     default: Place = "local"
+    if_cloud_fails: IfCloudFails = "error"
     never_leaves: tuple[Kind, ...] = KINDS
     names: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
@@ -73,7 +77,18 @@ class Policy:
 
 
 BUDGETS = ("max_usd_per_day", "max_usd_per_month")
-SETTINGS = ("local", "cloud", "threshold", "default", "never_leaves", "names", "allowed", *BUDGETS, "max_answer_tokens")
+SETTINGS = (
+    "local",
+    "cloud",
+    "threshold",
+    "default",
+    "if_cloud_fails",
+    "never_leaves",
+    "names",
+    "allowed",
+    *BUDGETS,
+    "max_answer_tokens",
+)
 
 
 def default_path() -> Path:
@@ -157,6 +172,8 @@ def _checked(path: Path, name: str, value: Any) -> Any:
         raise _error(path, f"sets `{name}` to {value!r}", "give a text in quotes, or leave it out")
     if name == "default" and value not in ("local", "cloud"):
         raise _error(path, f"sets `default` to {value!r}", 'give "local" or "cloud"')
+    if name == "if_cloud_fails" and value not in ("error", "local"):
+        raise _error(path, f"sets `if_cloud_fails` to {value!r}", 'give "error" or "local"')
     return value
 
 

@@ -1,8 +1,8 @@
 """`auto`: a model reference that sends each request to the model on this machine or to the cloud, and says why.
 
 The policy speaks first: private data stays here whatever else is said. Then a router learned from the user's duels, then the
-policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens: nothing is
-ever sent to the cloud because the local model failed.
+policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens, but for
+the cloud's where the policy says `if_cloud_fails = "local"` (`fallback`): nothing is ever sent there because the local model failed.
 
 A conversation is judged anew at each turn: what was private in it keeps it here, whatever is said beside that (`guard`).
 
@@ -19,12 +19,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nomoat import net
+from nomoat import net, references
 from nomoat import responder as responders
-from nomoat.errors import UsageError
+from nomoat.errors import RemoteError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import ImportProgress, Responder
+from nomoat.route import in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_not
+from nomoat.route.fallback import OrHere
 from nomoat.route.guard import private_kinds
 from nomoat.route.in_force import InForce, Rules, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
@@ -82,6 +84,13 @@ def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
     return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
 
 
+def _failed(policy: Policy, decision: Decision, error: RemoteError) -> Decision:
+    """What was decided for the cloud is done here, which the server's own words do not say: they may repeat the text."""
+    status = "" if error.status is None else f" (status {error.status})"
+    why = f"`{references.shown_name(decision.model or '')}` failed{status}, and the policy then answers here"
+    return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
+
+
 def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
     def local(rule: Rule, why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
         return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
@@ -93,7 +102,7 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     if forbidden := net.offline():
         return local("offline", f"{forbidden} is set")
     if only_here:
-        return local("cannot_ask", only_here)
+        return local(in_force.RULES.get(only_here, "cannot_ask"), only_here)
     if router.learned is None:
         model = policy.cloud if policy.default == "cloud" else policy.local
         why = f"{router.why_not}; the policy's default is {policy.default}"
@@ -196,10 +205,13 @@ class RouterEngine:
         return self._side(decision)
 
     @contextmanager
-    def answering(self, decision: Decision, request: Request) -> Iterator[tuple[Decision, Responder]]:
+    def answering(
+        self, decision: Decision, request: Request, on_change: OnDecision | None = None
+    ) -> Iterator[tuple[Decision, Responder]]:
         """Who answers what was decided so, within the block, and the decision as it is kept; `on_decision` is told.
 
         Until the block ends, the most the answer can cost is set aside; where others have spent it since, the answer is made here.
+        So it is where the cloud fails and the policy says so: `on_change` is told that decision, before the first word.
         """
         rules = self._rules.last
         with ExitStack() as paying:
@@ -211,6 +223,16 @@ class RouterEngine:
                 except OverBudgetError as error:
                     decision, responder = _kept_here(rules.policy, str(error), decision), self._local
             self._tell(decision)
+            if decision.where == "cloud" and rules.policy.if_cloud_fails == "local":
+
+                def on_failure(error: RemoteError) -> None:
+                    paying.close()  # what it cost is known
+                    changed = _failed(rules.policy, decision, error)
+                    self._tell(changed)
+                    if on_change is not None:
+                        on_change(changed)
+
+                responder = Responder(responder.ref, OrHere(responder, self._local, on_failure))
             yield decision, responder
 
     def generate(self, request: Request) -> Iterator[Chunk]:
@@ -221,8 +243,9 @@ class RouterEngine:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `Responder.notes_on`. None where it would stay here if it were asked now."""
-        return () if self._cloud is None or self.decide(request).where == "local" else self._cloud.notes_on(request)
+        """See `Responder.notes_on`; of the one who would answer if it were asked now."""
+        asked = self._local if self._cloud is None or self.decide(request).where == "local" else self._cloud
+        return asked.notes_on(request)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         return self.chosen(self.decide_embedding()).embed(texts, stop=stop)
@@ -322,8 +345,7 @@ def _load_cloud(policy: Policy, as_client: bool) -> Responder | None:
 def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
     """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what the user
     said, and all of it."""
-    parts = [request.prompt or "", *(message.content for message in request.messages), *request.stop, request.answer_start]
-    parts = [part for part in (*parts, *continuations, request.json_schema or "") if part]
+    parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
     return [*parts, question_of(request), "\n\n".join(parts)]
 
 

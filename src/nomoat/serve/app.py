@@ -401,7 +401,9 @@ def _whole(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies.Whole:
     text = "".join(chunk.text for chunk in chunks)
     likelihoods = tuple(one for chunk in chunks for one in chunk.likelihoods)
     ahead = replies.ahead_of(chunks[0]) if echo else 0
-    return replies.Whole(text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead)
+    return replies.Whole(
+        text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead, calls=last.calls
+    )  # fmt: skip
 
 
 async def _first(chunks: AsyncIterator[Item], decisions: Decisions) -> tuple[Item]:

@@ -43,8 +43,10 @@ class Chooser(Protocol):
         """Who embeds what was decided so."""
         ...
 
-    def answering(self, decision: Decision, request: Request) -> AbstractContextManager[tuple[Decision, Responder]]:
-        """Who answers what was decided so, within the block, and the decision as it is kept."""
+    def answering(
+        self, decision: Decision, request: Request, on_change: Callable[[Decision], None]
+    ) -> AbstractContextManager[tuple[Decision, Responder]]:
+        """Who answers what was decided so, within the block, and the decision as it is kept; one that is made after it is told."""
         ...
 
 
@@ -54,7 +56,7 @@ class Decisions:
     `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told the side of each answer.
 
     Not covered: the headers of a stream of several answers say nothing of one that stays here after the first word of another,
-    because others have spent what it would have cost.
+    because others have spent what it would have cost, or because the cloud failed.
     """
 
     def __init__(self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Place], None]) -> None:
@@ -84,10 +86,14 @@ class Decisions:
             if not self._made:
                 made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
                 self._made = [decision for decision in made for _ in range(self._num_answers)]
-        with engine.answering(self._made[at], self._requests[at]) as (decision, chosen):
+
+        def keep(decision: Decision) -> None:
             self._made[at] = decision
-            self._asked[at] = chosen
             self._count(decision.where)
+
+        with engine.answering(self._made[at], self._requests[at], keep) as (decision, chosen):
+            self._asked[at] = chosen
+            keep(decision)
             yield chosen
 
     def choose_embedder(self, responder: Responder) -> Responder:

@@ -29,7 +29,7 @@ from nomoat.errors import (
     UnsupportedError,
     UsageError,
 )
-from nomoat.records import Chunk, FinishReason, TokenLikelihood, Usage
+from nomoat.records import Chunk, FinishReason, TokenLikelihood, ToolCall, Usage
 from nomoat.responder import Responder
 from nomoat.serve.wire import Call, EmbeddingCall
 
@@ -60,6 +60,7 @@ class Whole:
     usage: Usage
     likelihoods: tuple[TokenLikelihood, ...] = ()
     ahead: int = 0
+    calls: tuple[ToolCall, ...] = ()
 
 
 class Reply:
@@ -82,9 +83,12 @@ class Reply:
         choices = []
         for at, answer in enumerate(answers):
             self._offsets[at] -= answer.ahead
-            choice = self._choice(at, _finish(answer.finish_reason), answer.likelihoods)
+            choice = self._choice(at, _finish(answer.finish_reason, answer.calls), answer.likelihoods)
             if self._chat:
-                choice["message"] = {"role": "assistant", "content": answer.text, "refusal": None}
+                message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+                if answer.calls:
+                    message |= {"content": answer.text.strip() or None, "tool_calls": [_call(call) for call in answer.calls]}
+                choice["message"] = message
             else:
                 choice["text"] = answer.text
             choices.append(choice)
@@ -105,8 +109,10 @@ class Reply:
             self._offsets[at] -= ahead_of(chunk)
         if chunk.text or chunk.likelihoods:
             events += self._event(at, {"content": chunk.text}, None, chunk.likelihoods)
+        for place, call in enumerate(chunk.calls):
+            events += self._event(at, {"tool_calls": [{"index": place, **_call(call)}]}, None, ())
         if chunk.finish_reason is not None:
-            events += self._event(at, {}, _finish(chunk.finish_reason), ())
+            events += self._event(at, {}, _finish(chunk.finish_reason, chunk.calls), ())
         return events
 
     def closing(self, usages: Mapping[int, Usage]) -> bytes:
@@ -120,7 +126,7 @@ class Reply:
     def _object(self) -> str:
         return "chat.completion.chunk" if self._chat else "text_completion"
 
-    def _event(self, at: int, delta: dict[str, str], finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> bytes:
+    def _event(self, at: int, delta: dict[str, Any], finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> bytes:
         choice = self._choice(at, finish_reason, likelihoods)
         if self._chat:
             choice["delta"] = delta
@@ -224,7 +230,7 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, BadRequestError):
         return error.status, error_body(message, param=error.param, code=error.code)
     if isinstance(error, SchemaError):
-        return 400, error_body(message, param="response_format", code="unsupported" if error.is_unsupported else None)
+        return 400, error_body(message, param=error.field, code="unsupported" if error.is_unsupported else None)
     if isinstance(error, RemoteError) and error.status in CLIENTS_STATUS:
         return error.status, error_body(message, kind=CLIENTS_STATUS[error.status], code=error.code or "upstream_error")
     for kind, status, name, code in STATUS_AND_TYPE:
@@ -251,8 +257,12 @@ def error_body(
     return {"error": {"message": message or "unknown error", "type": kind, "param": param, "code": code}}
 
 
-def _finish(reason: FinishReason) -> str:
-    return {"length": "length", "filtered": "content_filter"}.get(reason, "stop")
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _finish(reason: FinishReason, calls: Sequence[ToolCall] = ()) -> str:
+    return {"length": "length", "filtered": "content_filter"}.get(reason, "tool_calls" if calls else "stop")
 
 
 def _sse(value: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """OpenAI's JSON -> our records: what a client asks. With `replies` the only place that knows the wire format.
 
 What a client sends and we do not know is ignored, as clients send many things; but what would change the answer and is not
-supported (tools, images, a bias on tokens, other servers' words for a schema) is refused by name.
+supported (images, a bias on tokens, other servers' words for a schema) is refused by name.
 
 Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 """
@@ -13,60 +13,73 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nomoat.errors import (
     BadRequestError,
 )
-from nomoat.records import Message, Request, Role, SchemaMode
+from nomoat.records import CallingTurn, Effort, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
+RANDOM_SEED = -1  # llama.cpp's word for none
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
 
-# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's and vLLM's.
+# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's and vLLM's.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "best_of": (1,),
+    "chat_template": ("",),
     "continue_final_message": (False,),
+    "documents": ([],),
     "dry_multiplier": (0,),
     "dynatemp_range": (0,),
-    "function_call": ("none", "auto"),
+    "format": ("",),
     "functions": ([],),
+    "function_call": ("none", "auto"),
     "grammar": ("",),
     "guided_choice": ([],),
     "guided_grammar": ("",),
     "guided_json": ("",),
     "guided_regex": ("",),
     "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
     "json_schema": ({},),
+    "length_penalty": (1,),
     "logit_bias": ({}, []),
     "min_tokens": (0,),
     "mirostat": (0,),
     "modalities": (["text"], []),
+    "options": ({},),
     "prompt_logprobs": (),
     "repeat_penalty": (1,),
+    "return_token_ids": (False,),
+    "samplers": ([],),
+    "skip_special_tokens": (True,),
     "stop_token_ids": ([],),
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
     "typical_p": (1,),
     "use_beam_search": (False,),
+    "web_search_options": (),
     "xtc_probability": (0,),
 }
+NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
+NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
+    "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
+}  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
 ABOUT_FORM = frozenset({
-    "function_call", "functions", "guided_json", "json_schema", "structural_tag", "structured_outputs", "tool_choice", "tools",
+    "format", "guided_json", "json_schema", "structural_tag", "structured_outputs",
 })  # fmt: skip
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
-TOOL_ROLES = ("tool", "function")
+OLDER = ("functions", "function_call")  # of OpenAI's API
 Kind = Literal["chat", "text"]
 
 _T = TypeVar("_T")
@@ -74,18 +87,42 @@ _T = TypeVar("_T")
 Several = Annotated[list[_T], Field(fail_fast=True)]
 
 
+def _whole(value: object) -> object:
+    """A whole number, if it was written as 8.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidator(_whole)]  # below 0: as many as there is room for
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
     type: str
     text: str | None = None
+    refusal: str | None = None
+
+
+class _Called(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: str
+    arguments: str | dict[str, Any]  # the second is Ollama's
+
+
+class _ToolCall(BaseModel):
+    model_config = ConfigDict(strict=True)
+    id: str | None = None
+    function: _Called
 
 
 class _Turn(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
     content: str | Several[_Part] | None = None
-    tool_calls: Any = None
-    function_call: Any = None  # its older form
+    refusal: str | None = None  # what an assistant said in place of its content
+    tool_calls: Several[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None  # the older form of calls
 
 
 class _StreamOptions(BaseModel):
@@ -106,22 +143,47 @@ class _Format(BaseModel):
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
 
 
+class _Function(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Tool(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: str
+    function: _Function | None = None
+
+
+class _Named(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: str
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: str
+    function: _Named | None = None
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    n_predict: Annotated[int, Field(ge=1)] | Literal[-1, -2] | None = None  # llama.cpp's; below 0 as many as there is room for
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    n_predict: Limit | None = None  # llama.cpp's
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1)] | None = None  # vLLM's -1 is off, as 0 is
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    seed: int | None = None
+    seed: Whole | None = None
     stop: str | Several[str] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     response_format: _Format | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -129,15 +191,20 @@ class _Settings(BaseModel):
 
 class _Chat(_Settings):
     messages: Annotated[Several[_Turn], Field(min_length=1)]
+    chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
+    reasoning_effort: Effort | None = None
+    tools: Several[_Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
+    parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 class _Text(_Settings):
     prompt: str | Several[str] | Several[int] | Several[Several[int]]
-    max_tokens: Annotated[int, Field(ge=0)] | None = None  # 0 with `echo`: only what the prompt's tokens are worth
+    max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
+    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
         None  # not strictly OpenAI's; llama.cpp's clients send false
     )
 
@@ -147,12 +214,14 @@ class _Embed(BaseModel):
     model: str | None = None
     input: str | Several[str] | Several[int] | Several[Several[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: Whole | None = None
 
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
 # What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (_Part, _Turn, _StreamOptions, _Schema, _Format, _Chat, _Text, _Embed)
+SHAPES: tuple[type[BaseModel], ...] = (
+    _Part, _Called, _ToolCall, _Turn, _StreamOptions, _Schema, _Format, _Function, _Tool, _Named, _Choice, _Chat, _Text, _Embed,
+)  # fmt: skip
 FIELD_NAMES = frozenset(field.alias or name for shape in SHAPES for name, field in shape.model_fields.items())
 
 
@@ -191,7 +260,11 @@ def parse_chat(body: bytes) -> Call:
     if asked.top_logprobs and not asked.logprobs:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    request = Request(messages=messages, top_logprobs=top, **_sampling(asked))
+    variables = json.dumps(asked.chat_template_kwargs, ensure_ascii=False, sort_keys=True) if asked.chat_template_kwargs else ""
+    request = Request(
+        messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
+        **_about_tools(asked), **_sampling(asked),
+    )  # fmt: skip
     return _call("chat", asked, [request], _max_new_tokens(asked, None))
 
 
@@ -245,9 +318,11 @@ def _parse(shape: type[_Asked], body: bytes) -> _Asked:
             raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
         raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
     extra = asked.model_extra or {}
-    for name, harmless in UNSUPPORTED.items():
+    known = UNSUPPORTED | (NOT_OF_CHATS if shape is _Chat else NOT_OF_TEXTS)
+    for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise _unsupported(name, "is not supported" + (FORM_ADVICE if name in ABOUT_FORM else ""))
+            advice = FORM_ADVICE if name in ABOUT_FORM else "; use `tools`" if name in OLDER else ""
+            raise _unsupported(name, "is not supported" + advice)
     return asked
 
 
@@ -275,23 +350,74 @@ def _max_new_tokens(asked: _Settings, otherwise: int | None) -> int | None:
 
 def _message(turn: _Turn, where: str) -> Message:
     role = "system" if turn.role == "developer" else turn.role
-    if role in TOOL_ROLES:
-        raise _unsupported(f"{where}.role", f"is `{role}`; tools are not supported")
-    for name, value in (("tool_calls", turn.tool_calls), ("function_call", turn.function_call)):
-        if value:
-            raise _unsupported(f"{where}.{name}", "calls tools, which are not supported")
+    if role == "function":
+        raise _unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
+    if turn.function_call:
+        raise _unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
+    content = _content(turn, where)
+    if role == "tool":
+        return ToolResult(role="tool", content=content, call_id=turn.tool_call_id or "")
     if role not in get_args(Role):
-        raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are system, developer, user, assistant", param=f"{where}.role")
+        known = "system, developer, user, assistant, tool"
+        raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are {known}", param=f"{where}.role")
+    if role == "assistant" and turn.tool_calls:
+        return CallingTurn(role="assistant", content=content, calls=tuple(map(_called, turn.tool_calls)))
+    return Message(role=cast(Role, role), content=content)
+
+
+def _called(call: _ToolCall) -> ToolCall:
+    arguments = call.function.arguments
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(id=call.id or "", name=call.function.name, arguments=text)
+
+
+def _about_tools(asked: _Chat) -> dict[str, Any]:
+    """Functions, and which of them have to be called. None where the client wants a text."""
+    names, tools = [], []
+    for at, tool in enumerate(asked.tools or ()):
+        if tool.type != "function":
+            raise _unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
+        if tool.function is None:
+            raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
+        names.append(tool.function.name)
+        definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
+        tools.append(json.dumps(definition, ensure_ascii=False))
+    choice = asked.tool_choice
+    if choice == "none":
+        return {}
+    if choice not in (None, "auto") and not tools:
+        raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
+    must_call = tuple(names) if choice == "required" else ()
+    if isinstance(choice, _Choice):
+        if choice.type != "function":
+            raise _unsupported("tool_choice", f"is of type `{choice.type}`; only a function's name is supported")
+        if choice.function is None:
+            raise BadRequestError("`tool_choice.function` is missing", param="tool_choice.function")
+        if choice.function.name not in names:
+            message = f"`tool_choice` names `{choice.function.name}`, which is none of the tools: {', '.join(names)}"
+            raise BadRequestError(message, param="tool_choice")
+        must_call = (choice.function.name,)
+    return {"tools": tuple(tools), "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+
+
+def _content(turn: _Turn, where: str) -> str:
+    """A turn's text. An assistant may have said nothing, or have refused to."""
+    if turn.content is None and turn.role == "assistant":
+        return turn.refusal or ""
     if turn.content is None:
         raise BadRequestError(f"`{where}.content` is missing", param=f"{where}.content")
     if isinstance(turn.content, str):
-        return Message(role=cast(Role, role), content=turn.content)
-    for at, part in enumerate(turn.content):
-        if part.type != "text":
-            raise _unsupported(f"{where}.content", f"holds a part of type `{part.type}`; only text is supported")
-        if part.text is None:
-            raise BadRequestError(f"`{where}.content.{at}.text` is missing", param=f"{where}.content.{at}.text")
-    return Message(role=cast(Role, role), content="\n".join(part.text or "" for part in turn.content))
+        return turn.content
+    return "\n".join(_said(part, f"{where}.content", at) for at, part in enumerate(turn.content))
+
+
+def _said(part: _Part, where: str, at: int) -> str:
+    if part.type not in ("text", "refusal"):
+        raise _unsupported(where, f"holds a part of type `{part.type}`; only text is supported")
+    said = part.text if part.type == "text" else part.refusal
+    if said is None:
+        raise BadRequestError(f"`{where}.{at}.{part.type}` is missing", param=f"{where}.{at}.{part.type}")
+    return said
 
 
 def _unsupported(param: str, what: str) -> BadRequestError:
@@ -327,13 +453,13 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
     return {
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
-        "top_k": asked.top_k or 0,
+        "top_k": max(0, asked.top_k or 0),
         "min_p": asked.min_p or 0.0,
         "repetition_penalty": 1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
         "presence_penalty": asked.presence_penalty or 0.0,
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
         "schema_mode": _schema_mode(asked.response_format),
-        "seed": None if asked.seed is None else asked.seed % 2**63,
+        "seed": None if asked.seed in (None, RANDOM_SEED) else asked.seed % 2**63,
         "stop": tuple(text for text in stop if text),
     }

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-from types import ModuleType
-from typing import Any
 
+from nomoat import namesake
 
-class _CallableModule(ModuleType):
-    """As in `nomoat.serve`: importing the package sets `nomoat.tune` to it, so the package itself can be called."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from nomoat.tune.train import tune
-
-        return tune(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+namesake.call_as_function(__name__, "nomoat.tune.train")
 
 # Before PyTorch loads OpenMP. By default its threads wait for each other by spinning for long: as soon as another program wants one of
 # the cores, each of the thousands of small parallel regions of a step waits for a thread that does not run. Sleeping at once instead

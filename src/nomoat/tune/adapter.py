@@ -54,16 +54,13 @@ class Start:
 
     @property
     def instruction(self) -> str | None:
-        """What stood before each text of the last table it was tuned on, where that was given."""
-        given: str | None = self.provenance.get("task", {}).get("instruction")
-        before = self.provenance.get("start") or {}
-        return before.get("instruction") if given is None else given
+        """See `tuned.instruction_of`."""
+        return tuned.instruction_of(self.provenance)
 
     @property
     def labels(self) -> list[str]:
-        """Those of the tables it was tuned on, from the first on; none if they were no tables."""
-        before = self.provenance.get("start") or {}
-        return sorted({*self.provenance.get("data", {}).get("labels", ()), *before.get("labels", ())})
+        """See `tuned.labels_of`."""
+        return tuned.labels_of(self.provenance)
 
     def facts(self) -> dict[str, Any]:
         """What it was made from, back to the base."""

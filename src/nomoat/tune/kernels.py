@@ -8,11 +8,7 @@ Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hid
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import numba
@@ -21,9 +17,8 @@ import torch
 from numba import types
 from numba.extending import overload
 
-from nomoat import cache, jit, paths
+from nomoat import jit
 from nomoat.engine import vectors
-from nomoat.errors import NomoatError
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -34,27 +29,18 @@ ONE, THREE = np.float32(1), np.float32(3)
 def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
     """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
 
-    What numba has just compiled sums in another order than what it then keeps: only a process that finds them kept gives what every
-    later one gives, to the last bit. So another process compiles them. Where that fails, each is compiled at its first use.
-    `say` is told before that begins: it takes half a minute, and minutes on a slow machine.
+    Another process compiles them, see `jit.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and minutes
+    on a slow machine.
     """
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-    done = jit.CACHE.parent / "tuning.done"
-    if jit.CACHE.parents[1].name != cache.KERNELS or done.exists():  # a folder of this process alone: nobody finds them later
-        return
-    with suppress(NomoatError, OSError), paths.alone(done):
-        if not done.exists():
-            if say:
-                say("compiling for this CPU (once)")
-            environment = os.environ | {"NOMOAT_HOME": str(jit.CACHE.parents[3])}
-            command = [sys.executable, "-c", "from nomoat.tune import kernels; kernels.compile_all()"]
-            if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False).returncode == 0:
-                done.touch()
+    begun = (lambda done, total: say("compiling for this CPU (once)")) if say else None
+    jit.compile_elsewhere("tuning", "from nomoat.tune import kernels; kernels.compile_all()", progress=begun)
 
 
 def compile_all() -> None:
-    """For numbers in f32 and bf16: some seconds where they are not kept yet."""
+    """For numbers in f32 and bf16: half a minute where they are not kept yet."""
+    jit.tell(0, 1)
     for dtype in (torch.float32, torch.bfloat16):
         for kind in {torch.float32, dtype}:  # of the residual, and of heads with norms of their own
             x_MW = torch.ones(2, 32, dtype=kind, requires_grad=True)

@@ -88,7 +88,7 @@ class Survey:
     `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
 
     It goes into the adapter's folder, which people publish: no text of the data may stand here. So `labels` is empty where there are
-    more than a question can name: they are free answers.
+    more than a question can name: they are free answers. Those that are asked for and that no lesson has stand there with 0.
     """
 
     format: str
@@ -177,7 +177,8 @@ def prepare(
         if instruction is None and Path(data_path).suffix.lower() in tasks.TABLE_SUFFIXES:
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
-    data = _read(Path(data_path), start, **how)
+    beside = sidecar.find(Path(data_path))
+    data = _read(Path(data_path), start, beside, **how)
     files_beside = {which: Path(path) for which, path in (("test", test), ("validation", validation)) if path is not None}
     others = {which: read(path, labels=data.labels or None, **how) for which, path in files_beside.items()}
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
@@ -215,7 +216,7 @@ def prepare(
             **how, "keep_shared": keep_shared, "template": named.value if named else None,
             **{which: files_beside[which].name if which in files_beside else None for which in ("test", "validation")},
         },
-        template=named, sidecar=sidecar.find(data.path),
+        template=named, sidecar=beside,
     )  # fmt: skip
 
 
@@ -255,11 +256,20 @@ def _as_it_was(settings: Settings, start: Start) -> Settings:
     return replace(settings, rank=start.rank, layers=start.layers)
 
 
-def _read(path: Path, start: Start | None, **how: str | None) -> Data:
-    """The file, with the labels its adapter knows already named beside its own."""
+def _read(path: Path, start: Start | None, beside: Sidecar | None, **how: str | None) -> Data:
+    """The file, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
     data = read(path, labels=start.labels if start and start.labels else None, **how)
-    named = {*data.labels, *(lesson.label for lesson in data.lessons if lesson.label is not None)}
+    own = {lesson.label for lesson in data.lessons if lesson.label is not None}
+    given = _labels_of(beside)
+    named = {*data.labels, *own, *(given if given & own else ())}  # else another column of the table is learned
     return data if named == set(data.labels) else read(path, labels=sorted(named), **how)
+
+
+def _labels_of(beside: Sidecar | None) -> set[str]:
+    """What a teacher had to choose from where it labelled texts."""
+    settings = beside.facts.get("settings") if beside else None
+    labels = settings.get("labels") if isinstance(settings, dict) else None
+    return {label for label in labels if isinstance(label, str)} if isinstance(labels, list) else set()
 
 
 def _without(data: Data, places: Iterable[str]) -> Data:
@@ -375,6 +385,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
         seen.setdefault(text, lesson.label)
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     are_labels = len(labels) <= tasks.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
+    labels.update(dict.fromkeys(data.labels, 0))
     return Survey(
         format=data.format,
         num_lessons=len(data.lessons),

@@ -6,17 +6,31 @@ import functools
 import re
 
 from markdown_it import MarkdownIt
-from markdown_it.common.utils import isMdAsciiPunct, isPunctChar
+from markdown_it.common.utils import escapeHtml, isMdAsciiPunct, isPunctChar
+from markdown_it.parser_block import ParserBlock
 from markdown_it.parser_inline import ParserInline
+from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
+from nomoat.errors import BadRequestError
+
+MAX_NESTING = 100  # a list within a list is two levels, a quote one; what is deeper would take Python's stack
+MAX_INLINE_NESTING = 20  # brackets within brackets: each level is a reading more of what stands in them
 # Hangul, Kana and Han: letters of words that follow one another, or a particle a word, without a space.
 NO_SPACE = re.compile(
     "[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+# TeX stays as it was written. A dollar before a digit or behind a space ends none (`$5 and $10`), nor does one in code, and
+# `**$5**` is a price.
+# Each alternative ends where its own opening comes again, so that a text full of openings is still read in one pass.
+DISPLAYED = r"\$\$(?:[^$\\]|\\.)+\$\$|\\\[(?:[^\\]|\\[^\[\]])+\\\]"
+INLINE_MATHS = re.compile(
+    rf"{DISPLAYED}|\\\((?:[^\\`]|\\[^()])+\\\)|(?<!\$)\$(?!\s|[\d.,]*\*\*)(?:[^$\\`\n]|\\.)+(?<=\S)\$(?![$\d])", re.DOTALL
+)
+MATHS_BLOCK = re.compile(rf"[ ]{{0,3}}(?P<maths>(?:{DISPLAYED})[.,;:]?)\s*", re.DOTALL)
 
 
 class _State(StateInline):
@@ -42,17 +56,68 @@ def _is_punctuation(character: str) -> bool:
 class _Inline(ParserInline):
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
         state = _State(src, md, env, tokens)
+        state.level = MAX_NESTING - MAX_INLINE_NESTING  # the library has one limit for both
         self.tokenize(state)
         for rule in self.ruler2.getRules(""):
             rule(state)
         return state.tokens
 
 
+class _Block(ParserBlock):
+    """Says that a text is nested too deep. The library's own leaves out what is deeper, without a word."""
+
+    def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
+        if state.level >= MAX_NESTING:
+            raise BadRequestError(f"lists and quotes are nested more than {MAX_NESTING} levels deep")
+        super().tokenize(state, startLine, endLine)
+
+
+def _inline_maths(state: StateInline, silent: bool) -> bool:
+    found = INLINE_MATHS.match(state.src, state.pos, state.posMax)
+    if not found:
+        return False
+    if not silent:
+        for at, line in enumerate(found[0].split("\n")):
+            if at:
+                state.push("softbreak", "br", 0)
+            state.pending += line
+    state.pos = found.end()
+    return True
+
+
+def _maths_block(state: StateBlock, startLine: int, endLine: int, silent: bool) -> bool:
+    line = _line(state, startLine)
+    closing = {"$$": "$$", "\\[": "\\]"}.get(line[:2])
+    if closing is None or state.is_code_block(startLine):
+        return False
+    last, line = startLine, line[2:]
+    while closing not in line:
+        last += 1
+        if last >= endLine or state.isEmpty(last) or state.sCount[last] < state.blkIndent:  # less indent is what stands around
+            return False
+        line = _line(state, last)
+        if line.startswith("\\["):
+            return False
+    found = MATHS_BLOCK.fullmatch(state.getLines(startLine, last + 1, state.blkIndent, False))
+    if found and not silent:
+        state.push("maths_block", "p", 0).content = found["maths"]
+        state.line = last + 1
+    return found is not None
+
+
+def _line(state: StateBlock, number: int) -> str:
+    return state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]]
+
+
 @functools.cache
 def _renderer() -> MarkdownIt:
     made = MarkdownIt()
-    made.inline = _Inline()
-    made.configure("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    made.inline, made.block = _Inline(), _Block()
+    made.inline.ruler.before("escape", "maths", _inline_maths)
+    made.block.ruler.before("fence", "maths", _maths_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    made.configure("commonmark", {"html": False, "breaks": True, "maxNesting": MAX_NESTING})
+    made.enable(["maths", "table", "strikethrough"])
+    made.add_render_rule("maths_block", lambda _, tokens, at, *__: f'<p class="plain">{escapeHtml(tokens[at].content)}</p>\n')
     made.disable("image")  # pictures would be fetched from wherever a model says; as text they are an address
     made.render("*a*")  # the first use sets up its rules, which several threads may not do at once
     return made

@@ -41,6 +41,8 @@ const WORDS = {
     facts: (tokens, speed) => `${tokens} tokens${speed ? `, ${speed} a second` : ""}`,
     lost: "The server cannot be reached. Is `nomoat serve` still running?",
     needsKey: "This server asks for its API key: open the settings.",
+    wrongKey: "This is not the API key of this server.",
+    oddKey: "The API key holds characters that cannot be sent. Was it typed with another keyboard layout?",
     wrong: {}, // the server's own words
   },
   ko: {
@@ -69,10 +71,13 @@ const WORDS = {
       private: "정책이 밖으로 내보내지 않는 개인정보가 들어 있음",
       no_cloud: "정책에 클라우드 모델이 없음",
       offline: "오프라인으로 설정됨",
+      policy_broken: "바뀐 정책을 읽을 수 없어, 고칠 때까지 아무것도 내보내지 않음",
+      other_cloud: "바뀐 정책의 클라우드 모델을 아직 불러오지 않음(서버를 다시 시작해야 함)",
       cannot_ask: "이 요청은 클라우드로 보낼 수 없음",
       default: "쓸 수 있는 학습된 라우터가 없어 정책의 기본값을 따름",
       learned: "학습된 라우터의 판단",
       budget: "정책의 예산을 넘을 수 있음",
+      cloud_failed: "클라우드 모델이 응답하지 못해 정책에 따라 이 기계에서 답함",
     },
     cut: "길이 제한에서 끝남",
     stopped: "멈춤",
@@ -80,52 +85,75 @@ const WORDS = {
     facts: (tokens, speed) => `${tokens} 토큰${speed ? `, 초당 ${speed}` : ""}`,
     lost: "서버에 연결할 수 없습니다. `nomoat serve`가 아직 실행 중인가요?",
     needsKey: "이 서버는 API 키가 필요합니다. 설정에서 입력하세요.",
+    wrongKey: "이 서버의 API 키가 아닙니다.",
+    oddKey: "API 키에 보낼 수 없는 글자가 들어 있습니다. 한글 입력 상태는 아닌가요?",
     wrong: {
       body_too_long: "보낸 내용이 너무 깁니다.",
       context_length_exceeded: "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요.",
       model_not_found: "모델을 찾을 수 없습니다.",
       not_enough_memory: "메모리가 부족합니다.",
       offline: "nomoat가 다른 기계로의 연결을 막았습니다.",
+      rate_limit_error: "요청이 너무 많거나 사용 한도를 넘었습니다.",
       shutting_down: "서버가 종료되는 중입니다.",
       unsupported: "이 모델이 지원하지 않는 요청입니다.",
       upstream_error: "모델이 실행되는 다른 서버에서 오류가 났습니다.",
-    }, // by the error's code
+      other: "요청을 처리하지 못했습니다.",
+    }, // by the error's type or code
   },
 };
 const LANGUAGE = navigator.language.startsWith("ko") ? "ko" : "en";
 const SAY = WORDS[LANGUAGE];
-const KEPT = ["model", "system", "temperature", "limit", "key"]; // of the settings, for this tab
+const KEPT = ["model", "system", "temperature", "limit", "key", "question"]; // what was typed and chosen, for this tab
+const KEEP_MS = 2000; // between two times that an answer is kept which is being written
 const RENDER_MS = 250; // between two renderings of an answer that is being written
+const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
+const MIN_PIECES = 3; // of an answer, and the time from first to last, that tell how fast it is written
+const MIN_SECONDS = 0.2;
 
 const at = (id) => document.getElementById(id);
 const kept = JSON.parse(sessionStorage.getItem("nomoat") ?? "{}");
 let turns = kept.turns ?? []; // {role, content, facts}
 let models = [];
 let writing = null; // the AbortController of the answer that is being written
+let keptAt = 0;
 
 function keep() {
-  const settings = Object.fromEntries(KEPT.map((id) => [id, at(id).value]));
-  sessionStorage.setItem("nomoat", JSON.stringify({ ...settings, turns }));
+  keptAt = performance.now();
+  const typed = Object.fromEntries(KEPT.map((id) => [id, at(id).value]));
+  typed.model ||= kept.model; // until the models are listed
+  try {
+    sessionStorage.setItem("nomoat", JSON.stringify({ ...typed, turns }));
+  } catch (error) {
+    if (error.name !== "QuotaExceededError") throw error; // a conversation of millions of characters goes on, and is not kept
+  }
 }
 
 // ---------------------------------------------------------------- the server
 
-// What went wrong, in the reader's language where its code is known; the server's own words have the figures.
-function failed({ code, message }) {
-  const known = SAY.wrong[code];
+// What a key that is typed in the settings would mend.
+class KeyError extends Error {}
+
+// What went wrong, in the reader's language; the server's own words have the figures.
+function failed({ type, code, message }) {
+  const known = SAY.wrong[type] ?? SAY.wrong[code] ?? SAY.wrong.other;
   return new Error(known ? `${known} (${message})` : message);
+}
+
+function brokenOff(error) {
+  return error.name === "AbortError" ? error : new Error(SAY.lost);
 }
 
 async function call(path, options = {}) {
   const key = at("key").value.trim();
+  if (!SENDABLE.test(key)) throw new KeyError(SAY.oddKey);
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
-    throw error.name === "AbortError" ? error : new Error(SAY.lost);
+    throw brokenOff(error);
   }
-  if (response.status === 401) throw new Error(SAY.needsKey);
+  if (response.status === 401) throw new KeyError(key ? SAY.wrongKey : SAY.needsKey);
   if (!response.ok) throw failed((await response.json().catch(() => null))?.error ?? { message: `HTTP ${response.status}` });
   return response;
 }
@@ -134,7 +162,9 @@ async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw brokenOff(error);
+    });
     if (done) throw new Error(SAY.lost); // an answer that is whole ends with [DONE]
     const events = (rest + value).split("\n\n");
     rest = events.pop();
@@ -158,6 +188,19 @@ async function listModels() {
   const chosen = at("model").value || kept.model;
   at("model").replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === chosen)));
   tellWhere();
+}
+
+// The models, or why there are none; the box for the key is opened where that is what is missing.
+async function tryModels() {
+  try {
+    await listModels();
+    if (document.activeElement === at("key")) closeSettings(at("question"));
+  } catch (error) {
+    at("about").textContent = error.message;
+    if (!(error instanceof KeyError)) return;
+    at("settings").open = true;
+    at("key").focus();
+  }
 }
 
 function tellWhere() {
@@ -238,11 +281,18 @@ async function showText(article) {
   else text.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
   for (const block of text.querySelectorAll("pre")) {
     const code = block.textContent;
-    const place = element("div", "code");
-    block.replaceWith(place);
-    place.append(block, button(SAY.copy, (pressed) => copy(code, pressed)));
+    inside("code", block).append(button(SAY.copy, (pressed) => copy(code, pressed)));
   }
+  for (const block of text.querySelectorAll("table")) inside("table", block).tabIndex = 0; // keys scroll what is too wide
+  for (const block of text.children) block.dir = "auto";
   if (atEnd) showEnd();
+}
+
+function inside(className, block) {
+  const place = element("div", className);
+  block.replaceWith(place);
+  place.append(block);
+  return place;
 }
 
 // The text of an answer that is being written, until nothing has come since: one rendering at a time, and RENDER_MS between two.
@@ -254,6 +304,7 @@ async function showPieces(article) {
     shown = turn.content;
     article.rendering = showText(article);
     await article.rendering;
+    if (performance.now() - keptAt > KEEP_MS) keep();
     await new Promise((done) => setTimeout(done, RENDER_MS));
   }
   article.isGrowing = false;
@@ -294,6 +345,7 @@ async function answer() {
   const turn = { role: "assistant", content: "" };
   const article = show(turn);
   turns.push(turn);
+  keep();
   writing = new AbortController();
   showWriting(true);
   try {
@@ -316,24 +368,27 @@ async function write(article, messages) {
   const asked = {
     model: at("model").value,
     messages,
-    temperature: Number(at("temperature").value),
+    ...(at("temperature").value && { temperature: Number(at("temperature").value) }),
     ...(at("limit").value && { max_tokens: Number(at("limit").value) }),
     stream: true,
     stream_options: { include_usage: true },
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
-  let [first, tokens, reason] = [0, 0, ""];
+  let [first, last, pieces, tokens, reason] = [0, 0, 0, 0, ""];
   for await (const event of eventsOf(response)) {
     const [choice] = event.choices;
     const piece = choice?.delta?.content ?? "";
     tokens = event.usage?.completion_tokens ?? tokens;
     reason = choice?.finish_reason ?? reason;
     if (!piece) continue;
-    first ||= performance.now();
+    last = performance.now();
+    first ||= last;
+    pieces += 1;
     turn.content += piece;
     showPieces(article);
   }
-  const speed = tokens > 1 ? Math.round((1000 * (tokens - 1)) / (performance.now() - first)) : 0;
+  const seconds = (last - first) / 1000;
+  const speed = tokens > 1 && pieces >= MIN_PIECES && seconds >= MIN_SECONDS ? Math.round((tokens - 1) / seconds) : 0;
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
   turn.facts = [SAY.facts(tokens, speed), ended, decided(response.headers)].filter(Boolean).join(" · ");
 }
@@ -344,9 +399,20 @@ function decided(headers) {
   return [SAY.where[told("where")] ?? told("where"), told("model"), SAY.why[told("rule")] ?? told("why")].filter(Boolean).join(", ");
 }
 
+// Whether the server would take the settings; else the browser says at the box what is wrong with them.
+function areFit() {
+  const wrong = ["temperature", "limit"].find((id) => {
+    const { badInput, rangeUnderflow, rangeOverflow, stepMismatch } = at(id).validity;
+    return badInput || rangeUnderflow || rangeOverflow || (id === "limit" && stepMismatch);
+  });
+  at("settings").open = wrong !== undefined;
+  if (wrong) at(wrong).reportValidity();
+  return !wrong;
+}
+
 function ask() {
   const content = at("question").value.trim();
-  if (!content || writing) return;
+  if (!content || writing || !areFit()) return;
   at("question").value = "";
   fit();
   turns.push({ role: "user", content });
@@ -356,7 +422,7 @@ function ask() {
 
 // Another answer to the last question.
 function askAgain() {
-  if (writing || turns.at(-1)?.role !== "assistant") return;
+  if (writing || turns.at(-1)?.role !== "assistant" || !areFit()) return;
   turns.pop();
   at("talk").lastElementChild.remove();
   answer();
@@ -384,6 +450,18 @@ function fit() {
   at("question").style.height = `${at("question").scrollHeight + 2}px`;
 }
 
+// What was typed in them counts, and the keyboard goes on at `next`.
+function closeSettings(next) {
+  if (at("settings").contains(document.activeElement)) document.activeElement.blur();
+  at("settings").open = false;
+  next?.focus();
+}
+
+// While a Korean syllable is being composed, Enter ends the syllable and Escape takes it back, and neither does anything else.
+function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 document.documentElement.lang = LANGUAGE;
 for (const place of document.querySelectorAll("[data-say]")) place.textContent = SAY[place.dataset.say];
 for (const place of document.querySelectorAll("[data-say-placeholder]")) {
@@ -394,7 +472,7 @@ for (const id of KEPT) {
   if (id !== "model" && kept[id] !== undefined) at(id).value = kept[id];
   at(id).addEventListener("change", keep);
 }
-at("key").addEventListener("change", () => listModels().catch((error) => (at("about").textContent = error.message)));
+at("key").addEventListener("change", tryModels);
 at("model").addEventListener("change", tellWhere);
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -403,18 +481,31 @@ at("form").addEventListener("submit", (event) => {
 });
 at("question").addEventListener("input", fit);
 at("question").addEventListener("keydown", (event) => {
-  // While a Korean syllable is being composed, Enter ends the syllable and sends nothing.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
   event.preventDefault();
   ask();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") writing?.abort();
+  if (event.key !== "Escape" || isComposing(event)) return;
+  if (at("settings").open) closeSettings(at("settings").firstElementChild);
+  else writing?.abort();
 });
+document.addEventListener("pointerdown", (event) => {
+  if (at("settings").open && !at("settings").contains(event.target)) closeSettings();
+});
+at("settings").addEventListener("focusout", ({ relatedTarget }) => {
+  if (relatedTarget && !at("settings").contains(relatedTarget)) at("settings").open = false;
+});
+// Before the browser itself breaks the answer off, which would look as if the server were gone; telephones know the second alone.
+for (const leaving of ["beforeunload", "pagehide"]) {
+  window.addEventListener(leaving, () => {
+    writing?.abort();
+    keep();
+  });
+}
 at("fresh").addEventListener("click", startAnew);
 at("save").addEventListener("click", save);
+for (const turn of turns) if (turn.role === "assistant") turn.facts ??= SAY.stopped; // the page was closed or loaded anew meanwhile
 turns.forEach(show);
-listModels().catch((error) => {
-  at("about").textContent = error.message;
-  at("settings").open = error.message === SAY.needsKey;
-});
+fit();
+tryModels();

@@ -1,0 +1,292 @@
+"""Functions that a model may call: how they are told to it, how an answer is held to a call, and how calls are found in an answer.
+
+A chat template that reads `tools` and shows `tool_calls` tells them in its own words. For others the functions stand in the system
+message, and calls and what they came to in the turns' texts, in the form that Hermes and Qwen2.5 learned:
+`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
+
+Not covered: calls that a model writes in a form of its own that is no JSON (Qwen3-Coder's `<function=...>`); they stay text.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import regex
+
+from nomoat.engine import rendering
+from nomoat.engine.grammar import NAMING, VALUES
+from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
+
+OPENING, CLOSING = "<tool_call>", "</tool_call>"
+# How an answer begins that may be calls without these marks, alone or in a fence.
+BARE = regex.compile(r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"')
+FENCED = regex.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", regex.DOTALL)
+DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
+THOUGHT_ENDS = "</think>"  # models that think aloud also think of the marks
+KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
+ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
+ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
+INSTRUCTION = """# Tools
+
+You may call functions. They are, one a line:
+<tools>
+{tools}
+</tools>
+
+To call one, answer with its name and its arguments as JSON, within <tool_call></tool_call>, and nothing else:
+<tool_call>
+{{"name": "NAME", "arguments": {{"ARGUMENT": "VALUE"}}}}
+</tool_call>"""
+
+
+# ---------------------------------------------------------------- to the model
+def for_template(
+    template: str, messages: Sequence[Message], tools: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    """What a chat template is given as `messages` and as `tools`."""
+    if reads_tools(template):
+        names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}
+        return [_turn(message, names) for message in messages], [_definition(tool) for tool in tools] or None
+    return [{"role": message.role, "content": message.content} for message in _without_tools(messages, tools)], None
+
+
+def reads_tools(template: str) -> bool:
+    """Whether a chat template has words for functions and for their calls."""
+    return "tool_calls" in template and "tools" in rendering.variables_of(template)
+
+
+def start(template: str) -> str:
+    """What stands before a call, in the model's mouth."""
+    return f"{OPENING}\n" if OPENING in template or not reads_tools(template) else ""
+
+
+def notes(template: str, request: Request) -> tuple[str, ...]:
+    """What a chat template makes less of than a request may expect."""
+    said = [f"the model's chat template does not read `{name}`" for name in rendering.unread_variables(template, request)]
+    if request.tools and not reads_tools(template):
+        said.append("the model's chat template knows no tools: they stand in the system message")
+    return tuple(said)
+
+
+def schema(request: Request, template: str | None) -> str | None:
+    """The JSON schema that an answer follows: the request's, that of its calls, or either."""
+    names = request.must_call or (tuple(map(_name, request.tools)) if request.json_schema is not None else ())
+    if not names or template is None:
+        return request.json_schema
+    definitions: dict[str, Any] = {}
+    forms: list[dict[str, Any]] = []
+    if request.json_schema is not None and not request.must_call:
+        try:
+            definitions["answer"] = _moved(json.loads(request.json_schema), "#/$defs/answer")
+        except (json.JSONDecodeError, RecursionError):
+            return request.json_schema  # for the grammar to refuse
+        forms.append({"$ref": "#/$defs/answer"})
+    key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
+    for at, tool in enumerate(tool for tool in request.tools if _name(tool) in names):
+        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"], f"#/$defs/{at}")
+        parts = {"name": {"const": _name(tool)}, key: {"$ref": f"#/$defs/{at}"}}
+        forms.append({"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False})
+    return json.dumps({"$defs": definitions, "anyOf": forms})
+
+
+def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    """`names`: those of the functions that were called, by the calls' ids."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if isinstance(message, CallingTurn):
+        turn["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
+            for call in message.calls
+        ]
+    elif isinstance(message, ToolResult):
+        turn |= {"tool_call_id": message.call_id, "name": names.get(message.call_id, "")}
+    return turn
+
+
+def _without_tools(messages: Sequence[Message], tools: Sequence[str]) -> list[Message]:
+    """For a template that knows no functions. What calls came to is one turn of the user, with what is asked after it."""
+    told: list[Message] = []
+    if tools:
+        instruction = INSTRUCTION.format(tools="\n".join(json.dumps(_definition(tool), ensure_ascii=False) for tool in tools))
+        system = messages[0].content if messages and messages[0].role == "system" else ""
+        told.append(Message(role="system", content=f"{system}\n\n{instruction}".lstrip()))
+        messages = messages[1:] if messages and messages[0].role == "system" else messages
+    is_open = False
+    for message in messages:
+        is_result, content = isinstance(message, ToolResult), message.content
+        if isinstance(message, CallingTurn):
+            content = "\n".join([content] * bool(content) + [_shown(call) for call in message.calls])
+        elif is_result:
+            content = f"<tool_response>\n{content}\n</tool_response>"
+        if is_open and (is_result or message.role == "user"):
+            told[-1] = Message(role="user", content=f"{told[-1].content}\n{content}")
+        else:
+            told.append(Message(role="user" if is_result else message.role, content=content))
+        is_open = is_result
+    return told
+
+
+def _shown(call: ToolCall) -> str:
+    return f"{OPENING}\n{json.dumps({'name': call.name, 'arguments': _arguments(call)}, ensure_ascii=False)}\n{CLOSING}"
+
+
+def _arguments(call: ToolCall) -> Any:
+    """As templates want them; a text that is no JSON stays one."""
+    try:
+        return json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        return call.arguments
+
+
+def _definition(tool: str) -> dict[str, Any]:
+    """A function as models learned to read it: with parameters, and without what is said to servers."""
+    told: dict[str, Any] = json.loads(tool)
+    function = {"parameters": {"type": "object", "properties": {}}} | told["function"]
+    order = ("name", "description", "parameters")
+    return {"type": "function", "function": {name: function[name] for name in order if name in function}}
+
+
+def _name(tool: str) -> str:
+    return str(json.loads(tool)["function"]["name"])
+
+
+def _moved(part: Any, to: str) -> Any:
+    """A schema whose references to itself hold when it stands at `to` in another one."""
+    if isinstance(part, list):
+        return [_moved(one, to) for one in part]
+    if not isinstance(part, dict):
+        return part
+    moved: dict[str, Any] = {}
+    for key, value in part.items():
+        if key in NAMING and isinstance(value, dict):
+            moved[key] = {name: _moved(one, to) for name, one in value.items()}
+        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
+            moved[key] = to + value[1:]
+        else:
+            moved[key] = value if key in VALUES else _moved(value, to)
+    return moved
+
+
+# ---------------------------------------------------------------- from the model
+def recognised(chunks: Generator[Chunk], request: Request, template: str | None = None) -> Generator[Chunk]:
+    """An answer's chunks, with the calls of the request's functions in place of the text they are written in, on the last one.
+
+    Where the template takes no turn with several calls, the first one is the answer.
+    """
+    only_first = request.one_call or ONE_AT_ONCE in (template or "")
+    reader = _Reader({_name(tool) for tool in request.tools})
+    with closing(chunks):
+        for chunk in chunks:
+            text = reader.push(chunk.text)
+            if chunk.finish_reason is None:
+                yield replace(chunk, text=text)
+                continue
+            rest, calls = reader.finish()
+            yield replace(chunk, text=text + rest, calls=calls[:1] if only_first else calls)
+
+
+class _Reader:
+    """Gives out text as it comes, and holds back what may be calls."""
+
+    def __init__(self, functions: set[str]) -> None:
+        self._functions = functions
+        self._held = ""
+        self._has_given = False
+        self._is_text = False  # it has begun, and is no call alone
+        self._may_be_calls = False
+
+    def push(self, piece: str) -> str:
+        self._held += piece
+        if not self._is_text and not self._may_be_calls:
+            if not self._held.strip():
+                return ""
+            begins = BARE.match(self._held, partial=True)
+            if begins is not None and begins.partial:
+                return ""
+            self._may_be_calls, self._is_text = begins is not None, begins is None
+        if self._may_be_calls:
+            return ""
+        at = self._held.find(OPENING)
+        self._may_be_calls = at >= 0
+        if at < 0:
+            at = len(self._held) - next((size for size in range(len(OPENING) - 1, 0, -1) if self._held.endswith(OPENING[:size])), 0)
+        text = self._held[:at]
+        if not self._has_given and not text.strip():
+            return ""
+        self._held, self._has_given = self._held[at:], True
+        return text
+
+    def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
+        """What was held back: text, calls, or both."""
+        before, thought_ends, answer = self._held.rpartition(THOUGHT_ENDS)
+        calls = _calls_in(answer, self._functions)
+        if not calls:
+            return self._held, ()
+        said, mark, _ = answer.partition(OPENING)
+        text = before + thought_ends + (said if mark else "")
+        return text if text.strip() else "", calls
+
+
+def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
+    """The calls that a text is; none if any part of it is none. What a model says between and after marked calls is left out."""
+    _, mark, rest = text.partition(OPENING)
+    if not mark:
+        fenced = FENCED.fullmatch(text.strip())
+        rest = fenced[1] if fenced else text
+    found: list[ToolCall | None] = []
+    try:
+        while rest := rest.strip():
+            is_doubled = rest.startswith("{{")  # as the template of Qwen2.5-Coder shows it
+            value, end = DECODER.raw_decode(rest, int(is_doubled))
+            found += [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
+            rest = rest[end:].lstrip(" \n;,}" if is_doubled else " \n;,")
+            rest = rest.partition(OPENING)[2] if mark else rest
+    except (ValueError, RecursionError):
+        return ()
+    calls = tuple(call for call in found if call is not None)
+    return calls if len(calls) == len(found) else ()
+
+
+def _call(value: Any, functions: set[str]) -> ToolCall | None:
+    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none."""
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        value = value["function"]
+    if not isinstance(value, dict) or value.get("name") not in functions or not KEYS.issuperset(value):
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(arguments, dict):
+        return None
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return ToolCall(id=new_id(), name=value["name"], arguments=text)
+
+
+def new_id() -> str:
+    """Of a call; no other of the conversation has it."""
+    return "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
+
+
+class Gathered:
+    """CallingTurn whose parts come from a server one after another."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, dict[str, str]] = {}
+
+    def add(self, told: Sequence[Any]) -> None:
+        """Parts as OpenAI's SDK reads them; who sends whole calls may not number them. Raises TypeError for what is no text."""
+        for part in told:
+            place = part.index if isinstance(part.index, int) else len(self._parts) - (not part.id)
+            known = self._parts.setdefault(place, {"id": "", "name": "", "arguments": ""})
+            known["id"] = known["id"] or part.id or ""
+            known["name"] += part.function.name or ""
+            known["arguments"] += part.function.arguments or ""
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return tuple(ToolCall(id=one["id"] or new_id(), name=one["name"], arguments=one["arguments"]) for one in self._parts.values())

@@ -1,0 +1,64 @@
+"""The cloud model where the policy says `if_cloud_fails = "local"`: what fails there before its first word is answered here.
+
+Once a word has come the failure is raised: an answer is one model's. Nothing goes the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import cast
+
+from nomoat.errors import RemoteError
+from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.responder import Responder
+
+
+class OrHere:
+    """The `Engine` of the answer to one request. `on_failure` is told why, before this machine is asked."""
+
+    def __init__(self, cloud: Responder, local: Responder, on_failure: Callable[[RemoteError], None]) -> None:
+        self._now = cloud
+        self._local = local
+        self._on_failure = on_failure
+
+    @property
+    def digest(self) -> str:
+        return self._now.digest
+
+    @property
+    def is_local(self) -> bool:
+        return self._now.is_local
+
+    @property
+    def context_tokens(self) -> int | None:
+        return self._now.engine.context_tokens
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """See `Responder.notes_on`: of the one who answered."""
+        return self._now.notes_on(request)
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        has_begun = False
+        try:
+            with closing(cast("Generator[Chunk]", self._now.stream(request))) as chunks:
+                for chunk in chunks:
+                    has_begun = has_begun or bool(chunk.text)
+                    yield chunk
+            return
+        except RemoteError as error:
+            if has_begun:
+                raise
+            failure = error
+        self._now = self._local
+        self._on_failure(failure)
+        yield from self._local.stream(request)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        return self._now.score(request, continuations)
+
+    def count_tokens(self, request: Request) -> int:
+        return self._now.engine.count_tokens(request)
+
+    def close(self) -> None:
+        """Both are their owner's."""

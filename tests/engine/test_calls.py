@@ -1,0 +1,223 @@
+"""Functions that a model may call: what the model is told, what its answer is held to, and what counts as a call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import transformers
+from tiny import TEMPLATE, write_tiny_gguf
+
+from nomoat.engine import calls
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult, Usage
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "Its weather <now>", "parameters": CITY}}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+TOOLS = tuple(json.dumps(tool, ensure_ascii=False) for tool in (WEATHER, CLOCK))
+CONVERSATION = (
+    Message(role="user", content="서울?"),
+    CallingTurn(role="assistant", content="I look.", calls=(
+        ToolCall(id="a1", name="weather", arguments='{"city": "서울"}'), ToolCall(id="b2", name="clock", arguments=""),
+    )),
+    ToolResult(role="tool", content="clear", call_id="a1"),
+    ToolResult(role="tool", content="9:30", call_id="b2"),
+    Message(role="user", content="and?"),
+)  # fmt: skip
+READS_TOOLS = (
+    "{% if tools %}{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}{% if m.role == 'tool' %} {{ m.name }}{% endif %}]{{ m.content }}"
+    "{% if m.tool_calls %}{% for call in m.tool_calls %}<tool_call>{{ call.function.name }}: {{ call.function.arguments | tojson }}"
+    "</tool_call>{% endfor %}{% endif %}{% endfor %}[assistant]"
+)
+
+
+def words_of(template: str, tmp_path: Path) -> Tokenizer:
+    return from_metadata(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf", template=template)).metadata)
+
+
+def test_a_template_that_reads_tools_is_given_them_as_transformers_gives_them(tmp_path: Path) -> None:
+    words = words_of(READS_TOOLS, tmp_path)
+    turns = [
+        {"role": "user", "content": "서울?"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": {"city": "서울"}}},
+            {"type": "function", "function": {"name": "clock", "arguments": {}}},
+        ]},
+        {"role": "tool", "name": "weather", "content": "clear"}, {"role": "tool", "name": "clock", "content": "9:30"},
+        {"role": "user", "content": "and?"},
+    ]  # fmt: skip
+    clock = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words.backend)
+    text = theirs.apply_chat_template(turns, tools=[WEATHER, clock], chat_template=READS_TOOLS, tokenize=False)
+    assert words.render(CONVERSATION, tools=TOOLS) == text
+    assert '<tool_call>weather: {"city": "서울"}</tool_call>' in text
+
+
+@pytest.mark.data
+def test_a_real_template_shows_tools_calls_and_results(qwen_coder_gguf: Path) -> None:
+    words = from_metadata(GGUFFile(qwen_coder_gguf).metadata)
+    text = words.render(CONVERSATION, tools=TOOLS)
+    assert f"<tools>\n{json.dumps(WEATHER, ensure_ascii=False)}\n" in text
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>\n<tool_call>\n{"name": "clock"' in text
+    assert "user\n<tool_response>\nclear\n</tool_response>\n<tool_response>\n9:30\n</tool_response><|im_end|>" in text
+    held = Request(messages=CONVERSATION, tools=TOOLS, must_call=("clock",))
+    assert words.decode(words.prompt_ids(held)[-2:]) == "<tool_call>\n"
+
+
+def test_for_a_template_that_knows_no_tools_they_stand_in_the_turns_texts(tmp_path: Path) -> None:
+    """What calls came to and the question after it are one turn: many templates want the speakers to take turns."""
+    words = words_of(TEMPLATE, tmp_path)
+    text = words.render((Message(role="system", content="Be kind."), *CONVERSATION), tools=TOOLS)
+    system, *turns = text.split("<|im_start|>")[1:]
+    assert system.startswith("system\nBe kind.\n\n# Tools\n") and f"\n{json.dumps(WEATHER, ensure_ascii=False)}\n" in system
+    assert turns == [
+        "user\n서울?<|im_end|>\n",
+        'assistant\nI look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call><|im_end|>\n',
+        "user\n<tool_response>\nclear\n</tool_response>\n<tool_response>\n9:30\n</tool_response>\nand?<|im_end|>\n",
+        "assistant\n",
+    ]
+    assert words.render(CONVERSATION).startswith("<|im_start|>user\n서울?")  # without tools nothing is said of them
+    assert words.render(CONVERSATION, tools=TOOLS).startswith("<|im_start|>system\n# Tools\n")
+
+
+def test_an_answer_that_has_to_call_begins_as_calls_of_its_template_do(tmp_path: Path) -> None:
+    question = (Message(role="user", content="u"),)
+    free, held = Request(messages=question, tools=TOOLS), Request(messages=question, tools=TOOLS, must_call=("clock",))
+    for template, begun in (
+        (TEMPLATE, "<tool_call>\n"),
+        (READS_TOOLS, "<tool_call>\n"),
+        (READS_TOOLS.replace("tool_call>", "x>"), ""),
+    ):
+        words = words_of(template, tmp_path)
+        assert words.prompt_text(held)[0] == words.prompt_text(free)[0] + begun
+
+
+NODE = {"type": "object", "properties": {"$ref": {"type": "integer"}, "next": {"$ref": "#"}, "kind": {"$ref": "#/$defs/Kind"}},
+        "required": ["kind"], "additionalProperties": False, "$defs": {"Kind": {"enum": ["$ref", {"$ref": "#"}]}}}  # fmt: skip
+LIST = {"type": "function", "function": {"name": "list", "parameters": NODE}}
+
+
+def follows(value: Any, schema: str | None) -> bool:
+    return jsonschema.Draft202012Validator(json.loads(schema or "")).is_valid(value)
+
+
+def held_to(template: str = TEMPLATE, **settings: Any) -> str | None:
+    tools = (*TOOLS, json.dumps(LIST))
+    return calls.schema(Request(messages=(Message(role="user", content="u"),), tools=tools, **settings), template)
+
+
+def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_functions() -> None:
+    schema = held_to(must_call=("weather", "list"))
+    assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema)
+    assert not follows({"name": "weather", "arguments": {"kind": "$ref"}}, schema)
+    assert not follows({"name": "clock", "arguments": {}}, schema)
+    assert follows({"name": "list", "arguments": {"kind": "$ref", "$ref": 1, "next": {"kind": {"$ref": "#"}}}}, schema)
+    assert not follows({"name": "list", "arguments": {"kind": "$ref", "next": {"kind": 3}}}, schema)
+    assert held_to() is None
+
+
+def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> None:
+    schema = held_to(json_schema=json.dumps(NODE))
+    assert follows({"kind": "$ref", "next": {"kind": "$ref"}}, schema) and follows({"name": "clock", "arguments": {}}, schema)
+    assert not follows({"kind": "other"}, schema)
+    assert not follows({"kind": "$ref"}, held_to(json_schema=json.dumps(NODE), must_call=("clock",)))
+
+
+def test_arguments_are_called_as_the_template_calls_them() -> None:
+    llama3 = """{% if tools %}{"name": function name, "parameters": dictionary of argument name and its value}{% endif %}
+        {% for m in messages %}{% if 'tool_calls' in m %}{{ '"parameters": ' }}{% endif %}{% endfor %}"""
+    assert follows({"name": "clock", "parameters": {}}, held_to(llama3, must_call=("clock",)))
+    assert not follows({"name": "clock", "arguments": {}}, held_to(llama3, must_call=("clock",)))
+
+
+ROME = ("weather", {"city": "Rome"})
+FOUND = [
+    ('<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>', "", [ROME]),
+    ('I look.\n<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>', "I look.\n", [ROME]),
+    ('\n\n<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}', "", [ROME]),
+    ('<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>\nand\n<tool_call>{"name": "clock"}</tool_call> done.',
+     "", [ROME, ("clock", {})]),
+    ('<tool_call>[{"name": "clock", "arguments": {}}, {"name": "clock", "arguments": {}}]</tool_call>', "",
+     [("clock", {}), ("clock", {})]),
+    ('<tool_call>{"name": "weather", "arguments": {"city": "</tool_call>\n<tool_call>"}}</tool_call>', "",
+     [("weather", {"city": "</tool_call>\n<tool_call>"})]),
+    ('{"name": "weather", "arguments": {"city": "Rome"}}', "", [ROME]),
+    ('{"name": "weather", "parameters": {"city": "Rome"}}; {"name": "clock", "parameters": {}}', "", [ROME, ("clock", {})]),
+    (' [{"name": "weather", "arguments": {"city": "Rome"}}]', "", [ROME]),
+    ('<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n<tool_call>{"name": "clock"}</tool_call>',
+     "<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n", [("clock", {})]),
+    ('{{"name": "weather", "arguments": {"city": "Rome"}}}}', "", [ROME]),
+    ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
+    ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),
+    ('{"type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', "", [ROME]),
+]  # fmt: skip
+TEXTS = [
+    "It is warm in Rome.", "", " ", "<tool", "a <tool_call", "```python\nprint(1)\n```", '{"name": "Anna", "arguments": {}}', "{",
+    "[1] see", "<tool_call>weather</tool_call>",
+    '{"name": "weather", "arguments": {"city": "Ro', '<tool_call>{"name": "weather", "arguments": {"city": "Ro', "<tool_call>",
+    '<tool_call>{"name": "spell", "arguments": {}}</tool_call>', '{"name": "weather", "arguments": [1]}',
+    '{"name": "weather", "arguments": {"city": "Rome"}} is what I would call', '{"name": "weather", "arguments": {"city": 1e999}}',
+    "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
+    '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
+]  # fmt: skip
+
+
+def chunks_of(pieces: list[str]) -> Generator[Chunk]:
+    yield from (Chunk(text=piece) for piece in pieces)
+    yield Chunk(text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0, decode_seconds=0))
+
+
+def read(pieces: list[str], **settings: Any) -> tuple[list[str], list[tuple[str, Any]]]:
+    request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, **settings)
+    found = list(calls.recognised(chunks_of(pieces), request))
+    assert not any(chunk.calls for chunk in found[:-1])
+    return [chunk.text for chunk in found], [(call.name, json.loads(call.arguments)) for call in found[-1].calls]
+
+
+@pytest.mark.parametrize(("text", "said", "called"), FOUND)
+def test_calls_are_found_however_models_write_them_and_tokens_cut_them(text: str, said: str, called: list[Any]) -> None:
+    for size in (1, 2, 7, len(text)):
+        pieces, found = read([text[at : at + size] for at in range(0, len(text), size)])
+        assert ("".join(pieces), found) == (said, called)
+    assert read([text], one_call=True)[1] == called[:1]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_no_call_is_text_to_the_last_letter(text: str) -> None:
+    for size in (1, 5, len(text) or 1) if len(text) < 1000 else (len(text),):
+        pieces, found = read([text[at : at + size] for at in range(0, len(text), size)])
+        assert ("".join(pieces), found) == (text, [])
+
+
+def test_text_is_given_out_as_it_comes() -> None:
+    assert read(["It ", "is <b>", " a < b", "<too", "l>"])[0] == ["It ", "is <b>", " a < b", "", "<tool>", ""]
+    assert read(["def ", "f"])[0] == ["def ", "f", ""] and read(['{"b', '": 1', "}"])[0] == ['{"b', '": 1', "}", ""]
+
+
+def test_a_template_that_takes_no_turn_of_several_calls_is_given_none() -> None:
+    template = "{{ raise_exception('This model only supports single tool-calls at once!') }}"
+    request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS)
+    *_, last = calls.recognised(
+        chunks_of(['{"name": "clock", "parameters": {}}; {"name": "clock", "parameters": {}}']), request, template
+    )
+    assert len(last.calls) == 1
+
+
+def test_tools_that_a_template_does_not_know_are_said_so() -> None:
+    request = Request(messages=(Message(role="user", content="u"),), tools=TOOLS, template_variables='{"x": 1}')
+    assert calls.notes(READS_TOOLS, request) == ("the model's chat template does not read `x`",)
+    assert calls.notes(TEMPLATE, request)[1:] == ("the model's chat template knows no tools: they stand in the system message",)
+
+
+def test_each_call_has_an_id_of_its_own() -> None:
+    text = '<tool_call>[{"name": "clock"}, {"name": "clock"}]</tool_call>'
+    *_, last = calls.recognised(chunks_of([text]), Request(messages=(Message(role="user", content="u"),), tools=TOOLS))
+    assert len({call.id for call in last.calls}) == 2 and all(len(call.id) == 9 and call.id.isalnum() for call in last.calls)
