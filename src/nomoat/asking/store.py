@@ -25,6 +25,7 @@ from nomoat.asking.database import Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
 
 SCHEMA_VERSION = 1
+SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
 # To `Request`.
 ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
 
@@ -90,7 +91,7 @@ class AnswerStore:
         """One more such call."""
         key = _key("lost", model_digest, request)
         with self._db.transaction() as db:
-            told = _dumps({"num": self.num_lost(model_digest, request) + 1})
+            told = _sealed(key, {"num": self.num_lost(model_digest, request) + 1})
             row = (key, model_digest, "null", told, time.time())  # as with notes: this is no answer
             db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
@@ -122,7 +123,8 @@ class AnswerStore:
         with self._db.transaction() as db:
             known = self.notes(model_digest)
             if set(notes) - set(known):
-                row = (key, model_digest, "null", _dumps({"notes": list(dict.fromkeys((*known, *notes)))}), time.time())
+                told = _sealed(key, {"notes": list(dict.fromkeys((*known, *notes)))})
+                row = (key, model_digest, "null", told, time.time())
                 db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
@@ -185,10 +187,10 @@ class AnswerStore:
     def _get(self, key: str) -> dict[str, Any] | None:
         with self._db.turn() as db:
             row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else cast(dict[str, Any], json.loads(row[0]))
+        return None if row is None else _opened(key, json.loads(row[0]))
 
-    def _put(self, key: str, model_digest: str, request: Request, value: object) -> None:
-        row = (key, model_digest, _dumps(_asked(request)), _dumps(value), time.time())
+    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> None:
+        row = (key, model_digest, _dumps(_asked(request)), _sealed(key, value), time.time())
         with self._db.turn() as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
@@ -201,6 +203,19 @@ def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> 
     """Another where a choice of a conversation begins another: there the end of the answer counts now, as it did not once."""
     kind = "scores to the end" if request.messages and matching.some_begin_others(choices) else "scores"
     return _key(kind, model_digest, request, *choices)
+
+
+def _sealed(key: str, value: dict[str, Any]) -> str:
+    """What is kept under a key, with a digest of both: a disk may change a letter, which stays a text."""
+    return _dumps(value | {SEAL: _hashed([key, value])})
+
+
+def _opened(key: str, kept: dict[str, Any]) -> dict[str, Any]:
+    """What was kept under a key. Raises ValueError if it is not what was written; what is from before digests is taken as it is."""
+    digest = kept.pop(SEAL, None)
+    if digest is not None and digest != _hashed([key, kept]):
+        raise ValueError("it is not what was written")
+    return kept
 
 
 def _hashed(value: object) -> str:
