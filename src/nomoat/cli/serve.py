@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -12,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from nomoat import paths
 from nomoat.cli import console, options
 from nomoat.cli.loading import load_sharing_with_bar
 
@@ -124,15 +127,14 @@ def _say_ready(url: str, models: list[str], key_from: str | None) -> None:
     reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     header, key = "", '"none"'
     if key_from == "environment":
-        header, key = ' -H "Authorization: Bearer $NOMOAT_API_KEY"', 'os.environ["NOMOAT_API_KEY"]'
+        variable = "%NOMOAT_API_KEY%" if sys.platform == "win32" else "$NOMOAT_API_KEY"
+        header, key = f' -H "Authorization: Bearer {variable}"', 'os.environ["NOMOAT_API_KEY"]'
     elif key_from:
         header, key = ' -H "Authorization: Bearer KEY"', '"KEY"'
     console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
-    console.say(
-        f"""  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" """
-        f"""-d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "What is a moat?"}}]}}'"""
-    )
+    asked = json.dumps({"model": models[0], "messages": [{"role": "user", "content": "What is a moat?"}]}, ensure_ascii=False)
+    console.say(f'  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" -d {paths.as_command([asked])}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
     if key_from not in (None, "environment"):
         console.say(f"  KEY: the one of {key_from}")
