@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from nomoat import paths
-from nomoat.cli import console, options
+from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_sharing_with_bar
 
 SECONDS_TO_END = 0.5
@@ -87,6 +87,7 @@ def serve(
         from nomoat.route.policy import PolicyFile
 
         policy = PolicyFile()
+        answering.say_notes(policy.parsed().notes)
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
