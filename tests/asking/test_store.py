@@ -122,7 +122,7 @@ def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
 WRITER = """
 import sys, time
 from nomoat.asking.store import AnswerStore
-from nomoat.records import Completion, Message, Request, Usage
+from nomoat.records import Completion, Message, Request, ToolCall, Usage
 usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
 with AnswerStore() as store:
     for at in range(int(sys.argv[2])):
@@ -278,6 +278,38 @@ def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
         assert store.answer("m", asking("2")) is None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerUsage(Usage):
+    watts: float = 65.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerCall(ToolCall):
+    kind: str = "function"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerCompletion(Completion):
+    mood: str = "calm"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerOutcome(Outcome):
+    confidence: float = 0.5
+
+
+def test_what_a_newer_nomoat_says_besides_in_an_answer_or_an_outcome_is_passed_over() -> None:
+    used = {"prompt_tokens": 3, "completion_tokens": 2, "prefill_seconds": 0.25, "decode_seconds": 0.5}
+    called = {"id": "1", "name": "weather", "arguments": "{}"}
+    scored = {"suite": "s", "example_id": "1", "model": "m", "answer": "a", "score": 1.0}
+    newer = NewerCompletion(text="kept", finish_reason="stop", usage=NewerUsage(**used), calls=(NewerCall(**called),))
+    with AnswerStore() as store:
+        store.save_answer("m", asking("1"), newer)
+        store.save_outcomes("suite", "exact", "m", [NewerOutcome(**scored)])
+        known = Completion(text="kept", finish_reason="stop", usage=Usage(**used), calls=(ToolCall(**called),))
+        assert (store.answer("m", asking("1")), store.outcomes()) == (known, [Outcome(**scored)])
+
+
 @pytest.mark.parametrize(
     ("column", "why"),
     [
@@ -286,7 +318,7 @@ def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
         ("'{}'", "an answer cannot be read (KeyError: "),
         ("replace(answer, 'kept', 'kepu')", "an answer cannot be read (ValueError: it is not what was written)"),
         ("replace(json_remove(answer, '$.digest'), 'usage', 'usagf')", "an answer cannot be read (KeyError: 'usage')"),
-        ("replace(json_remove(answer, '$.digest'), 'bytes_out', 'bytes_ouu')", "an answer cannot be read (TypeError: "),
+        ("replace(json_remove(answer, '$.digest'), 'prompt_tokens', 'prompt_tokent')", "an answer cannot be read (TypeError: "),
         ("7", "an answer cannot be read ("),
         ("CAST(x'22ff22' AS TEXT)", "a text in it is not UTF-8"),
     ],

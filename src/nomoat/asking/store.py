@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from nomoat import matching, paths
 from nomoat.asking.database import Database
-from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
+from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, known_fields
 
 SCHEMA_VERSION = 1
 SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
@@ -74,8 +74,8 @@ class AnswerStore:
             if row is None:
                 return None
             finish_reason = cast(FinishReason, row["finish_reason"])
-            calls = tuple(ToolCall(**call) for call in row.get("calls", ()))  # not there in answers from before
-            return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]), calls=calls)
+            calls = tuple(known_fields(ToolCall, call) for call in row.get("calls", ()))  # not there in answers from before
+            return Completion(text=row["text"], finish_reason=finish_reason, usage=known_fields(Usage, row["usage"]), calls=calls)
 
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
         """Keep an answer. If there is one already, that one stays."""
@@ -141,7 +141,7 @@ class AnswerStore:
                 "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
                 (suite_sha256,),
             ).fetchall()
-            return [Outcome(**json.loads(text)) for (text,) in found]
+            return [known_fields(Outcome, json.loads(text)) for (text,) in found]
 
     def digests(self, suite: str) -> dict[str, str]:
         """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
