@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal
 
 from nomoat.errors import UsageError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
 Role = Literal["system", "user", "assistant"]
 TurnRole = Literal[Role, "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
@@ -29,11 +25,6 @@ Rule = Literal[
 
 # What a chat template is given of each conversation, whatever else a request gives it.
 TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
-
-
-def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
-    """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
-    return kind(**{one.name: facts[one.name] for one in fields(kind) if one.name in facts})
 
 
 # ---------------------------------------------------------------- asking and answering

@@ -214,10 +214,10 @@ class NewerOutcome(Outcome):
 
 
 def test_pairs_are_read_from_what_a_newer_nomoat_kept() -> None:
-    for model in ("ours", "openai:theirs"):
-        with AnswerStore() as store:
+    with AnswerStore() as store:
+        for model in ("ours", "openai:theirs"):
             one = NewerOutcome(suite="castle", example_id="1", model=model, answer="", score=1.0)
-            store.save_outcomes("s1", "exact", "d1", [one])
+            store.save_outcomes("s1", "exact", f"digest of {model}", [one])
     assert read_pairs("ours", "openai:theirs", PROMPTS).pairs == (Pair(prompt="one", local_score=1.0, cloud_score=1.0),)
 
 

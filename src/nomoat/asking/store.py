@@ -14,15 +14,20 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import matching, paths
 from nomoat.asking.database import Database
-from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage, known_fields
+from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 1
 SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
@@ -39,6 +44,11 @@ CREATE TABLE IF NOT EXISTS outcomes (
     PRIMARY KEY (suite_sha256, metric, model_digest, example_id)
 ) WITHOUT ROWID;
 """
+
+
+def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
+    """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
+    return kind(**{one.name: facts[one.name] for one in dataclasses.fields(kind) if one.name in facts})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

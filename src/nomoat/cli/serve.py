@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nomoat import paths
 from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_sharing_with_bar
+
+if TYPE_CHECKING:
+    from nomoat.route.policy import PolicyFile
 
 SECONDS_TO_END = 0.5
 
@@ -82,12 +85,7 @@ def serve(
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
         api_key, key_from = said.value, said.reason
-    policy = None
-    if "auto" in models:
-        from nomoat.route.policy import PolicyFile
-
-        policy = PolicyFile()
-        answering.say_notes(policy.parsed().notes)
+    policy = _policy() if "auto" in models else None
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
@@ -100,6 +98,15 @@ def serve(
         on_ready=lambda url: _say_ready(url, served.names, key_from if api_key else None),
     )  # fmt: skip
     _end_without(answers.THREAD_NAME)
+
+
+def _policy() -> PolicyFile:
+    """What `auto` goes by; what has to be known about it is said."""
+    from nomoat.route.policy import PolicyFile
+
+    file = PolicyFile()
+    answering.say_notes(file.parsed().notes)
+    return file
 
 
 def _end_without(threads: str) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nomoat.asking.database import LOCK_WAIT_SECONDS
-from nomoat.asking.store import default_path
+from nomoat.asking.store import default_path, known_fields
 from nomoat.errors import BadFileError, DataError
-from nomoat.records import Outcome, known_fields
+from nomoat.records import Outcome
 
 OF_MODEL = """
 SELECT metric, model_digest, unix_seconds, outcome FROM outcomes
