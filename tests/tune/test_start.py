@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,7 +22,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import rendering
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
-from nomoat.tune import prepare, train
+from nomoat.tune import adapter, prepare, train
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
@@ -217,6 +218,30 @@ def test_a_training_that_keeps_what_the_test_has_is_not_resumed_as_one_that_does
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", keep_shared=True, resume=True, **options)
     assert caught.value.message == "the interrupted training of `parts` was begun with keep_shared False, not True"
+
+
+def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, table: Path) -> None:
+    """The first one wrote neither a digest of the lessons nor `keep_shared`, and no argument can make a training as it was there."""
+
+    def older(origin: dict[str, Any]) -> None:
+        del origin["lessons_sha256"], origin["task"]["keep_shared"]
+
+    def newer(origin: dict[str, Any]) -> None:
+        origin["settings"]["hurry"] = True
+
+    interrupted(tiny_gguf, table)
+    path = adapter.checkpoint_folder(paths.adapters() / "parts") / adapter.CHECKPOINT_FILE
+    state = torch.load(path, weights_only=True)
+    for change, age in ((older, "an older"), (newer, "a newer")):
+        of_another = copy.deepcopy(state)
+        change(of_another["origin"])
+        torch.save(of_another, path)
+        with pytest.raises(UsageError) as caught:
+            tune(tiny_gguf, table, "parts", resume=True)
+        assert caught.value.message == f"the interrupted training of `parts` was begun by {age} nomoat"
+        assert caught.value.hint == "start again without --resume"
+    torch.save(state, path)
+    assert tune(tiny_gguf, table, "parts", resume=True).name == "parts"
 
 
 def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
