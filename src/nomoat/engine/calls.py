@@ -89,7 +89,7 @@ def schema(request: Request, template: str | None) -> str | None:
         forms.append({"$ref": "#/$defs/answer"})
     key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
     for at, tool in enumerate(tool for tool in request.tools if _name(tool) in names):
-        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"], f"#/$defs/{at}")
+        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"] | {"type": "object"}, f"#/$defs/{at}")
         parts = {"name": {"const": _name(tool)}, key: {"$ref": f"#/$defs/{at}"}}
         forms.append({"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False})
     return json.dumps({"$defs": definitions, "anyOf": forms})
@@ -136,11 +136,13 @@ def _shown(call: ToolCall) -> str:
 
 
 def _arguments(call: ToolCall) -> Any:
-    """As templates want them; a text that is no JSON stays one."""
+    """As templates want them; a text that is no JSON, or JSON of half a character, stays one."""
     try:
-        return json.loads(call.arguments or "{}")
+        arguments = json.loads(call.arguments or "{}")
+        json.dumps(arguments, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return call.arguments
+    return arguments
 
 
 def _definition(tool: str) -> dict[str, Any]:
@@ -253,18 +255,23 @@ def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
 
 
 def _call(value: Any, functions: set[str]) -> ToolCall | None:
-    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none."""
+    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none.
+
+    Raises ValueError for arguments that are no JSON, or hold half a character.
+    """
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
-    if not isinstance(value, dict) or value.get("name") not in functions or not KEYS.issuperset(value):
+    if not isinstance(value, dict) or not KEYS.issuperset(value):
         return None
-    arguments = value.get("arguments", value.get("parameters", {}))
+    name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
-        arguments = json.loads(arguments)
-    if not isinstance(arguments, dict):
+        arguments = json.loads(arguments or "null")
+    arguments = {} if arguments is None else arguments
+    if not isinstance(name, str) or name not in functions or not isinstance(arguments, dict):
         return None
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    return ToolCall(id=new_id(), name=value["name"], arguments=text)
+    text.encode()
+    return ToolCall(id=new_id(), name=name, arguments=text)
 
 
 def new_id() -> str:
