@@ -132,7 +132,43 @@ def test_functions_are_passed_on_and_calls_come_back(serving: Callable[..., Serv
     ]
 
 
-@pytest.mark.parametrize("told", ["call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}]])
+def parts(*told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Events with a part of a call each."""
+    return [{"choices": [{"index": 0, "delta": {"tool_calls": [part]}, "finish_reason": None}]} for part in told]
+
+
+TWO_CALLS = [
+    [{"index": 0, "id": "a1", "function": {"name": "weather", "arguments": "{}"}},
+     {"index": 0, "id": "b2", "function": {"name": "clock", "arguments": ""}}, {"index": 0, "function": {"arguments": '{"at": 1}'}}],
+    [{"id": "a1", "function": {"name": "weather", "arguments": "{}"}},
+     {"id": "b2", "function": {"name": "clock", "arguments": ""}}, {"function": {"arguments": '{"at": 1}'}}],
+    [{"index": 0, "id": "a1", "function": {"name": "weather", "arguments": "{"}},
+     {"index": 0, "id": "x", "function": {"arguments": "}"}},
+     {"index": 1, "id": "b2", "function": {"name": "clock"}}, {"index": 1, "id": "y", "function": {"arguments": '{"at": 1}'}}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("told", TWO_CALLS, ids=["all the first", "without numbers", "each part with an id"])
+def test_calls_are_told_apart_however_servers_number_their_parts(serving: Callable[..., Server], told: list[dict[str, Any]]) -> None:
+    with Responder("r", at(serving(events(*parts(*told), piece(None, "tool_calls"))))) as responder:
+        found = responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(TOOL), json.dumps(OTHER)))).calls
+    assert found == (ToolCall(id="a1", name="weather", arguments="{}"), ToolCall(id="b2", name="clock", arguments='{"at": 1}'))
+
+
+def test_calls_are_whole_characters_and_say_once_that_they_have_begun(serving: Callable[..., Server]) -> None:
+    told = parts(
+        {"index": 0, "id": "a1", "function": {"name": "weather", "arguments": '{"city": "\ud83c'}},
+        {"index": 0, "function": {"arguments": "\udfdb"}}, {"index": 0, "function": {"arguments": '\udfdb"}'}},
+    )  # fmt: skip
+    with Responder("r", at(serving(events(*told, piece(None, "tool_calls"))))) as responder:
+        chunks = list(responder.stream(Request(messages=HELLO.messages, tools=(json.dumps(TOOL),))))
+    assert [(chunk.text, chunk.begun) for chunk in chunks] == [("", True), ("", False)]
+    assert chunks[-1].calls[0].arguments == '{"city": "\U0001f3db\ufffd"}'
+
+
+@pytest.mark.parametrize("told", [
+    "call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}], [{"id": 7, "function": {"name": "clock"}}],
+])  # fmt: skip
 def test_calls_that_are_none_are_no_answer(serving: Callable[..., Server], told: Any) -> None:
     act = events({"choices": [{"index": 0, "delta": {"tool_calls": told}, "finish_reason": None}]}, piece(None, "stop"))
     with Responder("r", at(serving(act))) as responder, pytest.raises(RemoteError, match="sent something that is no answer"):

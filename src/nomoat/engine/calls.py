@@ -22,6 +22,7 @@ import regex
 from nomoat.engine import rendering
 from nomoat.engine.grammar import NAMING, VALUES
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
+from nomoat.textfiles import whole_characters
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
@@ -283,17 +284,29 @@ class Gathered:
     """CallingTurn whose parts come from a server one after another."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, dict[str, str]] = {}
+        self._parts: list[dict[str, str]] = []
+        self._newest: dict[int, dict[str, str]] = {}  # of the parts, by the number that the server gave
 
     def add(self, told: Sequence[Any]) -> None:
-        """Parts as OpenAI's SDK reads them; who sends whole calls may not number them. Raises TypeError for what is no text."""
+        """Parts as OpenAI's SDK reads them. Raises TypeError for what is no text.
+
+        Servers that send whole calls may not number them, or give all the number 0; others give each part an id of its own.
+        """
         for part in told:
             place = part.index if isinstance(part.index, int) else len(self._parts) - (not part.id)
-            known = self._parts.setdefault(place, {"id": "", "name": "", "arguments": ""})
-            known["id"] = known["id"] or part.id or ""
+            known = self._newest.get(place)
+            if known is None or (part.function.name and part.id and known["id"] not in ("", part.id)):
+                known = self._newest[place] = {"id": "", "name": "", "arguments": ""}
+                self._parts.append(known)
+            known["id"] += (not known["id"] and part.id) or ""
             known["name"] += part.function.name or ""
             known["arguments"] += part.function.arguments or ""
 
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        return tuple(ToolCall(id=one["id"] or new_id(), name=one["name"], arguments=one["arguments"]) for one in self._parts.values())
+        """Each with an id, and in whole characters, whatever the server sent."""
+        whole = [{key: whole_characters(text) for key, text in part.items()} for part in self._parts]
+        return tuple(ToolCall(id=one["id"] or new_id(), name=one["name"], arguments=one["arguments"]) for one in whole)
