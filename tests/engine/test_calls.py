@@ -88,6 +88,30 @@ def test_for_a_template_that_knows_no_tools_they_stand_in_the_turns_texts(tmp_pa
     assert words.render(CONVERSATION, tools=TOOLS).startswith("<|im_start|>system\n# Tools\n")
 
 
+# As Mistral's.
+WANTS_IDS = """{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}
+{%- if m.tool_calls %}{% for call in m.tool_calls %}
+{%- if not call.id is defined or call.id|length != 9 %}{{ raise_exception("IDs of length 9!") }}{% endif %}[{{ call.id }}]{% endfor %}
+{%- elif m.role == "tool" %}
+{%- if m.tool_call_id|length != 9 %}{{ raise_exception("IDs of length 9!") }}{% endif %}({{ m.tool_call_id }} {{ m.name }}){% endif %}
+{%- endfor %}"""
+
+
+def test_a_template_that_wants_ids_of_a_form_has_them_whoever_made_them(tmp_path: Path) -> None:
+    """Always the same ones, so that what a conversation begins with stays as it was."""
+
+    def told(template: str, *ids: str) -> str:
+        called = tuple(ToolCall(id=one, name="clock", arguments="{}") for one in ids)
+        results = [ToolResult(role="tool", content="9:30", call_id=one) for one in ids]
+        turns = (Message(role="user", content="u"), CallingTurn(role="assistant", content="", calls=called), *results)
+        return words_of(template, tmp_path).render(turns)
+
+    assert told(WANTS_IDS, "abcDEF123", "call_HGiTpWGBQJVvUbIFcmIxSkzE", "functions:", "") == (
+        "[abcDEF123][c2cd00112][87c2d6c18][e3b0c4429](abcDEF123 clock)(c2cd00112 clock)(87c2d6c18 clock)(e3b0c4429 clock)"
+    )
+    assert "[call_1](call_1 clock)" in told(WANTS_IDS.replace("length != 9", "length < 1"), "call_1")
+
+
 @pytest.mark.parametrize("template", [TEMPLATE, READS_TOOLS])
 def test_arguments_with_half_a_character_are_shown_as_they_were_written(template: str, tmp_path: Path) -> None:
     call = ToolCall(id="a1", name="clock", arguments='{"zone": "\\ud83c"}')

@@ -9,6 +9,7 @@ Not covered: calls that a model writes in a form of its own that is no JSON (Qwe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import string
@@ -33,6 +34,7 @@ THOUGHT_ENDS = "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
+COUNTS_ID = regex.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
 INSTRUCTION = """# Tools
 
 You may call functions. They are, one a line:
@@ -52,6 +54,8 @@ def for_template(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
     """What a chat template is given as `messages` and as `tools`."""
     if reads_tools(template):
+        if COUNTS_ID.search(template):
+            messages = [_with_short_ids(message) for message in messages]
         names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}
         return [_turn(message, names) for message in messages], [_definition(tool) for tool in tools] or None
     return [{"role": message.role, "content": message.content} for message in _without_tools(messages, tools)], None
@@ -107,6 +111,18 @@ def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
     elif isinstance(message, ToolResult):
         turn |= {"tool_call_id": message.call_id, "name": names.get(message.call_id, "")}
     return turn
+
+
+def _with_short_ids(message: Message) -> Message:
+    """For a conversation that began elsewhere: an id of another form is always the same one of Mistral's, in calls and results."""
+    if isinstance(message, CallingTurn):
+        return replace(message, calls=tuple(replace(call, id=_short_id(call.id)) for call in message.calls))
+    return replace(message, call_id=_short_id(message.call_id)) if isinstance(message, ToolResult) else message
+
+
+def _short_id(given: str) -> str:
+    is_short = len(given) == ID_LENGTH and set(ID_LETTERS).issuperset(given)
+    return given if is_short else hashlib.sha256(given.encode()).hexdigest()[:ID_LENGTH]
 
 
 def _without_tools(messages: Sequence[Message], tools: Sequence[str]) -> list[Message]:
