@@ -542,6 +542,17 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     assert engine.notes == notes
 
 
+def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving: Callable[..., Server]) -> None:
+    refusal = "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. Supported values are: 'low' and 'high'."
+    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    most, high = (Request(messages=HELLO.messages, reasoning_effort=effort) for effort in ("xhigh", "high"))
+    with Responder("r", at(server)) as responder:
+        for request in (most, high, most):
+            responder.complete(request)
+        assert len(responder.notes_on(most)) == 1 and responder.notes_on(high) == responder.notes_on(HELLO) == ()
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["xhigh", None, "high", None]
+
+
 def test_system_message_goes_before_the_question_where_it_has_no_role(serving: Callable[..., Server]) -> None:
     server = serving(say(400, {"error": {"message": "Unsupported value: 'messages[0].role' does not support 'system'"}}), FINE)
     with Responder("r", at(server)) as responder:
