@@ -166,6 +166,21 @@ def test_calls_are_whole_characters_and_say_once_that_they_have_begun(serving: C
     assert chunks[-1].calls[0].arguments == '{"city": "\U0001f3db\ufffd"}'
 
 
+def test_what_a_server_wants_back_with_a_call_comes_and_goes_with_it(serving: Callable[..., Server]) -> None:
+    """As Gemini's signatures of its thoughts."""
+    extra = {"google": {"thought_signature": "c2lnbmVk"}}
+    told = {"index": 0, "id": "a1", "type": "function", "function": {"name": "clock", "arguments": "{}"}, "extra_content": extra}
+    server = serving(events(*parts(told), piece(None, "tool_calls")), FINE)
+    with Responder("r", at(server)) as responder:
+        called = responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(OTHER),))).calls
+        turns = (*HELLO.messages, CallingTurn(role="assistant", content="", calls=called))
+        asked = Request(messages=turns, tools=(json.dumps(OTHER),))
+        responder.complete(asked)
+    assert called[0].extra_content in asked.texts and json.loads(called[0].extra_content) == extra
+    (sent,) = server.bodies[1]["messages"][1]["tool_calls"]
+    assert sent == {name: value for name, value in told.items() if name != "index"}
+
+
 @pytest.mark.parametrize("told", [
     "call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}], [{"id": 7, "function": {"name": "clock"}}],
 ])  # fmt: skip

@@ -312,11 +312,13 @@ class Gathered:
             place = part.index if isinstance(part.index, int) else len(self._parts) - (not part.id)
             known = self._newest.get(place)
             if known is None or (part.function.name and part.id and known["id"] not in ("", part.id)):
-                known = self._newest[place] = {"id": "", "name": "", "arguments": ""}
+                known = self._newest[place] = {"id": "", "name": "", "arguments": "", "extra_content": ""}
                 self._parts.append(known)
             known["id"] += (not known["id"] and part.id) or ""
             known["name"] += part.function.name or ""
             known["arguments"] += part.function.arguments or ""
+            if isinstance(extra := getattr(part, "extra_content", None), dict):
+                known["extra_content"] = json.dumps(extra, ensure_ascii=False)
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -325,4 +327,4 @@ class Gathered:
     def calls(self) -> tuple[ToolCall, ...]:
         """Each with an id, and in whole characters, whatever the server sent."""
         whole = [{key: whole_characters(text) for key, text in part.items()} for part in self._parts]
-        return tuple(ToolCall(id=one["id"] or new_id(), name=one["name"], arguments=one["arguments"]) for one in whole)
+        return tuple(ToolCall(**(one | {"id": one["id"] or new_id()})) for one in whole)

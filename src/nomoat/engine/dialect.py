@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nomoat.engine.providers import BASE_URLS
 from nomoat.errors import UnsupportedError
-from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolResult
+from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
 DISPENSABLE = {
@@ -175,15 +175,19 @@ class Dialect:
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
 
 
+def render_call(call: ToolCall) -> dict[str, Any]:
+    """In OpenAI's form."""
+    row = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return row | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
+
+
 def _called(message: Message) -> dict[str, Any]:
     """What a turn with calls, or of what one came to, has besides; a turn of calls alone has no text."""
     if isinstance(message, ToolResult):
         return {"tool_call_id": message.call_id}
     if not isinstance(message, CallingTurn):
         return {}
-    functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in message.calls]
-    rows = [{"id": call_id, "type": "function", "function": function} for call_id, function in functions]
-    return {"tool_calls": rows} | ({} if message.content else {"content": None})
+    return {"tool_calls": [render_call(call) for call in message.calls]} | ({} if message.content else {"content": None})
 
 
 def _about_tools(request: Request) -> dict[str, Any]:
