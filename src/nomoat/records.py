@@ -46,6 +46,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+    extra_content: str = ""  # a JSON object that a server wants back with it (Gemini's `thought_signature`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,8 @@ class Request:
         """Whatever a model is told of it, each by itself: the turns in their order, then calls, functions, schema and variables."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
         texts = [self.prompt, *(message.content for message in self.messages)]
-        texts += [text for call in called for text in (call.name, call.arguments, call.id)]
+        texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
+        texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
         texts += [*self.tools, self.json_schema, self.template_variables]
         return [text for text in texts if text]
 
@@ -200,7 +202,7 @@ class Chunk:
     """A piece of an answer while it is being written. The last one, and only it, has `finish_reason` and `usage`.
 
     `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens.
-    `calls` of functions come on the last one; the text they were written in is no part of the answer's.
+    `calls` of functions come on the last one; the text they were written in is no part of the answer's. `begun`: a server writes some.
     """
 
     text: str
@@ -208,6 +210,7 @@ class Chunk:
     usage: Usage | None = None
     likelihoods: tuple[TokenLikelihood, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,39 @@ def test_for_a_template_that_knows_no_tools_they_stand_in_the_turns_texts(tmp_pa
     assert words.render(CONVERSATION, tools=TOOLS).startswith("<|im_start|>system\n# Tools\n")
 
 
+# As Mistral's.
+WANTS_IDS = """{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}
+{%- if m.tool_calls %}{% for call in m.tool_calls %}
+{%- if not call.id is defined or call.id|length != 9 %}{{ raise_exception("IDs of length 9!") }}{% endif %}[{{ call.id }}]{% endfor %}
+{%- elif m.role == "tool" %}
+{%- if m.tool_call_id|length != 9 %}{{ raise_exception("IDs of length 9!") }}{% endif %}({{ m.tool_call_id }} {{ m.name }}){% endif %}
+{%- endfor %}"""
+
+
+def test_a_template_that_wants_ids_of_a_form_has_them_whoever_made_them(tmp_path: Path) -> None:
+    """Always the same ones, so that what a conversation begins with stays as it was."""
+
+    def told(template: str, *ids: str) -> str:
+        called = tuple(ToolCall(id=one, name="clock", arguments="{}") for one in ids)
+        results = [ToolResult(role="tool", content="9:30", call_id=one) for one in ids]
+        turns = (Message(role="user", content="u"), CallingTurn(role="assistant", content="", calls=called), *results)
+        return words_of(template, tmp_path).render(turns)
+
+    assert told(WANTS_IDS, "abcDEF123", "call_HGiTpWGBQJVvUbIFcmIxSkzE", "functions:", "") == (
+        "[abcDEF123][c2cd00112][87c2d6c18][e3b0c4429](abcDEF123 clock)(c2cd00112 clock)(87c2d6c18 clock)(e3b0c4429 clock)"
+    )
+    assert "[call_1](call_1 clock)" in told(WANTS_IDS.replace("length != 9", "length < 1"), "call_1")
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, READS_TOOLS])
+def test_arguments_with_half_a_character_are_shown_as_they_were_written(template: str, tmp_path: Path) -> None:
+    call = ToolCall(id="a1", name="clock", arguments='{"zone": "\\ud83c"}')
+    turns = (Message(role="user", content="u"), CallingTurn(role="assistant", content="", calls=(call,)))
+    words = words_of(template, tmp_path)
+    assert json.dumps(call.arguments) in words.render(turns, tools=TOOLS)
+    assert words.prompt_ids(Request(messages=turns, tools=TOOLS))
+
+
 def test_an_answer_that_has_to_call_begins_as_calls_of_its_template_do(tmp_path: Path) -> None:
     question = (Message(role="user", content="u"),)
     free, held = Request(messages=question, tools=TOOLS), Request(messages=question, tools=TOOLS, must_call=("clock",))
@@ -124,6 +157,15 @@ def test_an_answer_that_has_to_call_follows_the_arguments_of_one_of_the_function
     assert held_to() is None
 
 
+@pytest.mark.parametrize("parameters", [{}, {"required": ["city"]}, {"type": ["object", "null"]}])
+def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parameters: dict[str, Any]) -> None:
+    tool = json.dumps({"type": "function", "function": {"name": "weather", "parameters": parameters}})
+    request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
+    schema = calls.schema(request, TEMPLATE)
+    assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema)
+    assert not any(follows({"name": "weather", "arguments": other}, schema) for other in (None, "Rome", [], 3))
+
+
 def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> None:
     schema = held_to(json_schema=json.dumps(NODE))
     assert follows({"kind": "$ref", "next": {"kind": "$ref"}}, schema) and follows({"name": "clock", "arguments": {}}, schema)
@@ -158,6 +200,8 @@ FOUND = [
     ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
     ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),
     ('{"type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', "", [ROME]),
+    ('{"name": "clock", "arguments": null}', "", [("clock", {})]), ('{"name": "clock", "arguments": ""}', "", [("clock", {})]),
+    ('{"name": "weather", "arguments": {"city": "\\ud83c\\udfdb"}}', "", [("weather", {"city": "\U0001f3db"})]),
 ]  # fmt: skip
 TEXTS = [
     "It is warm in Rome.", "", " ", "<tool", "a <tool_call", "```python\nprint(1)\n```", '{"name": "Anna", "arguments": {}}', "{",
@@ -167,6 +211,8 @@ TEXTS = [
     '{"name": "weather", "arguments": {"city": "Rome"}} is what I would call', '{"name": "weather", "arguments": {"city": 1e999}}',
     "<tool_call>" + "[" * 100_000, '{"name": ' + "[" * 100_000, '{"name": "weather", "arguments": "{"}', '  ```json\n{"city": 1}\n```',
     '```json\n{"name": "weather", "arguments": {"city": "Rome"}, "response": 31}\n```',
+    '{"name": {"first": "Anna"}}', '{"name": ["clock"], "arguments": {}}', '{"name": null, "arguments": {}}',
+    '{"name": "weather", "arguments": {"city": "\\ud83c"}}', '<tool_call>{"name": "clock", "arguments": {"\\udfdb": 1}}</tool_call>',
 ]  # fmt: skip
 
 

@@ -132,7 +132,58 @@ def test_functions_are_passed_on_and_calls_come_back(serving: Callable[..., Serv
     ]
 
 
-@pytest.mark.parametrize("told", ["call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}]])
+def parts(*told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Events with a part of a call each."""
+    return [{"choices": [{"index": 0, "delta": {"tool_calls": [part]}, "finish_reason": None}]} for part in told]
+
+
+TWO_CALLS = [
+    [{"index": 0, "id": "a1", "function": {"name": "weather", "arguments": "{}"}},
+     {"index": 0, "id": "b2", "function": {"name": "clock", "arguments": ""}}, {"index": 0, "function": {"arguments": '{"at": 1}'}}],
+    [{"id": "a1", "function": {"name": "weather", "arguments": "{}"}},
+     {"id": "b2", "function": {"name": "clock", "arguments": ""}}, {"function": {"arguments": '{"at": 1}'}}],
+    [{"index": 0, "id": "a1", "function": {"name": "weather", "arguments": "{"}},
+     {"index": 0, "id": "x", "function": {"arguments": "}"}},
+     {"index": 1, "id": "b2", "function": {"name": "clock"}}, {"index": 1, "id": "y", "function": {"arguments": '{"at": 1}'}}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("told", TWO_CALLS, ids=["all the first", "without numbers", "each part with an id"])
+def test_calls_are_told_apart_however_servers_number_their_parts(serving: Callable[..., Server], told: list[dict[str, Any]]) -> None:
+    with Responder("r", at(serving(events(*parts(*told), piece(None, "tool_calls"))))) as responder:
+        found = responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(TOOL), json.dumps(OTHER)))).calls
+    assert found == (ToolCall(id="a1", name="weather", arguments="{}"), ToolCall(id="b2", name="clock", arguments='{"at": 1}'))
+
+
+def test_calls_are_whole_characters_and_say_once_that_they_have_begun(serving: Callable[..., Server]) -> None:
+    told = parts(
+        {"index": 0, "id": "a1", "function": {"name": "weather", "arguments": '{"city": "\ud83c'}},
+        {"index": 0, "function": {"arguments": "\udfdb"}}, {"index": 0, "function": {"arguments": '\udfdb"}'}},
+    )  # fmt: skip
+    with Responder("r", at(serving(events(*told, piece(None, "tool_calls"))))) as responder:
+        chunks = list(responder.stream(Request(messages=HELLO.messages, tools=(json.dumps(TOOL),))))
+    assert [(chunk.text, chunk.begun) for chunk in chunks] == [("", True), ("", False)]
+    assert chunks[-1].calls[0].arguments == '{"city": "\U0001f3db\ufffd"}'
+
+
+def test_what_a_server_wants_back_with_a_call_comes_and_goes_with_it(serving: Callable[..., Server]) -> None:
+    """As Gemini's signatures of its thoughts."""
+    extra = {"google": {"thought_signature": "c2lnbmVk"}}
+    told = {"index": 0, "id": "a1", "type": "function", "function": {"name": "clock", "arguments": "{}"}, "extra_content": extra}
+    server = serving(events(*parts(told), piece(None, "tool_calls")), FINE)
+    with Responder("r", at(server)) as responder:
+        called = responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(OTHER),))).calls
+        turns = (*HELLO.messages, CallingTurn(role="assistant", content="", calls=called))
+        asked = Request(messages=turns, tools=(json.dumps(OTHER),))
+        responder.complete(asked)
+    assert called[0].extra_content in asked.texts and json.loads(called[0].extra_content) == extra
+    (sent,) = server.bodies[1]["messages"][1]["tool_calls"]
+    assert sent == {name: value for name, value in told.items() if name != "index"}
+
+
+@pytest.mark.parametrize("told", [
+    "call", [1], [{"index": 0, "id": "a", "function": None}], [{"function": {"name": 1}}], [{"id": 7, "function": {"name": "clock"}}],
+])  # fmt: skip
 def test_calls_that_are_none_are_no_answer(serving: Callable[..., Server], told: Any) -> None:
     act = events({"choices": [{"index": 0, "delta": {"tool_calls": told}, "finish_reason": None}]}, piece(None, "stop"))
     with Responder("r", at(serving(act))) as responder, pytest.raises(RemoteError, match="sent something that is no answer"):
@@ -504,6 +555,17 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes
+
+
+def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving: Callable[..., Server]) -> None:
+    refusal = "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. Supported values are: 'low' and 'high'."
+    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    most, high = (Request(messages=HELLO.messages, reasoning_effort=effort) for effort in ("xhigh", "high"))
+    with Responder("r", at(server)) as responder:
+        for request in (most, high, most):
+            responder.complete(request)
+        assert len(responder.notes_on(most)) == 1 and responder.notes_on(high) == responder.notes_on(HELLO) == ()
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["xhigh", None, "high", None]
 
 
 def test_system_message_goes_before_the_question_where_it_has_no_role(serving: Callable[..., Server]) -> None:

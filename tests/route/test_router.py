@@ -116,6 +116,7 @@ def tool(**told: object) -> str:
         replace(said("hello"), tools=(tool(parameters={"enum": ["김철수"]}),)),
         replace(said("hello"), messages=(*said("hello").messages, CallingTurn(role="assistant", content="", calls=(CALL,)))),
         replace(said("hello"), messages=(*said("hello").messages, ToolResult(role="tool", content=PRIVATE, call_id="a"))),
+        replace(said("hello"), messages=(*said("hello").messages, ToolResult(role="tool", content="", call_id="010-1234-5678"))),
     ],
     ids=[
         "question",
@@ -132,6 +133,7 @@ def tool(**told: object) -> str:
         "tool's schema",
         "call",
         "result",
+        "result's id",
     ],
 )
 def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> None:
@@ -230,10 +232,11 @@ class Failing(CloudEngine):
     def __init__(self, *words: str, error: NomoatError) -> None:
         super().__init__()
         self._words, self._error = words, error
+        self.has_called = False
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         self.told.append(request)
-        yield from (Chunk(text=word) for word in self._words)
+        yield from (Chunk(text=word, begun=self.has_called) for word in self._words)
         raise self._error
 
 
@@ -271,6 +274,15 @@ def test_what_fails_in_the_cloud_before_its_first_word_is_answered_here_if_the_p
 def test_otherwise_a_failure_of_the_cloud_is_raised(words: tuple[str, ...], error: NomoatError, policy: dict[str, str]) -> None:
     engine, decisions = failing(Failing(*words, error=error), **policy)
     with pytest.raises(type(error)):
+        list(engine.generate(said("a b")))
+    assert [decision.where for decision in decisions] == ["cloud"]
+
+
+def test_a_failure_of_the_cloud_after_a_call_has_begun_is_raised() -> None:
+    cloud = Failing("", error=RemoteError("gone"))
+    cloud.has_called = True
+    engine, decisions = failing(cloud, if_cloud_fails="local")
+    with pytest.raises(RemoteError):
         list(engine.generate(said("a b")))
     assert [decision.where for decision in decisions] == ["cloud"]
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never
 
@@ -30,7 +31,7 @@ from nomoat import responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, RemoteError, StoppedError, UsageError
-from nomoat.records import Chunk, Request, Usage
+from nomoat.records import Chunk, Request, ToolCall, Usage
 from nomoat.responder import Responder
 from nomoat.serve import app
 from nomoat.serve.answers import Answer as Written
@@ -687,6 +688,23 @@ def test_a_stream_in_which_nothing_comes_gets_signs_of_life_that_clients_pass_ov
     assert said[-2:] == ["data: [DONE]", ""]
     events = list(ask(sdk(url), "hi", stream=True))
     assert "".join(event.choices[0].delta.content or "" for event in events) == "so late"
+
+
+def test_a_stream_of_another_server_that_is_only_calls_begins_with_them(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = Signs(monkeypatch)
+
+    def script() -> Iterator[Chunk]:
+        yield Chunk(text="", begun=True)
+        signs.wait()
+        yield replace(END, calls=(ToolCall(id="a", name="clock", arguments="{}"),))
+
+    engine = ScriptedEngine(script)
+    engine.is_local = False
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    reply = httpx.post(f"{start(Responder('fake', engine))}/chat/completions", json=body)
+    role, *signs_of_life, call, end, done = [line for line in reply.text.splitlines() if line]
+    assert '"role":"assistant"' in role and '"name":"clock"' in call and '"tool_calls"' in end and done == "data: [DONE]"
+    assert signs_of_life and set(signs_of_life) == {": at work"}
 
 
 def nothing_until(go_on: threading.Event) -> Iterator[Chunk]:

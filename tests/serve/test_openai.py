@@ -137,9 +137,16 @@ def test_a_call_that_is_cut_is_text(tiny_with_tools: openai.OpenAI) -> None:
 
 def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: openai.OpenAI) -> None:
     strange = {"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}
-    with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
-        chat(tiny_with_tools, "who?", tools=[strange], tool_choice="required")
-    assert (caught.value.param, caught.value.code) == ("tools", "unsupported")
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({"tool_choice": "required"}, "tools"), ({"response_format": form}, "tools"),
+        ({"response_format": wrong}, "response_format"), ({"response_format": wrong, "tool_choice": "required"}, "tools"),
+    ]  # fmt: skip
+    for settings, param in asked:
+        with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
+            chat(tiny_with_tools, "who?", tools=[strange], **settings)
+        assert (caught.value.param, caught.value.code) == (param, "unsupported")
 
 
 @pytest.mark.data

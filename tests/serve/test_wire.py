@@ -189,6 +189,16 @@ def test_calls_and_what_they_came_to_are_part_of_a_conversation() -> None:
     )
 
 
+def test_what_a_server_wants_back_with_a_call_is_kept_by_clients_and_taken_from_them() -> None:
+    extra = {"google": {"thought_signature": "c2lnbmVk"}}
+    sent = {"id": "a1", "type": "function", "function": {"name": "clock", "arguments": "{}"}, "extra_content": extra}
+    (turn,) = parse(messages=[{"role": "assistant", "tool_calls": [sent]}]).requests[0].messages
+    assert isinstance(turn, CallingTurn)
+    usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0, decode_seconds=0)
+    whole = replies.Whole(text="", finish_reason="stop", usage=usage, calls=turn.calls)
+    assert replies.Reply(parse(), "m").whole([whole])["choices"][0]["message"]["tool_calls"] == [sent]
+
+
 def test_settings_of_other_servers_that_change_nothing_are_tolerated() -> None:
     """As clients of llama.cpp and vLLM send all they know, at rest."""
     parse(

@@ -9,6 +9,7 @@ Not covered: calls that a model writes in a form of its own that is no JSON (Qwe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import string
@@ -22,6 +23,7 @@ import regex
 from nomoat.engine import rendering
 from nomoat.engine.grammar import NAMING, VALUES
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
+from nomoat.textfiles import whole_characters
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
@@ -32,6 +34,7 @@ THOUGHT_ENDS = "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
+COUNTS_ID = regex.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
 INSTRUCTION = """# Tools
 
 You may call functions. They are, one a line:
@@ -51,6 +54,8 @@ def for_template(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
     """What a chat template is given as `messages` and as `tools`."""
     if reads_tools(template):
+        if COUNTS_ID.search(template):
+            messages = [_with_short_ids(message) for message in messages]
         names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}
         return [_turn(message, names) for message in messages], [_definition(tool) for tool in tools] or None
     return [{"role": message.role, "content": message.content} for message in _without_tools(messages, tools)], None
@@ -89,7 +94,7 @@ def schema(request: Request, template: str | None) -> str | None:
         forms.append({"$ref": "#/$defs/answer"})
     key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
     for at, tool in enumerate(tool for tool in request.tools if _name(tool) in names):
-        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"], f"#/$defs/{at}")
+        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"] | {"type": "object"}, f"#/$defs/{at}")
         parts = {"name": {"const": _name(tool)}, key: {"$ref": f"#/$defs/{at}"}}
         forms.append({"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False})
     return json.dumps({"$defs": definitions, "anyOf": forms})
@@ -106,6 +111,18 @@ def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
     elif isinstance(message, ToolResult):
         turn |= {"tool_call_id": message.call_id, "name": names.get(message.call_id, "")}
     return turn
+
+
+def _with_short_ids(message: Message) -> Message:
+    """For a conversation that began elsewhere: an id of another form is always the same one of Mistral's, in calls and results."""
+    if isinstance(message, CallingTurn):
+        return replace(message, calls=tuple(replace(call, id=_short_id(call.id)) for call in message.calls))
+    return replace(message, call_id=_short_id(message.call_id)) if isinstance(message, ToolResult) else message
+
+
+def _short_id(given: str) -> str:
+    is_short = len(given) == ID_LENGTH and set(ID_LETTERS).issuperset(given)
+    return given if is_short else hashlib.sha256(given.encode()).hexdigest()[:ID_LENGTH]
 
 
 def _without_tools(messages: Sequence[Message], tools: Sequence[str]) -> list[Message]:
@@ -136,11 +153,13 @@ def _shown(call: ToolCall) -> str:
 
 
 def _arguments(call: ToolCall) -> Any:
-    """As templates want them; a text that is no JSON stays one."""
+    """As templates want them; a text that is no JSON, or JSON of half a character, stays one."""
     try:
-        return json.loads(call.arguments or "{}")
+        arguments = json.loads(call.arguments or "{}")
+        json.dumps(arguments, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return call.arguments
+    return arguments
 
 
 def _definition(tool: str) -> dict[str, Any]:
@@ -253,18 +272,23 @@ def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
 
 
 def _call(value: Any, functions: set[str]) -> ToolCall | None:
-    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none."""
+    """One of the functions' calls, in any of the forms that models write as JSON; None for what is none.
+
+    Raises ValueError for arguments that are no JSON, or hold half a character.
+    """
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
-    if not isinstance(value, dict) or value.get("name") not in functions or not KEYS.issuperset(value):
+    if not isinstance(value, dict) or not KEYS.issuperset(value):
         return None
-    arguments = value.get("arguments", value.get("parameters", {}))
+    name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
-        arguments = json.loads(arguments)
-    if not isinstance(arguments, dict):
+        arguments = json.loads(arguments or "null")
+    arguments = {} if arguments is None else arguments
+    if not isinstance(name, str) or name not in functions or not isinstance(arguments, dict):
         return None
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    return ToolCall(id=new_id(), name=value["name"], arguments=text)
+    text.encode()
+    return ToolCall(id=new_id(), name=name, arguments=text)
 
 
 def new_id() -> str:
@@ -276,17 +300,31 @@ class Gathered:
     """CallingTurn whose parts come from a server one after another."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, dict[str, str]] = {}
+        self._parts: list[dict[str, str]] = []
+        self._newest: dict[int, dict[str, str]] = {}  # of the parts, by the number that the server gave
 
     def add(self, told: Sequence[Any]) -> None:
-        """Parts as OpenAI's SDK reads them; who sends whole calls may not number them. Raises TypeError for what is no text."""
+        """Parts as OpenAI's SDK reads them. Raises TypeError for what is no text.
+
+        Servers that send whole calls may not number them, or give all the number 0; others give each part an id of its own.
+        """
         for part in told:
             place = part.index if isinstance(part.index, int) else len(self._parts) - (not part.id)
-            known = self._parts.setdefault(place, {"id": "", "name": "", "arguments": ""})
-            known["id"] = known["id"] or part.id or ""
+            known = self._newest.get(place)
+            if known is None or (part.function.name and part.id and known["id"] not in ("", part.id)):
+                known = self._newest[place] = {"id": "", "name": "", "arguments": "", "extra_content": ""}
+                self._parts.append(known)
+            known["id"] += (not known["id"] and part.id) or ""
             known["name"] += part.function.name or ""
             known["arguments"] += part.function.arguments or ""
+            if isinstance(extra := getattr(part, "extra_content", None), dict):
+                known["extra_content"] = json.dumps(extra, ensure_ascii=False)
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        return tuple(ToolCall(id=one["id"] or new_id(), name=one["name"], arguments=one["arguments"]) for one in self._parts.values())
+        """Each with an id, and in whole characters, whatever the server sent."""
+        whole = [{key: whole_characters(text) for key, text in part.items()} for part in self._parts]
+        return tuple(ToolCall(**(one | {"id": one["id"] or new_id()})) for one in whole)

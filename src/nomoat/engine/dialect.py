@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nomoat.engine.providers import BASE_URLS
 from nomoat.errors import UnsupportedError
-from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolResult
+from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
 DISPENSABLE = {
@@ -42,6 +42,7 @@ class Dialect:
         self._is_cloud = is_cloud
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
+        self._refused_efforts: set[str | None] = set()  # each by itself: models take some of OpenAI's values
         # At OpenAI newer models refuse `max_tokens`; elsewhere older servers do not know the newer name.
         self._newer_limit = host == OPENAI_HOST
         self._limit_renamed = False
@@ -50,14 +51,17 @@ class Dialect:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
-        return self._notes(self._left_out, has_system=True)
+        efforts = {"reasoning_effort"} if self._refused_efforts else set()
+        return self._notes(self._left_out | efforts, has_system=True)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """Those of `notes` that concern the answer to this request."""
         unasked = {"top_p"} if request.top_p == 1.0 else set()
         unasked |= {"seed"} if request.seed is None else set()
-        unasked |= {"reasoning_effort"} if request.reasoning_effort is None else set()
-        return self._notes(self._left_out - unasked, has_system=any(message.role == "system" for message in request.messages))
+        left_out = self._left_out - unasked
+        if request.reasoning_effort in self._refused_efforts:
+            left_out.add("reasoning_effort")
+        return self._notes(left_out, has_system=any(message.role == "system" for message in request.messages))
 
     def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
         said = [DISPENSABLE[name] for name in DISPENSABLE if name in left_out]
@@ -77,7 +81,7 @@ class Dialect:
             "stream_options": {"include_usage": True},
             "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
-            "reasoning_effort": request.reasoning_effort,
+            "reasoning_effort": None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort,
         }
         if request.top_p != 1.0:  # some models take temperature or top_p, not both
             settings["top_p"] = request.top_p
@@ -131,7 +135,10 @@ class Dialect:
         with self._lock:
             for name in DISPENSABLE:
                 if name in body and _names(refusal, name):
-                    self._left_out.add(name)
+                    if name == "reasoning_effort":
+                        self._refused_efforts.add(body[name])
+                    else:
+                        self._left_out.add(name)
                     return True
             for sent in ("max_tokens", "max_completion_tokens"):
                 if sent in body and _names(refusal, sent):
@@ -168,15 +175,19 @@ class Dialect:
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
 
 
+def render_call(call: ToolCall) -> dict[str, Any]:
+    """In OpenAI's form."""
+    row = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return row | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
+
+
 def _called(message: Message) -> dict[str, Any]:
     """What a turn with calls, or of what one came to, has besides; a turn of calls alone has no text."""
     if isinstance(message, ToolResult):
         return {"tool_call_id": message.call_id}
     if not isinstance(message, CallingTurn):
         return {}
-    functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in message.calls]
-    rows = [{"id": call_id, "type": "function", "function": function} for call_id, function in functions]
-    return {"tool_calls": rows} | ({} if message.content else {"content": None})
+    return {"tool_calls": [render_call(call) for call in message.calls]} | ({} if message.content else {"content": None})
 
 
 def _about_tools(request: Request) -> dict[str, Any]:

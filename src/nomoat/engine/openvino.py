@@ -128,7 +128,9 @@ class OpenVINOEngine:
         try:
             return None if schema is None else self._grammars.of_schema(schema)
         except SchemaError as exc:
-            exc.field = "tools" if request.must_call else exc.field
+            if request.json_schema is not None and not request.must_call:
+                self._grammars.of_schema(request.json_schema)  # raises where that is the one
+            exc.field = "tools"
             raise
 
     def _stream(

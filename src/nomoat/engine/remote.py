@@ -203,9 +203,9 @@ class RemoteEngine:
                     text, ended, counts = self._read(event, gathered)
                     told = counts or told
                     finish_reason = ended or finish_reason
-                    if text or gathered.calls:
+                    if text or (gathered and first is None):
                         first = first or time.perf_counter()
-                        yield Chunk(text=text)
+                        yield Chunk(text=text, begun=not text)
             if stream is None:
                 finish_reason = "filtered"
             if finish_reason is None:
@@ -457,7 +457,7 @@ def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
             text = held + chunk.text
             held = text[-1:] if chunk.finish_reason is None and "\ud800" <= text[-1:] <= "\udbff" else ""
             text = whole_characters(text[: len(text) - len(held)])
-            if text or chunk.finish_reason is not None:
+            if text or chunk.begun or chunk.finish_reason is not None:
                 yield replace(chunk, text=text)
 
 

@@ -1,6 +1,6 @@
-"""The cloud model where the policy says `if_cloud_fails = "local"`: what fails there before its first word is answered here.
+"""The cloud model where the policy says `if_cloud_fails = "local"`: what fails there before its first word or call is answered here.
 
-Once a word has come the failure is raised: an answer is one model's. Nothing goes the other way.
+Once either has come the failure is raised: an answer is one model's. Nothing goes the other way.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OrHere:
         try:
             with closing(cast("Generator[Chunk]", self._now.stream(request))) as chunks:
                 for chunk in chunks:
-                    has_begun = has_begun or bool(chunk.text)
+                    has_begun = has_begun or bool(chunk.text) or chunk.begun
                     yield chunk
             return
         except RemoteError as error:

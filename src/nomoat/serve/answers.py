@@ -109,7 +109,8 @@ class Answer:
         chunks = self._makes[at](self._stopped)
         try:
             for chunk in chunks:
-                if chunk.text or chunk.likelihoods or chunk.finish_reason is not None:  # else it is there for what follows only
+                # Else it is there for what follows only.
+                if chunk.text or chunk.likelihoods or chunk.begun or chunk.finish_reason is not None:
                     self._put(at, chunk)
                 if chunk.finish_reason is not None:
                     return

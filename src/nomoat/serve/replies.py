@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine.dialect import render_call
 from nomoat.errors import (
     BadRequestError,
     ContextExceededError,
@@ -87,7 +88,7 @@ class Reply:
             if self._chat:
                 message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
                 if answer.calls:
-                    message |= {"content": answer.text.strip() or None, "tool_calls": [_call(call) for call in answer.calls]}
+                    message |= {"content": answer.text.strip() or None, "tool_calls": [render_call(call) for call in answer.calls]}
                 choice["message"] = message
             else:
                 choice["text"] = answer.text
@@ -110,7 +111,7 @@ class Reply:
         if chunk.text or chunk.likelihoods:
             events += self._event(at, {"content": chunk.text}, None, chunk.likelihoods)
         for place, call in enumerate(chunk.calls):
-            events += self._event(at, {"tool_calls": [{"index": place, **_call(call)}]}, None, ())
+            events += self._event(at, {"tool_calls": [{"index": place, **render_call(call)}]}, None, ())
         if chunk.finish_reason is not None:
             events += self._event(at, {}, _finish(chunk.finish_reason, chunk.calls), ())
         return events
@@ -255,10 +256,6 @@ def error_body(
 ) -> dict[str, Any]:
     """OpenAI's form of an error. The message is never empty."""
     return {"error": {"message": message or "unknown error", "type": kind, "param": param, "code": code}}
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _finish(reason: FinishReason, calls: Sequence[ToolCall] = ()) -> str:

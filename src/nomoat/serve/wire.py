@@ -113,6 +113,7 @@ class _ToolCall(BaseModel):
     model_config = ConfigDict(strict=True)
     id: str | None = None
     function: _Called
+    extra_content: dict[str, Any] | None = None  # Gemini's
 
 
 class _Turn(BaseModel):
@@ -368,7 +369,8 @@ def _message(turn: _Turn, where: str) -> Message:
 def _called(call: _ToolCall) -> ToolCall:
     arguments = call.function.arguments
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(id=call.id or "", name=call.function.name, arguments=text)
+    extra = json.dumps(call.extra_content, ensure_ascii=False) if call.extra_content else ""
+    return ToolCall(id=call.id or "", name=call.function.name, arguments=text, extra_content=extra)
 
 
 def _about_tools(asked: _Chat) -> dict[str, Any]:
