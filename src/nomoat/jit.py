@@ -202,7 +202,7 @@ def compiled(function: Callable[..., None], count: int) -> Any:
 
 
 def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[[int, int], None] | None = None) -> None:
-    """Let another process compile all that `code` uses, once a machine. `what`: a name for that; it becomes part of a file's.
+    """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
 
     What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
     every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. `progress` is told
