@@ -141,8 +141,8 @@ def test_every_word_of_what_is_nested_stands_in_the_html_or_the_text_is_refused(
 @pytest.mark.parametrize(
     "maths",
     [
-        "$a*b*c$", "$x_i^{*} y_i^{*}$", "$$x_i^{*} y_i^{*}$$", r"\( \{x_1\} \\ x_2 \)", r"\[ a*b*c \]", "$a^*$", "$M^{**}$", "$n$th", r"$\$a_1 _b$",
-        "$2x$", "\\[\na_1 &= b\n= c \\\\\nd*e*f\n\\]", "$$\na_1\n= b_1 \\{\\}\n$$",
+        "$a*b*c$", "$x_i^{*} y_i^{*}$", "$$x_i^{*} y_i^{*}$$", r"\( \{x_1\} \\ x_2 \)", r"\[ a*b*c \]", "$a^*$", "$M^{**}$", "$n$th",
+        r"$\$a_1 _b$", "$2x$", "\\[\na_1 &= b\n= c \\\\\nd*e*f\n\\]", "$$\na_1\n= b_1 \\{\\}\n$$",
     ],
 )  # fmt: skip
 def test_tex_stays_as_it_was_written(maths: str) -> None:
