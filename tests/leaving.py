@@ -25,12 +25,12 @@ def asking(url: str, body: object) -> Iterator[socket.socket]:
         yield connection
 
 
-def endless(begun: threading.Event, closed: threading.Event) -> Iterator[Chunk]:
+def endless(begun: threading.Event, closed: threading.Event, *, words: str = "word ") -> Iterator[Chunk]:
     """An answer that goes on until it is closed, which it tells."""
     begun.set()
     try:
         while True:
-            yield Chunk(text="word ")
+            yield Chunk(text=words)
             time.sleep(0.01)
     finally:
         closed.set()

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patience import PATIENCE_SECONDS
 
-from nomoat import cache, jit
+from nomoat import cache, jit, paths
 from nomoat.errors import NotWritableError
 
 USE = """
@@ -110,6 +111,7 @@ import sys
 from nomoat import jit, paths
 assert jit.CACHE.parents[3] == paths.home()
 print("words of others")
+print(5)
 for done in range(3):
     jit.tell(done, 2)
 sys.exit(int(sys.argv[1]))
@@ -119,7 +121,8 @@ sys.exit(int(sys.argv[1]))
 def test_what_another_process_compiles_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "nomoat.py").write_text("raise SystemError")  # what lies in the current folder is not what is compiled
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "nomoat.py").write_text("raise SystemError")  # not what is compiled, though it is the first that Python would find
     told: list[tuple[int, int]] = []
     for code, expected in (("1", 3), ("0", 3), ("0", 0)):  # the first fails: it is asked again
         told.clear()
@@ -144,8 +147,31 @@ def test_who_waits_for_the_compiler_may_leave(tmp_path: Path, monkeypatch: pytes
     assert not (jit.CACHE.parent / "all.done").exists()
 
 
+def test_who_waits_for_another_that_compiles_is_told_and_finds_it_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / jit.CACHE.parent.name / "kernel")
+    told: list[tuple[int, int]] = []
+    with paths.alone(jit.CACHE.parent, locks=tmp_path / "cache" / "locks"):
+        monkeypatch.setattr(jit, "PATIENCE_SECONDS", 0.5)
+        jit.compile_elsewhere("all", "raise SystemError", progress=lambda *numbers: told.append(numbers))
+        assert told == [(0, 1)]
+        monkeypatch.setattr(jit, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+
+        def finished(done: int, total: int) -> None:
+            jit.CACHE.parent.mkdir(parents=True)
+            (jit.CACHE.parent / "all.done").touch()
+
+        jit.compile_elsewhere("all", "raise SystemError", progress=finished)
+
+
+def test_what_was_compiled_for_another_place_is_no_mark_that_all_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / "of another CPU" / "kernel")
+    jit.compile_elsewhere("all", "")
+    assert not list(jit.CACHE.parent.glob("*.done"))
+
+
 def test_without_another_process_what_is_used_is_compiled_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "CACHE", tmp_path / "cache" / cache.KERNELS / "version" / "kernel")
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
-    jit.compile_elsewhere("all", "")
+    for executable in (str(tmp_path / "no python"), None):
+        monkeypatch.setattr(sys, "executable", executable)
+        jit.compile_elsewhere("all", "")
     assert not (jit.CACHE.parent / "all.done").exists()

@@ -43,7 +43,7 @@ def test_what_is_neither_a_text_nor_a_request_is_refused_with_what_to_give() -> 
 
 def test_one_text_where_several_are_meant_is_not_taken_for_its_characters() -> None:
     with responder.load("fake:") as model:
-        for ask in (model.embed, lambda texts: model.score("a moat", texts)):
+        for ask in (model.embed, lambda texts: model.score("a moat", texts), model.complete_many):
             with pytest.raises(UsageError, match="several texts are asked about at once, and this is one") as raised:
                 ask("moat")
             assert raised.value.hint == 'give a list: ["…"]'

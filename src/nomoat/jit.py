@@ -8,10 +8,12 @@ import importlib.util
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -74,6 +76,21 @@ def _place(kept: Path) -> Path:
 CACHE = _place(paths.cache() / cache.KERNELS / _version()) / "kernel"
 ARRIVED, PHASE = 8, 16  # numbers of a state that threads share, each in a cache line of its own
 SPINS_BEFORE_YIELD = 64
+PATIENCE_SECONDS = 300.0  # how long to wait for another process that compiles
+SECONDS_TO_NEXT_LOOK = 0.1
+TOLD = re.compile(r"(\d+) (\d+)")
+# Told where this package lies, and where what is compiled is to be kept.
+SAME_PACKAGE = """
+import sys
+from importlib import util
+place = sys.argv.pop(1)
+spec = util.spec_from_file_location("nomoat", place + "/__init__.py", submodule_search_locations=[place])
+sys.modules["nomoat"] = util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["nomoat"])
+from nomoat import jit
+if str(jit.CACHE) != sys.argv.pop(1):
+    sys.exit(1)
+"""
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 GIVE_WAY = "SwitchToThread" if sys.platform == "win32" else "sched_yield"  # of the system; both give a whole number
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that are none stay so
@@ -205,26 +222,40 @@ def compile_elsewhere(what: str, code: str, *arguments: str, progress: Callable[
     """Let another process compile all that `code` uses, once an installation. `what`: a name for that; it becomes part of a file's.
 
     What numba has just compiled computes sums in another order than what it then keeps: only a process that finds all kept gives what
-    every later one gives, to the last bit. Where this cannot be had, each function is compiled at its first use. `progress` is told
-    (functions done, functions) as `code` tells by `tell`.
+    every later one gives, to the last bit. Where this cannot be had, or takes minutes, each function is compiled at its first use.
+    `progress` is told (functions done, functions) as `code` tells by `tell`, and once while another process is at it.
     """
     done = CACHE.parent / f"{what}.done"
-    if done.exists():
-        return
-    with suppress(NomoatError, OSError), paths.alone(CACHE.parent, locks=CACHE.parents[2] / "locks"):
-        if done.exists():
-            return
-        command = [sys.executable, "-P", "-c", code, *arguments]  # -P: what lies in the current folder is no module of ours
-        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(CACHE.parents[3])}}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
-            try:
-                for line in compiler.stdout:
-                    if progress is not None and line.replace(" ", "").strip().isdecimal():
-                        progress(*map(int, line.split()))
-                if compiler.wait() == 0:
+    busy, has_waited, end = NomoatError("another process compiles"), False, time.monotonic() + PATIENCE_SECONDS
+    while not done.exists() and sys.executable and time.monotonic() < end:
+        try:
+            with paths.alone(CACHE.parent, busy=busy, locks=CACHE.parents[2] / "locks"):
+                if done.exists() or _has_compiled(code, arguments, progress):
                     done.touch()
-            finally:
-                compiler.kill()
+            return
+        except (NomoatError, OSError) as error:
+            if error is not busy:
+                return
+        if progress is not None and not has_waited:
+            progress(0, 1)
+        has_waited = True
+        time.sleep(SECONDS_TO_NEXT_LOOK)
+
+
+def _has_compiled(code: str, arguments: Sequence[str], progress: Callable[[int, int], None] | None) -> bool:
+    """Whether another process did so, of this very package, whatever others its Python would find, and for the same place and CPU."""
+    package = Path(__file__).parent
+    # -P: what lies in the current folder is no module of ours
+    command = [sys.executable, "-P", "-c", SAME_PACKAGE + code, str(package), str(CACHE), *arguments]
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": os.environ | {"NOMOAT_HOME": str(CACHE.parents[3])}}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as compiler:  # type: ignore[call-overload]
+        try:
+            for line in compiler.stdout:
+                if progress is not None and (told := TOLD.fullmatch(line.strip())):
+                    progress(*map(int, told.groups()))
+            return bool(compiler.wait() == 0)
+        finally:
+            compiler.kill()
 
 
 def tell(done: int, total: int) -> None:

@@ -332,10 +332,11 @@ def _lock(file: IO[bytes], *, wait: bool) -> bool:
     except ImportError:
         import msvcrt
 
-        with suppress(OSError):
+        try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            return True
-        return False
+        except OSError as exc:  # a disk without locks: `whole_folder` then makes a folder twice, and keeps one
+            return exc.errno not in (errno.EACCES, errno.EDEADLK)
+        return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

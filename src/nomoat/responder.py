@@ -92,11 +92,11 @@ class Responder:
         """What has to be known about its answers, whatever they say."""
         return getattr(self.engine, "notes", ())
 
-    def notes_on(self, request: Request) -> tuple[str, ...]:
+    def notes_on(self, request: Request | str) -> tuple[str, ...]:
         """What has to be known about its answer to this request, once it has begun: settings that another server refused, or that the
         model's chat template does not read."""
         says = getattr(self.engine, "notes_on", None)
-        return () if says is None else tuple(says(request))
+        return () if says is None else tuple(says(_asked(request)))
 
     @property
     def num_workers(self) -> int:
@@ -143,7 +143,9 @@ class Responder:
         self, requests: Sequence[Request | str], *, concurrency: int = DEFAULT_CONCURRENCY
     ) -> Iterator[tuple[int, Completion]]:
         """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`."""
-        return self.run_many(lambda request, left: self.complete(request, caller_left=left), requests, concurrency=concurrency)
+        return self.run_many(
+            lambda request, left: self.complete(request, caller_left=left), _several(requests), concurrency=concurrency
+        )
 
     def run_many(
         self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int

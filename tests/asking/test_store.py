@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nomoat import paths
-from nomoat.asking.store import AnswerStore, ChoiceScores, _key, default_path
+from nomoat.asking.store import AnswerStore, ChoiceScores, _dumps, _key, _opened, _sealed, default_path
 from nomoat.errors import BadFileError, NotEnoughDiskError
 from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, ToolCall, Usage
 
@@ -130,7 +131,7 @@ def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
 WRITER = """
 import sys, time
 from nomoat.asking.store import AnswerStore
-from nomoat.records import Completion, Message, Request, Usage
+from nomoat.records import Completion, Message, Request, ToolCall, Usage
 usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
 with AnswerStore() as store:
     for at in range(int(sys.argv[2])):
@@ -286,14 +287,47 @@ def test_full_disk_is_said_so_and_what_was_saved_stays() -> None:
         assert store.answer("m", asking("2")) is None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerUsage(Usage):
+    watts: float = 65.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerCall(ToolCall):
+    kind: str = "function"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerCompletion(Completion):
+    mood: str = "calm"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerOutcome(Outcome):
+    confidence: float = 0.5
+
+
+def test_what_a_newer_nomoat_says_besides_in_an_answer_or_an_outcome_is_passed_over() -> None:
+    used = {"prompt_tokens": 3, "completion_tokens": 2, "prefill_seconds": 0.25, "decode_seconds": 0.5}
+    called = {"id": "1", "name": "weather", "arguments": "{}"}
+    scored = {"suite": "s", "example_id": "1", "model": "m", "answer": "a", "score": 1.0}
+    newer = NewerCompletion(text="kept", finish_reason="stop", usage=NewerUsage(**used), calls=(NewerCall(**called),))
+    with AnswerStore() as store:
+        store.save_answer("m", asking("1"), newer)
+        store.save_outcomes("suite", "exact", "m", [NewerOutcome(**scored)])
+        known = Completion(text="kept", finish_reason="stop", usage=Usage(**used), calls=(ToolCall(**called),))
+        assert (store.answer("m", asking("1")), store.outcomes()) == (known, [Outcome(**scored)])
+
+
 @pytest.mark.parametrize(
     ("column", "why"),
     [
         ("'{bad json'", "an answer cannot be read (JSONDecodeError: Expecting property name"),
         ("'[]'", "an answer cannot be read (TypeError: "),
         ("'{}'", "an answer cannot be read (KeyError: "),
-        ("replace(answer, 'usage', 'usagf')", "an answer cannot be read (KeyError: 'usage')"),
-        ("replace(answer, 'bytes_out', 'bytes_ouu')", "an answer cannot be read (TypeError: "),
+        ("replace(answer, 'kept', 'kepu')", "an answer cannot be read (ValueError: it is not what was written)"),
+        ("replace(json_remove(answer, '$.digest'), 'usage', 'usagf')", "an answer cannot be read (KeyError: 'usage')"),
+        ("replace(json_remove(answer, '$.digest'), 'prompt_tokens', 'prompt_tokent')", "an answer cannot be read (TypeError: "),
         ("7", "an answer cannot be read ("),
         ("CAST(x'22ff22' AS TEXT)", "a text in it is not UTF-8"),
     ],
@@ -306,6 +340,31 @@ def test_damaged_answer_is_an_error_that_says_what_to_do(column: str, why: str) 
             store.answer("m", asking("1"))
     assert caught.value.message.startswith(f"`{default_path()}` is damaged: {why}")
     assert caught.value.hint == "move it out of the way; its answers will be computed again"
+
+
+def test_no_bit_that_a_disk_turns_changes_an_answer_unnoticed() -> None:
+    value = {"text": "Ja, 네.", "usage": {"prompt_tokens": 3}}
+    sealed = _sealed("key", value).encode()
+    num_noticed = 0
+    for at in range(8 * len(sealed)):
+        turned = bytearray(sealed)
+        turned[at // 8] ^= 1 << at % 8
+        try:
+            opened = _opened("key", json.loads(turned))
+        except (TypeError, ValueError):
+            num_noticed += 1
+        else:  # the digest's name was hit
+            assert {name: opened[name] for name in value} == value
+    assert num_noticed > 8 * len(_dumps(value))
+    with pytest.raises(ValueError, match="it is not what was written"):
+        _opened("another key", json.loads(sealed))
+
+
+def test_answers_from_before_they_had_a_digest_are_taken_as_they_are() -> None:
+    with AnswerStore() as store:
+        store.save_answer("m", asking("1"), answering("kept"))
+        store._db.connection.execute("UPDATE answers SET answer = json_remove(answer, '$.digest')")
+        assert store.answer("m", asking("1")) == answering("kept")
 
 
 @pytest.mark.parametrize("value", ["'{bad json'", "'[1]'", "CAST(x'22ff22' AS TEXT)"])

@@ -89,6 +89,13 @@ def test_policy_names_the_file_each_line_comes_from() -> None:
     assert rows["cloud"] == {"name": "cloud", "value": None, "origin": "default"}
 
 
+@pytest.mark.parametrize("command", [("policy",), ("policy", "--json"), ("explain", "hello"), ("explain", "hello", "--json")])
+def test_policy_and_explain_say_which_kinds_a_list_of_ones_own_leaves_out(command: tuple[str, ...]) -> None:
+    written('cloud = "openai:big"\nnever_leaves = ["resident_number", "phone", "business_number", "bank_account", "card", "name"]')
+    done = nomoat("route", *command)
+    assert (done.returncode, done.stderr) == (0, "note: never_leaves does not name email, api_key: such data may leave\n")
+
+
 def test_policy_with_a_budget_says_that_the_users_prices_cannot_be_read(empty_home: Path) -> None:
     written('local = "fake:"\ncloud = "openai:gpt-4o-mini"\nmax_usd_per_day = 2')
     (empty_home / "prices.toml").write_text("input = 0.15")

@@ -17,6 +17,7 @@ from misbehaving import FINE, Server, half, say
 from nomoat.cli import answering
 from nomoat.engine.fake import FakeEngine
 from nomoat.records import Chunk, FinishReason, Request, Usage
+from nomoat.route.pii import KINDS
 from nomoat.route.policy import default_path
 
 run_command = importlib.import_module("nomoat.cli.run")  # `nomoat.cli.run` itself is the command
@@ -86,6 +87,15 @@ def test_auto_says_it_of_answers_from_the_cloud_only(serving: Callable[..., Serv
     env = {name: value for name, value in os.environ.items() if name != "NOMOAT_OFFLINE"}
     done = subprocess.run([NOMOAT, "run", "auto", text, "--seed", "1"], capture_output=True, timeout=60, check=True, env=env)
     assert [line for line in done.stderr.decode().splitlines(keepends=True) if line.startswith("note: ")] == noted
+
+
+def test_auto_says_once_what_its_policy_does_not_keep_here() -> None:
+    default_path().parent.mkdir(parents=True)
+    kinds = [kind for kind in KINDS if kind not in ("api_key", "name")]
+    default_path().write_text(f'local = "fake:"\ncloud = "openai:big"\nnever_leaves = {json.dumps(kinds)}')
+    said = run("auto", "a b").stderr.decode()
+    assert said.startswith("note: never_leaves does not name api_key: such data may leave\n[local: ")
+    assert said.count("never_leaves") == 1
 
 
 def test_raw_prompt_is_continued_without_a_template() -> None:

@@ -194,6 +194,14 @@ def test_auto_whose_model_is_not_here_is_refused_at_the_start() -> None:
     )
 
 
+def test_what_the_policy_of_auto_does_not_keep_here_is_said_before_it_is_served() -> None:
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text('local = "gone.gguf"\ncloud = "openai:big"\nnever_leaves = ["phone", "name"]')
+    left_out = "resident_number, business_number, bank_account, card, email, api_key"
+    said = refused("auto", "--port", "0")[2]
+    assert said.startswith(f"note: never_leaves does not name {left_out}: such data may leave\nerror: no file at `gone.gguf`\n")
+
+
 def test_other_machines_need_a_key() -> None:
     assert refused("fake:", "--host", "0.0.0.0") == (
         1,

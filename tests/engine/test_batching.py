@@ -498,6 +498,23 @@ def test_answers_that_never_end_coming_do_not_stop_a_reading(
     assert all(max(taking_part) > 1 for taking_part in model.passes[1:5])  # answers went on beside it, or before it
 
 
+@pytest.mark.parametrize(("num_blocks", "lengths"), [(86, (20,)), (90, (20, 30)), (99, (30, 30, 30, 30))])
+def test_who_came_first_loses_no_blocks_to_who_came_later(
+    fake: tuple[Fake, batching.Batcher], monkeypatch: pytest.MonkeyPatch, num_blocks: int, lengths: tuple[int, ...]
+) -> None:
+    """The answers are let in with a block each, and grow into what the reading before them has yet to fill."""
+    model, batcher = fake
+    assert batcher._pool.extend([], 32 * (batcher._pool.num_free - num_blocks))
+    monkeypatch.setattr(batching, "PASS_TOKENS_BESIDE_ANSWERS", 8)
+    reading, answers = reading_of(1, 2048 + 640), [answer_to(at, length, max_new_tokens=200) for at, length in enumerate(lengths, 2)]
+    batcher.submit(reading)
+    model.before_pass = lambda: [batcher.submit(one) for one in answers] if len(model.passes) == 1 else None
+    model.may_begin.set()
+    reading.result.result(timeout=10)
+    assert [len(list(one.tokens)) for one in answers] == [200] * len(answers)
+    assert sum(taking_part.get(1, 0) for taking_part in model.passes) == 2048 + 640  # it never began again
+
+
 def test_a_mistake_of_ours_leaves_nobody_waiting(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     batcher = engine._started_batcher()
     with monkeypatch.context() as patch:

@@ -208,6 +208,19 @@ def test_pairs_are_the_examples_that_both_models_answered() -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewerOutcome(Outcome):
+    confidence: float = 0.5
+
+
+def test_pairs_are_read_from_what_a_newer_nomoat_kept() -> None:
+    with AnswerStore() as store:
+        for model in ("ours", "openai:theirs"):
+            one = NewerOutcome(suite="castle", example_id="1", model=model, answer="", score=1.0)
+            store.save_outcomes("s1", "exact", f"digest of {model}", [one])
+    assert read_pairs("ours", "openai:theirs", PROMPTS).pairs == (Pair(prompt="one", local_score=1.0, cloud_score=1.0),)
+
+
 def test_pairs_know_which_text_they_are_about() -> None:
     """Texts of two suites may have the same name."""
     for suite in ("s1", "s2"):

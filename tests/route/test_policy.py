@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,21 @@ def test_the_example_in_the_manual_is_a_policy() -> None:
     manual = (Path(__file__).parents[2] / "docs/route.md").read_text(encoding="utf-8")
     written(manual.partition("```toml\n")[2].partition("```")[0])
     assert load_policy().given == set(policies.SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'cloud = "openai:big"',
+        'never_leaves = ["phone"]',  # nothing leaves without a cloud
+        # nothing is a name while there are no `names`
+        f'cloud = "openai:big"\nnever_leaves = {json.dumps([kind for kind in KINDS if kind != "name"])}',
+    ],
+)
+def test_a_policy_that_lets_nothing_recognisable_leave_has_no_notes(text: str) -> None:
+    written(text)
+    assert load_policy().notes == ()
 
 
 @pytest.mark.parametrize(

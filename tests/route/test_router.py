@@ -491,6 +491,12 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
         (base + 'name = ["moat"]', "local", in_force.NOT_READ, "sets `name`, which is no part of a policy"),
         (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
         (base + 'names = ["moat"]', "local", "it holds a name from the policy, which the policy keeps here", "in force from now on"),
+        (
+            base + 'never_leaves = ["name"]',
+            "cloud",
+            "no router is learned; the policy's default is cloud",
+            "api_key: such data may leave",
+        ),
         ('local = "fake:"', "local", "the policy names no cloud model", "in force from now on"),
         (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
         (base.replace("#big", "#other"), "local", in_force.OTHER_CLOUD, "new `cloud` counts from the next start"),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import openai
 import pytest
-import uvicorn
 from patience import PATIENCE_SECONDS, make_httpx_patient, wait_until
 
 from nomoat import net
 from nomoat.responder import Responder
 from nomoat.serve.app import bind, create_app
+from nomoat.serve.connections import Server
 from nomoat.serve.models import Models
 
 Start = Callable[..., str]
@@ -28,14 +28,14 @@ def plain_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a server; the answer is its base URL. It is stopped, and its threads have ended, when the test is over."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+    running: list[tuple[Server, threading.Thread]] = []
 
     def start_one(
         responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = ()
     ) -> str:  # fmt: skip
         listener = bind("127.0.0.1", 0)
         app = create_app(responder, api_key=api_key, cors=cors)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
+        server = Server(app, seconds_to_end=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread))

@@ -514,6 +514,31 @@ def test_long_bodies_are_written_beside_the_event_loop(
     assert len(set(threads)) == len(threads) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "parse", "body"),
+    [
+        ("chat/completions", "parse_chat", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}),
+        ("completions", "parse_text", {"prompt": "hi"}),
+        ("embeddings", "parse_embeddings", {"input": "hi"}),
+    ],
+)
+def test_long_bodies_are_parsed_beside_the_event_loop(
+    start: Start, path: str, parse: str, body: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    parsed = getattr(app.wire, parse)
+
+    def watched(given: bytes) -> object:
+        threads.append(threading.get_ident())
+        return parsed(given)
+
+    monkeypatch.setattr(app.wire, parse, watched)
+    url = start(fake())
+    for more in ({}, {"user": "x" * (64 << 10)}, {}):
+        assert httpx.post(f"{url}/{path}", json={"model": "fake", **body, **more}).status_code == 200
+    assert threads[0] == threads[2] != threads[1]
+
+
 def test_stopping_the_answers_stops_other_work_too() -> None:
     async def main() -> bool:
         answers = Answers()

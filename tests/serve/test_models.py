@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UsageError
 from nomoat.responder import Responder
-from nomoat.serve.models import Loader, Models, from_references
+from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
 
 
 class Shelf:
@@ -60,6 +62,27 @@ def test_models_are_loaded_when_first_asked_for_and_the_longest_idle_goes_first(
     assert list(models.loaded()) == ["a", "c"]
     models.close()
     assert shelf.events[4:] == ["-a", "-c"]
+
+
+def test_what_a_model_held_is_given_back_to_the_system_once_nobody_has_it(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[weakref.ref[Responder]] = []
+
+    def give_back() -> None:
+        shelf.events.append("-" if kept[0]() is None else "still there")
+
+    monkeypatch.setattr("nomoat.serve.models._give_back_freed", give_back)
+    models = Models(loaders=[shelf.loader("a"), shelf.loader("b")], memory_bytes=1)
+    with models.use("a") as responder:
+        kept.append(weakref.ref(responder))
+    del responder
+    use(models, "b")
+    assert shelf.events == ["+a", "-a", "-", "+b"]
+
+
+def test_giving_memory_back_fails_on_no_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    _give_back_freed()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())  # as a C library without it
+    _give_back_freed()
 
 
 def test_idle_is_counted_from_the_end_of_the_last_answer(shelf: Shelf) -> None:
@@ -266,6 +289,25 @@ def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
     with pytest.raises(UsageError, match="there is no model to serve") as refused:
         Models()
     assert "`nomoat serve" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("needed", "memory_bytes", "spare"),
+    [
+        ((59, 72, 59), 189, 29),  # any two fit, the three do not: the larger two set the share
+        ((10, 20, 30), 90, 10),
+        ((10, 10, 95), 100, 0),  # the small two fit together, either of them and the large one do not
+        ((60, 70), 100, 100),  # one at a time: each may have all
+        ((), 100, 100),
+    ],
+)
+def test_models_that_fit_together_still_do_with_what_they_may_hold_beyond_their_needs(
+    needed: tuple[int, ...], memory_bytes: int, spare: int
+) -> None:
+    assert _spare_bytes(needed, memory_bytes) == spare
+    for size in range(2, len(needed) + 1):
+        for together in itertools.combinations(needed, size):
+            assert sum(together) > memory_bytes or sum(together) + size * spare <= memory_bytes
 
 
 @pytest.mark.parametrize(("memory_bytes", "together"), [(10**9, 2), (8 * 10**8 + 10**6, 2), (7 * 10**8, 1), (10**11, 2)])

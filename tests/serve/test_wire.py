@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
@@ -390,6 +391,38 @@ def test_field_of_several_types_is_named_without_them(parse_body: Callable[[byte
     with pytest.raises(BadRequestError) as caught:
         parse_body(json.dumps(body).encode())
     assert caught.value.param == param and caught.value.message.startswith(f"`{param}`: ")
+
+
+MANY = 1000
+
+
+@pytest.mark.parametrize(
+    ("parse_body", "body"),
+    [
+        (wire.parse_chat, {"messages": [1] * MANY}),
+        (wire.parse_chat, {"messages": [{"role": "user", "content": [1] * MANY}]}),
+        (wire.parse_chat, {"messages": HELLO, "stop": [1] * MANY}),
+        *((wire.parse_text, {"prompt": [wrong] * MANY}) for wrong in (1.5, [1.5] * MANY)),
+        *((wire.parse_embeddings, {"input": [wrong] * MANY}) for wrong in (1.5, {}, [1.5])),
+    ],
+)  # fmt: skip
+def test_a_list_of_wrong_parts_is_refused_at_the_first(parse_body: Callable[[bytes], object], body: object) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse_body(json.dumps(body).encode())
+    assert isinstance(caught.value.__cause__, ValidationError)
+    assert caught.value.__cause__.error_count() <= 4  # one for each type the field may be of
+
+
+def test_all_lists_that_clients_send_are_checked_to_the_first_error_only() -> None:
+    def lists(schema: object) -> Iterator[dict[str, Any]]:
+        if isinstance(schema, dict) and schema.get("type") == "list":
+            yield schema
+        for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+            yield from lists(part)
+
+    found = [one for shape in wire.SHAPES for one in lists(shape.__pydantic_core_schema__)]
+    assert found
+    assert [one for one in found if not one.get("fail_fast")] == []
 
 
 def test_half_a_character_is_told_as_bytes() -> None:

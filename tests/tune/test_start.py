@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,12 +17,13 @@ from typer.testing import CliRunner
 
 import nomoat
 from nomoat import paths
+from nomoat.catalog import tuned
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
 from nomoat.engine import rendering
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
-from nomoat.tune import prepare, train
+from nomoat.tune import adapter, prepare, train
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
@@ -219,6 +221,30 @@ def test_a_training_that_keeps_what_the_test_has_is_not_resumed_as_one_that_does
     assert caught.value.message == "the interrupted training of `parts` was begun with keep_shared False, not True"
 
 
+def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, table: Path) -> None:
+    """The first one wrote neither a digest of the lessons nor `keep_shared`, and no argument can make a training as it was there."""
+
+    def older(origin: dict[str, Any]) -> None:
+        del origin["lessons_sha256"], origin["task"]["keep_shared"]
+
+    def newer(origin: dict[str, Any]) -> None:
+        origin["settings"]["hurry"] = True
+
+    interrupted(tiny_gguf, table)
+    path = adapter.checkpoint_folder(paths.adapters() / "parts") / adapter.CHECKPOINT_FILE
+    state = torch.load(path, weights_only=True)
+    for change, age in ((older, "an older"), (newer, "a newer")):
+        of_another = copy.deepcopy(state)
+        change(of_another["origin"])
+        torch.save(of_another, path)
+        with pytest.raises(UsageError) as caught:
+            tune(tiny_gguf, table, "parts", resume=True)
+        assert caught.value.message == f"the interrupted training of `parts` was begun by {age} nomoat"
+        assert caught.value.hint == "start again without --resume"
+    torch.save(state, path)
+    assert tune(tiny_gguf, table, "parts", resume=True).name == "parts"
+
+
 def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The template writes the date, as Llama 3.2's does, and it is the next day."""
 
@@ -275,6 +301,15 @@ def test_run_asks_about_a_text_as_the_table_was_asked_where_it_is_told_to(tiny_g
     assert short["usage"]["prompt_tokens"] > run("x 1")["usage"]["prompt_tokens"]
     shown = CliRunner().invoke(app, ["show", ref]).stdout
     assert f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}" in shown.splitlines()
+
+
+def test_what_an_older_nomoat_tuned_is_asked_in_its_words_too(tiny_gguf: Path, table: Path) -> None:
+    """The question that is made of its provenance is the one that it learned."""
+    provenance = facts_of(tune(tiny_gguf, table, "colours", settings=A_STEP))
+    question = provenance["data"].pop("question")
+    assert (
+        tuned.question_of(provenance) == question == "Classify the text. Answer with one of: blue, green, red.\n\nText: {text}\nLabel:"
+    )
 
 
 def test_the_words_of_a_table_are_not_asked_for_where_there_was_none(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -14,17 +14,23 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nomoat import matching, paths
 from nomoat.asking.database import Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
+
 SCHEMA_VERSION = 1
+SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
 # To `Request`.
 ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
 
@@ -38,6 +44,11 @@ CREATE TABLE IF NOT EXISTS outcomes (
     PRIMARY KEY (suite_sha256, metric, model_digest, example_id)
 ) WITHOUT ROWID;
 """
+
+
+def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
+    """The record that `asdict` made these facts of. What a newer nomoat's has besides is passed over. Raises TypeError."""
+    return kind(**{one.name: facts[one.name] for one in dataclasses.fields(kind) if one.name in facts})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +84,8 @@ class AnswerStore:
             if row is None:
                 return None
             finish_reason = cast(FinishReason, row["finish_reason"])
-            calls = tuple(ToolCall(**call) for call in row.get("calls", ()))  # not there in answers from before
-            return Completion(text=row["text"], finish_reason=finish_reason, usage=Usage(**row["usage"]), calls=calls)
+            calls = tuple(known_fields(ToolCall, call) for call in row.get("calls", ()))  # not there in answers from before
+            return Completion(text=row["text"], finish_reason=finish_reason, usage=known_fields(Usage, row["usage"]), calls=calls)
 
     def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
         """Keep an answer. If there is one already, that one stays."""
@@ -97,7 +108,7 @@ class AnswerStore:
         """One more such call."""
         key = _key("lost", model_digest, request)
         with self._db.transaction() as db:
-            told = _dumps({"num": self.num_lost(model_digest, request) + 1})
+            told = _sealed(key, {"num": self.num_lost(model_digest, request) + 1})
             row = (key, model_digest, "null", told, time.time())  # as with notes: this is no answer
             db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
@@ -129,7 +140,8 @@ class AnswerStore:
         with self._db.transaction() as db:
             known = self.notes(model_digest)
             if set(notes) - set(known):
-                row = (key, model_digest, "null", _dumps({"notes": list(dict.fromkeys((*known, *notes)))}), time.time())
+                told = _sealed(key, {"notes": list(dict.fromkeys((*known, *notes)))})
+                row = (key, model_digest, "null", told, time.time())
                 db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
@@ -146,7 +158,7 @@ class AnswerStore:
                 "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
                 (suite_sha256,),
             ).fetchall()
-            return [Outcome(**json.loads(text)) for (text,) in found]
+            return [known_fields(Outcome, json.loads(text)) for (text,) in found]
 
     def digests(self, suite: str) -> dict[str, str]:
         """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
@@ -192,10 +204,10 @@ class AnswerStore:
     def _get(self, key: str) -> dict[str, Any] | None:
         with self._db.turn() as db:
             row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else cast(dict[str, Any], json.loads(row[0]))
+        return None if row is None else _opened(key, json.loads(row[0]))
 
-    def _put(self, key: str, model_digest: str, request: Request, value: object) -> None:
-        row = (key, model_digest, _dumps(_asked(request)), _dumps(value), time.time())
+    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> None:
+        row = (key, model_digest, _dumps(_asked(request)), _sealed(key, value), time.time())
         with self._db.turn() as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
@@ -208,6 +220,19 @@ def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> 
     """Another where a choice of a conversation begins another: there the end of the answer counts now, as it did not once."""
     kind = "scores to the end" if request.messages and matching.some_begin_others(choices) else "scores"
     return _key(kind, model_digest, request, *choices)
+
+
+def _sealed(key: str, value: dict[str, Any]) -> str:
+    """What is kept under a key, with a digest of both: a disk may change a letter, which stays a text."""
+    return _dumps(value | {SEAL: _hashed([key, value])})
+
+
+def _opened(key: str, kept: dict[str, Any]) -> dict[str, Any]:
+    """What was kept under a key. Raises ValueError if it is not what was written; what is from before digests is taken as it is."""
+    digest = kept.pop(SEAL, None)
+    if digest is not None and digest != _hashed([key, kept]):
+        raise ValueError("it is not what was written")
+    return kept
 
 
 def _hashed(value: object) -> str:

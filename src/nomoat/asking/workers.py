@@ -222,7 +222,7 @@ class _Shared:
     def generate(self, request: Request) -> Iterator[Chunk]:
         completion = self._workers.ask("complete", self._number, request)
         self._count()
-        yield Chunk(text=completion.text, finish_reason=completion.finish_reason, usage=completion.usage)
+        yield Chunk(text=completion.text, finish_reason=completion.finish_reason, usage=completion.usage, calls=completion.calls)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         scores: list[ContinuationScore] = self._workers.ask("score", self._number, request, tuple(continuations))

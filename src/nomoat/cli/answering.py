@@ -44,7 +44,7 @@ def show(chunks: Iterator[Chunk]) -> Shown:
 
 
 def say_notes(notes: Sequence[str]) -> None:
-    """What another server refused of what was asked, a line each; on stderr."""
+    """What has to be known, such as what another server refused of what was asked: a line each, on stderr."""
     for note in notes:
         console.say(f"note: {note}")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nomoat.cli import console
+from nomoat.cli import answering, console
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -29,15 +29,19 @@ def load_with_bar(
 ) -> Responder:
     """The responder of a reference, with `takes_auto` also of `auto`. An import happens once for each file: seconds to minutes.
 
-    A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, where the router sends each request
-    and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
+    A chat template that is not the model's own is said on stderr; so is, with `say_decisions`, what has to be known about the policy,
+    and where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
     from nomoat.responder import load
 
     with bars(*loading_bars(ref)) as (show, compiling):
         if ref == "auto" and takes_auto:
+            from nomoat.route.policy import PolicyFile
             from nomoat.route.router import load_auto
 
+            policy = PolicyFile() if policy is None else policy
+            if say_decisions:
+                answering.say_notes(policy.parsed().notes)
             told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
             return load_auto(
                 context_tokens=context_tokens, as_client=as_client, progress=show, compiling=compiling, on_decision=told, file=policy

@@ -43,9 +43,13 @@ def explain(
       nomoat route explain < letter.txt
       nomoat route explain "What is a moat?" --json
     """
+    from nomoat.cli import answering
     from nomoat.route import router
+    from nomoat.route.policy import load_policy
 
-    decision = router.explain(_given(text))
+    text, policy = _given(text), load_policy()
+    decision = router.explain(text, policy=policy)
+    answering.say_notes(policy.notes)
     if as_json:
         console.print_json(decision)
         return
@@ -117,6 +121,7 @@ def policy(as_json: options.AsJson = False) -> None:
     Days and months are those of UTC. Requests under way count with the most they can cost.
     """
     from nomoat.catalog import prices
+    from nomoat.cli import answering
     from nomoat.route import policy as policies
     from nomoat.route.budget import dollars, read_spent
     from nomoat.route.in_force import usable
@@ -129,6 +134,7 @@ def policy(as_json: options.AsJson = False) -> None:
     spent = read_spent() if found.has_budget else None
     if found.has_budget and found.cloud is not None:
         prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
+    answering.say_notes(found.notes)
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return

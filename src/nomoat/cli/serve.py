@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli import console, options
+from nomoat import paths
+from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_sharing_with_bar
+
+if TYPE_CHECKING:
+    from nomoat.route.policy import PolicyFile
 
 SECONDS_TO_END = 0.5
 
@@ -79,11 +85,7 @@ def serve(
         auth.require_sendable(api_key)
     elif said := config.secret(config.CLIENTS_KEY):
         api_key, key_from = said.value, said.reason
-    policy = None
-    if "auto" in models:
-        from nomoat.route.policy import PolicyFile
-
-        policy = PolicyFile()
+    policy = _policy() if "auto" in models else None
     served = from_references(
         models,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
@@ -96,6 +98,15 @@ def serve(
         on_ready=lambda url: _say_ready(url, served.names, key_from if api_key else None),
     )  # fmt: skip
     _end_without(answers.THREAD_NAME)
+
+
+def _policy() -> PolicyFile:
+    """What `auto` goes by; what has to be known about it is said."""
+    from nomoat.route.policy import PolicyFile
+
+    file = PolicyFile()
+    answering.say_notes(file.parsed().notes)
+    return file
 
 
 def _end_without(threads: str) -> None:
@@ -124,15 +135,14 @@ def _say_ready(url: str, models: list[str], key_from: str | None) -> None:
     reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     header, key = "", '"none"'
     if key_from == "environment":
-        header, key = ' -H "Authorization: Bearer $NOMOAT_API_KEY"', 'os.environ["NOMOAT_API_KEY"]'
+        variable = "%NOMOAT_API_KEY%" if sys.platform == "win32" else "$NOMOAT_API_KEY"
+        header, key = f' -H "Authorization: Bearer {variable}"', 'os.environ["NOMOAT_API_KEY"]'
     elif key_from:
         header, key = ' -H "Authorization: Bearer KEY"', '"KEY"'
     console.say(f"{', '.join(models)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
-    console.say(
-        f"""  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" """
-        f"""-d '{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "What is a moat?"}}]}}'"""
-    )
+    asked = json.dumps({"model": models[0], "messages": [{"role": "user", "content": "What is a moat?"}]}, ensure_ascii=False)
+    console.say(f'  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" -d {paths.as_command([asked])}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
     if key_from not in (None, "environment"):
         console.say(f"  KEY: the one of {key_from}")

@@ -418,11 +418,14 @@ class Batcher:
         return 0 if may_wait else room
 
     def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:
-        """Blocks for so many tokens, if need be those of the latest to come. False: this text itself has to wait."""
+        """Blocks for so many tokens, if need be those of the latest to come. False: this text itself is that, and has to wait.
+
+        Somebody goes on in each pass: the first of those under way waits for none but those that take part in it.
+        """
         while not self._pool.extend(text.blocks, num_tokens):
-            latest = next((other for other in reversed(self._running) if other is not text and other not in planned), None)
-            if latest is None:
-                if not planned:
+            latest = next((other for other in reversed(self._running) if other not in planned), text)
+            if latest is text:
+                if len(self._running) == 1:
                     self._fail(text, self._too_long(max(num_tokens, len(text.ids))))
                 return False
             self._leave(latest)

@@ -111,6 +111,8 @@ class Rules:
             log.error("%s; nothing is sent to the cloud until it is mended", error.message)
             return replace(self.last, only_here=NOT_READ)
         log.warning("the policy `%s` has changed, and is in force from now on", file.path)
+        for note in policy.notes:
+            log.warning("%s", note)
         if policy.local not in (None, self._first.local):
             log.warning("its `local` counts from the next start; until then `%s` answers", self._first.local)
         return found

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nomoat.asking.database import LOCK_WAIT_SECONDS
-from nomoat.asking.store import default_path
+from nomoat.asking.store import default_path, known_fields
 from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
 
@@ -109,7 +109,7 @@ def _newest(db: sqlite3.Connection | None, suite_sha256: str, model: str, known:
     found: dict[str, _Scored] = {}
     for metric, digest, unix_seconds, text in [] if db is None else db.execute(OF_MODEL, (suite_sha256, model)):
         scored = found.setdefault(metric, _Scored(digest, unix_seconds))
-        outcome = Outcome(**json.loads(text))
+        outcome = known_fields(Outcome, json.loads(text))
         if digest == scored.digest and outcome.example_id in known:
             scored.scores[outcome.example_id] = outcome.score
             scored.groups[outcome.example_id] = outcome.group

@@ -62,6 +62,17 @@ class Policy:
         """Whether what the cloud may cost has a bound."""
         return self.max_usd_per_day is not None or self.max_usd_per_month is not None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever wrote it may not know: the kinds that its own `never_leaves` lacks, as one written before they were kinds does.
+
+        Nothing without a cloud. `name` is never missed: without it in `never_leaves` there are no `names`.
+        """
+        left_out = [kind for kind in KINDS if kind not in (*self.never_leaves, "name")]
+        if self.cloud is None or not left_out:
+            return ()
+        return (f"never_leaves does not name {', '.join(left_out)}: such data may leave",)
+
     def origin(self, name: str) -> str:
         """Where a setting came from: the file, or "default"."""
         return str(self.path) if name in self.given else DEFAULT_ORIGIN

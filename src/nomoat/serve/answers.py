@@ -7,6 +7,7 @@ import concurrent.futures
 import logging
 import operator
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -131,6 +132,7 @@ class Answers:
         self._pool = ThreadPoolExecutor(max_workers=MAX_TEXTS, thread_name_prefix=THREAD_NAME)
         self._running: dict[Future[None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
+        self._stopped_at: float | None = None
 
     @property
     def num_texts(self) -> int:
@@ -171,7 +173,8 @@ class Answers:
             stop.set()
 
     def stop(self) -> None:
-        """Stop all of them."""
+        """Stop all of them, because the server ends."""
+        self._stopped_at = self._stopped_at or time.monotonic()
         for answer in list(self._running.values()):
             answer.stop()
         for stop in list(self._working.values()):
@@ -180,11 +183,14 @@ class Answers:
     def close(self) -> None:
         """Stop all of them and wait for their threads, so that an engine may be closed after it.
 
-        Not for ever: a thread that hangs in a connection no one answers, or loads a model, is left behind after CLOSE_SECONDS.
+        Not for ever: a thread that hangs in a connection no one answers, or loads a model, is left behind CLOSE_SECONDS after they
+        were first told to stop.
         """
         self.stop()
+        assert self._stopped_at is not None
+        left_seconds = max(0.0, self._stopped_at + CLOSE_SECONDS - time.monotonic())
         self._pool.shutdown(wait=False, cancel_futures=True)
-        _, left = concurrent.futures.wait([*list(self._running), *list(self._working)], timeout=CLOSE_SECONDS)
+        _, left = concurrent.futures.wait([*list(self._running), *list(self._working)], timeout=left_seconds)
         if left:
             log.warning("did not stop within %g s and are left behind: %d answers", CLOSE_SECONDS, len(left))
 

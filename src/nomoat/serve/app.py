@@ -35,14 +35,15 @@ from nomoat.responder import Responder
 from nomoat.serve import replies, web, wire
 from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.auth import protect, require_origins, require_sendable
+from nomoat.serve.connections import Server, allow_many, probe_clients
 from nomoat.serve.decisions import Decisions, Spending
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.web.markdown import as_html
 
-SHUTDOWN_SECONDS = 5
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
+MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event loop, which all clients share
 MAX_EMBEDDINGS_BODY_BYTES = 16 << 20  # many texts at once, of some 5,000 Korean characters each
 SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx gathers what it passes on unless told not to
@@ -83,16 +84,16 @@ def create_app(
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await served.answer(request, wire.parse_chat(await _body(request)))
+        return await served.answer(request, await _parsed(wire.parse_chat, await _body(request)))
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await served.answer(request, wire.parse_text(await _body(request)))
+        return await served.answer(request, await _parsed(wire.parse_text, await _body(request)))
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
         body = await _body(request, MAX_EMBEDDINGS_BODY_BYTES, advice="; send fewer texts at once")
-        return await served.embed(request, wire.parse_embeddings(body))
+        return await served.embed(request, await _parsed(wire.parse_embeddings, body))
 
     @app.api_route("/v1/models", methods=web.READING)
     @app.api_route("/v1/models/", methods=web.READING)
@@ -149,6 +150,7 @@ def serve(
             hint="add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1`",
         )
     require_origins(cors, api_key)
+    allow_many()
     with bind(host, port) as listener:
         models = _models(model)
         try:
@@ -168,13 +170,10 @@ def _models(model: str | Responder | Sequence[str] | Models) -> Models:
 
 
 def _run(app: FastAPI, listener: socket.socket, host: str, on_ready: Callable[[str], None] | None) -> None:
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", server_header=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
-    )
     if on_ready is not None:
         bound_port = listener.getsockname()[1]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/v1")
-    server = _Server(config)
+    server = Server(app)
     try:
         with _ended_by_a_closed_terminal(server):
             server.run(sockets=[listener])
@@ -210,6 +209,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     # On Windows, which alone has the other option, SO_REUSEADDR lets two servers have one port.
     listener.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
+    probe_clients(listener)
     try:
         listener.bind(address)
         # Another socket may be bound to the port and not listening yet; only listening takes it for good.
@@ -218,16 +218,6 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise _bind_error(host, port, exc) from exc
     return listener
-
-
-class _Server(uvicorn.Server):
-    """Ends the answers that are being written before it waits for their connections."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        app = self.config.app
-        if isinstance(app, FastAPI):
-            app.state.answers.stop()
-        await super().shutdown(sockets)
 
 
 class _EventStream(StreamingResponse):
@@ -256,6 +246,10 @@ async def _body(request: HttpRequest, max_bytes: int = MAX_BODY_BYTES, *, advice
         if len(body) > max_bytes:
             raise BadRequestError(f"the body is longer than {max_bytes:,} bytes{advice}", code="body_too_long", status=413)
     return bytes(body)
+
+
+async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
+    return parse(body) if len(body) <= MAX_BODY_BYTES_AT_ONCE else await asyncio.to_thread(parse, body)
 
 
 class Served:

@@ -5,11 +5,14 @@ When the budget is full, the model that has been idle the longest is unloaded; n
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from nomoat import hardware, references
@@ -75,9 +78,15 @@ def from_references(
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
-    """What each model may take beyond its need: equal parts of what the budget has left, with as many in memory as fit together."""
-    together = [total for total in itertools.accumulate(sorted(needed)) if total <= memory_bytes]
-    return (memory_bytes - together[-1]) // len(together) if together else 0
+    """What each model may take beyond its need, within the budget: equal parts of what is left beside as many models as can be in
+    memory together, were they the largest. So those that fit together by their needs do not drive each other out. Where no two fit,
+    each may have all.
+    """
+    num_together = sum(total <= memory_bytes for total in itertools.accumulate(sorted(needed)))
+    if num_together <= 1:
+        return memory_bytes
+    largest = sum(sorted(needed)[-num_together:])
+    return max(0, memory_bytes - largest) // num_together
 
 
 def _require_names_of_their_own(refs: Sequence[str]) -> None:
@@ -91,6 +100,14 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
 
 def _load(refs: Sequence[str]) -> Sequence[Responder]:
     return responders.load_sharing(refs) if len(refs) > 1 else [responders.load(refs[0], as_client=False)]
+
+
+def _give_back_freed() -> None:
+    """What was freed, to the system. glibc keeps it for the threads that freed it, and other threads load the next model."""
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library, such as musl, gives it back itself
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(slots=True)
@@ -277,3 +294,7 @@ class Models:
                 self.on_unload(gone)
         for responder in gone.values():
             responder.close()
+        if gone:
+            del responder
+            gone.clear()
+            _give_back_freed()

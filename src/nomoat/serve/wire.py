@@ -82,6 +82,10 @@ FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_sche
 OLDER = ("functions", "function_call")  # of OpenAI's API
 Kind = Literal["chat", "text"]
 
+_T = TypeVar("_T")
+# All lists that clients send: refused at the first part that is wrong, where a million wrong ones would take gigabytes to tell.
+Several = Annotated[list[_T], Field(fail_fast=True)]
+
 
 def _whole(value: object) -> object:
     """A whole number, if it was written as 8.0."""
@@ -114,9 +118,9 @@ class _ToolCall(BaseModel):
 class _Turn(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
-    content: str | list[_Part] | None = None
+    content: str | Several[_Part] | None = None
     refusal: str | None = None  # what an assistant said in place of its content
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: Several[_ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: Any = None  # the older form of calls
 
@@ -178,7 +182,7 @@ class _Settings(BaseModel):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: Whole | None = None
-    stop: str | list[str] | None = None
+    stop: str | Several[str] | None = None
     n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     response_format: _Format | None = None
     stream: bool | None = None
@@ -186,10 +190,10 @@ class _Settings(BaseModel):
 
 
 class _Chat(_Settings):
-    messages: Annotated[list[_Turn], Field(min_length=1)]
+    messages: Annotated[Several[_Turn], Field(min_length=1)]
     chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
     reasoning_effort: Effort | None = None
-    tools: list[_Tool] | None = None
+    tools: Several[_Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
@@ -197,7 +201,7 @@ class _Chat(_Settings):
 
 
 class _Text(_Settings):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Several[str] | Several[int] | Several[Several[int]]
     max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
     echo: bool | None = None
     logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
@@ -208,7 +212,7 @@ class _Text(_Settings):
 class _Embed(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Several[str] | Several[int] | Several[Several[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = None
 

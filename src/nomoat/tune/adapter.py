@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
 LESSONS = "lessons_sha256"  # among the facts
+OTHERS = ("test", "validation")  # files that a training may have beside its data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +252,7 @@ class Checkpoint:
             part.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any]:
-        """The last state. Raises UsageError if it is of other data, another base, other settings, or of other tokens all the same."""
+        """The last state. Raises UsageError if it is of another nomoat, other data, another base, other settings or other tokens."""
         import pickle
 
         import torch
@@ -261,6 +262,12 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
             raise BadFileError(f"`{path}` is not a whole checkpoint: {exc}", hint="start again without --resume") from exc
+        known, written = _names(self._facts), _names(state["origin"])
+        if known != written:
+            raise UsageError(
+                f"the interrupted training of `{self.name}` was begun by {'an older' if known - written else 'a newer'} nomoat",
+                hint="start again without --resume",
+            )
         now, then = _each_by_name(self._facts), _each_by_name(state["origin"])
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
@@ -274,7 +281,7 @@ class Checkpoint:
                 f"the interrupted training of `{self.name}` was begun {begun}",
                 hint="give the same arguments as then, or start again without --resume",
             )
-        if self._facts[LESSONS] != state["origin"].get(LESSONS):
+        if self._facts[LESSONS] != state["origin"][LESSONS]:
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun with other tokens, though its files and settings are the same",
                 hint="a chat template that writes the date does that, and so may another nomoat: start again without --resume",
@@ -286,6 +293,11 @@ class Checkpoint:
         import shutil
 
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _names(facts: dict[str, Any]) -> set[str]:
+    """What a nomoat writes of every training; another one may write more, or less."""
+    return {*facts, *facts["settings"], *facts["task"]} - {f"{which}_sha256" for which in OTHERS}
 
 
 def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def _read(path: Path, start: Start | None, beside: Sidecar | None, **how: str | 
     data = read(path, labels=start.labels if start and start.labels else None, **how)
     own = {lesson.label for lesson in data.lessons if lesson.label is not None}
     given = _labels_of(beside)
-    named = {*data.labels, *own, *(given if given & own else ())}  # else another column of the table is learned
+    named = {*data.labels, *own, *(given if own <= given else ())}  # else another column is learned, or labels were changed since
     return data if named == set(data.labels) else read(path, labels=sorted(named), **how)
 
 

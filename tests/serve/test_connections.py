@@ -1,0 +1,170 @@
+"""Connections that bring nothing, clients that do not read, and how both end with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from leaving import asking, endless
+from patience import PATIENCE_SECONDS, wait_until
+from scripted import ScriptedEngine
+
+from nomoat.engine.fake import FakeEngine
+from nomoat.responder import Responder
+from nomoat.serve import connections
+from nomoat.serve.app import bind, create_app
+from nomoat.serve.connections import Connection, Server
+
+HALF = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n{"
+STREAM = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+LONG = 100_000.0
+
+
+class Running:
+    """A server in a thread, which ends when it is told to."""
+
+    def __init__(self, responder: Responder, *, seconds_to_end: int = 1) -> None:
+        self._listener = bind("127.0.0.1", 0)
+        self.server = Server(create_app(responder), seconds_to_end=seconds_to_end)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._listener]}, daemon=True)
+        self.address = self._listener.getsockname()
+        self.url = f"http://127.0.0.1:{self.address[1]}"
+        self.thread.start()
+        wait_until(lambda: self.server.started, "the server")
+
+    def connections(self) -> list[Connection]:
+        return [one for one in list(self.server.server_state.connections) if isinstance(one, Connection)]
+
+    def connection_of(self, client: socket.socket) -> Connection:
+        """The server's end of it, as soon as there is one."""
+        mine: list[Connection] = []
+
+        def has_come() -> bool:
+            mine[:] = [one for one in self.connections() if one.client == client.getsockname()]
+            return bool(mine)
+
+        wait_until(has_come, "the connection")
+        return mine[0]
+
+    @contextmanager
+    def sending(self, content: bytes) -> Iterator[tuple[socket.socket, Connection]]:
+        """Both ends of a connection over which this was sent."""
+        with socket.create_connection(self.address, timeout=PATIENCE_SECONDS) as client:
+            client.sendall(content)
+            connection = self.connection_of(client)
+            wait_until(lambda: connection.headers is not None or not content, "what was sent")
+            yield client, connection
+
+    def end(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(PATIENCE_SECONDS)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def only_what_is_long_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SILENT_SECONDS", LONG * 0.9)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def start(responder: Responder, *, seconds_to_end: int = 1) -> Running:
+        running.append(Running(responder, seconds_to_end=seconds_to_end))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.end()
+
+
+def test_a_connection_in_which_nothing_comes_is_given_up_and_a_slow_one_is_not(run: Callable[..., Running]) -> None:
+    one = run(Responder("fake", FakeEngine()))
+    with one.sending(b"") as (mute, first), one.sending(HALF) as (half, second), one.sending(HALF) as (slow, third):
+        third._heard_at -= LONG / 2
+        was = third._heard_at
+        slow.sendall(b" ")
+        wait_until(lambda: third._heard_at > was + LONG / 4, "the byte")
+        third._heard_at -= LONG / 2
+        first._heard_at -= LONG
+        second._heard_at -= LONG
+        assert mute.recv(1) == b"" and half.recv(1) == b""
+        assert third in one.connections() and third.is_half
+    assert httpx.get(f"{one.url}/health").status_code == 200
+
+
+def test_an_answer_that_takes_long_is_not_given_up(run: Callable[..., Running]) -> None:
+    begun, closed = threading.Event(), threading.Event()
+    one = run(Responder("fake", ScriptedEngine(lambda: endless(begun, closed))))
+    with asking(f"{one.url}/v1/chat/completions", STREAM) as client, one.sending(b"") as (mute, idle):
+        assert begun.wait(PATIENCE_SECONDS)
+        answering = one.connection_of(client)
+        answering._heard_at -= LONG
+        idle._heard_at -= LONG
+        assert mute.recv(1) == b""  # the server has looked
+        assert client.recv(1) and not closed.is_set() and not answering.is_silent
+
+
+def test_the_end_waits_neither_for_half_a_request_nor_for_who_does_not_read_but_says_it_to_who_does(
+    run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.2)
+    words = iter(["word " * 10_000, "word "])
+    answer = functools.partial(endless, threading.Event(), threading.Event())
+    one = run(Responder("fake", ScriptedEngine(lambda: answer(words=next(words)))), seconds_to_end=1000)
+    with one.sending(b""), one.sending(HALF), asking(f"{one.url}/v1/chat/completions", STREAM) as client:
+        unread = one.connection_of(client)
+        wait_until(lambda: unread.flow.write_paused, "more than a client that does not read has room for")
+        with httpx.stream("POST", f"{one.url}/v1/chat/completions", json=STREAM) as reading:
+            lines = reading.iter_lines()
+            assert next(lines).startswith("data: ")
+            one.server.should_exit = True
+            assert any('"shutting_down"' in line for line in lines)
+        one.end()
+
+
+def test_the_system_is_asked_whether_clients_are_still_there(run: Callable[..., Running]) -> None:
+    one = run(Responder("fake", FakeEngine()))
+    with one.sending(b"") as (_, connection):
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_as_many_connections_are_allowed_as_the_system_lets_a_process_have() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = before[1]
+    if hard != resource.RLIM_INFINITY and hard <= 256:
+        pytest.skip("there is nothing to raise")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        connections.allow_many()
+        raised, still = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert raised == (connections.MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, connections.MAX_FILES))
+    assert still == hard
+
+
+def test_that_there_is_no_room_for_more_connections_is_said_once_and_other_errors_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(create_app(Responder("fake", FakeEngine())))
+    loop = asyncio.new_event_loop()
+    try:
+        with socket.socket() as listener:
+            full = {"message": "no", "exception": OSError(errno.EMFILE, "Too many open files"), "socket": listener}
+            for _ in range(3):
+                server._loop_error(loop, full)
+        server._loop_error(loop, {"message": "something else", "exception": OSError(errno.EMFILE, "Too many open files")})
+    finally:
+        loop.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "no more connections can be taken (Too many open files); 0 are open", "something else",
+    ]  # fmt: skip
