@@ -55,6 +55,15 @@ def test_answer_belongs_to_one_model_and_one_request_with_its_settings() -> None
             assert store.answer(model, request) is None
 
 
+def test_limits_are_those_of_one_model_s_answers() -> None:
+    with AnswerStore() as store:
+        for model, limit in (("m", 500), ("m", 20), ("m", None), ("n", 7)):
+            store.save_answer(model, asking("why?", max_new_tokens=limit), answering("so"))
+        store.count_lost("m", asking("why?", max_new_tokens=9))
+        store.save_notes("m", ["a note"])
+        assert (store.limits("m"), store.limits("none")) == ([20, 500], [])
+
+
 def test_answers_of_an_earlier_version_are_still_found() -> None:
     """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
     assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"

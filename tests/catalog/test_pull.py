@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,6 +188,35 @@ def test_the_address_of_a_file_s_page_on_the_hub_is_the_file(monkeypatch: pytest
     with pytest.raises(UnknownModelError):
         pull.remove("https://host/owner/repo/blob/main/m.gguf")
     assert pull.remove(page) == 4
+
+
+@pytest.mark.parametrize(
+    ("ref", "on_windows"),
+    [
+        ("https://host:8443/m.gguf", "https/host%3A8443/m.gguf"),
+        ("https://[::1]:1/a./con/Con.gguf", "https/[%3A%3A1]%3A1/a%2E/%63on/%43on.gguf"),
+        ('https://host/console/a*"b.gguf', "https/host/console/a%2A%22b.gguf"),
+        ("hf:owner/repo/a?100%.gguf", "hf/owner/repo/a%3F100%25.gguf"),
+    ],
+)
+@pytest.mark.parametrize(
+    "system", [pytest.param("linux", marks=pytest.mark.skipif(sys.platform == "win32", reason="it does not take them")), "win32"]
+)
+def test_names_that_windows_would_not_take_are_others_there(
+    monkeypatch: pytest.MonkeyPatch, ref: str, on_windows: str, system: str
+) -> None:
+    def fetched(source: Source, target: Path, **_: object) -> None:
+        assert source.url == ref
+        target.parent.mkdir(parents=True)
+        target.write_bytes(b"GGUF")
+
+    monkeypatch.setattr(pull, "fetch", fetched)
+    monkeypatch.setattr(pull, "sys", SimpleNamespace(platform=system))
+    path = pull.pull_model(ref)
+    assert path == paths.models() / (on_windows if system == "win32" else ref.replace("://", "/").replace("hf:", "hf/"))
+    assert [model.ref for model in pull.installed()] == [ref]
+    assert pull.find_installed(ref) == path
+    assert pull.remove(ref) == 4
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "Q4_K_M/a model (v2), 한국어+x.Q4_K_M.gguf", "m-00001-of-00001.gguf"])

@@ -357,7 +357,9 @@ def test_a_teacher_that_thinks_gets_more_room_and_what_it_said_in_time_is_not_as
     assert (facts["labelled"], facts["cut_off"], facts["max_tokens"]) == ({"spam": 2, "ham": 1}, 0, 500)
     assert not left_out.exists()
     assert [body["max_tokens"] for body in server.bodies] == [20, 20, 20, 500, 500]
-    source.write_text("WIN a prize\n")
+    assert nomoat(*command, "--max-tokens", "900").returncode == 0
+    assert len(server.bodies) == 5  # what is whole is kept, whatever it might have had
+    source.write_text("WIN the most\n")
     done = nomoat(*command[:3], str(tmp_path / "other.csv"), *command[4:], "--max-tokens", "100")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (3, "no text got a label")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 import logging
@@ -861,6 +862,23 @@ def test_serve_says_that_the_port_is_in_use_before_it_loads_anything() -> None:
             serve("no such model", port=port)
     assert caught.value.message == f"port {port} of `127.0.0.1` is in use"
     assert caught.value.hint == f"choose another: `--port {port + 1}`"
+
+
+def test_a_port_that_windows_refuses_is_in_use_or_kept_and_needs_no_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, "An attempt was made to access a socket in a way forbidden by its access permissions")
+
+    monkeypatch.setattr("nomoat.serve.app.socket.socket", Refused)
+    said = {
+        "win32": ("port 8080 of `127.0.0.1` is in use, or Windows keeps it", "choose another: `--port 8081`"),
+        "linux": ("port 8080 may be had by an administrator only", "choose one above 1023: `--port 8080`"),
+    }
+    for system, words in said.items():
+        monkeypatch.setattr(sys, "platform", system)
+        with pytest.raises(UsageError) as caught:
+            bind("127.0.0.1", 8080)
+        assert (caught.value.message, caught.value.hint) == words
 
 
 def test_bind_prefers_ipv4_for_localhost_and_refuses_what_is_no_address() -> None:

@@ -141,8 +141,8 @@ def test_every_word_of_what_is_nested_stands_in_the_html_or_the_text_is_refused(
 @pytest.mark.parametrize(
     "maths",
     [
-        "$a*b*c$", "$x_i^{*} y_i^{*}$", "$$x_i^{*} y_i^{*}$$", r"\( \{x_1\} \\ x_2 \)", r"\[ a*b*c \]", "$n$th", r"$\$a_1 _b$", "$2x$",
-        "\\[\na_1 &= b\n= c \\\\\nd*e*f\n\\]", "$$\na_1\n= b_1 \\{\\}\n$$",
+        "$a*b*c$", "$x_i^{*} y_i^{*}$", "$$x_i^{*} y_i^{*}$$", r"\( \{x_1\} \\ x_2 \)", r"\[ a*b*c \]", "$a^*$", "$M^{**}$", "$n$th",
+        r"$\$a_1 _b$", "$2x$", "\\[\na_1 &= b\n= c \\\\\nd*e*f\n\\]", "$$\na_1\n= b_1 \\{\\}\n$$",
     ],
 )  # fmt: skip
 def test_tex_stays_as_it_was_written(maths: str) -> None:
@@ -156,6 +156,11 @@ def test_tex_stays_as_it_was_written(maths: str) -> None:
     [
         ("$5 and *$10*", "$5 and <em>$10</em>"),
         ("**$5** or **10$**, $5-*$6*", "<strong>$5</strong> or <strong>10$</strong>, $5-<em>$6</em>"),
+        ("**$HOME** and **$PATH** matter.", "<strong>$HOME</strong> and <strong>$PATH</strong> matter."),
+        ("*$x* and *$y*, _$x_ and _$y_", "<em>$x</em> and <em>$y</em>, <em>$x</em> and <em>$y</em>"),
+        ("**$20/month** or **20$**", "<strong>$20/month</strong> or <strong>20$</strong>"),
+        ("~~$A~~ ~~$B~~ 5$", "<s>$A</s> <s>$B</s> 5$"),
+        ("~~$20/month~~ now 15$", "<s>$20/month</s> now 15$"),
         ("$A and `$B` *so* $", "$A and <code>$B</code> <em>so</em> $"),
         ("`$a*b*c$`", "<code>$a*b*c$</code>"),
         (r"\$a *b* c\$", "$a <em>b</em> c$"),
@@ -166,6 +171,10 @@ def test_tex_stays_as_it_was_written(maths: str) -> None:
 )
 def test_dollars_and_brackets_that_are_no_tex(written: str, shown: str) -> None:
     assert as_html(written) == f"<p>{shown}</p>\n"
+
+
+def test_dollars_of_two_links_are_no_tex() -> None:
+    assert re.findall(r">(\$\w+)</a>", as_html("[$HOME](u), [$PATH](v)")) == ["$HOME", "$PATH"]
 
 
 def test_tex_that_stands_alone_keeps_its_lines_and_runs_nothing() -> None:

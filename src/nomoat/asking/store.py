@@ -91,6 +91,13 @@ class AnswerStore:
         """Keep an answer. If there is one already, that one stays."""
         self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
 
+    def limits(self, model_digest: str) -> list[int]:
+        """What the stored answers of this model might have had at most, in tokens, the least first."""
+        limit = "json_extract(request, '$.max_new_tokens')"
+        with self._understood(), self._db.turn() as db:
+            found = db.execute(f"SELECT DISTINCT {limit} FROM answers WHERE model = ? AND {limit} > 0 ORDER BY 1", (model_digest,))
+            return [int(tokens) for (tokens,) in found.fetchall()]
+
     def num_lost(self, model_digest: str, request: Request) -> int:
         """How many calls for this answer may have been billed, and brought none."""
         with self._understood():

@@ -6,6 +6,7 @@ The hub's repositories hold GGUF files, each a model of its own, or the one mode
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,10 @@ REPOSITORY = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?<!\.gguf)")
 HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x1f]*)+(?<=\.gguf)")
 BROWSED = re.compile(r"^(/[^/]+/[^/]+)/blob/")
 NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
+
+
+# What Windows gives no file: some characters, a dot or space at the end, the names of its devices. `%` is what stands for them.
+NOT_ON_WINDOWS = re.compile(r'[<>:"|?*%\0-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?= *(?:\.|$))', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +196,7 @@ def _place(ref: str) -> _Place:
         if not HUB_FILE.fullmatch(ref):
             hint = TAG_HINT if TAGGED.fullmatch(ref) else REVISION_HINT if REVISED.fullmatch(ref) else HUB_HINT
             raise UsageError(f"`{ref}` names no file of the hub", hint=hint)
-        parts = tuple(rest.split("/"))
+        parts = tuple(map(_name, rest.split("/")))
         return _Place(paths.models().joinpath("hf", *parts[:-1]), (Source(url=ref, file_name=parts[-1]),))
     if scheme == "https":
         try:
@@ -211,14 +216,19 @@ def _place(ref: str) -> _Place:
         if not url.hostname or not parts or any(map(NO_NAME.fullmatch, names)) or not parts[-1].endswith(".gguf"):
             raise UsageError(f"`{ref}` names no GGUF file", hint=HUB_HINT if is_hub else "the address has to end in .gguf")
         return _Place(
-            paths.models().joinpath("https", url.netloc, *parts[:-1]),
-            (Source(url=url.geturl() if is_hub else ref, file_name=parts[-1]),),
+            paths.models().joinpath("https", *map(_name, (url.netloc, *parts[:-1]))),
+            (Source(url=url.geturl() if is_hub else ref, file_name=_name(parts[-1])),),
         )
     raise UnknownModelError(f"no model is called `{ref}`", hint=cards.nearest_hint(ref))
 
 
+def _name(part: str) -> str:
+    """Of a file or folder, for a part of a reference. Where Windows would not take it, `%3A` stands for `:`, and so on."""
+    return NOT_ON_WINDOWS.sub(lambda found: f"%{ord(found[0][0]):02X}{found[0][1:]}", part) if sys.platform == "win32" else part
+
+
 def _ref(path: Path) -> str:
-    match path.parts:
+    match tuple(map(unquote, path.parts)) if sys.platform == "win32" else path.parts:
         case ("hf", *rest):
             return "hf:" + "/".join(rest)
         case ("https", *rest):

@@ -108,16 +108,22 @@ def written_requests(
 ) -> list[Request]:  # fmt: skip
     """As `requests_for`, of a teacher that writes: an answer may have `max_tokens`, which a draft before it takes up, too.
 
-    What was answered whole within the usual limit before is not asked again.
+    What was answered whole before, with whatever limit, is not asked again.
     """
     usual = requests_for(texts, labels, instruction=instruction)
-    return usual if max_tokens is None else [_with_room(teacher, request, store, max_tokens) for request in usual]
+    if max_tokens is None:
+        return usual
+    limits = store.limits(teacher.digest)
+    return [_with_room(teacher, request, store, limits, max_tokens) for request in usual]
 
 
-def _with_room(teacher: Responder, request: Request, store: AnswerStore, max_tokens: int) -> Request:
-    kept = store.answer(teacher.digest, request)
-    is_whole = kept is not None and kept.finish_reason != "length"
-    return request if is_whole else replace(request, max_new_tokens=max_tokens)
+def _with_room(teacher: Responder, request: Request, store: AnswerStore, limits: Sequence[int], max_tokens: int) -> Request:
+    for limit in limits:
+        asked = replace(request, max_new_tokens=limit)
+        kept = store.answer(teacher.digest, asked)
+        if kept is not None and kept.finish_reason != "length":
+            return asked
+    return replace(request, max_new_tokens=max_tokens)
 
 
 def _cut_off(max_tokens: int) -> str:

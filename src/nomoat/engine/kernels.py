@@ -2,7 +2,7 @@
 
 Inputs are rounded to 8 bits with a scale for each 32, products summed as whole numbers over a group of a tile's codes (32, or 16),
 and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 reads groups of 32 at half the speed
-(docs/log.md). Compiled by numba for this CPU at the first use, once a machine.
+(docs/log.md). Compiled by numba for this CPU at the first use, once an installation.
 
 Shapes: M texts' tokens, R rows (outputs), C columns (inputs), G groups of a row.
 """

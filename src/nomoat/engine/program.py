@@ -127,7 +127,7 @@ def team() -> Team:
 
 
 def prepare() -> None:
-    """Compile what is not compiled yet: seconds, once a machine. Raises NotEnoughDiskError, NotWritableError."""
+    """Compile what is not compiled yet: seconds, once an installation. Raises NotEnoughDiskError, NotWritableError."""
     with paths.translate_disk_errors(jit.CACHE):
         x, y = np.zeros((1, 1, 256), np.float32), np.zeros((1, 1, TILE_ROWS), np.float32)
         weights = np.zeros(TILE_BYTES["Q4_K"], np.uint8)

@@ -12,6 +12,7 @@ import errno
 import functools
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
@@ -206,7 +207,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(f"`{host}` is no address of this machine", hint="try `--host 127.0.0.1`") from exc
     family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)  # `localhost` is both
     listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # On Windows, which alone has the other option, SO_REUSEADDR lets two servers have one port.
+    listener.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
     probe_clients(listener)
     try:
         listener.bind(address)
@@ -482,6 +484,8 @@ def _calls(app: FastAPI) -> list[str]:
 def _bind_error(host: str, port: int, exc: OSError) -> UsageError:
     if exc.errno == errno.EADDRINUSE:
         return UsageError(f"port {port} of `{host}` is in use", hint=f"choose another: `--port {port + 1}`")
+    if exc.errno == errno.EACCES and sys.platform == "win32":  # which asks no administrator for any port
+        return UsageError(f"port {port} of `{host}` is in use, or Windows keeps it", hint=f"choose another: `--port {port + 1}`")
     if exc.errno in (errno.EACCES, errno.EPERM):
         return UsageError(f"port {port} may be had by an administrator only", hint="choose one above 1023: `--port 8080`")
     return UsageError(f"cannot serve at `{host}` port {port}: {exc.strerror or exc}", hint="try `--host 127.0.0.1`")

@@ -1,7 +1,7 @@
 """The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope.
 
 PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/log.md). Compiled by numba at the first
-use on a machine (some seconds), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
+use in an installation (half a minute), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
 
 Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hidden width, N tokens with loss, V vocabulary.
 """

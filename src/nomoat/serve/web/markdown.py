@@ -23,13 +23,13 @@ MAX_INLINE_NESTING = 20  # brackets within brackets: each level is a reading mor
 NO_SPACE = re.compile(
     "[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-# TeX stays as it was written. A dollar before a digit or behind a space ends none (`$5 and $10`), nor does one in code, and
-# `**$5**` is a price.
+# TeX stays as it was written. A dollar before a digit or behind a space ends none (`$5 and $10`), nor does one in code or
+# where a mark opens (`**$HOME** and **$PATH**`), and `**$5**` and `**$5/month**` are prices.
 # Each alternative ends where its own opening comes again, so that a text full of openings is still read in one pass.
 DISPLAYED = r"\$\$(?:[^$\\]|\\.)+\$\$|\\\[(?:[^\\]|\\[^\[\]])+\\\]"
-INLINE_MATHS = re.compile(
-    rf"{DISPLAYED}|\\\((?:[^\\`]|\\[^()])+\\\)|(?<!\$)\$(?!\s|[\d.,]*\*\*)(?:[^$\\`\n]|\\.)+(?<=\S)\$(?![$\d])", re.DOTALL
-)
+OPENING = r"(?<!\$)\$(?!\s|[\d.,]*\*\*)(?!(?<=\*\*\$)[^$\n]*\*\*(?!\}))(?!(?<=~~\$)[^$\n]*~~)"
+CLOSING = r"(?<=\S)(?<!\*\*)(?<!~~)(?<!\s[*_~\[])\$(?![$\d])"
+INLINE_MATHS = re.compile(rf"{DISPLAYED}|\\\((?:[^\\`]|\\[^()])+\\\)|{OPENING}(?:[^$\\`\n]|\\.)+{CLOSING}", re.DOTALL)
 MATHS_BLOCK = re.compile(rf"[ ]{{0,3}}(?P<maths>(?:{DISPLAYED})[.,;:]?)\s*", re.DOTALL)
 
 

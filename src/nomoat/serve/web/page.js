@@ -190,14 +190,16 @@ async function listModels() {
   tellWhere();
 }
 
-// The models, or why there are none; the box for the key is opened where that is what is missing.
-async function tryModels() {
+// The models, or why there are none; the box for the key is opened where that is what is missing, unless a question is
+// being typed: at the start the focus is in its box by itself.
+async function tryModels({ isStart = false } = {}) {
   try {
     await listModels();
     if (document.activeElement === at("key")) closeSettings(at("question"));
   } catch (error) {
     at("about").textContent = error.message;
-    if (!(error instanceof KeyError)) return;
+    const isAsking = document.activeElement === at("question") && !(isStart && at("question").value === (kept.question ?? ""));
+    if (!(error instanceof KeyError) || isAsking) return;
     at("settings").open = true;
     at("key").focus();
   }
@@ -472,7 +474,7 @@ for (const id of KEPT) {
   if (id !== "model" && kept[id] !== undefined) at(id).value = kept[id];
   at(id).addEventListener("change", keep);
 }
-at("key").addEventListener("change", tryModels);
+at("key").addEventListener("change", () => tryModels());
 at("model").addEventListener("change", tellWhere);
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -508,4 +510,4 @@ at("save").addEventListener("click", save);
 for (const turn of turns) if (turn.role === "assistant") turn.facts ??= SAY.stopped; // the page was closed or loaded anew meanwhile
 turns.forEach(show);
 fit();
-tryModels();
+tryModels({ isStart: true });
