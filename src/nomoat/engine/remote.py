@@ -174,6 +174,8 @@ class RemoteEngine:
         return 0 if self.is_local else int(self._sent.bytes)
 
     def _max_attempts(self, error: RemoteError) -> int:
+        if net.certificate_hint(error) is not None:  # no wait makes it one that is trusted
+            return 1
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
 
     def _wait(self, error: RemoteError, attempt: int, came_at: int) -> None:
@@ -337,11 +339,10 @@ class RemoteEngine:
         import httpx
 
         hint = "is the server running, and the port right?" if self.is_local else "check the network, then try again"
-        untrusted = net.certificate_hint(cause)
         return RemoteError(
             f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
-            hint=untrusted or hint,
-            fate="final" if untrusted else "rejected" if isinstance(cause, httpx.ConnectError) else "lost",
+            hint=net.certificate_hint(cause) or hint,
+            fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
