@@ -248,6 +248,8 @@ def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_
     assert f"error: no outcomes of `{local}` and `openai:big`" in nomoat(*asked).stderr
     done = nomoat(*asked, "--instruction", "Which kind?")
     assert done.stdout.startswith(f"`{local}` is as good as `openai:big` on 25 of 50 prompts\n")
+    note = "note: asked for besides the table's labels: other; `base+tuned` learned to choose from these, too\n"
+    assert (note in done.stderr) == (local == "base+tuned")
 
 
 def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
@@ -255,7 +257,8 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
-        "hint: nomoat duel fake: openai:other --suite SUITE --all\n"
+        "hint: of a table, the labels asked for depend on the models named together: "
+        "nomoat duel fake: openai:other --suite SUITE --all\n"
     )
     assert not learned.folder().exists()
 

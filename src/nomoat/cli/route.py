@@ -86,6 +86,8 @@ def learn(
         suite.sha256: {example.id: router.question_of(Request(messages=example.messages)) for example in suite.examples}
         for suite in loaded
     }
+    for note in dict.fromkeys(note for suite in loaded for note in suite.notes):
+        console.say(f"note: {note}")
     by_questions: dict[str, str] = {}
     for suite in loaded:
         first = by_questions.setdefault(suite.sha256, suite.name)
