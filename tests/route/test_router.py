@@ -232,11 +232,11 @@ class Failing(CloudEngine):
 
     def __init__(self, *words: str, error: NomoatError) -> None:
         super().__init__()
-        self._first, self._error = words, error
+        self._words, self._error = words, error
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         self.told.append(request)
-        yield from (Chunk(text=word) for word in self._first)
+        yield from (Chunk(text=word) for word in self._words)
         raise self._error
 
 
@@ -282,6 +282,12 @@ def test_otherwise_a_failure_of_the_cloud_is_raised(words: tuple[str, ...], erro
     with pytest.raises(type(error)):
         list(engine.generate(said("a b")))
     assert [decision.where for decision in decisions] == ["cloud"]
+
+
+def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
+    engine = far()
+    assert engine.decide(replace(said(PRIVATE), top_k=40)).kinds == ("phone",)
+    engine.close()
 
 
 def test_nothing_is_answered_here_for_somebody_who_has_left_while_the_cloud_was_waited_for(serving: Callable[..., Server]) -> None:
@@ -336,7 +342,7 @@ class FailingOnce(Failing):
         return ("of the cloud",)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        return FakeEngine.generate(self, request) if self.told else super().generate(request)
+        return FakeEngine().generate(request) if self.told else super().generate(request)
 
 
 def test_notes_are_those_of_the_model_that_answered() -> None:
@@ -346,12 +352,6 @@ def test_notes_are_those_of_the_model_that_answered() -> None:
         list(engine.generate(said("a b")))
         assert engine.notes_on(said("a b")) == (whose,)
     assert engine.notes_on(said(PRIVATE)) == ("of this machine",)
-
-
-def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
-    engine = far()
-    assert engine.decide(replace(said(PRIVATE), top_k=40)).kinds == ("phone",)
-    engine.close()
 
 
 def test_server_that_takes_more_settings_than_openais_is_asked_with_them() -> None:

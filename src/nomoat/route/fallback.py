@@ -1,9 +1,6 @@
 """The cloud model where the policy says `if_cloud_fails = "local"`: what fails there before its first word is answered here.
 
-Once a word has come the failure is raised: an answer is one model's. Nothing goes the other way. With this machine to answer, the
-cloud is asked once, and not waited for where it refuses for now; and nothing is answered for somebody who has left.
-
-What this does not cover: a server that takes a connection and says nothing is waited for as long as everywhere.
+Once a word has come the failure is raised: an answer is one model's. Nothing goes the other way.
 """
 
 from __future__ import annotations
@@ -21,7 +18,11 @@ from nomoat.responder import Responder
 
 
 class OrHere:
-    """The `Engine` of the answer to one request. `on_failure` is told why, before this machine is asked."""
+    """The `Engine` of the answer to one request. `on_failure` is told why, before this machine is asked.
+
+    With this machine to answer, the cloud is asked once, and not waited for where it refuses for now; nothing is answered here for
+    somebody who has left. Not covered: a server that takes a connection and says nothing is waited for as long as everywhere.
+    """
 
     def __init__(self, cloud: Responder, local: Responder, on_failure: Callable[[RemoteError], None]) -> None:
         self._now = Responder(cloud.ref, cloud.engine.asked_once()) if isinstance(cloud.engine, RemoteEngine) else cloud
