@@ -112,3 +112,20 @@ def test_the_folder_of_a_ray_started_here_goes_with_it_and_no_others(
         with cluster.connection(1, None, what="tests"):
             pass
         assert latest.is_symlink()  # another's, begun since
+
+
+@pytest.mark.parametrize("step", ["readlink", "unlink"])
+def test_a_link_that_another_ray_takes_or_keeps_meanwhile_fails_no_finished_run(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "session_2"
+    ours.mkdir()
+    (tmp_path / "session_latest").symlink_to(ours)
+
+    def gone(*_: object, **__: object) -> Path:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, step, gone)
+    cluster._remove(ours)
+    monkeypatch.undo()
+    assert not ours.exists()

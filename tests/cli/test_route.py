@@ -264,7 +264,8 @@ def test_learn_without_a_duel_names_the_duel(duelled: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: no outcomes of `fake:` and `openai:other` on the same questions\n"
-        "hint: nomoat duel fake: openai:other --suite SUITE --all\n"
+        "hint: of a table, the labels asked for depend on the models named together: "
+        "nomoat duel fake: openai:other --suite SUITE --all\n"
     )
     assert not learned.folder().exists()
 

@@ -717,10 +717,24 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps
     assert error.hint == (
         "if you trust whoever signed its certificate (a company's proxy, yourself), name theirs: SSL_CERT_FILE=FILE.pem"
     )
-    assert error.fate == "final"
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     with Responder("r", at(server)) as responder:
         assert responder.complete(HELLO).text == "hello 안녕"
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_asked_once_and_takes_no_money(untrusted: tuple[Server, Path]) -> None:
+    server, _ = untrusted
+    engine, budget = at(server), Budget(1.0)
+    engine.meter = Meter(rates=RATES, budget=budget)
+    lost: list[Request] = []
+    engine.calls.on_lost = lost.append
+    asked: list[float] = []
+    reserve = budget.reserve
+    budget.reserve = lambda usd: (reserve(usd), asked.append(usd))[0]  # type: ignore[method-assign]
+    with pytest.raises(RemoteError, match="CERTIFICATE_VERIFY_FAILED"):
+        list(engine.generate(HELLO))
+    assert (len(asked), budget.spent_usd, lost) == (1, 0.0, [])
+    engine.close()
 
 
 def test_a_certificate_for_another_name_is_no_matter_of_trust(untrusted: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch) -> None:

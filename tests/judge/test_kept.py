@@ -266,8 +266,13 @@ def test_model_that_never_answered_is_told_who_did() -> None:
         examples=(Example(id="x", messages=(Message(role="user", content="new"),), target="y"),),
         sha256="x",
     )
-    with pytest.raises(DataError, match="`stored:quiz/good` holds no answers to these questions"):
+    with pytest.raises(DataError) as nothing:
         run_suite("stored:quiz/good", other)
+    assert (nothing.value.message, nothing.value.hint) == (
+        "`stored:quiz/good` holds no answers to these questions",
+        "name the --limit and --seed, the same --judge or none, and of a table, whose labels depend on them, the same models "
+        "together, that they were asked with",
+    )
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,9 @@ def test_models_that_never_met_are_sent_to_a_duel(asked: bool) -> None:
     with pytest.raises(DataError) as raised:
         read_pairs("ours", "openai:theirs", PROMPTS)
     assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions"
-    assert raised.value.hint == "nomoat duel ours openai:theirs --suite SUITE --all"
+    assert raised.value.hint == (
+        "of a table, the labels asked for depend on the models named together: nomoat duel ours openai:theirs --suite SUITE --all"
+    )
     assert asked or not paths.runs().exists()
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from misbehaving import FINE, Act, Server, say
+from misbehaving import FINE, Act, Server, Silent, say
+from patience import PATIENCE_SECONDS
 
 import nomoat
+from nomoat import net
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, RemoteError, UsageError
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
 from nomoat.route import budget, in_force, learned, router
@@ -240,14 +243,21 @@ class Failing(CloudEngine):
         raise self._error
 
 
-def failing(cloud: Failing, **policy: object) -> tuple[RouterEngine, list[Decision]]:
+def failing(cloud: Failing, local: FakeEngine | None = None, **policy: object) -> tuple[RouterEngine, list[Decision]]:
     decisions: list[Decision] = []
     settings = {"local": "small", "cloud": CLOUD, "default": "cloud", **policy}
     engine = RouterEngine(
         Policy(**settings),  # type: ignore[arg-type]
-        Responder("small", FakeEngine()), Responder(CLOUD, cloud), on_decision=decisions.append,
+        Responder("small", local or FakeEngine()), Responder(CLOUD, cloud), on_decision=decisions.append,
     )  # fmt: skip
     return engine, decisions
+
+
+def with_cloud(url: str, **told: object) -> RouterEngine:
+    """A real server is the cloud, and what it fails at is answered here."""
+    policy = Policy(local="small", cloud=f"{url}#big", default="cloud", if_cloud_fails="local")
+    there = Responder(f"{url}#big", remote_engine(f"{url}#big"))
+    return RouterEngine(policy, Responder("small", FakeEngine()), there, **told)  # type: ignore[arg-type]
 
 
 def test_what_fails_in_the_cloud_before_its_first_word_is_answered_here_if_the_policy_says_so() -> None:
@@ -267,9 +277,8 @@ def test_what_fails_in_the_cloud_before_its_first_word_is_answered_here_if_the_p
         (("",), RemoteError("gone"), {}),
         (("a", ""), RemoteError("gone"), {"if_cloud_fails": "local"}),
         ((), ContextExceededError(prompt_tokens=9, max_new_tokens=1, context_tokens=5), {"if_cloud_fails": "local"}),
-        ((), StoppedError("nobody waits"), {"if_cloud_fails": "local"}),
     ],
-    ids=["not allowed", "after a word", "too long", "stopped"],
+    ids=["not allowed", "after a word", "too long"],
 )
 def test_otherwise_a_failure_of_the_cloud_is_raised(words: tuple[str, ...], error: NomoatError, policy: dict[str, str]) -> None:
     engine, decisions = failing(Failing(*words, error=error), **policy)
@@ -291,6 +300,70 @@ def test_private_data_is_the_reason_before_what_the_cloud_cannot_do() -> None:
     engine = far()
     assert engine.decide(replace(said(PRIVATE), top_k=40)).kinds == ("phone",)
     engine.close()
+
+
+def test_nothing_is_answered_here_for_somebody_who_has_left_while_the_cloud_was_waited_for(serving: Callable[..., Server]) -> None:
+    silent, stop, decisions = Silent(), threading.Event(), []
+    engine = with_cloud(serving(silent).url, on_decision=decisions.append)
+    leaving = threading.Thread(target=lambda: (silent.asked.wait(PATIENCE_SECONDS), stop.set()))
+    leaving.start()
+    with pytest.raises(RemoteError, match="nobody waits for this answer any more"), net.asking_for(stop):
+        list(engine.generate(said("a b")))
+    assert [decision.where for decision in decisions] == ["cloud"]
+    leaving.join()
+    engine.close()
+
+
+@pytest.mark.parametrize("act", [say(429, {}, headers={"retry-after": "60"}), say(503, b"busy")], ids=["too many", "busy"])
+def test_where_this_machine_may_answer_a_cloud_that_refuses_for_now_is_not_waited_for(
+    serving: Callable[..., Server], act: Act
+) -> None:
+    server, decisions = serving(act, FINE), []
+    engine = with_cloud(server.url, on_decision=decisions.append)
+    with Responder("auto", engine) as auto:
+        assert auto.complete(said("a b")).text == "b a"
+        assert (len(server.bodies), decisions[-1].rule) == (1, "cloud_failed")
+        assert auto.complete(said("a b")).text == "hello 안녕"  # the next question is asked there again, at once
+
+
+def test_what_the_cloud_was_sent_in_vain_is_counted_with_the_answer_from_here() -> None:
+    error = RemoteError("gone")
+    error.bytes_out = 70
+    engine, _ = failing(Failing(error=error), if_cloud_fails="local")
+    assert Responder("auto", engine).complete(said("a b")).usage.bytes_out == 70
+
+
+def test_what_the_cloud_was_sent_in_vain_is_counted_with_the_failure_here_too() -> None:
+    error = RemoteError("gone")
+    error.bytes_out = 70
+    engine, _ = failing(Failing(error=error), FakeEngine(context_tokens=2), if_cloud_fails="local")
+    with pytest.raises(ContextExceededError) as caught:
+        list(engine.generate(said("a b c d")))
+    assert caught.value.bytes_out == 70
+
+
+class Noting(FakeEngine):
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        return ("of this machine",)
+
+
+class FailingOnce(Failing):
+    """Has notes, and fails at the first question only."""
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        return ("of the cloud",)
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        return FakeEngine().generate(request) if self.told else super().generate(request)
+
+
+def test_notes_are_those_of_the_model_that_answered() -> None:
+    engine, _ = failing(FailingOnce(error=RemoteError("gone")), Noting(), if_cloud_fails="local")
+    assert engine.notes_on(said("a b")) == ("of the cloud",)  # who would be asked
+    for whose in ("of this machine", "of the cloud"):
+        list(engine.generate(said("a b")))
+        assert engine.notes_on(said("a b")) == (whose,)
+    assert engine.notes_on(said(PRIVATE)) == ("of this machine",)
 
 
 def test_server_that_takes_more_settings_than_openais_is_asked_with_them() -> None:

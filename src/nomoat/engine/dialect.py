@@ -1,4 +1,4 @@
-"""Where OpenAI-compatible servers differ: what a request is called there, and what a server turns out to refuse.
+"""Where OpenAI-compatible servers differ: what a request is called there, what a server turns out to refuse, and how it counts tokens.
 
 Providers change what their models take faster than a table of them could be kept right, so a refused setting is learned from the
 refusal: it names the setting, the request is sent again without it, and `notes` says what that means for the answers.
@@ -223,3 +223,19 @@ def _response_format(json_schema: str, mode: SchemaMode | None) -> dict[str, Any
 
 def _names(refusal: str, word: str) -> bool:
     return re.search(rf"\b{word}\b", refusal, re.IGNORECASE) is not None
+
+
+def count(told: Any, name: str) -> int:
+    """What a server counted under this name; 0 if it did not."""
+    value = getattr(told, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def cached_tokens(told: Any) -> int:
+    """Those of the prompt that the server did not read."""
+    return min(count(told, "prompt_tokens"), count(getattr(told, "prompt_tokens_details", None), "cached_tokens"))
+
+
+def completion_tokens(told: Any) -> int:
+    """What was written, hidden reasoning included: Gemini counts it in the total only."""
+    return max(count(told, "completion_tokens"), count(told, "total_tokens") - count(told, "prompt_tokens"))

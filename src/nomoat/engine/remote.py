@@ -31,7 +31,7 @@ from nomoat import config, net
 from nomoat.engine import pacing
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.calls import Gathered
-from nomoat.engine.dialect import Dialect
+from nomoat.engine.dialect import Dialect, cached_tokens, completion_tokens, count
 from nomoat.engine.providers import BASE_URLS, Provider
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
@@ -103,6 +103,7 @@ class RemoteEngine:
         self._key = key
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
+        self._asks_again = True
         self.calls = Calls()
         self._pace = pacing.Pace()
         self._dialect = Dialect(self.host, is_cloud=provider != "http")
@@ -126,6 +127,12 @@ class RemoteEngine:
         metered.meter = meter
         return metered
 
+    def asked_once(self) -> RemoteEngine:
+        """This engine as `with_meter` gives it, but where the server refuses for now, or is not reached, that is raised at once."""
+        once = copy.copy(self)
+        once._asks_again = False
+        return once
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused of a request, where it changes what its answers mean."""
@@ -141,7 +148,7 @@ class RemoteEngine:
         return "remote-" + hashlib.sha256(f"{self.base_url}#{self.model}".encode()).hexdigest()[:16]
 
     def generate(self, request: Request) -> Iterator[Chunk]:
-        """See `Engine.generate`. Asks again, after a wait, where a server refused for now or could not be reached.
+        """See `Engine.generate`. Asks again, after a wait, where a server refused for now or could not be reached: see `asked_once`.
 
         Ends soon, wherever it is, when whoever asks has left (`net.asking_for`).
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter.
@@ -174,6 +181,8 @@ class RemoteEngine:
         return 0 if self.is_local else int(self._sent.bytes)
 
     def _max_attempts(self, error: RemoteError) -> int:
+        if not self._asks_again or net.certificate_hint(error) is not None:  # which no wait makes a trusted one
+            return 1
         return MAX_ATTEMPTS if error.status is not None else MAX_CONNECTS
 
     def _wait(self, error: RemoteError, attempt: int, came_at: int) -> None:
@@ -212,9 +221,9 @@ class RemoteEngine:
                 raise self._no_answer() if first is None else self._cut_off()
             ended_at = time.perf_counter()
             usage = Usage(
-                prompt_tokens=_count(told, "prompt_tokens"),
-                cached_tokens=_cached_tokens(told),
-                completion_tokens=_completion_tokens(told),
+                prompt_tokens=count(told, "prompt_tokens"),
+                cached_tokens=cached_tokens(told),
+                completion_tokens=completion_tokens(told),
                 prefill_seconds=(first or ended_at) - started,
                 decode_seconds=ended_at - (first or ended_at),
                 bytes_out=bytes_out,
@@ -337,11 +346,10 @@ class RemoteEngine:
         import httpx
 
         hint = "is the server running, and the port right?" if self.is_local else "check the network, then try again"
-        untrusted = net.certificate_hint(cause)
         return RemoteError(
             f"no connection to `{self.base_url}`: {self._quote(str(cause)) or type(cause).__name__}",
-            hint=untrusted or hint,
-            fate="final" if untrusted else "rejected" if isinstance(cause, httpx.ConnectError) else "lost",
+            hint=net.certificate_hint(cause) or hint,
+            fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
 
     def _status_error(self, error: openai.APIStatusError) -> RemoteError:
@@ -459,21 +467,6 @@ def _in_whole_characters(chunks: Generator[Chunk]) -> Iterator[Chunk]:
             text = whole_characters(text[: len(text) - len(held)])
             if text or chunk.begun or chunk.finish_reason is not None:
                 yield replace(chunk, text=text)
-
-
-def _count(told: Any, name: str) -> int:
-    value = getattr(told, name, None)
-    return value if isinstance(value, int) else 0
-
-
-def _cached_tokens(told: Any) -> int:
-    """Those of the prompt that the server did not read."""
-    return min(_count(told, "prompt_tokens"), _count(getattr(told, "prompt_tokens_details", None), "cached_tokens"))
-
-
-def _completion_tokens(told: Any) -> int:
-    """What was written, hidden reasoning included: Gemini counts it in the total only."""
-    return max(_count(told, "completion_tokens"), _count(told, "total_tokens") - _count(told, "prompt_tokens"))
 
 
 def _only_model(ref: str, names: Sequence[str]) -> str:

@@ -175,7 +175,10 @@ class Asking:
         if not self.outcomes and self.failure is not None:
             raise self.failure
         if not self.outcomes:
-            hint = "name the --limit and --seed, and the same --judge or none, that they were asked with"
+            hint = (
+                "name the --limit and --seed, the same --judge or none, and of a table, whose labels depend on them, the same models "
+                "together, that they were asked with"
+            )
             raise DataError(
                 f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))
             )  # fmt: skip

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import cast
 
-from nomoat.errors import RemoteError
+from nomoat import net
+from nomoat.engine.remote import RemoteEngine
+from nomoat.errors import NomoatError, RemoteError
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.responder import Responder
 
 
 class OrHere:
-    """The `Engine` of the answer to one request. `on_failure` is told why, before this machine is asked."""
+    """The `Engine` of the answer to one request. `on_failure` is told why, before this machine is asked.
+
+    With this machine to answer, the cloud is asked once, and not waited for where it refuses for now; nothing is answered here for
+    somebody who has left. Not covered: a server that takes a connection and says nothing is waited for as long as everywhere.
+    """
 
     def __init__(self, cloud: Responder, local: Responder, on_failure: Callable[[RemoteError], None]) -> None:
-        self._now = cloud
+        self._now = Responder(cloud.ref, cloud.engine.asked_once()) if isinstance(cloud.engine, RemoteEngine) else cloud
         self._local = local
         self._on_failure = on_failure
 
@@ -49,10 +56,11 @@ class OrHere:
         except RemoteError as error:
             if has_begun:
                 raise
+            net.require_asker()  # else what ended the wait for somebody who has left would be the cloud's failure
             failure = error
         self._now = self._local
         self._on_failure(failure)
-        yield from self._local.stream(request)
+        yield from _having_sent(failure.bytes_out, self._local.stream(request))
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self._now.score(request, continuations)
@@ -62,3 +70,15 @@ class OrHere:
 
     def close(self) -> None:
         """Both are their owner's."""
+
+
+def _having_sent(num_bytes: int, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The answer, or its failure, with what was sent before in vain."""
+    try:
+        with closing(cast("Generator[Chunk]", chunks)):
+            for chunk in chunks:
+                usage = chunk.usage and replace(chunk.usage, bytes_out=chunk.usage.bytes_out + num_bytes)
+                yield replace(chunk, usage=usage)
+    except NomoatError as error:
+        error.bytes_out += num_bytes
+        raise

@@ -82,7 +82,9 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
                 )
     if not pairs:
         raise DataError(
-            f"no outcomes of `{local}` and `{cloud}` on the same questions", hint=f"nomoat duel {local} {cloud} --suite SUITE --all"
+            f"no outcomes of `{local}` and `{cloud}` on the same questions",
+            hint="of a table, the labels asked for depend on the models named together: "
+            f"nomoat duel {local} {cloud} --suite SUITE --all",
         )
     if GRADE in metrics and len(metrics) > 1:
         raise DataError("one of these suites was graded from 1 to 10 and another scored from 0 to 1", hint="learn from one of them")

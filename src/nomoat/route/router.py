@@ -141,6 +141,7 @@ class RouterEngine:
         self._local = local
         self._cloud = cloud
         self._rules = Rules(policy, local, cloud, learned, file)
+        self._last: tuple[Request, Responder] | None = None  # what was answered, and by whom
 
     @property
     def digest(self) -> str:
@@ -237,13 +238,16 @@ class RouterEngine:
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         with self.answering(self.decide(request), request) as (_, responder):
+            self._last = request, responder
             yield from responder.stream(request)
 
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return self.chosen(self.decide(request, continuations)).score(request, continuations)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `Responder.notes_on`; of the one who would answer if it were asked now."""
+        """See `Responder.notes_on`; of the one who answered, or who would answer if it were asked now."""
+        if (last := self._last) is not None and last[0] == request:
+            return last[1].notes_on(request)
         asked = self._local if self._cloud is None or self.decide(request).where == "local" else self._cloud
         return asked.notes_on(request)
 
