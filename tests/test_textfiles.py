@@ -124,3 +124,8 @@ def test_a_path_that_goes_through_a_file_is_named_with_the_reason(tmp_path: Path
     with pytest.raises(DataError) as caught:
         read_text(path)
     assert caught.value.message == f"`{path}`{reason}"
+
+
+def test_a_name_that_no_file_can_have_is_said_to_be_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: "):
+        read_text(tmp_path / ("a" * 300))

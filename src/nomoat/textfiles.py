@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as exc:
         raise DataError(f"`{path}`: there is no such file") from exc
     except OSError as exc:
-        if path.is_dir():  # which Windows only calls denied
+        if os.path.isdir(path):  # noqa: PTH112 - never raises; Windows only calls it denied
             raise DataError(f"`{path}` is a folder, not a file") from exc
         raise DataError(f"`{path}` cannot be read: {exc.strerror}", hint="check the path, and who may read the file") from exc
     encoding = next((encoding for mark, encoding in MARKED if content.startswith(mark)), "UTF-8")

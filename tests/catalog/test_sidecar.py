@@ -49,6 +49,13 @@ def test_other_files_of_the_folder_have_no_teacher(data: Path) -> None:
     assert sidecar.find(other) is None
 
 
+def test_a_file_that_is_not_there_has_none(data: Path) -> None:
+    """Whoever reads it says so; beside others' sidecars it was opened to be told apart."""
+    sidecar.path_of(data).write_text("{}")
+    assert sidecar.find(data.with_name("mistyped.csv")) is None
+    assert sidecar.find(data.parent) is None
+
+
 def test_a_broken_sidecar_is_not_passed_over(data: Path) -> None:
     sidecar.path_of(data).write_text('{"teacher": "x"}')
     with pytest.raises(BadFileError, match="should say which teacher wrote"):

@@ -60,7 +60,7 @@ def find(data: Path) -> Sidecar | None:
     """The sidecar of a file; one of its name counts even where the file was changed since. Raises BadFileError for a broken one."""
     own = path_of(data)
     others = sorted(path for path in data.parent.glob(f"*{SUFFIX}") if path != own)
-    if not own.exists() and not others:
+    if not data.is_file() or (not own.exists() and not others):
         return None
     sha256 = paths.sha256_of(data)
     if own.exists():
