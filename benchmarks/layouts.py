@@ -2,7 +2,7 @@
 
     python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--genai] [--json FILE]
 
-`--genai`: nearness of what OpenVINO GenAI's own reader of GGUF makes of the file, too, run with OpenVINO's defaults as its pipeline does.
+`--genai`: nearness of what OpenVINO GenAI's own reader of GGUF makes of the file, too, with OpenVINO's defaults, as its pipeline has.
 
 The reference is the same file in float32 (weights, activations, cache), which tests prove against `transformers`. The text is that of
 `speed.py`. `kl` is of tokens read as a prompt, `kl_answers` of tokens read one by one. Not covered: scheduling and sampling, which
