@@ -1,6 +1,8 @@
 """Speed, quality and memory of a model at each quality setting, and of its form for prompts, with paged attention, by turns.
 
-    python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--json FILE]
+    python benchmarks/layouts.py smollm2-135m [--tokens 1000] [--rounds 3] [--genai] [--json FILE]
+
+`--genai`: nearness of what OpenVINO GenAI's own reader of GGUF makes of the file, too, with OpenVINO's defaults, as its pipeline has.
 
 The reference is the same file in float32 (weights, activations, cache), which tests prove against `transformers`. The text is that of
 `speed.py`. `kl` is of tokens read as a prompt, `kl_answers` of tokens read one by one. Not covered: scheduling and sampling, which
@@ -43,11 +45,22 @@ def reference(file: GGUFFile, ids: list[int]) -> Logits:
         return PagedModel(Path(folder), EXACT, last_only=False).log_probabilities(ids)
 
 
+def genai_model(weights: Path, folder: Path) -> PagedModel:
+    """What GenAI's reader makes of a file, saved in that folder by GenAI itself."""
+    import openvino_genai
+
+    link = folder / "model.gguf"
+    link.symlink_to(weights.resolve())
+    openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
+    return PagedModel(folder, {}, last_only=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--genai", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     weights = references.find_files(options.model).weights
@@ -77,6 +90,13 @@ def main() -> None:
             rows[name]["kl_answers"] = closeness(exact[:answer], whole.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
             del whole
             models[name] = served(folder, properties, last_only=True, change=change)
+    if options.genai:
+        with tempfile.TemporaryDirectory() as place:
+            theirs = genai_model(weights, Path(place))
+            found = rows["GenAI's reader"] = closeness(exact, theirs.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
+            answer = min(options.tokens, ANSWER_TOKENS)
+            found["kl_answers"] = closeness(exact[:answer], theirs.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
+            del theirs
     turns: dict[str, list[tuple[float, float]]] = {quality: [] for quality in models}
     for turn in range(options.rounds + 1):  # the first warms up
         for quality, model in models.items():
