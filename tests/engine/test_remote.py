@@ -166,11 +166,17 @@ def test_calls_are_whole_characters_and_say_once_that_they_have_begun(serving: C
     assert chunks[-1].calls[0].arguments == '{"city": "\U0001f3db\ufffd"}'
 
 
-def test_what_a_server_wants_back_with_a_call_comes_and_goes_with_it(serving: Callable[..., Server]) -> None:
+SIGNED = {"google": {"thought_signature": "c2lnbmVk"}}
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["with the call", "in a part of its own"])
+def test_what_a_server_wants_back_with_a_call_comes_and_goes_with_it(serving: Callable[..., Server], is_last: bool) -> None:
     """As Gemini's signatures of its thoughts."""
-    extra = {"google": {"thought_signature": "c2lnbmVk"}}
+    extra = SIGNED
     told = {"index": 0, "id": "a1", "type": "function", "function": {"name": "clock", "arguments": "{}"}, "extra_content": extra}
-    server = serving(events(*parts(told), piece(None, "tool_calls")), FINE)
+    first = {name: value for name, value in told.items() if name != "extra_content"}
+    pieces = parts(first, {"id": None, "extra_content": extra}) if is_last else parts(told)
+    server = serving(events(*pieces, piece(None, "tool_calls")), FINE)
     with Responder("r", at(server)) as responder:
         called = responder.complete(Request(messages=HELLO.messages, tools=(json.dumps(OTHER),))).calls
         turns = (*HELLO.messages, CallingTurn(role="assistant", content="", calls=called))
@@ -566,6 +572,21 @@ def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving:
             responder.complete(request)
         assert len(responder.notes_on(most)) == 1 and responder.notes_on(high) == responder.notes_on(HELLO) == ()
     assert [body.get("reasoning_effort") for body in server.bodies] == ["xhigh", None, "high", None]
+
+
+def test_what_another_server_wanted_back_is_left_out_where_it_is_refused(serving: Callable[..., Server]) -> None:
+    refusal = "messages.1.tool_calls.0.extra_content: Unsupported parameter: 'extra_content'"
+    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    call = ToolCall(id="a1", name="clock", arguments="{}", extra_content=json.dumps(SIGNED))
+    turns = (
+        *HELLO.messages,
+        CallingTurn(role="assistant", content="", calls=(call,)),
+        ToolResult(role="tool", content="9", call_id="a1"),
+    )
+    with Responder("r", at(server)) as responder:
+        for _ in range(2):
+            responder.complete(Request(messages=(*turns, ToolResult(role="tool", content="9", call_id="a1"))))
+    assert ["extra_content" in json.dumps(body["messages"]) for body in server.bodies] == [True, False, False]
 
 
 def test_system_message_goes_before_the_question_where_it_has_no_role(serving: Callable[..., Server]) -> None:

@@ -113,6 +113,16 @@ def test_an_answer_that_takes_long_is_not_given_up(run: Callable[..., Running]) 
         assert client.recv(1) and not closed.is_set() and not answering.is_silent
 
 
+def test_after_an_answer_that_took_long_it_is_the_clients_turn_anew(run: Callable[..., Running]) -> None:
+    one = run(Responder("fake", FakeEngine()))
+    with httpx.Client() as client:
+        assert client.get(f"{one.url}/health").status_code == 200
+        (kept,) = one.connections()
+        kept._heard_at -= LONG
+        kept.on_response_complete()
+        assert not kept.is_silent
+
+
 def test_the_end_waits_neither_for_half_a_request_nor_for_who_does_not_read_but_says_it_to_who_does(
     run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:

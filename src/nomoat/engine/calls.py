@@ -311,12 +311,14 @@ class Gathered:
         for part in told:
             place = part.index if isinstance(part.index, int) else len(self._parts) - (not part.id)
             known = self._newest.get(place)
-            if known is None or (part.function.name and part.id and known["id"] not in ("", part.id)):
+            is_besides = known is not None and part.function is None  # as Gemini's signature; a first part without one is no call
+            name, arguments = ("", "") if is_besides else (part.function.name or "", part.function.arguments or "")
+            if known is None or (name and part.id and known["id"] not in ("", part.id)):
                 known = self._newest[place] = {"id": "", "name": "", "arguments": "", "extra_content": ""}
                 self._parts.append(known)
             known["id"] += (not known["id"] and part.id) or ""
-            known["name"] += part.function.name or ""
-            known["arguments"] += part.function.arguments or ""
+            known["name"] += name
+            known["arguments"] += arguments
             if isinstance(extra := getattr(part, "extra_content", None), dict):
                 known["extra_content"] = json.dumps(extra, ensure_ascii=False)
 

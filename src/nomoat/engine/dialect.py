@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,7 +47,7 @@ class Dialect:
         # At OpenAI newer models refuse `max_tokens`; elsewhere older servers do not know the newer name.
         self._newer_limit = host == OPENAI_HOST
         self._limit_renamed = False
-        self._system_role = True
+        self._system_role = self._extra_content = True
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -143,6 +144,9 @@ class Dialect:
             for sent in ("max_tokens", "max_completion_tokens"):
                 if sent in body and _names(refusal, sent):
                     return self._rename_limit(sent)
+            if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(body.get("messages")):
+                self._extra_content = False
+                return True
             if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
                 self._system_role = False
                 return True
@@ -171,23 +175,23 @@ class Dialect:
                 held.append(message.content)
                 continue
             before, held = (held, []) if message.role == "user" else ([], held)
-            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **_called(message)})
+            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **self._called(message)})
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
+
+    def _called(self, message: Message) -> dict[str, Any]:
+        """What a turn with calls, or of what one came to, has besides; a turn of calls alone has no text."""
+        if isinstance(message, ToolResult):
+            return {"tool_call_id": message.call_id}
+        if not isinstance(message, CallingTurn):
+            return {}
+        calls = [call if self._extra_content else replace(call, extra_content="") for call in message.calls]
+        return {"tool_calls": [render_call(call) for call in calls]} | ({} if message.content else {"content": None})
 
 
 def render_call(call: ToolCall) -> dict[str, Any]:
     """In OpenAI's form."""
     row = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
     return row | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
-
-
-def _called(message: Message) -> dict[str, Any]:
-    """What a turn with calls, or of what one came to, has besides; a turn of calls alone has no text."""
-    if isinstance(message, ToolResult):
-        return {"tool_call_id": message.call_id}
-    if not isinstance(message, CallingTurn):
-        return {}
-    return {"tool_calls": [render_call(call) for call in message.calls]} | ({} if message.content else {"content": None})
 
 
 def _about_tools(request: Request) -> dict[str, Any]:

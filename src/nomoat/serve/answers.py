@@ -144,6 +144,8 @@ class Answers:
     def start(self, makes: Sequence[Make]) -> Answer:
         """Begin an answer; each of `makes` is called in a thread of its own, MAX_TEXTS_OF_ONE at once."""
         answer = Answer(makes)
+        if self._stopped_at is not None:
+            answer.stop()
         for _ in range(MAX_TEXTS_OF_ONE):
             self._begin_next(answer)
         return answer
@@ -152,6 +154,8 @@ class Answers:
         """The result of something that takes time, done in a thread beside the answers. It is told what is set when nobody waits for
         it any more."""
         stop = threading.Event()
+        if self._stopped_at is not None:
+            stop.set()
 
         def work() -> T:
             try:

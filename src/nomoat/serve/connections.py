@@ -62,6 +62,10 @@ class Connection(H11Protocol):
         self._heard_at = self.loop.time()
         super().data_received(data)
 
+    def on_response_complete(self) -> None:
+        self._heard_at = self.loop.time()  # the client's turn begins
+        super().on_response_complete()
+
     @property
     def is_half(self) -> bool:
         """Whether no request has come yet, or not the whole of one that waits for an answer."""

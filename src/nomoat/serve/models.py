@@ -155,6 +155,7 @@ class Models:
         self.on_unload: Callable[[Mapping[str, Responder]], None] | None = None  # told what is closed next; may not ask for models
         self._memory_bytes = memory_bytes
         self._changed = threading.Condition()
+        self._has_freed = False  # what is not given back to the system yet
         self._listed = threading.Lock()  # held for a moment only: the server's event loop lists models
         self._waiting: list[_Turn] = []  # in the order in which they came
         self._clock = 0
@@ -234,6 +235,9 @@ class Models:
     def _load(self, unit: _Unit) -> None:
         assert unit.loader is not None
         try:
+            if self._has_freed:
+                self._has_freed = False
+                _give_back_freed()
             made = dict(zip(unit.loader.names, unit.loader.load(), strict=True))
             if (cache_bytes := unit.loader.cache_bytes) is not None:
                 for responder in made.values():
@@ -297,4 +301,4 @@ class Models:
         if gone:
             del responder
             gone.clear()
-            _give_back_freed()
+            self._has_freed = True
