@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import string
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
-
-import regex
 
 from nomoat.engine import rendering
 from nomoat.engine.grammar import NAMING, VALUES
@@ -27,14 +26,14 @@ from nomoat.textfiles import whole_characters
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 # How an answer begins that may be calls without these marks, alone or in a fence.
-BARE = regex.compile(r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"')
-FENCED = regex.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", regex.DOTALL)
+BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
+FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL)
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
 THOUGHT_ENDS = "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
-COUNTS_ID = regex.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
+COUNTS_ID = re.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
 INSTRUCTION = """# Tools
 
 You may call functions. They are, one a line:
@@ -224,7 +223,9 @@ class _Reader:
         if not self._is_text and not self._may_be_calls:
             if not self._held.strip():
                 return ""
-            begins = BARE.match(self._held, partial=True)
+            import regex  # which tells the beginning of what may yet fit
+
+            begins = regex.match(BARE, self._held, partial=True)
             if begins is not None and begins.partial:
                 return ""
             self._may_be_calls, self._is_text = begins is not None, begins is None
