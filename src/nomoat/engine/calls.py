@@ -52,7 +52,8 @@ def for_template(
     template: str, messages: Sequence[Message], tools: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
     """What a chat template is given as `messages` and as `tools`."""
-    if reads_tools(template):
+    has_tools = bool(tools) or any(isinstance(message, CallingTurn | ToolResult) for message in messages)
+    if has_tools and reads_tools(template):  # to look at a template takes as long as to compile it
         if COUNTS_ID.search(template):
             messages = [_with_short_ids(message) for message in messages]
         names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}

@@ -43,10 +43,12 @@ def variables_of(template: str) -> frozenset[str]:
 
 def variables_for(template: str, request: Request) -> dict[str, Any]:
     """What a template is told of a request besides the conversation."""
-    effort, read = request.reasoning_effort, variables_of(template)
     asked: dict[str, Any] = json.loads(request.template_variables or "{}")
-    told: dict[str, Any] = {}
-    if effort is not None and "reasoning_effort" in read:
+    effort = request.reasoning_effort
+    if effort is None:
+        return asked
+    read, told = variables_of(template), dict[str, Any]()
+    if "reasoning_effort" in read:
         told["reasoning_effort"] = effort
     elif effort == "none" and "enable_thinking" in read:
         told["enable_thinking"] = False
@@ -55,7 +57,8 @@ def variables_for(template: str, request: Request) -> dict[str, Any]:
 
 def unread_variables(template: str, request: Request) -> list[str]:
     """The names of a request's variables that a template does not read."""
-    return sorted(set(json.loads(request.template_variables or "{}")) - variables_of(template))
+    asked = set(json.loads(request.template_variables or "{}"))
+    return sorted(asked - variables_of(template)) if asked else []
 
 
 def _environment() -> Any:
