@@ -325,7 +325,7 @@ def remove_empty(folder: Path) -> None:
                 one.rmdir()
 
 
-def _lock(file: IO[bytes], *, wait: bool) -> bool:
+def lock(file: IO[bytes], *, wait: bool) -> bool:
     """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits."""
     try:
         import fcntl
@@ -339,7 +339,9 @@ def _lock(file: IO[bytes], *, wait: bool) -> bool:
         return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
+    except OSError as exc:
+        if wait or exc.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
         return False
     return True
 
@@ -353,9 +355,9 @@ def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None =
     place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
-        lock = place.open("ab")
-    with lock:
-        while not _lock(lock, wait=busy is None):
+        file = place.open("ab")
+    with file:
+        while not lock(file, wait=busy is None):
             if busy is not None:
                 raise busy
             time.sleep(SECONDS_TO_NEXT_LOOK)

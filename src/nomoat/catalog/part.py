@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -132,7 +131,8 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
     while True:
         file = path.open("ab")
         try:
-            _lock(file, name)
+            if not paths.lock(file, wait=False):
+                raise _busy(name)
         except BaseException:
             file.close()
             raise
@@ -144,17 +144,6 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
 
 def _busy(name: str) -> DownloadError:
     return DownloadError(f"`{name}` is being pulled by another nomoat right now", hint="wait for it, or stop it")
-
-
-def _lock(file: BinaryIO, name: str) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno not in (errno.EACCES, errno.EAGAIN):
-            raise
-        raise _busy(name) from exc
 
 
 def _sweep(part: Part) -> None:
