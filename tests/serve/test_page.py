@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from leaving import endless
@@ -240,7 +241,9 @@ def test_an_answer_is_copied_where_the_browser_has_no_clipboard(page: Page, star
     assert page.complaints() == []
 
 
-def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole(page: Page, start: Start) -> None:
+@contextmanager
+def half_an_answer(page: Page, start: Start) -> Iterator[None]:
+    """The page shows the first half; the second comes when the block ends."""
     go_on = threading.Event()
 
     def slow() -> Iterator[Chunk]:
@@ -251,12 +254,17 @@ def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole
     page.open(start(Responder("fake", ScriptedEngine(slow))))
     page.ask("go")
     page.until("article.assistant .text", "half")
-    answer = page.find("article.assistant")
     try:
-        assert (answer.get_attribute("aria-label"), answer.get_attribute("aria-busy")) == ("Answer", "true")
-        assert page.find("article.user").get_attribute("aria-label") == "You"
+        yield
     finally:
         go_on.set()
+
+
+def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole(page: Page, start: Start) -> None:
+    with half_an_answer(page, start):
+        answer = page.find("article.assistant")
+        assert (answer.get_attribute("aria-label"), answer.get_attribute("aria-busy")) == ("Answer", "true")
+        assert page.find("article.user").get_attribute("aria-label") == "You"
     page.until("article.assistant .facts", "tokens")
     page.until("article[aria-busy=false].assistant .text", "half")
 
@@ -310,23 +318,11 @@ def test_what_is_written_from_right_to_left_is_shown_so(page: Page, start: Start
 
 
 def test_escape_that_takes_a_korean_syllable_back_does_not_end_the_answer(page: Page, start: Start) -> None:
-    go_on = threading.Event()
-
-    def slow() -> Iterator[Chunk]:
-        yield Chunk(text="half ")
-        assert go_on.wait(PATIENCE_SECONDS)
-        yield END
-
-    page.open(start(Responder("fake", ScriptedEngine(slow))))
-    page.ask("go")
-    page.until("article.assistant .text", "half")
-    try:
+    with half_an_answer(page, start):
         for event in ("isComposing: true", "keyCode: 229"):
             page.browser.execute_script(
                 f"question.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Escape', {event}, bubbles: true}}))"
             )
-    finally:
-        go_on.set()
     page.until("article[aria-busy=false].assistant .facts", "9 tokens")
 
 
