@@ -124,13 +124,13 @@ class OwnModel:
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
         self._chain = Chain(programs, last, norm, facts)
         self.alike_from = max(MANY_TOKENS, *(program.panels_from for program in programs))
-        self.block_bytes = (len(programs) - 1) * 2 * 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # float16
+        self.block_bytes = self._chain.block_bytes
         self.mapped_bytes = len(weights)
 
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written."""
-        self._memory = hugepages.memory(num_blocks * self.block_bytes + 2 * BLOCK_TOKENS)  # so many columns are read of each token
-        self._chain.use(self._memory.ctypes.data, self.block_bytes)
+        self._memory = hugepages.memory(num_blocks * self.block_bytes)
+        self._chain.use(self._memory.ctypes.data)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass.
