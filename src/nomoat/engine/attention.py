@@ -87,7 +87,7 @@ UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to h
 
 
 def room_bytes(width: int) -> int:
-    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, their states, and scales of a span's values."""
+    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, their states; scales of a span's values."""
     size = PORTION * (2 * width + 4 * _whole_columns(width) + SPAN_BYTES + STATE_BYTES) + SPAN_BYTES
     return -(-size // CACHE_LINE) * CACHE_LINE
 
@@ -211,8 +211,8 @@ def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
 
-    `scales`: of their values. Which of two functions weighs depends on a token's place alone: they differ in the last bit, and a prompt
-    may be read in any parts.
+    `scales`: of their values. Which of two functions weighs depends on a token's place alone: they differ in the last bit, and a
+    prompt may be read in any parts.
     """
     width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
@@ -312,7 +312,8 @@ def _attend_some(
         blocks = min((block // SPAN_BLOCKS + 1) * SPAN_BLOCKS, end_block) - block
         start, shown = block * BLOCK_TOKENS, blocks * BLOCK_TOKENS
         _score_blocks(
-            link, facts, row, head, block, blocks, end_block, which, panels, together, room, panel_bytes, scores, states, scales, are_few
+            link, facts, row, head, block, blocks, end_block, which, panels, together, room, panel_bytes, scores, states, scales,
+            are_few,
         )  # fmt: skip
         for n in range(count):
             after = row[PLACE] + (first + n) // group + 1 - start

@@ -41,7 +41,6 @@ from nomoat.engine.steps import (
     STEPS,
     TAKEN,
     TOKENS,
-    VECTOR,
     WANTED,
     WEIGHT,
     WIDTH,
@@ -50,7 +49,6 @@ from nomoat.engine.steps import (
 
 ATTENTION_FUNCTIONS = (kv_cache.keep, attention.attend, attention.join)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
-MOST_SMALL_COLUMNS = 128  # of a head whose keys and values may have 8 bits, with a scale for all
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 
 
@@ -106,8 +104,8 @@ def lay_out(
     """What attention is to know of each token, and of rows of few, of many and of wanted tokens (see `attention`).
 
     A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). `group`: heads that
-    share a key's. Gives how many rows there are of each kind, the portions of queries of those of few and of wanted tokens, and the tokens
-    of the longest text.
+    share a key's. Gives how many rows there are of each kind, the portions of queries of those of few and of wanted tokens, and the
+    tokens of the longest text.
     """
     token = few = many = asked = wanted = block = few_portions = asked_portions = longest = 0
     for n in range(len(rows_N5)):
@@ -136,23 +134,21 @@ def lay_out(
     return few, many, asked, few_portions, asked_portions, longest
 
 
-def _number_sizes(programs: Sequence[Program], facts: dict[str, Any]) -> tuple[int, int]:
-    """Bytes of a number of a key, and of a value. Biases and norms make single columns of keys many times as large as all others."""
-    biased = any(step[KIND] == OUT and step[VECTOR] for program in programs for step in program.steps)
-    value = kv_cache.WIDE if facts["head_dim"] > MOST_SMALL_COLUMNS else kv_cache.SMALL
-    return kv_cache.WIDE if biased or len(facts["norms"]) else value, value
-
-
 class Chain:
     """See the module. One thread at a time."""
 
-    def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any]) -> None:
-        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`."""
+    def __init__(
+        self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], number_sizes: tuple[int, int]
+    ) -> None:  # fmt: skip
+        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`.
+
+        `number_sizes`: see `footprint.kv_sizes`.
+        """
         self._programs, self._norm = [*programs, last], norm
         self._sizes = facts["heads"], facts["kv_heads"], facts["head_dim"]
         self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts["views"]]
         self._view_of_layer = facts["layers"]
-        self._number_sizes = _number_sizes(programs, facts)
+        self._number_sizes = number_sizes
         # of each view; the last row is of the last attention, where nobody asks what other tokens see
         views = [*facts["views"], facts["views"][self._view_of_layer[-1]]]
         self._facts = np.stack([self._facts_of_view(view, facts, programs[0].epsilon) for view in views])
@@ -167,7 +163,7 @@ class Chain:
         row = np.zeros(kv_cache.NUM_FACTS, np.int64)
         scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
         row[: kv_cache.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
-        row[kv_cache.BLOCK_BYTES : kv_cache.VALUE_SIZE + 1] = self.block_bytes, *self._number_sizes
+        row[[kv_cache.KEY_SIZE, kv_cache.VALUE_SIZE]] = self._number_sizes
         row[kv_cache.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
         return row
 
@@ -279,22 +275,12 @@ class Chain:
             row[WANTED] = self._address("wanted")
         return row
 
-    @property
-    def block_bytes(self) -> int:
-        """Of the keys and values of all layers that lie in one block of the cache."""
-        return len(self._view_of_layer) * sum(self._layer_bytes)
-
-    @property
-    def _layer_bytes(self) -> tuple[int, int]:
-        """Of a block's keys, and of its values."""
-        _, kv_heads, width = self._sizes
-        keys, values = (kv_heads * kv_cache.head_bytes.py_func(width, size) for size in self._number_sizes)
-        return keys, values
-
     def use(self, cache: int) -> None:
         """Keys and values lie there: of each block those of all layers, one layer after another."""
         self._cache = cache
-        keys, values = self._layer_bytes
+        _, kv_heads, width = self._sizes
+        keys, values = (kv_heads * kv_cache.head_bytes.py_func(width, size) for size in self._number_sizes)
+        self._facts[:, kv_cache.BLOCK_BYTES] = len(self._view_of_layer) * (keys + values)
         for links in (self._for_all, self._for_wanted):
             for layer, at in enumerate(links.attentions):
                 here = cache + layer * (keys + values)

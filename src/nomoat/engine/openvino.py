@@ -93,7 +93,10 @@ class OpenVINOEngine:
     def bound_cache(self, num_bytes: int) -> None:
         """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
         sizes = self._sizes
-        block_bytes = BLOCK_TOKENS * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
+        token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
+        if self.storage.has_tiles and OwnModel.can_run(self._folder, self._beside):
+            token_bytes = OwnModel.cache_bytes_a_token(self._folder)
+        block_bytes = BLOCK_TOKENS * token_bytes
         usual = -(-min(self._context_tokens, footprint.USUAL_TOKENS) // BLOCK_TOKENS)
         num_blocks = max(-(-num_bytes // block_bytes), usual)
         self._cache_bytes = num_blocks * block_bytes
