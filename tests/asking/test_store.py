@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_disk import run_on_small_disk
+from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore, ChoiceScores, _dumps, _key, _opened, _sealed, default_path
@@ -415,30 +415,23 @@ def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -
     )
 
 
-FILLED = """
-import os, sqlite3, sys
-from pathlib import Path
+FILLED = f"""
+import sys
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import NotEnoughDiskError
-place = Path(sys.argv[1])
-AnswerStore(place / "answers.sqlite").close()
-with open(place / "fill", "wb", buffering=0) as file:
-    try:
-        while file.write(bytes(4096)):
-            pass
-    except OSError:
-        pass
+AnswerStore().close()
+{FILL}
 try:
-    AnswerStore(place / "answers.sqlite")
+    AnswerStore()
 except NotEnoughDiskError as error:
     print(error.message)
 """
 
 
-def test_a_full_disk_is_not_taken_for_one_that_fails(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_taken_for_one_that_fails() -> None:
     """SQLite has no room for the file that readers share, and calls that an error of the disk."""
-    done = run_on_small_disk(tmp_path / "small", [sys.executable, "-c", FILLED, str(tmp_path / "small")])
-    assert done.stdout.splitlines()[0] == f"no space left on the disk of `{tmp_path / 'small'}`", done.stderr
+    done = run_on_small_disk(paths.runs(), [sys.executable, "-c", FILLED, str(paths.runs())])
+    assert done.stdout.splitlines()[0] == f"no space left on the disk of `{paths.runs()}`", done.stderr
 
 
 def test_a_place_without_room_for_more_files_is_not_taken_for_one_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
