@@ -213,3 +213,11 @@ def test_an_empty_home_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError) as caught:
         paths.home()
     assert (caught.value.message, caught.value.hint) == ("`~/.nomoat`: no home folder is known for `~`", "give NOMOAT_HOME instead")
+
+
+def test_the_answers_of_another_user_are_said_to_be_his() -> None:
+    found = paths.as_error(PermissionError(errno.EACCES, "Permission denied", str(paths.runs() / "spent.sqlite")))
+    assert found is not None and (found.message, found.hint) == (
+        f"`{paths.runs() / 'spent.sqlite'}`: Permission denied",
+        paths.RUNS_HINT,
+    )

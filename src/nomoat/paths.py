@@ -28,6 +28,10 @@ DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
 )
+RUNS_HINT = (
+    "questions and answers lie in that folder, which nomoat makes for its owner alone: set NOMOAT_HOME to a folder of yours, "
+    "or check who may write there"
+)
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
@@ -250,7 +254,9 @@ def _place_error(exc: OSError) -> NomoatError | None:
     if number in NO_NAMES:
         return UsageError(f"`{name}`: {exc.strerror}", hint='Windows allows no name with one of <>:"/\\|?* in it')
     hint = held_hint(exc) or "check who may read and write there"
-    if os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
+    if Path(name).is_relative_to(runs()):
+        hint = held_hint(exc) or RUNS_HINT
+    elif os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
         hint += f"; nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
     return UsageError(f"`{name}`: {exc.strerror or os.strerror(exc.errno or 0)}", hint=hint)
 

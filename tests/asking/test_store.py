@@ -436,8 +436,9 @@ def test_a_full_disk_is_not_taken_for_one_that_fails() -> None:
 
 def test_a_place_without_room_for_more_files_is_not_taken_for_one_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "answers.sqlite").mkdir()  # what SQLite cannot open, either
-    with pytest.raises(BadFileError, match="unable to open database file"):
+    with pytest.raises(BadFileError, match="unable to open database file") as caught:
         AnswerStore(tmp_path / "answers.sqlite")
+    assert caught.value.hint == paths.RUNS_HINT
     monkeypatch.setattr("nomoat.paths._has_no_inodes", lambda _: True)
     with pytest.raises(NotEnoughDiskError, match=r"^no more files fit on the disk of"):
         AnswerStore(tmp_path / "answers.sqlite")

@@ -129,7 +129,7 @@ class Database:
                 raise self.damaged("a text in it is not UTF-8") from exc
             if code in DAMAGED:
                 raise self.damaged(exc) from exc
-            hint = "check who may write there" if code in NOT_ALLOWED else None
+            hint = paths.RUNS_HINT if code in NOT_ALLOWED else None
             if code == sqlite3.SQLITE_IOERR:
                 hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
             raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc
