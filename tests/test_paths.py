@@ -215,6 +215,7 @@ def test_an_empty_home_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -
     assert (caught.value.message, caught.value.hint) == ("`~/.nomoat`: no home folder is known for `~`", "give NOMOAT_HOME instead")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_the_answers_of_another_user_are_said_to_be_his() -> None:
     found = paths.as_error(PermissionError(errno.EACCES, "Permission denied", str(paths.runs() / "spent.sqlite")))
     assert found is not None and (found.message, found.hint) == (

@@ -254,10 +254,9 @@ def _place_error(exc: OSError) -> NomoatError | None:
     if number in NO_NAMES:
         return UsageError(f"`{name}`: {exc.strerror}", hint='Windows allows no name with one of <>:"/\\|?* in it')
     hint = held_hint(exc) or "check who may read and write there"
-    if Path(name).is_relative_to(runs()):
-        hint = held_hint(exc) or RUNS_HINT
-    elif os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
-        hint += f"; nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
+    if os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
+        opened = f"nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
+        hint = RUNS_HINT if Path(name).is_relative_to(runs()) else f"{hint}; {opened}"
     return UsageError(f"`{name}`: {exc.strerror or os.strerror(exc.errno or 0)}", hint=hint)
 
 
