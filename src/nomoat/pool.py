@@ -25,17 +25,24 @@ def run_many(
     """Yield (index, result) as pieces of work finish; up to `concurrency` at once, begun in their order.
 
     The first exception lets nothing new begin; it is raised when what was begun has finished and its results were yielded.
-    If the caller leaves early (Ctrl-C), or a thread cannot be started, the event given to `work` is set and `on_leaving` is called, so
-    that work nobody paid for may end, and the rest gets `grace_seconds` to finish. Its results are not yielded then: what must not
-    be lost is kept by `work`.
+    If the caller leaves early (Ctrl-C), the event given to `work` is set and `on_leaving` is called, so that work nobody paid for may
+    end, and the rest gets `grace_seconds` to finish. Its results are not yielded then: what must not be lost is kept by `work`.
+    Where the system starts no more threads, those that did start do it all; RuntimeError if none did.
     """
     crew = _Crew(work, items)
     threads = [threading.Thread(target=crew.run, name="answer", daemon=True) for _ in range(min(concurrency, len(items)))]
     failure: BaseException | None = None
-    num_running = len(threads)
+    num_running = 0
     try:
         for thread in threads:
-            thread.start()
+            num_running += 1
+            try:
+                thread.start()
+            except RuntimeError:
+                num_running -= 1
+                if not num_running:
+                    raise
+                break
         while num_running:
             finished = crew.finished.get()
             if finished is None:

@@ -425,17 +425,20 @@ def test_adapters_of_one_base_are_served_on_one_copy_of_its_weights(tiny_gguf: P
     models.close()
 
 
-def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests(start: Start, sdk: Sdk) -> None:
+def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests_and_the_log_says_why(
+    start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken() -> list[Responder]:
         raise BadFileError("`x.gguf` is damaged", hint="download it again")
 
     models = Models({"fine": Responder("fine", FakeEngine())}, [Loader(names=("broken",), planned_bytes=1, load=broken)])
     client = sdk(start(models))
     for _ in range(2):
-        with pytest.raises(openai.InternalServerError, match=r"`x\.gguf` is damaged; download it again"):
+        with pytest.raises(openai.InternalServerError, match="the server cannot use one of its files; its log says more"):
             client.chat.completions.create(model="broken", messages=[{"role": "user", "content": "a b"}])
         reply = client.chat.completions.create(model="fine", messages=[{"role": "user", "content": "a b"}])
         assert reply.choices[0].message.content == "b a"
+    assert [record.getMessage() for record in caplog.records] == ["`x.gguf` is damaged; download it again"] * 2
 
 
 def test_metrics_count_what_was_read_and_seconds_from_when_a_request_came(start: Start, sdk: Sdk, tiny_gguf: Path) -> None:

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import (
+    BadFileError,
+    BadRequestError,
+    NomoatError,
+    NotEnoughDiskError,
+    NotWritableError,
+    OfflineError,
+    RedirectedError,
+    RemoteError,
+    UnsupportedError,
+    UsageError,
+)
 from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
 from nomoat.serve import app, replies, wire
 
@@ -495,6 +506,20 @@ def test_what_another_server_refuses_is_the_clients_where_it_can_do_something_ab
 ) -> None:
     answered, body = replies.render_error(RemoteError("x", status=theirs, code=code))
     assert (answered, body["error"]["type"], body["error"]["code"]) == (status, kind, told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [(NotEnoughDiskError, 507, "disk_full"), (NotWritableError, 500, "not_writable"), (BadFileError, 500, "bad_file")],
+)
+def test_folders_of_the_server_are_for_its_log_also_in_a_stream(
+    kind: type[NomoatError], status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, body = replies.render_error(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
+    assert (told, body["error"]["code"], body["error"]["type"]) == (status, code, "server_error")
+    event = replies.render_error_event(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
+    assert "kim" not in json.dumps(body) and b"kim" not in event
+    assert [record.getMessage() for record in caplog.records] == ["`/home/kim/.nomoat/runs` is full; free some space"] * 2
 
 
 def test_error_message_is_never_empty() -> None:

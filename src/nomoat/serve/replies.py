@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import logging
 import math
 import time
 import uuid
@@ -17,10 +18,13 @@ import numpy.typing as npt
 
 from nomoat.engine.dialect import render_call
 from nomoat.errors import (
+    BadFileError,
     BadRequestError,
     ContextExceededError,
     NomoatError,
+    NotEnoughDiskError,
     NotEnoughMemoryError,
+    NotWritableError,
     OfflineError,
     RedirectedError,
     RemoteError,
@@ -48,8 +52,16 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (StoppedError, 503, "server_error", "shutting_down"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
+# What is wrong with the server's own disk and files: its log has the error, which names folders, and the client these words.
+OWN_FILES: tuple[tuple[type[NomoatError], int, str, str], ...] = (
+    (NotEnoughDiskError, 507, "disk_full", "the server's disk is full"),
+    (NotWritableError, 500, "not_writable", "the server cannot write one of its files"),
+    (BadFileError, 500, "bad_file", "the server cannot use one of its files"),
+)
 # What another server refuses and the client, not this server, can do something about.
 CLIENTS_STATUS = {400: "invalid_request_error", 413: "invalid_request_error", 422: "invalid_request_error", 429: "rate_limit_error"}
+
+log = logging.getLogger("nomoat.serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +238,10 @@ def render_models(
 
 
 def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500, or 502 if another server failed."""
+    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500, or 502 if another server failed.
+
+    What is wrong with the server's own files is logged.
+    """
     message = f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, BadRequestError):
         return error.status, error_body(message, param=error.param, code=error.code)
@@ -234,6 +249,10 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
         return 400, error_body(message, param=error.field, code="unsupported" if error.is_unsupported else None)
     if isinstance(error, RemoteError) and error.status in CLIENTS_STATUS:
         return error.status, error_body(message, kind=CLIENTS_STATUS[error.status], code=error.code or "upstream_error")
+    for kind, status, own_code, words in OWN_FILES:
+        if isinstance(error, kind):
+            log.error("%s", message)
+            return status, error_body(f"{words}; its log says more", kind="server_error", code=own_code)
     for kind, status, name, code in STATUS_AND_TYPE:
         if isinstance(error, kind):
             return status, error_body(message, kind=name, code=code, param="model" if status == 404 else None)
