@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
 )
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of disks on a network: Lustre without `flock`, some NFS
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
@@ -244,9 +246,10 @@ def require_writable(target: Path) -> None:
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
 
-    What a killed process left of the same file is swept away, when nobody has written to it for an hour.
+    Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
+    left of the same file is swept away, when nobody has written to it for an hour.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{secrets.randbits(32)}.part")
     with translate_disk_errors(target):
         make_folder(target.parent)
         _sweep_parts(target)
@@ -258,15 +261,12 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def _sweep_parts(target: Path) -> None:
-    """Not the young ones: a process that is not seen here may be another machine's or container's, with the same disk."""
+    """Not the young ones, which may be another process's; and numbers alone: `.m.gguf.part` is a pull's of another file, not of `m`."""
     for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        process = part.name.removeprefix(f".{target.name}.").removesuffix(".part")
+        is_ours = part.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal()
         with suppress(OSError):
-            if process.isdecimal() and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
-                import psutil
-
-                if not psutil.pid_exists(int(process)):
-                    part.unlink()
+            if is_ours and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
+                part.unlink()
 
 
 @contextmanager
@@ -326,7 +326,11 @@ def remove_empty(folder: Path) -> None:
 
 
 def lock(file: IO[bytes], *, wait: bool) -> bool:
-    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits."""
+    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits.
+
+    Where the disk has no locks, as if it had: `whole_folder` then makes a folder twice, and keeps one; two pulls of a file at once
+    write into one part, which its sha256 tells, where it is known.
+    """
     try:
         import fcntl
     except ImportError:
@@ -334,12 +338,14 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError as exc:  # a disk without locks: `whole_folder` then makes a folder twice, and keeps one
+        except OSError as exc:
             return exc.errno not in (errno.EACCES, errno.EDEADLK)
         return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:
+        if exc.errno in NO_LOCKS:
+            return True
         if wait or exc.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         return False
