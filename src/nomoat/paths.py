@@ -261,7 +261,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def _sweep_parts(target: Path) -> None:
-    """Not the young ones, which may be another process's; and numbers alone: `.m.gguf.part` is a pull's of another file, not of `m`."""
+    """Not the young ones, which may be another process's; and numbers alone: `.m.gguf.part` is a pull's of another file than `m`."""
     for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         is_ours = part.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal()
         with suppress(OSError):
