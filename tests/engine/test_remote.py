@@ -886,9 +886,10 @@ def test_reference_without_a_model_lists_them_when_there_are_several(serving: Ca
     assert refused.value.message == f"the server at `{empty.url}` has no model" and f"`{empty.url}#MODEL`" in str(refused.value.hint)
 
 
-def test_server_whose_model_list_is_none_is_an_error(serving: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("act", [say(200, {"hello": 1}), say(200, b"<html>hello</html>", "text/html")], ids=["json", "page"])
+def test_server_whose_model_list_is_none_is_an_error(act: Act, serving: Callable[..., Server]) -> None:
     with pytest.raises(RemoteError, match="sent something that is no answer"):
-        remote_engine(serving(say(200, {"hello": 1})).url)
+        remote_engine(serving(act).url)
 
 
 def test_address_without_a_path_means_v1() -> None:

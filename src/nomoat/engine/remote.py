@@ -262,8 +262,8 @@ class RemoteEngine:
     def list_models(self) -> list[str]:
         """Names of the models the server has. Raises RemoteError."""
         with self._translate_errors():
-            page: Any = self._client.models.list()
-            try:
+            try:  # the SDK stumbles over a page, such as a web server's own, as we do over one of another form
+                page: Any = self._client.models.list()
                 return [str(row.id) for row in page.data]
             except (AttributeError, TypeError) as exc:
                 raise self._no_answer() from exc
