@@ -33,7 +33,7 @@ def runs_here(architecture: str | None) -> bool:
 
 def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data."""
-    return _row(card, licences.verdict(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
+    return _row(card, licences.chain(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
 
 
 def pulled_facts(model: pull.Installed, context_tokens: int | None = None) -> dict[str, Any]:
