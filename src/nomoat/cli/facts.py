@@ -112,7 +112,7 @@ def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.M
     from nomoat.engine import importer
 
     architecture = architecture_of(source)
-    stored = importer.planned(source)[0] if runs_here(architecture) else None
+    stored = importer.planned(source) if runs_here(architecture) else None
 
     def said(name: str) -> int | None:
         value = source.metadata.get(f"{architecture}.{name}")
@@ -221,11 +221,12 @@ def layout_facts(path: Path) -> dict[str, Any]:
     """How the engine stores a file's weights at the quality that is set, and computes with them."""
     from dataclasses import asdict
 
-    from nomoat.engine import importer
+    from nomoat.engine import importer, layout
     from nomoat.engine.source import open_source
 
     source = open_source(path)
-    stored, chosen = importer.planned(source)
+    stored = importer.planned(source)
+    chosen = layout.choose(importer.read_sizes(source), stored, threads=config.threads(), num_weights=source.num_values)
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **asdict(chosen)}
 
 
