@@ -229,7 +229,12 @@ def family_of(folder: Path) -> tuple[architectures.Architecture | None, architec
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return architectures.known().get(told["model_type"]), architectures.Dimensions(**told["nomoat"]["sizes"])
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
+        raise not_whole(folder, exc) from exc
+
+
+def not_whole(folder: Path, why: object) -> BadFileError:
+    """For a folder of `import_gguf` that somebody damaged."""
+    return BadFileError(f"`{folder}` is not a whole imported model: {why}", hint="remove that folder and try again")
 
 
 def _fitted(delta: LoraDelta | None, source: ModelSource, sizes: architectures.Dimensions) -> LoraDelta | None:
