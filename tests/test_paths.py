@@ -14,7 +14,7 @@ import pytest
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.part import part_of
-from nomoat.errors import NotWritableError, UsageError
+from nomoat.errors import NotWritableError
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "m-00003-of-00002.gguf", "m-00000-of-00000.gguf", "m-1-of-2.gguf"])
@@ -99,18 +99,26 @@ def test_two_processes_of_one_number_that_write_one_file_do_not_write_into_each_
 def test_on_a_disk_without_locks_folders_are_made_and_files_pulled(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And what another process is making meanwhile stays its own."""
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(_file: int, _how: int) -> None:
         raise OSError(number, os.strerror(number))
 
+    def make(text: str, busy: NotWritableError | None) -> None:
+        with paths.alone(folder, busy=busy, locks=tmp_path / "locks"), paths.whole_folder(folder) as part:
+            if busy is None:
+                make("first", NotWritableError("busy"))
+                assert (folder / "file").read_text() == "first"
+            (part / "file").write_text(text)
+
     monkeypatch.setattr(fcntl, "flock", refuse)
-    for busy in (None, UsageError("busy")):
-        with paths.alone(tmp_path / "model", busy=busy, locks=tmp_path / "locks"), paths.whole_folder(tmp_path / "model") as part:
-            (part / "file").write_text("whole")
+    folder = tmp_path / "model"
+    make("whole", None)
     with part_of(tmp_path / "m.gguf", "pull a model", lambda _done, _all: None) as pulled:
         pulled.file.write(b"GGUF")
-    assert ((tmp_path / "model" / "file").read_text(), (tmp_path / "m.gguf").read_bytes()) == ("whole", b"GGUF")
+    assert ((folder / "file").read_text(), (tmp_path / "m.gguf").read_bytes()) == ("whole", b"GGUF")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "m.gguf", "model"]
 
 
 def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: Path) -> None:

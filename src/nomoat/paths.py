@@ -29,7 +29,6 @@ DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
 )
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of disks on a network: Lustre without `flock`, some NFS
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
@@ -49,6 +48,7 @@ NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
     errno.EFBIG,
 )  # fmt: skip
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of disks on a network: Lustre without `flock`, some NFS
 
 
 def home() -> Path:
@@ -328,9 +328,13 @@ def remove_empty(folder: Path) -> None:
 def lock(file: IO[bytes], *, wait: bool) -> bool:
     """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits.
 
-    Where the disk has no locks, as if it had: `whole_folder` then makes a folder twice, and keeps one; two pulls of a file at once
-    write into one part, which its sha256 tells, where it is known.
+    Where the disk has no locks, as if it had: two pulls of a file at once write into one part, which its sha256 tells, where known.
     """
+    return _locked(file, wait=wait) is not False
+
+
+def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
+    """See `lock`; None where the disk has no locks."""
     try:
         import fcntl
     except ImportError:
@@ -339,13 +343,13 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError as exc:
-            return exc.errno not in (errno.EACCES, errno.EDEADLK)
+            return False if exc.errno in (errno.EACCES, errno.EDEADLK) else None
         return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:
         if exc.errno in NO_LOCKS:
-            return True
+            return None
         if wait or exc.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         return False
@@ -356,23 +360,29 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    `locks`: the folder of files to lock, where it is not the cache's.
+    `locks`: the folder of files to lock, where it is not the cache's. On a disk without locks nothing is waited for, nor swept away:
+    it may be what another makes. `whole_folder` then makes a folder twice, and keeps one.
     """
     place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         file = place.open("ab")
     with file:
-        while not lock(file, wait=busy is None):
+        while (is_alone := _locked(file, wait=busy is None)) is False:
             if busy is not None:
                 raise busy
             time.sleep(SECONDS_TO_NEXT_LOOK)
-        made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
-        for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
-            if not target.exists():  # killed between the two steps of a replacement
-                os.replace(old, target)
-        for kind in ("part", "old"):
-            for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
-                with suppress(OSError):
-                    remove_folder(left)
+        if is_alone:
+            _sweep_folders(target)
         yield
+
+
+def _sweep_folders(target: Path) -> None:
+    made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
+    for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
+        if not target.exists():  # killed between the two steps of a replacement
+            os.replace(old, target)
+    for kind in ("part", "old"):
+        for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
+            with suppress(OSError):
+                remove_folder(left)
