@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -69,19 +68,58 @@ def test_a_home_that_is_there_stays_as_open_as_it_is(empty_home: Path) -> None:
 
 
 def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    """Whatever the number in its name: it is no process's, and before it was one's, of this machine or another."""
     target, old = tmp_path / "[x].json", time.time() - paths.LEFT_SECONDS - 60
-    left, young = tmp_path / f".[x].json.{ended.pid}.part", tmp_path / f".[x].json.{ended.pid}0000000.part"
-    others = [tmp_path / name for name in (f".y.json.{ended.pid}.part", f".[x].json.{os.getppid()}.part", ".[x].json.part")]
-    for path in (left, young, *others):
+    left = [tmp_path / f".[x].json.{number}.part" for number in (1, os.getpid(), 4294967295)]
+    young, *others = (tmp_path / name for name in (".[x].json.7.part", ".y.json.7.part", ".[x].json.gguf.part", ".[x].json.part"))
+    for path in (*left, young, *others):
         path.write_text("half")
         if path != young:
             os.utime(path, (old, old))
     with paths.whole_file(target) as part:
         part.write_text("whole")
-    assert (target.read_text(), left.exists()) == ("whole", False)
-    assert all(path.exists() for path in (young, *others))
+    assert target.read_text() == "whole"
+    assert sorted(tmp_path.iterdir()) == sorted((target, young, *others))
+
+
+def test_two_processes_of_one_number_that_write_one_file_do_not_write_into_each_others(tmp_path: Path) -> None:
+    """As in two containers, with one disk, in each of which nomoat is the process 1. Who ends last is right."""
+    target = tmp_path / "report.json"
+    with paths.whole_file(target) as first, first.open("w") as file:
+        file.write("first")
+        file.flush()
+        with paths.whole_file(target) as second:
+            second.write_text("2nd")
+        assert target.read_text() == "2nd"
+        file.write(", whole")
+    assert target.read_text() == "first, whole"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("number", sorted({*paths.NO_LOCKS}))
+def test_on_a_disk_without_locks_folders_are_made_and_files_pulled(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what another process is making meanwhile stays its own."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(_file: int, _how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def make(text: str, busy: NotWritableError | None) -> None:
+        with paths.alone(folder, busy=busy, locks=tmp_path / "locks"), paths.whole_folder(folder) as part:
+            if busy is None:
+                make("first", NotWritableError("busy"))
+                assert (folder / "file").read_text() == "first"
+            (part / "file").write_text(text)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = tmp_path / "model"
+    make("whole", None)
+    with part_of(tmp_path / "m.gguf", "pull a model", lambda _done, _all: None) as pulled:
+        pulled.file.write(b"GGUF")
+    assert ((folder / "file").read_text(), (tmp_path / "m.gguf").read_bytes()) == ("whole", b"GGUF")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "m.gguf", "model"]
 
 
 def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -56,6 +57,7 @@ NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
     errno.EFBIG,
 )  # fmt: skip
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of disks on a network: Lustre without `flock`, some NFS
 
 
 def home() -> Path:
@@ -295,9 +297,10 @@ def require_writable(target: Path) -> None:
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
 
-    What a killed process left of the same file is swept away, when nobody has written to it for an hour.
+    Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
+    left of the same file is swept away, when nobody has written to it for an hour.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{secrets.randbits(32)}.part")
     with translate_disk_errors(target):
         make_folder(target.parent)
         _sweep_parts(target)
@@ -309,15 +312,12 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def _sweep_parts(target: Path) -> None:
-    """Not the young ones: a process that is not seen here may be another machine's or container's, with the same disk."""
+    """Not the young ones, which may be another process's; and numbers alone: `.m.gguf.part` is a pull's of another file than `m`."""
     for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        process = part.name.removeprefix(f".{target.name}.").removesuffix(".part")
+        is_ours = part.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal()
         with suppress(OSError):
-            if process.isdecimal() and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
-                import psutil
-
-                if not psutil.pid_exists(int(process)):
-                    part.unlink()
+            if is_ours and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
+                part.unlink()
 
 
 @contextmanager
@@ -377,7 +377,15 @@ def remove_empty(folder: Path) -> None:
 
 
 def lock(file: IO[bytes], *, wait: bool) -> bool:
-    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits."""
+    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits.
+
+    Where the disk has no locks, as if it had: two pulls of a file at once write into one part, which its sha256 tells, where known.
+    """
+    return _locked(file, wait=wait) is not False
+
+
+def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
+    """See `lock`; None where the disk has no locks."""
     try:
         import fcntl
     except ImportError:
@@ -385,12 +393,14 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError as exc:  # a disk without locks: `whole_folder` then makes a folder twice, and keeps one
-            return exc.errno not in (errno.EACCES, errno.EDEADLK)
+        except OSError as exc:
+            return False if exc.errno in (errno.EACCES, errno.EDEADLK) else None
         return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:
+        if exc.errno in NO_LOCKS:
+            return None
         if wait or exc.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         return False
@@ -401,23 +411,29 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    `locks`: the folder of files to lock, where it is not the cache's.
+    `locks`: the folder of files to lock, where it is not the cache's. On a disk without locks nothing is waited for, nor swept away:
+    it may be what another makes. `whole_folder` then makes a folder twice, and keeps one.
     """
     place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         file = place.open("ab")
     with file:
-        while not lock(file, wait=busy is None):
+        while (is_alone := _locked(file, wait=busy is None)) is False:
             if busy is not None:
                 raise busy
             time.sleep(SECONDS_TO_NEXT_LOOK)
-        made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
-        for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
-            if not target.exists():  # killed between the two steps of a replacement
-                os.replace(old, target)
-        for kind in ("part", "old"):
-            for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
-                with suppress(OSError):
-                    remove_folder(left)
+        if is_alone:
+            _sweep_folders(target)
         yield
+
+
+def _sweep_folders(target: Path) -> None:
+    made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
+    for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
+        if not target.exists():  # killed between the two steps of a replacement
+            os.replace(old, target)
+    for kind in ("part", "old"):
+        for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
+            with suppress(OSError):
+                remove_folder(left)

@@ -287,7 +287,7 @@ def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
 
     context_tokens = context_tokens or config.context_tokens()
     source = open_source(references.find_files(ref).weights)
-    stored, _ = importer.planned(source)
+    stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
     return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
 

@@ -135,7 +135,7 @@ def weights_of(file: ModelSource) -> Weights:
     """What the engine makes of a file's matrices at the quality that is set."""
     from nomoat.engine.graph import head_tensor
 
-    stored, _ = importer.planned(file)
+    stored = importer.planned(file)
     sizes = importer.read_sizes(file)
     _, output = head_tensor(file)
     kv_sizes = footprint.foretold_kv_sizes(

@@ -195,11 +195,11 @@ def require_fit(name: str, need: MemoryNeed) -> None:
 def largest_that_fits(context_tokens: int) -> str | None:
     """The id of the largest model that can be pulled, fits, and may be used commercially, if under conditions."""
     from nomoat.catalog.cards import cards
-    from nomoat.catalog.licences import verdict
+    from nomoat.catalog.licences import chain
 
     best: tuple[int, str] | None = None
     for card in cards():
-        if not card.sources or verdict(card).commercial in ("no", "unknown"):
+        if not card.sources or chain(card).commercial in ("no", "unknown"):
             continue
         need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens))
         if need is not None and fit(need).value == "fits" and (best is None or need.total_bytes > best[0]):
