@@ -173,6 +173,11 @@ def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> No
     assert not follows({"kind": "$ref"}, held_to(json_schema=json.dumps(NODE), must_call=("clock",)))
 
 
+@pytest.mark.parametrize("schema", ["{", '{"a": ' * 4000 + "{}" + "}" * 4000, '{"maximum": ' + "1" * 5000 + "}"])
+def test_what_is_no_schema_is_left_for_the_grammar_to_refuse(schema: str) -> None:
+    assert held_to(json_schema=schema) == schema
+
+
 def test_arguments_are_called_as_the_template_calls_them() -> None:
     llama3 = """{% if tools %}{"name": function name, "parameters": dictionary of argument name and its value}{% endif %}
         {% for m in messages %}{% if 'tool_calls' in m %}{{ '"parameters": ' }}{% endif %}{% endfor %}"""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from nomoat.engine import rendering
-from nomoat.engine.grammar import NAMING, VALUES
+from nomoat.engine.grammar import mapped
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters
 
@@ -89,7 +89,7 @@ def schema(request: Request, template: str | None) -> str | None:
     if request.json_schema is not None and not request.must_call:
         try:
             definitions["answer"] = _moved(json.loads(request.json_schema), "#/$defs/answer")
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return request.json_schema  # for the grammar to refuse
         forms.append({"$ref": "#/$defs/answer"})
     key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
@@ -174,21 +174,14 @@ def _name(tool: str) -> str:
     return str(json.loads(tool)["function"]["name"])
 
 
-def _moved(part: Any, to: str) -> Any:
+def _moved(schema: Any, to: str) -> Any:
     """A schema whose references to itself hold when it stands at `to` in another one."""
-    if isinstance(part, list):
-        return [_moved(one, to) for one in part]
-    if not isinstance(part, dict):
-        return part
-    moved: dict[str, Any] = {}
-    for key, value in part.items():
-        if key in NAMING and isinstance(value, dict):
-            moved[key] = {name: _moved(one, to) for name, one in value.items()}
-        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            moved[key] = to + value[1:]
-        else:
-            moved[key] = value if key in VALUES else _moved(value, to)
-    return moved
+
+    def change(part: dict[str, Any]) -> dict[str, Any]:
+        ref = part.get("$ref")
+        return {**part, "$ref": to + ref[1:]} if isinstance(ref, str) and ref.startswith("#") else part
+
+    return mapped(schema, change)
 
 
 # ---------------------------------------------------------------- from the model

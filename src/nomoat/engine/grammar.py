@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,12 +69,12 @@ class Grammars:
 
         try:
             asked = json.loads(schema)
-        except (json.JSONDecodeError, RecursionError) as exc:
-            raise SchemaError(f"the JSON schema is not JSON: {exc}", hint="see https://json-schema.org") from exc
+        except (ValueError, RecursionError) as exc:  # also of a number of more digits than Python reads
+            raise SchemaError(f"the JSON schema is not JSON that can be read: {exc}", hint="see https://json-schema.org") from exc
         if not isinstance(asked, dict):
             raise SchemaError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="`{}` allows every JSON value")
         try:
-            grammar = LLMatcher.grammar_from_json_schema(_with_known_formats(asked), defaults=OPTIONS)
+            grammar = LLMatcher.grammar_from_json_schema(mapped(asked, _with_known_format), defaults=OPTIONS)
             matcher = LLMatcher(self.words(), grammar, log_level=0)
             problem = matcher.get_error()
         except (ValueError, RecursionError) as exc:
@@ -94,21 +95,27 @@ class Grammars:
             return self._words
 
 
-def _with_known_formats(schema: Any) -> Any:
-    """The schema without `format`s that llguidance refuses (`path`, `binary`): by the standard (2020-12) they assert nothing."""
+def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A schema with what `change` makes of it and of each schema within, the outer one first; what is no schema stays as it is."""
     if isinstance(schema, list):
-        return [_with_known_formats(one) for one in schema]
+        return [mapped(one, change) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {}
-    for key, value in schema.items():
+    made: dict[str, Any] = {}
+    for key, value in change(schema).items():
         if key in NAMING and isinstance(value, dict):
-            kept[key] = {name: _with_known_formats(one) for name, one in value.items()}
-        elif key in VALUES:
-            kept[key] = value
-        elif key != "format" or not isinstance(value, str) or _is_known_format(value):
-            kept[key] = _with_known_formats(value)
-    return kept
+            made[key] = {name: mapped(one, change) for name, one in value.items()}
+        else:
+            made[key] = value if key in VALUES else mapped(value, change)
+    return made
+
+
+def _with_known_format(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without a `format` that llguidance refuses (`path`, `binary`): by the standard (2020-12) it asserts nothing."""
+    named = schema.get("format")
+    if not isinstance(named, str) or _is_known_format(named):
+        return schema
+    return {key: value for key, value in schema.items() if key != "format"}
 
 
 @functools.lru_cache(maxsize=256)
