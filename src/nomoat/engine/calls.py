@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from nomoat.engine import rendering
-from nomoat.engine.grammar import mapped
+from nomoat.engine.grammar import BRANCHES, mapped
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters
 
@@ -94,7 +94,7 @@ def schema(request: Request, template: str | None) -> str | None:
         forms.append({"$ref": "#/$defs/answer"})
     key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
     for at, tool in enumerate(tool for tool in request.tools if _name(tool) in names):
-        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"] | {"type": "object"}, f"#/$defs/{at}")
+        definitions[f"{at}"] = _moved(_parameters(tool), f"#/$defs/{at}")
         parts = {"name": {"const": _name(tool)}, key: {"$ref": f"#/$defs/{at}"}}
         forms.append({"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False})
     return json.dumps({"$defs": definitions, "anyOf": forms})
@@ -168,6 +168,15 @@ def _definition(tool: str) -> dict[str, Any]:
     function = {"parameters": {"type": "object", "properties": {}}} | told["function"]
     order = ("name", "description", "parameters")
     return {"type": "function", "function": {name: function[name] for name in order if name in function}}
+
+
+def _parameters(tool: str) -> dict[str, Any]:
+    """The schema of a function's arguments. To OpenAI a function that says nothing of its parameters has none."""
+    parameters: dict[str, Any] = _definition(tool)["function"]["parameters"] | {"type": "object"}
+    takes_others = any(parameters.get(key) for key in ("$ref", "required", "patternProperties", *BRANCHES))
+    if parameters.get("properties") == {} and not takes_others:
+        return {"additionalProperties": False} | parameters
+    return parameters
 
 
 def _name(tool: str) -> str:
