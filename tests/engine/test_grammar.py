@@ -13,6 +13,7 @@ from tiny import write_tiny_gguf
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.tokenizer import from_metadata
+from nomoat.errors import SchemaError
 
 TEXT = {"type": "string"}
 CITY = {"type": "object", "properties": {"city": TEXT}, "required": ["city"]}
@@ -54,6 +55,7 @@ def reference(name: str) -> dict[str, str]:
         CITY, {key: CITY[key] for key in ("properties", "required")}, {**CITY, "type": ["object", "null"]},
         {**CITY, "minProperties": 1}, {"anyOf": [CITY, {"type": "null"}]}, {"oneOf": [CITY, BASE], "type": "object"},
         {**reference("City"), "$defs": {"City": CITY}}, {"allOf": [reference("City")], "$defs": {"City": CITY}, "default": {}},
+        {**CITY, "required": [], "anyOf": [{"required": ["city"]}]},
         {"$defs": {"City": CITY, "Other": {"allOf": [BASE, CITY]}}, **reference("City")},
     ],
 )  # fmt: skip
@@ -82,10 +84,18 @@ def test_an_object_that_lists_its_properties_has_no_others(allows: Allows, schem
         ({"allOf": [{"properties": {"at": BASE}}, {"properties": {"at": CITY}}]}, '{"at":{"id":"a","city":"Rome"}}'),
         ({**CITY, "enum": [{"city": "Rome", "unit": "c"}]}, '{"city":"Rome","unit":"c"}'),
         ({"required": ["id"], "anyOf": [CITY, TEXT]}, '{"city":"Rome","id":"a"}'),
+        ({**CITY, "anyOf": [{"required": ["id"]}]}, '{"city":"Rome","id":"a"}'),
+        ({"properties": {"at": BASE}, "oneOf": [{"properties": {"at": CITY}}]}, '{"at":{"id":"a","city":"Rome"}}'),
     ],
 )  # fmt: skip
 def test_an_object_that_says_so_or_that_two_schemas_describe_has_others(allows: Allows, schema: dict[str, Any], text: str) -> None:
     assert allows(schema, text)
+
+
+@pytest.mark.parametrize("required", [[["city"]], {"city": True}, True, "city", [None]])
+def test_what_requires_no_names_is_refused(grammars: Grammars, required: object) -> None:
+    with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: "):
+        grammars.of_schema(json.dumps({**CITY, "required": required}))
 
 
 def test_a_number_comes_to_an_end(allows: Allows) -> None:

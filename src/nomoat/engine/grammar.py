@@ -170,37 +170,55 @@ def _with_known_format(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _is_whole_list(schema: dict[str, Any]) -> bool:
     """Whether an object's properties may be taken for all that it has."""
-    listed, required, at_least = schema.get("properties"), schema.get("required", []), schema.get("minProperties", 0)
+    listed, at_least = schema.get("properties"), schema.get("minProperties", 0)
     says_more = any(key in schema for key in ("additionalProperties", "patternProperties", "unevaluatedProperties"))
     return (
-        isinstance(listed, dict) and bool(listed) and not says_more
-        and isinstance(required, list) and all(name in listed for name in required)
+        isinstance(listed, dict) and bool(listed) and not says_more and _requires_only(schema, listed)
         and isinstance(at_least, int) and at_least <= len(listed)
     )  # fmt: skip
+
+
+def _requires_only(schema: dict[str, Any], listed: dict[str, Any]) -> bool:
+    required = schema.get("required", [])
+    return isinstance(required, list) and all(isinstance(name, str) and name in listed for name in required)
+
+
+def _adds(branches: Any, listed: Any) -> bool:
+    """Whether alternatives say more than which of an object's listed properties have to be there."""
+    if not isinstance(branches, list) or not isinstance(listed, dict):
+        return True
+    return not all(isinstance(one, dict) and {"required"}.issuperset(one) and _requires_only(one, listed) for one in branches)
 
 
 def _added_to(root: dict[str, Any]) -> set[int]:
     """The `id`s of schemas of objects that another schema says something about, too: closed, they would not go together."""
     found: set[int] = set()
     waiting: list[Any] = []
-    for one in _schemas_in(root):
+    for one in _schemas_in(root, set()):
         said = len(one["allOf"]) if isinstance(one.get("allOf"), list) else 0
-        said += sum(any(key in one for key in keys) for keys in (("$ref",), ("anyOf",), ("oneOf",), ("const", "enum"), NAMES))
+        said += sum(key in one and _adds(one[key], one.get("properties")) for key in ("anyOf", "oneOf"))
+        said += sum(any(key in one for key in keys) for keys in (("$ref",), ("const", "enum"), NAMES))
         if said > 1:
+            listed = one.get("properties")
             found.add(id(one))
             waiting += [one.get(key) for key in BRANCHES] + _pointed_at(one, root)
+            waiting += listed.values() if isinstance(listed, dict) else ()
+    looked_at: set[int] = set()
     while waiting:
-        for one in _schemas_in(waiting.pop()):
-            if id(one) not in found:
-                found.add(id(one))
-                waiting += _pointed_at(one, root)
+        for one in _schemas_in(waiting.pop(), looked_at):
+            found.add(id(one))
+            waiting += _pointed_at(one, root)
     return found
 
 
-def _schemas_in(part: Any) -> list[dict[str, Any]]:
+def _schemas_in(part: Any, looked_at: set[int]) -> list[dict[str, Any]]:
+    """Without those that were looked at before, and what is in them; their `id`s are added to these."""
     found: list[dict[str, Any]] = []
 
     def note(one: dict[str, Any]) -> dict[str, Any]:
+        if id(one) in looked_at:
+            return {}
+        looked_at.add(id(one))
         found.append(one)
         return one
 
