@@ -166,6 +166,22 @@ def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parame
     assert not any(follows({"name": "weather", "arguments": other}, schema) for other in (None, "Rome", [], 3))
 
 
+@pytest.mark.parametrize(
+    ("given", "is_free"),
+    [
+        ({}, False), ({"parameters": {"type": "object", "properties": {}, "required": []}}, False),
+        ({"parameters": {"properties": {}, "additionalProperties": True}}, True), ({"parameters": {"type": "object"}}, True),
+        ({"parameters": {"properties": {}, "anyOf": [{"required": ["city"]}]}}, True),
+    ],
+)  # fmt: skip
+def test_a_function_without_parameters_is_called_without_arguments(given: dict[str, Any], is_free: bool) -> None:
+    tool = json.dumps({"type": "function", "function": {"name": "weather", **given}})
+    request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
+    schema = calls.schema(request, TEMPLATE)
+    assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema) is is_free
+    assert is_free or follows({"name": "weather", "arguments": {}}, schema)
+
+
 def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> None:
     schema = held_to(json_schema=json.dumps(NODE))
     assert follows({"kind": "$ref", "next": {"kind": "$ref"}}, schema) and follows({"name": "clock", "arguments": {}}, schema)

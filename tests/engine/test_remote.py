@@ -718,6 +718,11 @@ def test_error_has_the_servers_own_code_where_it_is_a_name(serving: Callable[...
     assert failure(serving(say(400, {"error": {"message": "too long", "code": code}}))).code == told
 
 
+@pytest.mark.parametrize(("param", "told"), [("tools.3.function.parameters", "tools.3.function.parameters"), (3, None), (None, None)])
+def test_error_names_the_field_that_the_server_refused(serving: Callable[..., Server], param: object, told: str | None) -> None:
+    assert failure(serving(say(400, {"error": {"message": "no", "param": param}}))).param == told
+
+
 NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"
 
 

@@ -31,10 +31,10 @@ import nomoat
 from nomoat import responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NomoatError, RemoteError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UsageError
 from nomoat.records import Chunk, Request, ToolCall, Usage
 from nomoat.responder import Responder
-from nomoat.serve import app
+from nomoat.serve import app, replies
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
 from nomoat.serve.app import bind, create_app, serve
@@ -162,14 +162,20 @@ def test_eight_requests_are_answered_at_the_same_time(start: Start, sdk: Sdk) ->
 
 # ---------------------------------------------------------------- refusals
 def test_prompt_longer_than_the_context_is_refused_with_the_numbers(start: Start, sdk: Sdk) -> None:
+    """In the words by which LiteLLM and others know OpenAI's and vLLM's error, and LangChain Anthropic's."""
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as caught:
-            ask(sdk(start(fake(context_tokens=3))), "one two three four", max_tokens=5, stream=stream)
+            ask(sdk(start(fake(context_tokens=3))), "one two three four", max_tokens=2000, stream=stream)
         assert caught.value.code == "context_length_exceeded"
         assert caught.value.body["message"] == (
-            "the prompt is too long: it has 4 tokens and the answer may have 5, but the model's context is 3 tokens; "
-            "shorten the prompt, ask for fewer new tokens, or choose a model with a longer context"
+            "This model's maximum context length is 3 tokens. However, you requested 2004 tokens (4 in the messages, 2000 in the "
+            "completion). Please reduce the length of the messages or completion. The prompt is too long."
         )
+    _, body = replies.render_error(ContextExceededError(prompt_tokens=4, max_new_tokens=2000, context_tokens=5))
+    assert body["error"]["message"] == (
+        "This model's maximum context length is 5 tokens. However, you requested 2004 tokens (4 in the messages, 2000 in the "
+        "completion). Please reduce the length of the messages or completion."
+    )
 
 
 def test_body_that_is_too_long_is_refused_before_it_is_read_whole(start: Start) -> None:

@@ -139,14 +139,24 @@ def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: op
     strange = {"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
     wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
-    asked: list[tuple[dict[str, Any], str]] = [
-        ({"tool_choice": "required"}, "tools"), ({"response_format": form}, "tools"),
-        ({"response_format": wrong}, "response_format"), ({"response_format": wrong, "tool_choice": "required"}, "tools"),
+    asked: list[tuple[dict[str, Any], bool]] = [
+        ({"tool_choice": "required"}, True), ({"response_format": form}, True), ({"response_format": wrong}, False),
+        ({"response_format": wrong, "tool_choice": "required"}, True),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, True),
     ]  # fmt: skip
-    for settings, param in asked:
-        with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
-            chat(tiny_with_tools, "who?", tools=[strange], **settings)
-        assert (caught.value.param, caught.value.code) == (param, "unsupported")
+    for settings, is_functions in asked:
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(tiny_with_tools, "who?", tools=[*TWO_TOOLS, strange], **settings)
+        assert caught.value.code == "unsupported"
+        assert caught.value.param == ("tools.2.function.parameters" if is_functions else "response_format")
+        assert caught.value.body["message"].startswith("the function `f`: " * is_functions + "this JSON schema cannot be followed")
+    only = {"type": "function", "function": {"name": "note"}}
+    assert chat(tiny_with_tools, "who?", tools=[TOOL, strange], tool_choice=only, max_tokens=120).choices[0].message.tool_calls
+
+
+def test_a_call_that_has_to_be_one_is_not_ended_by_a_stop_string(tiny_with_tools: openai.OpenAI) -> None:
+    (choice,) = chat(tiny_with_tools, "hello", tools=[TOOL], tool_choice="required", max_tokens=120, stop=["}", ":"]).choices
+    assert choice.finish_reason == "tool_calls" and choice.message.tool_calls
 
 
 @pytest.mark.data
@@ -393,7 +403,7 @@ def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI, 
         while not ended.is_set():
             client.get(health)
             num_answered += not ended.is_set()
-        with pytest.raises(openai.BadRequestError, match="but the model's context is 256 tokens"):
+        with pytest.raises(openai.BadRequestError, match="This model's maximum context length is 256 tokens"):
             huge.result()
     assert num_answered >= 20
 

@@ -133,13 +133,25 @@ class OpenVINOEngine:
         except SchemaError as exc:
             if request.json_schema is not None and not request.must_call:
                 self._grammars.of_schema(request.json_schema)  # raises where that is the one
+            self._blame_a_function(request)
             exc.field = "tools"
             raise
+
+    def _blame_a_function(self, request: Request) -> None:
+        """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much."""
+        for at, (name, parameters) in calls.parameters_of(request).items():
+            try:
+                self._grammars.of_schema(json.dumps(parameters))
+            except SchemaError as exc:
+                named = SchemaError(f"the function `{name}`: {exc.message}", hint=exc.hint, is_unsupported=exc.is_unsupported)
+                named.field = f"tools.{at}.function.parameters"
+                raise named from exc
 
     def _stream(
         self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, words: tokenizer.Tokenizer
     ) -> Generator[Chunk]:
-        text = _StopWatch((*request.stop, *(words.stops if request.messages else ())))
+        asked = () if request.must_call else request.stop  # a call that has to be one ends where its JSON does
+        text = _StopWatch((*asked, *(words.stops if request.messages else ())))
         stream = words.decode_stream(() if request.messages and not request.answer_start else prompt)
         first_at: float | None = None
         count = 0

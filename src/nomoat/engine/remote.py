@@ -373,6 +373,7 @@ class RemoteEngine:
             fate="rejected" if for_now else "final",
             wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
             code=None if error.code is None or str(error.code).isdecimal() else self._quote(error.code),  # some repeat the status
+            param=self._quote(error.param) if isinstance(error.param, str) else None,
         )
 
     def _said(self, body: object, text: str) -> str:

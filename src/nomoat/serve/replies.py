@@ -248,14 +248,17 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, SchemaError):
         return 400, error_body(message, param=error.field, code="unsupported" if error.is_unsupported else None)
     if isinstance(error, RemoteError) and error.status in CLIENTS_STATUS:
-        return error.status, error_body(message, kind=CLIENTS_STATUS[error.status], code=error.code or "upstream_error")
-    for kind, status, own_code, words in OWN_FILES:
-        if isinstance(error, kind):
+        kind, code = CLIENTS_STATUS[error.status], error.code or "upstream_error"
+        return error.status, error_body(message, kind=kind, param=error.param, code=code)
+    for of, status, code, words in OWN_FILES:
+        if isinstance(error, of):
             log.error("%s", message)
-            return status, error_body(f"{words}; its log says more", kind="server_error", code=own_code)
-    for kind, status, name, code in STATUS_AND_TYPE:
-        if isinstance(error, kind):
-            return status, error_body(message, kind=name, code=code, param="model" if status == 404 else None)
+            return status, error_body(f"{words}; its log says more", kind="server_error", code=code)
+    if isinstance(error, ContextExceededError):
+        message = error.on_the_wire
+    for of, status, kind, named in STATUS_AND_TYPE:
+        if isinstance(error, of):
+            return status, error_body(message, kind=kind, code=named, param="model" if status == 404 else None)
     return 500, error_body(message, kind="server_error")
 
 

@@ -163,10 +163,20 @@ class _Named(BaseModel):
     name: str
 
 
-class _Choice(BaseModel):
+class _NamedTool(BaseModel):
     model_config = ConfigDict(strict=True)
     type: str
     function: _Named | None = None
+
+
+class _Allowed(BaseModel):
+    model_config = ConfigDict(strict=True)
+    mode: Literal["auto", "required"]
+    tools: Annotated[Several[_NamedTool], Field(min_length=1)]
+
+
+class _Choice(_NamedTool):
+    allowed_tools: _Allowed | None = None
 
 
 class _Settings(BaseModel):
@@ -221,7 +231,8 @@ class _Embed(BaseModel):
 _Asked = TypeVar("_Asked", bound=BaseModel)
 # What tells a field from the name pydantic has for one of the types it may be of.
 SHAPES: tuple[type[BaseModel], ...] = (
-    _Part, _Called, _ToolCall, _Turn, _StreamOptions, _Schema, _Format, _Function, _Tool, _Named, _Choice, _Chat, _Text, _Embed,
+    _Part, _Called, _ToolCall, _Turn, _StreamOptions, _Schema, _Format, _Function, _Tool, _Named, _NamedTool, _Allowed, _Choice,
+    _Chat, _Text, _Embed,
 )  # fmt: skip
 FIELD_NAMES = frozenset(field.alias or name for shape in SHAPES for name, field in shape.model_fields.items())
 
@@ -375,31 +386,47 @@ def _called(call: _ToolCall) -> ToolCall:
 
 def _about_tools(asked: _Chat) -> dict[str, Any]:
     """Functions, and which of them have to be called. None where the client wants a text."""
-    names, tools = [], []
+    tools: list[tuple[str, str]] = []
     for at, tool in enumerate(asked.tools or ()):
         if tool.type != "function":
             raise _unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
         if tool.function is None:
             raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
-        names.append(tool.function.name)
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
-        tools.append(json.dumps(definition, ensure_ascii=False))
-    choice = asked.tool_choice
-    if choice == "none":
+        tools.append((tool.function.name, json.dumps(definition, ensure_ascii=False)))
+    if asked.tool_choice == "none":
         return {}
-    if choice not in (None, "auto") and not tools:
+    if asked.tool_choice not in (None, "auto") and not tools:
         raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
-    must_call = tuple(names) if choice == "required" else ()
-    if isinstance(choice, _Choice):
-        if choice.type != "function":
-            raise _unsupported("tool_choice", f"is of type `{choice.type}`; only a function's name is supported")
-        if choice.function is None:
-            raise BadRequestError("`tool_choice.function` is missing", param="tool_choice.function")
-        if choice.function.name not in names:
-            message = f"`tool_choice` names `{choice.function.name}`, which is none of the tools: {', '.join(names)}"
-            raise BadRequestError(message, param="tool_choice")
-        must_call = (choice.function.name,)
-    return {"tools": tuple(tools), "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+    may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
+    told = tuple(tool for name, tool in tools if name in may_call)
+    return {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+
+
+def _chosen(choice: str | _Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The functions that a model is told of, and those of which it has to call one."""
+    if not isinstance(choice, _Choice):
+        return names, names if choice == "required" else ()
+    if choice.type == "function":
+        return names, (_chosen_name(choice, names, "tool_choice"),)
+    if choice.type != "allowed_tools":
+        raise _unsupported("tool_choice", f"is of type `{choice.type}`; `function` and `allowed_tools` are supported")
+    if choice.allowed_tools is None:
+        raise BadRequestError("`tool_choice.allowed_tools` is missing", param="tool_choice.allowed_tools")
+    allowed = tuple(
+        _chosen_name(one, names, f"tool_choice.allowed_tools.tools.{at}") for at, one in enumerate(choice.allowed_tools.tools)
+    )
+    return allowed, allowed if choice.allowed_tools.mode == "required" else ()
+
+
+def _chosen_name(tool: _NamedTool, names: tuple[str, ...], where: str) -> str:
+    if tool.type != "function":
+        raise _unsupported(f"{where}.type", f"is `{tool.type}`; only functions are supported")
+    if tool.function is None:
+        raise BadRequestError(f"`{where}.function` is missing", param=f"{where}.function")
+    if tool.function.name not in names:
+        raise BadRequestError(f"`{where}` names `{tool.function.name}`, which is none of the tools: {', '.join(names)}", param=where)
+    return tool.function.name
 
 
 def _content(turn: _Turn, where: str) -> str:
