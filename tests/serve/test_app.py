@@ -338,8 +338,9 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
     ("path", "message"),
     [("/nothing", "GET /nothing: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/chat/completions", "GET /chat/completions: not found; the API is under /v1, as in /v1/chat/completions"),
-     ("/v1/responses",
-      "`/v1/responses` is not served; served are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"),
+     ("/v1/responses/resp_1",
+      "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, "
+      "/v1/models"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
@@ -348,13 +349,13 @@ def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: st
 
 
 def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:
-    """As the Agents SDK's default, which asks in a form of its own."""
-    with pytest.raises(openai.NotFoundError, match="`/v1/responses` is not served") as caught:
-        sdk(start(fake())).responses.create(model="fake", input="hi")
+    """As an answer of an earlier request, none of which is kept."""
+    with pytest.raises(openai.NotFoundError, match="`/v1/responses/resp_1` is not served") as caught:
+        sdk(start(fake())).responses.retrieve("resp_1")
     assert caught.value.code == "unsupported"
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses", "embeddings"])
 def test_a_packed_body_is_refused_as_such(start: Start, path: str) -> None:
     url = f"{start(fake())}/{path}"
     body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi"}
@@ -520,6 +521,7 @@ def test_long_bodies_are_written_beside_the_event_loop(
     [
         ("chat/completions", "parse_chat", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}),
         ("completions", "parse_text", {"prompt": "hi"}),
+        ("responses", "parse_chat", {"input": "hi"}),
         ("embeddings", "parse_embeddings", {"input": "hi"}),
     ],
 )
@@ -529,9 +531,9 @@ def test_long_bodies_are_parsed_beside_the_event_loop(
     threads: list[int] = []
     parsed = getattr(app.wire, parse)
 
-    def watched(given: bytes) -> object:
+    def watched(*given: object) -> object:
         threads.append(threading.get_ident())
-        return parsed(given)
+        return parsed(*given)
 
     monkeypatch.setattr(app.wire, parse, watched)
     url = start(fake())
