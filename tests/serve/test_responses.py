@@ -250,7 +250,7 @@ def test_calls_of_another_server_come_one_by_one_and_keep_what_it_wants_back(sta
 # ---------------------------------------------------------------- the same call as a chat's
 ITEMS: list[dict[str, Any]] = [
     {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
-    {"role": "user", "content": "Weather?"},
+    {"type": None, "role": "user", "content": "Weather?"},
     {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
     {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
      "content": [{"type": "output_text", "text": "So.", "annotations": [], "logprobs": []}]},

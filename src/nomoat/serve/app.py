@@ -84,17 +84,13 @@ def create_app(
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await served.answer(request, await _parsed(wire.parse_chat, await _body(request)))
+        return await served.answer(request, await _read(request, wire.parse_chat))
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await served.answer(request, await _parsed(wire.parse_text, await _body(request)))
+        return await served.answer(request, await _read(request, wire.parse_text))
 
-    @app.post("/v1/responses")
-    async def create_response(request: HttpRequest) -> Response:
-        asked = await _parsed(responses.parse, await _body(request))
-        with responses.in_own_words():
-            return await served.answer(request, asked.call, asked.reply)
+    responses.add_route(app, read=_read, answer=served.answer)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
@@ -252,6 +248,10 @@ async def _body(request: HttpRequest, max_bytes: int = MAX_BODY_BYTES, *, advice
         if len(body) > max_bytes:
             raise BadRequestError(f"the body is longer than {max_bytes:,} bytes{advice}", code="body_too_long", status=413)
     return bytes(body)
+
+
+async def _read(request: HttpRequest, parse: Callable[[bytes], T]) -> T:
+    return await _parsed(parse, await _body(request))
 
 
 async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi import Response as HttpResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from nomoat.errors import BadRequestError, NomoatError, SchemaError
@@ -136,6 +138,31 @@ class Asked:
         return Reply(call, model, self.echo)
 
 
+class Read(Protocol):
+    """Gives a request's body, parsed by what it is given."""
+
+    async def __call__(self, request: HttpRequest, parse: Callable[[bytes], Asked]) -> Asked: ...
+
+
+class Answer(Protocol):
+    """Gives the response to a call, in that form."""
+
+    async def __call__(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm) -> HttpResponse: ...
+
+
+def add_route(app: FastAPI, *, read: Read, answer: Answer) -> None:
+    """Put /v1/responses into an application, which reads and answers it as its other calls."""
+
+    @app.post("/v1/responses")
+    async def create_response(request: HttpRequest) -> HttpResponse:
+        asked = await read(request, parse)
+        try:
+            return await answer(request, asked.call, asked.reply)
+        except SchemaError as error:
+            _name_field(error)
+            raise
+
+
 # ---------------------------------------------------------------- what is asked
 def parse(body: bytes) -> Asked:
     """A body of /v1/responses. Raises BadRequestError."""
@@ -189,7 +216,7 @@ def _turns(asked: _Asked) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     """One item as a chat's message; None for what models are not told."""
-    kind = item.get("type", "message")
+    kind = item.get("type") or "message"
     if kind == "reasoning":
         return None
     if kind == "function_call":
@@ -379,17 +406,8 @@ class Reply:
         return f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
 
 
-@contextmanager
-def in_own_words() -> Iterator[None]:
-    """Errors within the block name fields of this endpoint."""
-    try:
-        yield
-    except SchemaError as error:
-        _name_field(error)
-        raise
-
-
 def _name_field(error: NomoatError) -> None:
+    """Of this endpoint, where chats have another."""
     if isinstance(error, SchemaError) and error.field == "response_format":
         error.field = "text.format"
 
