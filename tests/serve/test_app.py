@@ -344,8 +344,9 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
     ("path", "message"),
     [("/nothing", "GET /nothing: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/chat/completions", "GET /chat/completions: not found; the API is under /v1, as in /v1/chat/completions"),
-     ("/v1/responses",
-      "`/v1/responses` is not served; served are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"),
+     ("/v1/responses/resp_1",
+      "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, "
+      "/v1/models"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
@@ -354,16 +355,21 @@ def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: st
 
 
 def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:
-    """As the Agents SDK's default, which asks in a form of its own."""
-    with pytest.raises(openai.NotFoundError, match="`/v1/responses` is not served") as caught:
-        sdk(start(fake())).responses.create(model="fake", input="hi")
+    """As an answer of an earlier request, none of which is kept."""
+    with pytest.raises(openai.NotFoundError, match="`/v1/responses/resp_1` is not served") as caught:
+        sdk(start(fake())).responses.retrieve("resp_1")
     assert caught.value.code == "unsupported"
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
-def test_a_packed_body_is_refused_as_such(start: Start, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}), ("completions", {"prompt": "hi"}),
+        ("responses", {"input": "hi"}), ("embeddings", {"input": "hi"}),
+    ],
+)  # fmt: skip
+def test_a_packed_body_is_refused_as_such(start: Start, path: str, body: dict[str, Any]) -> None:
     url = f"{start(fake())}/{path}"
-    body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi"}
     answer = httpx.post(url, content=gzip.compress(json.dumps(body).encode()), headers={"content-encoding": "gzip"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported")
     assert answer.json()["error"]["message"] == "`Content-Encoding: gzip` is not supported; send the body as it is"
@@ -526,6 +532,7 @@ def test_long_bodies_are_written_beside_the_event_loop(
     [
         ("chat/completions", "parse_chat", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}),
         ("completions", "parse_text", {"prompt": "hi"}),
+        ("responses", "parse_chat", {"input": "hi"}),
         ("embeddings", "parse_embeddings", {"input": "hi"}),
     ],
 )
@@ -535,9 +542,9 @@ def test_long_bodies_are_parsed_beside_the_event_loop(
     threads: list[int] = []
     parsed = getattr(app.wire, parse)
 
-    def watched(given: bytes) -> object:
+    def watched(*given: object) -> object:
         threads.append(threading.get_ident())
-        return parsed(given)
+        return parsed(*given)
 
     monkeypatch.setattr(app.wire, parse, watched)
     url = start(fake())

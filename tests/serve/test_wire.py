@@ -537,7 +537,7 @@ def test_folders_of_the_server_are_for_its_log_also_in_a_stream(
 ) -> None:
     told, body = replies.render_error(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
     assert (told, body["error"]["code"], body["error"]["type"]) == (status, code, "server_error")
-    event = replies.render_error_event(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
+    event = replies.Reply(parse(), "m").failure(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
     assert "kim" not in json.dumps(body) and b"kim" not in event
     assert [record.getMessage() for record in caplog.records] == ["`/home/kim/.nomoat/runs` is full; free some space"] * 2
 

@@ -9,9 +9,9 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,19 @@ class Whole:
     calls: tuple[ToolCall, ...] = ()
 
 
+class Form(Protocol):
+    """How answers to a call are told; see `Reply`, which has these methods, for what each is."""
+
+    def whole(self, answers: Sequence[Whole]) -> dict[str, Any]: ...
+    def opening(self) -> bytes: ...
+    def event(self, chunk: Chunk, at: int = 0) -> bytes: ...
+    def closing(self, usages: Mapping[int, Usage]) -> bytes: ...
+    def failure(self, error: NomoatError) -> bytes: ...
+
+
+MakeForm = Callable[[Call, str], Form]  # of a call and the name of the model that answers it
+
+
 class Reply:
     """The envelope of a call's answers: the same id, time and model on every event. Choices are numbered from 0."""
 
@@ -133,7 +146,11 @@ class Reply:
         if not self._include_usage:
             return DONE
         usage = render_usage(*(usages[at] for at in sorted(usages)), each=self._n)
-        return _sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
+        return sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
+
+    def failure(self, error: NomoatError) -> bytes:
+        """What ends a stream in place of `closing`."""
+        return sse(render_error(error)[1])
 
     @property
     def _object(self) -> str:
@@ -148,12 +165,12 @@ class Reply:
         event: dict[str, Any] = {**self._envelope, "object": self._object, "choices": [choice]}
         if self._include_usage:
             event["usage"] = None
-        return _sse(event)
+        return sse(event)
 
     def _choice(self, at: int, finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
         logprobs: dict[str, Any] | None = None
         if likelihoods and self._chat:
-            logprobs = {"content": [_chat_likelihood(one) for one in likelihoods], "refusal": None}
+            logprobs = {"content": [chat_likelihood(one) for one in likelihoods], "refusal": None}
         elif likelihoods:
             logprobs = self._text_likelihoods(at, likelihoods)
         return {"index": at, "logprobs": logprobs, "finish_reason": finish_reason}
@@ -185,7 +202,8 @@ def _token(one: TokenLikelihood) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in one.content)
 
 
-def _chat_likelihood(one: TokenLikelihood) -> dict[str, Any]:
+def chat_likelihood(one: TokenLikelihood) -> dict[str, Any]:
+    """A token with its likeliest rivals, as chats have them."""
     top = [{"token": _token(other), "logprob": other.log_probability, "bytes": list(other.content)} for other in one.top]
     return {"token": _token(one), "logprob": one.log_probability, "bytes": list(one.content), "top_logprobs": top}
 
@@ -268,11 +286,6 @@ def error_headers(error: NomoatError) -> dict[str, str]:
     return {} if wait is None else {RETRY_AFTER: str(math.ceil(wait))}
 
 
-def render_error_event(error: NomoatError) -> bytes:
-    """An error after the answer has begun."""
-    return _sse(render_error(error)[1])
-
-
 def error_body(
     message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
@@ -284,5 +297,6 @@ def _finish(reason: FinishReason, calls: Sequence[ToolCall] = ()) -> str:
     return {"length": "length", "filtered": "content_filter"}.get(reason, "tool_calls" if calls else "stop")
 
 
-def _sse(value: dict[str, Any]) -> bytes:
+def sse(value: dict[str, Any]) -> bytes:
+    """An event of a stream."""
     return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
