@@ -30,8 +30,8 @@ HI = Message(role="user", content="Say hi")
         ({"top_logprobs": -1}, "`top_logprobs` is -1", "it can be 0 or more"),
         ({"seed": 1.5}, "`seed` is 1.5", "it is a whole number"),
         ({"max_new_tokens": math.inf}, "`max_new_tokens` is inf", "it is a whole number"),
-        ({"json_schema": 5}, "`json_schema` is a int, and neither a text nor a dict", "give JSON, or a dict of it"),
-        ({"stop": 5}, "`stop` is a int, not a tuple", "leave it out: stop=() is none"),
+        ({"json_schema": 5}, "`json_schema` is of the type int, and neither a text nor a dict", "give JSON, or a dict"),
+        ({"stop": 5}, "`stop` is of the type int, not a tuple", "give a tuple"),
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_meant_is_named_with_what_it_can_be(settings: dict[str, Any], message: str, hint: str) -> None:
@@ -61,8 +61,8 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
     for make, message in (
         (Request, "a request has either messages or a prompt"),
         (lambda: Request(prompt="x", messages=(HI,)), "a request has either messages or a prompt"),
-        (lambda: Message(role="user", content=None), "a message's content is a NoneType, not a text"),  # type: ignore[arg-type]
-        (lambda: Request(prompt=b"x"), "the prompt is a bytes, not a text"),  # type: ignore[arg-type]
+        (lambda: Message(role="user", content=None), "a message's content is of the type NoneType, not a text"),  # type: ignore[arg-type]
+        (lambda: Request(prompt=b"x"), "the prompt is of the type bytes, not a text"),  # type: ignore[arg-type]
         (lambda: Request(prompt_ids="abc"), "`prompt_ids` are no whole numbers"),  # type: ignore[arg-type]
     ):
         with pytest.raises(UsageError, match=f"^{message}$"):

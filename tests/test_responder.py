@@ -69,7 +69,7 @@ def test_what_is_no_whole_text_is_refused_also_beside_requests() -> None:
         for ask in asks:
             with pytest.raises(UsageError, match="its character 1 is half of one"):
                 ask(["moat", "\ud800"])
-            with pytest.raises(UsageError, match="is a NoneType, not a text"):
+            with pytest.raises(UsageError, match="is of the type NoneType, not a text"):
                 ask([None])
 
 

@@ -64,7 +64,7 @@ def _several(name: str, given: Any, one: type = str) -> tuple[Any, ...]:
     try:
         return tuple(given)
     except TypeError as exc:
-        raise UsageError(f"`{name}` is a {type(given).__name__}, not a tuple", hint=f"leave it out: {name}=() is none") from exc
+        raise UsageError(f"`{name}` is of the type {type(given).__name__}, not a tuple", hint="give a tuple") from exc
 
 
 def _json(name: str, given: Any) -> str | None:
@@ -72,11 +72,11 @@ def _json(name: str, given: Any) -> str | None:
     if given is None or isinstance(given, str):
         return given
     if not isinstance(given, Mapping):
-        raise UsageError(f"`{name}` is a {type(given).__name__}, and neither a text nor a dict", hint="give JSON, or a dict of it")
+        raise UsageError(f"`{name}` is of the type {type(given).__name__}, and neither a text nor a dict", hint="give JSON, or a dict")
     try:
         return json.dumps(dict(given))
     except (TypeError, ValueError, RecursionError) as exc:
-        raise UsageError(f"`{name}` cannot be written as JSON: {exc}", hint="give JSON, or a dict of it") from exc
+        raise UsageError(f"`{name}` cannot be written as JSON: {exc}", hint="give JSON, or a dict") from exc
 
 
 def _number(name: str, given: Any) -> float:
@@ -121,7 +121,7 @@ def require_text(text: Any, what: str) -> None:
     """Raises UsageError for what is none, and for half a character: JSON and shell arguments can carry such (a lone surrogate), which
     no tokenizer and no server reads."""
     if not isinstance(text, str):
-        raise UsageError(f"{what} is a {type(text).__name__}, not a text", hint='give "…"')
+        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint='give "…"')
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:
