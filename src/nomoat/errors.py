@@ -19,7 +19,7 @@ NomoatError                  the base: the command line prints it and exits 1
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of --max-cost
 ├── RemoteError              a server answered with an error
-├── StoppedError             nobody waits for the answer any more, or the server is shutting down
+├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died
 """
 
@@ -199,7 +199,7 @@ class RemoteError(NomoatError):
 
 
 class StoppedError(NomoatError):
-    """Work that was ended before its end: whoever asked for it has gone, or the server is shutting down."""
+    """Work that was ended before its end: whoever asked has gone, the model was closed, or the server is shutting down."""
 
 
 class WorkerError(NomoatError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Generic, TypeVar
+
+from nomoat.errors import UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,7 +23,7 @@ def run_many(
     concurrency: int,
     on_leaving: Callable[[], None] = lambda: None,
     grace_seconds: float = GRACE_SECONDS,
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result]]:
     """Yield (index, result) as pieces of work finish; up to `concurrency` at once, begun in their order.
 
     The first exception lets nothing new begin; it is raised when what was begun has finished and its results were yielded.
@@ -62,6 +64,12 @@ def run_many(
         for thread in threads:
             if thread.is_alive():  # perhaps it was never started
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def require_some(concurrency: int) -> None:
+    """Raises UsageError for none at once: nothing would ever be done."""
+    if concurrency < 1:
+        raise UsageError(f"{concurrency} answers in the making at once are asked for", hint="ask for at least 1")
 
 
 class _Crew(Generic[Item, Result]):
