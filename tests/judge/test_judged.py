@@ -342,6 +342,18 @@ def labelled_file(folder: Path) -> Path:
     return path
 
 
+def test_shares_of_a_judge_count_equal_questions_as_one_piece_of_evidence() -> None:
+    """Three questions eight times each: 24 verdicts the same in both orders, and three of them by themselves."""
+    suite = suite_of(3)
+    suite = dataclasses.replace(suite, examples=tuple(dataclasses.replace(suite.examples[at % 3], id=str(at)) for at in range(24)))
+    judge = Responder("judge", Scripted(likes_good))
+    verdict = run_judged_duel(side("a", [0, 1], 3), side("b", [2], 3), suite, judge).verdict
+    same = agreement.share([True] * 24, [str(at % 3) for at in range(24)])
+    assert same != agreement.share([True] * 24, [str(at) for at in range(24)])
+    assert any(f"both orders gave the same verdict in {same}" in note for note in verdict.notes)
+    assert (verdict.wins, verdict.losses, verdict.p_value) == (16, 8, 1.0)
+
+
 def test_shares_of_a_judge_count_pairs_of_one_question_as_one_piece_of_evidence() -> None:
     """20 questions, four pairs each, of which all say the same: no more is known than from 20 pairs, and not what 80 would say."""
     always_first, consistent = PairVerdict(first="A", second="A"), PairVerdict(first="A", second="B")

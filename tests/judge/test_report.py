@@ -13,13 +13,14 @@ from markupsafe import escape
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge import report, slices
 from nomoat.judge.duel import run_duel, run_duels
+from nomoat.judge.groups import groups_of
 from nomoat.judge.plots import Point, difference_svg, forest_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import Duel, Rules, compare, groups_of, score_interval
+from nomoat.judge.verdict import Duel, Rules, compare, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
