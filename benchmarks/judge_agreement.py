@@ -42,9 +42,7 @@ def row_of(name: str, found: Agreement) -> dict[str, Any]:
     return {
         "judge": name,
         "num_pairs": found.num_pairs,
-        "same": found.same,
         "both_decided": found.both_decided,
-        "agreed": found.agreed,
         "kappa": found.kappa,
         "kappa_interval": found.kappa_interval,
         "ties": found.scores.count(0.5),
