@@ -16,14 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts import circumstances, write
 from safetensors.numpy import save_file
 
-from nomoat import config, hardware
+from nomoat import config
 from nomoat.bench.model import drawn, fresh_prompt
 from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
@@ -121,15 +121,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         adapters = [write_adapter(weights, Path(work) / str(at), rank=asked.rank, seed=at) for at in range(ADAPTERS)]
         facts = measured(weights, adapters, asked.turns)
-    made = {"date": date.today().isoformat(), "machine": hardware.summary(), "threads": config.threads().value, "model": asked.model}
+    made = {**circumstances(), "threads": config.threads().value, "model": asked.model}
     result = made | {"rank": asked.rank, "turns": asked.turns, "ways": facts}
     for way, told in facts.items():
         ratios = {
             name: told[f"{name}_median"] / facts["base"][f"{name}_median"] for name in ("prompt", "answer", "at_once") if name in told
         }
         print(f"{way:7}", *(f"{name} {told[f'{name}_median']:,.0f} tok/s ({ratio:.2f})" for name, ratio in ratios.items()), sep="  ")
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(asked.json, result)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import argparse
 import json
 import random
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nomoat import hardware, responder
+from facts import circumstances, write
+
+from nomoat import responder
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.distil import instructions
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    found: dict[str, Any] = {"date": date.today().isoformat(), "machine": hardware.summary(), "teacher": args.teacher}
+    found: dict[str, Any] = {**circumstances(), "teacher": args.teacher}
     with responder.load(args.teacher) as teacher, AnswerStore() as store:
         if args.texts:
             found["labels"] = measured_labels(teacher, store, args.texts)
@@ -84,8 +85,7 @@ def main() -> None:
         if args.tasks:
             found["instructions"] = measured_tasks(teacher, store, args.tasks)
             print(json.dumps(found["instructions"], indent=1, ensure_ascii=False))
-    if args.json is not None:
-        args.json.write_text(f"{json.dumps(found, indent=1, ensure_ascii=False)}\n", encoding="utf-8")
+    write(args.json, found)
 
 
 if __name__ == "__main__":

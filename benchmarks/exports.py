@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facts import circumstances, write
+
 from nomoat import config, references, responder, tasks
 from nomoat.judge.stats import wilson_interval
 from nomoat.records import Request
@@ -86,10 +88,8 @@ def main() -> None:
         facts |= {"right": right, "of": len(rows), "same_as_first": same}
         score = f"{100 * right / len(rows):.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
         print(f"{name:60} {score}, {right} of {len(rows)}; same answer {same}; {facts['seconds']:.0f} s")
-    if asked.json:
-        asked.json.write_text(
-            json.dumps({name: {k: v for k, v in facts.items() if k != "answers"} for name, facts in found.items()}, indent=1)
-        )
+    told = {name: {k: v for k, v in facts.items() if k != "answers"} for name, facts in found.items()}
+    write(asked.json, {**circumstances(), **told})
 
 
 if __name__ == "__main__":

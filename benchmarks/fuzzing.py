@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facts import circumstances
+from facts import write as write_found
+
 LIMIT_SECONDS = 1.0
 HANG_SECONDS = 20
 GROWTH_BYTES = 512_000_000
@@ -178,6 +181,5 @@ def main(fuzzer: Fuzzer) -> int:
     for row in findings:
         print(f"case {row['case']} ({row['damage']}): {row['what']}", file=sys.stderr)
     print(json.dumps(facts, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({**facts, "found": findings}, indent=1) + "\n", encoding="utf-8")
+    write_found(arguments.json, {**circumstances(), **facts, "found": findings})
     return 1 if findings else 0

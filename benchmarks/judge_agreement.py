@@ -12,15 +12,15 @@ more than once, each time beside another answer.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from nomoat import hardware, responder
+from facts import circumstances, write
+
+from nomoat import responder
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
@@ -42,9 +42,7 @@ def row_of(name: str, found: Agreement) -> dict[str, Any]:
     return {
         "judge": name,
         "num_pairs": found.num_pairs,
-        "same": found.same,
         "both_decided": found.both_decided,
-        "agreed": found.agreed,
         "kappa": found.kappa,
         "kappa_interval": found.kappa_interval,
         "ties": found.scores.count(0.5),
@@ -131,16 +129,7 @@ def main() -> None:
     labels = {str(label): count for label, count in Counter(labelled.labels).items()}
     steady = steadiness()
     print(f"labels of the {len(labelled.pairs)} pairs: {labels}\n\n{render(rows, steady)}")
-    if args.json is not None:
-        found = {
-            "date": date.today().isoformat(),
-            "machine": hardware.summary(),
-            "seed": SEED,
-            "labels": labels,
-            "rows": rows,
-            "gpt4": steady,
-        }
-        args.json.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+    write(args.json, {**circumstances(), "seed": SEED, "labels": labels, "rows": rows, "gpt4": steady})
 
 
 if __name__ == "__main__":

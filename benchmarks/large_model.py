@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nomoat import config, hardware
+from facts import circumstances, write
+
+from nomoat import config
 
 PROMPT_TOKENS, NEW_TOKENS, TURNS = 128, 32, 2
 STEPS = ("import", "ours", "llama.cpp")
@@ -127,7 +128,7 @@ def main() -> int:
         print(json.dumps({**step(arguments.file), **peak.facts()}))
         return 0
     facts: dict[str, Any] = {
-        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "file": arguments.file.name,
+        **circumstances(), "file": arguments.file.name,
         "file_gb": round(arguments.file.stat().st_size / 1e9, 2),
     }  # fmt: skip
     for name in STEPS:
@@ -141,8 +142,7 @@ def main() -> int:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         facts[name] = json.loads(done.stdout.splitlines()[-1])
         print(name, json.dumps(facts[name]), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write(arguments.json, facts)
     return 0
 
 

@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import openvino as ov
+from facts import circumstances, write
 from paged import Logits, PagedModel, Text, closeness, served
 from speed import real_text
 
-from nomoat import config, footprint, hardware, references
+from nomoat import config, footprint, references
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, layout, tokenizer
 from nomoat.engine.dense import expand
@@ -108,12 +107,11 @@ def main() -> None:
             values = [speeds[at] for speeds in found]
             rows[quality][name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
     result = {
-        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
+        **circumstances(), "model": options.model,
         "tokens": options.tokens, "rounds": options.rounds, "qualities": rows,
     }  # fmt: skip
     print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.json, result)
 
 
 if __name__ == "__main__":

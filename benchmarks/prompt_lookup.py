@@ -13,6 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
+from facts import circumstances, write
+
 from nomoat.engine import batching, importer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.records import Message, Request
@@ -73,8 +75,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
     rows = [row for path in asked.files for row in measure(path, asked.repeats)]
-    if asked.json:
-        asked.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write(asked.json, {**circumstances(), "rows": rows})
 
 
 if __name__ == "__main__":

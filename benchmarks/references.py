@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import date
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from facts import circumstances, write
 
 from nomoat.judge import stats
 from nomoat.judge.scorers import rouge
@@ -36,7 +37,7 @@ def main() -> None:
     inputs = [[example.target, *example.other_targets] for example in load_suite(arguments.suite).examples]
     several = [references for references in inputs if len(references) > 1]
     found: dict[str, Any] = {
-        "suite": arguments.suite, "date": date.today().isoformat(), "inputs": len(several),
+        **circumstances(), "suite": arguments.suite, "inputs": len(several),
         "references": sum(map(len, several)), "inputs_with_one_left_out": len(inputs) - len(several),
     }  # fmt: skip
     ways = ("mean_of_others", "central_by_mean", "best_of_others")
@@ -44,8 +45,7 @@ def main() -> None:
         low, high = stats.mean_interval(values, 0.0, 1.0)
         found[name] = {"rouge_l": round(mean(values), 4), "interval": [round(low, 4), round(high, 4)]}
     print(json.dumps(found, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,23 @@ Learning is timed in seconds of a CPU core, which other programs change little; 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from facts import circumstances, write
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from nomoat import hardware, responder
+from nomoat import responder
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine.recorded import read_recorded
 from nomoat.responder import Responder
@@ -271,10 +270,8 @@ def main() -> None:
         data = read(name)
         best[name] = asdict(best_possible(data, learned.groups_of(data.pairs.pairs)))
         print(f"\n{name}: the best APGR possible, of a router that knows the scores, is {shown(best[name]['apgr'])}")
-    if args.json is not None:
-        facts = {"date": date.today().isoformat(), "machine": hardware.summary(), "model": args.model, "load_seconds": load_seconds}
-        kept = facts | {"seed": SEED, "rows": rows, "differences": differences, "best possible": best}
-        args.json.write_text(f"{json.dumps(kept, indent=1)}\n", encoding="utf-8")
+    kept = {"model": args.model, "load_seconds": load_seconds, "seed": SEED}
+    write(args.json, {**circumstances(), **kept, "rows": rows, "differences": differences, "best possible": best})
 
 
 if __name__ == "__main__":

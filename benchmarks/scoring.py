@@ -16,13 +16,13 @@ import json
 import subprocess
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts import circumstances, write
 
-from nomoat import config, hardware, references
+from nomoat import config, references
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
@@ -146,11 +146,10 @@ def main() -> None:
     if options.banking77:
         tasks["banking77"] = banking77(options.banking77, options.messages, options.shots)
     row = {
-        "date": date.today().isoformat(), "machine": hardware.summary(), "model": options.model, "batch_size": options.batch_size,
+        **circumstances(), "model": options.model, "batch_size": options.batch_size,
         "shots": options.shots, "tasks": {name: compared(engine, items, options) for name, items in tasks.items()},
     }  # fmt: skip
-    if options.json:
-        options.json.write_text(json.dumps(row) + "\n")
+    write(options.json, row)
     for task in row["tasks"].values():
         del task["lm_eval_log_probabilities"]
     print(json.dumps(row, indent=1))

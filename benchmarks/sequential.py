@@ -17,15 +17,14 @@ import gzip
 import json
 import math
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+from facts import circumstances, write
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
-from nomoat import hardware
 from nomoat.judge import stats
 from nomoat.judge.sequential import BETS_G, NUM_BETS
 
@@ -210,7 +209,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rng = np.random.default_rng(20261124)
-    found: dict[str, object] = {"date": date.today().isoformat(), "duels": options.duels, "cpu": hardware.cpu_name()}
+    found: dict[str, object] = {**circumstances(), "duels": options.duels}
 
     print("| equals | winner on the way | winner at the last look | in all (allowed: 5 %) | a plain test at every item |")
     print("|---|---|---|---|---|")
@@ -232,8 +231,7 @@ def main() -> None:
     if options.gsm8k:
         found["gsm8k"] = stored_answers(read_gsm8k(options.gsm8k), options.duels, rng)
         print(f"\nGSM8K, stored answers: {json.dumps(found['gsm8k'])}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(options.json, found)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ import json
 import random
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
+from facts import circumstances, write
 
-from nomoat import hardware
 from nomoat.engine import Engine, importer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.records import Message, Request
@@ -104,14 +103,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     engine = OpenVINOEngine(importer.import_gguf(asked.file))
-    found: dict[str, Any] = {"date": date.today().isoformat(), "machine": hardware.summary(), "model": asked.file.name}
+    found: dict[str, Any] = {**circumstances(), "model": asked.file.name}
     found["shared_prefix"] = prefix(engine)
     found["tokens_per_second_at_once"] = {count: at_once(engine, count) for count in (1, 8, 32)}
     found["schema"] = schema(engine)
     engine.close()
     print(json.dumps(found, indent=1))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(asked.json, found)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import psutil
+from facts import circumstances, write
 
-from nomoat import config, hardware, references, responder
+from nomoat import config, references, responder
 from nomoat.bench import machine
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Request
@@ -210,8 +210,7 @@ def main() -> None:
     for engine in engines:
         engine.close()
     print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.json, result)
 
 
 def report(options: argparse.Namespace, engines: list[Engine], bandwidth: float) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def report(options: argparse.Namespace, engines: list[Engine], bandwidth: float)
                     row[test]["ours_is_times"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
         rows[engine.name] = row
     return {
-        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
+        **circumstances(), "model": options.model,
         "rounds": options.rounds, "memory_read_bytes_per_second": bandwidth, "engines": rows,
     }  # fmt: skip
 

@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nomoat import hardware, paths, references, responder
+from facts import circumstances, write
+
+from nomoat import paths, references, responder
 
 IMPORT = """
 import resource, sys, time
@@ -113,12 +114,11 @@ def main() -> None:
     responder.load(options.model).close()  # imported for sure
     run_python(PARTS, options.model)  # and byte code is there
     row = {
-        "date": date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv), "model": options.model,
+        **circumstances(), "model": options.model,
         **measure_start(options.model, options.runs), **(measure_import(weights, options.imports) if options.imports else {}),
     }  # fmt: skip
     print(json.dumps(row, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(row, indent=1) + "\n")
+    write(options.json, row)
 
 
 if __name__ == "__main__":

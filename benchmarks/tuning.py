@@ -25,11 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nomoat import config, hardware, paths
+from facts import circumstances, write
+
+from nomoat import config, paths
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import builtin, stats
@@ -333,7 +334,7 @@ def measured(task: str, split: Split, arguments: argparse.Namespace, seed: int) 
     tuned = time.perf_counter()
     answers = answers_of(f"{prepared.base}+{name}", task, split.test, split.metric)
     found = {
-        "task": task, "model": arguments.model, "seed": seed, "date": date.today().isoformat(), "lessons": len(split.train),
+        "task": task, "model": arguments.model, "seed": seed, "lessons": len(split.train),
         "template": prepared.options["template"], "settings": asdict(prepared.settings),
         "tuning_minutes": round((tuned - started) / 60, 2), "asking_minutes": round((time.perf_counter() - tuned) / 60, 2),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
@@ -353,7 +354,7 @@ def by_likelihood(task: str, split: Split, model: str, seed: int) -> dict[str, A
     answers = answers_of(f"{model}+{name}", task, split.test, "choice")
     provenance = json.loads((paths.adapters() / name / "provenance.json").read_text(encoding="utf-8"))
     return {
-        "task": task, "model": model, "seed": seed, "date": date.today().isoformat(), "settings": provenance["settings"],
+        "task": task, "model": model, "seed": seed, "settings": provenance["settings"],
         "asking_minutes": round((time.perf_counter() - started) / 60, 2),
         "test_by_likelihood": label_scores(split.test, answers),
     }  # fmt: skip
@@ -410,7 +411,7 @@ def main() -> None:
     parser.add_argument("--likelihood", action="store_true", help="no training: ask the last run's adapter for the likeliest label")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"machine": hardware.summary(), "threads": config.threads().value, "runs": []}
+    found: dict[str, Any] = {**circumstances(), "threads": config.threads().value, "runs": []}
     with tempfile.TemporaryDirectory() as work:
         split = TASKS[arguments.task](arguments.data, Path(work))
     for seed in arguments.seeds:
@@ -419,13 +420,11 @@ def main() -> None:
         else:
             found["runs"].append(measured(arguments.task, split, arguments, seed))
         print(json.dumps(found["runs"][-1]), flush=True)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+        write(arguments.json, found)
     if arguments.base_limit:
         found |= beside_the_base(arguments, split)
         print(json.dumps({name: found[name] for name in ("base", "difference", "difference_95") if name in found}))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from facts import circumstances, write
 from large_model import Peak
 
 
@@ -74,18 +74,15 @@ def main() -> None:
     if arguments.here:
         print(json.dumps(measured(arguments, arguments.here)))
         return
-    from nomoat import hardware
-
     found: dict[str, Any] = {
-        "file": arguments.file.name, "file_gb": round(arguments.file.stat().st_size / 1e9, 2), "date": date.today().isoformat(),
-        "machine": hardware.summary(), "tokens_a_step": arguments.lessons * arguments.tokens, "runs": [],
+        **circumstances(), "file": arguments.file.name, "file_gb": round(arguments.file.stat().st_size / 1e9, 2),
+        "tokens_a_step": arguments.lessons * arguments.tokens, "runs": [],
     }  # fmt: skip
     for way in arguments.ways:
         done = subprocess.run([sys.executable, *sys.argv, "--here", way], stdout=subprocess.PIPE, text=True, check=True)
         found["runs"].append(json.loads(done.stdout.splitlines()[-1]))
         print(found["runs"][-1], flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

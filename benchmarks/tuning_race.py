@@ -19,10 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from facts import circumstances, write
 from tuning_speed import LESSONS_A_STEP, RANK, RATE, pairs_of, shuffled_rows
 
 HELD_OUT = 500
@@ -97,10 +97,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 3, 4])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    from nomoat import hardware
-
     rows = shuffled_rows(arguments.data)
-    found: dict[str, Any] = {"model": arguments.model, "date": date.today().isoformat(), "machine": hardware.summary(), "ours": []}
+    found: dict[str, Any] = {**circumstances(), "model": arguments.model, "ours": []}
     with tempfile.TemporaryDirectory() as work:
         lessons, held_out = (write_table(part, Path(work) / f"{at}.csv") for at, part in enumerate((rows[HELD_OUT:], rows[:HELD_OUT])))
         for minutes in arguments.minutes:
@@ -114,8 +112,7 @@ def main() -> None:
     as_good = [run["seconds"] for run in found["ours"] if run["held_out_accuracy"] >= found["peer"]["held_out_accuracy"]]
     found["times_faster"] = found["peer"]["seconds"] / min(as_good) if as_good else None
     print("times faster:", found["times_faster"])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from facts import circumstances, write
 
 LITGPT_NAMES = {"smollm2-135m": "SmolLM2-135M-Instruct"}
 OURS, PEFT = "ours, all layers", "transformers + PEFT, float32"
@@ -191,17 +192,13 @@ def main() -> None:
         found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
         print(json.dumps(found))
         return
-    from nomoat import hardware
-
     runs = {seed: in_turn(arguments, seed) for seed in arguments.seeds}
-    found = {"model": arguments.model, "date": date.today().isoformat(), "machine": hardware.summary(), "steps": arguments.steps,
-             "contenders": runs}  # fmt: skip
+    found = {**circumstances(), "model": arguments.model, "steps": arguments.steps, "contenders": runs}
     if whole := [run for run in runs.values() if OURS in run and PEFT in run]:  # neither has failed
         mean_loss = {name: mean(run[name]["held_out_loss"] for run in whole) for name in (OURS, PEFT)}
         found["mean_held_out_loss"] = mean_loss
         print(f"held-out loss, mean of {len(whole)}: {mean_loss[OURS]:.4f} and {mean_loss[PEFT]:.4f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write(arguments.json, found)
 
 
 if __name__ == "__main__":

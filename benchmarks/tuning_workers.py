@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nomoat import hardware
+from facts import circumstances, write
 
 TRIES = 30
 MEGABYTES = (2.5, 10, 40)  # of adapters: a quarter of SmolLM2-135M's upper half at rank 16, the whole of it, that of a 1.5B
@@ -101,12 +101,10 @@ def main() -> None:
         for workers, done in runs.items()
     }
     result = {
-        "date": datetime.date.today().isoformat(), "machine": hardware.summary(), "command": " ".join(sys.argv),
-        "model": options.model, "runs": said, "allreduce_mb_median_ms_best_ms": allreduce,
+        **circumstances(), "model": options.model, "runs": said, "allreduce_mb_median_ms_best_ms": allreduce,
     }  # fmt: skip
     print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.json, result)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ that came with the paper has its F1 of tweets, and the others within 0.03 (see `
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facts import circumstances, write
 from tuning import TASKS, VADER_FILES, VADER_LABELS, label_scores, vader_classes
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -45,8 +45,7 @@ def main() -> None:
         every = list(builtin._labelled(vader_classes(task), VADER_LABELS))
         found[task] = {"test": scored(TASKS[task](Path(), Path()).test), "all": scored(every), "table_4": TABLE_4[task]}
         print(task, found[task], flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write(arguments.json, {**circumstances(), **found})
 
 
 if __name__ == "__main__":

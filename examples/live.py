@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         replay(parser.parse_args(arguments))
     except NomoatError as error:
-        sys.exit(f"error: {error.message}\nhint: {error.hint}")
+        sys.exit(f"error: {error.message}\nhint: {error.hint}" if error.hint else f"error: {error.message}")
 
 
 def replay(given: argparse.Namespace) -> None:

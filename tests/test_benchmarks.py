@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
+import facts
 import pytest
+
+from nomoat import hardware
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 RESULTS = FOLDER / "results"
@@ -33,6 +38,23 @@ def test_a_helper_run_without_its_peer_says_which_environment_it_wants(script: s
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode != 0 and done.stdout == ""
     assert "Traceback" not in done.stderr and f"environment that has {wanted}" in done.stderr
+
+
+def test_what_a_script_found_is_written_with_its_circumstances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks/speed.py", "smollm2-135m", "--turns", "5 of 5"])
+    facts.write(None, {"never": "written"})
+    facts.write(tmp_path / "found.json", {**facts.circumstances(), "한글": 1})
+    told = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert (told["date"], told["machine"], told["한글"]) == (date.today().isoformat(), hardware.summary(), 1)
+    assert told["command"] == "benchmarks/speed.py smollm2-135m --turns '5 of 5'"
+    assert re.fullmatch(r"([0-9a-f]{12,40}(-dirty)?)?", told["commit"])
+
+
+def test_every_script_that_writes_json_writes_its_circumstances() -> None:
+    for script in FOLDER.glob("*.py"):
+        text = script.read_text(encoding="utf-8")
+        does = "from facts import" in text and "circumstances()" in text and re.search(r"\bwrite(_found)?\(", text) is not None
+        assert ('"--json", type=Path' in text) == does, script
 
 
 def named_on(page: Path) -> set[str]:

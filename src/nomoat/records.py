@@ -331,7 +331,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One answer to one example, scored. `score` lies in 0..1, or on the judge's own scale. `group` is the example's.
+    """One answer to one example, scored. `score` lies in 0..1, or on the judge's own scale. `group` is that of all it belongs to.
 
     `same_as` is the id of the example whose equal question got this answer, where one was asked, and paid for, once for several.
     """

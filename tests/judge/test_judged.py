@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -342,6 +344,18 @@ def labelled_file(folder: Path) -> Path:
     return path
 
 
+def test_shares_of_a_judge_count_equal_questions_as_one_piece_of_evidence() -> None:
+    """Three questions eight times each: 24 verdicts the same in both orders, and three of them by themselves."""
+    suite = suite_of(3)
+    suite = dataclasses.replace(suite, examples=tuple(dataclasses.replace(suite.examples[at % 3], id=str(at)) for at in range(24)))
+    judge = Responder("judge", Scripted(likes_good))
+    verdict = run_judged_duel(side("a", [0, 1], 3), side("b", [2], 3), suite, judge).verdict
+    same = agreement.share([True] * 24, [str(at % 3) for at in range(24)])
+    assert same != agreement.share([True] * 24, [str(at) for at in range(24)])
+    assert any(f"both orders gave the same verdict in {same}" in note for note in verdict.notes)
+    assert (verdict.wins, verdict.losses, verdict.p_value) == (16, 8, 1.0)
+
+
 def test_shares_of_a_judge_count_pairs_of_one_question_as_one_piece_of_evidence() -> None:
     """20 questions, four pairs each, of which all say the same: no more is known than from 20 pairs, and not what 80 would say."""
     always_first, consistent = PairVerdict(first="A", second="A"), PairVerdict(first="A", second="B")
@@ -390,6 +404,46 @@ def test_labels_that_are_none_are_named_with_their_line(tmp_path: Path) -> None:
         agreement.load_labels(str(path))
     with pytest.raises(UsageError, match="`nosuch`: there is no such file of labels"):
         agreement.load_labels("nosuch")
+    path.write_text('{"question": "q", "answer_a": "a", "answer_b": "b", "winner": ["a"]}\n')
+    with pytest.raises(DataError, match="line 1: a labelled pair has"):
+        agreement.load_labels(str(path))
+
+
+def counting_characters() -> agreement.Agreement:
+    pairs = [Pair(one=asked_message("x" * at), other=asked_message("xx")) for at in (1, 2, 3)]
+    labelled = agreement.Labelled(pairs=tuple(pairs), labels=(0.0, 0.5, 1.0), whose="ours")
+    found = agreement.compare([agreement.by_length(pair) for pair in pairs], labelled)
+    assert found is not None
+    return found
+
+
+def test_what_two_judges_were_measured_to_be_at_the_same_time_is_kept_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins when the first has read what is kept, and not yet written it."""
+    found, read = counting_characters(), agreement._kept
+    second = threading.Thread(target=agreement.remember, args=("second", found))
+
+    def overtaken() -> dict[str, str]:
+        kept = read()
+        monkeypatch.setattr(agreement, "_kept", read)
+        second.start()
+        second.join(timeout=0.5)
+        return kept
+
+    monkeypatch.setattr(agreement, "_kept", overtaken)
+    agreement.remember("first", found)
+    second.join()
+    assert agreement.remembered("first") == agreement.remembered("second") == found.sentence
+
+
+def test_benchmark_of_judges_has_a_row_for_each() -> None:
+    spec = importlib.util.spec_from_file_location("judges_benchmark", Path(__file__).parents[2] / "benchmarks" / "judge_agreement.py")
+    assert spec is not None and spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    row = benchmark.row_of("the longer answer", counting_characters())
+    assert (row["num_pairs"], row["both_decided"], row["kappa"], row["verdicts"]) == (3, 2, 1.0, {"BA": 1, "CC": 1, "AB": 1})
+    table = benchmark.render([row], {"num": 4, "equal": 2, "more_than_1": 1, "mean_gap": 0.75})
+    assert "| the longer answer | 3 | 2 of 2 = 100 % [34, 100] | 3 of 3 = 100 % [44, 100] | 1.00 " in table
 
 
 @pytest.mark.data

@@ -13,13 +13,14 @@ from markupsafe import escape
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge import report, slices
 from nomoat.judge.duel import run_duel, run_duels
-from nomoat.judge.plots import Point, difference_svg, forest_svg
+from nomoat.judge.groups import groups_of
+from nomoat.judge.plots import Point, difference_svg, forest_svg, scatter_svg
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.judge.verdict import Duel, Rules, compare, groups_of, score_interval
+from nomoat.judge.verdict import Duel, Rules, compare, score_interval
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 
@@ -129,6 +130,14 @@ def test_evaluation_report_of_grades_shows_the_lowest(suite: Suite, tmp_path: Pa
     best = dataclasses.replace(evaluation, outcomes=tuple(dataclasses.replace(outcome, score=10.0) for outcome in outcomes))
     write_evaluation_report(best, tmp_path / "r.html", command=COMMAND)
     assert "lowest scores" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_dots_that_look_alike_are_drawn_as_one_line() -> None:
+    """900 pairs, a dot each, in three colours and two sizes: a line of its own for each took seconds."""
+    pairs = [(left / 30, right / 30) for left in range(30) for right in range(30)]
+    svg = scatter_svg([*pairs, pairs[1]], low=0, high=1, title="items")
+    assert len(re.findall(r"<use [^>]*fill-opacity: 0.55", svg)) == 900
+    assert svg.count('<g id="line2d_') < 50  # ticks and the grid among them
 
 
 def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 BASE, ADAPTER, DATA = "smollm2-135m", "demo-reviews", "vader-reviews"
 QUESTION = "What is the capital of France?"
-# Ratings go from -4 to 4. Sentences that twenty people on average found neither good nor bad have no right answer of two.
-CLEAR_RATING = 0.5
 LABELS = ("negative", "positive")
 
 
@@ -100,33 +98,25 @@ def _prepare_data() -> tuple[Path, Suite]:
     """A table to learn from, and a suite of the sentences of other reviews: no review stands on both sides."""
     from nomoat import paths
     from nomoat.catalog.datasets import dataset, pull_dataset
+    from nomoat.judge.builtin import clear_ratings
     from nomoat.judge.suites import suite_from_csv, write_suite
 
     with console.byte_progress() as bar:
         task = bar.add_task(DATA, total=None)
         folder = pull_dataset(DATA, progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total))
-    rows = _read_ratings(folder / "amazonReviewSnippets_GroundTruth.txt")
+    rows = clear_ratings(folder / "amazonReviewSnippets_GroundTruth.txt")
     tables = {part: folder / f"{part}.csv" for part in ("train", "test")}
     for part, path in tables.items():
         with paths.whole_file(path) as whole, whole.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            writer.writerows(row for review, *row in rows if (review % 4 == 0) == (part == "test"))
+            # A key is the number of a review, and that of its sentence.
+            writer.writerows(row for key, *row in rows if (int(key.partition("_")[0]) % 4 == 0) == (part == "test"))
     facts = dataset(DATA)
     suite = suite_from_csv(tables["test"], "text", "label", labels=LABELS)
     suite = replace(suite, name=ADAPTER, licence=facts.licence, source=facts.citation)
     write_suite(suite, paths.home() / "suites")
     return tables["train"], suite
-
-
-def _read_ratings(path: Path) -> list[tuple[int, str, str]]:
-    """(review, sentence, label) of each sentence that people found clearly positive or negative."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, rating, sentence = line.split("\t", 2)
-        if abs(float(rating)) >= CLEAR_RATING:
-            rows.append((int(key.partition("_")[0]), sentence.strip(), LABELS[float(rating) > 0]))
-    return rows
 
 
 def _tune(table: Path, minutes: float) -> None:

@@ -180,7 +180,8 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
-    _save(model, lambda part: files.write_rows(part, rows), parents, settings, facts, how)
+    saved = _save(model, lambda part: files.write_rows(part, rows), parents, settings, facts, how)
+    _end(saved, parents, facts, how)
 
 
 def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How) -> None:
@@ -265,10 +266,9 @@ def _save_labels(
         with _saying_what_is_missing(facts):
             files.require_room(beside, settings, of_others, replace=how.replace, is_left_out=True)
 
-    _save(
-        model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how,
-        then=save_left_out,
-    )  # fmt: skip
+    saved = _save(model, lambda part: files.write_table(part, columns, rows, delimiter=delimiter), parents, settings, facts, how)
+    save_left_out()
+    _end(saved, parents, facts, how)
 
 
 def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
@@ -394,19 +394,21 @@ def _save(
     settings: dict[str, Any],
     facts: dict[str, Any],
     how: _How,
-    *,
-    then: Callable[[], None] = lambda: None,
-) -> None:
-    """The file, its terms and place, and an exit code that says whether something is missing. `then` writes what belongs to it."""
-    from nomoat.catalog import licences
-    from nomoat.cli.tune import say_terms
+) -> dict[str, Any]:
+    """The file, and the facts beside it."""
     from nomoat.distil import files
 
     with _saying_what_is_missing(facts):
-        saved = files.save(
+        return files.save(
             how.out, write, teacher=model.name, parents=parents, settings=settings, facts=facts, replace=how.replace
         )  # fmt: skip
-    then()
+
+
+def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any], how: _How) -> None:
+    """Terms and place of what was saved, and an exit code that says whether something is missing."""
+    from nomoat.catalog import licences
+    from nomoat.cli.tune import say_terms
+
     console.say("terms of what learns from it:")
     say_terms(licences.of_parents(parents))
     console.say(f"wrote {how.out}")

@@ -208,9 +208,10 @@ def by_length(pair: Pair) -> PairVerdict:
 
 def remember(judge_digest: str, agreement: Agreement) -> None:
     """Keep what was measured of a judge, to be printed with its later verdicts."""
-    kept = {**_kept(), judge_digest: agreement.sentence}
-    with paths.whole_file(_path()) as part:
-        part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+    with paths.alone(_path()):  # another one's may be measured at the same time
+        kept = {**_kept(), judge_digest: agreement.sentence}
+        with paths.whole_file(_path()) as part:
+            part.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 def remembered(judge_digest: str) -> str | None:
@@ -252,12 +253,12 @@ def _vicuna_rows() -> list[tuple[Pair, float]]:
 def _file_rows(path: Path) -> list[tuple[Pair, float]]:
     rows = []
     for line, row in read_jsonl(path):
-        texts = [row.get(name) for name in ("question", "answer_a", "answer_b")]
-        if not all(isinstance(text, str) and text for text in texts) or row.get("winner") not in WINNERS:
+        *texts, winner = (row.get(name) for name in ("question", "answer_a", "answer_b", "winner"))
+        if not all(isinstance(text, str) and text for text in (*texts, winner)) or winner not in WINNERS:
             raise DataError(
                 f"`{path}`, line {line}: a labelled pair has `question`, `answer_a`, `answer_b`, and a `winner`: a, b or tie"
             )
-        rows.append((_pair(*map(str, texts)), WINNERS[row["winner"]]))
+        rows.append((_pair(*map(str, texts)), WINNERS[winner]))
     if not rows:
         raise DataError(f"`{path}` holds no labelled pairs")
     return rows

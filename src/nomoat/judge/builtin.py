@@ -22,7 +22,7 @@ from nomoat.tasks import label_task_messages, read_table
 from nomoat.textfiles import read_jsonl
 
 LM_EVAL = "EleutherAI/lm-evaluation-harness"
-CLEAR_RATING = 0.5  # of -4 to 4; nearer to 0, a sentence has no right answer of two
+CLEAR_RATING = 0.5  # of -4 to 4; nearer to 0, twenty people found a sentence neither good nor bad: it has no right answer of two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +128,15 @@ def _nsmc(folder: Path) -> Iterator[Example]:
 
 def _vader(file_name: str) -> Callable[[Path], Iterator[Example]]:
     def read(folder: Path) -> Iterator[Example]:
-        rows = [(text.strip(), float(rating)) for _, rating, text in _lines(folder / file_name)]
-        clear = [(text, "positive" if rating > 0 else "negative") for text, rating in rows if abs(rating) >= CLEAR_RATING]
-        return _labelled(clear, ("negative", "positive"))
+        return _labelled([(text, label) for _, text, label in clear_ratings(folder / file_name)], ("negative", "positive"))
 
     return read
+
+
+def clear_ratings(path: Path) -> list[tuple[str, str, str]]:
+    """(key, sentence, label) of each sentence of a file of VADER's that people found positive or negative."""
+    rows = [(key, float(rating), text.strip()) for key, rating, text in _lines(path)]
+    return [(key, text, "positive" if rating > 0 else "negative") for key, rating, text in rows if abs(rating) >= CLEAR_RATING]
 
 
 # ---------------------------------------------------------------- writing

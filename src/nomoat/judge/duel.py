@@ -13,6 +13,7 @@ from typing import TypeVar
 from nomoat.asking.spending import STORED, Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
+from nomoat.judge.groups import groups_in
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, unasked_note
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
@@ -77,7 +78,8 @@ def run_duel(
 
     A duel that may stop early has both models loaded at once; if memory does not hold both, it asks everything. Otherwise a model
     given by reference is loaded when its turn comes, and closed after it. Two sides that are stored cost nothing to ask, and are
-    asked everything; so is a suite whose examples belong together in groups.
+    asked everything; so is a suite whose examples belong together in groups: in a random order, one at a time, they would be no
+    independent draws.
     """
     settings = settings or RunSettings()
     asked = suite_of(left, right, suite=suite)
@@ -89,14 +91,15 @@ def run_duel(
         return _judged(one, other, rules=rules)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings.store) as store, ExitStack() as stack:
-        may_stop = not (stop_early or _has_groups(planned))
+        has_groups = any(groups_in(planned).values())
+        may_stop = not (stop_early or has_groups)
         ask_all = partial(_ask_all, left, right, asked, replace(settings, store=store), rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
         require_scorable(asked)
-        both = None if _has_groups(planned) else _loaded_together(left, right, replace(settings, store=store), stack)
+        both = None if has_groups else _loaded_together(left, right, replace(settings, store=store), stack)
         if both is None:
-            why = "examples belong together in groups" if _has_groups(planned) else "memory does not hold both models at once"
+            why = "examples belong together in groups" if has_groups else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
             return ask_all(notes=(note,))
         planned = replace(planned, examples=tuple(random.Random(settings.seed).sample(planned.examples, len(planned.examples))))
@@ -194,11 +197,6 @@ def _judged(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | 
 
 
 # ---------------------------------------------------------------- asking no more than it takes
-def _has_groups(suite: Suite) -> bool:
-    """Whether examples follow or belong to each other: in a random order one at a time they would be no independent draws."""
-    return any(example.group or example.follows for example in suite.examples)
-
-
 def _loaded_together(
     left: str | Responder, right: str | Responder, settings: RunSettings, stack: ExitStack
 ) -> tuple[Responder, Responder] | None:

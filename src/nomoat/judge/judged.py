@@ -11,13 +11,14 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
 from nomoat.judge.duel import fought_over, share_of
+from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept, kept_first, unasked_note
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, side_of
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut, in_common
 from nomoat.records import Message
 from nomoat.references import names_weights
 from nomoat.responder import Responder
@@ -108,7 +109,8 @@ def _judged(
         known = [at for at, row in enumerate(rows) if None not in row]
         read = [verdict for at in known for verdict in rows[at] if verdict is not None]
         _require_some(read, judging.failure)
-        told = _pair_notes(judging, read, len(meetings))
+        groups = [group for group, row in zip(group_names(sides[0].outcomes), rows, strict=True) if None not in row for _ in meetings]
+        told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
         duels = {}
         for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
@@ -250,16 +252,10 @@ def _require_some(read: Sequence[object], failure: NomoatError | None) -> None:
 def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores: Sequence[float], judging: Judge) -> Evaluation:
     """The evaluation with the judge's scores, cut down to what was judged."""
     suite = replace(evaluation.suite, metric=metric, examples=tuple(evaluation.suite.examples[at] for at in known))
-    outcomes = tuple(replace(evaluation.outcomes[at], score=score) for at, score in zip(known, scores, strict=True))
-    old = evaluation.side
-    facts = {**old.facts, "judge": judging.model.ref}
-    side = side_of(
-        old.model, old.licence, metric, outcomes, facts=facts, price=old.price,
-        bytes_in_vain=evaluation.bytes_in_vain,
-    )  # fmt: skip
+    outcomes = [replace(evaluation.outcomes[at], score=score) for at, score in zip(known, scores, strict=True)]
     failure = judging.failure if len(known) < len(evaluation.outcomes) else None
     partial = evaluation.partial or (f"the judge did not judge all: {failure.message}" if failure else "")
-    return replace(evaluation, suite=suite, outcomes=outcomes, side=side, partial=partial)
+    return replace(cut(evaluation, suite, outcomes, judge=judging.model.ref), partial=partial)
 
 
 def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str, ...]:
@@ -270,9 +266,8 @@ def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str,
     )  # fmt: skip
 
 
-def _pair_notes(judging: Judge, read: Sequence[PairVerdict], num_meetings: int) -> tuple[str, ...]:
-    examples = [str(at // num_meetings) for at in range(len(read))]
-    notes = [_judge_note(judging, "judged"), agreement.order_words(read, examples)]
+def _pair_notes(judging: Judge, read: Sequence[PairVerdict], groups: Sequence[str]) -> tuple[str, ...]:
+    notes = [_judge_note(judging, "judged"), agreement.order_words(read, groups)]
     unread = sum(not verdict.is_readable for verdict in read)
     if unread:
         notes.append(

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nomoat.judge.stats import Interval
 from nomoat.records import Look
@@ -65,14 +65,8 @@ def forest_svg(rows: Sequence[Sequence[Point]], *, low: float, high: float, unit
 
 def difference_svg(point: Point, *, title: str, is_narrow: bool = False) -> str:
     """One point with its interval, left minus right, around a line at 0; the axis is symmetric."""
-    reach = 1.25 * max(abs(number) for number in (point.value, *(point.interval or ())))
-    figure, axes = _figure(1, -(reach or 1.0), reach or 1.0, "", is_narrow=is_narrow)
-    axes.axvline(0.0, color=INK, linewidth=1.2)
-    colour = LEFT_COLOUR if point.value > 0 else RIGHT_COLOUR
-    if point.interval is not None:
-        axes.plot(point.interval, (0, 0), color=colour, linewidth=3, solid_capstyle="round")
-    axes.plot(point.value, 0, marker="D", color=colour, markersize=7)
-    return _svg(figure, title)
+    reach = 1.25 * max(abs(number) for number in (point.value, *(point.interval or ()))) or 1.0
+    return forest_svg([[point]], low=-reach, high=reach, unit="", title=title, is_narrow=is_narrow)
 
 
 def sequence_svg(looks: Sequence[Look], *, scale: float, rope: float | None, title: str) -> str:
@@ -96,9 +90,12 @@ def scatter_svg(pairs: Sequence[tuple[float, float]], *, low: float, high: float
     figure, axes = _plain_figure(9, square=True)
     margin = 0.04 * (high - low)
     axes.plot((low, high), (low, high), color=INK, alpha=0.5, linewidth=1)
+    alike: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for (one, other), count in Counter(pairs).items():
         colour = LEFT_COLOUR if one > other else RIGHT_COLOUR if one < other else INK
-        axes.plot(one, other, "o", color=colour, alpha=0.55, markersize=4 + 2 * math.sqrt(count - 1), markeredgewidth=0)
+        alike.setdefault((colour, count), []).append((one, other))
+    for (colour, count), dots in alike.items():  # a line for each dot takes seconds of thousands
+        axes.plot(*zip(*dots, strict=True), "o", color=colour, alpha=0.55, markersize=4 + 2 * math.sqrt(count - 1), markeredgewidth=0)
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
     return _svg(figure, title)
@@ -117,43 +114,42 @@ def cost_svg(sides: Sequence[tuple[float, float, Interval]], *, title: str) -> s
 
 def _plain_figure(num_rows: int, *, up: str = "", square: bool = False) -> tuple[Figure, Axes]:
     """As high as so many rows of a forest, with both axes numbered. `up`: what the upright one shows."""
-    from matplotlib.figure import Figure
-
     height_px = num_rows * ROW_PX + AXIS_PX
     width_px = height_px if square else WIDTH_PX
-    figure = Figure(figsize=(width_px / PX_PER_INCH, height_px / PX_PER_INCH))
     left_px, bottom = (65 if up else 45), 1.5 * AXIS_PX / height_px
-    axes = figure.add_axes((left_px / width_px, bottom, 1 - (left_px + 15) / width_px, 0.97 - bottom))
+    place = (left_px / width_px, bottom, 1 - (left_px + 15) / width_px, 0.97 - bottom)
+    figure, axes = _empty_figure(width_px, height_px, place, lines=("left", "bottom"), numbered="both")
     axes.set_ylabel(up, color=INK, fontsize=9)
-    figure.patch.set_alpha(0.0)
-    axes.patch.set_alpha(0.0)
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(color=INK, alpha=0.12, linewidth=0.8)
     return figure, axes
 
 
 def _figure(num_rows: int, low: float, high: float, unit: str, *, is_narrow: bool) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
     width_px, row_px = (NARROW_WIDTH_PX, NARROW_ROW_PX) if is_narrow else (WIDTH_PX, ROW_PX)
     height_px = num_rows * row_px + AXIS_PX
-    figure = Figure(figsize=(width_px / PX_PER_INCH, height_px / PX_PER_INCH))
-    axes = figure.add_axes((0.03, AXIS_PX / height_px, 0.94, num_rows * row_px / height_px))
-    figure.patch.set_alpha(0.0)
-    axes.patch.set_alpha(0.0)
+    place = (0.03, AXIS_PX / height_px, 0.94, num_rows * row_px / height_px)
+    figure, axes = _empty_figure(width_px, height_px, place, lines=("bottom",), numbered="x")
     axes.set_xlim(low, high)
     axes.set_ylim(num_rows - 0.5, -0.5)
     axes.set_yticks([])
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(INK)
-    axes.tick_params(axis="x", colors=INK, labelsize=9)
     axes.xaxis.set_major_formatter(lambda value, _at: f"{value:g}{unit}")
-    axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
+    return figure, axes
+
+
+def _empty_figure(
+    width_px: int, height_px: int, place: tuple[float, float, float, float], *, lines: Sequence[str], numbered: Literal["x", "both"]
+) -> tuple[Figure, Axes]:
+    """See-through; axes at `place` (left, bottom, width, height as shares), of which `lines` are drawn and `numbered` has a grid."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_px / PX_PER_INCH, height_px / PX_PER_INCH))
+    axes = figure.add_axes(place)
+    figure.patch.set_alpha(0.0)
+    axes.patch.set_alpha(0.0)
+    for side, line in axes.spines.items():
+        line.set_visible(side in lines)
+        line.set_color(INK)
+    axes.tick_params(axis=numbered, colors=INK, labelsize=9)
+    axes.grid(axis=numbered, color=INK, alpha=0.12, linewidth=0.8)
     return figure, axes
 
 

@@ -13,9 +13,10 @@ from markupsafe import Markup, escape
 
 from nomoat import __version__, paths
 from nomoat.judge import plots, slices, wording
+from nomoat.judge.groups import group_names, groups_of
 from nomoat.judge.suites import STORED_ONLY
 from nomoat.judge.table import Table
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, group_names, groups_of, score_interval
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, score_interval
 from nomoat.records import Example, Outcome, Side, Verdict
 
 MAX_EXAMPLES_SHOWN = 10

@@ -21,11 +21,12 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, sandbox, scorers
+from nomoat.judge.groups import conversations_of, copies_note, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import Evaluation, corpus_notes, side_of
+from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.records import Completion, Example, Message, Outcome, Request
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -117,7 +118,7 @@ class Asking:
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
 
     def __post_init__(self) -> None:
-        self.groups = _groups(self.suite.examples)
+        self.groups = groups_in(self.suite)
         self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
 
     def ask(self, examples: Sequence[Example]) -> None:
@@ -244,7 +245,8 @@ class Asking:
             yield (
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
-        yield from corpus_notes(replace(self.suite, examples=tuple(self.examples)), self.model.ref, self.outcomes)
+        yield from copies_note(self.suite)
+        yield from notes_over_all(replace(self.suite, examples=tuple(self.examples)), self.model.ref, self.outcomes)
 
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
@@ -336,7 +338,7 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
 
     Otherwise the budget would be spent on their first questions, and what was answered would be no fair sample.
     """
-    conversations = _conversations(examples)
+    conversations = conversations_of(examples)
     if run.settings.spending.budget is None or len(conversations) == len(examples):
         yield examples
         return
@@ -365,7 +367,7 @@ def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, C
 
 def _whole_conversations(examples: Sequence[Example], answered: dict[str, Completion]) -> dict[str, Completion]:
     """The answers of conversations that were answered to their end."""
-    whole = [conversation for conversation in _conversations(examples) if all(example.id in answered for example in conversation)]
+    whole = [conversation for conversation in conversations_of(examples) if all(example.id in answered for example in conversation)]
     return {example.id: answered[example.id] for conversation in whole for example in conversation}
 
 
@@ -446,31 +448,11 @@ def drawn(suite: Suite, limit: int | None, seed: int) -> tuple[Suite, tuple[str,
     total = len(suite.examples)
     if limit is None or limit >= total:
         return suite, suite.notes
-    conversations = _conversations(suite.examples)
+    conversations = conversations_of(suite.examples)
     count = max(1, limit * len(conversations) // total)
     chosen = sorted(random.Random(seed).sample(range(len(conversations)), count))
     examples = tuple(example for at in chosen for example in conversations[at])
     return replace(suite, examples=examples), (*suite.notes, f"{len(examples):,} of {total:,} examples, drawn with seed {seed}")
-
-
-def _conversations(examples: Sequence[Example]) -> list[list[Example]]:
-    """Each example with those that follow it, and those that follow them."""
-    first: dict[str, str] = {}
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        first[example.id] = first.get(example.follows, example.id)
-        found.setdefault(first[example.id], []).append(example)
-    return list(found.values())
-
-
-def _groups(examples: Sequence[Example]) -> dict[str, str]:
-    """The group of each example: what it names, or, where one follows another, its conversation."""
-    found = {}
-    for conversation in _conversations(examples):
-        named = next((example.group for example in conversation if example.group), "")
-        shared = named or (conversation[0].id if len(conversation) > 1 else "")
-        found.update({example.id: example.group or shared for example in conversation})
-    return found
 
 
 @contextmanager

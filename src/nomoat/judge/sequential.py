@@ -90,13 +90,12 @@ class Watch:
         self._was_ended = False
         self._sequence = ConfidenceSequence(lowest=lowest, highest=highest, alpha=self.alpha_each)
 
-    def add(self, differences: Sequence[float]) -> bool:
-        """Take the differences of the examples asked since the last look into account; True if the answer is known."""
+    def add(self, differences: Sequence[float]) -> None:
+        """Take the differences of the examples asked since the last look into account."""
         self._num_seen += len(differences)
         low, high = self._sequence.add(differences)
         self.p_value = min(self.p_value, 2 * self._sequence.p_value_now(0.0))
         self.looks.append(Look(num_examples=self._num_seen, low=low, high=high))
-        return self.is_known
 
     def end(self) -> None:
         """All planned examples were asked, and those without an answer will have none."""

@@ -34,7 +34,8 @@ def slices_of(examples: Sequence[Example]) -> list[Slice]:
     own = _without_frame([example.messages[-1].content for example in examples])
     if len(examples) >= MIN_FOR_LENGTHS:
         before = [sum(len(turn.content) for turn in example.messages[:-1]) for example in examples]
-        rows += _thirds([length - min(before) + len(text) for length, text in zip(before, own, strict=True)])
+        shortest = min(before)
+        rows += _thirds([length - shortest + len(text) for length, text in zip(before, own, strict=True)])
     rows += _several([language_of(text) for text in own])
     return rows
 

@@ -54,11 +54,11 @@ def mcnemar_exact(left_only: int, right_only: int) -> float:
     return 1.0 if discordant == 0 else float(stats.binomtest(left_only, discordant, 0.5).pvalue)
 
 
-def paired_permutation(differences: Sequence[float], *, seed: int = 0) -> float:
+def paired_permutation(differences: Sequence[float]) -> float:
     """Two-sided p-value that the sides are interchangeable, from paired differences: how often their sum is as far from 0 when the
     sign of each is thrown by a coin.
 
-    Exact up to 16 differences; beyond that over 100,000 throws, so never below 0.00001. Equal seeds give equal values.
+    Exact up to 16 differences; beyond that over 100,000 throws, so never below 0.00001. Equal differences give equal values.
     Source: Fisher 1935, The Design of Experiments, section 21. Raises ValueError if there are no differences.
     """
     data = np.asarray(differences, dtype=np.float64)
@@ -70,7 +70,7 @@ def paired_permutation(differences: Sequence[float], *, seed: int = 0) -> float:
     if len(moved) <= EXACT_UP_TO:
         signs_SD = 1 - 2 * (np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1)
         return float(np.mean(np.abs(signs_SD @ moved) >= observed))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     num_as_far = 0
     for _ in range(NUM_THROWS // THROWS_AT_ONCE):
         signs_SD = 2 * rng.integers(0, 2, size=(THROWS_AT_ONCE, len(moved)), dtype=np.int8) - 1
@@ -161,20 +161,42 @@ def total_ratio_interval(left: Sequence[float], right: Sequence[float], *, confi
 def clustered_mean_interval(values: Sequence[float], groups: Sequence[str], *, confidence: float = CONFIDENCE) -> Interval:
     """Interval for a mean whose values depend on each other within groups, but not between them.
 
-    The cluster-robust standard error with the correction G / (G - 1) for G groups, and Student's t with G - 1 degrees of freedom.
-    Source: Liang and Zeger 1986, doi:10.1093/biomet/73.1.13; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2.
-    With few groups, below about ten, it is too narrow. Raises ValueError for fewer than 2 groups.
+    The jackknife's variance, each of the G groups left out once, and Student's t with as many degrees of freedom as that variance has
+    where values are independent: G - 1 for groups of one size, fewer where some are larger than others. For groups of one size it is
+    the usual cluster-robust interval, which for others is too narrow: one large group pulls the mean to itself.
+    Source: Bell and McCaffrey 2002, Survey Methodology 28, 169-181; for evaluations: Miller 2024, arXiv:2411.00640, section 2.2.
+    Below about ten `effective_groups` it may still be too narrow, where whole groups are right or wrong, or far too wide.
+    Raises ValueError for fewer than 2 groups.
     """
-    sums: dict[str, float] = {}
-    mean = float(np.mean(values))
-    for value, group in zip(values, groups, strict=True):
-        sums[group] = sums.get(group, 0.0) + value - mean
-    num_groups = len(sums)
+    data = np.asarray(values, dtype=np.float64)
+    sizes_G, group_N = _sizes(groups)
+    num_groups = len(sizes_G)
     if num_groups < 2:
         raise ValueError(f"{num_groups} groups have no interval")
-    error = math.sqrt(num_groups / (num_groups - 1) * sum(total**2 for total in sums.values())) / len(values)
-    reach = float(stats.t.ppf((1 + confidence) / 2, num_groups - 1)) * error
+    mean = float(data.mean())
+    moved_G = np.bincount(group_N, weights=data - mean) / (len(data) - sizes_G)  # the mean, where that group is left out
+    error = math.sqrt((num_groups - 1) / num_groups * float(moved_G @ moved_G))
+    shares_G = sizes_G / len(data)
+    pulls_G = shares_G / (1 - shares_G) ** 2
+    freedom = float(np.sum(shares_G / (1 - shares_G)) ** 2 / (pulls_G**2 @ (1 - 2 * shares_G) + (pulls_G @ shares_G) ** 2))
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return mean - reach, mean + reach
+
+
+def effective_groups(groups: Sequence[str]) -> float:
+    """How many groups of one size would leave a mean as uncertain, where all that differs does so between groups.
+
+    Source: Kish 1965, Survey Sampling, section 11.7.
+    """
+    sizes_G, _ = _sizes(groups)
+    return float(sizes_G.sum() ** 2 / (sizes_G @ sizes_G))
+
+
+def _sizes(groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """How many values each of G groups has, and the number of each value's group."""
+    places = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+    group_N = np.array([places[group] for group in groups], dtype=np.intp)
+    return np.bincount(group_N).astype(np.float64), group_N
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

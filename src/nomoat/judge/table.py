@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.duel import run_duel, suite_of
+from nomoat.judge.groups import groups_of
 from nomoat.judge.kept import kept_first, unasked_note
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.run import drawn, opened_store, ref_of, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, groups_of, in_common, score_interval
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, score_interval
 from nomoat.records import Leaderboard, Side, Standing, Verdict
 from nomoat.responder import Responder
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers, stats, wording
+from nomoat.judge.groups import group_note, groups_of
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
 from nomoat.records import Measure, Outcome, Side, Verdict
@@ -60,17 +61,6 @@ class Duel:
     right: Evaluation
 
 
-def groups_of(outcomes: Sequence[Outcome]) -> tuple[str, ...] | None:
-    """The group of each outcome (its own, where it has none), or None if no two belong together."""
-    groups = group_names(outcomes)
-    return groups if len(set(groups)) < len(groups) else None
-
-
-def group_names(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """The group of each outcome; one of its own, where it has none."""
-    return tuple(f"group {outcome.group}" if outcome.group else f"example {outcome.example_id}" for outcome in outcomes)
-
-
 def score_interval(
     metric: str,
     scores: Sequence[float],
@@ -118,12 +108,12 @@ def side_of(
     )
 
 
-def corpus_notes(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """The score of all answers as one text, and whose it is; nothing for a metric that has none."""
+def notes_over_all(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """What has to be known of all answers together: which belong together, and, for a metric that has one, their score as one text."""
     if suite.metric not in scorers.CORPUS_SCORERS:
-        return ()
+        return group_note(outcomes)
     answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
-    return (f"`{model}` {scorers.corpus_note(suite.metric, answered)}",)
+    return (*group_note(outcomes), f"`{model}` {scorers.corpus_note(suite.metric, answered)}")
 
 
 def in_common(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -137,16 +127,21 @@ def in_common(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 def _only(evaluation: Evaluation, ids: set[str]) -> Evaluation:
     if len(ids) == len(evaluation.outcomes):
         return evaluation
-    suite = replace(evaluation.suite, examples=tuple(example for example in evaluation.suite.examples if example.id in ids))
-    outcomes = tuple(outcome for outcome in evaluation.outcomes if outcome.example_id in ids)
+    examples = tuple(example for example in evaluation.suite.examples if example.id in ids)
+    outcomes = [outcome for outcome in evaluation.outcomes if outcome.example_id in ids]
+    return cut(evaluation, replace(evaluation.suite, examples=examples), outcomes)
+
+
+def cut(evaluation: Evaluation, suite: Suite, outcomes: Sequence[Outcome], **facts: str) -> Evaluation:
+    """The evaluation with these of its outcomes, or others in their places, to the examples of `suite`; `facts` are added."""
     old = evaluation.side
     side = side_of(
-        old.model, old.licence, suite.metric, outcomes, facts=old.facts, price=old.price,
+        old.model, old.licence, suite.metric, outcomes, facts={**old.facts, **facts}, price=old.price,
         bytes_in_vain=evaluation.bytes_in_vain,
     )  # fmt: skip
-    over_all = corpus_notes(evaluation.suite, old.model, evaluation.outcomes)
-    notes = (*(note for note in evaluation.notes if note not in over_all), *corpus_notes(suite, old.model, outcomes))
-    return replace(evaluation, suite=suite, outcomes=outcomes, side=side, notes=notes)
+    before = notes_over_all(evaluation.suite, old.model, evaluation.outcomes)
+    notes = (*(note for note in evaluation.notes if note not in before), *notes_over_all(suite, old.model, outcomes))
+    return replace(evaluation, suite=suite, outcomes=tuple(outcomes), side=side, notes=notes)
 
 
 def compare(
@@ -192,7 +187,7 @@ def compare(
         p_value=found.p_value,
         winner="equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right",
         sentence="",
-        notes=tuple(dict.fromkeys((*left.notes, *right.notes, *notes, *_group_notes(groups)))),  # said once, if of both sides
+        notes=tuple(dict.fromkeys((*left.notes, *right.notes, *notes))),  # said once, if of both sides
         measures=_measures(metric, one, other, intervals),
         suite_sha256=left.suite.sha256,
         seed=seed,
@@ -203,14 +198,6 @@ def compare(
         looks=() if watch is None else tuple(watch.looks),
     )
     return replace(draft, sentence=wording.summary_of(draft))
-
-
-def _group_notes(groups: Sequence[str] | None) -> tuple[str, ...]:
-    if groups is None:
-        return ()
-    if len(set(groups)) == 1:
-        return (f"all {len(groups):,} examples are of one group: one piece of evidence, which leaves open what others would say",)
-    return (f"{len(groups):,} examples in {len(set(groups)):,} groups that belong together: errors are those between groups",)
 
 
 def range_of_differences(metric: str) -> stats.Interval:

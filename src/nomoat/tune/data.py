@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from nomoat.records import Message, Role
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 Format = Literal["table of texts and labels", "OpenAI chats", "ShareGPT conversations", "Alpaca instructions"]
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 SPEAKERS: dict[str, Role] = {
     "human": "user", "user": "user", "system": "system",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
@@ -157,36 +158,28 @@ def _is_one_object(text: str) -> bool:
 
 
 def _open_ai(value: dict[str, Any], path: Path, where: str) -> Lesson:
-    rows = _rows(value, "messages", '{"role": ..., "content": ...}', path, where)
-    messages, not_learned = _system_of(value, path, where), list[int]()
-    for row in rows:
-        _require_no_calls(row, path, where)
-        role: Any = row.get("role") if isinstance(row, dict) else None
-        content = row.get("content") if isinstance(row, dict) else None
-        if role not in get_args(Role) or not isinstance(content, str):
-            raise DataError(
-                f"`{path}`, {where}: a message has role {role!r} and content of type {type(content).__name__}",
-                hint=f"roles are {', '.join(get_args(Role))}; the content is text",
-            )
-        if role == "assistant" and not _has_weight(row, path, where):
-            not_learned.append(len(messages))
-        messages.append(Message(role=role, content=content))
-    return _lesson(messages, path, where, not_learned)
+    wrong = "a message has role {!r} and content of type {}", f"roles are {', '.join(ROLES)}; the content is text"
+    return _conversation(value, path, where, field="messages", keys=("role", "content"), roles=ROLES, wrong=wrong)
 
 
 def _share_gpt(value: dict[str, Any], path: Path, where: str) -> Lesson:
-    rows = _rows(value, "conversations", '{"from": ..., "value": ...}', path, where)
+    wrong = "a turn is from {!r} and has a value of type {}", f"turns are from {', '.join(SPEAKERS)}; the value is text"
+    return _conversation(value, path, where, field="conversations", keys=("from", "value"), roles=SPEAKERS, wrong=wrong)
+
+
+def _conversation(
+    value: dict[str, Any], path: Path, where: str, *, field: str, keys: tuple[str, str], roles: Mapping[str, Role],
+    wrong: tuple[str, str],
+) -> Lesson:  # fmt: skip
+    """The lesson of a conversation whose turns have these `keys`; `wrong`: what to say of one that is none, and the hint."""
+    who, words = keys
     messages, not_learned = _system_of(value, path, where), list[int]()
-    for row in rows:
+    for row in _rows(value, field, f'{{"{who}": ..., "{words}": ...}}', path, where):
         _require_no_calls(row, path, where)
-        speaker = row.get("from") if isinstance(row, dict) else None
-        content = row.get("value") if isinstance(row, dict) else None
-        if not isinstance(speaker, str) or speaker not in SPEAKERS or not isinstance(content, str):
-            raise DataError(
-                f"`{path}`, {where}: a turn is from {speaker!r} and has a value of type {type(content).__name__}",
-                hint=f"turns are from {', '.join(SPEAKERS)}; the value is text",
-            )
-        role = SPEAKERS[speaker]
+        speaker, content = (row.get(key) if isinstance(row, dict) else None for key in keys)
+        if not isinstance(speaker, str) or speaker not in roles or not isinstance(content, str):
+            raise DataError(f"`{path}`, {where}: {wrong[0].format(speaker, type(content).__name__)}", hint=wrong[1])
+        role = roles[speaker]
         if role == "assistant" and not _has_weight(row, path, where):
             not_learned.append(len(messages))
         messages.append(Message(role=role, content=content))

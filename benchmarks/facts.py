@@ -1,0 +1,27 @@
+"""What every measurement is kept with, and how it is written: no number without its date, machine, commit and command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+
+def circumstances() -> dict[str, Any]:
+    """Date, machine, commit (with "-dirty" where files differ from it; "" outside a repository) and command."""
+    from nomoat import hardware  # late: some scripts measure what a process of theirs imports
+
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    commit = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+    return {"date": date.today().isoformat(), "machine": hardware.summary(), "commit": commit, "command": shlex.join(sys.argv)}
+
+
+def write(path: Path | None, found: Mapping[str, Any]) -> None:
+    """Write what was found where `--json` says, if it does."""
+    if path is not None:
+        path.write_text(f"{json.dumps(found, indent=1, ensure_ascii=False)}\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""What of a suite is one piece of evidence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import nomoat
+from nomoat.engine.fake import FakeEngine
+from nomoat.judge.groups import groups_in, groups_of
+from nomoat.judge.run import run_suite
+from nomoat.judge.stats import clustered_mean_interval
+from nomoat.judge.suites import Metric, Suite
+from nomoat.judge.table import run_table
+from nomoat.judge.verdict import _fixed
+from nomoat.records import Example, Message
+from nomoat.responder import Responder
+
+
+def suite_of(*examples: Example, metric: Metric = "exact") -> Suite:
+    return Suite(name="quiz", metric=metric, examples=examples, sha256="")
+
+
+def asking(question: int, number: int, *, group: str = "", follows: str = "", choices: tuple[str, ...] = ()) -> Example:
+    message = Message(role="user", content=f"question {question}")
+    return Example(id=str(number), messages=(message,), target="yes", group=group, follows=follows, choices=choices)
+
+
+def copied(num_questions: int, times: int) -> Suite:
+    """Each question `times` times, every time under another id."""
+    return suite_of(*(asking(at % num_questions, at) for at in range(num_questions * times)))
+
+
+def knowing(num_right: int, *, name: str = "m") -> Responder:
+    """A model that answers the first `num_right` of 100 questions with "yes"."""
+    return Responder(name, FakeEngine(answers={f"question {at}": "yes" if at < num_right else "no" for at in range(100)}))
+
+
+def test_equal_questions_are_one_piece_of_evidence() -> None:
+    """30 questions five times each are 30 groups, for a score and for a duel, which asks everything; each of them says so."""
+    suite = copied(30, 5)
+    evaluation = run_suite(knowing(13), suite)
+    scores, groups = [outcome.score for outcome in evaluation.outcomes], [str(at % 30) for at in range(150)]
+    assert [outcome.group for outcome in evaluation.outcomes] == groups
+    assert (evaluation.side.score_low, evaluation.side.score_high) == clustered_mean_interval(scores, groups)
+    told = (
+        "120 of the 150 questions of `quiz` are equal to one before them: equal questions are one group",
+        "150 examples in 30 groups that belong together: errors are those between groups",
+    )
+    assert evaluation.notes[-2:] == told
+    verdict = nomoat.duel(knowing(13, name="a"), knowing(8, name="b"), suite)
+    assert (verdict.num_examples, verdict.p_value, verdict.winner) == (150, 2 / 2**5, "undecided")  # 25 to 0, were they independent
+    assert [note for note in verdict.notes if "group" in note][:2] == list(told)
+    assert set(told) <= set(run_table([knowing(13, name="a"), knowing(8, name="b")], suite).leaderboard.notes)
+
+
+def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:
+    """200 duels of 20 questions five times each: at most 10 winners are promised; more than 20 by chance: below 0.1 %."""
+    rng = np.random.default_rng(4)
+    groups = [outcome.group for outcome in run_suite(knowing(0), copied(20, 5)).outcomes]
+    num_winners = 0
+    for _ in range(200):
+        left, right = (np.tile(rng.random(20) < 0.5, 5).astype(float).tolist() for _ in range(2))
+        num_winners += _fixed("exact", left, right, 0.05, groups).is_decided
+    assert num_winners <= 20
+
+
+def test_a_few_equal_questions_count_and_the_notes_say_what_that_is_worth() -> None:
+    """A duel over them may stop early. 4 of 100: the variance is up to 1.08 times what it is taken for."""
+    suite = suite_of(*(asking(at % 96, at) for at in range(100)))
+    verdict = nomoat.duel(knowing(100, name="a"), knowing(0, name="b"), suite, concurrency=1)
+    assert verdict.num_examples < 100
+    note = "4 of the 100 questions of `quiz` are equal to one before them, and count all the same: intervals are up to 4 % too narrow"
+    assert [told for told in verdict.notes if "question" in told] == [note]
+    assert groups_of(run_suite(knowing(100), suite).outcomes) is None
+
+
+def test_a_copy_that_changes_nothing_is_not_talked_about() -> None:
+    suite = suite_of(*(asking(at % 299, at) for at in range(300)))
+    evaluation = run_suite(knowing(100), suite)
+    assert not any("question" in note for note in evaluation.notes)
+    assert groups_of(evaluation.outcomes) is None
+
+
+def test_questions_with_other_choices_are_others_where_choices_are_compared() -> None:
+    examples = [asking(at % 2, at, choices=("yes", f"no {at // 2}")) for at in range(4)]
+    assert groups_in(suite_of(*examples, metric="choice")) == {"0": "", "1": "", "2": "", "3": ""}
+    assert groups_in(suite_of(*examples)) == {"0": "0", "1": "1", "2": "0", "3": "1"}
+
+
+def test_equal_turns_are_equal_questions_where_what_came_before_is_equal() -> None:
+    turns = [asking(0, 0), asking(9, 1, follows="0"), asking(1, 2), asking(9, 3, follows="2")]
+    assert groups_in(suite_of(*turns)) == {"0": "0", "1": "0", "2": "2", "3": "2"}
+    again = [asking(0, 4), asking(9, 5, follows="4")]
+    assert groups_in(suite_of(*turns, *again)) == {"0": "0", "1": "0", "2": "2", "3": "2", "4": "0", "5": "0"}
+
+
+def test_equal_questions_join_the_groups_they_are_in() -> None:
+    """No name of a group is another's, even where one is called as an example is."""
+    examples = [
+        asking(0, 0, group="2"),
+        asking(1, 1, group="text"),
+        asking(2, 2),
+        asking(0, 3),
+        asking(1, 4, group="more"),
+        asking(2, 5),
+    ]
+    groups = groups_in(suite_of(*examples))
+    assert groups == {"0": "2", "3": "2", "1": "text", "4": "text", "2": "example 2", "5": "example 2"}
