@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import shell
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
-
-def nomoat(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100"}
-    return subprocess.run([NOMOAT, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment)
+def nomoat(*arguments: str) -> shell.Done:
+    return shell.nomoat(*arguments, COLUMNS="100")
 
 
 def without_numbers(text: str) -> str:
