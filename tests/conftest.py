@@ -12,7 +12,8 @@ import pytest
 from misbehaving import FINE, Act, Server, self_signed
 from tiny import write_tiny_gguf
 
-import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
+import nomoat.engine  # before any test module imports openvino: this silences its telemetry
+import nomoat.tune  # noqa: F401 - before any imports torch, as nomoat does: else its threads wait for each other by spinning
 from nomoat import cache, config, jit
 
 
