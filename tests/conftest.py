@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import nomoat.tune  # before OpenMP is loaded, as `gguf` does below: its threads wait for each other as in nomoat
+
+# isort: split
 from misbehaving import FINE, Act, Server, self_signed
 from tiny import write_tiny_gguf
 
-import nomoat.engine  # before any test module imports openvino: this silences its telemetry
-import nomoat.tune  # noqa: F401 - before any imports torch, as nomoat does: else its threads wait for each other by spinning
+import nomoat.engine  # noqa: F401 - before any test module imports openvino: this silences its telemetry
 from nomoat import cache, config, jit
 
 
