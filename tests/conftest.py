@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import nomoat.tune  # before OpenMP is loaded, as `gguf` does below: its threads wait for each other as in nomoat
+
+# isort: split
 from misbehaving import FINE, Act, Server, self_signed
 from tiny import write_tiny_gguf
 

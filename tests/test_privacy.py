@@ -86,6 +86,7 @@ def namespaces_work() -> bool:
 
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
 def test_the_whole_local_story_works_where_there_is_only_loopback(folder: Path) -> None:
     if not namespaces_work():
         pytest.skip("this machine lets nobody make a network namespace (`unshare -rn`)")
@@ -110,6 +111,7 @@ def test_no_dependency_opens_a_socket_to_anywhere(folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
 def test_not_even_compiled_code_connects_anywhere(folder: Path, tmp_path: Path) -> None:
     """The audit events see Python only; strace sees OpenVINO and PyTorch too."""
     strace = shutil.which("strace")

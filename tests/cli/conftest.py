@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import shell
 
 from nomoat.catalog import cards, licences
 from nomoat.records import Parent
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+
+@pytest.fixture
+def nomoat(monkeypatch: pytest.MonkeyPatch) -> Callable[..., shell.Done]:
+    """Runs the command line within this process, without a terminal, and without the mirror of whoever runs the tests."""
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    return shell.nomoat
 
 
 @pytest.fixture
-def nomoat(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line, without a terminal, and without the mirror of whoever runs the tests."""
+def program(monkeypatch: pytest.MonkeyPatch) -> Callable[..., shell.Done]:
+    """Runs the program itself, likewise. One test of each verb does: that it starts with nothing imported."""
     monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [NOMOAT, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
-
-    return run
+    return shell.program
 
 
 @pytest.fixture

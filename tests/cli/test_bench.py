@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import shell
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+from nomoat.bench import machine as bench_machine
+from nomoat.bench import model as bench_model
+
+LIMITS = ["memory read, # thread # GB/s", "memory read, # threads # GB/s", "matrix product, float # # GFLOP/s"]
 
 
-def nomoat(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100"}
-    return subprocess.run([NOMOAT, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment)
+def nomoat(*arguments: str) -> shell.Done:
+    return shell.nomoat(*arguments, COLUMNS="100")
 
 
 def without_numbers(text: str) -> str:
@@ -28,19 +30,31 @@ def without_compiling(said: str) -> str:
     return said.replace("[compiling for this CPU (once)]\n", "")
 
 
+def kept(measure: Callable[..., Any], found: list[Any]) -> Callable[..., Any]:
+    """It measures, and what it finds is in `found`, too."""
+
+    def measured(*arguments: Any, **options: Any) -> Any:
+        found.append(measure(*arguments, **options))
+        return found[-1]
+
+    return measured
+
+
 def test_bench_prints_the_limits_of_this_machine() -> None:
     done = nomoat("bench")
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = done.stdout.splitlines()
     assert " cores " in first
-    assert [without_numbers(line) for line in rest] == [
-        "memory read, # thread #" + " GB/s",
-        "memory read, # threads #" + " GB/s",
-        "matrix product, float # #" + " GFLOP/s",
-    ]
+    assert [without_numbers(line) for line in rest] == LIMITS
 
 
-def test_bench_of_a_model_holds_it_against_the_limits(tiny_gguf: Path) -> None:
+def test_bench_of_a_model_holds_it_against_the_limits_and_is_a_table_for_people(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured once, and printed both ways."""
+    found: list[Any] = []
+    for module, measure in ((bench_machine, "measure_machine"), (bench_model, "measure_model")):
+        monkeypatch.setattr(module, measure, kept(getattr(module, measure), found))
     done = nomoat("bench", str(tiny_gguf), "--json")
     assert (done.returncode, without_compiling(done.stderr)) == (0, f"[importing {tiny_gguf} (once)]\n[timing {tiny_gguf}]\n")
     said = json.loads(done.stdout)
@@ -49,15 +63,16 @@ def test_bench_of_a_model_holds_it_against_the_limits(tiny_gguf: Path) -> None:
     assert model["decode_limit_tokens_per_second"] == pytest.approx(machine["read_bytes_per_second"] / model["read_bytes_a_token"])
     assert model["read_bytes_a_token"] > model["weights_read_bytes"]
     assert model["prefill_share"] == pytest.approx(model["prefill_tokens_per_second"] / model["prefill_float32_tokens_per_second"])
-
-
-def test_bench_of_a_model_is_a_table_for_people(tiny_gguf: Path) -> None:
+    for module, measure, one in ((bench_model, "measure_model", found[0]), (bench_machine, "measure_machine", found[1])):
+        monkeypatch.setattr(module, measure, lambda *_args, one=one, **_options: one)
     done = nomoat("bench", str(tiny_gguf))
-    assert (done.returncode, without_compiling(done.stderr)) == (0, f"[importing {tiny_gguf} (once)]\n[timing {tiny_gguf}]\n")
-    lines = done.stdout.splitlines()[5:]
-    assert lines[0] == f"{tiny_gguf}, best of 3, one request at a time"
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == found[1].summary
+    assert [without_numbers(line) for line in lines[1:4]] == LIMITS and lines[4] == ""
+    assert lines[5] == f"{tiny_gguf}, best of 3, one request at a time"
     starts = ["load to", "prefill,", "decode,", "stored a", "read a t", "float32", "memory a"]
-    assert [line[:8].strip() for line in lines[1:]] == starts
+    assert [line[:8].strip() for line in lines[6:]] == starts
 
 
 def test_bench_of_an_unknown_file_names_it() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import subprocess
 from collections.abc import Callable
 
 import pytest
 from misbehaving import Server, say
 from rich.console import Console
 from rich.progress import Progress
+from shell import Done
 
 from nomoat.cli import console
 
@@ -30,9 +30,7 @@ def test_what_is_said_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "two models:\n\ta]0;PWNED, b2J\n"
 
 
-def test_errors_do_not_drive_the_terminal(
-    nomoat: Callable[..., subprocess.CompletedProcess[str]], serving: Callable[..., Server]
-) -> None:
+def test_errors_do_not_drive_the_terminal(nomoat: Callable[..., Done], serving: Callable[..., Server]) -> None:
     server = serving(say(200, {"object": "list", "data": [{"id": "\x1b[2Jone"}, {"id": "two"}]}))
     done = nomoat("run", server.url, "hello")
     assert done.stderr == (f"error: the server at `{server.url}` has 2 models: [2Jone, two\nhint: write `{server.url}#[2Jone`\n")

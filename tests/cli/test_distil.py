@@ -6,22 +6,22 @@ import csv
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import shell
 from misbehaving import Act, Server, counted, events, half, piece, say
+from shell import NOMOAT, Done
 from teaching import by_text, write_labels, write_tasks
 
 from nomoat.catalog import sidecar
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Parent
 
-Shell = Callable[..., subprocess.CompletedProcess[str]]
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+Shell = Callable[..., Done]
 OPENAI_AT_LOOPBACK = "openai:gpt-4o-mini"
 
 
@@ -40,11 +40,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
-    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+    program: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
 ) -> None:
     server, out = serving(write_tasks), tmp_path / "tasks.jsonl"
     command = ["distil", f"{server.url}#m", "--out", str(out), "-n", "20", "--seeds", str(seeds)]
-    done = nomoat(*command, "--price-in", "1", "--price-out", "2")
+    done = program(*command, "--price-in", "1", "--price-out", "2")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == (
         f"teacher: {server.url}#m, 3 answers; $0.0039 ($1 in, $2 out per million tokens, as given)\n"
@@ -62,7 +62,7 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
     assert {tuple(row) for row in rows} == {("instruction", "input", "output")}
     beside = json.loads((tmp_path / "tasks.jsonl.provenance.json").read_text())
     assert (beside["tasks"], beside["cost_usd"], beside["settings"]["seeds"]) == (20, pytest.approx(0.0039), "seeds.jsonl")
-    again = nomoat(*command, "--json")
+    again = program(*command, "--json")
     assert json.loads(again.stdout)["answers_reused"] == 3
     assert rows_of(out) == rows
     assert len(server.bodies) == 3
@@ -308,7 +308,7 @@ def test_what_is_left_out_gives_way_to_what_no_fewer_answers_left_out(
     (tmp_path / "t.txt").write_text("prize\nnoon\n")
     command = ["distil", f"{server.url}#m", "--out", str(out), "--label", str(tmp_path / "t.txt"), "--labels", "ham,spam"]
 
-    def asked_anew(act: Act) -> subprocess.CompletedProcess[str]:
+    def asked_anew(act: Act) -> Done:
         acts["now"] = act
         for path in (out, sidecar.path_of(out), empty_home / "runs" / "answers.sqlite"):
             path.unlink(missing_ok=True)
@@ -472,8 +472,9 @@ def test_alpacas_seeds_are_known_under_another_name_and_edited(
     for name, rows in {"copy": "".join(lines), "edited": "\n".join(edited), "half": "\n".join([*edited, *mine])}.items():
         path = tmp_path / f"{name}.jsonl"
         path.write_text(rows, encoding="utf-8")
-        command = [NOMOAT, "distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / f"{name}.out.jsonl"), "-n", "5", "--seeds", str(path)]
-        done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=True)
+        command = ["distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / f"{name}.out.jsonl"), "-n", "5", "--seeds", str(path)]
+        done = shell.nomoat(*command, "--json")
+        assert done.returncode == 0
         told.append({parent["name"]: parent["licence"] for parent in json.loads(done.stdout)["made_from"]})
     alpacas = {"alpaca-seeds": "apache-2.0"}
     assert told == [

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
-
-from nomoat.cli import app
-
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
+import shell
 
 
-def nomoat(*arguments: str, columns: int = 100) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": str(columns)}
-    return subprocess.run([NOMOAT, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment)
+def nomoat(*arguments: str, columns: int = 100) -> shell.Done:
+    return shell.nomoat(*arguments, COLUMNS=str(columns))
 
 
 @pytest.fixture
@@ -35,7 +27,7 @@ def table(tmp_path: Path) -> Path:
 def test_duel_over_a_table_prints_a_verdict_and_writes_a_report(table: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     columns = ("--input-column", "text", "--label-column", "label")
-    done = nomoat("duel", "fake:", "fake:", "--suite", str(table), *columns, "--report", str(report))
+    done = shell.program("duel", "fake:", "fake:", "--suite", str(table), *columns, "--report", str(report), COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, f"report: {report}\n")
     assert done.stdout.startswith("test: 3 items, accuracy, likeliest choice; [95 % intervals]\n")
     assert "Too close to call on `test` after 3 items" in done.stdout
@@ -44,8 +36,8 @@ def test_duel_over_a_table_prints_a_verdict_and_writes_a_report(table: Path, tmp
 
 def verdicts(*arguments: str) -> list[dict[str, Any]]:
     """What the command says in JSON, but for how many answers it had already."""
-    done = CliRunner().invoke(app, [*arguments, "--json"])
-    assert done.exit_code == 0, done.output
+    done = nomoat(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
     said = json.loads(re.sub(r'"reused answers": "\d+"', '"reused answers": ""', done.stdout))
     return said if isinstance(said, list) else [said]
 

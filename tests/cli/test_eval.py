@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,15 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import shell
 
 from nomoat import paths
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
-
-def nomoat(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100"}
-    return subprocess.run([NOMOAT, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment)
+def nomoat(*arguments: str) -> shell.Done:
+    return shell.nomoat(*arguments, COLUMNS="100")
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def suite(tmp_path: Path) -> Path:
 
 
 def test_eval_prints_the_score_with_its_interval(suite: Path, tmp_path: Path) -> None:
-    done = nomoat("eval", "fake:", str(suite), "--report", str(tmp_path / "r.html"))
+    done = shell.program("eval", "fake:", str(suite), "--report", str(tmp_path / "r.html"), COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, f"report: {tmp_path / 'r.html'}\n")
     assert " ".join(done.stdout.split()).endswith(
         "`fake:` reaches 66.7 % [20.8, 93.9] on `mirror`, 3 items (accuracy, answer compared with the target)."

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from shell import NOMOAT, Done
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from nomoat import cli, paths
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
-
-Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+Nomoat = Callable[..., Done]
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -180,11 +179,11 @@ def test_a_home_that_nobody_has_is_said(nomoat: Nomoat, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("encoding", ["ascii", "ascii:surrogateescape"])  # the second where the locale is C
 def test_a_terminal_that_knows_few_characters_gets_a_sign_for_the_others(
-    nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch, encoding: str
+    program: Nomoat, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    assert nomoat("run", "fake:", "a 한글").stdout == "?? a\n"
-    assert json.loads(nomoat("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
+    assert program("run", "fake:", "a 한글").stdout == "?? a\n"
+    assert json.loads(program("run", "fake:", "a 한글", "--json").stdout)["text"] == "한글 a"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes it")

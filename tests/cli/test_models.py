@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from shell import Done
+
 from nomoat.catalog import cards
 
-Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+Nomoat = Callable[..., Done]
 
 
-def test_models_lists_every_card_with_its_verdict(nomoat: Nomoat) -> None:
-    done = nomoat("models")
+def test_models_lists_every_card_with_its_verdict(program: Nomoat) -> None:
+    done = program("models")
     assert (done.returncode, done.stderr) == (0, "* rests on terms not confirmed: `nomoat show MODEL`\n")
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert set(rows) == {"MODEL"} | {card.id for card in cards.cards()}

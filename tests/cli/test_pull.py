@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shell import Done
 
 from nomoat import footprint, hardware
 from nomoat.engine import convert
 
-Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
 INT8_NOTE, CODES_NOTE = "(estimate: int8 in memory, whatever the file)", "(estimate: the file's own codes in memory)"
 
@@ -72,8 +72,8 @@ def test_pull_refuses_a_folder_it_could_not_run_before_its_weights_unless_forced
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == ["hf:owner/repo"]
 
 
-def test_pull_says_licence_and_memory_before_it_connects(nomoat: Nomoat) -> None:
-    done = nomoat("pull", "qwen2.5-coder-0.5b")
+def test_pull_says_licence_and_memory_before_it_connects(program: Nomoat) -> None:
+    done = program("pull", "qwen2.5-coder-0.5b")
     assert (done.returncode, done.stdout) == (1, "")
     first, second, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shell import Done
 from small_disk import FILL, run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat.engine import importer
 from nomoat.tune.adapter import alone_with
 
-Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+Nomoat = Callable[..., Done]
 
 
 def test_rm_removes_an_adapter_and_nothing_else(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
@@ -25,12 +25,12 @@ def test_rm_removes_an_adapter_and_nothing_else(empty_home: Path, nomoat: Nomoat
 
 
 def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
-    empty_home: Path, tmp_path: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+    empty_home: Path, tmp_path: Path, program: Nomoat, tuned: Callable[[str], Path]
 ) -> None:
     kept = tuned("own").rename(tmp_path / "kept")
     link = empty_home / "adapters" / "linked"
     link.symlink_to(kept)
-    assert nomoat("rm", "openllama-3b+linked").stderr == "openllama-3b+linked: removed\n"
+    assert program("rm", "openllama-3b+linked").stderr == "openllama-3b+linked: removed\n"
     assert not link.is_symlink()
     assert (kept / "provenance.json").is_file()
 

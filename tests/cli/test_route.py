@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import shell
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
@@ -22,12 +20,9 @@ from nomoat.route import learned
 from nomoat.route.budget import Allowance
 from nomoat.route.policy import Policy, default_path
 
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 
-
-def nomoat(*arguments: str, piped: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {**os.environ, "COLUMNS": "100", **environment}
-    return subprocess.run([NOMOAT, *arguments], input=piped, capture_output=True, text=True, timeout=120, check=False, env=given)
+def nomoat(*arguments: str, piped: bytes = b"", **environment: str) -> shell.Done:
+    return shell.nomoat(*arguments, piped=piped, COLUMNS="100", **environment)
 
 
 def written(text: str) -> None:
@@ -131,7 +126,7 @@ def test_explain_says_where_and_why_and_not_what() -> None:
 
 def test_explain_reads_what_is_piped_in() -> None:
     written('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
-    done = nomoat("route", "explain", "--json", piped="What is a moat?\n", NOMOAT_OFFLINE="0")
+    done = nomoat("route", "explain", "--json", piped=b"What is a moat?\n", NOMOAT_OFFLINE="0")
     assert json.loads(done.stdout) == {
         "where": "cloud",
         "model": "openai:big",
@@ -144,14 +139,14 @@ def test_explain_reads_what_is_piped_in() -> None:
 
 
 def test_explain_of_nothing_says_what_to_do() -> None:
-    done = nomoat("route", "explain", piped=" \n")
+    done = nomoat("route", "explain", piped=b" \n")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == 'error: there is no text to explain\nhint: nomoat route explain "TEXT", or pipe it in\n'
 
 
 def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duelled: Path) -> None:
     written('local = "fake:"\ncloud = "openai:big"')
-    done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled))
+    done = shell.program("route", "learn", "fake:", "openai:big", "--suite", str(duelled), COLUMNS="100")
     assert (done.returncode, done.stderr) == (
         0,
         f"kept in {learned.folder()}\nto send more or less away, set `threshold` in {default_path()}\n",
@@ -174,7 +169,7 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
         for row in rows
     )
     assert "50.0 %  1.000 [1.000, 1.000]      0.750  100 % [100, 100]" in table
-    said = json.loads(nomoat("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
+    said = json.loads(shell.program("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
     assert said["why"].endswith("the policy's threshold is 0.50, if `fake:` has not changed since the router was learned")
     assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout

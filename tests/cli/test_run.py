@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import shell
 from misbehaving import FINE, Server, half, say
 
 from nomoat.cli import answering
@@ -21,30 +22,29 @@ from nomoat.route.pii import KINDS
 from nomoat.route.policy import default_path
 
 run_command = importlib.import_module("nomoat.cli.run")  # `nomoat.cli.run` itself is the command
-NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 NO_SEED = "note: `m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise\n"
 HINT = 'hint: nomoat run MODEL "PROMPT", or pipe text in\n'
 
 
-def run(*arguments: str, piped: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([NOMOAT, "run", *arguments], input=piped, capture_output=True, timeout=60, check=False)
+def run(*arguments: str, piped: bytes = b"", **environment: str) -> shell.Done:
+    return shell.nomoat("run", *arguments, piped=piped, **environment)
 
 
 def test_answer_goes_to_stdout_and_its_speed_to_stderr() -> None:
-    done = run("fake:", "세 단어 👩‍🚀")
-    assert (done.returncode, done.stdout.decode()) == (0, "👩‍🚀 단어 세\n")
-    assert done.stderr.decode() == "[3 prompt tokens, 3 new, 0.0 s]\n"
+    done = shell.program("run", "fake:", "세 단어 👩‍🚀")
+    assert (done.returncode, done.stdout) == (0, "👩‍🚀 단어 세\n")
+    assert done.stderr == "[3 prompt tokens, 3 new, 0.0 s]\n"
 
 
 def test_piped_text_is_the_prompt_and_follows_an_argument() -> None:
-    assert run("fake:", piped="b a".encode("utf-8-sig")).stdout == b"a b\n"
-    assert run("fake:", "one", piped=b"two\n").stdout == b"two one\n"
+    assert run("fake:", piped="b a".encode("utf-8-sig")).stdout == "a b\n"
+    assert run("fake:", "one", piped=b"two\n").stdout == "two one\n"
 
 
 def test_system_message_counts_and_limit_is_told_when_it_cuts() -> None:
     done = run("fake:", "a b c", "--system", "be brief", "-n", "2")
-    assert done.stdout == b"c b\n"
-    assert done.stderr.decode() == "[cut at 2 new tokens; --max-tokens raises that]\n[5 prompt tokens, 2 new, 0.0 s]\n"
+    assert done.stdout == "c b\n"
+    assert done.stderr == "[cut at 2 new tokens; --max-tokens raises that]\n[5 prompt tokens, 2 new, 0.0 s]\n"
 
 
 def test_json_prints_one_object_and_nothing_else() -> None:
@@ -52,7 +52,7 @@ def test_json_prints_one_object_and_nothing_else() -> None:
     said = json.loads(done.stdout)
     assert (said["model"], said["text"], said["finish_reason"], said["bytes_out"]) == ("fake:", "b a", "stop", 0)
     assert said["usage"]["prompt_tokens"] == 2
-    assert done.stderr == b""
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_json_asks_again_for_an_answer_that_broke_off_and_says_which_setting_was
     server = serving(half, say(400, {"error": {"message": "Unknown name seed"}}), FINE)
     done = run(f"{server.url}#m", "hello", "--json", "--seed", "1")
     assert (json.loads(done.stdout)["text"], len(server.bodies)) == ("hello 안녕", 3)
-    assert done.stderr.decode() == NO_SEED
+    assert done.stderr == NO_SEED
 
 
 def test_what_a_server_refused_is_said_after_its_answer(serving: Callable[..., Server]) -> None:
     server = serving(say(400, {"error": {"message": "Unknown name seed"}}), FINE)
     done = run(f"{server.url}#m", "hello", "--seed", "1")
-    assert done.stderr.decode().startswith(NO_SEED + "[5 prompt tokens")
+    assert done.stderr.startswith(NO_SEED + "[5 prompt tokens")
 
 
 @pytest.mark.parametrize(("text", "noted"), [("hello", [NO_SEED]), ("전화는 010-1234-5678", [])])
@@ -84,22 +84,21 @@ def test_auto_says_it_of_answers_from_the_cloud_only(serving: Callable[..., Serv
     server = serving(say(400, {"error": {"message": "Unknown name seed"}}), FINE)
     default_path().parent.mkdir(parents=True)
     default_path().write_text(f'local = "fake:"\ncloud = "{server.url}#m"\ndefault = "cloud"')
-    env = {name: value for name, value in os.environ.items() if name != "NOMOAT_OFFLINE"}
-    done = subprocess.run([NOMOAT, "run", "auto", text, "--seed", "1"], capture_output=True, timeout=60, check=True, env=env)
-    assert [line for line in done.stderr.decode().splitlines(keepends=True) if line.startswith("note: ")] == noted
+    done = run("auto", text, "--seed", "1", NOMOAT_OFFLINE="0")
+    assert [line for line in done.stderr.splitlines(keepends=True) if line.startswith("note: ")] == noted
 
 
 def test_auto_says_once_what_its_policy_does_not_keep_here() -> None:
     default_path().parent.mkdir(parents=True)
     kinds = [kind for kind in KINDS if kind not in ("api_key", "name")]
     default_path().write_text(f'local = "fake:"\ncloud = "openai:big"\nnever_leaves = {json.dumps(kinds)}')
-    said = run("auto", "a b").stderr.decode()
+    said = run("auto", "a b").stderr
     assert said.startswith("note: never_leaves does not name api_key: such data may leave\n[local: ")
     assert said.count("never_leaves") == 1
 
 
 def test_raw_prompt_is_continued_without_a_template() -> None:
-    assert run("fake:", "a b", "--raw").stdout == b"b a\n"
+    assert run("fake:", "a b", "--raw").stdout == "b a\n"
 
 
 @pytest.mark.parametrize(
@@ -129,11 +128,11 @@ def test_raw_prompt_is_continued_without_a_template() -> None:
 )  # fmt: skip
 def test_what_cannot_be_asked_is_two_lines_on_stderr_and_exit_code_1(arguments: list[str], piped: bytes, stderr: str) -> None:
     done = run(*arguments, piped=piped)
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", stderr)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", stderr)
 
 
 def test_reader_that_goes_away_ends_it_quietly() -> None:
-    command = f'"{NOMOAT}" run fake: "a b c" | true'
+    command = f'"{shell.NOMOAT}" run fake: "a b c" | true'
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (b"", b"")
 
@@ -210,13 +209,11 @@ def test_a_templates_variables_are_json_or_text() -> None:
 
 
 def test_what_the_sampling_options_cannot_mean_is_refused(tmp_path: Path) -> None:
-    assert run("fake:", "x", "--logprobs", "1").stderr.decode() == (
-        "error: `--logprobs` prints numbers for machines\nhint: add `--json`\n"
-    )
-    assert run("fake:", "x", "--template-variable", "thinking").stderr.decode() == (
+    assert run("fake:", "x", "--logprobs", "1").stderr == ("error: `--logprobs` prints numbers for machines\nhint: add `--json`\n")
+    assert run("fake:", "x", "--template-variable", "thinking").stderr == (
         "error: `--template-variable thinking` gives no value\nhint: write NAME=VALUE, such as enable_thinking=false\n"
     )
     (tmp_path / "deep.json").write_text("[" * 100_000)
     for name in ("none.json", "deep.json"):
         done = run("fake:", "x", "--json-schema", str(tmp_path / name))
-        assert done.returncode == 1 and done.stderr.decode().startswith(f"error: cannot read the JSON schema `{tmp_path / name}`: ")
+        assert done.returncode == 1 and done.stderr.startswith(f"error: cannot read the JSON schema `{tmp_path / name}`: ")

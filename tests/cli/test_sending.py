@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 from misbehaving import Server, counted
+from shell import Done
 
 from nomoat.asking.spending import Spending
 from nomoat.cli import sending
@@ -131,7 +131,7 @@ def test_answers_for_a_judge_are_longer_and_asked_for_though_short_ones_are_ther
 
 
 def test_script_without_yes_is_told_what_would_go(
-    nomoat: Callable[..., subprocess.CompletedProcess[str]], suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nomoat: Callable[..., Done], suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("NOMOAT_OFFLINE", "0")
@@ -145,7 +145,7 @@ def test_script_without_yes_is_told_what_would_go(
 
 
 def test_script_that_would_let_a_judge_outside_see_answers_is_told_so(
-    nomoat: Callable[..., subprocess.CompletedProcess[str]], suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nomoat: Callable[..., Done], suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("NOMOAT_OFFLINE", "0")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shell import Done
 
-Nomoat = Callable[..., subprocess.CompletedProcess[str]]
+Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
 
 
-def test_show_gives_the_three_reasons_against_alpaca_with_their_sources(nomoat: Nomoat) -> None:
-    done = nomoat("show", "alpaca-7b")
+def test_show_gives_the_three_reasons_against_alpaca_with_their_sources(program: Nomoat) -> None:
+    done = program("show", "alpaca-7b")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     at = lines.index("commercial use: no")

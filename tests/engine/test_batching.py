@@ -139,10 +139,11 @@ def test_one_requests_failure_is_nobody_elses(engine: OpenVINOEngine, monkeypatc
 
     monkeypatch.setattr(batching.Sampler, "_draw", fails)
     stream = engine.generate(good)
-    next(stream)
+    begun = next(stream).text
     with pytest.raises(ArithmeticError, match="meant"):
         answer(engine, bad)
-    assert "".join(chunk.text for chunk in engine.generate(good)) == expected
+    assert begun + "".join(chunk.text for chunk in stream) == expected
+    assert answer(engine, good) == expected
 
 
 def test_every_answer_follows_its_schema(engine: OpenVINOEngine) -> None:
@@ -244,9 +245,9 @@ def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: OpenVINOEn
         expected = model_of_gguf(tiny_gguf)(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
     assert prompt[0].log_probability is None and prompt[0].top == ()
     for at, one in enumerate([*prompt, *told][1:]):
-        assert one.log_probability == pytest.approx(float(expected[at, one.token_id]), abs=0.05)
+        assert one.log_probability == pytest.approx(float(expected[at, one.token_id]), abs=0.01)
         best = np.sort(expected[at])[-3:][::-1]
-        assert [other.log_probability for other in one.top] == pytest.approx(best.tolist(), abs=0.05)
+        assert [other.log_probability for other in one.top] == pytest.approx(best.tolist(), abs=0.01)
         assert len(one.top) == 3
     again = engine.prompt_likelihoods(Request(prompt_ids=tuple(ids)))
     assert [one.log_probability for one in again[1:]] == pytest.approx([one.log_probability for one in [*prompt, *told][1:]], abs=1e-3)

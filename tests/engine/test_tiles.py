@@ -22,6 +22,7 @@ import tiny
 import torch
 from numba.core.caching import FunctionCache
 from patience import PATIENCE_SECONDS, wait_until
+from products import PLACES, TYPES, Given, product, product_with_adapters, raw_rows
 from reference import CASES, make_model, write_gguf
 from tiny import ADAPTED, write_adapter, write_tiny_gguf
 
@@ -42,33 +43,11 @@ from nomoat.records import Request
 from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
-TYPES = list(tiles.BLOCKS)
-PLACES = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}  # of a block's float16, if not its beginning
 ROUNDING = 0.012  # of the root mean square: inputs have 8 bits, with a scale for each 32
-
-
-def raw_rows(type_name: str, rows: int, columns: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Any codes and small scales, scales of plausible size before them, as a file has them."""
-    chance = np.random.default_rng(seed)
-    weights, size = tiles.BLOCKS[type_name]
-    blocks = chance.integers(0, 256, (rows, columns // weights, size), dtype=np.uint8)
-    start, numbers = PLACES.get(type_name, 0), 2 if tiles.LAYOUTS[type_name].names[1] == "offset" else 1  # type: ignore[index]
-    scales = chance.uniform(0.001, 0.01, (rows, columns // weights, numbers)).astype(np.float16)
-    blocks[..., start : start + 2 * numbers] = scales.view(np.uint8)
-    return blocks.reshape(rows, -1)
 
 
 def dequantised(raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
     return np.asarray(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[type_name]))
-
-
-def product(x_MC: npt.NDArray[np.float32], raw: npt.NDArray[np.uint8], type_name: str) -> npt.NDArray[np.float32]:
-    from nomoat.engine.program import Program
-
-    made = tiles.tiled(raw, type_name)
-    y_1MR = np.full((1, len(x_MC), len(raw)), np.nan, np.float32)
-    Program([("out", type_name, len(raw), 0, -1)], made.ctypes.data, x_MC.shape[1]).run(x_MC[None], None, None, [y_1MR])
-    return y_1MR[0]
 
 
 @pytest.mark.parametrize("type_name", TYPES)
@@ -116,7 +95,9 @@ import numpy as np
 from nomoat import hardware
 flags = hardware.cpu_flags() - {"avx512_vnni", "avx_vnni"}
 hardware.cpu_flags = lambda: flags
-from tests.engine.test_tiles import TYPES, product, product_with_adapters, raw_rows
+from nomoat.engine import kernels
+kernels.TOKENS_AT_ONCE = (8, 0)  # which five tokens take: the others would be compiled, and not run
+from products import TYPES, product, product_with_adapters, raw_rows
 x = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
 products = [product(x, raw_rows(name, 80, 768), name) for name in TYPES]
 np.save(sys.argv[1], np.stack([*products, product_with_adapters(x, [0, 1, 1, -1, 0])]))
@@ -133,37 +114,6 @@ def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Pat
     products = [product(x_MC, raw_rows(name, 80, 768), name) for name in TYPES]
     ours = np.stack([*products, product_with_adapters(x_MC, [0, 1, 1, -1, 0])])
     assert np.load(place) == pytest.approx(ours, rel=1e-4, abs=1e-4)
-
-
-class Given:
-    """Two adapters of one layer, as `LoraDelta` has them: the second has another rank."""
-
-    def __init__(self, rank: int) -> None:
-        chance = np.random.default_rng(rank)
-        self.a_RI, self.b_OR = (chance.normal(size=size).astype(np.float32) for size in ((rank, 768), (80, rank)))
-
-    def scaled(self, layer: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-        return (self.a_RI, self.b_OR) if layer == "x" else None
-
-    def require_fitting(self, layer: str, sizes: tuple[int, int]) -> None:
-        assert sizes == (80, 768)
-
-
-def product_with_adapters(x_MC: npt.NDArray[np.float32], owners: list[int]) -> npt.NDArray[np.float32]:
-    """Weights are zero: what comes is the adapters'."""
-    from nomoat.engine.adapters import beside
-    from nomoat.engine.program import Program
-    from nomoat.engine.steps import OWNERS
-
-    weights = tiles.tiled(raw_rows("Q8_0", 80, 768) * np.uint8(0), "Q8_0")
-    program = Program([("out", "Q8_0", 80, 0, -1)], weights.ctypes.data, 768)
-    added = beside([("x", 80)], 768, [Given(5), Given(20)])  # type: ignore[list-item]
-    assert added is not None
-    program.add_beside(0, added)
-    owners_M, y_1MR = np.array(owners, np.int64), np.zeros((1, len(x_MC), 80), np.float32)
-    program._job[OWNERS] = owners_M.ctypes.data
-    program.run(x_MC[None], None, None, [y_1MR])
-    return y_1MR[0]
 
 
 @needs_instructions

@@ -726,51 +726,17 @@ def test_finding_does_not_hold_the_text() -> None:
 
 
 def test_long_text_takes_no_time() -> None:
-    """Patterns that go over a text again and again would take minutes here."""
-    for piece in (
-        "a",
-        "1",
-        "1 ",
-        "a@",
-        "12-",
-        "은행",
-        "A1",
-        "4111 ",
-        "de89",
-        "가.",
-        "x@가.",
-        "1\n",
-        "12 - ",
-        "은행\n12  ",
-        "de89 12  ",
-        "가\u0301",
-        "010,",
-        "900101,1",
-        "4111 , ",
-        "1'\"  '",
-        "tel02-",
-        "김 철 ",
-    ):
-        assert isinstance(pii.find(piece * 20_000, names=["김철수", "O'Brien"]), tuple)
-    for piece in (
-        "계좌|",
-        "계좌\n|",
-        "account_",
-        "\\u",
-        "*a_`",
-        "\n> ",
-        "%E&a",
-        "kim @ a.",
-        "국민 통장으로(",
-        "Project\n\n",
-        "900101,a:",
-        "9 - 9 ",
-        "sk-",
-    ):
-        assert isinstance(pii.find((piece * 200_000)[:200_000], names=["김철수", "Project Moat"]), tuple)
-    started = time.process_time()
-    pii.find("4111 1111 1111 1112 " * 5_000, kinds=["card", "bank_account", "email"])
-    assert time.process_time() - started < 10
+    """A second of the processor each, or less. A pattern that goes over its text again and again takes five at the least."""
+    pieces = [
+        "a", "1", "1 ", "a@", "12-", "은행", "A1", "4111 ", "de89",
+        "가.", "x@가.", "1\n", "12 - ", "은행\n12  ", "de89 12  ", "가\u0301", "010,", "900101,1",
+        "4111 , ", "1'\"  '", "tel02-", "김 철 ", "계좌|", "계좌\n|", "account_", "\\u", "*a_`",
+        "\n> ", "%E&a", "kim @ a.", "국민 통장으로(", "Project\n\n", "900101,a:", "9 - 9 ", "sk-",
+    ]  # fmt: skip
+    for text in (*((piece * 40_000)[:40_000] for piece in pieces), "4111 1111 1111 1112 " * 5_000):
+        started = time.process_time()
+        pii.find(text, names=["김철수", "O'Brien", "Project Moat"])
+        assert time.process_time() - started < 5, text[:20]
 
 
 def test_every_kind_has_words_for_people() -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 
 SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3, batch=8)  # 22 steps
+SHORT = prepare.Settings(rank=4, epochs=0.5)
 COLUMNS = {"input_column": "text", "label_column": "label"}
 KEEPING = train.Way(precision="float32", expanded=True, keeps_lower=True)
 
@@ -53,6 +54,24 @@ def _way(prepared: prepare.Prepared) -> train.Way:
 
 def tune(base: Path, table: Path, name: str, **options: Any) -> Path:
     return nomoat.tune(str(base), table, name=name, **{"settings": SETTINGS, **COLUMNS, **options})  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Callable[..., Path]:
+    """Trainings that nothing interrupts, once for all tests that ask for the same: by this process, or by `ray`."""
+
+    def make(settings: prepare.Settings = SETTINGS, *, ray: str | None = None) -> Path:
+        key = f"{settings} {ray}"
+        if key not in trained:
+            trained[key] = tune(tiny_gguf, table, "alone" if ray is None else "whole", settings=settings, ray=ray)
+        return trained[key]
+
+    return make
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -181,11 +200,11 @@ def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longes
 class TestTwoNodes:
     @pytest.mark.parametrize("settings", [SETTINGS, prepare.Settings(rank=4, epochs=2, layers=2, noise=5, batch=15)])
     def test_two_workers_learn_what_one_process_learns(
-        self, cluster: str, settings: prepare.Settings, tiny_gguf: Path, table: Path
+        self, cluster: str, settings: prepare.Settings, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
     ) -> None:
         """Up to rounding: losses on the way, what is held out, and the weights."""
         said: list[str] = []
-        alone = tune(tiny_gguf, table, "alone", settings=settings)
+        alone = uninterrupted(settings)
         spread_out = tune(tiny_gguf, table, "spread", settings=settings, ray=cluster, on_message=said.append)
         assert_close(weights(spread_out), weights(alone))
         one, two = metrics(alone), metrics(spread_out)
@@ -210,9 +229,9 @@ class TestTwoNodes:
 
     @pytest.mark.parametrize("how", ["Ctrl-C", "a worker dies"])
     def test_what_was_stopped_goes_on_to_the_same_weights(
-        self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, how: str
+        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
-        whole = weights(tune(tiny_gguf, table, "whole", ray=cluster))
+        whole = weights(uninterrupted(ray=cluster))
         crews: list[spread.Crew] = []
         find = spread.Crew.find
         monkeypatch.setattr(spread.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
@@ -235,16 +254,17 @@ class TestTwoNodes:
         assert steps[0] == 8
         assert_equal(weights(resumed), whole)
 
-    def test_one_process_goes_on_where_two_workers_were_stopped(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
+    def test_one_process_goes_on_where_two_workers_were_stopped(
+        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
+    ) -> None:
         def stop(progress: train.Progress) -> None:
             if progress.step == 15:
                 raise KeyboardInterrupt
 
-        whole = tune(tiny_gguf, table, "whole")
         with pytest.raises(KeyboardInterrupt):
             tune(tiny_gguf, table, "parts", ray=cluster, on_progress=stop)
         resumed = tune(tiny_gguf, table, "parts", resume=True)
-        assert_close(weights(resumed), weights(whole))
+        assert_close(weights(resumed), weights(uninterrupted()))
         assert metrics(resumed)["workers"] == [2, 1]
 
     def test_a_worker_that_dies_before_anything_is_learned_leaves_nothing_to_go_on_with(
@@ -268,26 +288,22 @@ class TestTwoNodes:
             tune(tiny_gguf, table, "broken", ray=cluster, settings=prepare.Settings(rank=4, learning_rate=1e30))
 
     def test_a_single_worker_elsewhere_learns_there(
-        self, cluster: str, tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings = prepare.Settings(rank=4, epochs=0.5)
-        alone = tune(tiny_gguf, table, "alone", settings=settings)
         with monkeypatch.context() as patch:
             patch.setattr(clusters, "is_here", lambda address: False)
             patch.setenv("NOMOAT_OFFLINE", "")
             said: list[str] = []
-            there = tune(tiny_gguf, table, "there", settings=settings, ray=cluster, workers=1, on_message=said.append)
+            there = tune(tiny_gguf, table, "there", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
         assert said[:2] == [said[0], "the lessons are sent to those machines of your Ray cluster"]
-        assert_close(weights(there), weights(alone))
+        assert_close(weights(there), weights(uninterrupted(SHORT)))
 
 
-def test_one_worker_here_is_this_process(cluster: str, tiny_gguf: Path, table: Path) -> None:
+def test_one_worker_here_is_this_process(cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]) -> None:
     said: list[str] = []
-    settings = prepare.Settings(rank=4, epochs=0.5)
-    alone = tune(tiny_gguf, table, "alone", settings=settings)
-    one = tune(tiny_gguf, table, "one", settings=settings, ray=cluster, workers=1, on_message=said.append)
+    one = tune(tiny_gguf, table, "one", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
     assert said[0] == "one worker, which is this machine: it learns by itself"
-    assert_equal(weights(one), weights(alone))
+    assert_equal(weights(one), weights(uninterrupted(SHORT)))
 
 
 def test_a_machine_without_the_model_is_named_with_what_to_do_there(

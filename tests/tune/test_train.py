@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -45,6 +46,36 @@ def table(tmp_path: Path) -> Path:
     path = tmp_path / "colours.csv"
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
     return path
+
+
+class Whole(NamedTuple):
+    """What a training with SETTINGS that nothing interrupts ends with."""
+
+    weights: dict[str, torch.Tensor]
+    held_out: list[float]  # the loss at each look
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[Whole]:
+    return []
+
+
+@pytest.fixture
+def whole(tiny_gguf: Path, table: Path, trained: list[Whole]) -> Whole:
+    """It is trained once, by the first test that asks for it."""
+    if not trained:
+        folder = tune(tiny_gguf, table, "whole")
+        history = json.loads((folder / "provenance.json").read_text())["metrics"]["history"]
+        trained.append(Whole(weights(folder), [look["held_out"] for look in history]))
+    return trained[0]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def are_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def tune(base: Path, table: Path, name: str = "colours", **options: object) -> Path:
@@ -170,10 +201,8 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
 
 
-def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path) -> None:
-    first = load_file(tune(tiny_gguf, table, "one") / "adapter_model.safetensors")
-    second = load_file(tune(tiny_gguf, table, "two") / "adapter_model.safetensors")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_the_same_seed_gives_the_same_weights(tiny_gguf: Path, table: Path, whole: Whole) -> None:
+    assert are_equal(weights(tune(tiny_gguf, table, "again")), whole.weights)
 
 
 @pytest.mark.skipif(not panels.CAN_BE_USED, reason="this CPU has no VNNI")
@@ -201,8 +230,8 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     tiny_gguf: Path, table: Path, precision: str, noise: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected(precision, "set by the test"))
-    settings = train.Settings(rank=4, epochs=4, learning_rate=5e-3, layers=2, noise=noise)
-    whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
+    settings = train.Settings(rank=4, epochs=2, learning_rate=5e-3, layers=2, noise=noise)
+    whole = weights(tune(tiny_gguf, table, "whole", settings=settings))
 
     def stop_at_seven(progress: train.Progress) -> None:
         if progress.step == 7:
@@ -211,12 +240,12 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, "parts", settings=settings, on_progress=stop_at_seven)
     assert not (paths.adapters() / "parts").exists()
-    resumed = load_file(tune(tiny_gguf, table, "parts", settings=settings, resume=True) / "adapter_model.safetensors")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert are_equal(weights(tune(tiny_gguf, table, "parts", settings=settings, resume=True)), whole)
 
 
-def test_a_look_that_was_interrupted_is_made_up_for(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
+def test_a_look_that_was_interrupted_is_made_up_for(
+    tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
     look = train.Run.look
 
     def interrupted(run: train.Run, *given: object) -> tuple[list[float], int]:
@@ -229,11 +258,9 @@ def test_a_look_that_was_interrupted_is_made_up_for(tiny_gguf: Path, table: Path
         tune(tiny_gguf, table, "parts")
     monkeypatch.setattr(train.Run, "look", look)
     resumed = tune(tiny_gguf, table, "parts", resume=True)
-    assert all(torch.equal(whole[name], value) for name, value in load_file(resumed / "adapter_model.safetensors").items())
-    looks = [
-        json.loads((paths.adapters() / name / "provenance.json").read_text())["metrics"]["history"] for name in ("whole", "parts")
-    ]
-    assert [look["held_out"] for look in looks[0]] == [look["held_out"] for look in looks[1]]
+    assert are_equal(weights(resumed), whole.weights)
+    looks = json.loads((resumed / "provenance.json").read_text())["metrics"]["history"]
+    assert [look["held_out"] for look in looks] == whole.held_out
 
 
 def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
@@ -263,7 +290,7 @@ def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf
 @pytest.mark.usefixtures("kernels")
 def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_one(tiny_gguf: Path, table: Path) -> None:
     settings = train.Settings(rank=4, epochs=12, learning_rate=5e-3)
-    whole = load_file(tune(tiny_gguf, table, "whole", settings=settings) / "adapter_model.safetensors")
+    whole = weights(tune(tiny_gguf, table, "whole", settings=settings))
     code = (
         "import sys, nomoat.hardware, nomoat.tune.qlora, nomoat.tune.train as t\n"
         "t.CHECKPOINT_SECONDS = 0.0\n"
@@ -282,7 +309,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
     steps: list[int] = []
     resumed = tune(tiny_gguf, table, "killed", settings=settings, resume=True, on_progress=lambda p: steps.append(p.step))
     assert next(step for step in steps if step) > 1
-    assert all(torch.equal(whole[name], value) for name, value in load_file(resumed / "adapter_model.safetensors").items())
+    assert are_equal(weights(resumed), whole)
 
 
 def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
@@ -314,6 +341,7 @@ class Clock:
                 during.setattr(run, "_looked_at", lambda batches: self._taking(look, map(run.look_at, batches)))
                 return look_at(run, *given)  # type: ignore[arg-type]
 
+        monkeypatch.setattr(train.Run, "backward", lambda _run, _batch: torch.tensor(1.0))  # a step without a gradient
         monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(train.Run, "_learn", learned)
         monkeypatch.setattr(train.Run, "look", looked)
@@ -588,18 +616,19 @@ def test_an_average_that_breaks_the_model_is_noticed_when_it_is_looked_at(
     assert not (paths.adapters() / "colours").exists()
 
 
-def test_what_was_learned_is_kept_when_the_end_is_interrupted(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_learned_is_kept_when_the_end_is_interrupted(
+    tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
     with monkeypatch.context() as while_written, pytest.raises(KeyboardInterrupt):
         while_written.setattr(adapter, "save", stop)
         tune(tiny_gguf, table)
     steps: list[int] = []
     folder = tune(tiny_gguf, table, resume=True, on_progress=lambda progress: steps.append(progress.step))
     assert steps == []  # only written
-    assert all(torch.equal(value, whole[name]) for name, value in load_file(folder / "adapter_model.safetensors").items())
+    assert are_equal(weights(folder), whole.weights)
 
 
 def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -621,9 +650,8 @@ def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
     assert list(dict.fromkeys(stages)) == ["measuring the base", "tuning"]
 
 
-def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     """With less memory free than at first; what the frozen layers say is still kept, and the weights are the same to the last bit."""
-    whole = load_file(tune(tiny_gguf, table, "whole") / "adapter_model.safetensors")
 
     def stop_at_seven(progress: train.Progress) -> None:
         if progress.step == 7:
@@ -632,8 +660,7 @@ def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, 
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, on_progress=stop_at_seven)
     monkeypatch.setattr(ways, "choose_way", lambda *_: pytest.fail("decided anew"))
-    resumed = load_file(tune(tiny_gguf, table, resume=True) / "adapter_model.safetensors")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert are_equal(weights(tune(tiny_gguf, table, resume=True)), whole.weights)
 
 
 def test_two_trainings_under_one_name_at_once_are_refused(tiny_gguf: Path, table: Path) -> None:
