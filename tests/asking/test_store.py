@@ -128,6 +128,18 @@ def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
         assert len(store.outcomes()) == 4
 
 
+def test_an_earlier_nomoat_which_knows_only_its_own_fields_reads_outcomes() -> None:
+    """`same_as` came later: it stands there only where an answer is another example's."""
+    outcomes = [
+        Outcome(suite="s", example_id=name, model="m", answer="a", score=0.0, same_as=of) for name, of in (("1", ""), ("2", "1"))
+    ]
+    with AnswerStore() as store:
+        store.save_outcomes("suite", "exact", "digest", outcomes)
+        assert store.outcomes() == outcomes
+        kept = [json.loads(text) for (text,) in store._db.connection.execute("SELECT outcome FROM outcomes ORDER BY example_id")]
+    assert [one.get("same_as") for one in kept] == [None, "1"]
+
+
 WRITER = """
 import sys, time
 from nomoat.asking.store import AnswerStore

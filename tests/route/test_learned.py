@@ -118,7 +118,9 @@ def test_router_of_another_nomoat_has_to_be_learned_again(version: int, which: s
     assert (
         raised.value.message == f"the learned router in `{folder}` is of {which} nomoat: version {version} and not {learned.VERSION}"
     )
-    assert raised.value.hint == "learn it again with `nomoat route learn`, or remove that folder"
+    assert raised.value.hint == (
+        "duel again with this nomoat (`nomoat duel LOCAL CLOUD -s SUITE --all`), then `nomoat route learn`; or remove that folder"
+    )
 
 
 def test_arrays_of_objects_are_not_unpickled(router: learned.LearnedRouter) -> None:

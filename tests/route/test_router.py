@@ -425,7 +425,12 @@ def test_failure_of_the_local_model_is_raised_and_not_covered_up_by_the_cloud() 
     ("attribute", "value", "why"),
     [
         ("cloud", "openai:other", "the router was learned for `small` and `openai:other`; the policy's default is cloud"),
-        ("local_digest", "old", "`small` has changed since the router was learned; the policy's default is cloud"),
+        (
+            "local_digest",
+            "old",
+            "`small` has changed, or this nomoat imports it otherwise, since the router was learned: duel and learn again; "
+            "the policy's default is cloud",
+        ),
     ],
 )
 def test_router_learned_from_other_models_is_not_asked(attribute: str, value: str, why: str) -> None:

@@ -31,8 +31,8 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 1
 SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
-# To `Request`.
-ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
+# To `Request`, and the last to `Outcome`.
+ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools", "same_as")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -147,7 +147,7 @@ class AnswerStore:
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
         """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
         now = time.time()
-        rows = [(suite_sha256, metric, model_digest, o.example_id, _dumps(dataclasses.asdict(o)), now) for o in outcomes]
+        rows = [(suite_sha256, metric, model_digest, one.example_id, _dumps(_told(one)), now) for one in outcomes]
         with self._db.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
 
@@ -207,13 +207,13 @@ class AnswerStore:
         return None if row is None else _opened(key, json.loads(row[0]))
 
     def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> None:
-        row = (key, model_digest, _dumps(_asked(request)), _sealed(key, value), time.time())
+        row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
         with self._db.turn() as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
-    return _hashed([kind, model_digest, _asked(request), continuations])
+    return _hashed([kind, model_digest, _told(request), continuations])
 
 
 def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> str:
@@ -239,11 +239,11 @@ def _hashed(value: object) -> str:
     return hashlib.sha256(_dumps(value).encode()).hexdigest()
 
 
-def _asked(request: Request) -> dict[str, object]:
-    """The request's fields. One that came with a later version stands there only where it says something, so that answers from
-    before are found.
+def _told(record: Request | Outcome) -> dict[str, object]:
+    """The record's fields. One that came with a later version stands there only where it says something, so that answers from
+    before are found, and an earlier version, which may know no other fields, reads what this one keeps.
     """
-    return {name: value for name, value in dataclasses.asdict(request).items() if value or name not in ADDED_LATER}
+    return {name: value for name, value in dataclasses.asdict(record).items() if value or name not in ADDED_LATER}
 
 
 def _dumps(value: object) -> str:

@@ -45,11 +45,12 @@ def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str |
     if (learned.local, learned.cloud) != (policy.local, policy.cloud):
         local, cloud = references.shown_name(learned.local), references.shown_name(learned.cloud)
         return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
-    since = f"`{references.shown_name(learned.local)}` has {{}}changed since the router was learned"
+    name = references.shown_name(learned.local)
     if local_digest is None:
-        return Usable(learned=learned, provided=f", if {since.format('not ')}")
+        return Usable(learned=learned, provided=f", if `{name}` is the same as when the router was learned")
     if learned.local_digest != local_digest:
-        return Usable(learned=None, why_not=since.format(""))
+        since = "has changed, or this nomoat imports it otherwise, since the router was learned: duel and learn again"
+        return Usable(learned=None, why_not=f"`{name}` {since}")
     return Usable(learned=learned)
 
 
