@@ -59,10 +59,11 @@ def collect(
     concurrency: int,
     show: Callable[[int], None] = lambda _num_open: None,
     together: int = 1,
+    in_a_row: FailuresInARow | None = None,
 ) -> Collected:
     """Every request's answer, as far as there is one. Equal requests are asked once; `show` is told how many are still open.
 
-    With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
+    `in_a_row`: for who asks a model in several parts, the same for all of them. With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
     requests that stand in a row stay so, because one is worth nothing without the others.
     Raises what no other question would fare better with.
     """
@@ -79,7 +80,10 @@ def collect(
         spending.watch(model)
         try:
             with _lost_calls_counted(model, store):
-                _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+                _ask(
+                    model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show,
+                    in_a_row=FailuresInARow() if in_a_row is None else in_a_row,
+                )  # fmt: skip
         finally:
             if isinstance(model.engine, RemoteEngine) and model.notes:
                 store.save_notes(model.digest, model.notes)
@@ -190,9 +194,8 @@ def _ask(
     spending: Spending,
     concurrency: int,
     show: Callable[[int], None],
+    in_a_row: FailuresInARow,
 ) -> None:
-    in_a_row = _InARow()
-
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
         try:
             completion = model.complete(request, caller_left=caller_left)
@@ -228,8 +231,8 @@ def _in_random_order(requests: Sequence[Request], together: int) -> list[Request
     return [request for block in blocks for request in block]
 
 
-class _InARow:
-    """Failures since the last success, counted by several threads."""
+class FailuresInARow:
+    """A model's failures since its last success, counted by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
