@@ -141,7 +141,10 @@ def test_conversations_asked_a_few_at_a_time_under_a_budget_end_at_five_failures
     )
     with pytest.raises(RemoteError, match="cannot reach it"):
         nomoat.evaluate(
-            Responder("dead", dead), dataclasses.replace(quiz(1), examples=examples), concurrency=1, spending=Spending(max_cost_usd=1.0)
+            Responder("dead", dead),
+            dataclasses.replace(quiz(1), examples=examples),
+            concurrency=1,
+            spending=Spending(max_cost_usd=1.0),
         )
     assert dead.num_asked == 5
 
