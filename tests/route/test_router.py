@@ -173,8 +173,8 @@ def test_nothing_that_stands_beside_private_data_lets_it_leave(request_: Request
 def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))
-    assert decision.kinds == ("name", "phone")
-    assert decision.why == "it holds a name from the policy and a phone number, which the policy keeps here"
+    assert decision.kinds == ("phone", "name")
+    assert decision.why == "it holds a phone number and a name from the policy, which the policy keeps here"
     assert "1234" not in repr(decision)
 
 
