@@ -59,6 +59,16 @@ class ChoiceScores:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeptOutcome:
+    """What an answer was worth, by which metric, of which version of its model, and when it was kept."""
+
+    outcome: Outcome
+    metric: str
+    model_digest: str
+    unix_seconds: float
+
+
 def default_path() -> Path:
     """Where answers are kept unless told otherwise."""
     return paths.runs() / "answers.sqlite"
@@ -151,14 +161,23 @@ class AnswerStore:
         with self._db.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def outcomes(self, *, suite_sha256: str | None = None) -> list[Outcome]:
-        """Outcomes of every run, or of one suite's, by suite, model and example."""
+    def outcomes(self, *, suite_sha256: str | None = None, model: str | None = None) -> list[KeptOutcome]:
+        """Outcomes of every run, or of one suite's, or one model's; those kept last first, then by suite, model and example."""
+        wanted = {"suite_sha256": suite_sha256, "json_extract(outcome, '$.model')": model}
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(["1", *(f"{column} = ?" for column in given)])
         with self._understood(), self._db.turn() as db:
             found = db.execute(
-                "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
-                (suite_sha256,),
+                f"SELECT outcome, metric, model_digest, unix_seconds FROM outcomes WHERE {where} "
+                "ORDER BY unix_seconds DESC, suite_sha256, model_digest, example_id",
+                (*given.values(),),
             ).fetchall()
-            return [known_fields(Outcome, json.loads(text)) for (text,) in found]
+            return [
+                KeptOutcome(
+                    outcome=known_fields(Outcome, json.loads(text)), metric=metric, model_digest=digest, unix_seconds=unix_seconds
+                )
+                for text, metric, digest, unix_seconds in found
+            ]
 
     def digests(self, suite: str) -> dict[str, str]:
         """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
