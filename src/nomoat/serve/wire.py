@@ -96,28 +96,28 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidator(_whole)]  # below 0: as many as there is room for
 
 
-class _Part(BaseModel):
+class _Shape(BaseModel):
     model_config = ConfigDict(strict=True)
+
+
+class _Part(_Shape):
     type: str
     text: str | None = None
     refusal: str | None = None
 
 
-class _Called(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Called(_Shape):
     name: str
     arguments: str | dict[str, Any]  # the second is Ollama's
 
 
-class _ToolCall(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _ToolCall(_Shape):
     id: str | None = None
     function: _Called
     extra_content: dict[str, Any] | None = None  # Gemini's
 
 
-class _Turn(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Turn(_Shape):
     role: str
     content: str | Several[_Part] | None = None
     refusal: str | None = None  # what an assistant said in place of its content
@@ -126,51 +126,44 @@ class _Turn(BaseModel):
     function_call: Any = None  # the older form of calls
 
 
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _StreamOptions(_Shape):
     include_usage: bool | None = None
 
 
-class _Schema(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Schema(_Shape):
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
-class _Format(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Format(_Shape):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
 
 
-class _Function(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Function(_Shape):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _Tool(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Tool(_Shape):
     type: str
     function: _Function | None = None
 
 
-class _Named(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Named(_Shape):
     name: str
 
 
-class _Choice(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Choice(_Shape):
     type: str
     function: _Named | None = None
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Settings(_Shape):
+    model_config = ConfigDict(extra="allow")
     model: str | None = None
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
@@ -210,19 +203,17 @@ class _Text(_Settings):
     )
 
 
-class _Embed(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Embed(_Shape):
+    model_config = ConfigDict(extra="allow")
     model: str | None = None
     input: str | Several[str] | Several[int] | Several[Several[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = None
 
 
-_Asked = TypeVar("_Asked", bound=BaseModel)
+_Asked = TypeVar("_Asked", bound=_Shape)
 # What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (
-    _Part, _Called, _ToolCall, _Turn, _StreamOptions, _Schema, _Format, _Function, _Tool, _Named, _Choice, _Chat, _Text, _Embed,
-)  # fmt: skip
+SHAPES: tuple[type[_Shape], ...] = (*_Shape.__subclasses__(), *_Settings.__subclasses__())
 FIELD_NAMES = frozenset(field.alias or name for shape in SHAPES for name, field in shape.model_fields.items())
 
 
