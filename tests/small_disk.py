@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 
 MOUNT = 'mount -t tmpfs -o size=64k tmpfs "$0"'
+FILL = """
+import sys
+with open(sys.argv[1] + "/fill", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+"""  # Python's, for a command with the place as its first argument
 IN_A_NAMESPACE = ["unshare", "-rm", "sh", "-c"]
 
 

@@ -15,6 +15,7 @@ LAYERS = {
     **dict.fromkeys(
         [
             "errors",
+            "bounds",
             "records",
             "paths",
             "cache",

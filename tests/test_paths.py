@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.part import part_of
-from nomoat.errors import NotWritableError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NotWritableError, UsageError
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "m-00003-of-00002.gguf", "m-00000-of-00000.gguf", "m-1-of-2.gguf"])
@@ -68,19 +68,58 @@ def test_a_home_that_is_there_stays_as_open_as_it_is(empty_home: Path) -> None:
 
 
 def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    """Whatever the number in its name: it is no process's, and before it was one's, of this machine or another."""
     target, old = tmp_path / "[x].json", time.time() - paths.LEFT_SECONDS - 60
-    left, young = tmp_path / f".[x].json.{ended.pid}.part", tmp_path / f".[x].json.{ended.pid}0000000.part"
-    others = [tmp_path / name for name in (f".y.json.{ended.pid}.part", f".[x].json.{os.getppid()}.part", ".[x].json.part")]
-    for path in (left, young, *others):
+    left = [tmp_path / f".[x].json.{number}.part" for number in (1, os.getpid(), 4294967295)]
+    young, *others = (tmp_path / name for name in (".[x].json.7.part", ".y.json.7.part", ".[x].json.gguf.part", ".[x].json.part"))
+    for path in (*left, young, *others):
         path.write_text("half")
         if path != young:
             os.utime(path, (old, old))
     with paths.whole_file(target) as part:
         part.write_text("whole")
-    assert (target.read_text(), left.exists()) == ("whole", False)
-    assert all(path.exists() for path in (young, *others))
+    assert target.read_text() == "whole"
+    assert sorted(tmp_path.iterdir()) == sorted((target, young, *others))
+
+
+def test_two_processes_of_one_number_that_write_one_file_do_not_write_into_each_others(tmp_path: Path) -> None:
+    """As in two containers, with one disk, in each of which nomoat is the process 1. Who ends last is right."""
+    target = tmp_path / "report.json"
+    with paths.whole_file(target) as first, first.open("w") as file:
+        file.write("first")
+        file.flush()
+        with paths.whole_file(target) as second:
+            second.write_text("2nd")
+        assert target.read_text() == "2nd"
+        file.write(", whole")
+    assert target.read_text() == "first, whole"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("number", sorted({*paths.NO_LOCKS}))
+def test_on_a_disk_without_locks_folders_are_made_and_files_pulled(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what another process is making meanwhile stays its own."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(_file: int, _how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def make(text: str, busy: NotWritableError | None) -> None:
+        with paths.alone(folder, busy=busy, locks=tmp_path / "locks"), paths.whole_folder(folder) as part:
+            if busy is None:
+                make("first", NotWritableError("busy"))
+                assert (folder / "file").read_text() == "first"
+            (part / "file").write_text(text)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = tmp_path / "model"
+    make("whole", None)
+    with part_of(tmp_path / "m.gguf", "pull a model", lambda _done, _all: None) as pulled:
+        pulled.file.write(b"GGUF")
+    assert ((folder / "file").read_text(), (tmp_path / "m.gguf").read_bytes()) == ("whole", b"GGUF")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "m.gguf", "model"]
 
 
 def test_a_file_below_a_file_cannot_be_written_and_the_place_is_named(tmp_path: Path) -> None:
@@ -156,3 +195,68 @@ def test_a_folder_takes_the_place_of_a_link_and_what_that_points_to_stays(tmp_pa
     assert (link / "file").read_text() == "new"
     assert list(link.parent.iterdir()) == [link] and not link.is_symlink()
     assert not is_there or (kept / "file").read_text() == "old"
+
+
+def test_a_relative_place_that_may_not_be_written_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def denied(**where: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "tmpbvu6e5q5"))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    with pytest.raises(NotWritableError) as caught:
+        paths.require_writable(Path("r.html"))
+    assert caught.value.message == "cannot write `r.html`: Permission denied"
+    assert caught.value.hint == "check that its folder is yours, or choose another place"
+
+
+def test_a_relative_place_on_a_full_disk_is_said_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotEnoughDiskError) as caught, paths.translate_disk_errors(Path("r.html")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.message == f"no space left on the disk of `{tmp_path}`"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts no files")
+@pytest.mark.parametrize(
+    ("num_files", "is_out_of_files"), [(1000, True), (0, False)], ids=["all are used", "not counted, as on btrfs"]
+)
+def test_a_disk_on_which_no_more_files_fit_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_files: int, is_out_of_files: bool
+) -> None:
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_files=num_files, f_favail=0))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**9))
+    with pytest.raises(NotEnoughDiskError) as caught, paths.translate_disk_errors(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.message == f"{'no more files fit' if is_out_of_files else 'no space left'} on the disk of `{tmp_path}`"
+    assert paths.is_full(tmp_path) == is_out_of_files
+
+
+def test_threads_that_cannot_be_started_are_an_error_of_two_lines() -> None:
+    error = paths.as_error(RuntimeError("can't start new thread"))
+    assert isinstance(error, NotEnoughMemoryError)
+    assert error.message == "the system starts no more threads"
+    assert error.hint is not None and "`ulimit -u`" in error.hint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not ask HOME")
+def test_an_empty_home_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    monkeypatch.delenv("NOMOAT_HOME")
+    monkeypatch.setenv("HOME", "")
+    assert paths.home() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".nomoat"
+    assert paths.expanded("/a/~") == Path("/a/~")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as in a container, which knows no such user
+    with pytest.raises(UsageError) as caught:
+        paths.home()
+    assert (caught.value.message, caught.value.hint) == ("`~/.nomoat`: no home folder is known for `~`", "give NOMOAT_HOME instead")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_the_answers_of_another_user_are_said_to_be_his() -> None:
+    found = paths.as_error(PermissionError(errno.EACCES, "Permission denied", str(paths.runs() / "spent.sqlite")))
+    assert found is not None and (found.message, found.hint) == (
+        f"`{paths.runs() / 'spent.sqlite'}`: Permission denied",
+        paths.RUNS_HINT,
+    )

@@ -73,8 +73,27 @@ def test_caller_who_leaves_waits_for_what_was_begun_and_no_longer_than_the_grace
     assert 1 <= len(kept) <= 2
 
 
-@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
-def test_a_thread_that_does_not_start_ends_those_that_did(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_more_threads_start_those_that_did_do_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started, may_start = threading.Thread.start, [], 2
+
+    def third_fails(thread: threading.Thread) -> None:
+        if len(started) == may_start:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", third_fails)
+    assert sorted(run_many(lambda item, left: (item, left.is_set()), range(9), concurrency=4)) == [
+        (at, (at, False)) for at in range(9)
+    ]
+    assert len(started) == 2
+    may_start = 0
+    started.clear()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(run_many(lambda item, _left: item, range(9), concurrency=4))
+
+
+def test_ctrl_c_while_threads_are_started_ends_those_that_were(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
     called: list[bool] = []
     start, started, began = threading.Thread.start, [], threading.Event()
@@ -82,7 +101,7 @@ def test_a_thread_that_does_not_start_ends_those_that_did(error: BaseException, 
     def third_fails(thread: threading.Thread) -> None:
         if len(started) == 2:
             assert began.wait(PATIENCE_SECONDS)
-            raise error
+            raise KeyboardInterrupt
         started.append(thread)
         start(thread)
 
@@ -93,7 +112,7 @@ def test_a_thread_that_does_not_start_ends_those_that_did(error: BaseException, 
         return item
 
     monkeypatch.setattr(threading.Thread, "start", third_fails)
-    with pytest.raises(type(error)):
+    with pytest.raises(KeyboardInterrupt):
         list(run_many(work, range(100), concurrency=4, on_leaving=lambda: called.append(True)))
     assert called == [True]
     assert not any(thread.is_alive() for thread in started)

@@ -93,7 +93,7 @@ def card_of_tiny(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_terms_of_a_cards_file_are_known_wherever_it_lies(
     card_of_tiny: str, tiny_gguf: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = licences.verdict(cards.card(card_of_tiny))
+    own = licences.chain(cards.card(card_of_tiny))
     assert own.commercial == "no"
     shutil.copy(tiny_gguf, tmp_path / "any name.gguf")
     assert references.licence_chain(str(tmp_path / "any name.gguf")) == own
@@ -123,7 +123,7 @@ def test_an_adapter_beside_another_file_of_its_bases_name_has_the_terms_of_both(
     other.parent.mkdir()
     shutil.copy(tiny_gguf, base)
     other.write_bytes(tiny_gguf.read_bytes() + b"other")
-    recorded = licences.verdict(cards.card(card_of_tiny))
+    recorded = licences.chain(cards.card(card_of_tiny))
     told = {"base": card_of_tiny, "base_file": base.name, "base_sha256": paths.sha256_of(base), "licence": licences.as_dict(recorded)}
     (adapter / "provenance.json").write_text(json.dumps(told))
     assert references.licence_chain(f"{base}+mine") == recorded
@@ -152,7 +152,7 @@ def test_what_cannot_be_had_is_refused_in_the_words_of_pull(ref: str) -> None:
 
 def test_a_folder_that_is_no_model_is_no_base_of_an_adapter(empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = write_adapter(empty_home / "adapters" / "reviews")
-    recorded = licences.verdict(cards.card("alpaca-7b"))
+    recorded = licences.chain(cards.card("alpaca-7b"))
     (adapter / "provenance.json").write_text(json.dumps({"base": "mybase", "licence": licences.as_dict(recorded)}))
     (tmp_path / "mybase").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import nomoat
-from nomoat import footprint, hardware, responder
+from nomoat import footprint, hardware, namesake, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
 from nomoat.errors import NotEnoughMemoryError, UsageError
 from nomoat.hardware import Detected
+from nomoat.judge.settings import RunSettings
 from nomoat.records import Message, Request
 
 
@@ -47,6 +52,89 @@ def test_one_text_where_several_are_meant_is_not_taken_for_its_characters() -> N
             with pytest.raises(UsageError, match="several texts are asked about at once, and this is one") as raised:
                 ask("moat")
             assert raised.value.hint == 'give a list: ["…"]'
+
+
+def test_several_texts_may_come_one_after_another_and_may_be_none() -> None:
+    with responder.load("fake:") as model:
+        assert model.embed(text for text in ["a", "b c"]).shape == (2, 9)
+        assert model.embed([]).shape == (0, 9)
+        assert model.score("a moat", (text for text in ["moat", "lake"])) == model.score("a moat", ["moat", "lake"])
+        asked = (Request(prompt="a b", max_new_tokens=count) for count in (1, 2))
+        assert [answer.text for _, answer in sorted(model.complete_many(asked, concurrency=1))] == ["b", "b a"]
+
+
+def test_what_is_no_whole_text_is_refused_also_beside_requests() -> None:
+    with responder.load("fake:") as model:
+        asks: list[Any] = [model.embed, lambda texts: model.score("a moat", texts)]
+        for ask in asks:
+            with pytest.raises(UsageError, match="its character 1 is half of one"):
+                ask(["moat", "\ud800"])
+            with pytest.raises(UsageError, match="is of the type NoneType, not a text"):
+                ask([None])
+
+
+def test_no_answers_at_once_are_refused_when_they_are_asked_for() -> None:
+    """They yielded none, and no error."""
+    with responder.load("fake:") as model:
+        asks: list[Any] = [lambda: model.complete_many(["a"], concurrency=0), lambda: RunSettings(concurrency=0)]
+        for ask in asks:
+            with pytest.raises(UsageError, match="0 answers in the making at once are asked for"):
+                ask()
+
+
+def test_a_model_is_named_by_a_path_too_and_by_nothing_else(tiny_gguf: Path) -> None:
+    asked = Request(prompt="the", max_new_tokens=2)
+    with responder.load(tiny_gguf) as model, responder.load(str(tiny_gguf)) as same:
+        assert (model.ref, model.complete(asked).text) == (str(tiny_gguf), same.complete(asked).text)
+    with pytest.raises(UsageError, match="a model is named by a text or a path, and this is a NoneType"):
+        responder.load(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_context_of_no_tokens_is_refused(tiny_gguf: Path, count: int) -> None:
+    with pytest.raises(UsageError, match=f"a context of {count} tokens is asked for"):
+        responder.load(tiny_gguf, context_tokens=count)
+
+
+def test_a_stream_can_be_closed() -> None:
+    with responder.load("fake:") as model:
+        with closing(model.stream("a b c")) as chunks:
+            assert next(chunks).text == "c"
+        assert list(chunks) == []
+
+
+WITHOUT_EXTRAS = """
+import sys
+class Lacks:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("uvicorn", "torch"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Lacks())
+from nomoat import *
+import inspect, nomoat
+from nomoat.errors import MissingExtraError
+assert {"load", "duel", "evaluate", "serve", "tune", "__version__"} <= set(dir(nomoat))
+assert dict(inspect.getmembers(nomoat))["load"] is load
+for function in (serve, tune, nomoat.serve, nomoat.tune):
+    try:
+        function("fake:")
+    except MissingExtraError as error:
+        print(error, error.hint)
+print(inspect.getdoc(tune))
+print(hasattr(tune, "__signature__"))
+"""
+
+
+def test_without_their_extras_the_public_functions_are_there_and_say_what_to_install() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=False)
+    says = [f"`nomoat.{name}` needs nomoat's `{name}` extra pip install 'nomoat[{name}]'" for name in ("serve", "tune")]
+    doc = "Fine-tuning on a CPU. `nomoat.tune(...)` is `nomoat.tune.train.tune(...)`."
+    assert done.stdout.splitlines() == [*says, *says, doc, "False"], done.stderr
+
+
+def test_a_module_of_nobody_s_that_is_missing_is_not_taken_for_an_extra() -> None:
+    with pytest.raises(ModuleNotFoundError, match="nomoat_nowhere"), namesake.needing_extras("this"):
+        importlib.import_module("nomoat_nowhere")
 
 
 @pytest.mark.parametrize(("name", "module"), [("serve", "nomoat.serve.app"), ("tune", "nomoat.tune.train")])
@@ -81,7 +169,7 @@ def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_one_form(tin
     need = found.total_bytes
     check = responder._memory_check("tiny", 64)
     source = open_source(tiny_gguf)
-    stored, _ = importer.planned(source)
+    stored = importer.planned(source)
     told = importer.read_sizes(source), source.num_values, stored.bytes_of(source), stored.has_tiles
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need, "free"))
     check(*told)

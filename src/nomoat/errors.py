@@ -19,7 +19,7 @@ NomoatError                  the base: the command line prints it and exits 1
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of --max-cost
 ├── RemoteError              a server answered with an error
-├── StoppedError             nobody waits for the answer any more, or the server is shutting down
+├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died
 """
 
@@ -109,7 +109,6 @@ class ContextExceededError(NomoatError):
     """The prompt, or the prompt and the answer asked for, are longer than the model's context. Nothing was cut."""
 
     def __init__(self, *, prompt_tokens: int, max_new_tokens: int, context_tokens: int) -> None:
-        # LiteLLM, LangChain and others know a prompt's fault by the words "prompt is too long"
         subject = "the prompt is too long: it" if prompt_tokens >= context_tokens else "the prompt"
         super().__init__(
             f"{subject} has {prompt_tokens:,} tokens and the answer may have {max_new_tokens:,}, "
@@ -119,6 +118,19 @@ class ContextExceededError(NomoatError):
         self.prompt_tokens = prompt_tokens
         self.max_new_tokens = max_new_tokens
         self.context_tokens = context_tokens
+
+    @property
+    def on_the_wire(self) -> str:
+        """The message in OpenAI's and vLLM's words: LiteLLM, CrewAI and others know the error by them, and some read the numbers.
+
+        Of a prompt's fault also in Anthropic's ("prompt is too long"), which LangChain knows.
+        """
+        fault = " The prompt is too long." if self.prompt_tokens >= self.context_tokens else ""
+        return (
+            f"This model's maximum context length is {self.context_tokens} tokens. However, you requested "
+            f"{self.prompt_tokens + self.max_new_tokens} tokens ({self.prompt_tokens} in the messages, {self.max_new_tokens} in the "
+            f"completion). Please reduce the length of the messages or completion.{fault}"
+        )
 
 
 class UnsupportedError(NomoatError):
@@ -164,7 +176,7 @@ class RemoteError(NomoatError):
 
     `fate`: "rejected" if the server did no work and may do it later, "lost" if it may have worked (and may have billed) and the
     answer did not arrive whole; asking again may help with both, and not with "final". `wait_seconds` is what it asked us to wait.
-    `status` is its HTTP status and `code` its own name for the error, where it gave them.
+    `status` is its HTTP status, `code` its own name for the error and `param` that of the field it refused, where it gave them.
     """
 
     def __init__(
@@ -176,16 +188,18 @@ class RemoteError(NomoatError):
         fate: Fate = "final",
         wait_seconds: float | None = None,
         code: str | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
+        self.param = param
         self.fate = fate
         self.wait_seconds = wait_seconds
 
 
 class StoppedError(NomoatError):
-    """Work that was ended before its end: whoever asked for it has gone, or the server is shutting down."""
+    """Work that was ended before its end: whoever asked has gone, the model was closed, or the server is shutting down."""
 
 
 class WorkerError(NomoatError):

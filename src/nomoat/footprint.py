@@ -19,12 +19,29 @@ FEW_WEIGHTS = 20_000_000  # below it all is done at once: a second form, or prod
 
 USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is asked for
 KV_BYTES_PER_VALUE = 2  # float16
+# of keys and values that nomoat's own passes keep: a scale for each head's of a token; up to so many columns have one of 8 bits
+KV_SCALE_BYTES, MOST_SMALL_COLUMNS = 4, 128
+UNEVEN_KEYS = {"qwen2", "qwen3", "gemma3"}  # families whose biases or norms make single columns of keys far larger than all others
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
 
 
-def kv_bytes_a_token(layers: int, kv_heads: int, head_dim: int) -> int:
-    """The keys and values of one token, in all layers."""
-    return 2 * KV_BYTES_PER_VALUE * layers * kv_heads * head_dim
+def kv_sizes(head_dim: int, *, uneven_keys: bool) -> tuple[int, int]:
+    """Bytes of a number of a key, and of a value, that nomoat's own passes keep: one where that is near enough."""
+    value = 1 if head_dim <= MOST_SMALL_COLUMNS else 2
+    return 2 if uneven_keys else value, value
+
+
+def foretold_kv_sizes(family: str | None, head_dim: int, *, keeps_codes: bool) -> tuple[int, int] | None:
+    """The same of a model that is not imported; None where OpenVINO keeps keys and values. `keeps_codes`: as its file has them."""
+    if family not in OWN_FAMILIES or not keeps_codes:
+        return None
+    return kv_sizes(head_dim, uneven_keys=family in UNEVEN_KEYS)
+
+
+def kv_bytes_a_token(layers: int, kv_heads: int, head_dim: int, sizes: tuple[int, int] | None = None) -> int:
+    """The keys and values of one token, in all layers. `sizes`: see `kv_sizes`; None where OpenVINO keeps them, as float16."""
+    each = 2 * KV_BYTES_PER_VALUE * head_dim if sizes is None else sum(head_dim * size + KV_SCALE_BYTES for size in sizes)
+    return layers * kv_heads * each
 
 
 def has_own_products() -> bool:

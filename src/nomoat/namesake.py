@@ -8,9 +8,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+
+from nomoat.errors import MissingExtraError
+
+# What each optional part of nomoat imports, by the name of its extra, which is that of its package.
+EXTRAS = {"serve": ("fastapi", "markdown_it", "prometheus_client", "pydantic", "starlette", "uvicorn"), "tune": ("torch",)}
 
 
 def call_as_function(package: str, module: str) -> None:
@@ -19,11 +25,32 @@ def call_as_function(package: str, module: str) -> None:
     sys.modules[package].__class__ = CallablePackage
 
 
+def extra_of(error: ModuleNotFoundError) -> str | None:
+    """The extra that would bring the module that is missing; None if none would."""
+    missing = (error.name or "").partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
+
+
+@contextmanager
+def needing_extras(what: str) -> Iterator[None]:
+    """Imports within are of optional parts, for `what`. Raises MissingExtraError for one that is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        extra = extra_of(exc)
+        if extra is None:
+            raise
+        raise MissingExtraError(extra=extra, what=what) from exc
+
+
 class CallablePackage(ModuleType):
     _module: str
 
     def _function(self) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(importlib.import_module(self._module), self.__name__.rpartition(".")[2])
+        """Raises MissingExtraError."""
+        with needing_extras(f"`{self.__name__}`"):
+            module = importlib.import_module(self._module)
+        function: Callable[..., Any] = getattr(module, self.__name__.rpartition(".")[2])
         return function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -33,13 +60,13 @@ class CallablePackage(ModuleType):
     def __signature__(self) -> inspect.Signature:
         try:
             return inspect.signature(self._function())
-        except ImportError as exc:
+        except MissingExtraError as exc:
             raise AttributeError(f"an optional part is not installed: {exc}") from exc
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]  # of a module it may be set
         try:
             function = self._function()
-        except ImportError:  # an optional part is not installed
+        except MissingExtraError:
             return str(self.__dict__["__doc__"])
         return f"{self.__dict__['__doc__']}\n\n{function.__name__}{inspect.signature(function)}\n\n{inspect.getdoc(function)}"

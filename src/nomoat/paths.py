@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,10 @@ DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
     "or set NOMOAT_HOME to another disk"
 )
+RUNS_HINT = (
+    "questions and answers lie in that folder, which nomoat makes for its owner alone: set NOMOAT_HOME to a folder of yours, "
+    "or check who may write there"
+)
 SHOWN_OF_A_NAME = 60
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MEMORY_HINT = "close other programs, or take a smaller model (`nomoat models --fits`); a limit of this process is told by `ulimit -v`"
@@ -38,8 +43,13 @@ NO_MEMORY = (  # OpenVINO's words, PyTorch's, the C++ library's, and the loader'
     "failed to map segment",
     "Cannot allocate memory",
 )
+NO_THREAD = "can't start new thread"  # Python's words
+THREADS_HINT = (
+    "a limit on processes and threads, or on memory, is reached: see `ulimit -u` and `ulimit -v`, or the pids limit of the container"
+)
 TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_BYTES = 1 << 20  # with less free than this a disk is taken for full, where its error may have several causes
 # Windows' own numbers. What is open there, or mapped, is neither replaced nor removed, and of a folder around it that is "denied".
 DENIED, HELD, NO_NAMES, TOO_LONG = 5, (32, 33, 1224), (123, 267), (111, 206)
 HELD_HINT = "end the program that has it open (a `nomoat serve`, a chat, an editor), and try again"
@@ -47,6 +57,7 @@ NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
     errno.EFBIG,
 )  # fmt: skip
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of disks on a network: Lustre without `flock`, some NFS
 
 
 def home() -> Path:
@@ -63,11 +74,21 @@ def require_home() -> None:
 
 def expanded(path: str | Path) -> Path:
     """The path with the home folder in place of its `~`. Raises UsageError where nobody has that one: `~typo`, or no HOME at all."""
+    place = Path(path)
     try:
-        return Path(path).expanduser()
-    except RuntimeError as exc:
+        if sys.platform != "win32" and os.environ.get("HOME") == "" and place.parts[:1] == ("~",):  # an empty variable is one not set
+            return Path(_home_of_account(), *place.parts[1:])
+        return place.expanduser()
+    except (RuntimeError, KeyError) as exc:
         folder = "NOMOAT_HOME" if str(path) == "~/.nomoat" else "the whole path"
         raise UsageError(f"`{path}`: no home folder is known for `{Path(path).parts[0]}`", hint=f"give {folder} instead") from exc
+
+
+def _home_of_account() -> str:
+    """Raises KeyError where the system knows no such user."""
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_dir
 
 
 def make_folder(folder: Path, *, mode: int = 0o777) -> None:
@@ -148,14 +169,42 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in FULL:
-            raise NotEnoughDiskError(f"no space left on the disk of `{path.parent}`", hint=_elsewhere(path, disk=True)) from exc
+            raise full_disk(path) from exc
         place = Path(exc.filename) if isinstance(exc.filename, str) else path
+        # One of them may be relative: `tempfile` makes whole paths.
+        target, found = path.absolute(), place.absolute()
         is_known = exc.errno in NOT_WRITABLE or _by_windows(exc) in (*HELD, *NO_NAMES, *TOO_LONG)
-        if not is_known or not (place.is_relative_to(path.parent) or path.is_relative_to(place)):
+        if not is_known or not (found.is_relative_to(target.parent) or target.is_relative_to(found)):
             raise
-        at_fault = f" (`{place}`)" if path.parent.is_relative_to(place) else ""  # the part's name means nothing to the user
+        at_fault = f" (`{place}`)" if target.parent.is_relative_to(found) else ""  # the part's name means nothing to the user
         hint = TOO_LONG_HINT if exc.errno == errno.EFBIG else held_hint(exc) or _elsewhere(path, disk=False)
         raise NotWritableError(f"cannot write `{path}`: {exc.strerror}{at_fault}", hint=hint) from exc
+
+
+def full_disk(path: Path) -> NotEnoughDiskError:
+    """The error for a file that found no room on its disk. Its folder is there."""
+    folder = path.absolute().parent
+    if _has_no_inodes(folder):
+        return NotEnoughDiskError(
+            f"no more files fit on the disk of `{folder}`", hint="remove files there, however small (`df -i` counts them)"
+        )  # fmt: skip
+    return NotEnoughDiskError(f"no space left on the disk of `{folder}`", hint=_elsewhere(path, disk=True))
+
+
+def is_full(folder: Path) -> bool:
+    """Whether hardly any byte, or no more file, fits on the disk of a folder that is there."""
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < FULL_BYTES or _has_no_inodes(folder)
+    return False
+
+
+def _has_no_inodes(folder: Path) -> bool:
+    if sys.platform == "win32":
+        return False
+    with suppress(OSError):
+        disk = os.statvfs(folder)
+        return disk.f_files > 0 and disk.f_favail == 0  # some, as btrfs, count none
+    return False
 
 
 def _by_windows(exc: OSError) -> int | None:
@@ -183,6 +232,8 @@ def is_want_of_memory(exc: Exception) -> bool:
 
 def as_error(exc: Exception) -> NomoatError | None:
     """What the system says of a place, or of memory, that nobody foresaw, as an error for the user; None for all else."""
+    if isinstance(exc, RuntimeError) and NO_THREAD in str(exc):
+        return NotEnoughMemoryError("the system starts no more threads", hint=THREADS_HINT)
     if is_want_of_memory(exc):
         return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
     return _place_error(exc) if isinstance(exc, OSError) else None
@@ -206,17 +257,19 @@ def _place_error(exc: OSError) -> NomoatError | None:
         return UsageError(f"`{name}`: {exc.strerror}", hint='Windows allows no name with one of <>:"/\\|?* in it')
     hint = held_hint(exc) or "check who may read and write there"
     if os.name == "posix" and exc.errno == errno.EACCES and Path(name).is_relative_to(home()):
-        hint += f"; nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
+        opened = f"nomoat makes `{home()}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home()))}"
+        hint = RUNS_HINT if Path(name).is_relative_to(runs()) else f"{hint}; {opened}"
     return UsageError(f"`{name}`: {exc.strerror or os.strerror(exc.errno or 0)}", hint=hint)
 
 
 def _elsewhere(path: Path, *, disk: bool) -> str:
     """What the user can do about a place that cannot be written."""
-    if not path.is_relative_to(home()):
+    path = path.absolute()
+    if not path.is_relative_to(home().absolute()):
         return "free some space, or choose another place" if disk else "check that its folder is yours, or choose another place"
     if disk:
         return DISK_HINT
-    if path.is_relative_to(cache()) and models().is_dir():  # others filled it, and started no model
+    if path.is_relative_to(cache().absolute()) and models().is_dir():  # others filled it, and started no model
         return f"let who may write to `{home()}` start the model once (`nomoat run MODEL hi`), or set NOMOAT_HOME to a folder of yours"
     return f"check who may write to `{home()}`, or set NOMOAT_HOME to a folder of yours"
 
@@ -244,9 +297,10 @@ def require_writable(target: Path) -> None:
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well, and disappears when it does not.
 
-    What a killed process left of the same file is swept away, when nobody has written to it for an hour.
+    Its name is its own: the number of a process may be that of another container's, with the same disk. What a killed process
+    left of the same file is swept away, when nobody has written to it for an hour.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{secrets.randbits(32)}.part")
     with translate_disk_errors(target):
         make_folder(target.parent)
         _sweep_parts(target)
@@ -258,15 +312,12 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def _sweep_parts(target: Path) -> None:
-    """Not the young ones: a process that is not seen here may be another machine's or container's, with the same disk."""
+    """Not the young ones, which may be another process's; and numbers alone: `.m.gguf.part` is a pull's of another file than `m`."""
     for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        process = part.name.removeprefix(f".{target.name}.").removesuffix(".part")
+        is_ours = part.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal()
         with suppress(OSError):
-            if process.isdecimal() and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
-                import psutil
-
-                if not psutil.pid_exists(int(process)):
-                    part.unlink()
+            if is_ours and part.is_file() and time.time() - part.stat().st_mtime > LEFT_SECONDS:
+                part.unlink()
 
 
 @contextmanager
@@ -326,7 +377,15 @@ def remove_empty(folder: Path) -> None:
 
 
 def lock(file: IO[bytes], *, wait: bool) -> bool:
-    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits."""
+    """Lock it until it is closed, or the process ends; whether that succeeded. On Windows nothing waits.
+
+    Where the disk has no locks, as if it had: two pulls of a file at once write into one part, which its sha256 tells, where known.
+    """
+    return _locked(file, wait=wait) is not False
+
+
+def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
+    """See `lock`; None where the disk has no locks."""
     try:
         import fcntl
     except ImportError:
@@ -334,12 +393,14 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError as exc:  # a disk without locks: `whole_folder` then makes a folder twice, and keeps one
-            return exc.errno not in (errno.EACCES, errno.EDEADLK)
+        except OSError as exc:
+            return False if exc.errno in (errno.EACCES, errno.EDEADLK) else None
         return True
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:
+        if exc.errno in NO_LOCKS:
+            return None
         if wait or exc.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         return False
@@ -350,23 +411,29 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    `locks`: the folder of files to lock, where it is not the cache's.
+    `locks`: the folder of files to lock, where it is not the cache's. On a disk without locks nothing is waited for, nor swept away:
+    it may be what another makes. `whole_folder` then makes a folder twice, and keeps one.
     """
     place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         file = place.open("ab")
     with file:
-        while not lock(file, wait=busy is None):
+        while (is_alone := _locked(file, wait=busy is None)) is False:
             if busy is not None:
                 raise busy
             time.sleep(SECONDS_TO_NEXT_LOOK)
-        made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
-        for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
-            if not target.exists():  # killed between the two steps of a replacement
-                os.replace(old, target)
-        for kind in ("part", "old"):
-            for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
-                with suppress(OSError):
-                    remove_folder(left)
+        if is_alone:
+            _sweep_folders(target)
         yield
+
+
+def _sweep_folders(target: Path) -> None:
+    made_by_mkdtemp = f".{glob.escape(target.name)}.????????"
+    for old in target.parent.glob(f"{made_by_mkdtemp}.old"):
+        if not target.exists():  # killed between the two steps of a replacement
+            os.replace(old, target)
+    for kind in ("part", "old"):
+        for left in target.parent.glob(f"{made_by_mkdtemp}.{kind}"):
+            with suppress(OSError):
+                remove_folder(left)

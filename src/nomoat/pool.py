@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Generic, TypeVar
+
+from nomoat.errors import UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,21 +23,28 @@ def run_many(
     concurrency: int,
     on_leaving: Callable[[], None] = lambda: None,
     grace_seconds: float = GRACE_SECONDS,
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result]]:
     """Yield (index, result) as pieces of work finish; up to `concurrency` at once, begun in their order.
 
     The first exception lets nothing new begin; it is raised when what was begun has finished and its results were yielded.
-    If the caller leaves early (Ctrl-C), or a thread cannot be started, the event given to `work` is set and `on_leaving` is called, so
-    that work nobody paid for may end, and the rest gets `grace_seconds` to finish. Its results are not yielded then: what must not
-    be lost is kept by `work`.
+    If the caller leaves early (Ctrl-C), the event given to `work` is set and `on_leaving` is called, so that work nobody paid for may
+    end, and the rest gets `grace_seconds` to finish. Its results are not yielded then: what must not be lost is kept by `work`.
+    Where the system starts no more threads, those that did start do it all; RuntimeError if none did.
     """
     crew = _Crew(work, items)
     threads = [threading.Thread(target=crew.run, name="answer", daemon=True) for _ in range(min(concurrency, len(items)))]
     failure: BaseException | None = None
-    num_running = len(threads)
+    num_running = 0
     try:
         for thread in threads:
-            thread.start()
+            num_running += 1
+            try:
+                thread.start()
+            except RuntimeError:
+                num_running -= 1
+                if not num_running:
+                    raise
+                break
         while num_running:
             finished = crew.finished.get()
             if finished is None:
@@ -55,6 +64,12 @@ def run_many(
         for thread in threads:
             if thread.is_alive():  # perhaps it was never started
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def require_some(concurrency: int) -> None:
+    """Raises UsageError for none at once: nothing would ever be done."""
+    if concurrency < 1:
+        raise UsageError(f"{concurrency} answers in the making at once are asked for", hint="ask for at least 1")
 
 
 class _Crew(Generic[Item, Result]):

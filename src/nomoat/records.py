@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nomoat import bounds
 from nomoat.errors import UsageError
 
 Role = Literal["system", "user", "assistant"]
@@ -23,20 +23,16 @@ Rule = Literal[
 ]  # fmt: skip
 
 
-# What a chat template is given of each conversation, whatever else a request gives it.
-TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
-
-
 # ---------------------------------------------------------------- asking and answering
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. Raises UsageError for a text that UTF-8 cannot hold."""
+    """One turn of a conversation. Raises UsageError for what is no text, and for one that UTF-8 cannot hold."""
 
     role: TurnRole
     content: str
 
     def __post_init__(self) -> None:
-        _require_whole_characters(self.content)
+        bounds.require_text(self.content, "a message's content")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +74,8 @@ class Request:
     of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
     reads it; `none` is `enable_thinking: false` to one that reads that. `tools`: functions that the model may call, each a JSON object
     as OpenAI has it (`type`, and `function` with name, description and parameters as a JSON schema); `must_call` are the names of
-    those of which it has to call one, and `one_call` says that it may call no more than one. Raises UsageError for an answer of no
-    tokens, for half a character, and for variables that are no object or of TEMPLATES_OWN.
+    those of which it has to call one, and `one_call` says that it may call no more than one. Lists are taken as well as tuples, one
+    text where there may be several, and dicts for JSON. Raises UsageError for what cannot be meant: see `bounds`.
     """
 
     messages: tuple[Message, ...] = ()
@@ -106,17 +102,13 @@ class Request:
     one_call: bool = False
 
     def __post_init__(self) -> None:
-        if self.answer_start and not self.messages:
-            raise ValueError("only the answer of a conversation is begun: a prompt can end in any words")
-        if self.tools and (not self.messages or self.answer_start):
-            raise ValueError("functions are called in conversations, by answers that nobody has begun")
+        bounds.settle(self, Message)
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
-            raise ValueError("a request has either messages or a prompt")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise UsageError(f"an answer of at most {self.max_new_tokens} tokens is asked for", hint="ask for at least 1")
-        _require_whole_characters(self.prompt or "")
-        if self.template_variables:
-            _require_variables(self.template_variables)
+            raise UsageError("a request has either messages or a prompt", hint="give one of messages, prompt and prompt_ids")
+        if self.answer_start and not self.messages:
+            raise UsageError("only the answer of a conversation is begun: a prompt can end in any words", hint="end the prompt so")
+        if self.tools and (not self.messages or self.answer_start):
+            raise UsageError("functions are called in conversations, by answers that nobody has begun", hint="leave `tools` out")
 
     @property
     def texts(self) -> list[str]:
@@ -229,34 +221,6 @@ class ContinuationScore:
 
     log_probability: float
     num_tokens: int
-
-
-def _require_whole_characters(text: str) -> None:
-    """JSON and shell arguments can carry half a character (a lone surrogate), which no tokenizer and no server reads."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        if "\udc80" <= text[exc.start] <= "\udcff":  # so Python keeps a byte that the locale has no character for
-            raise UsageError(
-                f"the text is not whole: its character {exc.start + 1:,} is a byte that this locale's encoding does not have",
-                hint="set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1",
-            ) from exc
-        raise UsageError(
-            f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
-        ) from exc
-
-
-def _require_variables(text: str) -> None:
-    """Raises UsageError for what are no variables of a chat template."""
-    try:
-        variables = json.loads(text)
-        _require_whole_characters(json.dumps(variables, ensure_ascii=False))
-    except (json.JSONDecodeError, RecursionError) as exc:
-        raise UsageError(f"the template's variables are no JSON: {exc}", hint='such as {"enable_thinking": false}') from exc
-    if not isinstance(variables, dict):
-        raise UsageError("the template's variables are no JSON object", hint='such as {"enable_thinking": false}')
-    if taken := sorted(TEMPLATES_OWN.intersection(variables)):
-        raise UsageError(f"the template's variable `{taken[0]}` is set from the conversation itself", hint="leave it out")
 
 
 # ---------------------------------------------------------------- the catalogue

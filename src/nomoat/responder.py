@@ -17,18 +17,19 @@ fake:                             the deterministic engine of tests and docs
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from nomoat import config, hardware, references
+from nomoat import bounds, config, hardware, references
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.pool import run_many
+from nomoat.pool import require_some, run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
 
@@ -44,8 +45,17 @@ MAX_BROKEN_ANSWERS = 3
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Piece_co = TypeVar("Piece_co", covariant=True)
 
 ImportProgress = Callable[[int, int], None]
+
+
+class Stream(Iterator[Piece_co], Protocol[Piece_co]):
+    """An iterator whose work can be ended before its end."""
+
+    def close(self) -> None:
+        """As a generator's."""
+        ...
 
 
 class Responder:
@@ -103,9 +113,9 @@ class Responder:
         """How many processes, each with the whole model, answer."""
         return getattr(self.engine, "num_workers", 1)
 
-    def stream(self, request: Request | str) -> Iterator[Chunk]:
-        """The answer as it is written; see `Engine.generate`."""
-        return self.engine.generate(_asked(request))
+    def stream(self, request: Request | str) -> Stream[Chunk]:
+        """The answer as it is written; see `Engine.generate`. Of a model on this machine any thread may close it."""
+        return cast("Stream[Chunk]", self.engine.generate(_asked(request)))
 
     def complete(self, request: Request | str, *, caller_left: threading.Event | None = None) -> Completion:
         """The whole answer. One that broke off on its way from a server is asked for again; an error has what all attempts sent.
@@ -129,7 +139,7 @@ class Responder:
 
     def _collect(self, request: Request, caller_left: threading.Event | None) -> Completion:
         pieces: list[str] = []
-        with closing(cast("Generator[Chunk]", self.engine.generate(request))) as chunks:
+        with closing(self.stream(request)) as chunks:
             for chunk in chunks:
                 pieces.append(chunk.text)
                 if chunk.finish_reason is not None and chunk.usage is not None:
@@ -140,8 +150,8 @@ class Responder:
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")
 
     def complete_many(
-        self, requests: Sequence[Request | str], *, concurrency: int = DEFAULT_CONCURRENCY
-    ) -> Iterator[tuple[int, Completion]]:
+        self, requests: Iterable[Request | str], *, concurrency: int = DEFAULT_CONCURRENCY
+    ) -> Generator[tuple[int, Completion]]:
         """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`."""
         return self.run_many(
             lambda request, left: self.complete(request, caller_left=left), _several(requests), concurrency=concurrency
@@ -149,18 +159,29 @@ class Responder:
 
     def run_many(
         self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int
-    ) -> Iterator[tuple[int, Result]]:
-        """`pool.run_many`, with `concurrency` for each worker; who only waits for an answer is sent away when the caller leaves."""
+    ) -> Generator[tuple[int, Result]]:
+        """`pool.run_many`, with `concurrency` for each worker; who only waits for an answer is sent away when the caller leaves.
+
+        Raises UsageError for a `concurrency` below 1.
+        """
+        require_some(concurrency)
         on_leaving = self._send_away or (lambda: None)
         return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
 
-    def score(self, request: Request | str, continuations: Sequence[str]) -> list[ContinuationScore]:
+    def score(self, request: Request | str, continuations: Iterable[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation; see `Engine.score`."""
-        return self.engine.score(_asked(request), _several(continuations))
+        several = _several(continuations)
+        for text in several:
+            bounds.require_text(text, "a continuation")
+        return self.engine.score(_asked(request), several)
 
-    def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Iterable[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         """The mean of each text's last hidden states, [N, D]; see `Reader`. Raises UnsupportedError as `prompt_likelihoods` does."""
-        return self._reader("embeddings").embed(_several(texts), stop=stop)
+        several = _several(texts)
+        for text in several:
+            if isinstance(text, str) or not isinstance(text, Iterable):
+                bounds.require_text(text, "what is to be embedded")
+        return self._reader("embeddings").embed(several, stop=stop)
 
     def prompt_likelihoods(self, request: Request | str, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         """How likely each token of the prompt is; see `Reader`. Raises UnsupportedError where the weights are elsewhere."""
@@ -199,15 +220,15 @@ def _asked(request: Request | str) -> Request:
     return request
 
 
-def _several(texts: Sequence[Item]) -> Sequence[Item]:
-    """As they are. A text is a sequence, too, of its characters, and is not meant so."""
+def _several(texts: Iterable[Item]) -> list[Item]:
+    """All of them. A text is a sequence, too, of its characters, and is not meant so."""
     if isinstance(texts, str):
         raise UsageError("several texts are asked about at once, and this is one", hint='give a list: ["…"]')
-    return texts
+    return list(texts)
 
 
 def load(
-    ref: str,
+    ref: str | os.PathLike[str],
     *,
     context_tokens: int | None = None,
     template: str | None = None,
@@ -227,8 +248,12 @@ def load(
     sent to the server that a reference names. `progress` is told (layers done, layers) while a file is imported, once for each file.
     `compiling` is told (functions done, functions) while a model's products are compiled, once for each installation on a machine;
     without it that is done when the model is first asked.
-    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto` and for closed models.
+    Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto`, for closed models, for
+    a context of no tokens, and in a fork of a process that had asked a model.
     """
+    if not isinstance(ref, str | os.PathLike):
+        raise UsageError(f"a model is named by a text or a path, and this is a {type(ref).__name__}", hint='such as "smollm2-135m"')
+    ref = os.fspath(ref)
     if ref == "auto":
         raise UsageError(
             "`auto` chooses between two models, and one is needed here",
@@ -287,7 +312,7 @@ def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
 
     context_tokens = context_tokens or config.context_tokens()
     source = open_source(references.find_files(ref).weights)
-    stored, _ = importer.planned(source)
+    stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
     return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
 
@@ -301,9 +326,12 @@ def _load_local(
     compiling: ImportProgress | None,
 ) -> list[Responder]:
     """Of the same weights."""
-    from nomoat.engine import importer
+    from nomoat.engine import forked, importer
     from nomoat.engine.openvino import OpenVINOEngine
 
+    forked.require_none()
+    if context_tokens is not None and context_tokens < 1:
+        raise UsageError(f"a context of {context_tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
     files = [references.find_files(ref) for ref in refs]
     weights = files[0].weights
     adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))

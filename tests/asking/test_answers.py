@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 from misbehaving import Act, Server, counted, half, reset, say
-from patience import wait_until
+from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
@@ -27,12 +28,20 @@ from nomoat.asking.answers import collect, collect_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
-from nomoat.asking.store import AnswerStore, ChoiceScores
+from nomoat.asking.store import AnswerStore, ChoiceScores, default_path
 from nomoat.engine import importer, served_scores_digest
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
-from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NotEnoughMemoryError, RemoteError, UsageError
+from nomoat.errors import (
+    BudgetReachedError,
+    CacheExceededError,
+    ContextExceededError,
+    NotEnoughDiskError,
+    NotEnoughMemoryError,
+    RemoteError,
+    UsageError,
+)
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
@@ -310,6 +319,41 @@ def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving,
         for thread in {one for one in threading.enumerate() if one.name == "answer"} - before:
             thread.join()
         assert lost == [store.num_lost(model.digest, request) for request in requests] == [0, 0, 1]
+
+
+def test_no_question_leaves_for_a_server_without_room_for_its_answer(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while the first two are answered."""
+    server = serving(FINE)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("nomoat.paths.shutil.disk_usage", lambda _: usage._replace(free=10**7 - (len(server.bodies) == 2)))
+    requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(9).examples]
+    with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
+        with pytest.raises(NotEnoughDiskError, match=r"runs` needs 10 MB, and its disk has 10 MB free$"):
+            collect(model, requests, store=store, spending=spending(), concurrency=1)
+        assert [store.answer(model.digest, request) is not None for request in requests] == [True] * 2 + [False] * 7
+    assert len(server.bodies) == 2
+    assert run_suite("fake:", suite_of(2)).outcomes  # what is computed here is asked as before
+
+
+def test_answers_that_came_and_could_not_be_kept_are_told_with_their_cost_and_count_as_lost(serving: Serving) -> None:
+    """SQLite says the same of a file that may get no longer and of a full disk; a count still fits into the pages that are there."""
+    together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
+
+    def long_one(handler: BaseHTTPRequestHandler) -> None:
+        together.wait()
+        counted("yes " * 9000, 10, 1)(handler)
+
+    server = serving(*[long_one] * 3, FINE)
+    requests = [Request(messages=one.messages, max_new_tokens=10) for one in suite_of(9).examples]
+    with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
+        (num_pages,) = store._db.connection.execute("PRAGMA page_count").fetchone()
+        store._db.connection.execute(f"PRAGMA max_page_count = {num_pages}")
+        with pytest.raises(NotEnoughDiskError) as caught:
+            collect(model, requests, store=store, spending=spending(), concurrency=3)
+        assert [store.num_lost(model.digest, request) for request in requests] == [1] * 3 + [0] * 6
+    place = f"no space left on the disk of `{default_path().parent}`"
+    assert caught.value.message == f"{place}; 3 answers came and could not be kept, which cost $0.0360"
+    assert len(server.bodies) == 3
 
 
 def test_more_spent_than_may_be_is_said(serving: Serving) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_disk import FILL, run_on_small_disk
 
 from nomoat import paths
 from nomoat.asking.store import AnswerStore, ChoiceScores, _dumps, _key, _opened, _sealed, default_path
@@ -424,3 +425,32 @@ def test_limit_on_the_size_of_files_is_not_taken_for_a_matter_of_permissions() -
         f"`{default_path()}` cannot be used: disk I/O error\n"
         "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?\n"
     )
+
+
+FILLED = f"""
+import sys
+from nomoat.asking.store import AnswerStore
+from nomoat.errors import NotEnoughDiskError
+AnswerStore().close()
+{FILL}
+try:
+    AnswerStore()
+except NotEnoughDiskError as error:
+    print(error.message)
+"""
+
+
+def test_a_full_disk_is_not_taken_for_one_that_fails() -> None:
+    """SQLite has no room for the file that readers share, and calls that an error of the disk."""
+    done = run_on_small_disk(paths.runs(), [sys.executable, "-c", FILLED, str(paths.runs())])
+    assert done.stdout.splitlines()[0] == f"no space left on the disk of `{paths.runs()}`", done.stderr
+
+
+def test_a_place_without_room_for_more_files_is_not_taken_for_one_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "answers.sqlite").mkdir()  # what SQLite cannot open, either
+    with pytest.raises(BadFileError, match="unable to open database file") as caught:
+        AnswerStore(tmp_path / "answers.sqlite")
+    assert caught.value.hint == paths.RUNS_HINT
+    monkeypatch.setattr("nomoat.paths._has_no_inodes", lambda _: True)
+    with pytest.raises(NotEnoughDiskError, match=r"^no more files fit on the disk of"):
+        AnswerStore(tmp_path / "answers.sqlite")

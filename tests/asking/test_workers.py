@@ -9,14 +9,18 @@ import random
 import socket
 import subprocess
 import sys
+import threading
+import types
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import TEMPLATE, write_tiny_gguf
 
 from nomoat import errors, net
+from nomoat.asking import cluster as ray_cluster
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers, started_workers
 from nomoat.distil.instructions import Plan, Seeds, distil
@@ -214,6 +218,70 @@ def test_a_worker_that_dies_leaves_its_questions_to_the_other(workers: Workers, 
     shared = asked(str(tiny_gguf), suite_of("choice", 10), tmp_path / "shared.sqlite", workers, end_one)
     assert without_times(shared.outcomes) == without_times(alone.outcomes)
     assert "1 of 2 workers died, and the others answered in their place" in shared.notes
+
+
+class _DeathError(Exception):
+    pass
+
+
+class _Call:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+
+class _Method:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def remote(self, *_: Any) -> _Call:
+        return _Call(self.answer)
+
+
+class _RayOfStubs:
+    """Gives what a method was made with, and raises it where it is an error."""
+
+    exceptions = types.SimpleNamespace(RayError=_DeathError, RayTaskError=type("RayTaskError", (_DeathError,), {}))
+
+    def get(self, call: _Call) -> Any:
+        if isinstance(call.answer, Exception):
+            raise call.answer
+        return call.answer
+
+    def wait(self, calls: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return calls, []
+
+
+def stub_workers(*answers: Any) -> Workers:
+    """A worker for each answer; one that is an error has died, and nobody has noticed."""
+    made = object.__new__(Workers)
+    made._ray, made._lock, made._has_left = _RayOfStubs(), threading.Lock(), False
+    place = ray_cluster.Place(node_id="n", host="h", address="a", cpus=1, share=1, wave=0)
+    actors = [types.SimpleNamespace(count_tokens=_Method(answer), hello=_Method(answer)) for answer in answers]
+    made._hands = [ray_cluster.Hand(actor=actor, place=place) for actor in actors]
+    return made
+
+
+def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question() -> None:
+    gone = _DeathError("its process ended")
+    workers = stub_workers(gone, gone, gone, gone, 21)
+    assert workers.ask("count_tokens", 0) == 21
+    assert workers.num_alive == 1
+    with pytest.raises(WorkerError, match="no worker is left"):
+        stub_workers(gone, gone, gone, gone).ask("count_tokens", 0)
+
+
+def test_a_question_over_which_workers_die_one_by_one_ends_with_the_third() -> None:
+    workers = stub_workers(*[21] * 5)
+    for hand in workers._hands:
+        hand.actor.count_tokens = _Method(_DeathError("over this question"))
+    with pytest.raises(WorkerError, match="3 workers died over the same question"):
+        workers.ask("count_tokens", 0)
+    assert workers.num_alive == 2
+
+
+def test_what_ray_says_of_a_dead_worker_is_told_without_its_advice() -> None:
+    said = "The actor died.\n\tactor_id: 1\nWorker exit detail: it ended. Some common causes include: (1) `ray stop --force`\nmore"
+    assert ray_cluster.last_line(Exception(said)) == "Worker exit detail: it ended."
 
 
 def test_when_no_worker_is_left_the_answers_so_far_are_kept(workers: Workers, tiny_gguf: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,33 @@ def test_a_file_comes_out_of_a_zip_at_an_address(server: Any, tmp_path: Path, mo
     assert [path.name for path in target.parent.iterdir()] == ["side.tsv"]
     with pytest.raises(BadFileError, match="holds no readable `none`"):
         fetch(dataclasses.replace(source, member="none"), tmp_path / "to" / "none", purpose="pull a data set")
+
+
+@pytest.mark.parametrize("damage", ["the bytes of a zip", "the bytes of a tar.gz", "how a zip is packed"])
+def test_a_damaged_archive_is_told_and_leaves_nothing(
+    damage: str, server: Any, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the file has come out when the reader finds that the bytes are none of deflate's: in blocks of 64 KB at most."""
+    body, packed = bytes(500_000), io.BytesIO()
+    if damage == "the bytes of a tar.gz":
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=0) as opened_tar:
+            entry = tarfile.TarInfo("side.tsv")
+            entry.size = len(body)
+            opened_tar.addfile(entry, io.BytesIO(body))
+    else:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=0) as opened:
+            opened.writestr("side.tsv", body)
+    sent = bytearray(packed.getvalue())
+    start, length = (sent.index(b"PK\1\2") + 10, 1) if damage == "how a zip is packed" else (200_000, 100_000)
+    sent[start : start + length] = b"\xff" * length
+    server.files = {"/a": bytes(sent)}
+    monkeypatch.delenv("NOMOAT_MIRROR", raising=False)
+    source = Source(url=f"{server.url}/a", file_name="side.tsv", member="side.tsv")
+    with pytest.raises(BadFileError) as failed:
+        fetch(source, empty_home / "data" / "side.tsv", purpose="pull a data set")
+    assert failed.value.message == "`archive` holds no readable `side.tsv`"
+    assert failed.value.hint == "run the command again; if that does not help, report this: the catalogue is wrong"
+    assert list(empty_home.rglob("*")) == []
 
 
 def test_where_a_data_set_is_from_fits_a_table() -> None:

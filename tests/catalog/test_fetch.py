@@ -102,6 +102,15 @@ def test_a_part_longer_than_the_file_is_forgotten(server: Any, target: Path) -> 
     assert target.read_bytes() == BODY
 
 
+def test_a_server_that_refuses_a_range_nobody_asked_for_is_asked_once(server: Any, target: Path) -> None:
+    server.status = 416
+    with pytest.raises(DownloadError) as failed:
+        pull(source(f"{server.url}/m.gguf"), target)
+    assert failed.value.message.startswith(f"`{server.url}/m.gguf`: the server answered 416 ")
+    assert len(server.asked) == 1
+    assert left(target.parents[1]) == []
+
+
 def test_wrong_bytes_leave_nothing_and_say_both_sums(server: Any, target: Path) -> None:
     server.files["/m.gguf"] = b"GGUF, but another"
     with pytest.raises(ChecksumError) as failed:

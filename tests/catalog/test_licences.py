@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,7 +13,11 @@ from nomoat.records import Parent
 
 
 def verdict(model_id: str) -> licences.ChainVerdict:
-    return licences.verdict(cards.card(model_id))
+    return licences.chain(cards.card(model_id))
+
+
+def tuned_on(model_id: str | None, parents: Sequence[Parent]) -> licences.ChainVerdict:
+    return licences.joined(licences.chain(None if model_id is None else cards.card(model_id)), licences.of_parents(parents))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_terms_nobody_checked_are_shown_as_unconfirmed() -> None:
 
 def test_a_link_is_confirmed_only_if_its_terms_are_too() -> None:
     parent = Parent(kind="teacher", name="Gemini", licence="google-terms", source="its card", confirmed="read")
-    assert [link.name for link in licences.chain(cards.card("openllama-3b"), [parent]).unconfirmed] == ["Gemini"]
+    assert [link.name for link in tuned_on("openllama-3b", [parent]).unconfirmed] == ["Gemini"]
 
 
 @pytest.mark.parametrize(
@@ -89,17 +94,17 @@ def test_a_link_is_confirmed_only_if_its_terms_are_too() -> None:
 )
 def test_the_data_of_a_tuned_model_is_part_of_its_chain(licence: str, commercial: str) -> None:
     data = Parent(kind="data", name="고객 문의.csv", licence=licence)
-    assert licences.chain(cards.card("openllama-3b"), [data]).commercial == commercial
+    assert tuned_on("openllama-3b", [data]).commercial == commercial
 
 
 def test_no_outweighs_unknown_and_unknown_outweighs_conditions() -> None:
     unknown, no = Parent(kind="data", name="u", licence="unknown"), Parent(kind="data", name="n", licence="opt")
-    assert licences.chain(cards.card("llama2-7b"), [unknown]).commercial == "unknown"
-    assert licences.chain(cards.card("llama2-7b"), [unknown, no]).commercial == "no"
+    assert tuned_on("llama2-7b", [unknown]).commercial == "unknown"
+    assert tuned_on("llama2-7b", [unknown, no]).commercial == "no"
 
 
 def test_two_kinds_of_conditions_add_up_under_the_stricter_name() -> None:
-    found = licences.chain(cards.card("bloom-560m"), [licences.teacher("openai:gpt-4o-mini")])
+    found = tuned_on("bloom-560m", [licences.teacher("openai:gpt-4o-mini")])
     assert found.commercial == "yes, if"
     assert len(found.conditions) == 3
 
@@ -110,7 +115,7 @@ def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from(
     assert found[0].name == "vicuna-7b-v1.5"
     assert "vicuna-7b-v1.5 (teacher ChatGPT)" in [parent.name for parent in found]
     assert licences.of_parents(found).commercial == "no"
-    tuned = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="mine", licence="own")])
+    tuned = tuned_on("openllama-3b", [Parent(kind="data", name="mine", licence="own")])
     assert [parent.name for parent in licences.taught_by("openllama-3b+x", tuned)] == ["openllama-3b+x (weights openllama-3b)"]
 
 
@@ -124,7 +129,7 @@ def test_openai_as_a_teacher_forbids_competing_assistants(for_assistant: bool, c
 )
 def test_what_llama2_wrote_may_teach_llama2_alone(student: str | None, commercial: str) -> None:
     parents = licences.taught_by("llama2-7b", verdict("llama2-7b"))
-    found = licences.chain(student and cards.card(student), parents)  # type: ignore[arg-type]
+    found = tuned_on(student, parents)
     assert found.commercial == commercial
     assert [(link.role, link.name) for link in found.deciding if link.role == "teacher"] == [("teacher", "llama2-7b")]
     assert licences.from_dict(json.loads(json.dumps(licences.as_dict(found)))) == found
@@ -135,18 +140,18 @@ def test_what_llama2_wrote_may_teach_llama2_alone(student: str | None, commercia
 def test_what_llama2_wrote_is_bound_by_its_terms_at_any_remove() -> None:
     parents = licences.taught_by("llama2-7b", verdict("llama2-7b"))
     assert licences.of_parents(parents).commercial == "no"
-    student = licences.chain(cards.card("openllama-3b"), parents)
+    student = tuned_on("openllama-3b", parents)
     second = licences.taught_by("openllama-3b+student", student)
-    assert licences.chain(cards.card("gpt-j-6b"), second).commercial == "no"
+    assert tuned_on("gpt-j-6b", second).commercial == "no"
     assert licences.joined(verdict("llama2-13b"), licences.of_parents(second)).commercial == "yes, if"
     for kind in ("data", "teacher"):
         stated = Parent(kind=kind, name="x", licence="llama2")  # type: ignore[arg-type]
-        assert licences.chain(cards.card("openllama-3b"), [stated]).commercial == "no"
+        assert tuned_on("openllama-3b", [stated]).commercial == "no"
     assert verdict("llama2-7b").commercial == "yes, if"
 
 
 def test_terms_the_user_states_stand_in_for_unknown_ones_only() -> None:
-    found = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="data not recorded", licence="unknown")])
+    found = tuned_on("openllama-3b", [Parent(kind="data", name="data not recorded", licence="unknown")])
     weights, data = licences.with_stated(licences.taught_by("openllama-3b+x", found), "cc-by-4.0")
     assert (weights.licence, data.licence, data.source) == ("apache-2.0", "cc-by-4.0", "stated by the user")
     with pytest.raises(UsageError) as caught:
@@ -166,11 +171,11 @@ def test_terms_of_an_unknown_name_are_refused_and_the_known_ones_listed() -> Non
 
 
 def test_weights_of_unknown_origin_make_the_chain_unknown() -> None:
-    assert licences.chain(None, [Parent(kind="data", name="mine", licence="own")]).commercial == "unknown"
+    assert tuned_on(None, [Parent(kind="data", name="mine", licence="own")]).commercial == "unknown"
 
 
 def test_the_own_data_of_the_user_needs_no_confirmation() -> None:
-    found = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="mine", licence="own")])
+    found = tuned_on("openllama-3b", [Parent(kind="data", name="mine", licence="own")])
     assert found.unconfirmed == ()
 
 

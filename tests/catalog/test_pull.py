@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -90,12 +91,15 @@ def test_a_card_is_checked_against_its_sum(hub: Any, empty_home: Path) -> None:
     assert list(empty_home.rglob("*")) == []
 
 
-def test_remove_takes_what_a_cut_pull_left(hub: Any, empty_home: Path) -> None:
+@pytest.mark.parametrize("name", ["m.gguf", "m[q4].gguf"])
+def test_remove_takes_what_a_cut_pull_left(name: str, hub: Any, empty_home: Path) -> None:
+    ref = f"hf:owner/repo/{name}"
+    hub.files[f"/owner/repo/resolve/main/{quote(name)}"] = b"GGUF one"
     hub.cut_after = 4
     with pytest.raises(DownloadError):
-        pull.pull_model(HUB)
+        pull.pull_model(ref)
     assert pull.installed() == []
-    assert pull.remove(HUB) > 0
+    assert pull.remove(ref) > 0
     assert list(empty_home.rglob("*")) == []
 
 

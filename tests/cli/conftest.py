@@ -35,7 +35,8 @@ def tuned(empty_home: Path) -> Callable[[str], Path]:
     def make(licence: str) -> Path:
         folder = empty_home / "adapters" / "후기"
         folder.mkdir(parents=True)
-        chain = licences.chain(cards.card("openllama-3b"), [Parent(kind="data", name="후기.csv", licence=licence)])
+        data = licences.of_parents([Parent(kind="data", name="후기.csv", licence=licence)])
+        chain = licences.joined(licences.chain(cards.card("openllama-3b")), data)
         facts = {"base": "openllama-3b", "licence": licences.as_dict(chain)}
         (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
         return folder

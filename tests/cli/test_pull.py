@@ -78,8 +78,9 @@ def test_pull_says_licence_and_memory_before_it_connects(nomoat: Nomoat) -> None
     first, second, *rest = done.stderr.splitlines()
     assert first == "Qwen2.5 Coder 0.5B Instruct: commercial use: yes"
     assert second.startswith("memory: ")
-    total, weights, note = ("0.9", "0.49", CODES_NOTE) if footprint.has_own_products() else ("1.0", "0.52", INT8_NOTE)
-    assert f"about {total} GB: weights {weights} + KV cache 0.05 (4,096 tokens) + overhead 0.40 {note}" in second
+    has_own = footprint.has_own_products()
+    total, weights, cache, note = ("0.9", "0.49", "0.04", CODES_NOTE) if has_own else ("1.0", "0.52", "0.05", INT8_NOTE)
+    assert f"about {total} GB: weights {weights} + KV cache {cache} (4,096 tokens) + overhead 0.40 {note}" in second
     assert rest == [
         "error: refused to connect to `huggingface.co` to pull a model: NOMOAT_OFFLINE is set",
         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_disk import FILL, run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat.engine import importer
@@ -113,6 +115,19 @@ def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_pa
     assert b"secret" in b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert nomoat("rm", "--answers", "--yes").stderr == "answers: removed, 1 answer and 3 outcomes, 0 MB free again\n"
     assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_rm_answers_on_a_full_disk_names_the_files_to_delete(empty_home: Path) -> None:
+    code = f"from nomoat.asking.store import AnswerStore\nAnswerStore().close()\n{FILL}"
+    runs = str(empty_home / "runs")
+    remove = [sys.executable, "-m", "nomoat", "rm", "--answers", "--yes"]
+    done = run_on_small_disk(Path(runs), ["sh", "-c", '"$1" -c "$2" "$0" && shift 2 && "$@"', runs, sys.executable, code, *remove])
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: no space left on the disk of `{runs}`\n"
+        "hint: free some 100 kB or more, or end every nomoat and delete the files in which all answers are: "
+        f"`{runs}/answers.sqlite`, `answers.sqlite-wal` and `answers.sqlite-shm`\n",
+    )
 
 
 def test_rm_cache_leaves_and_names_what_links_lead_to(empty_home: Path, tmp_path: Path, nomoat: Nomoat) -> None:

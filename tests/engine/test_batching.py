@@ -27,7 +27,7 @@ from nomoat.engine.lookup import Lookup
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import Row
 from nomoat.engine.sampling import Sampler
-from nomoat.errors import NotEnoughMemoryError, SchemaError, UsageError
+from nomoat.errors import NotEnoughMemoryError, SchemaError, StoppedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
@@ -45,13 +45,25 @@ SCHEMA = {
 
 
 @pytest.fixture
-def engine(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenVINOEngine]:
+def engines(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterator[OpenVINOEngine]]:
     """Computed in float32, so that the same tokens give the same logits in every pass."""
     exact = layout.Layout(dict(EXACT), {})
     monkeypatch.setattr(layout, "choose", lambda *args, **kwargs: exact)
-    made = OpenVINOEngine(importer.import_gguf(tiny_gguf))
-    yield made
-    made.close()
+    made: list[OpenVINOEngine] = []
+
+    def make() -> Iterator[OpenVINOEngine]:
+        while True:
+            made.append(OpenVINOEngine(importer.import_gguf(tiny_gguf)))
+            yield made[-1]
+
+    yield make()
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def engine(engines: Iterator[OpenVINOEngine]) -> OpenVINOEngine:
+    return next(engines)
 
 
 def answer(engine: OpenVINOEngine, request: Request) -> str:
@@ -90,10 +102,12 @@ def test_a_seed_gives_the_same_answer_alone_and_among_others(engine: OpenVINOEng
     assert len(set(alone)) == 9
 
 
-def test_when_the_cache_is_full_texts_wait_and_lose_nothing(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_the_cache_is_full_texts_wait_and_lose_nothing(
+    engines: Iterator[OpenVINOEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     requests = [Request(prompt=f"{n} the hello world", max_new_tokens=100) for n in range(12)]
-    alone = [answer(engine, request) for request in requests]
-    engine.close()
+    roomy, engine = next(engines), next(engines)
+    alone = [answer(roomy, request) for request in requests]
     monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 9)
     together = dict(Responder("tiny", engine).complete_many(requests, concurrency=12))
     assert [together[at].text for at in range(12)] == alone
@@ -191,11 +205,12 @@ def test_a_schema_goes_with_guesses_penalties_and_likelihoods(engine: OpenVINOEn
 
 @pytest.mark.parametrize(
     ("schema", "message"),
-    [("{", "the JSON schema is not JSON: "), ("[]", "the JSON schema is a list, not an object"),
+    [("{", "the JSON schema is not JSON that can be read: "), ("[]", "the JSON schema is a list, not an object"),
      ("true", "the JSON schema is a bool, not an object"),
      ('{"type": "nothing"}', "this JSON schema cannot be followed: "),
      ('{"items": ' * 400 + "{}" + "}" * 400, "this JSON schema cannot be followed: "),
-     ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON: ")],
+     ('{"items": ' * 4000 + "{}" + "}" * 4000, "the JSON schema is not JSON that can be read: "),
+     ('{"maximum": ' + "1" * 5000 + "}", "the JSON schema is not JSON that can be read: Exceeds the limit ")],
 )  # fmt: skip
 def test_what_is_no_schema_is_refused_before_anything_runs(engine: OpenVINOEngine, schema: str, message: str) -> None:
     with pytest.raises(SchemaError) as caught:
@@ -530,17 +545,17 @@ def test_who_comes_after_the_end_is_told(engine: OpenVINOEngine) -> None:
     engine.close()
     reading = batching.Reading([1, 2, 3])
     batcher.submit(reading)
-    with pytest.raises(RuntimeError, match="the model was closed"):
+    with pytest.raises(StoppedError, match="the model was closed"):
         reading.result.result(timeout=1)
 
 
 def test_a_prompt_that_begins_like_one_under_way_needs_blocks_for_the_rest_alone(
-    engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
+    engines: Iterator[OpenVINOEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 9 blocks the first answer has 6 or 7, and the second needs 6, of which 4 hold what it begins with."""
     request = Request(prompt="x" * 160, max_new_tokens=30)
-    expected = answer(engine, request)
-    engine.close()
+    roomy, engine = next(engines), next(engines)
+    expected = answer(roomy, request)
     monkeypatch.setattr(batching, "_num_blocks", lambda *asked: 9)
     batcher = engine._started_batcher()
     run, first_came, second_sent, rows_of_passes = batcher._model.run, threading.Event(), threading.Event(), []

@@ -166,11 +166,32 @@ def test_arguments_are_an_object_whatever_the_functions_schema_leaves_out(parame
     assert not any(follows({"name": "weather", "arguments": other}, schema) for other in (None, "Rome", [], 3))
 
 
+@pytest.mark.parametrize(
+    ("given", "is_free"),
+    [
+        ({}, False), ({"parameters": {"type": "object", "properties": {}, "required": []}}, False),
+        ({"parameters": {"properties": {}, "additionalProperties": True}}, True), ({"parameters": {"type": "object"}}, True),
+        ({"parameters": {"properties": {}, "anyOf": [{"required": ["city"]}]}}, True),
+    ],
+)  # fmt: skip
+def test_a_function_without_parameters_is_called_without_arguments(given: dict[str, Any], is_free: bool) -> None:
+    tool = json.dumps({"type": "function", "function": {"name": "weather", **given}})
+    request = Request(messages=(Message(role="user", content="u"),), tools=(tool,), must_call=("weather",))
+    schema = calls.schema(request, TEMPLATE)
+    assert follows({"name": "weather", "arguments": {"city": "Rome"}}, schema) is is_free
+    assert is_free or follows({"name": "weather", "arguments": {}}, schema)
+
+
 def test_an_answer_may_be_of_the_schema_or_a_call_where_both_are_allowed() -> None:
     schema = held_to(json_schema=json.dumps(NODE))
     assert follows({"kind": "$ref", "next": {"kind": "$ref"}}, schema) and follows({"name": "clock", "arguments": {}}, schema)
     assert not follows({"kind": "other"}, schema)
     assert not follows({"kind": "$ref"}, held_to(json_schema=json.dumps(NODE), must_call=("clock",)))
+
+
+@pytest.mark.parametrize("schema", ["{", '{"a": ' * 4000 + "{}" + "}" * 4000, '{"maximum": ' + "1" * 5000 + "}"])
+def test_what_is_no_schema_is_left_for_the_grammar_to_refuse(schema: str) -> None:
+    assert held_to(json_schema=schema) == schema
 
 
 def test_arguments_are_called_as_the_template_calls_them() -> None:

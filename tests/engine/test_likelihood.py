@@ -19,7 +19,7 @@ from nomoat.engine import importer, likelihood
 from nomoat.engine.likelihood import Scorer, Tree
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError
+from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 
 RANDOM = np.random.default_rng(3).integers(3, 250, 400).tolist()
@@ -177,9 +177,9 @@ def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_an
 
 def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: OpenVINOEngine) -> None:
     assert engine.score(Request(prompt="x"), []) == []
-    with pytest.raises(ValueError, match="the continuation '' has no tokens"):
+    with pytest.raises(UsageError, match="the continuation '' has no tokens"):
         engine.score(Request(prompt="x"), ["a", ""])
-    with pytest.raises(ValueError, match="a likelihood needs a prompt of at least one token"):
+    with pytest.raises(UsageError, match="a likelihood needs a prompt of at least one token"):
         engine.score(Request(prompt=""), ["a"])
 
 

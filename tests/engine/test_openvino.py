@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +22,11 @@ from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
 from nomoat import footprint
-from nomoat.engine import importer, openvino, tokenizer
+from nomoat.engine import batching, importer, openvino, tokenizer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.weights import Form, quantised, restored
-from nomoat.errors import ContextExceededError
+from nomoat.errors import ContextExceededError, StoppedError, UsageError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder
 
@@ -104,6 +109,102 @@ def test_a_closed_stream_frees_its_place_and_others_go_on(engine: OpenVINOEngine
     assert Responder("tiny", engine).complete(HELLO).usage.completion_tokens >= 1
 
 
+def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server of its own does whose client has gone. The reader waits for a token that does not come."""
+    monkeypatch.setattr(batching, "HEARTBEAT_SECONDS", 60)
+    monkeypatch.setattr(engine._started_batcher(), "submit", lambda text: None)
+    stream, read = engine.generate(HELLO), []
+    assert isinstance(stream, openvino._Begun)
+    reader = threading.Thread(target=lambda: read.extend(stream), daemon=True)
+    reader.start()
+    while not stream._chunks.gi_running:
+        time.sleep(0.001)
+    stream.close()
+    reader.join(20)
+    assert [(chunk.text, chunk.finish_reason) for chunk in read] == [("", "cancelled")]
+    assert list(stream) == []
+
+
+def test_an_answer_that_is_cancelled_gives_no_more_of_what_was_ready(engine: OpenVINOEngine) -> None:
+    stream = engine.generate(HELLO)
+    assert isinstance(stream, openvino._Begun)
+    next(stream)
+    stream._tokens.cancel()
+    assert [chunk.finish_reason for chunk in stream] == ["cancelled"]
+
+
+FORK = """
+import os, signal, sys
+from nomoat import responder
+from nomoat.errors import NomoatError
+from nomoat.records import Request
+asked = Request(prompt="the hello", max_new_tokens=4)
+model = responder.load(sys.argv[1])
+early = os.fork()
+if early == 0:
+    signal.alarm(60)
+    print(model.complete(asked).finish_reason, flush=True)
+    os._exit(0)
+assert os.waitpid(early, 0)[1] == 0
+model.complete(asked)
+batcher = model.engine._started_batcher()
+submit, batcher.submit = batcher.submit, lambda text: None
+stream = model.stream(asked)
+batcher.submit = submit
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    asks = [(model.complete, asked), (model.embed, ["the"]), (model.score, asked, [" he"])]
+    for ask, *told in [*asks, (responder.load, sys.argv[1]), (list, stream)]:
+        try:
+            print(ask(*told))
+        except NomoatError as error:
+            print(error, flush=True)
+    model.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(model.complete(asked).finish_reason)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_fork_of_a_process_that_has_asked_a_model_is_told_so_and_does_not_wait_for_ever(tiny_gguf: Path) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, str(tiny_gguf)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = "this process is a fork of one that had asked a model, and has none of the threads that run models\n"
+    assert (done.returncode, done.stdout) == (0, f"length\n{5 * refused}length\n"), done.stderr
+
+
+def test_a_model_that_nobody_has_any_more_is_freed_with_its_thread(tiny_gguf: Path) -> None:
+    responder = Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf)))
+    responder.complete(HELLO)
+    batcher = responder.engine._batcher  # type: ignore[attr-defined]
+    thread, model = batcher._thread, weakref.ref(batcher._model)
+    del responder, batcher
+    gc.collect()
+    thread.join(20)
+    gc.collect()
+    assert (thread.is_alive(), model()) == (False, None)
+
+
+def test_a_model_that_is_forgotten_while_a_stream_is_read_answers_to_the_end(tiny_gguf: Path) -> None:
+    stream = Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf))).stream(HELLO)
+    gc.collect()
+    assert list(stream)[-1].finish_reason in ("stop", "length")
+
+
+def test_a_closed_model_says_so_and_does_not_load_itself_again(tiny_gguf: Path) -> None:
+    for is_used in (True, False):
+        with Responder("tiny", OpenVINOEngine(importer.import_gguf(tiny_gguf))) as model:
+            if is_used:
+                model.complete(HELLO)
+        model.close()  # twice is fine
+        asks: list[Any] = [lambda: model.complete(HELLO), lambda: model.stream(HELLO), lambda: model.embed(["the"])]
+        for ask in [*asks, lambda: model.score(HELLO, ["he"])]:
+            with pytest.raises(UsageError, match="the model is closed"):
+                ask()
+
+
 CTRL_C_AFTER_CLOSE = """
 import signal, sys
 from nomoat import responder
@@ -130,7 +231,7 @@ def test_closing_the_engine_ends_an_answer_under_way_with_an_error(engine: OpenV
     next(stream)
     closer = threading.Thread(target=engine.close)
     closer.start()
-    with pytest.raises(RuntimeError, match="closed while it was answering"):
+    with pytest.raises(StoppedError, match="closed while it was answering"):
         for _ in stream:
             pass
     closer.join()
@@ -197,6 +298,30 @@ def test_a_stop_string_that_the_last_bytes_complete_ends_the_answer(spaced: Open
     assert (answer.text, answer.finish_reason) == (" hel", "stop")
 
 
+def test_a_token_s_part_of_the_text_is_known_without_the_vocabulary_of_grammars(spaced: OpenVINOEngine) -> None:
+    """Which had none for the byte 255, and takes a second to be made."""
+    told = [spaced._likelihood(Pick(PIECES.index(piece), -1.0)).content for piece in ("<0xFF>", "<0xED>", "▁the", "h", "</s>")]
+    assert told == [b"\xff", b"\xed", b" the", b"h", b"</s>"]
+    assert spaced._likelihood(Pick(len(PIECES) + 1, -1.0)).content == b""
+    assert spaced._grammars._words is None
+
+
+def test_views_of_one_model_have_one_context(spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 64)
+    views = [spaced.adapted(0), spaced.adapted(0), spaced]
+    views[0].bound_cache(0)  # type: ignore[attr-defined]
+    assert [view.context_tokens for view in views] == [64, 64, 64]
+
+
+def test_more_likely_tokens_than_there_are_are_all_of_them(engine: OpenVINOEngine) -> None:
+    (likelihood,) = engine.prompt_likelihoods(Request(prompt_ids=(5, 6), top_logprobs=10**6))[1:]
+    assert len({one.token_id for one in likelihood.top}) == engine._sizes.vocabulary
+
+
+def test_no_texts_have_no_embeddings(engine: OpenVINOEngine) -> None:
+    assert engine.embed([]).shape == (0, engine.embed(["the"]).shape[1])
+
+
 def test_an_answer_that_is_cut_within_a_character_ends_with_the_one_before(
     spaced: OpenVINOEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -238,7 +363,8 @@ def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 32)
     engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
     sizes = engine._sizes
-    engine.bound_cache(context * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim))
+    kept = footprint.foretold_kv_sizes("llama", sizes.head_dim, keeps_codes=engine.storage.has_tiles)
+    engine.bound_cache(context * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kept))
     assert engine.context_tokens == context
     numbers = json.dumps({"type": "array", "items": {"const": 1}, "minItems": CONTEXT})
     completion = Responder("tiny", engine).complete(Request(prompt="[1,1,1,1,", max_new_tokens=None, json_schema=numbers))

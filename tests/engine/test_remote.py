@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from misbehaving import FINE, Act, Server, Silent, events, half, piece, reset, say, stall
+from misbehaving import FINE, Act, Server, Silent, counted, events, half, piece, reset, say, stall
 from patience import PATIENCE_SECONDS, wait_until
 
 from nomoat import config, net
@@ -260,6 +263,24 @@ def test_what_an_answer_that_broke_off_was_sent_is_counted_too(
     assert sent == sum(int(headers["content-length"]) for headers in server.headers) > 300
 
 
+def test_what_was_sent_is_counted_for_each_answer_whoever_reads_it(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two answers by turns in one thread, and each read on in another one, where it breaks off."""
+    half_of_it = events(piece("half"), done=False)
+    server = serving(half_of_it, half_of_it, say(200, {"data": [{"id": "m"}]}))
+    engine = at(server)
+    monkeypatch.setattr(engine, "is_local", False)
+    answers = [engine.generate(replace(HELLO, messages=(Message(role="user", content=text),))) for text in ("x" * 5000, "y")]
+    assert [next(chunks).text for chunks in answers] == ["half", "half"]
+    for chunks, headers in zip(answers, server.headers, strict=True):
+        with ThreadPoolExecutor() as pool, pytest.raises(RemoteError, match="before it was whole") as caught:
+            pool.submit(list, chunks).result()
+        assert caught.value.bytes_out == int(headers["content-length"])
+    with closing(engine), ThreadPoolExecutor() as pool:
+        assert pool.submit(engine.list_models).result() == ["m"]  # in a thread that has asked for no answer
+
+
 def test_a_character_sent_in_two_halves_is_one_and_a_half_alone_is_marked(serving: Callable[..., Server]) -> None:
     halves = events(piece("a\ud83d"), piece("\ude00b"), piece("\ud83d"), piece("c\ude00"), piece("\ud83d", "stop"))
     with Responder("r", at(serving(halves))) as responder, AnswerStore() as store:
@@ -413,6 +434,15 @@ def test_who_waits_for_the_budget_asks_nothing_once_all_have_left(serving: Calla
     assert (len(failures), len(server.bodies)) == (2, 1)
     assert budget.spent_usd == pytest.approx((5 * 10 + 2 * 100) / 1e6)
     engine.close()
+
+
+def test_an_answer_that_cost_nothing_takes_nothing_of_the_budget(serving: Callable[..., Server]) -> None:
+    engine = at(serving(counted("", 5, 0)))
+    budget = Budget(1.0)
+    engine.meter = Meter(rates=replace(RATES, input_usd_per_million=0.0), budget=budget)
+    with closing(engine):
+        list(engine.generate(HELLO))
+    assert budget.spent_usd == 0.0
 
 
 def test_who_has_left_while_the_budget_was_waited_for_is_asked_for_no_more(serving: Callable[..., Server]) -> None:
@@ -688,6 +718,11 @@ def test_error_has_the_servers_own_code_where_it_is_a_name(serving: Callable[...
     assert failure(serving(say(400, {"error": {"message": "too long", "code": code}}))).code == told
 
 
+@pytest.mark.parametrize(("param", "told"), [("tools.3.function.parameters", "tools.3.function.parameters"), (3, None), (None, None)])
+def test_error_names_the_field_that_the_server_refused(serving: Callable[..., Server], param: object, told: str | None) -> None:
+    assert failure(serving(say(400, {"error": {"message": "no", "param": param}}))).param == told
+
+
 NO_ANSWER = r"`127\.0\.0\.1` sent something that is no answer of an OpenAI-compatible server"
 
 
@@ -856,9 +891,10 @@ def test_reference_without_a_model_lists_them_when_there_are_several(serving: Ca
     assert refused.value.message == f"the server at `{empty.url}` has no model" and f"`{empty.url}#MODEL`" in str(refused.value.hint)
 
 
-def test_server_whose_model_list_is_none_is_an_error(serving: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("act", [say(200, {"hello": 1}), say(200, b"<html>hello</html>", "text/html")], ids=["json", "page"])
+def test_server_whose_model_list_is_none_is_an_error(act: Act, serving: Callable[..., Server]) -> None:
     with pytest.raises(RemoteError, match="sent something that is no answer"):
-        remote_engine(serving(say(200, {"hello": 1})).url)
+        remote_engine(serving(act).url)
 
 
 def test_address_without_a_path_means_v1() -> None:

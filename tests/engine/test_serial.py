@@ -16,6 +16,7 @@ from nomoat.engine import importer, layout
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.serial import SerialModel
+from nomoat.errors import StoppedError
 from nomoat.records import Completion, Request
 from nomoat.responder import Responder
 
@@ -83,7 +84,7 @@ def test_closing_the_engine_ends_answers_under_way_and_waiting_with_an_error(eng
     next(iter(both[0]))
     engine.close()
     for chunks in both:
-        with pytest.raises(RuntimeError, match="closed while it was answering"):
+        with pytest.raises(StoppedError, match="closed while it was answering"):
             list(chunks)
 
 

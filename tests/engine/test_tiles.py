@@ -270,14 +270,20 @@ def test_a_model_of_tiles_computes_what_its_file_says(tmp_path: Path, tiles_at_a
     assert log_probability(folder, layout.EXACT_PROPERTIES, ids) == pytest.approx(exact, rel=0.01)
 
 
+def properties_of(source: GGUFFile) -> dict[str, str]:
+    """Of OpenVINO, for this model as it is imported here."""
+    sizes, stored = importer.read_sizes(source), importer.planned(source)
+    return layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values).properties
+
+
 @needs_instructions
 def test_a_model_of_tiles_reads_many_texts_in_one_pass(tmp_path: Path, tiles_at_any_size: None) -> None:
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_1")
     source = GGUFFile(path)
-    stored, chosen = importer.planned(source)
-    assert stored.has_tiles
-    assert chosen.properties["ENABLE_CPU_PINNING"] == "NO"
-    model = PagedModel(importer.import_gguf(path), chosen.properties)
+    properties = properties_of(source)
+    assert importer.planned(source).has_tiles
+    assert properties["ENABLE_CPU_PINNING"] == "NO"
+    model = PagedModel(importer.import_gguf(path), properties)
     model.allocate(8)
     ids = np.random.default_rng(1).integers(3, 250, (2, BLOCK_TOKENS)).tolist()
     alone = [np.array(model.run([Row(text, 0, [at], 1)])[0]) for at, text in enumerate(ids)]
@@ -290,7 +296,7 @@ def test_a_matrix_that_an_adapter_changes_has_8_bits_and_one_that_does_not_fit_i
     tmp_path: Path, tiles_at_any_size: None
 ) -> None:
     source = GGUFFile(write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0"))
-    stored, _ = importer.planned(source)
+    stored = importer.planned(source)
     tensor = source.tensor("blk.0.ffn_up.weight")
     assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=False) == layout.TILES
     assert stored.form("model.layers.0.mlp.up_proj", tensor, changed=True) == layout.TILES8
@@ -317,7 +323,7 @@ def test_a_cpu_without_the_instructions_gets_another_form(
 ) -> None:
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset({"sse2"}))
-    stored, _ = importer.planned(GGUFFile(path))
+    stored = importer.planned(GGUFFile(path))
     assert not stored.has_tiles
     assert "BetweenAttentions" not in (importer.import_gguf(path) / "openvino_model.xml").read_text(encoding="utf-8")
 
@@ -325,7 +331,7 @@ def test_a_cpu_without_the_instructions_gets_another_form(
 def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, tiles_at_any_size: None) -> None:
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     source = GGUFFile(path)
-    stored, _ = importer.planned(source)
+    stored = importer.planned(source)
     sizes = importer.read_sizes(source)
     usual = between.BetweenBuilder(source, architectures.find("llama"), sizes, stored)
     assert usual.can_build() == stored.has_tiles
@@ -343,11 +349,12 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[OwnModel, PagedModel, lis
     """The same model run by nomoat alone and by OpenVINO, and tokens."""
     path = write_tiny_gguf(path, **told)
     folder = importer.import_gguf(path)
-    ours, theirs = OwnModel.of(folder), PagedModel(folder, importer.planned(GGUFFile(path))[1].properties)
+    ours, theirs = OwnModel.of(folder), PagedModel(folder, properties_of(GGUFFile(path)))
     assert ours is not None
     for model in (ours, theirs):
         model.allocate(16)
-    assert (ours.vocabulary, ours.block_bytes) == (theirs.vocabulary, theirs.block_bytes)
+    assert ours.vocabulary == theirs.vocabulary
+    assert ours.block_bytes < theirs.block_bytes  # that has 16 bits a number
     return ours, theirs, np.random.default_rng(1).integers(10, 250, 200).tolist()
 
 
@@ -369,8 +376,8 @@ def test_a_pass_of_our_own_gives_what_openvino_gives(tmp_path: Path, small_ones_
     ours, theirs, ids = of_usual_decoder(tmp_path / f"{arch}.gguf", arch=arch, type_name=type_name)
     for step in (8, 40):
         own, other = passes(ours, ids, step), passes(theirs, ids, step)
-        assert np.sqrt(np.mean((own - other) ** 2)) < 0.02 * np.std(other)
-        assert (own.argmax(-1) == other.argmax(-1)).mean() > 0.9
+        assert np.sqrt(np.mean((own - other) ** 2)) < 0.03 * np.std(other)
+        assert (own.argmax(-1) == other.argmax(-1)).mean() > 0.85
     row = [Row(ids[:5], 0, [8], 1, hidden=True)]
     assert np.array(ours.run(row)[1]) == pytest.approx(theirs.run(row)[1], abs=0.2)
 
@@ -572,7 +579,7 @@ def test_a_pass_sees_no_further_back_than_the_window(tmp_path: Path, small_ones_
     ours, theirs, ids = of_usual_decoder(tmp_path / "llama.gguf", type_name="Q4_0")
     for step in (8, 40):
         own = passes(ours, ids, step)
-        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.02 * np.std(own)
+        assert np.sqrt(np.mean((own - passes(theirs, ids, step)) ** 2)) < 0.03 * np.std(own)
 
 
 @needs_instructions
@@ -603,7 +610,7 @@ def test_all_functions_are_told_of_as_they_are_compiled(monkeypatch: pytest.Monk
     told: list[tuple[int, int]] = []
     chain.prepare(["Q5_0", "Q8_0"], lambda *numbers: told.append(numbers))
     of_types = 4 if panels.CAN_BE_USED else 2
-    assert told == [(done, 5 + of_types) for done in range(6 + of_types)]  # five whatever the types
+    assert told == [(done, 4 + of_types) for done in range(5 + of_types)]  # four whatever the types
 
 
 @pytest.mark.parametrize(("told", "value"), [("cpu_name", "another machine's"), ("cpu_flags", frozenset())])
@@ -619,7 +626,7 @@ def test_a_vocabulary_that_is_no_whole_number_of_tiles_is_padded(tmp_path: Path,
     """Those of all these tests have 264 tokens."""
     path = write_tiny_gguf(tmp_path / "llama.gguf", type_name="Q4_0")
     source = GGUFFile(path)
-    stored, _ = importer.planned(source)
+    stored = importer.planned(source)
     assert stored.has_tiles
     assert stored.tensor_bytes(source.tensor("token_embd.weight")) == tiles.size(tiles.WHOLE_BYTES, 272, 64)
     ours, theirs, ids = of_usual_decoder(path, type_name="Q4_0")

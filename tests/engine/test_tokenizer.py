@@ -104,6 +104,15 @@ def test_bytes_that_are_no_text_are_shown_where_the_answer_was_cut_too(tmp_path:
         assert stream.finish(is_cut=True) == text
 
 
+def test_an_added_token_in_letters_of_its_own_stands_for_itself(tmp_path: Path) -> None:
+    """One of its letters, but not the other, is how the vocabulary writes a byte."""
+    words = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    words.backend.add_tokens(["é 해자"])
+    (token,) = words.encode("é 해자")
+    assert words.token_bytes(token).decode() == words.decode([token]) == "é 해자"
+    assert words.token_bytes(token + 1) == b""
+
+
 def test_a_token_of_a_character_and_half_of_the_next_gives_the_whole_one(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "t.gguf")
     words = of(path)
@@ -211,7 +220,7 @@ def test_an_answer_that_is_begun_goes_on_after_the_template(tmp_path: Path) -> N
     words = of(write_tiny_gguf(tmp_path / "t.gguf"))
     request = Request(messages=(Message(role="user", content="u"),), answer_start="Sure 🙂:\n")
     assert words.prompt_text(request)[0].endswith("<|im_start|>assistant\nSure 🙂:\n")
-    with pytest.raises(ValueError, match="only the answer of a conversation is begun"):
+    with pytest.raises(UsageError, match="only the answer of a conversation is begun"):
         Request(prompt="u", answer_start="Sure")
 
 

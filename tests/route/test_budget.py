@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -165,6 +166,28 @@ def test_request_that_is_never_asked_costs_nothing(allowed: Callable[..., Allowa
     with allowed(max_usd_per_day=1.0).paying(HELLO):
         pass
     assert spent_on(2026, 11, 29)[0] == 0
+
+
+def test_an_answer_is_given_though_its_cost_cannot_be_written_down(
+    allowed: Callable[..., Allowance], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills after the most it could cost was set aside: that stays, as if the process had been killed."""
+    allowance = allowed(max_usd_per_day=1.0)
+
+    def full(*_: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with allowance.paying(HELLO) as cloud:
+        monkeypatch.setattr("nomoat.route.budget._add", full)
+        assert "".join(chunk.text for chunk in cloud.stream(HELLO)) == "hello 안녕"
+    assert spent_on(2026, 11, 29)[0] == MOST_USD
+    assert allowance.spent_usd == pytest.approx(REAL_USD)
+    assert [record.getMessage() for record in caplog.records] == [
+        "what an answer cost, $0.00025, cannot be written down: the most it could, $0.0105, stays spent on 2026-11-29: "
+        f"no space left on the disk of `{default_path().parent}`"
+    ]
 
 
 def test_without_a_longest_answer_the_policys_is_asked_for_and_set_aside(allowed: Callable[..., Allowance], serving: Serving) -> None:

@@ -31,10 +31,10 @@ import nomoat
 from nomoat import responder
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import NomoatError, RemoteError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, RemoteError, StoppedError, UsageError
 from nomoat.records import Chunk, Request, ToolCall, Usage
 from nomoat.responder import Responder
-from nomoat.serve import app
+from nomoat.serve import app, replies
 from nomoat.serve.answers import Answer as Written
 from nomoat.serve.answers import Answers, Item
 from nomoat.serve.app import bind, create_app, serve
@@ -162,14 +162,20 @@ def test_eight_requests_are_answered_at_the_same_time(start: Start, sdk: Sdk) ->
 
 # ---------------------------------------------------------------- refusals
 def test_prompt_longer_than_the_context_is_refused_with_the_numbers(start: Start, sdk: Sdk) -> None:
+    """In the words by which LiteLLM and others know OpenAI's and vLLM's error, and LangChain Anthropic's."""
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as caught:
-            ask(sdk(start(fake(context_tokens=3))), "one two three four", max_tokens=5, stream=stream)
+            ask(sdk(start(fake(context_tokens=3))), "one two three four", max_tokens=2000, stream=stream)
         assert caught.value.code == "context_length_exceeded"
         assert caught.value.body["message"] == (
-            "the prompt is too long: it has 4 tokens and the answer may have 5, but the model's context is 3 tokens; "
-            "shorten the prompt, ask for fewer new tokens, or choose a model with a longer context"
+            "This model's maximum context length is 3 tokens. However, you requested 2004 tokens (4 in the messages, 2000 in the "
+            "completion). Please reduce the length of the messages or completion. The prompt is too long."
         )
+    _, body = replies.render_error(ContextExceededError(prompt_tokens=4, max_new_tokens=2000, context_tokens=5))
+    assert body["error"]["message"] == (
+        "This model's maximum context length is 5 tokens. However, you requested 2004 tokens (4 in the messages, 2000 in the "
+        "completion). Please reduce the length of the messages or completion."
+    )
 
 
 def test_body_that_is_too_long_is_refused_before_it_is_read_whole(start: Start) -> None:
@@ -338,8 +344,9 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
     ("path", "message"),
     [("/nothing", "GET /nothing: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/chat/completions", "GET /chat/completions: not found; the API is under /v1, as in /v1/chat/completions"),
-     ("/v1/responses",
-      "`/v1/responses` is not served; served are /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"),
+     ("/v1/responses/resp_1",
+      "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, "
+      "/v1/models"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
@@ -348,16 +355,21 @@ def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: st
 
 
 def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:
-    """As the Agents SDK's default, which asks in a form of its own."""
-    with pytest.raises(openai.NotFoundError, match="`/v1/responses` is not served") as caught:
-        sdk(start(fake())).responses.create(model="fake", input="hi")
+    """As an answer of an earlier request, none of which is kept."""
+    with pytest.raises(openai.NotFoundError, match="`/v1/responses/resp_1` is not served") as caught:
+        sdk(start(fake())).responses.retrieve("resp_1")
     assert caught.value.code == "unsupported"
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
-def test_a_packed_body_is_refused_as_such(start: Start, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}), ("completions", {"prompt": "hi"}),
+        ("responses", {"input": "hi"}), ("embeddings", {"input": "hi"}),
+    ],
+)  # fmt: skip
+def test_a_packed_body_is_refused_as_such(start: Start, path: str, body: dict[str, Any]) -> None:
     url = f"{start(fake())}/{path}"
-    body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi"}
     answer = httpx.post(url, content=gzip.compress(json.dumps(body).encode()), headers={"content-encoding": "gzip"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported")
     assert answer.json()["error"]["message"] == "`Content-Encoding: gzip` is not supported; send the body as it is"
@@ -520,6 +532,7 @@ def test_long_bodies_are_written_beside_the_event_loop(
     [
         ("chat/completions", "parse_chat", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}),
         ("completions", "parse_text", {"prompt": "hi"}),
+        ("responses", "parse_chat", {"input": "hi"}),
         ("embeddings", "parse_embeddings", {"input": "hi"}),
     ],
 )
@@ -529,9 +542,9 @@ def test_long_bodies_are_parsed_beside_the_event_loop(
     threads: list[int] = []
     parsed = getattr(app.wire, parse)
 
-    def watched(given: bytes) -> object:
+    def watched(*given: object) -> object:
         threads.append(threading.get_ident())
-        return parsed(given)
+        return parsed(*given)
 
     monkeypatch.setattr(app.wire, parse, watched)
     url = start(fake())

@@ -98,6 +98,33 @@ def test_answer_says_where_its_prompt_went_and_why(start: Start, stream: bool) -
     }  # fmt: skip
 
 
+CALL = {"type": "function_call", "call_id": "a", "name": "f"}
+RESULT = {"type": "function_call_output", "call_id": "a"}
+TOLD = [{"type": "input_text", "text": PRIVATE}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": PRIVATE}, {"input": "hi", "instructions": PRIVATE}, {"input": [{"role": "user", "content": TOLD}]},
+        {"input": [{"role": "assistant", "content": [{"type": "refusal", "refusal": PRIVATE}]}]},
+        {"input": [CALL | {"arguments": json.dumps({"x": PRIVATE})}]}, {"input": [RESULT | {"output": PRIVATE}]},
+        {"input": [RESULT | {"output": TOLD}]},
+        {"input": "hi", "tools": [{"type": "function", "name": "f", "description": PRIVATE}]},
+        {"input": "hi", "text": {"format": {"type": "json_schema", "name": "x", "schema": {"description": PRIVATE}}}},
+    ],
+)  # fmt: skip
+def test_private_text_of_a_response_stays_here_wherever_it_stands(start: Start, fields: dict[str, Any], stream: bool) -> None:
+    cloud = Watched(is_local=False)
+    url = start(auto(cloud))
+    told = [httpx.post(f"{url}/responses", json={"model": "auto", "stream": stream, **body}) for body in (fields, {"input": "hello"})]
+    assert [(one.status_code, one.headers["x-nomoat-where"], one.headers["x-nomoat-rule"]) for one in told] == [
+        (200, "local", "private"), (200, "cloud", "default"),
+    ]  # fmt: skip
+    assert [[message.content for message in asked.messages] for asked in cloud.asked] == [["hello"]]
+
+
 def test_learned_routers_score_is_told(start: Start) -> None:
     assert ask(start(auto(learned=Learned())), "hello") == {
         "x-nomoat-where": "cloud", "x-nomoat-model": CLOUD, "x-nomoat-score": "0.2500", "x-nomoat-rule": "learned",

@@ -139,14 +139,24 @@ def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: op
     strange = {"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
     wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
-    asked: list[tuple[dict[str, Any], str]] = [
-        ({"tool_choice": "required"}, "tools"), ({"response_format": form}, "tools"),
-        ({"response_format": wrong}, "response_format"), ({"response_format": wrong, "tool_choice": "required"}, "tools"),
+    asked: list[tuple[dict[str, Any], bool]] = [
+        ({"tool_choice": "required"}, True), ({"response_format": form}, True), ({"response_format": wrong}, False),
+        ({"response_format": wrong, "tool_choice": "required"}, True),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, True),
     ]  # fmt: skip
-    for settings, param in asked:
-        with pytest.raises(openai.BadRequestError, match="this JSON schema cannot be followed") as caught:
-            chat(tiny_with_tools, "who?", tools=[strange], **settings)
-        assert (caught.value.param, caught.value.code) == (param, "unsupported")
+    for settings, is_functions in asked:
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(tiny_with_tools, "who?", tools=[*TWO_TOOLS, strange], **settings)
+        assert caught.value.code == "unsupported"
+        assert caught.value.param == ("tools.2.function.parameters" if is_functions else "response_format")
+        assert caught.value.body["message"].startswith("the function `f`: " * is_functions + "this JSON schema cannot be followed")
+    only = {"type": "function", "function": {"name": "note"}}
+    assert chat(tiny_with_tools, "who?", tools=[TOOL, strange], tool_choice=only, max_tokens=120).choices[0].message.tool_calls
+
+
+def test_a_call_that_has_to_be_one_is_not_ended_by_a_stop_string(tiny_with_tools: openai.OpenAI) -> None:
+    (choice,) = chat(tiny_with_tools, "hello", tools=[TOOL], tool_choice="required", max_tokens=120, stop=["}", ":"]).choices
+    assert choice.finish_reason == "tool_calls" and choice.message.tool_calls
 
 
 @pytest.mark.data
@@ -393,7 +403,7 @@ def test_the_others_are_served_while_a_huge_prompt_is_read(tiny: openai.OpenAI, 
         while not ended.is_set():
             client.get(health)
             num_answered += not ended.is_set()
-        with pytest.raises(openai.BadRequestError, match="but the model's context is 256 tokens"):
+        with pytest.raises(openai.BadRequestError, match="This model's maximum context length is 256 tokens"):
             huge.result()
     assert num_answered >= 20
 
@@ -425,17 +435,20 @@ def test_adapters_of_one_base_are_served_on_one_copy_of_its_weights(tiny_gguf: P
     models.close()
 
 
-def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests(start: Start, sdk: Sdk) -> None:
+def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_requests_and_the_log_says_why(
+    start: Start, sdk: Sdk, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken() -> list[Responder]:
         raise BadFileError("`x.gguf` is damaged", hint="download it again")
 
     models = Models({"fine": Responder("fine", FakeEngine())}, [Loader(names=("broken",), planned_bytes=1, load=broken)])
     client = sdk(start(models))
     for _ in range(2):
-        with pytest.raises(openai.InternalServerError, match=r"`x\.gguf` is damaged; download it again"):
+        with pytest.raises(openai.InternalServerError, match="the server cannot use one of its files; its log says more"):
             client.chat.completions.create(model="broken", messages=[{"role": "user", "content": "a b"}])
         reply = client.chat.completions.create(model="fine", messages=[{"role": "user", "content": "a b"}])
         assert reply.choices[0].message.content == "b a"
+    assert [record.getMessage() for record in caplog.records] == ["`x.gguf` is damaged; download it again"] * 2
 
 
 def test_metrics_count_what_was_read_and_seconds_from_when_a_request_came(start: Start, sdk: Sdk, tiny_gguf: Path) -> None:

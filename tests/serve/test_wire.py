@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nomoat.errors import BadRequestError, NomoatError, OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import (
+    BadFileError,
+    BadRequestError,
+    NomoatError,
+    NotEnoughDiskError,
+    NotWritableError,
+    OfflineError,
+    RedirectedError,
+    RemoteError,
+    UnsupportedError,
+    UsageError,
+)
 from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
 from nomoat.serve import app, replies, wire
 
@@ -139,6 +150,15 @@ def test_functions_are_kept_as_they_were_sent_and_those_that_have_to_be_called_b
     assert parse(tools=[WEATHER, CLOCK], tool_choice=one).requests[0].must_call == ("clock",)
 
 
+@pytest.mark.parametrize(("mode", "must_call"), [("auto", ()), ("required", ("clock", "add"))])
+def test_of_allowed_tools_the_others_are_not_told(mode: str, must_call: tuple[str, ...]) -> None:
+    """As OpenAI's API has it."""
+    add = {"type": "function", "function": {"name": "add"}}
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [CLOCK, add]}}
+    asked = parse(tools=[WEATHER, CLOCK, add], tool_choice=choice).requests[0]
+    assert ([json.loads(tool) for tool in asked.tools], asked.must_call) == ([CLOCK, add], must_call)
+
+
 def test_no_functions_are_told_where_a_text_is_wanted() -> None:
     for fields in ({"tools": [CLOCK], "tool_choice": "none"}, {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False}):
         asked = parse(**fields).requests[0]
@@ -154,8 +174,18 @@ def test_no_functions_are_told_where_a_text_is_wanted() -> None:
         ({"tool_choice": "required"}, "tool_choice", "`tool_choice` goes with `tools` only"),
         ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "clok"}}}, "tool_choice",
          "`tool_choice` names `clok`, which is none of the tools: clock"),
-        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice",
-         "`tool_choice` is of type `allowed_tools`; only a function's name is supported"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "custom"}}, "tool_choice",
+         "`tool_choice` is of type `custom`; `function` and `allowed_tools` are supported"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools",
+         "`tool_choice.allowed_tools` is missing"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [CLOCK, WEATHER]}}},
+         "tool_choice.allowed_tools.tools.1",
+         "`tool_choice.allowed_tools.tools.1` names `weather`, which is none of the tools: clock"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "mcp"}]}}},
+         "tool_choice.allowed_tools.tools.0.type",
+         "`tool_choice.allowed_tools.tools.0.type` is `mcp`; only functions are supported"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "none", "tools": [CLOCK]}}},
+         "tool_choice", None),
         ({"tools": [CLOCK], "tool_choice": {"type": "function", "name": "clock"}}, "tool_choice.function",
          "`tool_choice.function` is missing"),
         ({"tools": [CLOCK], "tool_choice": "often"}, "tool_choice", None),
@@ -493,8 +523,23 @@ def test_each_kind_of_error_has_its_status(error: NomoatError, status: int, code
 def test_what_another_server_refuses_is_the_clients_where_it_can_do_something_about_it(
     theirs: int | None, code: str | None, status: int, kind: str, told: str
 ) -> None:
-    answered, body = replies.render_error(RemoteError("x", status=theirs, code=code))
+    answered, body = replies.render_error(RemoteError("x", status=theirs, code=code, param="tools"))
     assert (answered, body["error"]["type"], body["error"]["code"]) == (status, kind, told)
+    assert body["error"]["param"] == (None if status == 502 else "tools")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [(NotEnoughDiskError, 507, "disk_full"), (NotWritableError, 500, "not_writable"), (BadFileError, 500, "bad_file")],
+)
+def test_folders_of_the_server_are_for_its_log_also_in_a_stream(
+    kind: type[NomoatError], status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, body = replies.render_error(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
+    assert (told, body["error"]["code"], body["error"]["type"]) == (status, code, "server_error")
+    event = replies.Reply(parse(), "m").failure(kind("`/home/kim/.nomoat/runs` is full", hint="free some space"))
+    assert "kim" not in json.dumps(body) and b"kim" not in event
+    assert [record.getMessage() for record in caplog.records] == ["`/home/kim/.nomoat/runs` is full; free some space"] * 2
 
 
 def test_error_message_is_never_empty() -> None:

@@ -11,10 +11,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from nomoat.asking.spending import Spending
+from nomoat import paths
+from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore, ChoiceScores
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
@@ -23,6 +24,8 @@ from nomoat.responder import Responder
 
 HOPELESS = (401, 402, 403, 404)  # no key, no money, no permission, no such model: no other question will fare better
 MAX_FAILURES_IN_A_ROW = 5
+# Free before each question to a server, for the answers that are under way then: SQLite first writes up to 4 MB beside its file.
+FREE_DISK_BYTES = 10_000_000
 TOO_LONG = (ContextExceededError, CacheExceededError)  # of one text: says nothing of the others
 
 
@@ -66,7 +69,8 @@ def collect(
     With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
     requests that stand in a row stay so, because one is worth nothing without the others. `in_a_row`: for who asks a model in several
     parts, the same for all of them.
-    Raises what no other question would fare better with.
+    Raises what no other question would fare better with. A full disk is that, and no question leaves for a server without room for
+    its answer; answers that came and could not be kept are told of.
     """
     collected = Collected()
     different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
@@ -85,9 +89,11 @@ def collect(
                     model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show,
                     in_a_row=FailuresInARow() if in_a_row is None else in_a_row,
                 )  # fmt: skip
-        finally:
-            if isinstance(model.engine, RemoteEngine) and model.notes:
-                store.save_notes(model.digest, model.notes)
+        except BaseException:
+            with suppress(NomoatError):  # on a full disk that fails, too, and says less
+                _save_notes(model, store)
+            raise
+        _save_notes(model, store)
     if isinstance(model.engine, RemoteEngine):
         collected.lost = {request: num for request in different if (num := store.num_lost(model.digest, request))}
     return collected
@@ -107,14 +113,21 @@ def _lost_calls_counted(model: Responder, store: AnswerStore) -> Iterator[None]:
     try:
         yield
     finally:
-        calls.abandon()
-        calls.on_lost = before
+        try:
+            calls.abandon()
+        finally:
+            calls.on_lost = before
 
 
 def notes_of(model: Responder, store: AnswerStore, *, num_reused: int) -> tuple[str, ...]:
     """What has to be known about a model's answers; where some were stored before, also what its server refused then."""
     before = store.notes(model.digest) if num_reused else ()
     return tuple(dict.fromkeys((*before, *model.notes)))
+
+
+def _save_notes(model: Responder, store: AnswerStore) -> None:
+    if isinstance(model.engine, RemoteEngine) and model.notes:
+        store.save_notes(model.digest, model.notes)
 
 
 def collect_scores(
@@ -188,7 +201,11 @@ def _ask(
     show: Callable[[int], None],
     in_a_row: FailuresInARow,
 ) -> None:
+    unkept = _Unkept()
+
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
+        if isinstance(model.engine, RemoteEngine):
+            paths.require_free_disk(store.path.parent, FREE_DISK_BYTES)
         try:
             completion = model.complete(request, caller_left=caller_left)
         except TOO_LONG as error:
@@ -200,7 +217,8 @@ def _ask(
             if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
                 raise
             return error
-        store.save_answer(model.digest, request, completion)
+        with unkept.noted(model, request, completion, store):
+            store.save_answer(model.digest, request, completion)
         spending.paid.add((model.digest, request))  # its meter has counted it
         in_a_row.went_well()
         return completion
@@ -213,7 +231,10 @@ def _ask(
             else:
                 collected.answers[pending[index]] = result
             show(len(pending) - done)
-    except BudgetReachedError as error:
+    except NomoatError as error:
+        unkept.tell(spending.pricing(model), error)
+        if not isinstance(error, BudgetReachedError):
+            raise
         collected.failure = error
 
 
@@ -221,6 +242,37 @@ def _in_random_order(requests: Sequence[Request], together: int) -> list[Request
     blocks = [requests[start : start + together] for start in range(0, len(requests), together)]
     random.Random(0).shuffle(blocks)
     return [request for block in blocks for request in block]
+
+
+class _Unkept:
+    """Answers that came from a server and could not be written down: paid for, and asked for again by the next run."""
+
+    def __init__(self) -> None:
+        self._answers: list[tuple[Request, Completion, NomoatError]] = []
+
+    @contextmanager
+    def noted(self, model: Responder, request: Request, completion: Completion, store: AnswerStore) -> Iterator[None]:
+        """Around saving one. Where that fails, its call is counted as lost if at least that, which is shorter, can be kept."""
+        try:
+            yield
+        except NomoatError as error:
+            if isinstance(model.engine, RemoteEngine):
+                self._answers.append((request, completion, error))
+                with suppress(NomoatError):
+                    store.count_lost(model.digest, request)
+            raise
+
+    def tell(self, pricing: Pricing, cause: NomoatError) -> None:
+        """Raise why they could not be kept, with how many they are and what they cost; nothing if there are none."""
+        if not self._answers:
+            return
+        num, why = len(self._answers), self._answers[0][2]
+        costs = [(pricing.cost_usd(answer), request) for request, answer, _ in self._answers]
+        cost = ""
+        if (rates := pricing.rates) is not None:
+            cost = f", which cost ${sum(rates.most_usd(request) if usd is None else usd for usd, request in costs):,.4f}"
+        answers = "1 answer" if num == 1 else f"{num:,} answers"
+        raise type(why)(f"{why.message}; {answers} came and could not be kept{cost}", hint=why.hint) from cause
 
 
 class FailuresInARow:

@@ -29,6 +29,7 @@ START_SECONDS = 120.0  # for a worker's process, without any model
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 NOBODY = "http://127.0.0.1:9"  # only root could listen there
 OWN_PROXIES = "NOMOAT_OWN_PROXIES"  # in the environment of what Ray starts: what `PROXIES` were, as JSON
+ADVICE = "Some common causes include"  # begins what Ray says to its own users of a worker that died
 SENT_SETTINGS = ("quality", "context_tokens", "offline")  # what changes answers, or who may be asked
 
 
@@ -357,5 +358,6 @@ def names_of(hands: Sequence[Hand]) -> str:
 
 
 def last_line(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    """What went wrong, without Ray's advice for its own users."""
+    lines = [line.strip() for line in str(exc).partition(ADVICE)[0].splitlines() if line.strip()]
     return lines[-1] if lines else type(exc).__name__

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nomoat import paths
-from nomoat.errors import BadFileError, NotEnoughDiskError
+from nomoat.errors import BadFileError
 
 LOCK_WAIT_SECONDS = 60.0
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
+MAYBE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # no room for its `-shm`; no more files
 NOT_ALLOWED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH)
 
 
@@ -120,17 +121,15 @@ class Database:
             yield
         except sqlite3.DatabaseError as exc:
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                raise NotEnoughDiskError(
-                    f"no space left on the disk of `{self.path.parent}`", hint="free some space, or set NOMOAT_HOME to another disk"
-                ) from exc
+            if code == sqlite3.SQLITE_FULL or (code in MAYBE_FULL and paths.is_full(self.path.parent)):
+                raise paths.full_disk(self.path) from exc
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise self._locked() from exc
             if code == 0 and isinstance(exc, sqlite3.OperationalError):  # the error quotes the whole text
                 raise self.damaged("a text in it is not UTF-8") from exc
             if code in DAMAGED:
                 raise self.damaged(exc) from exc
-            hint = "check who may write there" if code in NOT_ALLOWED else None
+            hint = paths.RUNS_HINT if code in NOT_ALLOWED else None
             if code == sqlite3.SQLITE_IOERR:
                 hint = "does its disk fail, or is there a limit on how large a file may be (`ulimit -f`)?"
             raise BadFileError(f"`{self.path}` cannot be used: {exc}", hint=hint) from exc

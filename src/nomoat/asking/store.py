@@ -4,8 +4,8 @@ One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model an
 them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
 the answers were worth) lie under suite, model and example; `route` learns from them.
 
-What this does not cover: an answer that was still being written when the process died, with what it cost; and two processes that ask
-the same question at the same moment: both ask, and the first answer is kept.
+What this does not cover: an answer that was still being written when the process died, or the disk got full, with its cost; and two
+processes that ask the same question at the same moment: both ask, and the first answer is kept.
 """
 
 from __future__ import annotations

@@ -135,15 +135,18 @@ def weights_of(file: ModelSource) -> Weights:
     """What the engine makes of a file's matrices at the quality that is set."""
     from nomoat.engine.graph import head_tensor
 
-    stored, _ = importer.planned(file)
+    stored = importer.planned(file)
     sizes = importer.read_sizes(file)
     _, output = head_tensor(file)
+    kv_sizes = footprint.foretold_kv_sizes(
+        str(file.require("general.architecture")), sizes.head_dim, keeps_codes=stored.has_tiles
+    )  # fmt: skip
     matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
     layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
     read = [*layers, matrices[output]]
     return Weights(
         read_bytes=sum(map(stored.tensor_bytes, read)),
-        cache_bytes=footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim),
+        cache_bytes=footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes),
         layer_weights=sum(tensor.num_values for tensor in layers),
         stored_as=f"{stored} (quality {stored.quality}: {stored.reason})",
     )

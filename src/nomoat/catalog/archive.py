@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -24,8 +25,10 @@ def extract(archive: Path, member: str, file: BinaryIO) -> None:
         else:
             with tarfile.open(archive) as opened_tar:
                 _copy(_tar_member(opened_tar, outer), inner, file)
-    except (KeyError, tarfile.TarError, zipfile.BadZipFile, EOFError) as exc:
-        raise BadFileError(f"`{archive.name}` holds no readable `{member}`", hint="report this: the catalogue is wrong") from exc
+    # NotImplementedError: compressed in a way that `zipfile` does not know, also by a damaged number
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as exc:
+        hint = "run the command again; if that does not help, report this: the catalogue is wrong"
+        raise BadFileError(f"`{archive.name}` holds no readable `{member}`", hint=hint) from exc
 
 
 def _copy(stream: IO[bytes], inner: str, file: BinaryIO) -> None:

@@ -45,7 +45,7 @@ def fill(part: Part, url: str, *, where: str, size_bytes: int | None = None, hea
     asked = {"accept-encoding": "identity", **(headers or {}), **_range(part)}
     try:
         with net.client(part.purpose) as client, client.stream("GET", url, headers=asked) as response:
-            if response.status_code != 416:
+            if response.status_code != 416 or "range" not in asked:
                 _require_success(response, where)
                 _receive(response, part)
                 return _promise(response)

@@ -82,18 +82,9 @@ def licence(licence_id: str) -> Licence:
     return Licence(id=licence_id, title=licence_id, commercial="unknown", source="none found", confirmed="memory")
 
 
-def verdict(card: ModelCard) -> ChainVerdict:
-    """The verdict on a card of the catalogue."""
-    return _verdict(_links(card))
-
-
-def chain(base: ModelCard | None, extra: Iterable[Parent] = ()) -> ChainVerdict:
-    """The verdict on a model tuned from `base` (None: weights nomoat knows nothing of) with `extra` data and teachers.
-
-    The user's own data has the licence "own".
-    """
-    start = _links(base) if base is not None else iter([_link(UNKNOWN_BASE)])
-    return _verdict([*start, *(_link(parent) for parent in extra)])
+def chain(card: ModelCard | None) -> ChainVerdict:
+    """The verdict on a card of the catalogue; without one, on weights nomoat knows nothing of."""
+    return _verdict(_links(card) if card is not None else [_link(UNKNOWN_BASE)])
 
 
 def joined(*verdicts: ChainVerdict) -> ChainVerdict:

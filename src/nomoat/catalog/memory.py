@@ -2,8 +2,8 @@
 
 On CPUs with AVX2 files of the usual families keep their own codes (8 bits at most) at the default quality, and files of at most 4 bits
 from 700 million parameters up do at every quality. What does not is imported into int8 with one scale a row: 1.05 bytes a parameter;
-on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. The KV cache is 16-bit. CPUs with
-AMX read prompts of small int8 models with weights in bf16 beside those.
+on other CPUs 4-bit files from 2.5 billion parameters up (with `--quality small` all) keep 4 bits. CPUs with AMX read prompts of small
+int8 models with weights in bf16 beside those. The KV cache has 16 bits, or 8 where that is near enough for nomoat's own passes.
 Choosing among answers computes in float32 where memory allows, with weights of its own beside those: `scoring_bytes`. Where it does
 not, the served form is opened once more, which the engine packs once more; a file's own codes are read where they lie, and
 take nothing.
@@ -116,7 +116,8 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or model.context_tokens)
     weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
-        token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
+        kv_sizes = footprint.foretold_kv_sizes(sizes.architecture, sizes.head_dim, keeps_codes=_keeps_codes(sizes))
+        token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes)
     else:
         # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds
         token_bytes = footprint.KV_BYTES_PER_VALUE * round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
@@ -194,11 +195,11 @@ def require_fit(name: str, need: MemoryNeed) -> None:
 def largest_that_fits(context_tokens: int) -> str | None:
     """The id of the largest model that can be pulled, fits, and may be used commercially, if under conditions."""
     from nomoat.catalog.cards import cards
-    from nomoat.catalog.licences import verdict
+    from nomoat.catalog.licences import chain
 
     best: tuple[int, str] | None = None
     for card in cards():
-        if not card.sources or verdict(card).commercial in ("no", "unknown"):
+        if not card.sources or chain(card).commercial in ("no", "unknown"):
             continue
         need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens))
         if need is not None and fit(need).value == "fits" and (best is None or need.total_bytes > best[0]):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nomoat import net, paths
-from nomoat.errors import ChecksumError, DownloadError, NotEnoughDiskError
+from nomoat.errors import BadFileError, ChecksumError, DownloadError, NotEnoughDiskError
 
 FILE_SHARE_READ, OPEN_ALWAYS = 1, 4  # of Windows
 SPARE_BYTES = 64 << 20  # left free on the disk, so that the rest of the machine goes on
@@ -97,7 +97,7 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
             file.flush()
             _let_go(part)
             os.replace(path, target)
-        except (NotEnoughDiskError, ChecksumError, OSError):
+        except (NotEnoughDiskError, ChecksumError, BadFileError, OSError):
             with suppress(OSError):  # what is still in the buffer has no room either
                 part.start_over()
             raise

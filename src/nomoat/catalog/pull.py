@@ -5,6 +5,7 @@ The hub's repositories hold GGUF files, each a model of its own, or the one mode
 
 from __future__ import annotations
 
+import glob
 import re
 import sys
 from collections.abc import Callable
@@ -181,7 +182,7 @@ def _files_and_parts(ref: str) -> list[Path]:
         path
         for place in places
         for source in place.sources
-        for path in (place.folder / source.file_name, *place.folder.glob(f".{source.file_name}.part*"))
+        for path in (place.folder / source.file_name, *place.folder.glob(f".{glob.escape(source.file_name)}.part*"))
         if path.is_file()
     ]
 

@@ -33,7 +33,7 @@ def runs_here(architecture: str | None) -> bool:
 
 def card_facts(card: ModelCard, context_tokens: int | None = None) -> dict[str, Any]:
     """A card with all that is computed for it here, as plain data."""
-    return _row(card, licences.verdict(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
+    return _row(card, licences.chain(card), memory.memory_need(card, context_tokens), pull.find_installed(card.id))
 
 
 def pulled_facts(model: pull.Installed, context_tokens: int | None = None) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def file_need(source: ModelSource, context_tokens: int | None) -> tuple[memory.M
     from nomoat.engine import importer
 
     architecture = architecture_of(source)
-    stored = importer.planned(source)[0] if runs_here(architecture) else None
+    stored = importer.planned(source) if runs_here(architecture) else None
 
     def said(name: str) -> int | None:
         value = source.metadata.get(f"{architecture}.{name}")
@@ -221,11 +221,12 @@ def layout_facts(path: Path) -> dict[str, Any]:
     """How the engine stores a file's weights at the quality that is set, and computes with them."""
     from dataclasses import asdict
 
-    from nomoat.engine import importer
+    from nomoat.engine import importer, layout
     from nomoat.engine.source import open_source
 
     source = open_source(path)
-    stored, chosen = importer.planned(source)
+    stored = importer.planned(source)
+    chosen = layout.choose(importer.read_sizes(source), stored, threads=config.threads(), num_weights=source.num_values)
     return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **asdict(chosen)}
 
 

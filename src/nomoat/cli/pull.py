@@ -61,7 +61,7 @@ def _explain(ref: str, card: ModelCard | None) -> None:
     if card is None:
         console.say(f"{ref}: not in the catalogue; commercial use: unknown; memory is known when it is here: `nomoat show {ref}`")
         return
-    found = licences.verdict(card)
+    found = licences.chain(card)
     console.say(f"{card.title}: {facts.use_line(found)}")
     for text in facts.reasons(found):
         console.say(f"  {text}")

@@ -65,6 +65,7 @@ def _remove_cache(yes: bool) -> None:
 
 def _remove_answers(yes: bool) -> None:
     from nomoat.asking.store import AnswerStore, default_path
+    from nomoat.errors import NotEnoughDiskError
 
     path = default_path()
     if not path.exists():
@@ -72,8 +73,13 @@ def _remove_answers(yes: bool) -> None:
         return
     console.confirm_removal(f"all stored answers, {_megabytes(_size(path))}", yes=yes)
     before = _size(path)
-    with AnswerStore() as store:
-        num_answers, num_outcomes = store.forget()
+    try:
+        with AnswerStore() as store:
+            num_answers, num_outcomes = store.forget()
+    except NotEnoughDiskError as error:  # that takes some room first; perhaps it is the answers that fill the disk
+        files = f"`{path}`, `{path.name}-wal` and `{path.name}-shm`"
+        hint = f"free some 100 kB or more, or end every nomoat and delete the files in which all answers are: {files}"
+        raise NotEnoughDiskError(error.message, hint=hint) from error
     freed = _megabytes(max(0, before - _size(path)))
     counts = f"{num_answers:,} answer{'' if num_answers == 1 else 's'} and {num_outcomes:,} outcome{'' if num_outcomes == 1 else 's'}"
     console.say(f"answers: removed, {counts}, {freed} free again")

@@ -70,16 +70,11 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import config
-    from nomoat.errors import MissingExtraError
+    from nomoat import config, namesake
 
-    try:
+    with namesake.needing_extras("`nomoat serve`"):
         from nomoat.serve import answers, app, auth
         from nomoat.serve.models import from_references
-    except ModuleNotFoundError as exc:
-        if exc.name not in ("fastapi", "markdown_it", "prometheus_client", "starlette", "uvicorn"):
-            raise
-        raise MissingExtraError(extra="serve", what="`nomoat serve`") from exc
     key_from = "--api-key"
     if api_key is not None:
         auth.require_sendable(api_key)

@@ -89,7 +89,7 @@ def _card(card: ModelCard, context: int | None) -> tuple[dict[str, Any], list[st
             f"price: ${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out per million {price.unit} "
             f"({dearer}as of {price.as_of}; {price.source})"
         )
-    lines += words.licence_lines(licences.verdict(card))
+    lines += words.licence_lines(licences.chain(card))
     need = memory.memory_need(card, context)
     if need is not None:
         lines += [f"memory: {words.memory_line(need)}", words.cache_line(need), words.scoring_line(need)]

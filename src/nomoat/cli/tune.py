@@ -12,7 +12,7 @@ import typer
 
 from nomoat import paths
 from nomoat.cli import console, options
-from nomoat.errors import MissingExtraError, UsageError
+from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
@@ -266,10 +266,10 @@ def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: 
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says what is `next_time`."""
-    try:
+    from nomoat import namesake
+
+    with namesake.needing_extras("`nomoat tune`"):
         from nomoat.tune import train
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError(extra="tune", what="`nomoat tune`") from exc
     from nomoat.tune import adapter
 
     with console.stage_progress() as bar:

@@ -2,13 +2,13 @@
 
 The queries of all heads that share a key stand beside one another, token by token, so that a key is read once for up to 24 of them.
 Scores of a span of keys are held at a time; what was seen before is scaled when a larger score comes. Source: Dao et al. 2022,
-FlashAttention, arXiv:2205.14135. Keys and values of many tokens' text become whole numbers of 16 bits once a layer, and so do
-queries and weights: a CPU multiplies twice as many of them at once as of float32. Each key has scales of its own, so that nothing
-depends on what comes after it. Few tokens read keys and values as they are kept, in pieces where that gives every thread something to
-do, whose parts are joined (as in Flash-Decoding, Dao et al. 2023).
+FlashAttention, arXiv:2205.14135. Keys and values are whole numbers as they are kept, and queries and weights become such of 16 bits: a
+CPU multiplies twice as many of them at once as of float32. Each key has scales of its own, so that nothing depends on what comes after
+it. Keys of few tokens are seen in pieces where that gives every thread something to do, whose parts are joined (as in Flash-Decoding,
+Dao et al. 2023).
 
-A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, where its blocks begin
-in the list of blocks, and how many blocks the rows before it have.
+A row is a text's part of the pass: its first token in the pass, how many, its first token's place in the text, and where its blocks
+begin in the list of blocks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from nomoat import jit
 from nomoat.engine.attention_kernels import (
     COLUMNS,
     FACTOR,
-    FEW_QUERIES,
     LOG2_E,
     MOST,
     NOTHING,
+    PANELS,
     QUERIES,
     QUERY_UNIT,
     SPAN_BLOCKS,
@@ -34,26 +34,25 @@ from nomoat.engine.attention_kernels import (
     STATE_BYTES,
     TOTAL,
     WEIGHT_UNIT,
-    gather,
-    gather_kept,
-    pack_keys,
+    gather_small,
+    gather_wide,
     pack_query,
-    pack_values,
     prefetch,
-    score,
-    score_kept,
+    score_small,
+    score_wide,
     weigh_all,
-    weigh_all_rounded,
     weigh_some,
-    weigh_some_rounded,
 )
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kv_cache import (
+    BLOCK_BYTES,
+    BLOCKS,
     CAP,
     FACTS,
     FEW_TABLE,
     HEADS,
+    KEY_SIZE,
     KEYS,
     KV_HEADS,
     LINK_NUMBERS,
@@ -69,32 +68,28 @@ from nomoat.engine.kv_cache import (
     ROOMS,
     SCALE,
     SEEN,
+    SMALL,
     UNITS,
-    UNPACKED,
+    VALUE_SIZE,
     VALUES,
     WIDTH,
     WINDOW,
     block_of,
+    head_bytes,
 )
 
 MANY_TOKENS = 24  # from so many tokens of a text on
-FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, BLOCKS_BEFORE, ROW_NUMBERS = range(6)
-PANELS = 2  # so many meet a block of keys in turn
-PORTION = PANELS * QUERIES
+FIRST_TOKEN, TOKENS, PLACE, FIRST_BLOCK, ROW_NUMBERS = range(5)
+PORTION = 2 * QUERIES  # two panels meet a block of keys in turn
 BLOCKS_AHEAD = 3  # keys are prefetched
 PIECE_KEYS = 128  # at least, of a piece
 UNITS_A_THREAD = 4  # from so many on no pieces are needed for every thread to have as much to do as the others
 
 
 def room_bytes(width: int) -> int:
-    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, and their states."""
-    size = PORTION * (4 * (width + _whole_columns(width)) + SPAN_BYTES + STATE_BYTES)
+    """Bytes of a thread's scratch memory: its queries, their scores, what they have seen, their states; scales of a span's values."""
+    size = PORTION * (2 * width + 4 * _whole_columns(width) + SPAN_BYTES + STATE_BYTES) + SPAN_BYTES
     return -(-size // CACHE_LINE) * CACHE_LINE
-
-
-def unpacked_bytes(blocks: int, kv_heads: int, width: int) -> int:
-    """Bytes of so many blocks' unpacked keys and values. A product reads whole `COLUMNS`, so some beyond the last head's."""
-    return blocks * kv_heads * 2 * (2 * BLOCK_TOKENS * width + 4 * BLOCK_TOKENS) + 4 * COLUMNS
 
 
 def _whole_columns(width: int) -> int:
@@ -125,36 +120,8 @@ def _clear(place: Any, count: Any) -> None:
         numbers[n] = 0
 
 
-@jit.inline
-def _unpacked(facts: Any, row: Any, head: Any) -> Any:
-    """Where a row's keys of one head lie, [block][column / 2][key of 32][2]; its values, [key / 2][column][2]; scales of both."""
-    blocks = -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS)
-    size, scales = 2 * blocks * BLOCK_TOKENS * facts[WIDTH], 4 * blocks * BLOCK_TOKENS
-    before = row[BLOCKS_BEFORE] * facts[KV_HEADS] * BLOCK_TOKENS * 2 * (2 * facts[WIDTH] + 4)
-    keys = facts[UNPACKED] + before + head * 2 * (size + scales)
-    return keys, keys + size, keys + 2 * size, keys + 2 * size + scales
-
-
-def unpack(at: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the blocks of rows of many tokens. What follows a text's end may be anything: nobody sees it."""
-    link = jit.longs_at(at, LINK_NUMBERS)
-    facts = jit.longs_at(link[FACTS], NUM_FACTS)
-    heads, width = facts[KV_HEADS], facts[WIDTH]
-    size, scales = 2 * BLOCK_TOKENS * width, 4 * BLOCK_TOKENS
-    rows = jit.longs_at(facts[MANY_TABLE], facts[NUM_MANY] * ROW_NUMBERS).reshape(facts[NUM_MANY], ROW_NUMBERS)
-    for r in range(len(rows)):
-        row = rows[r]
-        for unit in range(me, -(-(row[PLACE] + row[TOKENS]) // BLOCK_TOKENS) * heads, threads):
-            number, head = unit // heads, unit % heads
-            keys, values, key_scales, value_scales = _unpacked(facts, row, head)
-            source = block_of(facts, link[KEYS], row[FIRST_BLOCK] + number, head)
-            pack_keys(source, width, keys + number * size, key_scales + number * scales)
-            source = block_of(facts, link[VALUES], row[FIRST_BLOCK] + number, head)
-            pack_values(source, width, values + number * size, value_scales + number * scales)
-
-
 def attend(at: Any, me: Any, threads: Any) -> None:
-    """One thread's share of the queries of all rows, when keys and values are kept, and unpacked for rows of many tokens.
+    """One thread's share of the queries of all rows, when keys and values are kept.
 
     Each thread takes the next few: of rows of many, then of few, whose keys may be seen in pieces.
     """
@@ -244,23 +211,17 @@ def _cap_scores(scores: Any, count: Any, cap: Any) -> None:
 def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any, scales: Any) -> None:
     """A query's scores of so many keys become weights, of those it sees, before `end`; what it saw before is scaled to them.
 
-    `scales`: of many tokens' values; 0 for few tokens. Which of two functions weighs for a prompt's token depends on its place alone:
-    they differ in the last bit, and a prompt may be read in any parts.
+    `scales`: of their values. Which of two functions weighs depends on a token's place alone: they differ in the last bit, and a
+    prompt may be read in any parts.
     """
     width, window, cap = facts[WIDTH], facts[WINDOW], jit.as_float(np.uint32(facts[CAP])) * np.float32(LOG2_E)
     low, high = max(0, end - window) if window else 0, min(end, count)
     if cap:
         _cap_scores(scores, count, cap)
-    sees_all = low == 0 and high == count and (scales == 0 or count == SPAN_BLOCKS * BLOCK_TOKENS)
-    high = max(low, high)
-    if sees_all and scales:
-        weigh_all_rounded(scores, count, low, high, state, scales)
-    elif sees_all:
+    if low == 0 and high == count == SPAN_BLOCKS * BLOCK_TOKENS:
         weigh_all(scores, count, low, high, state, scales)
-    elif scales:
-        weigh_some_rounded(scores, count, low, high, state, scales)
     else:
-        weigh_some(scores, count, low, high, state, scales)
+        weigh_some(scores, count, low, max(low, high), state, scales)
     factor = jit.floats_at(state, STATE)[FACTOR]
     if factor != 1:
         seen_W = jit.floats_at(seen, width)
@@ -269,61 +230,59 @@ def _weigh(facts: Any, scores: Any, count: Any, end: Any, state: Any, seen: Any,
 
 
 @jit.inline
-def _panel_of(count: Any, are_few: Any) -> Any:
-    """Which of `FEW_QUERIES` a panel of so many queries of few tokens has, and how many these are; -1 and all of many tokens'."""
-    if not are_few:
-        return -1, QUERIES
+def _panel_of(count: Any) -> Any:
+    """Which of `PANELS` so many queries are put into, and how many it is of."""
     which = 0
-    while which < len(FEW_QUERIES) - 1 and FEW_QUERIES[which] < count:
+    while which < len(PANELS) - 1 and PANELS[which] < count:
         which += 1
-    return which, FEW_QUERIES[which]
+    return which, PANELS[which]
 
 
 @jit.inline
 def _score_blocks(
-    link: Any, facts: Any, row: Any, head: Any, block: Any, blocks: Any, end_block: Any, which: Any, panels: Any, queries: Any,
-    panel_bytes: Any, scores: Any, scores_bytes: Any, states: Any,
+    link: Any, facts: Any, row: Any, head: Any, block: Any, blocks: Any, end_block: Any, which: Any, panels: Any, together: Any,
+    queries: Any, panel_bytes: Any, scores: Any, states: Any, value_scales: Any, are_few: Any,
 ) -> None:  # fmt: skip
-    """The panels' scores of the keys of so many blocks. The values of few tokens' text are asked for, which are read next."""
-    width, first = facts[WIDTH], row[FIRST_BLOCK] + block
-    size = 2 * BLOCK_TOKENS * width
-    keys, _, key_scales, _ = _unpacked(facts, row, head)
+    """The panels' scores of the keys of so many blocks, and the scales of their values. Values of few tokens' text are asked for."""
+    width, size, first = facts[WIDTH], facts[KEY_SIZE], row[FIRST_BLOCK] + block
+    value_bytes = BLOCK_TOKENS * width * facts[VALUE_SIZE]
     for b in range(blocks):
-        key = keys + (block + b) * size
-        if which >= 0:
-            key = block_of(facts, link[KEYS], first + b, head)
-            prefetch(block_of(facts, link[VALUES], first + b, head), size)
+        key = block_of(facts, link[KEYS], first + b, head, size)
+        value = block_of(facts, link[VALUES], first + b, head, facts[VALUE_SIZE])
+        if are_few:  # those of many lie in the CPU's caches
+            prefetch(value, value_bytes)
             if block + b + BLOCKS_AHEAD < end_block:
-                prefetch(block_of(facts, link[KEYS], first + b + BLOCKS_AHEAD, head), size)
+                prefetch(block_of(facts, link[KEYS], first + b + BLOCKS_AHEAD, head, size), BLOCK_TOKENS * width * size)
         for p in range(panels):
-            query, there = queries + p * panel_bytes, scores + p * scores_bytes + 4 * BLOCK_TOKENS * b
-            if which >= 0:
-                score_kept(which, query, key, 2 * COLUMNS, width, there, SPAN_BYTES)
+            query, there = queries + p * panel_bytes, scores + p * together * SPAN_BYTES + 4 * BLOCK_TOKENS * b
+            units, scales = states + p * together * STATE_BYTES + 4 * QUERY_UNIT, key + BLOCK_TOKENS * width * size
+            if size == SMALL:
+                score_small(which, query, key, width // 2, units, scales, there)
             else:
-                units, scales = states + p * QUERIES * STATE_BYTES + 4 * QUERY_UNIT, key_scales + 4 * (block + b) * BLOCK_TOKENS
-                score(query, key, 4 * COLUMNS, width // 2, units, scales, there, SPAN_BYTES)
+                score_wide(which, query, key, width // 2, units, scales, there)
+        scales_B = jit.floats_at(value_scales + 4 * BLOCK_TOKENS * b, BLOCK_TOKENS)
+        kept_B = jit.floats_at(value + value_bytes, BLOCK_TOKENS)
+        for n in range(BLOCK_TOKENS):
+            scales_B[n] = kept_B[n]
 
 
 @jit.inline
 def _gather_blocks(
-    link: Any, facts: Any, row: Any, head: Any, block: Any, count: Any, which: Any, panels: Any, scores: Any, scores_bytes: Any,
-    seen: Any, seen_bytes: Any, all_seen_bytes: Any, states: Any,
+    link: Any, facts: Any, row: Any, head: Any, block: Any, count: Any, which: Any, panels: Any, together: Any, scores: Any, seen: Any,
+    seen_bytes: Any, states: Any,
 ) -> None:  # fmt: skip
     """Add to what the panels saw the values of so many keys from a block on, by their weights."""
-    width = facts[WIDTH]
-    values = _unpacked(facts, row, head)[1]
+    width, size, blocks = facts[WIDTH], facts[VALUE_SIZE], facts[BLOCKS] + 8 * (row[FIRST_BLOCK] + block)
+    values, pairs = link[VALUES] + head * head_bytes(width, size), (count + 1) // 2
     for column in range(0, width, COLUMNS):
+        value = values + 2 * column * size
         for p in range(panels):
-            weights, there = scores + p * scores_bytes, seen + p * all_seen_bytes + 4 * column
-            if which < 0:
-                units = states + p * QUERIES * STATE_BYTES + 4 * WEIGHT_UNIT
-                value = values + 2 * block * BLOCK_TOKENS * width + 4 * column
-                gather(weights, value, 4 * width, (count + 1) // 2, units, 0, there, seen_bytes)
-                continue
-            for start in range(0, count, BLOCK_TOKENS):
-                value = block_of(facts, link[VALUES], row[FIRST_BLOCK] + block + start // BLOCK_TOKENS, head) + 2 * column
-                left = min(BLOCK_TOKENS, count - start)
-                gather_kept(which, weights + 4 * start, value, 2 * width, left, there, seen_bytes)
+            weights, units = scores + p * together * SPAN_BYTES, states + p * together * STATE_BYTES + 4 * WEIGHT_UNIT
+            there = seen + p * together * seen_bytes + 4 * column
+            if size == SMALL:
+                gather_small(which, weights, value, blocks, facts[BLOCK_BYTES], 2 * width, pairs, units, there, seen_bytes)
+            else:
+                gather_wide(which, weights, value, blocks, facts[BLOCK_BYTES], 4 * width, pairs, units, there, seen_bytes)
 
 
 @jit.inline
@@ -335,13 +294,14 @@ def _attend_some(
     `partial`: where what is seen and its states go; 0 for a single part, whose result goes where it is wanted.
     """
     width, group, window = facts[WIDTH], facts[HEADS] // facts[KV_HEADS], facts[WINDOW]
-    which, together = _panel_of(count, are_few)
-    panels, panel_bytes = -(-count // together), (4 if are_few else 2) * together * width
+    which, together = _panel_of(count) if are_few else (len(PANELS) - 1, QUERIES)
+    panels, panel_bytes = -(-count // together), 2 * together * width
     seen_bytes = 4 * (-(-width // COLUMNS) * COLUMNS)
-    scores, scores_bytes = room + PORTION * 4 * width, together * SPAN_BYTES
+    scores = room + PORTION * 2 * width
     seen = scores + PORTION * SPAN_BYTES
     states = seen + PORTION * seen_bytes
-    _prepare(link, facts, row, head, first, count, together, room, panel_bytes, states, are_few)
+    scales = states + PORTION * STATE_BYTES
+    _prepare(link, facts, row, head, first, count, together, room, panel_bytes, states)
     _clear(seen, panels * together * seen_bytes // 4)
     lowest = max(0, row[PLACE] + first // group + 1 - window) if window else 0
     end = row[PLACE] + (first + count - 1) // group + 1
@@ -352,16 +312,14 @@ def _attend_some(
         blocks = min((block // SPAN_BLOCKS + 1) * SPAN_BLOCKS, end_block) - block
         start, shown = block * BLOCK_TOKENS, blocks * BLOCK_TOKENS
         _score_blocks(
-            link, facts, row, head, block, blocks, end_block, which, panels, room, panel_bytes, scores, scores_bytes, states
+            link, facts, row, head, block, blocks, end_block, which, panels, together, room, panel_bytes, scores, states, scales,
+            are_few,
         )  # fmt: skip
-        scales = 0 if are_few else _unpacked(facts, row, head)[3] + 4 * start
         for n in range(count):
             after = row[PLACE] + (first + n) // group + 1 - start
             _weigh(facts, scores + n * SPAN_BYTES, shown, after, states + n * STATE_BYTES, seen + n * seen_bytes, scales)
         keys = min(shown, end - start)
-        _gather_blocks(
-            link, facts, row, head, block, keys, which, panels, scores, scores_bytes, seen, seen_bytes, together * seen_bytes, states
-        )  # fmt: skip
+        _gather_blocks(link, facts, row, head, block, keys, which, panels, together, scores, seen, seen_bytes, states)
         block += blocks
     for n in range(count):
         result, state = _result_of(link, facts, row, head, first + n), jit.floats_at(states + n * STATE_BYTES, STATE)
@@ -385,25 +343,15 @@ def _hand_over(seen: Any, state: Any, width: Any, result: Any, partial: Any) -> 
 
 @jit.inline
 def _prepare(
-    link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any,
-    are_few: Any,
-) -> None:  # fmt: skip
-    """Queries side by side, [panel][column][query], scaled; of many tokens [panel][column / 2][query][2], in whole numbers. And states
-    of queries that have seen nothing yet.
-    """
+    link: Any, facts: Any, row: Any, head: Any, first: Any, count: Any, together: Any, panels: Any, panel_bytes: Any, states: Any
+) -> None:
+    """Queries side by side, [panel][column / 2][query][2], in whole numbers. And states of queries that have seen nothing yet."""
     width, group = facts[WIDTH], facts[HEADS] // facts[KV_HEADS]
     scale = jit.as_float(np.uint32(facts[SCALE])) * np.float32(LOG2_E)
-    if are_few and count % together:
-        _clear(panels + count // together * panel_bytes, together * width)
     for n in range(count):
         m, own = row[FIRST_TOKEN] + (first + n) // group, head * group + (first + n) % group
         query, panel = link[QUERY] + m * link[QUERY_ROW] + 4 * own * width, panels + n // together * panel_bytes
         state = jit.floats_at(states + n * STATE_BYTES, STATE)
         state[MOST], state[TOTAL] = np.float32(NOTHING), np.float32(0)
-        if are_few:
-            query_W, panel_C = jit.floats_at(query, width), jit.floats_at(panel, together * width)
-            for w in range(width):
-                panel_C[w * together + n % together] = query_W[w] * scale
-        else:
-            pack_query(query, width, panel + 4 * (n % together), states + n * STATE_BYTES + 4 * QUERY_UNIT)
-            state[QUERY_UNIT] *= scale
+        pack_query(query, width, panel + 4 * (n % together), 4 * together, states + n * STATE_BYTES + 4 * QUERY_UNIT)
+        state[QUERY_UNIT] *= scale

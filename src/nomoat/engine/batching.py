@@ -10,7 +10,6 @@ These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`.
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import footprint, hardware
+from nomoat.engine import forked
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.dense import TwoForms
 from nomoat.engine.lookup import Lookup
@@ -28,7 +28,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import CacheExceededError
+from nomoat.errors import CacheExceededError, StoppedError
 
 PASS_TOKENS = 2048  # tokens a pass may read, over all texts
 PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing: bounds how long they wait for their next token
@@ -45,7 +45,8 @@ Model = OwnModel | PagedModel | TwoForms | SerialModel  # what runs rows of text
 
 
 class Tokens:
-    """The tokens of one answer as they are chosen. `cancel` stops the work; calling it after the end is fine.
+    """The tokens of one answer as they are chosen. `cancel` stops the work, and ends them for whoever reads, in any thread; calling it
+    after the end is fine.
 
     `num_kept`: how many of the prompt's tokens were not read, since their keys and values were kept; None before it is let in.
     """
@@ -61,9 +62,10 @@ class Tokens:
             try:
                 item = self.ready.get(timeout=HEARTBEAT_SECONDS)
             except queue.Empty:
+                forked.require_none()
                 yield None
                 continue
-            if item is None:
+            if item is None or self.cancelled:
                 return
             if isinstance(item, BaseException):
                 raise item
@@ -71,6 +73,7 @@ class Tokens:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.ready.put(None)
 
 
 class _Text:
@@ -227,7 +230,10 @@ class Batcher:
     """The one thread that touches the model, from its making to its end."""
 
     def __init__(self, make: Callable[[], Model], *, context_tokens: int, cache_bytes: int | None = None) -> None:
-        """`make` compiles the model; it is called in the thread. `cache_bytes`: what keys and values may take, see `_num_blocks`."""
+        """`make` compiles the model; it is called in the thread, which keeps nothing of it, so that its owner can be freed.
+
+        `cache_bytes`: what keys and values may take, see `_num_blocks`.
+        """
         self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
         self._answers: deque[_Text] = deque()  # those that wait, in the order in which they are let in
         self._readings: deque[_Text] = deque()
@@ -236,13 +242,13 @@ class Batcher:
         self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free for it
         self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
-        work = functools.partial(self._work, make, made, context_tokens, cache_bytes)
-        self._thread = threading.Thread(target=work, name="nomoat-engine", daemon=True)
+        told = ([make], made, context_tokens, cache_bytes)
+        self._thread = threading.Thread(target=self._work, args=told, name="nomoat-engine", daemon=True)
         self._thread.start()
         try:
             made.result()
         except BaseException:  # Ctrl-C, too: nobody will close what nobody has
-            self._incoming.put(None)
+            self.end_soon()
             raise
 
     def submit(self, text: _Text) -> None:
@@ -257,12 +263,16 @@ class Batcher:
         """End the thread and free the memory. What is under way ends with an error."""
         with self._closing:
             self._is_closed = True
-            self._incoming.put(None)
+            self.end_soon()
         self._thread.join()
 
-    def _work(self, make: Callable[[], Model], made: Future[None], context_tokens: int, cache_bytes: int | None) -> None:
+    def end_soon(self) -> None:
+        """End the thread and free the memory, and do not wait for it: for wherever Python frees objects. Nobody may ask any more."""
+        self._incoming.put(None)
+
+    def _work(self, make: list[Callable[[], Model]], made: Future[None], context_tokens: int, cache_bytes: int | None) -> None:
         try:
-            self._model = make()
+            self._model = make.pop()()
             self._pool = BlockPool(_num_blocks(self._model, context_tokens, cache_bytes))
             self._model.allocate(self._pool.num_blocks)
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it was waited for
@@ -450,8 +460,8 @@ class Batcher:
         text.fail(error)
 
 
-def _closed() -> RuntimeError:
-    return RuntimeError("the model was closed while it was answering")
+def _closed() -> StoppedError:
+    return StoppedError("the model was closed while it was answering", hint="close it when all have their answers")
 
 
 def _num_unread(texts: Sequence[_Text]) -> int:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from nomoat.engine import rendering
-from nomoat.engine.grammar import NAMING, VALUES
+from nomoat.engine.grammar import BRANCHES, mapped
 from nomoat.records import CallingTurn, Chunk, Message, Request, ToolCall, ToolResult
 from nomoat.textfiles import whole_characters
 
@@ -81,23 +81,28 @@ def notes(template: str, request: Request) -> tuple[str, ...]:
 
 def schema(request: Request, template: str | None) -> str | None:
     """The JSON schema that an answer follows: the request's, that of its calls, or either."""
-    names = request.must_call or (tuple(map(_name, request.tools)) if request.json_schema is not None else ())
-    if not names or template is None:
+    if not (request.must_call or (request.tools and request.json_schema is not None)) or template is None:
         return request.json_schema
     definitions: dict[str, Any] = {}
     forms: list[dict[str, Any]] = []
     if request.json_schema is not None and not request.must_call:
         try:
             definitions["answer"] = _moved(json.loads(request.json_schema), "#/$defs/answer")
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return request.json_schema  # for the grammar to refuse
         forms.append({"$ref": "#/$defs/answer"})
     key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
-    for at, tool in enumerate(tool for tool in request.tools if _name(tool) in names):
-        definitions[f"{at}"] = _moved(_definition(tool)["function"]["parameters"] | {"type": "object"}, f"#/$defs/{at}")
-        parts = {"name": {"const": _name(tool)}, key: {"$ref": f"#/$defs/{at}"}}
+    for at, (name, parameters) in parameters_of(request).items():
+        definitions[f"{at}"] = _moved(parameters, f"#/$defs/{at}")
+        parts = {"name": {"const": name}, key: {"$ref": f"#/$defs/{at}"}}
         forms.append({"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False})
     return json.dumps({"$defs": definitions, "anyOf": forms})
+
+
+def parameters_of(request: Request) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Name and parameters of the functions that an answer held to a call may call, by their places among the request's."""
+    named = {at: (_name(tool), _parameters(tool)) for at, tool in enumerate(request.tools)}
+    return {at: one for at, one in named.items() if not request.must_call or one[0] in request.must_call}
 
 
 def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
@@ -170,25 +175,27 @@ def _definition(tool: str) -> dict[str, Any]:
     return {"type": "function", "function": {name: function[name] for name in order if name in function}}
 
 
+def _parameters(tool: str) -> dict[str, Any]:
+    """The schema of a function's arguments. To OpenAI a function that says nothing of its parameters has none."""
+    parameters: dict[str, Any] = _definition(tool)["function"]["parameters"] | {"type": "object"}
+    takes_others = any(parameters.get(key) for key in ("$ref", "required", "patternProperties", *BRANCHES))
+    if parameters.get("properties") == {} and not takes_others:
+        return {"additionalProperties": False} | parameters
+    return parameters
+
+
 def _name(tool: str) -> str:
     return str(json.loads(tool)["function"]["name"])
 
 
-def _moved(part: Any, to: str) -> Any:
+def _moved(schema: Any, to: str) -> Any:
     """A schema whose references to itself hold when it stands at `to` in another one."""
-    if isinstance(part, list):
-        return [_moved(one, to) for one in part]
-    if not isinstance(part, dict):
-        return part
-    moved: dict[str, Any] = {}
-    for key, value in part.items():
-        if key in NAMING and isinstance(value, dict):
-            moved[key] = {name: _moved(one, to) for name, one in value.items()}
-        elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            moved[key] = to + value[1:]
-        else:
-            moved[key] = value if key in VALUES else _moved(value, to)
-    return moved
+
+    def change(part: dict[str, Any]) -> dict[str, Any]:
+        ref = part.get("$ref")
+        return {**part, "$ref": to + ref[1:]} if isinstance(ref, str) and ref.startswith("#") else part
+
+    return mapped(schema, change)
 
 
 # ---------------------------------------------------------------- from the model

@@ -47,7 +47,7 @@ from nomoat.engine.steps import (
     share,
 )
 
-ATTENTION_FUNCTIONS = (kv_cache.keep, attention.unpack, attention.attend, attention.join)
+ATTENTION_FUNCTIONS = (kv_cache.keep, attention.attend, attention.join)
 ROOM_TOKENS = 64  # memory for tokens is made for a multiple of so many
 FEW_WANTED = 8  # times as many tokens in a pass: then the last layer is computed for the wanted ones alone
 
@@ -91,9 +91,9 @@ class _Links:
 
 
 @jit.inline
-def _tell(row: Any, token: Any, tokens: Any, place: Any, block: Any, blocks_before: Any) -> None:
-    row[attention.FIRST_TOKEN], row[attention.TOKENS], row[attention.PLACE] = token, tokens, place
-    row[attention.FIRST_BLOCK], row[attention.BLOCKS_BEFORE] = block, blocks_before
+def _tell(row: Any, token: Any, tokens: Any, place: Any, block: Any) -> None:
+    row[attention.FIRST_TOKEN], row[attention.TOKENS] = token, tokens
+    row[attention.PLACE], row[attention.FIRST_BLOCK] = place, block
 
 
 @jit.kept
@@ -104,21 +104,21 @@ def lay_out(
     """What attention is to know of each token, and of rows of few, of many and of wanted tokens (see `attention`).
 
     A row has tokens, tokens before them, tokens of which logits are wanted, blocks, and an adapter (-1: none). `group`: heads that
-    share a key's. Gives how many rows there are of each kind, the blocks of those of many, the portions of queries of the others,
-    and the tokens of the longest text.
+    share a key's. Gives how many rows there are of each kind, the portions of queries of those of few and of wanted tokens, and the
+    tokens of the longest text.
     """
-    token = few = many = asked = wanted = block = many_blocks = few_portions = asked_portions = longest = 0
+    token = few = many = asked = wanted = block = few_portions = asked_portions = longest = 0
     for n in range(len(rows_N5)):
         length, past, num_wanted, blocks, owner = rows_N5[n, 0], rows_N5[n, 1], rows_N5[n, 2], rows_N5[n, 3], rows_N5[n, 4]
         if length >= attention.MANY_TOKENS:
-            _tell(many_NR[many], token, length, past, block, many_blocks)
-            many, many_blocks = many + 1, many_blocks + blocks
+            _tell(many_NR[many], token, length, past, block)
+            many += 1
         else:
-            _tell(few_NR[few], token, length, past, block, 0)
+            _tell(few_NR[few], token, length, past, block)
             few, few_portions = few + 1, few_portions - (-length * group // attention.PORTION)
         if num_wanted:
             before = length - num_wanted
-            _tell(wanted_NR[asked], token + before, num_wanted, past + before, block, 0)
+            _tell(wanted_NR[asked], token + before, num_wanted, past + before, block)
             asked, asked_portions = asked + 1, asked_portions - (-num_wanted * group // attention.PORTION)
         longest = max(longest, past + length)
         for m in range(length):
@@ -131,23 +131,29 @@ def lay_out(
                 wanted += 1
             token += 1
         block += blocks
-    return few, many, asked, many_blocks, few_portions, asked_portions, longest
+    return few, many, asked, few_portions, asked_portions, longest
 
 
 class Chain:
     """See the module. One thread at a time."""
 
-    def __init__(self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any]) -> None:
-        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`."""
+    def __init__(
+        self, programs: Sequence[Program], last: Program, norm: Any, facts: dict[str, Any], number_sizes: tuple[int, int]
+    ) -> None:  # fmt: skip
+        """`programs`: one before the first attention, one after each. `last`: of the output layer. `facts`: see `between.facts_of`.
+
+        `number_sizes`: see `footprint.kv_sizes`.
+        """
         self._programs, self._norm = [*programs, last], norm
         self._sizes = facts["heads"], facts["kv_heads"], facts["head_dim"]
         self._views = [(np.array(view["inverse"], np.float32), np.float32(view["magnitude"])) for view in facts["views"]]
         self._view_of_layer = facts["layers"]
+        self._number_sizes = number_sizes
         # of each view; the last row is of the last attention, where nobody asks what other tokens see
         views = [*facts["views"], facts["views"][self._view_of_layer[-1]]]
         self._facts = np.stack([self._facts_of_view(view, facts, programs[0].epsilon) for view in views])
         self._head_norms = np.array(facts["norms"], np.float32)  # [layer, query or key, head width], or empty
-        self._cache, self._block_bytes = 0, 0
+        self._cache = 0
         self._arrays: dict[str, Any] = {}
         self._most_tokens, self._most_wanted = 0, 0
         self._make_room(1, 1)
@@ -157,6 +163,7 @@ class Chain:
         row = np.zeros(kv_cache.NUM_FACTS, np.int64)
         scale, cap = (int(np.float32(facts[name]).view(np.uint32)) for name in ("scale", "cap"))
         row[: kv_cache.EPSILON + 1] = *self._sizes, 2 * len(view["inverse"]), scale, cap, view["window"], epsilon
+        row[[kv_cache.KEY_SIZE, kv_cache.VALUE_SIZE]] = self._number_sizes
         row[kv_cache.KEEP_CODE :] = [jit.compiled(function, 3).address for function in ATTENTION_FUNCTIONS]
         return row
 
@@ -227,7 +234,7 @@ class Chain:
         body = [link for both in zip(before, attentions, strict=True) for link in both][:-1]
         self._for_all = _Links(body + of_all, len(body) + 3)
         self._for_wanted = _Links(body + of_wanted, len(body) + 1)
-        self.use(self._cache, self._block_bytes)
+        self.use(self._cache)
 
     def _steps(self, program: Program, taken: int) -> Any:
         row, residual = np.zeros(LINK, np.int64), self._address("residual")
@@ -268,14 +275,16 @@ class Chain:
             row[WANTED] = self._address("wanted")
         return row
 
-    def use(self, cache: int, block_bytes: int) -> None:
+    def use(self, cache: int) -> None:
         """Keys and values lie there: of each block those of all layers, one layer after another."""
-        self._cache, self._block_bytes = cache, block_bytes
-        self._facts[:, kv_cache.BLOCK_BYTES] = block_bytes
-        size = block_bytes // (2 * len(self._view_of_layer))
+        self._cache = cache
+        _, kv_heads, width = self._sizes
+        keys, values = (kv_heads * kv_cache.head_bytes.py_func(width, size) for size in self._number_sizes)
+        self._facts[:, kv_cache.BLOCK_BYTES] = len(self._view_of_layer) * (keys + values)
         for links in (self._for_all, self._for_wanted):
             for layer, at in enumerate(links.attentions):
-                links.numbers[at, [kv_cache.KEYS, kv_cache.VALUES]] = cache + 2 * layer * size, cache + (2 * layer + 1) * size
+                here = cache + layer * (keys + values)
+                links.numbers[at, [kv_cache.KEYS, kv_cache.VALUES]] = here, here + keys
 
     def run(self, x_TD: Any, rows_N5: Any, blocks: Any, *, hidden: bool) -> tuple[Any, Any]:
         """Logits [W, V] and last hidden states [T, D], overwritten by the next pass; these are no states at all if not `hidden`.
@@ -289,22 +298,21 @@ class Chain:
         names = ("floats", "places", "first blocks", "owners", "wanted", "chosen owners", "few", "many", "asked")
         heads, kv_heads, width = self._sizes
         tables = (arrays[name] for name in names)
-        few, many, asked, many_blocks, *portions, keys = lay_out(rows_N5, *tables, heads // kv_heads)
+        few, many, asked, *portions, keys = lay_out(rows_N5, *tables, heads // kv_heads)
         for number, (inverse, magnitude) in enumerate(self._views):
             self._turn(arrays[f"cosines {number}"][:tokens], arrays[f"sines {number}"][:tokens], inverse, magnitude)
         links = self._for_wanted if not hidden and FEW_WANTED * wanted <= tokens else self._for_all
         has_owners = bool((rows_N5[:, 4] >= 0).any())
         owners = (self._address("owners"), self._address("chosen owners")) if has_owners else (0, 0)
         links.tell(tokens, wanted, owners, in_panels=hidden)  # a text's states are the same, alone and beside others
-        unpacked = attention.unpacked_bytes(many_blocks, kv_heads, width) if many else 0
         room = attention.room_bytes(width)
         units = [kv_heads * count for count in portions]
         pieces = [attention.pieces(count, keys, len(team())) for count in units]
         partial = max(attention.partial_bytes(*both, width) for both in zip(units, pieces, strict=True))
 
         def ready() -> None:
-            keys_at, rooms_at = place("unpacked", unpacked), place("rooms", room * len(team()))
-            told = (tokens, blocks.ctypes.data, keys_at, rooms_at, room, place("partial", partial), pieces[0], few, many)
+            rooms_at, partial_at = place("rooms", room * len(team())), place("partial", partial)
+            told = (tokens, blocks.ctypes.data, rooms_at, room, partial_at, pieces[0], few, many)
             self._facts[:, kv_cache.TOKENS : kv_cache.KEEP_CODE] = told
             self._facts[-1, [kv_cache.PIECES, kv_cache.NUM_FEW, kv_cache.NUM_MANY]] = pieces[1], asked, 0
             self._taken[:] = 0

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from nomoat import hardware, paths
-from nomoat.errors import BadFileError, NomoatError, NotWritableError
+from nomoat.engine.importer import not_whole
+from nomoat.errors import NomoatError, NotWritableError
 
 VERSION = "2"  # change it when what `paged` makes of a folder changes
 LARGEST_BYTES = 600_000_000  # the weights of some 0.5 billion parameters in int8
@@ -50,8 +51,7 @@ def read_graph(folder: Path) -> Any:
     except RuntimeError as exc:
         if (error := paths.as_error(exc)) is not None:
             raise error from exc
-        last = str(exc).strip().splitlines()[-1]
-        raise BadFileError(f"`{folder}` is not a whole imported model: {last}", hint="remove that folder and try again") from exc
+        raise not_whole(folder, str(exc).strip().splitlines()[-1]) from exc
 
 
 def _attention_with_sizes() -> type:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from nomoat.engine.arch import Dimensions
 from nomoat.engine.families import plain_sizes
 from nomoat.engine.gguf import FloatArray, Tensor
 from nomoat.errors import BadFileError, UnsupportedError
-
-if TYPE_CHECKING:
-    from nomoat.engine.tokenizer import Tokenizer
 
 # In a process of its own: PyTorch's memory is given back, and what it finds in the folder's name is not looked up elsewhere.
 EXPORT = """
@@ -44,7 +41,7 @@ def is_installed() -> bool:
     return importlib.util.find_spec("optimum") is not None and importlib.util.find_spec("optimum.intel") is not None
 
 
-class ForeignFolder:
+class ForeignFolder(safetensors.HubFolder):
     """A folder of an architecture that only optimum-intel knows; see `source.ModelSource`. Its tensors keep their own names."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,11 +55,6 @@ class ForeignFolder:
             if stored.values.ndim
         }
         self.sizes: Dimensions = plain_sizes(config)
-
-    @property
-    def num_values(self) -> int:
-        """Weights of all tensors."""
-        return sum(tensor.num_values for tensor in self.tensors.values())
 
     def require(self, key: str) -> Any:
         """A metadata value that must be there."""
@@ -85,12 +77,6 @@ class ForeignFolder:
     def _closed(self) -> UnsupportedError:
         kind = self.metadata["general.architecture"]
         return UnsupportedError(f"`{self.path}` is of the architecture `{kind}`, which runs here but cannot be taken apart")
-
-    def read_tokenizer(self) -> Tokenizer:
-        """Its tokenizer. Raises UnsupportedError, BadFileError."""
-        from nomoat.engine import folder_tokenizer
-
-        return folder_tokenizer.read(self.path)
 
     def export(self, target: Path) -> None:
         """Write `openvino_model.xml` and `.bin`. Takes minutes and several times the model's memory. Raises UnsupportedError."""

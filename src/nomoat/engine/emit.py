@@ -103,17 +103,9 @@ class Emit:
         """The nearest whole numbers, of 16 bits."""
         return self.builder.trunc(self.whole(values), ir.VectorType(SHORT, self.lanes))
 
-    def pairs(self, first: Any, second: Any) -> Any:
-        """The same of two vectors: both numbers of a lane beside each other."""
-        low = self.builder.and_(self.whole(first), self.word(LOW_WORDS))
-        return self.builder.or_(low, self.builder.shl(self.whole(second), self.word(16)))
-
     def variables(self, *starts: Any) -> list[Any]:
         """Places that begin with these values, each time they are come by."""
-        made = [cgutils.alloca_once_value(self.builder, start) for start in starts]
-        for variable, start in zip(made, starts, strict=True):
-            self.builder.store(start, variable)
-        return made
+        return [cgutils.alloca_once_value(self.builder, start) for start in starts]
 
     def inverse(self, values: Any, factor: float = 1.0) -> Any:
         """factor / values; 0 of 0."""

@@ -57,7 +57,8 @@ class FakeEngine:
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         """How often each of eight kinds of words occurs, and 1."""
         rows = [text.split() if isinstance(text, str) else list(map(str, text)) for text in texts]
-        return np.array([[1.0, *(sum(len(word) % 8 == k for word in words) for k in range(8))] for words in rows], np.float32)
+        counts = [[1.0, *(sum(len(word) % 8 == k for word in words) for k in range(8))] for words in rows]
+        return np.array(counts, np.float32).reshape(len(rows), 9)
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         words = self._text(request).split()

@@ -70,6 +70,17 @@ class Tensor:
         return math.prod(self.shape[:-1])
 
 
+class Opened:
+    """What every opened model has, whatever its format."""
+
+    tensors: dict[str, Tensor]
+
+    @property
+    def num_values(self) -> int:
+        """Weights of all tensors."""
+        return sum(tensor.num_values for tensor in self.tensors.values())
+
+
 def parts_of(path: Path) -> list[Path]:
     """The files a GGUF model is split over, in order; of one that is not split, itself. Raises BadFileError if a part is missing."""
     parts = [path.with_name(name) for name in paths.split_names(path.name)]
@@ -82,7 +93,7 @@ def parts_of(path: Path) -> list[Path]:
     return parts
 
 
-class GGUFFile:
+class GGUFFile(Opened):
     """A GGUF model opened for reading. `metadata` holds every key; `tensors` every tensor by name, but for numbers beside
     matrices in NVFP4: `.scale` is a factor that `rows` multiplies by, and `.input_scale` is for who rounds inputs to 4 bits, too.
 
@@ -127,11 +138,6 @@ class GGUFFile:
         if type(value) is not int:
             raise BadFileError(f"`{key}` of `{self.path}` is not a whole number", hint="download it again, or try another file")
         return value
-
-    @property
-    def num_values(self) -> int:
-        """Weights of all tensors."""
-        return sum(tensor.num_values for tensor in self.tensors.values())
 
     def require(self, key: str) -> Any:
         """A metadata value that must be there."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import string
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +24,26 @@ OPTIONS = {
 }
 NAMING = ("properties", "patternProperties", "$defs", "definitions")  # keywords of schemas by names, which are no keywords
 VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
+NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
+BRANCHES = ("allOf", "anyOf", "oneOf")  # keywords of schemas of the same value, as `$ref` is
+# A small model's number may go on for ever. These are digits in a row: as many as whole numbers of 64 bits take, and of an exponent.
+MAX_DIGITS, MAX_EXPONENT_DIGITS = 20, 3
+# The same of texts with digits: with nanoseconds and a zone, and for a duration more than anybody needs.
+MAX_LENGTHS = {"date-time": len("2024-05-01T00:00:00.123456789+00:00"), "time": len("00:00:00.123456789+00:00"), "duration": 32}
 
 
 class Grammar:
     """One answer's place in its schema."""
 
-    def __init__(self, matcher: Any, vocabulary: int) -> None:
-        """`vocabulary`: the matcher's, which may have more tokens than there are logits."""
+    def __init__(self, matcher: Any, words: Any, digits_V: npt.NDArray[np.uint8]) -> None:
+        """`digits_V`: how many each token begins with. The matcher's vocabulary may have more tokens than there are logits."""
         from llguidance.numpy import allocate_token_bitmask
 
-        self._matcher = matcher
-        self._mask = allocate_token_bitmask(1, vocabulary)
+        self._matcher, self._words, self._digits_V = matcher, words, digits_V
+        self._mask = allocate_token_bitmask(1, words.vocab_size)
+        self._longest = int(digits_V.max(initial=0))
+        self._in_text = self._is_escaped = False
+        self._room = MAX_DIGITS  # what a number at this place may yet have
 
     def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
         """Set the logits of the tokens that may not come next to minus infinity, in place.
@@ -44,10 +56,23 @@ class Grammar:
         if self._matcher.is_error():
             raise _cannot_be_followed(self._matcher.get_error())
         apply_token_bitmask_inplace(logits_V[None], self._mask)
+        if self._room < self._longest and not self._in_text:
+            held_V = np.where(self._digits_V[: len(logits_V)] > max(self._room, 0), -np.inf, logits_V)
+            if (held_V > -np.inf).any():  # else the schema wants so many
+                logits_V[:] = held_V
 
     def accept(self, token: int) -> None:
         """This token has been chosen."""
         self._matcher.consume_token(token)
+        for byte in self._words.decode_bytes([token]):
+            if self._in_text:
+                self._in_text = byte != ord('"') or self._is_escaped
+                self._is_escaped = byte == ord("\\") and not self._is_escaped
+            elif byte in b"0123456789":
+                self._room -= 1
+            elif byte not in b"+-":  # a sign, of a number or of the exponent that has begun
+                self._in_text = byte == ord('"')
+                self._room = MAX_EXPONENT_DIGITS if byte in b"eE" else MAX_DIGITS
 
 
 class Grammars:
@@ -58,9 +83,10 @@ class Grammars:
         self._vocabulary = vocabulary
         self._lock = threading.Lock()
         self._words: Any = None
+        self._digits_V: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
 
     def of_schema(self, schema: str) -> Grammar:
-        """A grammar for a JSON schema, given as JSON; the formats of texts that llguidance does not know are taken as remarks.
+        """A grammar for a JSON schema, given as JSON, and narrower than it; see `_narrowed`.
 
         Raises SchemaError for what is no schema, or none that can be followed.
         """
@@ -68,19 +94,19 @@ class Grammars:
 
         try:
             asked = json.loads(schema)
-        except (json.JSONDecodeError, RecursionError) as exc:
-            raise SchemaError(f"the JSON schema is not JSON: {exc}", hint="see https://json-schema.org") from exc
+        except (ValueError, RecursionError) as exc:  # also of a number of more digits than Python reads
+            raise SchemaError(f"the JSON schema is not JSON that can be read: {exc}", hint="see https://json-schema.org") from exc
         if not isinstance(asked, dict):
             raise SchemaError(f"the JSON schema is a {type(asked).__name__}, not an object", hint="`{}` allows every JSON value")
         try:
-            grammar = LLMatcher.grammar_from_json_schema(_with_known_formats(asked), defaults=OPTIONS)
+            grammar = LLMatcher.grammar_from_json_schema(_narrowed(asked), defaults=OPTIONS)
             matcher = LLMatcher(self.words(), grammar, log_level=0)
             problem = matcher.get_error()
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         if problem:
             raise _cannot_be_followed(problem)
-        return Grammar(matcher, self.words().vocab_size)
+        return Grammar(matcher, self.words(), self._digits_V)
 
     def words(self) -> Any:
         """The vocabulary as llguidance knows it, made when it is first asked for."""
@@ -89,26 +115,125 @@ class Grammars:
         with self._lock:
             if self._words is None:
                 special, backend = self._tokenizer.special, self._tokenizer.backend
-                size = max(self._vocabulary, 1 + max(backend.get_vocab().values()))  # it may have tokens that the weights do not have
+                vocabulary = backend.get_vocab()
+                size = max(self._vocabulary, 1 + max(vocabulary.values()))  # it may have tokens that the weights do not have
+                self._digits_V = np.zeros(size, np.uint8)
+                for text, token in vocabulary.items():
+                    if text[:1].isdecimal():
+                        self._digits_V[token] = min(len(text) - len(text.lstrip(string.digits)), 255)
                 self._words = LLTokenizer(backend.to_str(), n_vocab=size, eos_token=special.eos_id)
             return self._words
 
 
-def _with_known_formats(schema: Any) -> Any:
-    """The schema without `format`s that llguidance refuses (`path`, `binary`): by the standard (2020-12) they assert nothing."""
+def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A schema with what `change` makes of it and of each schema within, the outer one first; what is no schema stays as it is."""
     if isinstance(schema, list):
-        return [_with_known_formats(one) for one in schema]
+        return [mapped(one, change) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {}
-    for key, value in schema.items():
+    made: dict[str, Any] = {}
+    for key, value in change(schema).items():
         if key in NAMING and isinstance(value, dict):
-            kept[key] = {name: _with_known_formats(one) for name, one in value.items()}
-        elif key in VALUES:
-            kept[key] = value
-        elif key != "format" or not isinstance(value, str) or _is_known_format(value):
-            kept[key] = _with_known_formats(value)
-    return kept
+            made[key] = {name: mapped(one, change) for name, one in value.items()}
+        else:
+            made[key] = value if key in VALUES else mapped(value, change)
+    return made
+
+
+def _narrowed(asked: dict[str, Any]) -> Any:
+    """A schema that allows what a small model needs a bound for, and no more: each answer to it is one to what was asked.
+
+    An object that lists its properties has no others, unless it says that it may: models go on inventing them. Texts with digits in
+    them have an end.
+    """
+    added_to = _added_to(asked)
+
+    def change(one: dict[str, Any]) -> dict[str, Any]:
+        narrowed = _with_known_format(one)
+        length = MAX_LENGTHS.get(str(narrowed.get("format")))
+        if length is not None and "maxLength" not in one:
+            narrowed = {**narrowed, "maxLength": length}
+        if id(one) not in added_to and _is_whole_list(one):
+            narrowed = {**narrowed, "additionalProperties": False}
+        return narrowed
+
+    return mapped(asked, change)
+
+
+def _with_known_format(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without a `format` that llguidance refuses (`path`, `binary`): by the standard (2020-12) it asserts nothing."""
+    named = schema.get("format")
+    if not isinstance(named, str) or _is_known_format(named):
+        return schema
+    return {key: value for key, value in schema.items() if key != "format"}
+
+
+def _is_whole_list(schema: dict[str, Any]) -> bool:
+    """Whether an object's properties may be taken for all that it has."""
+    listed, at_least = schema.get("properties"), schema.get("minProperties", 0)
+    says_more = any(key in schema for key in ("additionalProperties", "patternProperties", "unevaluatedProperties"))
+    return (
+        isinstance(listed, dict) and bool(listed) and not says_more and _requires_only(schema, listed)
+        and isinstance(at_least, int) and at_least <= len(listed)
+    )  # fmt: skip
+
+
+def _requires_only(schema: dict[str, Any], listed: dict[str, Any]) -> bool:
+    required = schema.get("required", [])
+    return isinstance(required, list) and all(isinstance(name, str) and name in listed for name in required)
+
+
+def _adds(branches: Any, listed: Any) -> bool:
+    """Whether alternatives say more than which of an object's listed properties have to be there."""
+    if not isinstance(branches, list) or not isinstance(listed, dict):
+        return True
+    return not all(isinstance(one, dict) and {"required"}.issuperset(one) and _requires_only(one, listed) for one in branches)
+
+
+def _added_to(root: dict[str, Any]) -> set[int]:
+    """The `id`s of schemas of objects that another schema says something about, too: closed, they would not go together."""
+    found: set[int] = set()
+    waiting: list[Any] = []
+    for one in _schemas_in(root, set()):
+        said = len(one["allOf"]) if isinstance(one.get("allOf"), list) else 0
+        said += sum(key in one and _adds(one[key], one.get("properties")) for key in ("anyOf", "oneOf"))
+        said += sum(any(key in one for key in keys) for keys in (("$ref",), ("const", "enum"), NAMES))
+        if said > 1:
+            listed = one.get("properties")
+            found.add(id(one))
+            waiting += [one.get(key) for key in BRANCHES] + _pointed_at(one, root)
+            waiting += listed.values() if isinstance(listed, dict) else ()
+    looked_at: set[int] = set()
+    while waiting:
+        for one in _schemas_in(waiting.pop(), looked_at):
+            found.add(id(one))
+            waiting += _pointed_at(one, root)
+    return found
+
+
+def _schemas_in(part: Any, looked_at: set[int]) -> list[dict[str, Any]]:
+    """Without those that were looked at before, and what is in them; their `id`s are added to these."""
+    found: list[dict[str, Any]] = []
+
+    def note(one: dict[str, Any]) -> dict[str, Any]:
+        if id(one) in looked_at:
+            return {}
+        looked_at.add(id(one))
+        found.append(one)
+        return one
+
+    mapped(part, note)
+    return found
+
+
+def _pointed_at(schema: dict[str, Any], root: dict[str, Any]) -> list[Any]:
+    """The schema that a `$ref` names, if there is one; the root where it is not found, which may be it or hold it."""
+    if not isinstance(schema.get("$ref"), str):
+        return []
+    part: Any = root
+    for step in schema["$ref"].removeprefix("#").split("/")[1:]:
+        part = part.get(unquote(step).replace("~1", "/").replace("~0", "~")) if isinstance(part, dict) else None
+    return [root if part is None else part]
 
 
 @functools.lru_cache(maxsize=256)

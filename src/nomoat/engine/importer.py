@@ -1,6 +1,7 @@
 """Weights (and, if wanted, a LoRA adapter) -> a folder that OpenVINO runs, kept in the cache by content.
 
-The folder: `openvino_model.xml/.bin`, `tokenizer.json`, `tokenizer_config.json`, `config.json`. It appears whole or not at all.
+The folder: `openvino_model.xml/.bin`, `own.json` where nomoat runs the model itself, `tokenizer.json`, `tokenizer_config.json`,
+`config.json`. It appears whole or not at all.
 An adapter may be added to the weights before they are quantised ("baked"), see `import_with`.
 """
 
@@ -86,11 +87,9 @@ def read_sizes(source: ModelSource, *, context_tokens: int | None = None) -> arc
     return sizes
 
 
-def planned(source: ModelSource) -> tuple[layout.Storage, layout.Layout]:
-    """How a model's weights are stored here at the quality that is set, and computed with."""
-    sizes = read_sizes(source)
-    stored = layout.storage(source, sizes, config.quality().value)
-    return stored, layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values)
+def planned(source: ModelSource) -> layout.Storage:
+    """How a model's weights are stored here at the quality that is set."""
+    return layout.storage(source, read_sizes(source), config.quality().value)
 
 
 def import_gguf(
@@ -230,7 +229,12 @@ def family_of(folder: Path) -> tuple[architectures.Architecture | None, architec
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return architectures.known().get(told["model_type"]), architectures.Dimensions(**told["nomoat"]["sizes"])
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
+        raise not_whole(folder, exc) from exc
+
+
+def not_whole(folder: Path, why: object) -> BadFileError:
+    """For a folder of `import_gguf` that somebody damaged."""
+    return BadFileError(f"`{folder}` is not a whole imported model: {why}", hint="remove that folder and try again")
 
 
 def _fitted(delta: LoraDelta | None, source: ModelSource, sizes: architectures.Dimensions) -> LoraDelta | None:

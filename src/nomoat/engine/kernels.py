@@ -30,12 +30,8 @@ AHEAD = 2048  # bytes; how far before it is used a tile is asked for
 def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) -> None:
     """The products of one tile (or half of it) and `count` tokens, written where they belong."""
     builder, (width, most, read) = emit.builder, GROUPS[kind]
-    zero = ir.Constant(emit.floats, [0.0] * emit.lanes)
-    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
-    for total in sums:
-        builder.store(zero, total)
-    group = cgutils.alloca_once_value(builder, emit.size(0))
-    builder.store(emit.size(0), group)
+    sums = emit.variables(*[emit.number(0.0)] * count)
+    (group,) = emit.variables(emit.size(0))
     group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
     rounded = builder.lshr(places["columns"], emit.size(5))  # groups of inputs, whatever the width of those of codes
     with emit.loop(lambda: builder.icmp_signed("<", builder.load(group), places["groups"])):
@@ -89,8 +85,7 @@ def _tile(
         emit = Emit(builder)
         _, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows = args
         groups = builder.udiv(columns, emit.size(GROUPS[name][0]))
-        done = cgutils.alloca_once_value(builder, emit.size(0))
-        builder.store(emit.size(0), done)
+        (done,) = emit.variables(emit.size(0))
         for count, fewer in itertools.pairwise(TOKENS_AT_ONCE):
             limit = builder.sub(tokens, emit.size(fewer))
             with emit.loop(lambda limit=limit: builder.icmp_signed("<", builder.load(done), limit)):  # type: ignore[misc]

@@ -1,7 +1,8 @@
-"""Keys and values of a layer in blocks of float16, and how they get there; `attention` has what is seen of them.
+"""Keys and values of a layer in blocks of whole numbers, and how they get there; `attention` has what is seen of them.
 
-A block is [head][column][token] of keys, so that a query meets 32 of them at once, and [head][token][column] of values. A link of a
-chain (see `program`) is one layer's attention: its numbers are the places of that layer, `FACTS` those of a pass.
+A block has of each head [column / 2][token][2] of keys, so that a query meets 32 of them at once, or [token / 2][column][2] of values,
+and then what 1 stands for in each token's. A number has 8 bits, or 16 where single columns are far larger than all others.
+A link of a chain (see `program`) is one layer's attention: its numbers are the places of that layer, `FACTS` those of a pass.
 """
 
 from __future__ import annotations
@@ -15,57 +16,80 @@ from numba.core import cgutils
 
 from nomoat import jit
 from nomoat.engine.blocks import BLOCK_TOKENS
-from nomoat.engine.emit import HALF, WORD, Emit
+from nomoat.engine.emit import BYTE, FLOAT, SHORT, WORD, Emit
 
 # of a layer: queries, keys and values with the bytes from one token's to the next's; the cache; what was seen
 FACTS, QUERY, KEY, VALUE, QUERY_ROW, KEY_ROW, VALUE_ROW, KEYS, VALUES, SEEN, QUERY_NORM, KEY_NORM, UNITS = range(3, 16)
 LINK_NUMBERS = 18
 # of a model's layers that see alike
-HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON, BLOCK_BYTES = range(9)
+HEADS, KV_HEADS, WIDTH, TURNING, SCALE, CAP, WINDOW, EPSILON, BLOCK_BYTES, KEY_SIZE, VALUE_SIZE = range(11)
 # where a pass has each token's turn, its place in its text, and where that text's blocks begin in the list of blocks; the rows of
 # few tokens and those of many (see `attention`)
-COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(9, 15)
+COSINES, SINES, PLACES, FIRST_BLOCKS, FEW_TABLE, MANY_TABLE = range(11, 17)
 # of a pass: its tokens and blocks, memory, the pieces that the keys of few tokens are seen in, and how many rows there are
-TOKENS, BLOCKS, UNPACKED, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(15, 24)
-KEEP_CODE, UNPACK_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(24, 29)  # functions of a link's address, a thread and their number
+TOKENS, BLOCKS, ROOMS, ROOM_BYTES, PARTIAL, PIECES, NUM_FEW, NUM_MANY = range(17, 25)
+KEEP_CODE, ATTEND_CODE, JOIN_CODE, NUM_FACTS = range(25, 29)  # functions of a link's address, a thread and their number
+SMALL, WIDE = 1, 2  # bytes of a number
+MOST_SMALL = 127  # the largest whole number of 8 bits
+# of 16 bits, as far as no sum of products passes 32: the length of a query and of a key, and the largest value
+LENGTH, MOST_WIDE = 32767, 8191
 
 
-@jit.in_llvm
-def _keep(typing: Any, values: Any, place: Any, width: Any) -> Any:
-    """Write numbers as float16."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        values, place, width = args
-        with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
-            emit.store(_halves(emit, values, part), emit.add(place, emit.times(part.index, 2 * emit.lanes)), 1)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
+@jit.inline
+def head_bytes(width: Any, size: Any) -> Any:
+    """Bytes of a block's keys or values of one head, with what 1 stands for in each token's. `size`: bytes of a number."""
+    return BLOCK_TOKENS * (width * size + 4)
 
 
-@jit.in_llvm
-def _keep_across(typing: Any, values: Any, place: Any, width: Any) -> Any:
-    """The same, each number a column after the one before it."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        values, place, width = args
-        with cgutils.for_range(builder, builder.udiv(width, emit.size(emit.lanes))) as part:
-            halves = builder.bitcast(_halves(emit, values, part), ir.VectorType(ir.IntType(16), emit.lanes))
-            column = emit.add(place, emit.times(part.index, 2 * BLOCK_TOKENS * emit.lanes))
-            for lane in range(emit.lanes):
-                number = builder.extract_element(halves, ir.Constant(WORD, lane))
-                emit.store(number, emit.add(column, emit.size(2 * BLOCK_TOKENS * lane)), 2)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
+def _unit_of(emit: Emit, values: Any, parts: Any, most_whole: int | None) -> Any:
+    """What 1 is to stand for in a head's keys or values, whose largest becomes `most_whole`, or whose length `LENGTH`."""
+    builder = emit.builder
+    (most,) = emit.variables(emit.number(0.0))
+    with cgutils.for_range(builder, parts) as part:
+        found, before = _found(emit, values, part), builder.load(most)
+        builder.store(emit.larger(emit.without_sign(found), before) if most_whole else emit.fused(found, found, before), most)
+    if most_whole:
+        return builder.fmul(emit.highest(builder.load(most)), ir.Constant(FLOAT, 1 / most_whole))
+    length = builder.extract_element(emit.root(emit.all_lanes(emit.float_sum(builder.load(most)))), ir.Constant(WORD, 0))
+    return builder.fmul(length, ir.Constant(FLOAT, 1 / LENGTH))
 
 
-def _halves(emit: Emit, values: Any, part: Any) -> Any:
-    """A vector of numbers as float16."""
-    found = emit.load(emit.add(values, emit.times(part.index, 4 * emit.lanes)), emit.floats)
-    return emit.builder.fptrunc(found, ir.VectorType(HALF, emit.lanes))
+def _found(emit: Emit, values: Any, part: Any) -> Any:
+    return emit.load(emit.add(values, emit.times(part.index, 4 * emit.lanes)), emit.floats)
+
+
+def _keep(size: int, most: int | None, *, columns: int, step: int) -> Any:
+    """Write a head's numbers as whole ones of so many bytes, `columns` beside each other every `step` bytes; and what 1 stands for."""
+
+    @jit.in_llvm
+    def keep(typing: Any, values: Any, width: Any, place: Any, unit_place: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = Emit(builder)
+            values, width, place, unit_place = args
+            parts = builder.udiv(width, emit.size(emit.lanes))
+            unit = _unit_of(emit, values, parts, most)
+            emit.store(unit, unit_place)
+            inverse = emit.inverse(emit.all_lanes(unit))
+            together = emit.lanes // columns
+            with cgutils.for_range(builder, parts) as part:
+                whole = emit.whole(builder.fmul(_found(emit, values, part), inverse))
+                numbers = builder.trunc(whole, ir.VectorType(BYTE if size == SMALL else SHORT, emit.lanes))
+                numbers = builder.bitcast(numbers, ir.VectorType(ir.IntType(8 * size * columns), together))
+                here = emit.add(place, emit.times(part.index, together * step))
+                for lane in range(together):
+                    number = builder.extract_element(numbers, ir.Constant(WORD, lane))
+                    emit.store(number, emit.add(here, emit.size(step * lane)), 1)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), generate
+
+    return keep
+
+
+_keep_small_key = _keep(SMALL, MOST_SMALL, columns=2, step=2 * BLOCK_TOKENS)
+_keep_wide_key = _keep(WIDE, None, columns=2, step=4 * BLOCK_TOKENS)
+_keep_small_value = _keep(SMALL, MOST_SMALL, columns=1, step=2)
+_keep_wide_value = _keep(WIDE, MOST_WIDE, columns=1, step=4)
 
 
 @jit.inline
@@ -90,10 +114,10 @@ def _turn(x: Any, facts: Any, m: Any, norm: Any) -> None:
 
 
 @jit.inline
-def block_of(facts: Any, cache: Any, at: Any, head: Any) -> Any:
-    """Where the keys or values of one head lie, of the block at a place of the list."""
+def block_of(facts: Any, cache: Any, at: Any, head: Any, size: Any) -> Any:
+    """Where the keys or values of one head lie, of the block at a place of the list. `size`: bytes of a number."""
     block = jit.longs_at(facts[BLOCKS] + 8 * at, 1)[0]
-    return cache + block * facts[BLOCK_BYTES] + head * BLOCK_TOKENS * facts[WIDTH] * 2
+    return cache + block * facts[BLOCK_BYTES] + head * head_bytes(facts[WIDTH], size)
 
 
 def keep(at: Any, me: Any, threads: Any) -> None:
@@ -104,6 +128,7 @@ def keep(at: Any, me: Any, threads: Any) -> None:
     link = jit.longs_at(at, LINK_NUMBERS)
     facts = jit.longs_at(link[FACTS], NUM_FACTS)
     heads, width, tokens = facts[KV_HEADS], facts[WIDTH], facts[TOKENS]
+    size, value_size = facts[KEY_SIZE], facts[VALUE_SIZE]
     group = facts[HEADS] // heads
     places, first_blocks = jit.longs_at(facts[PLACES], tokens), jit.longs_at(facts[FIRST_BLOCKS], tokens)
     for unit in range(me, -(-tokens // BLOCK_TOKENS) * heads, threads):
@@ -114,6 +139,17 @@ def keep(at: Any, me: Any, threads: Any) -> None:
             key = link[KEY] + m * link[KEY_ROW] + 4 * head * width
             _turn(key, facts, m, link[KEY_NORM])
             at_block, within = first_blocks[m] + places[m] // BLOCK_TOKENS, places[m] % BLOCK_TOKENS
-            _keep_across(key, block_of(facts, link[KEYS], at_block, head) + 2 * within, width)
+            there = block_of(facts, link[KEYS], at_block, head, size)
+            unit_place = there + BLOCK_TOKENS * width * size + 4 * within
+            if size == SMALL:
+                _keep_small_key(key, width, there + 2 * within, unit_place)
+            else:
+                _keep_wide_key(key, width, there + 4 * within, unit_place)
             value = link[VALUE] + m * link[VALUE_ROW] + 4 * head * width
-            _keep(value, block_of(facts, link[VALUES], at_block, head) + 2 * within * width, width)
+            there = block_of(facts, link[VALUES], at_block, head, value_size)
+            unit_place = there + BLOCK_TOKENS * width * value_size + 4 * within
+            there += (within // 2 * 2 * width + within % 2) * value_size
+            if value_size == SMALL:
+                _keep_small_value(value, width, there, unit_place)
+            else:
+                _keep_wide_value(value, width, there, unit_place)

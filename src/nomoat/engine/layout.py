@@ -40,7 +40,7 @@ EXACT_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GRO
 class Storage:
     """How a model's matrices are stored. `forms`: by the end of a layer's name, the longest that fits; "" fits all.
 
-    `fused`: layers that read the same input are one product. Faster, but adapters cannot be attached while the model runs.
+    `fused`: layers that read the same input are one product. Faster; beside its weights adapters stand in nomoat's own passes alone.
     """
 
     quality: Quality

@@ -19,7 +19,7 @@ from nomoat import matching
 from nomoat.engine import ending
 from nomoat.engine.compiled import core, read_graph
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import UnsupportedError
+from nomoat.errors import UnsupportedError, UsageError
 from nomoat.records import ContinuationScore, Request
 
 # Prompts are read in parts of this length whoever came before, so that what is kept from the last prompt equals what is read anew.
@@ -37,12 +37,12 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
     """Token ids of the prompt and of what each continuation adds, from the ids of both together: as a model would have read them.
 
     Where the end of the prompt and a continuation's beginning are one token (a space at the prompt's end, say), the prompt is taken to
-    end before it, for all continuations. Raises ValueError for an empty prompt, and for a continuation that adds nothing.
+    end before it, for all continuations. Raises UsageError for an empty prompt, and for a continuation that adds nothing.
     """
     text, add_bos = tokenizer.prompt_text(request)
     prompt = tokenizer.encode(text, add_bos=add_bos)
     if not prompt:
-        raise ValueError("a likelihood needs a prompt of at least one token")
+        raise UsageError("a likelihood needs a prompt of at least one token", hint="write something into it")
     wholes = [tokenizer.encode(text + continuation, add_bos=add_bos) for continuation in continuations]
     shared = min((_common(prompt, whole) for whole in wholes), default=len(prompt))
     rows = [whole[shared:] for whole in wholes]
@@ -50,7 +50,7 @@ def split(tokenizer: Tokenizer, request: Request, continuations: Sequence[str]) 
         shared, rows = len(prompt), [tokenizer.encode(continuation) for continuation in continuations]
     for continuation, row in zip(continuations, rows, strict=True):
         if not row:
-            raise ValueError(f"the continuation {continuation!r} has no tokens")
+            raise UsageError(f"the continuation {continuation!r} has no tokens", hint="write something into it")
     return prompt[:shared], rows
 
 

@@ -13,14 +13,16 @@ import itertools
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, paths
-from nomoat.engine import Engine, calls, dense, hugepages, importer, layout, likelihood, served_scores_digest, tokenizer
+from nomoat.engine import Engine, calls, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -69,6 +71,7 @@ class OpenVINOEngine:
         self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
         self._cache_bytes: int | None = None
         self._batcher: Batcher | None = None
+        self._is_closed = False
         self._scorers: dict[int | None, Scorer] = {}  # by adapter beside the weights
 
     @functools.cached_property
@@ -93,7 +96,10 @@ class OpenVINOEngine:
     def bound_cache(self, num_bytes: int) -> None:
         """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
         sizes = self._sizes
-        block_bytes = BLOCK_TOKENS * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
+        token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
+        if self.storage.has_tiles and OwnModel.can_run(self._folder, self._beside):
+            token_bytes = OwnModel.cache_bytes_a_token(self._folder)
+        block_bytes = BLOCK_TOKENS * token_bytes
         usual = -(-min(self._context_tokens, footprint.USUAL_TOKENS) // BLOCK_TOKENS)
         num_blocks = max(-(-num_bytes // block_bytes), usual)
         self._cache_bytes = num_blocks * block_bytes
@@ -104,6 +110,7 @@ class OpenVINOEngine:
         return _Adapted(self, at, self._beside[at].sha256, template)
 
     def generate(self, request: Request, *, adapter: int | None = None, words: tokenizer.Tokenizer | None = None) -> Iterator[Chunk]:
+        forked.begin()
         words = words or self.tokenizer
         ids = self._prompt_ids(request, words)
         self._require_room(len(ids), 1, request.max_new_tokens)
@@ -130,13 +137,25 @@ class OpenVINOEngine:
         except SchemaError as exc:
             if request.json_schema is not None and not request.must_call:
                 self._grammars.of_schema(request.json_schema)  # raises where that is the one
+            self._blame_a_function(request)
             exc.field = "tools"
             raise
+
+    def _blame_a_function(self, request: Request) -> None:
+        """Raises SchemaError for the first function whose parameters no call can follow, if one is by itself too much."""
+        for at, (name, parameters) in calls.parameters_of(request).items():
+            try:
+                self._grammars.of_schema(json.dumps(parameters))
+            except SchemaError as exc:
+                named = SchemaError(f"the function `{name}`: {exc.message}", hint=exc.hint, is_unsupported=exc.is_unsupported)
+                named.field = f"tools.{at}.function.parameters"
+                raise named from exc
 
     def _stream(
         self, request: Request, prompt: Sequence[int], tokens: Tokens, started: float, words: tokenizer.Tokenizer
     ) -> Generator[Chunk]:
-        text = _StopWatch((*request.stop, *(words.stops if request.messages else ())))
+        asked = () if request.must_call else request.stop  # a call that has to be one ends where its JSON does
+        text = _StopWatch((*asked, *(words.stops if request.messages else ())))
         stream = words.decode_stream(() if request.messages and not request.answer_start else prompt)
         first_at: float | None = None
         count = 0
@@ -158,12 +177,14 @@ class OpenVINOEngine:
                 if text.stopped:
                     reason = "stop"
                     break
+            else:
+                reason = "cancelled" if tokens.cancelled else reason
         finally:
             tokens.cancel()
         if text.stopped:
             rest = ""
         else:
-            rest = text.push(stream.finish(is_cut=reason == "length")) + text.finish()
+            rest = text.push(stream.finish(is_cut=reason != "stop")) + text.finish()
             reason = "stop" if text.stopped else reason
         ended = time.perf_counter()
         usage = Usage(
@@ -179,7 +200,8 @@ class OpenVINOEngine:
         self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None, adapter: int | None = None
     ) -> npt.NDArray[np.float32]:  # fmt: skip
         rows = [self.tokenizer.encode(text, add_bos=True) if isinstance(text, str) else list(text) for text in texts]
-        return np.stack([mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)])
+        means = [mean_D for mean_D, _ in _results(self._read(rows, adapter=adapter), stop)] if rows else []
+        return np.array(means, np.float32).reshape(len(rows), self._sizes.width)
 
     def prompt_likelihoods(
         self, request: Request, *, stop: threading.Event | None = None, adapter: int | None = None,
@@ -190,6 +212,7 @@ class OpenVINOEngine:
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
     def _read(self, rows: Sequence[list[int]], *, adapter: int | None, top_logprobs: int | None = None) -> list[Reading]:
+        forked.begin()
         for row in rows:
             if not row:
                 raise UsageError("the text has no tokens", hint="write something into it")
@@ -203,7 +226,7 @@ class OpenVINOEngine:
 
     def _likelihood(self, pick: Pick) -> TokenLikelihood:
         top = tuple(self._likelihood(Pick(token, log_probability)) for token, log_probability in pick.top)
-        content = bytes(self._grammars.words().decode_bytes([pick.token]))
+        content = self.tokenizer.token_bytes(pick.token)
         return TokenLikelihood(token_id=pick.token, content=content, log_probability=pick.log_probability, top=top)
 
     def score(
@@ -211,7 +234,9 @@ class OpenVINOEngine:
     ) -> list[ContinuationScore]:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
+        forked.begin()
         with self._scoring:
+            self._require_open()
             if adapter not in self._scorers:
                 self._scorers[adapter] = self._make_scorer(adapter)
             scorer = self._scorers[adapter]
@@ -266,12 +291,19 @@ class OpenVINOEngine:
         return (words or self.tokenizer).notes_on(request)
 
     def close(self) -> None:
+        if forked.is_fork():  # its threads are another process's, and whatever held these locks may never let go of them here
+            return
         with self._lock:
+            self._is_closed = True
             if self._batcher is not None:
                 self._batcher.close()
             self._batcher = None
         with self._scoring:
             self._scorers.clear()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("the model is closed", hint="load it again, or close it when all has been asked")
 
     def _prompt_ids(self, request: Request, words: tokenizer.Tokenizer) -> list[int]:
         ids = words.prompt_ids(request) if request.prompt_ids is None else list(request.prompt_ids)
@@ -322,14 +354,19 @@ class OpenVINOEngine:
 
     def _started_batcher(self) -> Batcher:
         with self._lock:
+            self._require_open()
             if self._batcher is None:
                 self._batcher = Batcher(self._make_model, context_tokens=self._context_tokens, cache_bytes=self._cache_bytes)
+                weakref.finalize(self, self._batcher.end_soon).atexit = False  # for who forgets to close; the system frees it then
             return self._batcher
 
 
 class _Begun:
     """The chunks of an answer that is under way. Closed or forgotten, even before the first is read, it ends the work: a generator
-    that was not begun does not know of its end."""
+    that was not begun does not know of its end.
+
+    Any thread may close it. One that waits for the next chunk then gets the last one, with the `finish_reason` "cancelled".
+    """
 
     def __init__(self, chunks: Generator[Chunk], tokens: Tokens) -> None:
         self._chunks, self._tokens = chunks, tokens
@@ -343,7 +380,8 @@ class _Begun:
     def close(self) -> None:
         """As a generator's."""
         self._tokens.cancel()
-        self._chunks.close()
+        with suppress(ValueError):  # another thread is in it, and ends it
+            self._chunks.close()
 
     def __del__(self) -> None:
         self._tokens.cancel()
@@ -358,12 +396,15 @@ class _Adapted:
         self._engine = engine
         self._adapter = adapter
         self._words = copy.copy(engine.tokenizer)
-        self.context_tokens = engine.context_tokens
         made_of = f"{engine.digest}\n{adapter_sha256}"
         if template is not None:
             self._words.use_template(template)
             made_of += f"\n{self._words.chat_template}"
         self.digest = hashlib.sha256(made_of.encode()).hexdigest()
+
+    @property
+    def context_tokens(self) -> int | None:
+        return self._engine.context_tokens
 
     @property
     def scores_digest(self) -> str:
@@ -389,7 +430,6 @@ class _Adapted:
 
     def bound_cache(self, num_bytes: int) -> None:
         self._engine.bound_cache(num_bytes)
-        self.context_tokens = self._engine.context_tokens
 
     def close(self) -> None:
         self._engine.close()

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
+from nomoat import footprint
 from nomoat.engine import hugepages, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.paged import PagedModel, Row
@@ -75,6 +76,11 @@ class OwnModel:
         return all(layers.issuperset(adapter.layers) for adapter in adapters)
 
     @classmethod
+    def cache_bytes_a_token(cls, folder: Path) -> int:
+        """Of a token's keys and values, for a folder that `can_run` is true of. Raises BadFileError if it is not whole."""
+        return _token_bytes(_told(folder))
+
+    @classmethod
     def compile_once(cls, folder: Path, progress: Callable[[int, int], None] | None = None, *, adapters: bool = False) -> None:
         """Let another process compile what a folder's model needs, see `jit.compile_elsewhere`; nothing for one that is not run so.
 
@@ -122,15 +128,15 @@ class OwnModel:
         self.vocabulary = int(facts["vocabulary"])
         step = ("out", head["type_name"], int(head["rows"]), 0, -1)
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
-        self._chain = Chain(programs, last, norm, facts)
+        self._chain = Chain(programs, last, norm, facts, _number_sizes(told))
         self.alike_from = max(MANY_TOKENS, *(program.panels_from for program in programs))
-        self.block_bytes = (len(programs) - 1) * 2 * 2 * facts["kv_heads"] * BLOCK_TOKENS * facts["head_dim"]  # float16
+        self.block_bytes = BLOCK_TOKENS * _token_bytes(told)
         self.mapped_bytes = len(weights)
 
     def allocate(self, num_blocks: int) -> None:
         """Room for so many blocks. The operating system gives the memory when a block is first written."""
-        self._memory = hugepages.memory(num_blocks * self.block_bytes + 2 * BLOCK_TOKENS)  # so many columns are read of each token
-        self._chain.use(self._memory.ctypes.data, self.block_bytes)
+        self._memory = hugepages.memory(num_blocks * self.block_bytes)
+        self._chain.use(self._memory.ctypes.data)
 
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass.
@@ -199,6 +205,19 @@ def _read(folder: Path, written: int) -> dict[str, Any]:
     if not whole:
         raise _not_whole(folder)
     return told  # type: ignore[no-any-return]
+
+
+def _number_sizes(told: dict[str, Any]) -> tuple[int, int]:
+    """See `footprint.kv_sizes`."""
+    facts = told["facts"]
+    steps = [step for between in told["programs"] for step in json.loads(between["steps"])]
+    biased = any(kind == "out" and vector >= 0 for kind, *_, vector in steps)
+    return footprint.kv_sizes(facts["head_dim"], uneven_keys=biased or bool(facts["norms"]))
+
+
+def _token_bytes(told: dict[str, Any]) -> int:
+    facts = told["facts"]
+    return footprint.kv_bytes_a_token(len(facts["layers"]), facts["kv_heads"], facts["head_dim"], _number_sizes(told))
 
 
 def write_own(folder: Path) -> None:

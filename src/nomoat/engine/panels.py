@@ -53,8 +53,7 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
         emit = Emit(builder)
         _, tile, start, groups, codes, scales = args
         for half in range(TILE_ROWS // emit.lanes):
-            largest = cgutils.alloca_once_value(builder, emit.number(0.0))
-            builder.store(emit.number(0.0), largest)
+            (largest,) = emit.variables(emit.number(0.0))
             with cgutils.for_range(builder, groups) as loop:
                 _, scale, offset = _group(emit, read(emit, tile, emit.add(start, loop.index), half))
                 for end in (offset, emit.fused(scale, emit.number(float(most)), offset)):
@@ -220,10 +219,7 @@ def _add_ranks(tokens: int) -> Any:
             b, hidden, hidden_bytes, rank, y, row_bytes = args
             places = [emit.add(y, emit.times(row_bytes, token)) for token in range(tokens)]
             seen = [emit.add(hidden, emit.times(hidden_bytes, token)) for token in range(tokens)]
-            totals = [[cgutils.alloca_once_value(builder, emit.number(0.0)) for _ in range(0, TILE_ROWS, emit.lanes)] for _ in places]
-            for of_token, place in zip(totals, places, strict=True):
-                for total, start in zip(of_token, _lanes(emit, place), strict=True):
-                    builder.store(start, total)
+            totals = [emit.variables(*_lanes(emit, place)) for place in places]
             with cgutils.for_range(builder, rank) as loop:
                 row = emit.add(b, emit.times(loop.index, 2 * TILE_ROWS))
                 rows = [emit.numbers(emit.add(row, emit.size(2 * start)), HALF) for start in range(0, TILE_ROWS, emit.lanes)]
@@ -257,11 +253,7 @@ def _write_lanes(emit: Emit, found: list[Any], address: Any) -> None:
 def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) -> list[list[Any]]:
     """Of each token and both tiles the sums of products, as whole numbers."""
     builder = emit.builder
-    zero = ir.Constant(emit.words, [0] * emit.lanes)
-    totals = [[cgutils.alloca_once_value(builder, zero) for _ in (0, 1)] for _ in starts]
-    for both, start in zip(totals, starts, strict=True):
-        for total in both:
-            builder.store(emit.all_lanes(start), total)
+    totals = [emit.variables(*[emit.all_lanes(start)] * 2) for start in starts]
     with cgutils.for_range(builder, fours) as loop:
         place = emit.add(codes, emit.times(loop.index, FOUR_BYTES))
         tiles = [emit.load(emit.add(place, emit.size(4 * TILE_ROWS * tile)), emit.words) for tile in (0, 1)]

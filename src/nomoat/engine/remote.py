@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -77,6 +77,13 @@ def remote_engine(ref: str, *, as_client: bool = True, read_timeout_seconds: flo
     return engine
 
 
+@dataclass(slots=True)
+class _Sent:
+    """What one request has sent to a server outside so far, all its attempts together. Its answer may be read in several threads."""
+
+    num_bytes: int = 0
+
+
 class RemoteEngine:
     """One model of one server. Safe to call from several threads."""
 
@@ -107,7 +114,7 @@ class RemoteEngine:
         self.calls = Calls()
         self._pace = pacing.Pace()
         self._dialect = Dialect(self.host, is_cloud=provider != "http")
-        self._sent = threading.local()  # bytes of this thread's request, all its attempts together
+        self._sending = threading.local()  # `sent`: whose this thread sends
         http_client = net.client("ask a model server", hosts=[self.host])
         http_client.event_hooks["request"].append(self._before_each_attempt)
         self._client = openai.OpenAI(
@@ -155,15 +162,15 @@ class RemoteEngine:
         """
         net.require_allowed("ask a model server", self.host)
         request = request if self.meter is None else self.meter.rates.limited(request)
-        self._sent.bytes = 0
+        sent = _Sent()
         came_at = self._pace.num_given_up
         for attempt in itertools.count(1):
             try:
                 with self._pace.turn(came_at):
-                    yield from _in_whole_characters(self._attempt(request, came_at))
+                    yield from _in_whole_characters(self._attempt(request, came_at, sent))
                 return
             except NomoatError as error:
-                error.bytes_out = self._bytes_out()
+                error.bytes_out = sent.num_bytes
                 if not isinstance(error, RemoteError) or error.fate != "rejected" or attempt == self._max_attempts(error):
                     raise
                 self._wait(error, attempt, came_at)
@@ -175,10 +182,6 @@ class RemoteEngine:
     def give_up_waiting(self) -> None:
         """Send away the threads that wait to ask, now or later, what was asked before; those whose answer is being written go on."""
         self._pace.give_up_waiting()
-
-    def _bytes_out(self) -> int:
-        """What this thread's request has sent to a server outside so far."""
-        return 0 if self.is_local else int(self._sent.bytes)
 
     def _max_attempts(self, error: RemoteError) -> int:
         if not self._asks_again or net.certificate_hint(error) is not None:  # which no wait makes a trusted one
@@ -197,7 +200,7 @@ class RemoteEngine:
             self._pace.too_fast(seconds)
         self._pace.pause(seconds, came_at)
 
-    def _attempt(self, request: Request, came_at: int) -> Generator[Chunk]:
+    def _attempt(self, request: Request, came_at: int, sent: _Sent) -> Generator[Chunk]:
         """One call, billed where there is a meter."""
         started = time.perf_counter()
         first: float | None = None
@@ -205,8 +208,7 @@ class RemoteEngine:
         told: Any = None
         gathered = Gathered()
         with self._metered(request, came_at) as bill, self._translate_errors():
-            stream = self._send(request)
-            bytes_out = self._bytes_out()
+            stream = self._send(request, sent)
             with stream if stream is not None else nullcontext(()) as events:
                 for event in events:
                     text, ended, counts = self._read(event, gathered)
@@ -226,10 +228,11 @@ class RemoteEngine:
                 completion_tokens=completion_tokens(told),
                 prefill_seconds=(first or ended_at) - started,
                 decode_seconds=ended_at - (first or ended_at),
-                bytes_out=bytes_out,
+                bytes_out=sent.num_bytes,
             )
             if self.meter is not None:
-                bill.usd = 0.0 if stream is None else self.meter.rates.cost_usd(usage) or bill.usd
+                cost = 0.0 if stream is None else self.meter.rates.cost_usd(usage)
+                bill.usd = bill.usd if cost is None else cost
         self._pace.went_well()  # here: who has the last chunk asks for no more
         yield Chunk(text="", finish_reason=finish_reason, usage=usage, calls=gathered.calls)
 
@@ -259,8 +262,8 @@ class RemoteEngine:
     def list_models(self) -> list[str]:
         """Names of the models the server has. Raises RemoteError."""
         with self._translate_errors():
-            page: Any = self._client.models.list()
-            try:
+            try:  # the SDK stumbles over a page, such as a web server's own, as we do over one of another form
+                page: Any = self._client.models.list()
                 return [str(row.id) for row in page.data]
             except (AttributeError, TypeError) as exc:
                 raise self._no_answer() from exc
@@ -268,10 +271,11 @@ class RemoteEngine:
     def close(self) -> None:
         self._client.close()
 
-    def _send(self, request: Request) -> Any:
+    def _send(self, request: Request, sent: _Sent) -> Any:
         """The SDK's stream of events, still to be read; None if the provider's content filter refused the question."""
         import openai
 
+        self._sending.sent = sent
         body = self._dialect.body(self.model, request)
         while True:
             try:
@@ -369,6 +373,7 @@ class RemoteEngine:
             fate="rejected" if for_now else "final",
             wait_seconds=pacing.asked_wait(error.response.headers) if for_now else None,
             code=None if error.code is None or str(error.code).isdecimal() else self._quote(error.code),  # some repeat the status
+            param=self._quote(error.param) if isinstance(error.param, str) else None,
         )
 
     def _said(self, body: object, text: str) -> str:
@@ -393,7 +398,8 @@ class RemoteEngine:
         RedirectedError where a redirect leads elsewhere.
         """
         self._require_named(request.url)
-        self._sent.bytes = getattr(self._sent, "bytes", 0) + int(request.headers.get("content-length", 0))
+        if not self.is_local:
+            getattr(self._sending, "sent", _Sent()).num_bytes += int(request.headers.get("content-length", 0))
         for name in list(request.headers):
             if name.startswith(ABOUT_THIS_MACHINE) or (self._provider != "openai" and name not in NEEDED_HEADERS):
                 del request.headers[name]

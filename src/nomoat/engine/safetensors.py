@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nomoat.engine import arch as architectures
 from nomoat.engine.families import FAMILIES, Family, opt_name, read_metadata, require_kinds, scaling_tensors
-from nomoat.engine.gguf import FloatArray, Tensor, require_weights
+from nomoat.engine.gguf import FloatArray, Opened, Tensor, require_weights
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, require_fetched, weight_names
 
@@ -117,7 +117,19 @@ def model_files(folder: Path) -> list[Path]:
     return [*(path for path in facts if path.is_file()), *weight_files(folder)]
 
 
-class SafetensorsFolder:
+class HubFolder(Opened):
+    """A folder as the Hugging Face hub has it."""
+
+    path: Path
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Its tokenizer. Raises UnsupportedError, BadFileError."""
+        from nomoat.engine import folder_tokenizer
+
+        return folder_tokenizer.read(self.path)
+
+
+class SafetensorsFolder(HubFolder):
     """A folder opened for reading; see `source.ModelSource`.
 
     Raises BadFileError for what is not whole, UnsupportedError for architectures and variants nomoat does not know.
@@ -171,11 +183,6 @@ class SafetensorsFolder:
         found = (self._names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
         return next((str(target) for target in found if target), None)
 
-    @property
-    def num_values(self) -> int:
-        """Weights of all tensors."""
-        return sum(tensor.num_values for tensor in self.tensors.values())
-
     def require(self, key: str) -> Any:
         """A metadata value that must be there."""
         if key not in self.metadata:
@@ -202,12 +209,6 @@ class SafetensorsFolder:
         elif rows is not None:
             values = values[rows]
         return as_numbers(values, found.stored.type_name, what=f"tensor `{name}` of `{self.path}`") + np.float32(found.offset)
-
-    def read_tokenizer(self) -> Tokenizer:
-        """Its tokenizer. Raises UnsupportedError, BadFileError."""
-        from nomoat.engine import folder_tokenizer
-
-        return folder_tokenizer.read(self.path)
 
 
 def _gguf_names(arch: str, layers: int) -> Any:

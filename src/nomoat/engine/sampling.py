@@ -97,11 +97,11 @@ class Sampler:
 
 
 def with_log_probability(logits_V: Logits, token: int, num_top: int) -> Pick:
-    """A token that is given, with its log-probability and the `num_top` likeliest ones."""
+    """A token that is given, with its log-probability and the `num_top` likeliest ones, or all there are."""
     highest = logits_V.max()
     _require_number(highest)
     log_sum = float(highest) + float(np.log(np.exp(logits_V - highest).sum(dtype=np.float64)))
-    top = largest(logits_V, num_top) if num_top else np.zeros(0, np.intp)
+    top = largest(logits_V, min(num_top, len(logits_V))) if num_top else np.zeros(0, np.intp)
     top = top[np.argsort(-logits_V[top], kind="stable")]
     return Pick(token, float(logits_V[token]) - log_sum, tuple((int(at), float(logits_V[at]) - log_sum) for at in top))
 

@@ -373,9 +373,6 @@ def share(at: Any, me: Any, threads: Any) -> None:
             facts, here = jit.longs_at(job[kv_cache.FACTS], kv_cache.NUM_FACTS), state[JOB] + 8 * LINK * number
             jit.call_with_3(facts[kv_cache.KEEP_CODE], here, me, threads)
             jit.meet(job[STATE], threads)
-            if facts[kv_cache.NUM_MANY]:
-                jit.call_with_3(facts[kv_cache.UNPACK_CODE], here, me, threads)
-                jit.meet(job[STATE], threads)
             jit.call_with_3(facts[kv_cache.ATTEND_CODE], here, me, threads)
             if facts[kv_cache.PIECES] > 1:
                 jit.meet(job[STATE], threads)

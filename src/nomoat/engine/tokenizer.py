@@ -114,13 +114,14 @@ class Tokenizer:
         return isinstance(self.backend.decoder, decoders.ByteLevel)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What a token stands for, whole characters or not."""
-        token = self._token_text(token_id)
+        """What a token stands for, whole characters or not; nothing for a number that is no token."""
+        token = name_of(self.backend, token_id) or ""
         if self.is_byte_level:
             letters = _letters_of_bytes()
-            return b"".join(letters.get(letter) or letter.encode() for letter in token)
+            is_literal = not letters.keys() >= set(token)  # as added tokens may be, and as the decoder takes them
+            return token.encode() if is_literal else b"".join(map(letters.__getitem__, token))
         byte = re.fullmatch("<0x([0-9A-F]{2})>", token)
-        return bytes.fromhex(byte[1]) if byte else token.encode()
+        return bytes.fromhex(byte[1]) if byte else token.replace(SPACE, " ").encode()
 
     def render(self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None, tools: Sequence[str] = ()) -> str:
         """The prompt of a conversation, up to where the assistant's answer begins. `variables`: what the template is told besides;

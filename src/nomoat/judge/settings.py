@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
+from nomoat.pool import require_some
 from nomoat.responder import DEFAULT_CONCURRENCY
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
@@ -23,7 +24,7 @@ class RunSettings:
 
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
     models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
-    models that have none.
+    models that have none. Raises UsageError for a `concurrency` below 1.
     """
 
     limit: int | None = None
@@ -34,3 +35,6 @@ class RunSettings:
     spending: Spending = field(default_factory=Spending)
     workers: Workers | None = None
     template: str | None = None
+
+    def __post_init__(self) -> None:
+        require_some(self.concurrency)

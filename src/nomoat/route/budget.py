@@ -2,7 +2,8 @@
 
 Days and months are those of UTC. The most a request can cost is counted as spent before it leaves, in one step with the look whether
 that fits, so that several processes together keep to the policy; once it has ended, what it did cost stands in that place. Where a
-process is killed in between, the most its requests could cost stays: it counts as spent, on the day they were asked, for good.
+process is killed in between, or its disk is full then, the most its requests could cost stays: it counts as spent, on the day they
+were asked, for good.
 
 What this does not cover: what was spent while the policy had no budget, and what other commands spend (`--max-cost` is theirs).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
 import sqlite3
 import threading
@@ -26,7 +28,7 @@ from nomoat.asking.spending import FREE, list_pricing
 from nomoat.catalog import cards, prices
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import UsageError
+from nomoat.errors import BadFileError, NotEnoughDiskError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
@@ -34,6 +36,8 @@ from nomoat.route.policy import Policy
 SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, nanodollars INTEGER NOT NULL) WITHOUT ROWID;"
 PER_USD = 10**9  # whole numbers: what is added and taken away again leaves nothing over
+
+log = logging.getLogger("nomoat.route")
 
 
 class OverBudgetError(Exception):
@@ -164,10 +168,14 @@ class Allowance:
         return today
 
     def _settle(self, day: date, set_aside_usd: float, cost_usd: float) -> None:
-        with self._database.transaction() as db:
-            _add(db, day, _nanodollars(cost_usd) - _nanodollars(set_aside_usd))
         with self._lock:
             self.spent_usd += cost_usd
+        try:
+            with self._database.transaction() as db:
+                _add(db, day, _nanodollars(cost_usd) - _nanodollars(set_aside_usd))
+        except (NotEnoughDiskError, BadFileError) as error:  # the answer is there, and paid for
+            kept = f"what an answer cost, {dollars(cost_usd)}, cannot be written down: the most it could, {dollars(set_aside_usd)}"
+            log.warning("%s, stays spent on %s: %s", kept, day, error.message)
 
 
 class _SetAside(Budget):

@@ -32,7 +32,7 @@ from nomoat import __version__, net
 from nomoat.errors import BadRequestError, NomoatError, UsageError
 from nomoat.records import Chunk, Request, Usage
 from nomoat.responder import Responder
-from nomoat.serve import replies, web, wire
+from nomoat.serve import replies, responses, web, wire
 from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.connections import Server, allow_many, probe_clients
@@ -84,11 +84,13 @@ def create_app(
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: HttpRequest) -> Response:
-        return await served.answer(request, await _parsed(wire.parse_chat, await _body(request)))
+        return await served.answer(request, await _read(request, wire.parse_chat))
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest) -> Response:
-        return await served.answer(request, await _parsed(wire.parse_text, await _body(request)))
+        return await served.answer(request, await _read(request, wire.parse_text))
+
+    responses.add_route(app, read=_read, answer=served.answer)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:
@@ -248,6 +250,10 @@ async def _body(request: HttpRequest, max_bytes: int = MAX_BODY_BYTES, *, advice
     return bytes(body)
 
 
+async def _read(request: HttpRequest, parse: Callable[[bytes], T]) -> T:
+    return await _parsed(parse, await _body(request))
+
+
 async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
     return parse(body) if len(body) <= MAX_BODY_BYTES_AT_ONCE else await asyncio.to_thread(parse, body)
 
@@ -260,8 +266,8 @@ class Served:
         self._answers = answers
         self._metrics = metrics
 
-    async def answer(self, request: HttpRequest, call: wire.Call) -> Response:
-        """The response to a call, whole or as it is written."""
+    async def answer(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm = replies.Reply) -> Response:
+        """The response to a call, whole or as it is written, in this form."""
         name = self._models.find(call.model)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
         if call.max_new_tokens == 0:  # read and counted only, for which likelihoods or at least a tokenizer have to be at hand
@@ -269,7 +275,7 @@ class Served:
         decisions = self._decisions(request, name, asked, call.n)
         makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
         answer = self._answers.start(makes)
-        reply = replies.Reply(call, name)
+        reply = form(call, name)
         try:
             if call.stream:
                 chunks = answer.chunks(every=SIGN_SECONDS)
@@ -316,7 +322,7 @@ class Served:
         request.state.decisions = decisions
         return decisions
 
-    async def _whole(self, name: str, chunks: AsyncIterator[Item], call: wire.Call, reply: replies.Reply) -> Response:
+    async def _whole(self, name: str, chunks: AsyncIterator[Item], call: wire.Call, reply: replies.Form) -> Response:
         pieces: list[list[Chunk]] = [[] for _ in call.requests]
         async for item in chunks:
             if item is None:
@@ -329,7 +335,7 @@ class Served:
 
         return await asyncio.to_thread(rendered)
 
-    async def _events(self, name: str, reply: replies.Reply, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
+    async def _events(self, name: str, reply: replies.Form, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
         usages: dict[int, Usage] = {}
         outcome = "gone"
         yield reply.opening()
@@ -346,7 +352,7 @@ class Served:
             yield reply.closing(usages)
         except NomoatError as error:
             outcome = "error"
-            yield replies.render_error_event(error)
+            yield reply.failure(error)
         finally:
             self._metrics.count_request(name, outcome)
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import logging
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.dialect import render_call
 from nomoat.errors import (
+    BadFileError,
     BadRequestError,
     ContextExceededError,
     NomoatError,
+    NotEnoughDiskError,
     NotEnoughMemoryError,
+    NotWritableError,
     OfflineError,
     RedirectedError,
     RemoteError,
@@ -48,8 +52,16 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (StoppedError, 503, "server_error", "shutting_down"),
     (RemoteError, 502, "server_error", "upstream_error"),
 )
+# What is wrong with the server's own disk and files: its log has the error, which names folders, and the client these words.
+OWN_FILES: tuple[tuple[type[NomoatError], int, str, str], ...] = (
+    (NotEnoughDiskError, 507, "disk_full", "the server's disk is full"),
+    (NotWritableError, 500, "not_writable", "the server cannot write one of its files"),
+    (BadFileError, 500, "bad_file", "the server cannot use one of its files"),
+)
 # What another server refuses and the client, not this server, can do something about.
 CLIENTS_STATUS = {400: "invalid_request_error", 413: "invalid_request_error", 422: "invalid_request_error", 429: "rate_limit_error"}
+
+log = logging.getLogger("nomoat.serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +74,19 @@ class Whole:
     likelihoods: tuple[TokenLikelihood, ...] = ()
     ahead: int = 0
     calls: tuple[ToolCall, ...] = ()
+
+
+class Form(Protocol):
+    """How answers to a call are told; see `Reply`, which has these methods, for what each is."""
+
+    def whole(self, answers: Sequence[Whole]) -> dict[str, Any]: ...
+    def opening(self) -> bytes: ...
+    def event(self, chunk: Chunk, at: int = 0) -> bytes: ...
+    def closing(self, usages: Mapping[int, Usage]) -> bytes: ...
+    def failure(self, error: NomoatError) -> bytes: ...
+
+
+MakeForm = Callable[[Call, str], Form]  # of a call and the name of the model that answers it
 
 
 class Reply:
@@ -121,7 +146,11 @@ class Reply:
         if not self._include_usage:
             return DONE
         usage = render_usage(*(usages[at] for at in sorted(usages)), each=self._n)
-        return _sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
+        return sse({**self._envelope, "object": self._object, "choices": [], "usage": usage}) + DONE
+
+    def failure(self, error: NomoatError) -> bytes:
+        """What ends a stream in place of `closing`."""
+        return sse(render_error(error)[1])
 
     @property
     def _object(self) -> str:
@@ -136,12 +165,12 @@ class Reply:
         event: dict[str, Any] = {**self._envelope, "object": self._object, "choices": [choice]}
         if self._include_usage:
             event["usage"] = None
-        return _sse(event)
+        return sse(event)
 
     def _choice(self, at: int, finish_reason: str | None, likelihoods: Sequence[TokenLikelihood]) -> dict[str, Any]:
         logprobs: dict[str, Any] | None = None
         if likelihoods and self._chat:
-            logprobs = {"content": [_chat_likelihood(one) for one in likelihoods], "refusal": None}
+            logprobs = {"content": [chat_likelihood(one) for one in likelihoods], "refusal": None}
         elif likelihoods:
             logprobs = self._text_likelihoods(at, likelihoods)
         return {"index": at, "logprobs": logprobs, "finish_reason": finish_reason}
@@ -173,7 +202,8 @@ def _token(one: TokenLikelihood) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in one.content)
 
 
-def _chat_likelihood(one: TokenLikelihood) -> dict[str, Any]:
+def chat_likelihood(one: TokenLikelihood) -> dict[str, Any]:
+    """A token with its likeliest rivals, as chats have them."""
     top = [{"token": _token(other), "logprob": other.log_probability, "bytes": list(other.content)} for other in one.top]
     return {"token": _token(one), "logprob": one.log_probability, "bytes": list(one.content), "top_logprobs": top}
 
@@ -226,17 +256,27 @@ def render_models(
 
 
 def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500, or 502 if another server failed."""
+    """HTTP status and body. The hint follows the message; what is not the client's doing is a 500, or 502 if another server failed.
+
+    What is wrong with the server's own files is logged.
+    """
     message = f"{error.message}; {error.hint}" if error.hint else error.message
     if isinstance(error, BadRequestError):
         return error.status, error_body(message, param=error.param, code=error.code)
     if isinstance(error, SchemaError):
         return 400, error_body(message, param=error.field, code="unsupported" if error.is_unsupported else None)
     if isinstance(error, RemoteError) and error.status in CLIENTS_STATUS:
-        return error.status, error_body(message, kind=CLIENTS_STATUS[error.status], code=error.code or "upstream_error")
-    for kind, status, name, code in STATUS_AND_TYPE:
-        if isinstance(error, kind):
-            return status, error_body(message, kind=name, code=code, param="model" if status == 404 else None)
+        kind, code = CLIENTS_STATUS[error.status], error.code or "upstream_error"
+        return error.status, error_body(message, kind=kind, param=error.param, code=code)
+    for of, status, code, words in OWN_FILES:
+        if isinstance(error, of):
+            log.error("%s", message)
+            return status, error_body(f"{words}; its log says more", kind="server_error", code=code)
+    if isinstance(error, ContextExceededError):
+        message = error.on_the_wire
+    for of, status, kind, named in STATUS_AND_TYPE:
+        if isinstance(error, of):
+            return status, error_body(message, kind=kind, code=named, param="model" if status == 404 else None)
     return 500, error_body(message, kind="server_error")
 
 
@@ -244,11 +284,6 @@ def error_headers(error: NomoatError) -> dict[str, str]:
     """What goes with an error's status: the seconds that another server asked to wait, in whole numbers as `Retry-After` has them."""
     wait = error.wait_seconds if isinstance(error, RemoteError) else None
     return {} if wait is None else {RETRY_AFTER: str(math.ceil(wait))}
-
-
-def render_error_event(error: NomoatError) -> bytes:
-    """An error after the answer has begun."""
-    return _sse(render_error(error)[1])
 
 
 def error_body(
@@ -262,5 +297,6 @@ def _finish(reason: FinishReason, calls: Sequence[ToolCall] = ()) -> str:
     return {"length": "length", "filtered": "content_filter"}.get(reason, "tool_calls" if calls else "stop")
 
 
-def _sse(value: dict[str, Any]) -> bytes:
+def sse(value: dict[str, Any]) -> bytes:
+    """An event of a stream."""
     return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

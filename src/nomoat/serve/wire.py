@@ -15,9 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from nomoat.errors import (
-    BadRequestError,
-)
+from nomoat.errors import BadRequestError
 from nomoat.records import CallingTurn, Effort, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 
 MAX_TOP_LOGPROBS = 20
@@ -75,9 +73,7 @@ NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
     "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
 }  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
-ABOUT_FORM = frozenset({
-    "format", "guided_json", "json_schema", "structural_tag", "structured_outputs",
-})  # fmt: skip
+ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
 OLDER = ("functions", "function_call")  # of OpenAI's API
 Kind = Literal["chat", "text"]
@@ -100,7 +96,7 @@ class _Shape(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class _Part(_Shape):
+class Part(_Shape):
     type: str
     text: str | None = None
     refusal: str | None = None
@@ -119,7 +115,7 @@ class _ToolCall(_Shape):
 
 class _Turn(_Shape):
     role: str
-    content: str | Several[_Part] | None = None
+    content: str | Several[Part] | None = None
     refusal: str | None = None  # what an assistant said in place of its content
     tool_calls: Several[_ToolCall] | None = None
     tool_call_id: str | None = None
@@ -157,9 +153,18 @@ class _Named(_Shape):
     name: str
 
 
-class _Choice(_Shape):
+class _NamedTool(_Shape):
     type: str
     function: _Named | None = None
+
+
+class _Allowed(_Shape):
+    mode: Literal["auto", "required"]
+    tools: Annotated[Several[_NamedTool], Field(min_length=1)]
+
+
+class _Choice(_NamedTool):
+    allowed_tools: _Allowed | None = None
 
 
 class _Settings(_Shape):
@@ -198,9 +203,7 @@ class _Text(_Settings):
     prompt: str | Several[str] | Several[int] | Several[Several[int]]
     max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
     echo: bool | None = None
-    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
-        None  # not strictly OpenAI's; llama.cpp's clients send false
-    )
+    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = None  # llama.cpp's clients send false
 
 
 class _Embed(_Shape):
@@ -211,10 +214,17 @@ class _Embed(_Shape):
     dimensions: Whole | None = None
 
 
-_Asked = TypeVar("_Asked", bound=_Shape)
+_Asked = TypeVar("_Asked", bound=BaseModel)
 # What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[_Shape], ...] = (*_Shape.__subclasses__(), *_Settings.__subclasses__())
-FIELD_NAMES = frozenset(field.alias or name for shape in SHAPES for name, field in shape.model_fields.items())
+SHAPES: tuple[type[BaseModel], ...] = (*_Shape.__subclasses__(), *_NamedTool.__subclasses__(), *_Settings.__subclasses__())
+
+
+def field_names(shapes: Sequence[type[BaseModel]]) -> frozenset[str]:
+    """As clients write them."""
+    return frozenset(field.alias or name for shape in shapes for name, field in shape.model_fields.items())
+
+
+FIELD_NAMES = field_names(SHAPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,10 +255,11 @@ class EmbeddingCall:
     dimensions: int | None
 
 
-def parse_chat(body: bytes) -> Call:
-    """A body of /v1/chat/completions. Raises BadRequestError."""
+def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = ()) -> Call:
+    """A body of /v1/chat/completions, or another endpoint's in its words. `places`: what errors call each message, where that is not
+    `messages.N`. Raises BadRequestError."""
     asked = _parse(_Chat, body)
-    messages = tuple(_message(turn, f"messages.{at}") for at, turn in enumerate(asked.messages))
+    messages = tuple(_message(turn, places[at] if places else f"messages.{at}") for at, turn in enumerate(asked.messages))
     if asked.top_logprobs and not asked.logprobs:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
@@ -299,23 +310,32 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[
     return cast(list[str | list[int]], prompt)
 
 
-def _parse(shape: type[_Asked], body: bytes) -> _Asked:
-    """The body's fields, checked, and nothing in it that we would have to leave out. pydantic refuses lone surrogates."""
-    try:
-        asked = shape.model_validate_json(body)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in FIELD_NAMES)
-        if first["type"] == "json_invalid" or not where:
-            raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
-        raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
+def _parse(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
+    """The body's fields, checked, and nothing in it that we would have to leave out."""
+    asked = parse_shape(shape, body)
     extra = asked.model_extra or {}
     known = UNSUPPORTED | (NOT_OF_CHATS if shape is _Chat else NOT_OF_TEXTS)
     for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
             advice = FORM_ADVICE if name in ABOUT_FORM else "; use `tools`" if name in OLDER else ""
-            raise _unsupported(name, "is not supported" + advice)
+            raise unsupported(name, "is not supported" + advice)
     return asked
+
+
+def parse_shape(
+    shape: type[_Asked], body: bytes | dict[str, Any], *, names: frozenset[str] = FIELD_NAMES, place: str = ""
+) -> _Asked:  # fmt: skip
+    """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
+    errors. pydantic refuses lone surrogates. Raises BadRequestError."""
+    try:
+        return shape.model_validate_json(body) if isinstance(body, bytes) else shape.model_validate(body)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        found = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
+        where = ".".join([place, *found] if place else found)
+        if first["type"] == "json_invalid" or not where:
+            raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
+        raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
 
 
 def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tokens: int | None) -> Call:
@@ -343,9 +363,9 @@ def _max_new_tokens(asked: _Settings, otherwise: int | None) -> int | None:
 def _message(turn: _Turn, where: str) -> Message:
     role = "system" if turn.role == "developer" else turn.role
     if role == "function":
-        raise _unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
+        raise unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
     if turn.function_call:
-        raise _unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
+        raise unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
     content = _content(turn, where)
     if role == "tool":
         return ToolResult(role="tool", content=content, call_id=turn.tool_call_id or "")
@@ -366,31 +386,47 @@ def _called(call: _ToolCall) -> ToolCall:
 
 def _about_tools(asked: _Chat) -> dict[str, Any]:
     """Functions, and which of them have to be called. None where the client wants a text."""
-    names, tools = [], []
+    tools: list[tuple[str, str]] = []
     for at, tool in enumerate(asked.tools or ()):
         if tool.type != "function":
-            raise _unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
+            raise unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
         if tool.function is None:
             raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
-        names.append(tool.function.name)
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
-        tools.append(json.dumps(definition, ensure_ascii=False))
-    choice = asked.tool_choice
-    if choice == "none":
+        tools.append((tool.function.name, json.dumps(definition, ensure_ascii=False)))
+    if asked.tool_choice == "none":
         return {}
-    if choice not in (None, "auto") and not tools:
+    if asked.tool_choice not in (None, "auto") and not tools:
         raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
-    must_call = tuple(names) if choice == "required" else ()
-    if isinstance(choice, _Choice):
-        if choice.type != "function":
-            raise _unsupported("tool_choice", f"is of type `{choice.type}`; only a function's name is supported")
-        if choice.function is None:
-            raise BadRequestError("`tool_choice.function` is missing", param="tool_choice.function")
-        if choice.function.name not in names:
-            message = f"`tool_choice` names `{choice.function.name}`, which is none of the tools: {', '.join(names)}"
-            raise BadRequestError(message, param="tool_choice")
-        must_call = (choice.function.name,)
-    return {"tools": tuple(tools), "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+    may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
+    told = tuple(tool for name, tool in tools if name in may_call)
+    return {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+
+
+def _chosen(choice: str | _Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The functions that a model is told of, and those of which it has to call one."""
+    if not isinstance(choice, _Choice):
+        return names, names if choice == "required" else ()
+    if choice.type == "function":
+        return names, (_chosen_name(choice, names, "tool_choice"),)
+    if choice.type != "allowed_tools":
+        raise unsupported("tool_choice", f"is of type `{choice.type}`; `function` and `allowed_tools` are supported")
+    if choice.allowed_tools is None:
+        raise BadRequestError("`tool_choice.allowed_tools` is missing", param="tool_choice.allowed_tools")
+    allowed = tuple(
+        _chosen_name(one, names, f"tool_choice.allowed_tools.tools.{at}") for at, one in enumerate(choice.allowed_tools.tools)
+    )
+    return allowed, allowed if choice.allowed_tools.mode == "required" else ()
+
+
+def _chosen_name(tool: _NamedTool, names: tuple[str, ...], where: str) -> str:
+    if tool.type != "function":
+        raise unsupported(f"{where}.type", f"is `{tool.type}`; only functions are supported")
+    if tool.function is None:
+        raise BadRequestError(f"`{where}.function` is missing", param=f"{where}.function")
+    if tool.function.name not in names:
+        raise BadRequestError(f"`{where}` names `{tool.function.name}`, which is none of the tools: {', '.join(names)}", param=where)
+    return tool.function.name
 
 
 def _content(turn: _Turn, where: str) -> str:
@@ -401,19 +437,24 @@ def _content(turn: _Turn, where: str) -> str:
         raise BadRequestError(f"`{where}.content` is missing", param=f"{where}.content")
     if isinstance(turn.content, str):
         return turn.content
-    return "\n".join(_said(part, f"{where}.content", at) for at, part in enumerate(turn.content))
+    return joined(turn.content, f"{where}.content")
 
 
-def _said(part: _Part, where: str, at: int) -> str:
+def joined(parts: Sequence[Part], where: str) -> str:
+    """The text that parts are together, which stand at `where`. Raises BadRequestError."""
+    return "\n".join(_said(part, where, at) for at, part in enumerate(parts))
+
+
+def _said(part: Part, where: str, at: int) -> str:
     if part.type not in ("text", "refusal"):
-        raise _unsupported(where, f"holds a part of type `{part.type}`; only text is supported")
+        raise unsupported(where, f"holds a part of type `{part.type}`; only text is supported")
     said = part.text if part.type == "text" else part.refusal
     if said is None:
         raise BadRequestError(f"`{where}.{at}.{part.type}` is missing", param=f"{where}.{at}.{part.type}")
     return said
 
 
-def _unsupported(param: str, what: str) -> BadRequestError:
+def unsupported(param: str, what: str) -> BadRequestError:
     return BadRequestError(f"`{param}` {what}", param=param, code="unsupported")
 
 

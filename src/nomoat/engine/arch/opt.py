@@ -1,7 +1,7 @@
 """OPT: learned positions, ReLU. The 350M has its norms after attention and MLP, none at the end, and a narrower embedding.
 
-No GGUF file has this family: the names are those `safetensors.py` gives it. Its table of positions begins two rows late; that is
-left out there.
+No GGUF file has this family: its names are those of `families.opt_name`. The two rows before the first of its table of positions are
+left out there, too.
 """
 
 from nomoat.engine.arch import PLAIN_MLP, SPLIT_QKV, Architecture

@@ -1,0 +1,148 @@
+"""What can be meant by a request's settings, and by a text. `records` asks here before it holds any."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+from nomoat.errors import UsageError
+
+# What a chat template is given of each conversation, whatever else a request gives it.
+TEMPLATES_OWN = frozenset({"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"})
+
+# Those of `serve/wire.py`, which are OpenAI's where it has them.
+NUMBERS: dict[str, tuple[float, float]] = {
+    "temperature": (0, 2), "top_p": (0, 1), "min_p": (0, 1), "repetition_penalty": (0, 10), "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}  # fmt: skip
+DIVIDES = "repetition_penalty"
+WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
+SEVERAL_TEXTS = ("stop", "tools", "must_call")
+AS_JSON = ("json_schema", "template_variables")
+MESSAGES_HINT = 'give messages=(Message(role="user", content="…"), …); one question can be asked as a text: model.complete("…")'
+
+
+def settle(request: Any, message_type: type) -> None:
+    """Make of a new `Request`'s settings what is meant by them: tuples of lists, of one text one of texts, JSON of objects, numbers of
+    numpy's. Raises UsageError for what cannot be meant.
+    """
+    request_has = {
+        "messages": _messages(request.messages, message_type),
+        **{name: _texts(name, getattr(request, name)) for name in SEVERAL_TEXTS},
+        **{name: _json(name, getattr(request, name)) for name in AS_JSON},
+        **{name: _number(name, getattr(request, name)) for name in NUMBERS},
+        **{name: _whole_number(name, getattr(request, name)) for name in WHOLE_NUMBERS},
+        "prompt_ids": _ids(request.prompt_ids),
+    }
+    for name, value in request_has.items():
+        object.__setattr__(request, name, value)
+    if request.prompt is not None:
+        require_text(request.prompt, "the prompt")
+    if request.template_variables:
+        _require_variables(request.template_variables)
+
+
+def _messages(given: Any, message_type: type) -> tuple[Any, ...]:
+    messages = _several("messages", given, message_type)
+    strange = [one for one in messages if not isinstance(one, message_type)]
+    if strange:
+        raise UsageError(f"`messages` holds a {type(strange[0]).__name__}, not Messages", hint=MESSAGES_HINT)
+    return messages
+
+
+def _texts(name: str, given: Any) -> tuple[Any, ...]:
+    return tuple(_json(name, one) for one in _several(name, given) if one is not None)
+
+
+def _several(name: str, given: Any, one: type = str) -> tuple[Any, ...]:
+    """As a tuple. A text is a sequence, too, of its characters, and is not meant so."""
+    if given is None or isinstance(given, (str, Mapping, one)):
+        return () if given is None else (given,)
+    try:
+        return tuple(given)
+    except TypeError as exc:
+        raise UsageError(f"`{name}` is of the type {type(given).__name__}, not a tuple", hint="give a tuple") from exc
+
+
+def _json(name: str, given: Any) -> str | None:
+    """As it is, or what an object is as JSON."""
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, Mapping):
+        raise UsageError(f"`{name}` is of the type {type(given).__name__}, and neither a text nor a dict", hint="give JSON, or a dict")
+    try:
+        return json.dumps(dict(given))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise UsageError(f"`{name}` cannot be written as JSON: {exc}", hint="give JSON, or a dict") from exc
+
+
+def _number(name: str, given: Any) -> float:
+    low, high = NUMBERS[name]
+    number = _plain(given)
+    if number is None or not low <= number <= high or (name == DIVIDES and number == 0):
+        hint = f"it can be {'above ' if name == DIVIDES else ''}{low:g} to {high:g}"
+        raise UsageError(f"`{name}` is {given!r}", hint=hint)
+    return number
+
+
+def _whole_number(name: str, given: Any) -> int | None:
+    if given is None:
+        return None
+    number = _plain(given)
+    if number is None or number % 1 != 0:  # of infinity, too
+        raise UsageError(f"`{name}` is {given!r}", hint="it is a whole number")
+    if name == "max_new_tokens" and number < 1:
+        raise UsageError(f"an answer of at most {given} tokens is asked for", hint="ask for at least 1")
+    if name != "seed" and number < 0:
+        raise UsageError(f"`{name}` is {given!r}", hint="it can be 0 or more")
+    return int(number)
+
+
+def _plain(given: Any) -> float | None:
+    """A number as one of Python's own; None for what is none."""
+    if isinstance(given, int | float):
+        return given
+    if isinstance(given, numbers.Integral):
+        return int(given)
+    return float(given) if isinstance(given, numbers.Real) else None
+
+
+def _ids(given: Any) -> tuple[int, ...] | None:
+    try:
+        return None if given is None else tuple(map(operator.index, given))
+    except TypeError as exc:
+        raise UsageError("`prompt_ids` are no whole numbers", hint='for a text give prompt="…"') from exc
+
+
+def require_text(text: Any, what: str) -> None:
+    """Raises UsageError for what is none, and for half a character: JSON and shell arguments can carry such (a lone surrogate), which
+    no tokenizer and no server reads."""
+    if not isinstance(text, str):
+        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint='give "…"')
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        if "\udc80" <= text[exc.start] <= "\udcff":  # so Python keeps a byte that the locale has no character for
+            raise UsageError(
+                f"the text is not whole: its character {exc.start + 1:,} is a byte that this locale's encoding does not have",
+                hint="set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1",
+            ) from exc
+        raise UsageError(
+            f"the text is not whole: its character {exc.start + 1:,} is half of one", hint="send UTF-8 text; convert it first: `iconv`"
+        ) from exc
+
+
+def _require_variables(text: str) -> None:
+    """Raises UsageError for what are no variables of a chat template."""
+    try:
+        variables = json.loads(text)
+        require_text(json.dumps(variables, ensure_ascii=False), "what a template is told")
+    except (json.JSONDecodeError, RecursionError) as exc:
+        raise UsageError(f"the template's variables are no JSON: {exc}", hint='such as {"enable_thinking": false}') from exc
+    if not isinstance(variables, dict):
+        raise UsageError("the template's variables are no JSON object", hint='such as {"enable_thinking": false}')
+    if taken := sorted(TEMPLATES_OWN.intersection(variables)):
+        raise UsageError(f"the template's variable `{taken[0]}` is set from the conversation itself", hint="leave it out")

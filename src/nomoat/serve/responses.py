@@ -1,0 +1,453 @@
+"""OpenAI's newer form of a chat, /v1/responses: its words -> those of /v1/chat/completions, and answers -> its objects and events.
+
+What is asked becomes a body of a chat and goes its way, so that whatever holds for chats holds here. Nothing is kept: what needs
+something kept of an earlier request (`previous_response_id`, `conversation`, `item_reference`) is refused by name. Fields that this
+form does not have (`seed`, `stop`, `top_k`) are taken as chats take them.
+
+Format: https://platform.openai.com/docs/api-reference/responses and .../responses-streaming.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi import Response as HttpResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from nomoat.errors import BadRequestError, NomoatError, SchemaError
+from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage
+from nomoat.serve import replies, wire
+from nomoat.serve.wire import Limit, Several
+
+LIKELIHOODS = "message.output_text.logprobs"  # what asks for them, in `include`
+TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
+ITEMS = "message, function_call, function_call_output, reasoning"
+KEEPS_NOTHING = "this server keeps no answers; send the conversation's items in `input`"
+# Field -> the values under which it changes nothing, and what to do otherwise.
+REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
+    "background": ((False,), "; use `stream`, or wait for the answer"),
+    "context_management": (([],), ": nothing is cut or summed up here; send fewer items"),
+    "conversation": ((), f": {KEEPS_NOTHING}"),
+    "moderation": ((), ""),
+    "n": ((1,), "; ask several times"),
+    "previous_response_id": ((), f": {KEEPS_NOTHING}"),
+    "prompt": ((), ": this server keeps no prompts; send `instructions` and `input`"),
+    "truncation": (("disabled",), ": nothing is cut here; send fewer items"),
+    # what chats call otherwise
+    "logprobs": ((False,), f'; use `include`: ["{LIKELIHOODS}"]'),
+    "max_completion_tokens": ((), "; use `max_output_tokens`"),
+    "max_tokens": ((), "; use `max_output_tokens`"),
+    "messages": ((), "; use `input`"),
+    "reasoning_effort": ((), "; use `reasoning`: {effort}"),
+    "response_format": ((), "; use `text`: {format}"),
+}
+# Why an answer is not whole.
+REASONS: dict[FinishReason, str] = {"length": "max_output_tokens", "filtered": "content_filter"}
+TOO_MANY_STATUS, SERVER_STATUS = 429, 500
+
+
+class _Reasoning(BaseModel):
+    model_config = ConfigDict(strict=True)
+    effort: Effort | None = None
+
+
+class _Format(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    type: Literal["text", "json_object", "json_schema"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class _TextConfig(BaseModel):
+    model_config = ConfigDict(strict=True)
+    format: _Format | None = None
+
+
+class _Function(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Named(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    type: str
+    name: str | None = None
+
+
+class _Choice(_Named):
+    mode: str | None = None
+    tools: Several[_Named] | None = None
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True)
+    role: str
+    content: str | Several[wire.Part] | None = None
+
+
+class _Call(BaseModel):
+    model_config = ConfigDict(strict=True)
+    call_id: str
+    name: str
+    arguments: str
+    extra_content: dict[str, Any] | None = None  # Gemini's
+
+
+class _CallOutput(BaseModel):
+    model_config = ConfigDict(strict=True)
+    call_id: str
+    output: str | Several[wire.Part]
+
+
+class _Asked(BaseModel):
+    """What chats have under other names or not at all; the rest is theirs."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    input: str | Several[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: Limit | None = None
+    text: _TextConfig | None = None
+    reasoning: _Reasoning | None = None
+    tools: Several[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
+    include: Several[str] | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+
+
+SHAPES: tuple[type[BaseModel], ...] = (
+    _Reasoning, _Format, _TextConfig, _Function, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, wire.Part,
+)  # fmt: skip
+NAMES = wire.field_names(SHAPES) | wire.FIELD_NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A call, and what its answer tells of it again."""
+
+    call: wire.Call
+    echo: dict[str, Any]
+
+    def reply(self, call: wire.Call, model: str) -> Reply:
+        """The envelope of its answer."""
+        return Reply(call, model, self.echo)
+
+
+class Read(Protocol):
+    """Gives a request's body, parsed by what it is given."""
+
+    async def __call__(self, request: HttpRequest, parse: Callable[[bytes], Asked]) -> Asked: ...
+
+
+class Answer(Protocol):
+    """Gives the response to a call, in that form."""
+
+    async def __call__(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm) -> HttpResponse: ...
+
+
+def add_route(app: FastAPI, *, read: Read, answer: Answer) -> None:
+    """Put /v1/responses into an application, which reads and answers it as its other calls."""
+
+    @app.post("/v1/responses")
+    async def create_response(request: HttpRequest) -> HttpResponse:
+        asked = await read(request, parse)
+        try:
+            return await answer(request, asked.call, asked.reply)
+        except SchemaError as error:
+            _name_field(error)
+            raise
+
+
+# ---------------------------------------------------------------- what is asked
+def parse(body: bytes) -> Asked:
+    """A body of /v1/responses. Raises BadRequestError."""
+    asked = wire.parse_shape(_Asked, body, names=NAMES)
+    extra = asked.model_extra or {}
+    for name, (harmless, advice) in REFUSED.items():
+        if extra.get(name) is not None and extra[name] not in harmless:
+            raise wire.unsupported(name, f"is not supported{advice}")
+    has_likelihoods = LIKELIHOODS in (asked.include or ())
+    if extra.get("top_logprobs") and not has_likelihoods:
+        raise BadRequestError(f'`top_logprobs` goes with `include`: ["{LIKELIHOODS}"] only', param="top_logprobs")
+    turns, places = _turns(asked)
+    chat = {name: value for name, value in extra.items() if name not in REFUSED}
+    chat |= {
+        "messages": turns,
+        "max_completion_tokens": asked.max_output_tokens,
+        "reasoning_effort": asked.reasoning.effort if asked.reasoning else None,
+        "response_format": _response_format(asked.text),
+        "tools": [_tool(tool, f"tools.{at}") for at, tool in enumerate(asked.tools or ())],
+        "tool_choice": _tool_choice(asked.tool_choice),
+        "logprobs": has_likelihoods,
+    }
+    call = wire.parse_chat(chat, places)
+    return Asked(call=call, echo=_echo(asked, call))
+
+
+def _turns(asked: _Asked) -> tuple[list[dict[str, Any]], list[str]]:
+    """The items as a chat's messages, and where each stood. An assistant's words and the calls after them are one message."""
+    turns: list[dict[str, Any]] = []
+    places: list[str] = []
+    if asked.instructions is not None:
+        turns.append({"role": "system", "content": asked.instructions})
+        places.append("instructions")
+    items = [{"role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input
+    if not items:
+        raise BadRequestError("`input` is empty", param="input")
+    for at, item in enumerate(items):
+        place = f"input.{at}"
+        turn = _turn(item, place)
+        if turn is None:
+            continue
+        if "tool_calls" in turn and turns and turns[-1]["role"] == "assistant":
+            turns[-1].setdefault("tool_calls", []).extend(turn["tool_calls"])
+            continue
+        turns.append(turn)
+        places.append(place)
+    if not turns:
+        raise BadRequestError("`input` holds reasoning alone", param="input")
+    return turns, places
+
+
+def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
+    """One item as a chat's message; None for what models are not told."""
+    kind = item.get("type") or "message"
+    if kind == "reasoning":
+        return None
+    if kind == "function_call":
+        call = wire.parse_shape(_Call, item, names=NAMES, place=place)
+        told = {
+            "id": call.call_id, "function": {"name": call.name, "arguments": call.arguments}, "extra_content": call.extra_content,
+        }  # fmt: skip
+        return {"role": "assistant", "content": "", "tool_calls": [told]}
+    if kind == "function_call_output":
+        came = wire.parse_shape(_CallOutput, item, names=NAMES, place=place)
+        return {"role": "tool", "tool_call_id": came.call_id, "content": _text(came.output, f"{place}.output")}
+    if kind == "item_reference":
+        raise wire.unsupported(f"{place}.type", f"is `item_reference`: {KEEPS_NOTHING} (clients may send them with `store`: false)")
+    if kind != "message":
+        raise wire.unsupported(f"{place}.type", f"is `{kind}`; supported are {ITEMS}")
+    message = wire.parse_shape(_Message, item, names=NAMES, place=place)
+    if message.role in ("tool", "function"):
+        advice = "what a call came to is an item of type `function_call_output`"
+        raise wire.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
+    content = None if message.content is None else _text(message.content, f"{place}.content")
+    return {"role": message.role, "content": content}
+
+
+def _text(said: str | list[wire.Part], place: str) -> str:
+    if isinstance(said, str):
+        return said
+    parts = [part.model_copy(update={"type": "text"}) if part.type in TEXT_PARTS else part for part in said]
+    return wire.joined(parts, place)
+
+
+def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
+    form = text.format if text else None
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return {"type": "json_object", "schema": form.schema_}
+    if form.schema_ is None:
+        raise BadRequestError("`text.format.schema` is missing", param="text.format.schema")
+    return {"type": "json_schema", "json_schema": {"schema": form.schema_, "strict": form.strict}}
+
+
+def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        return {"type": str(tool.get("type"))}  # for `wire` to refuse
+    return {"type": "function", "function": wire.parse_shape(_Function, tool, names=NAMES, place=place).model_dump()}
+
+
+def _tool_choice(choice: str | _Choice | None) -> str | dict[str, Any] | None:
+    if not isinstance(choice, _Choice):
+        return choice
+    if choice.type == "function" and choice.name is None:
+        raise BadRequestError("`tool_choice.name` is missing", param="tool_choice.name")
+    if choice.type == "allowed_tools":
+        allowed = [{"type": tool.type, "function": {"name": tool.name or ""}} for tool in choice.tools or ()]
+        return {"type": choice.type, "allowed_tools": {"mode": choice.mode, "tools": allowed}}
+    return {"type": choice.type, "function": {"name": choice.name or ""}}
+
+
+def _echo(asked: _Asked, call: wire.Call) -> dict[str, Any]:
+    """What an answer tells of the request, as it was understood."""
+    extra, (request,) = asked.model_extra or {}, call.requests
+    choice = asked.tool_choice or "auto"
+    form = asked.text.format if asked.text else None
+    return {
+        "background": False,
+        "instructions": asked.instructions,
+        "max_output_tokens": call.max_new_tokens,
+        "metadata": asked.metadata or {},
+        "parallel_tool_calls": extra.get("parallel_tool_calls") is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": request.reasoning_effort, "summary": None},
+        "store": False,
+        "temperature": request.temperature,
+        "text": {"format": form.model_dump(by_alias=True, exclude_unset=True) if form else {"type": "text"}},
+        "tool_choice": choice.model_dump(exclude_unset=True) if isinstance(choice, _Choice) else choice,
+        "tools": asked.tools or [],
+        "top_logprobs": request.top_logprobs or 0,
+        "top_p": request.top_p,
+        "truncation": "disabled",
+        "user": asked.user,
+    }
+
+
+# ---------------------------------------------------------------- what is answered
+class Reply:
+    """The envelope of a call's one answer, and where its stream has come to: see `replies.Form`.
+
+    Its output are a message, where the model wrote words or called nothing, and the calls after it.
+    """
+
+    def __init__(self, call: wire.Call, model: str, echo: dict[str, Any]) -> None:
+        self._response = {
+            "id": _new_id("resp"), "object": "response", "created_at": int(time.time()), "completed_at": None,
+            "status": "in_progress", "error": None, "incomplete_details": None, "model": model, "output": [], "usage": None, **echo,
+        }  # fmt: skip
+        self._num_events = 0
+        self._output: list[dict[str, Any]] = []  # of a stream: what is done
+        self._message_id: str | None = None  # of the message that is being told
+        self._text = ""
+        self._likelihoods: list[dict[str, Any]] = []
+        self._reason: FinishReason = "stop"
+        # Words are told from the first that is more than space: before a call there may be none.
+        self._held: list[Chunk] = []
+
+    def whole(self, answers: Sequence[replies.Whole]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        (answer,) = answers
+        text = answer.text.strip() if answer.calls else answer.text
+        output = [_call_item(call) for call in answer.calls]
+        if text or not output:
+            status = _status(answer.finish_reason)
+            output.insert(0, _message(_new_id("msg"), status, text, [replies.chat_likelihood(one) for one in answer.likelihoods]))
+        return self._ended(answer.finish_reason, output, answer.usage)
+
+    def opening(self) -> bytes:
+        """The first events of a stream."""
+        return b"".join(self._event(f"response.{kind}", response=self._response) for kind in ("created", "in_progress"))
+
+    def event(self, chunk: Chunk, at: int = 0) -> bytes:
+        """The events of one chunk, which is of answer 0, the only one."""
+        events = b""
+        self._held.append(chunk)
+        is_last = chunk.finish_reason is not None
+        if self._message_id or chunk.text.strip() or (is_last and not chunk.calls):
+            events += self._open() if self._message_id is None else b""
+            events += b"".join(self._delta(one.text, one.likelihoods) for one in self._held if one.text or one.likelihoods)
+            self._held.clear()
+        if chunk.finish_reason is not None:
+            self._reason = chunk.finish_reason
+            events += self._close() if self._message_id is not None else b""
+            events += b"".join(self._call(call) for call in chunk.calls)
+        return events
+
+    def closing(self, usages: Mapping[int, Usage]) -> bytes:
+        """The last event of a stream."""
+        response = self._ended(self._reason, self._output, usages[0])
+        return self._event(f"response.{response['status']}", response=response)
+
+    def failure(self, error: NomoatError) -> bytes:
+        """What ends a stream in place of `closing`: OpenAI's own has the error both as its pages say and within `error`."""
+        _name_field(error)
+        status, body = replies.render_error(error)
+        told = body["error"]
+        code = "rate_limit_exceeded" if status == TOO_MANY_STATUS else "server_error" if status >= SERVER_STATUS else "invalid_prompt"
+        failed = {"status": "failed", "error": {"code": code, "message": told["message"]}, "output": self._output}
+        events = self._event("error", code=told["code"], message=told["message"], param=told["param"], error=told)
+        return events + self._event("response.failed", response=self._response | failed)
+
+    def _open(self) -> bytes:
+        self._message_id = _new_id("msg")
+        item = {**_message(self._message_id, "in_progress", "", ()), "content": []}
+        events = self._event("response.output_item.added", output_index=0, item=item)
+        return events + self._event("response.content_part.added", **self._part_place, part=_part("", ()))
+
+    def _delta(self, text: str, likelihoods: Sequence[TokenLikelihood]) -> bytes:
+        told = [replies.chat_likelihood(one) for one in likelihoods]
+        self._text += text
+        self._likelihoods += told
+        return self._event("response.output_text.delta", **self._part_place, delta=text, logprobs=told)
+
+    def _close(self) -> bytes:
+        item = _message(self._message_id or "", _status(self._reason), self._text, self._likelihoods)
+        self._output.append(item)
+        events = self._event("response.output_text.done", **self._part_place, text=self._text, logprobs=self._likelihoods)
+        events += self._event("response.content_part.done", **self._part_place, part=item["content"][0])
+        return events + self._event("response.output_item.done", output_index=0, item=item)
+
+    @property
+    def _part_place(self) -> dict[str, Any]:
+        return {"item_id": self._message_id, "output_index": 0, "content_index": 0}
+
+    def _call(self, call: ToolCall) -> bytes:
+        item, at = _call_item(call), len(self._output)
+        place = {"item_id": item["id"], "output_index": at}
+        begun = item | {"arguments": "", "status": "in_progress"}
+        events = self._event("response.output_item.added", output_index=at, item=begun)
+        events += self._event("response.function_call_arguments.delta", **place, delta=call.arguments)
+        events += self._event("response.function_call_arguments.done", **place, name=call.name, arguments=call.arguments)
+        self._output.append(item)
+        return events + self._event("response.output_item.done", output_index=at, item=item)
+
+    def _ended(self, reason: FinishReason, output: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+        status = _status(reason)
+        details = {"reason": REASONS[reason]} if reason in REASONS else None
+        ended = {"status": status, "incomplete_details": details, "output": output, "usage": _usage(usage)}
+        return self._response | ended | ({"completed_at": int(time.time())} if details is None else {})
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        number, self._num_events = self._num_events, self._num_events + 1
+        return f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
+
+
+def _name_field(error: NomoatError) -> None:
+    """Of this endpoint, where chats have another."""
+    if isinstance(error, SchemaError) and error.field == "response_format":
+        error.field = "text.format"
+
+
+def _status(reason: FinishReason) -> str:
+    return "incomplete" if reason in REASONS else "completed"
+
+
+def _message(item_id: str, status: str, text: str, likelihoods: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": [_part(text, likelihoods)]}
+
+
+def _part(text: str, likelihoods: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(likelihoods)}
+
+
+def _call_item(call: ToolCall) -> dict[str, Any]:
+    item = {"id": _new_id("fc"), "type": "function_call", "status": "completed", "call_id": call.id or _new_id("call")}
+    item |= {"name": call.name, "arguments": call.arguments}
+    return item | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    told = replies.render_usage(usage)
+    return {
+        "input_tokens": told["prompt_tokens"],
+        "input_tokens_details": {**told["prompt_tokens_details"], "cache_write_tokens": 0},
+        "output_tokens": told["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": told["total_tokens"],
+    }
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{uuid.uuid4().hex}"

@@ -1,0 +1,90 @@
+"""What a request's settings can be, and what is taken for what."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nomoat.errors import UsageError
+from nomoat.records import Message, Request
+from nomoat.serve import wire
+
+HI = Message(role="user", content="Say hi")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message", "hint"),
+    [
+        ({"temperature": -1}, "`temperature` is -1", "it can be 0 to 2"),
+        ({"temperature": math.nan}, "`temperature` is nan", "it can be 0 to 2"),
+        ({"temperature": "hot"}, "`temperature` is 'hot'", "it can be 0 to 2"),
+        ({"top_p": 5}, "`top_p` is 5", "it can be 0 to 1"),
+        ({"min_p": 2}, "`min_p` is 2", "it can be 0 to 1"),
+        ({"repetition_penalty": 0}, "`repetition_penalty` is 0", "it can be above 0 to 10"),
+        ({"frequency_penalty": 2.5}, "`frequency_penalty` is 2.5", "it can be -2 to 2"),
+        ({"top_k": -5}, "`top_k` is -5", "it can be 0 or more"),
+        ({"top_logprobs": -1}, "`top_logprobs` is -1", "it can be 0 or more"),
+        ({"seed": 1.5}, "`seed` is 1.5", "it is a whole number"),
+        ({"max_new_tokens": math.inf}, "`max_new_tokens` is inf", "it is a whole number"),
+        ({"json_schema": 5}, "`json_schema` is of the type int, and neither a text nor a dict", "give JSON, or a dict"),
+        ({"stop": 5}, "`stop` is of the type int, not a tuple", "give a tuple"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_meant_is_named_with_what_it_can_be(settings: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Request(messages=(HI,), **settings)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_the_bounds_are_those_of_the_server() -> None:
+    from nomoat import bounds
+
+    for name, (low, high) in bounds.NUMBERS.items():
+        told = wire._Settings.model_json_schema()["properties"][name]["anyOf"][0]
+        assert (told.get("minimum", told.get("exclusiveMinimum")), told["maximum"]) == (low, high), name
+
+
+@pytest.mark.parametrize(
+    ("messages", "kind"), [("Say hi", "str"), ([{"role": "user", "content": "Say hi"}], "dict"), ({"role": "user"}, "dict")]
+)
+def test_messages_that_are_none_are_refused_with_what_to_give(messages: Any, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"^`messages` holds a {kind}, not Messages$") as caught:
+        Request(messages=messages)
+    assert 'Message(role="user", content="…")' in str(caught.value.hint)
+
+
+def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None:
+    for make, message in (
+        (Request, "a request has either messages or a prompt"),
+        (lambda: Request(prompt="x", messages=(HI,)), "a request has either messages or a prompt"),
+        (lambda: Message(role="user", content=None), "a message's content is of the type NoneType, not a text"),  # type: ignore[arg-type]
+        (lambda: Request(prompt=b"x"), "the prompt is of the type bytes, not a text"),  # type: ignore[arg-type]
+        (lambda: Request(prompt_ids="abc"), "`prompt_ids` are no whole numbers"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            make()
+
+
+def test_one_text_to_stop_at_is_one_and_not_its_characters() -> None:
+    assert Request(messages=(HI,), stop="END").stop == ("END",)  # type: ignore[arg-type]
+    assert Request(messages=(HI,), stop=None).stop == ()  # type: ignore[arg-type]
+
+
+def test_lists_dicts_and_numbers_of_numpy_are_taken_for_what_they_are() -> None:
+    schema, tool = {"type": "object"}, {"type": "function", "function": {"name": "f"}}
+    plain = Request(
+        messages=(HI,), stop=("a",), json_schema=json.dumps(schema), tools=(json.dumps(tool),), must_call=("f",),
+        template_variables='{"x": true}', temperature=0.5, seed=3, max_new_tokens=4,
+    )  # fmt: skip
+    told: dict[str, Any] = {
+        "messages": [HI], "stop": ["a"], "json_schema": schema, "tools": [tool], "must_call": "f",
+        "template_variables": {"x": True}, "temperature": np.float32(0.5), "seed": np.int64(3), "max_new_tokens": 4.0,
+    }  # fmt: skip
+    request = Request(**told)
+    assert request == plain and hash(request) == hash(plain)
+    assert [type(value) for value in (request.temperature, request.seed, request.max_new_tokens)] == [float, int, int]
+    assert Request(prompt_ids=np.array([1, 2])).prompt_ids == (1, 2)  # type: ignore[arg-type]
