@@ -125,8 +125,20 @@ def test_outcomes_of_a_second_run_replace_those_of_the_first() -> None:
         store.save_outcomes("suite", "exact", "digest", first)
         store.save_outcomes("suite", "exact", "digest", again)
         store.save_outcomes("other", "exact", "digest", first)
-        assert store.outcomes(suite_sha256="suite") == [first[0], again[0]]
-        assert len(store.outcomes()) == 4
+        assert [one.outcome for one in store.outcomes(suite_sha256="suite")] == [again[0], first[0]]  # those kept last first
+        assert (len(store.outcomes()), len(store.outcomes(model="m")), store.outcomes(model="n")) == (4, 4, [])
+
+
+def test_an_earlier_nomoat_which_knows_only_its_own_fields_reads_outcomes() -> None:
+    """`same_as` came later: it stands there only where an answer is another example's."""
+    outcomes = [
+        Outcome(suite="s", example_id=name, model="m", answer="a", score=0.0, same_as=of) for name, of in (("1", ""), ("2", "1"))
+    ]
+    with AnswerStore() as store:
+        store.save_outcomes("suite", "exact", "digest", outcomes)
+        assert [one.outcome for one in store.outcomes()] == outcomes
+        kept = [json.loads(text) for (text,) in store._db.connection.execute("SELECT outcome FROM outcomes ORDER BY example_id")]
+    assert [one.get("same_as") for one in kept] == [None, "1"]
 
 
 WRITER = """
@@ -317,7 +329,7 @@ def test_what_a_newer_nomoat_says_besides_in_an_answer_or_an_outcome_is_passed_o
         store.save_answer("m", asking("1"), newer)
         store.save_outcomes("suite", "exact", "m", [NewerOutcome(**scored)])
         known = Completion(text="kept", finish_reason="stop", usage=Usage(**used), calls=(ToolCall(**called),))
-        assert (store.answer("m", asking("1")), store.outcomes()) == (known, [Outcome(**scored)])
+        assert (store.answer("m", asking("1")), [one.outcome for one in store.outcomes()]) == (known, [Outcome(**scored)])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from nomoat.engine.remote import remote_engine
 from nomoat.judge.suites import load_suite
 from nomoat.records import Outcome, Request
 from nomoat.responder import Responder
+from nomoat.responder import load as nomoat_load
 from nomoat.route import learned
 from nomoat.route.budget import Allowance
 from nomoat.route.policy import Policy, default_path
@@ -171,7 +172,7 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
     assert "50.0 %  1.000 [1.000, 1.000]      0.750  100 % [100, 100]" in table
     said = json.loads(shell.program("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
     assert (said["where"], said["score"] < 0.5) == ("cloud", True)
-    assert said["why"].endswith("the policy's threshold is 0.50, if `fake:` has not changed since the router was learned")
+    assert said["why"].endswith("the policy's threshold is 0.50, if `fake:` is the same as when the router was learned")
     assert "router             fake: or openai:big  (learned)\n" in nomoat("route", "policy").stdout
 
 
@@ -216,16 +217,44 @@ def test_learn_says_that_there_is_no_gap_and_what_the_thresholds_do(duelled: Pat
     assert (frontier["apgr"], frontier["cpt50"], frontier["cpt80"]) == (None, None, None)
 
 
-def test_router_of_an_older_nomoat_says_that_it_has_to_be_learned_again(duelled: Path) -> None:
+@pytest.mark.parametrize("by_this_nomoat", [True, False])
+def test_learn_refuses_answers_that_the_local_model_would_not_give_by_now(
+    by_this_nomoat: bool, duelled: Path, tiny_gguf: Path
+) -> None:
+    """Another release may import it otherwise: what is learned of those answers `auto` would not use."""
+    suite = load_suite(duelled)
+    with nomoat_load(str(tiny_gguf)) as model:
+        digest = model.digest if by_this_nomoat else "digest of an older import"
+    outcomes = [
+        Outcome(suite=suite.name, example_id=one.id, model=str(tiny_gguf), answer="", score=float(one.id.startswith("what")))
+        for one in suite.examples
+    ]
+    with AnswerStore() as store:
+        store.save_outcomes(suite.sha256, suite.metric, digest, outcomes)
+    done = nomoat("route", "learn", str(tiny_gguf), "openai:big", "--suite", str(duelled), "--json")
+    assert (done.returncode == 0, learned.folder().exists()) == (by_this_nomoat, by_this_nomoat)
+    if not by_this_nomoat:
+        assert done.stderr == (
+            f"error: `{tiny_gguf}` has changed, or this nomoat imports it otherwise, since these duels: "
+            "a router learned from them would not be used\n"
+            f"hint: duel again with this nomoat (`nomoat duel {tiny_gguf} openai:big -s SUITE --all`), then `nomoat route learn`\n"
+        )
+
+
+def test_router_of_an_older_nomoat_has_to_be_learned_again_and_the_policy_is_shown_with_it(duelled: Path) -> None:
+    written('local = "fake:"\ncloud = "openai:big"')
     nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled))
     path = learned.folder() / "router.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 1}))
+    why = f"the learned router in `{learned.folder()}` is of an older nomoat: version 1 and not {learned.VERSION}"
+    hint = "duel again with this nomoat (`nomoat duel LOCAL CLOUD -s SUITE --all`), then `nomoat route learn`; or remove that folder"
     done = nomoat("route", "policy")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"error: the learned router in `{learned.folder()}` is of an older nomoat: version 1 and not {learned.VERSION}\n"
-        "hint: learn it again with `nomoat route learn`, or remove that folder\n"
-    )
+    assert (done.returncode, done.stderr) == (0, f"`auto` answers nothing: {why}\nhint: {hint}\n")
+    assert f"\ncloud              openai:big  ({default_path()})\n" in done.stdout
+    assert done.stdout.endswith(f"\nrouter             none  (not in use: {why})\n")
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["why_not"] == why
+    done = nomoat("route", "explain", "hello")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {why}\nhint: {hint}\n")
 
 
 @pytest.mark.parametrize("local", ["fake:", "base+tuned"])

@@ -56,9 +56,16 @@ def test_what_an_older_version_imported_of_the_same_weights_goes(tmp_path: Path,
     with monkeypatch.context() as patch:
         patch.setattr(importer.layout, "VERSION", "before")
         old, of_other = importer.import_gguf(path), importer.import_gguf(other)
+        baked = importer.import_gguf(path, adapter=write_adapter(tmp_path / "a"))
+        patch.setattr(importer.layout, "VERSION", "first")
+        first = importer.import_gguf(path, quality="high")
+    told = json.loads((first / "config.json").read_text())
+    for name in ("layout", "adapter_sha256"):  # the first releases said neither
+        del told["nomoat"][name]
+    (first / "config.json").write_text(json.dumps(told))
     high = importer.import_gguf(path, quality="high")
     new = importer.import_gguf(path)
-    assert [folder.exists() for folder in (old, of_other, high, new)] == [False, True, True, True]
+    assert [folder.exists() for folder in (old, baked, first, of_other, high, new)] == [False, False, False, True, True, True]
 
 
 def test_a_fresh_adapter_leaves_the_model_unchanged_and_a_strong_one_does_not(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -109,6 +109,46 @@ def test_last_look_is_taken_though_a_question_failed() -> None:
         assert "the rest" not in verdict.notes[-1]
 
 
+class Dead(FakeEngine):
+    """A server that nobody runs any more, once it has answered so many questions."""
+
+    def __init__(self, *, after: int = 0) -> None:
+        super().__init__(answers={})
+        self.num_asked, self.after = 0, after
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        self.num_asked += 1
+        if self.num_asked > self.after:
+            raise RemoteError("cannot reach it")
+        yield from super().generate(request)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_duel_that_asks_a_few_at_a_time_ends_at_five_failures_in_a_row(after: int) -> None:
+    left, *_ = sides(set(range(60)), set(), 60)
+    dead = Dead(after=after)
+    with pytest.raises(RemoteError, match="cannot reach it"):
+        nomoat.duel(left, Responder("dead", dead), quiz(60), concurrency=1)
+    assert dead.num_asked == after + 5
+
+
+def test_conversations_asked_a_few_at_a_time_under_a_budget_end_at_five_failures_in_a_row() -> None:
+    dead = Dead()
+    examples = tuple(
+        Example(id=f"{at}{turn}", messages=(Message(role="user", content=f"{turn} {at}"),), target="yes", follows=before and f"{at}a")
+        for at in range(20)
+        for turn, before in (("a", ""), ("b", "a"))
+    )
+    with pytest.raises(RemoteError, match="cannot reach it"):
+        nomoat.evaluate(
+            Responder("dead", dead),
+            dataclasses.replace(quiz(1), examples=examples),
+            concurrency=1,
+            spending=Spending(max_cost_usd=1.0),
+        )
+    assert dead.num_asked == 5
+
+
 def test_too_close_to_call_after_everything_was_asked() -> None:
     left, right, *_ = sides(set(range(45)), set(range(41)), 80)
     verdict = nomoat.duel(left, right, quiz(80))

@@ -233,7 +233,7 @@ def test_what_was_asked_of_a_model_is_still_known_as_its_own() -> None:
     run_suite(knowing("good", 5), quiz(10))
     run_suite("stored:quiz/good", quiz(10))
     with AnswerStore() as store:
-        assert {outcome.model for outcome in store.outcomes()} == {"good"}
+        assert {kept.outcome.model for kept in store.outcomes()} == {"good"}
 
 
 def test_grades_of_kept_answers_do_not_replace_the_models_own_record() -> None:
@@ -241,7 +241,7 @@ def test_grades_of_kept_answers_do_not_replace_the_models_own_record() -> None:
     for model in (knowing("good", 6), "stored:open/good"):
         run_graded(model, suite, Responder("judge", Grades()))
     with AnswerStore() as store:
-        assert {outcome.model for outcome in store.outcomes()} == {"good"}
+        assert {kept.outcome.model for kept in store.outcomes()} == {"good"}
 
 
 def test_judge_is_shown_kept_answers() -> None:

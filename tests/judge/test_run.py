@@ -201,7 +201,7 @@ def test_code_that_cannot_be_walled_off_is_refused_before_anything_is_asked(monk
 def test_outcomes_are_kept_for_the_router() -> None:
     outcomes = nomoat.evaluate(knowing(1, 2), suite_of(2))
     with AnswerStore() as store:
-        assert store.outcomes(suite_sha256="exact2") == outcomes
+        assert [kept.outcome for kept in store.outcomes(suite_sha256="exact2")] == outcomes
 
 
 def test_limit_draws_with_the_seed_and_says_so() -> None:

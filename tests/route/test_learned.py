@@ -6,14 +6,13 @@ import dataclasses
 import json
 import random
 import sqlite3
-from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nomoat import paths
-from nomoat.asking.store import AnswerStore
+from nomoat.asking.store import AnswerStore, default_path
 from nomoat.errors import BadFileError, DataError
 from nomoat.records import Outcome
 from nomoat.route import learned
@@ -118,7 +117,9 @@ def test_router_of_another_nomoat_has_to_be_learned_again(version: int, which: s
     assert (
         raised.value.message == f"the learned router in `{folder}` is of {which} nomoat: version {version} and not {learned.VERSION}"
     )
-    assert raised.value.hint == "learn it again with `nomoat route learn`, or remove that folder"
+    assert raised.value.hint == (
+        "duel again with this nomoat (`nomoat duel LOCAL CLOUD -s SUITE --all`), then `nomoat route learn`; or remove that folder"
+    )
 
 
 def test_arrays_of_objects_are_not_unpickled(router: learned.LearnedRouter) -> None:
@@ -304,20 +305,18 @@ def test_suites_answered_by_different_versions_are_not_mixed() -> None:
         read_pairs("ours", "openai:theirs", {"s1": {"1": "one"}, "s2": {"1": "one"}})
 
 
-@pytest.mark.parametrize("what", ["text", "empty database", "row"])
-def test_store_that_cannot_be_read_is_named(what: str, tmp_path: Path) -> None:
-    path = tmp_path / "answers.sqlite"
+@pytest.mark.parametrize("what", ["text", "row"])
+def test_store_that_cannot_be_read_is_named(what: str) -> None:
+    path = default_path()
     if what == "text":
+        path.parent.mkdir(parents=True)
         path.write_text("no database" * 100)
-    elif what == "empty database":
-        sqlite3.connect(path).close()
-        path.touch()
     else:
-        with AnswerStore(path) as store:
+        with AnswerStore() as store:
             store.save_outcomes("s1", "exact", "d1", [Outcome(suite="s", example_id="1", model="ours", answer="", score=1.0)])
         db = sqlite3.connect(path)
         db.execute("UPDATE outcomes SET outcome = ?", (json.dumps({"model": "ours", "new": 1}),))
         db.commit()
         db.close()
-    with pytest.raises(BadFileError, match=f"`{path}` cannot be read"):
-        read_pairs("ours", "openai:theirs", PROMPTS, path=path)
+    with pytest.raises(BadFileError, match=f"`{path}` is damaged"):
+        read_pairs("ours", "openai:theirs", PROMPTS)

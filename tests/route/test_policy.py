@@ -84,8 +84,8 @@ def test_a_policy_that_lets_nothing_recognisable_leave_has_no_notes(text: str) -
         ),
         ("local = ''", "sets `local` to ''", "give a text in quotes, or leave it out"),
         ("default = 'moon'", "sets `default` to 'moon'", 'give "local" or "cloud"'),
-        ("names = 'Kim'", "sets `names` to 'Kim'", 'give a list of texts: ["one", "two"]'),
-        ("names = ['']", "sets `names` to ['']", 'give a list of texts: ["one", "two"]'),
+        ("names = 'Kim'", "sets `names` to something else than texts", 'give a list of texts: ["one", "two"]'),
+        ("names = ['Kim', '']", "sets `names` to something else than texts", 'give a list of texts: ["one", "two"]'),
         (
             "never_leaves = ['fon']",
             "names `fon` in `never_leaves`, which nomoat cannot recognise",

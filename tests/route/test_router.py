@@ -18,7 +18,7 @@ from nomoat import net
 from nomoat.catalog import prices
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import ContextExceededError, NomoatError, RemoteError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, NotEnoughDiskError, RemoteError, UsageError
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
 from nomoat.route import budget, in_force, learned, router
@@ -173,8 +173,8 @@ def test_nothing_that_stands_beside_private_data_lets_it_leave(request_: Request
 def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))
-    assert decision.kinds == ("name", "phone")
-    assert decision.why == "it holds a name from the policy and a phone number, which the policy keeps here"
+    assert decision.kinds == ("phone", "name")
+    assert decision.why == "it holds a phone number and a name from the policy, which the policy keeps here"
     assert "1234" not in repr(decision)
 
 
@@ -425,7 +425,12 @@ def test_failure_of_the_local_model_is_raised_and_not_covered_up_by_the_cloud() 
     ("attribute", "value", "why"),
     [
         ("cloud", "openai:other", "the router was learned for `small` and `openai:other`; the policy's default is cloud"),
-        ("local_digest", "old", "`small` has changed since the router was learned; the policy's default is cloud"),
+        (
+            "local_digest",
+            "old",
+            "`small` has changed, or this nomoat imports it otherwise, since the router was learned: duel and learn again; "
+            "the policy's default is cloud",
+        ),
     ],
 )
 def test_router_learned_from_other_models_is_not_asked(attribute: str, value: str, why: str) -> None:
@@ -629,6 +634,33 @@ def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[...,
         written(base + "max_usd_per_month = 5")
         auto.complete(SHORT)
         assert heard[-1].where == "local"
+
+
+def test_a_budget_whose_file_could_not_be_opened_is_tried_again(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a disk that was full for a while: the policy's file has not changed since."""
+    ref = billed(f"{serving(FINE).url}#big")
+    base = f'local = "fake:"\ncloud = "{ref}"\ndefault = "cloud"\n'
+    written(base)
+
+    def no_room(*_: object) -> None:
+        raise NotEnoughDiskError("no space left on the disk of `runs`")
+
+    with router.load_auto() as auto:
+        decide = auto.engine.decide  # type: ignore[attr-defined]
+        written(base + "max_usd_per_day = 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(in_force, "Allowance", no_room)
+            for _ in range(2):
+                found = decide(SHORT)
+                assert (found.where, found.why, found.rule) == ("local", in_force.NOT_COUNTED, "budget")
+        assert caplog.messages == [
+            "no space left on the disk of `runs`; nothing is sent to the cloud meanwhile, and it is tried again each minute"
+        ]
+        assert decide(SHORT).where == "local"
+        auto.engine._rules._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
+        assert decide(SHORT).where == "cloud"
 
 
 def test_auto_refuses_a_local_model_that_is_elsewhere() -> None:

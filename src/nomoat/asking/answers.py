@@ -10,7 +10,7 @@ import functools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -62,11 +62,13 @@ def collect(
     concurrency: int,
     show: Callable[[int], None] = lambda _num_open: None,
     together: int = 1,
+    in_a_row: FailuresInARow | None = None,
 ) -> Collected:
     """Every request's answer, as far as there is one. Equal requests are asked once; `show` is told how many are still open.
 
     With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
-    requests that stand in a row stay so, because one is worth nothing without the others.
+    requests that stand in a row stay so, because one is worth nothing without the others. `in_a_row`: for who asks a model in several
+    parts, the same for all of them.
     Raises what no other question would fare better with. A full disk is that, and no question leaves for a server without room for
     its answer; answers that came and could not be kept are told of.
     """
@@ -78,12 +80,15 @@ def collect(
     collected.num_reused = sum(request in collected.answers for request in requests)
     pending = [request for request in different if request not in collected.answers]
     show(len(pending))
-    _count_earlier(model, spending, different, collected.answers, store)
+    count_earlier(model, different, store=store, spending=spending)
     if pending:
         spending.watch(model)
         try:
             with _lost_calls_counted(model, store):
-                _ask(model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show)
+                _ask(
+                    model, pending, collected, store=store, spending=spending, concurrency=concurrency, show=show,
+                    in_a_row=FailuresInARow() if in_a_row is None else in_a_row,
+                )  # fmt: skip
         except BaseException:
             with suppress(NomoatError):  # on a full disk that fails, too, and says less
                 _save_notes(model, store)
@@ -165,33 +170,24 @@ def failure_of(before: NomoatError | None, now: NomoatError | None) -> NomoatErr
 
 
 def count_earlier(model: Responder, requests: Sequence[Request], *, store: AnswerStore, spending: Spending) -> None:
-    """Count what earlier tries at all of these cost, before the first is asked: for who asks them in several parts."""
-    if spending.budget is not None:
-        answers = {request: answer for request in requests if (answer := store.answer(model.digest, request)) is not None}
-        _count_earlier(model, spending, requests, answers, store)
+    """Count what earlier tries at these cost: `collect` does, and who asks in several parts does it before the first, of all of them.
 
-
-def _count_earlier(
-    model: Responder, spending: Spending, requests: Sequence[Request], answers: Mapping[Request, Completion], store: AnswerStore
-) -> None:
-    """A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run.
-
-    So does the most that calls can have cost whose answer was lost; those of this run, its meter counts.
+    A budget is for the questions, not for one try at them: what stored answers cost counts, each once in a run. So does the most that
+    calls can have cost whose answer was lost; those of this run, its meter counts.
     """
     pricing = spending.pricing(model)
     rates = pricing.rates
-    if spending.budget is not None and rates is not None:
-        for request, completion in answers.items():
-            if (model.digest, request) in spending.paid:
-                continue
+    if spending.budget is None or rates is None:
+        return
+    for request in requests:
+        if (model.digest, request) not in spending.paid and (answer := store.answer(model.digest, request)) is not None:
             spending.paid.add((model.digest, request))
-            cost_usd = pricing.cost_usd(completion)
+            cost_usd = pricing.cost_usd(answer)
             spending.budget.count(rates.most_usd(request) if cost_usd is None else cost_usd)
-        for request in requests if isinstance(model.engine, RemoteEngine) else ():
-            if (model.digest, request) not in spending.lost:
-                spending.lost.add((model.digest, request))
-                if num_lost := store.num_lost(model.digest, request):
-                    spending.budget.count(num_lost * rates.most_usd(request))
+        if (model.digest, request) not in spending.lost and isinstance(model.engine, RemoteEngine):
+            spending.lost.add((model.digest, request))
+            if num_lost := store.num_lost(model.digest, request):
+                spending.budget.count(num_lost * rates.most_usd(request))
 
 
 def _ask(
@@ -203,8 +199,8 @@ def _ask(
     spending: Spending,
     concurrency: int,
     show: Callable[[int], None],
+    in_a_row: FailuresInARow,
 ) -> None:
-    in_a_row = _InARow()
     unkept = _Unkept()
 
     def work(request: Request, caller_left: threading.Event) -> Completion | NomoatError:
@@ -279,8 +275,8 @@ class _Unkept:
         raise type(why)(f"{why.message}; {answers} came and could not be kept{cost}", hint=why.hint) from cause
 
 
-class _InARow:
-    """Failures since the last success, counted by several threads."""
+class FailuresInARow:
+    """A model's failures since its last success, counted by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -31,8 +31,8 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 SCHEMA_VERSION = 1
 SEAL = "digest"  # the name of a row's digest within it, where earlier versions pass over it
-# To `Request`.
-ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
+# To `Request`, and the last to `Outcome`.
+ADDED_LATER = ("answer_start", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools", "same_as")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -57,6 +57,16 @@ class ChoiceScores:
 
     scores: tuple[ContinuationScore, ...]
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KeptOutcome:
+    """What an answer was worth, by which metric, of which version of its model, and when it was kept."""
+
+    outcome: Outcome
+    metric: str
+    model_digest: str
+    unix_seconds: float
 
 
 def default_path() -> Path:
@@ -147,18 +157,27 @@ class AnswerStore:
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
         """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
         now = time.time()
-        rows = [(suite_sha256, metric, model_digest, o.example_id, _dumps(dataclasses.asdict(o)), now) for o in outcomes]
+        rows = [(suite_sha256, metric, model_digest, one.example_id, _dumps(_told(one)), now) for one in outcomes]
         with self._db.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def outcomes(self, *, suite_sha256: str | None = None) -> list[Outcome]:
-        """Outcomes of every run, or of one suite's, by suite, model and example."""
+    def outcomes(self, *, suite_sha256: str | None = None, model: str | None = None) -> list[KeptOutcome]:
+        """Outcomes of every run, or of one suite's, or one model's; those kept last first, then by suite, model and example."""
+        wanted = {"suite_sha256": suite_sha256, "json_extract(outcome, '$.model')": model}
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(["1", *(f"{column} = ?" for column in given)])
         with self._understood(), self._db.turn() as db:
             found = db.execute(
-                "SELECT outcome FROM outcomes WHERE ?1 IS NULL OR suite_sha256 = ?1 ORDER BY suite_sha256, model_digest, example_id",
-                (suite_sha256,),
+                f"SELECT outcome, metric, model_digest, unix_seconds FROM outcomes WHERE {where} "
+                "ORDER BY unix_seconds DESC, suite_sha256, model_digest, example_id",
+                (*given.values(),),
             ).fetchall()
-            return [known_fields(Outcome, json.loads(text)) for (text,) in found]
+            return [
+                KeptOutcome(
+                    outcome=known_fields(Outcome, json.loads(text)), metric=metric, model_digest=digest, unix_seconds=unix_seconds
+                )
+                for text, metric, digest, unix_seconds in found
+            ]
 
     def digests(self, suite: str) -> dict[str, str]:
         """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
@@ -207,13 +226,13 @@ class AnswerStore:
         return None if row is None else _opened(key, json.loads(row[0]))
 
     def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> None:
-        row = (key, model_digest, _dumps(_asked(request)), _sealed(key, value), time.time())
+        row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
         with self._db.turn() as db:
             db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
-    return _hashed([kind, model_digest, _asked(request), continuations])
+    return _hashed([kind, model_digest, _told(request), continuations])
 
 
 def _scores_key(model_digest: str, request: Request, choices: Sequence[str]) -> str:
@@ -239,11 +258,11 @@ def _hashed(value: object) -> str:
     return hashlib.sha256(_dumps(value).encode()).hexdigest()
 
 
-def _asked(request: Request) -> dict[str, object]:
-    """The request's fields. One that came with a later version stands there only where it says something, so that answers from
-    before are found.
+def _told(record: Request | Outcome) -> dict[str, object]:
+    """The record's fields. One that came with a later version stands there only where it says something, so that answers from
+    before are found, and an earlier version, which may know no other fields, reads what this one keeps.
     """
-    return {name: value for name, value in dataclasses.asdict(request).items() if value or name not in ADDED_LATER}
+    return {name: value for name, value in dataclasses.asdict(record).items() if value or name not in ADDED_LATER}
 
 
 def _dumps(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,14 +68,15 @@ def learn(
     instruction: options.Instruction = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Learn from duels which prompts the local model answers as well. No model is loaded, nothing is sent.
+    """Learn from duels which prompts the local model answers as well. No model is asked, nothing is sent.
 
     \b
     Examples:
       nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
       nomoat route learn smollm2-135m http://127.0.0.1:11434/v1#llama3 --suite a.jsonl --suite b.jsonl
 
-    A table takes the columns and the instruction it was given in the duel. The figures are of prompts the router had not seen, with
+    A table takes the columns and the instruction it was given in the duel. Of a model on this machine the duel has to be one with this
+    nomoat: another may import it otherwise. The figures are of prompts the router had not seen, with
     95 % intervals: how much of the gap between the models it recovers, and what each threshold of the policy would send away. A router
     that is no better than chance is not kept.
     """
@@ -98,7 +100,8 @@ def learn(
         if first != suite.name:
             console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
     names = tuple(by_questions.values())
-    made = learned.learn(outcomes.read_pairs(local, cloud, prompts), suites=names, threshold=policy.threshold)
+    pairs = outcomes.read_pairs(local, cloud, prompts)
+    made = learned.learn(pairs, suites=names, threshold=policy.threshold, local_digest=_digest_by_now(local))
     folder = learned.save_router(made)
     if as_json:
         console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})
@@ -122,6 +125,7 @@ def policy(as_json: options.AsJson = False) -> None:
     """
     from nomoat.catalog import prices
     from nomoat.cli import answering
+    from nomoat.errors import BadFileError
     from nomoat.route import policy as policies
     from nomoat.route.budget import dollars, read_spent
     from nomoat.route.in_force import usable
@@ -129,24 +133,44 @@ def policy(as_json: options.AsJson = False) -> None:
 
     found = policies.load_policy()
     rows = [{"name": name, "value": getattr(found, name), "origin": found.origin(name)} for name in policies.SETTINGS]
-    made = load_router()
-    why_not = "" if made is None else usable(found, made).why_not
+    unread = None
+    try:
+        made = load_router()
+        why_not = "" if made is None else usable(found, made).why_not
+    except BadFileError as error:
+        made, unread, why_not = None, error, error.message
     spent = read_spent() if found.has_budget else None
     if found.has_budget and found.cloud is not None:
         prices.price(found.cloud)  # an error where the user's table cannot be read, as `auto` gives it
     answering.say_notes(found.notes)
+    if unread is not None:
+        console.say(f"`auto` answers nothing: {unread.message}\nhint: {unread.hint}")
     if as_json:
         console.print_json({"policy": rows, "path": str(policies.default_path()), "router": _facts(made, why_not), "spent": spent})
         return
     width = max(len(name) for name in policies.SETTINGS)
     for row in rows:
         print(f"{row['name']:<{width}}  {_shown(row['value'])}  ({row['origin']})")
-    origin = "nothing is learned" if made is None else f"not in use: {why_not}" if why_not else "learned"
+    origin = f"not in use: {why_not}" if why_not else "nothing is learned" if made is None else "learned"
     print(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
         print(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
     if found.path is None:
         console.say(f"there is no {policies.default_path()}: everything stays here")
+
+
+def _digest_by_now(local: str) -> str | None:
+    """The digest of a model on this machine as `auto` loads it, which imports what is not imported yet; None if it is not known."""
+    from nomoat import references, responder
+    from nomoat.cli import loading
+    from nomoat.errors import NomoatError
+
+    if not references.names_weights(local):
+        return None
+    importing, _ = loading.loading_bars(local)
+    with suppress(NomoatError), loading.bars(importing) as (show,), responder.load(local, progress=show) as model:
+        return model.digest
+    return None
 
 
 def _given(text: str | None) -> str:
@@ -208,9 +232,9 @@ def _say_unused(policy: Policy, local: str, cloud: str) -> None:
 
 
 def _facts(made: LearnedRouter | None, why_not: str) -> dict[str, Any] | None:
-    """`why_not`: why the policy does not use it; empty if it does."""
+    """`why_not`: why the policy does not use it; empty if it does. One that cannot be read has that alone."""
     if made is None:
-        return None
+        return {"local": None, "cloud": None, "suites": [], "figures": None, "why_not": why_not} if why_not else None
     return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures, "why_not": why_not}
 
 

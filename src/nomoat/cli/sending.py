@@ -99,8 +99,8 @@ def _private(texts: Sequence[str], what: str) -> list[str]:
 
     names = load_policy().names
     different = list(dict.fromkeys(texts))
-    private = [findings for text in different if (findings := pii.find(text, names=names))]
-    kinds = dict.fromkeys(pii.KIND_TITLES[finding.kind] for findings in private for finding in findings)
+    private = [found for text in different if (found := pii.find(text, names=names))]
+    kinds = dict.fromkeys(pii.KIND_TITLES[kind] for found in private for kind in found)
     said = f"{len(private):,} of {len(different):,}{what} hold what looks like personal data: {', '.join(kinds)}"
     return [said] if private else []
 

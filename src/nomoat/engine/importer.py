@@ -272,15 +272,15 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             name = plan.source.metadata["general.architecture"]
             written_config: dict[str, Any] = {"model_type": name, "eos_token_id": words.special.eos_id, "nomoat": facts}
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8")
-    _remove_older(origin)
+    _remove_older(origin["source_sha256"])
     cache.sweep()
 
 
-def _remove_older(origin: dict[str, str]) -> None:
-    """What another version of nomoat imported of the same weights, which this one would not use."""
+def _remove_older(source_sha256: str) -> None:
+    """What another version of nomoat imported of the same weights, with whatever adapter, which this one would not use."""
     for folder in cache.folders(cache.IMPORTED):
         facts = _facts_of(folder)
-        if facts.get("layout") != layout.VERSION and all(facts.get(name) == value for name, value in origin.items()):
+        if facts.get("layout") != layout.VERSION and facts.get("source_sha256") == source_sha256:
             shutil.rmtree(folder, ignore_errors=True)
 
 

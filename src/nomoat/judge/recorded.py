@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nomoat.asking.spending import STORED
 from nomoat.engine.recorded import read_recorded
 from nomoat.engine.stored import full_stored_name, stored_names
 from nomoat.errors import UnsupportedError
@@ -32,7 +33,7 @@ def is_recorded(suite: Suite) -> bool:
 
 def recorded_evaluation(ref: str, suite: Suite, *, notes: tuple[str, ...] = (), seed: int = 0) -> Evaluation:
     """What was recorded of one system. Raises UnsupportedError for a model that is not one of the suite's stored ones."""
-    prefix = f"stored:{suite.name}/"
+    prefix = f"{STORED}{suite.name}/"
     if suite.folder is None:
         raise ValueError("a suite of recorded scores has a folder")
     if not ref.startswith(prefix):

@@ -15,7 +15,7 @@ from typing import Any
 
 from nomoat import matching, references
 from nomoat import responder as responders
-from nomoat.asking.answers import collect, collect_scores, count_earlier, failure_of, notes_of
+from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
 from nomoat.asking.spending import STORED, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
@@ -111,6 +111,7 @@ class Asking:
     bytes_in_vain: int = 0
     lost: dict[Request, int] = field(default_factory=dict)  # see `Collected`
     failure: NomoatError | None = None
+    in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     writes_choices: bool = False
     asked: dict[Request, str] = field(default_factory=dict)  # what was answered in writing, and the first example that asked it
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
@@ -397,6 +398,7 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
         spending=run.settings.spending,
         concurrency=run.settings.concurrency,
         show=lambda num_open: run.show(num_before + len(examples) - num_open),
+        in_a_row=run.in_a_row,
     )
     found = collected.answers
     run.num_reused += collected.num_reused

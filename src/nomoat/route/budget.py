@@ -63,12 +63,11 @@ class Spent:
     month_usd: float
 
 
-def read_spent(*, path: Path | None = None, today: Callable[[], date] = utc_today) -> Spent:
+def read_spent(*, today: Callable[[], date] = utc_today) -> Spent:
     """What was spent; makes no file where there is none. Raises BadFileError."""
-    path = default_path() if path is None else path
-    if not path.exists():
+    if not default_path().exists():
         return Spent(day=today().isoformat(), today_usd=0.0, month_usd=0.0)
-    database = _opened(path)
+    database = _opened()
     try:
         with database.turn() as db:
             return _read(db, today())
@@ -118,9 +117,7 @@ class Allowance:
     Raises UsageError for a model whose calls cannot be counted, and what opening a `Database` raises.
     """
 
-    def __init__(
-        self, policy: Policy, rates: Rates, cloud: Responder, *, path: Path | None = None, today: Callable[[], date] = utc_today
-    ) -> None:  # fmt: skip
+    def __init__(self, policy: Policy, rates: Rates, cloud: Responder, *, today: Callable[[], date] = utc_today) -> None:
         if not isinstance(cloud.engine, RemoteEngine):
             raise UsageError(
                 f"what `{cloud.ref}` takes cannot be counted, and the policy's budget cannot be kept without it",
@@ -133,7 +130,7 @@ class Allowance:
         self._engine = cloud.engine
         self._today = today
         self._lock = threading.Lock()
-        self._database = _opened(default_path() if path is None else path)
+        self._database = _opened()
 
     def follow(self, policy: Policy, rates: Rates) -> None:
         """Keep to another budget for the same model from now on."""
@@ -215,9 +212,9 @@ def _nanodollars(usd: float) -> int:
     return round(usd * PER_USD)
 
 
-def _opened(path: Path) -> Database:
+def _opened() -> Database:
     return Database(
-        path, schema=SCHEMA, version=SCHEMA_VERSION, table="spent", if_lost="what was spent until now no longer counts then"
+        default_path(), schema=SCHEMA, version=SCHEMA_VERSION, table="spent", if_lost="what was spent until now no longer counts then"
     )  # fmt: skip
 
 

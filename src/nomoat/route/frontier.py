@@ -114,12 +114,10 @@ class Curves:
         return np.asarray(start_B + (end_B - start_B) * (wanted - start_pgr_B) / (end_pgr_B - start_pgr_B))
 
 
-def measure(
-    chances_N: FloatArray, local_N: FloatArray, cloud_N: FloatArray, groups_N: npt.NDArray[np.intp], *, seed: int = 0
-) -> Frontier:  # fmt: skip
+def measure(chances_N: FloatArray, local_N: FloatArray, cloud_N: FloatArray, groups_N: npt.NDArray[np.intp]) -> Frontier:
     """The frontier of prompts whose chances were given by a router that had not seen them, with both models' scores.
 
-    `groups_N` numbers the prompts from 0; those that belong together have equal numbers. Equal seeds give equal intervals.
+    `groups_N` numbers the prompts from 0; those that belong together have equal numbers. Equal prompts give equal intervals.
     """
     thresholds_T = thresholds_for(chances_N)
     columns_T = np.searchsorted(np.unique(chances_N), thresholds_T, side="left")
@@ -134,7 +132,7 @@ def measure(
 
     once_1N = np.ones((1, len(chances_N)))
     observed, observed_F = curves(chances_N, gains_N, once_1N), figures_of(once_1N)[0]
-    drawn_BF = np.concatenate([figures_of(weights_BN) for weights_BN in resamples(groups_N, seed=seed)])
+    drawn_BF = np.concatenate([figures_of(weights_BN) for weights_BN in resamples(groups_N)])
     gap = _estimate(observed_F[0], drawn_BF[:, 0])
 
     def of_gap(figure: int) -> Estimate | None:
@@ -174,10 +172,10 @@ def curves(chances_N: FloatArray, gains_N: FloatArray, weights_BN: FloatArray) -
     return Curves(share_BK=np.hstack([start_B1, share_BK]), gained_BK=np.hstack([start_B1, gained_BK]))
 
 
-def auc(chances_N: FloatArray, good_N: npt.NDArray[np.bool_], groups_N: npt.NDArray[np.intp], *, seed: int = 0) -> Estimate:
+def auc(chances_N: FloatArray, good_N: npt.NDArray[np.bool_], groups_N: npt.NDArray[np.intp]) -> Estimate:
     """The chance that of two prompts, one `good` and one not, the good one has the higher chance; the draws are those of `measure`."""
     observed = aucs(chances_N, good_N, np.ones((1, len(good_N))))[0]
-    drawn_B = np.concatenate([aucs(chances_N, good_N, weights_BN) for weights_BN in resamples(groups_N, seed=seed)])
+    drawn_B = np.concatenate([aucs(chances_N, good_N, weights_BN) for weights_BN in resamples(groups_N)])
     return _estimate(observed, drawn_B)
 
 

@@ -21,7 +21,7 @@ _remembered: OrderedDict[bytes, tuple[Kind, ...]] = OrderedDict()
 
 
 def private_kinds(texts: Iterable[str], *, kinds: Sequence[Kind], names: Sequence[str]) -> tuple[Kind, ...]:
-    """The kinds of private data that any of the texts holds, each once, in the order they are seen.
+    """The kinds of private data that any of the texts holds, each once, by text and then as `kinds` has them.
 
     Each turn of a conversation comes with all earlier ones: what was seen in a text is remembered by the text's sha256, without it.
     """
@@ -35,7 +35,7 @@ def _kinds_in(text: str, kinds: Sequence[Kind], names: Sequence[str], asked: byt
         if key in _remembered:
             _remembered.move_to_end(key)
             return _remembered[key]
-    found = tuple(dict.fromkeys(finding.kind for finding in pii.find(text, kinds=kinds, names=names)))
+    found = pii.find(text, kinds=kinds, names=names)
     with _lock:
         _remembered[key] = found
         while len(_remembered) > MOST_REMEMBERED:

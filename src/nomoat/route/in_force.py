@@ -1,7 +1,8 @@
 """What `auto` decides by now: the policy as its file is, what the loaded models allow of it, the learned router, the budget.
 
 The file is read again when it has changed, so that a server follows it. What could not be followed keeps everything here: a file that
-cannot be meant, a budget that cannot be kept, another `cloud` than was loaded. Another `local` counts from the next start.
+cannot be meant, a budget that cannot be kept, another `cloud` than was loaded. Where it lies with something else (a full disk, a file
+that another process holds, a table of prices), it is tried again. Another `local` counts from the next start.
 
 What this does not cover: a router that is learned anew, and new prices, count from the next start; a request that is being answered
 goes on as it was decided.
@@ -10,12 +11,14 @@ goes on as it was decided.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nomoat import references
-from nomoat.errors import NomoatError
+from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Rule
 from nomoat.responder import Responder
 from nomoat.route.budget import Allowance, rates_of
@@ -24,7 +27,9 @@ from nomoat.route.policy import Policy, PolicyFile
 
 NOT_READ = "the policy has changed and cannot be read, so nothing leaves until it is mended"
 OTHER_CLOUD = "the policy has changed and names another cloud model, which is not loaded"
-RULES: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud"}
+NOT_COUNTED = "the policy has changed, and what the cloud costs cannot be counted now, so nothing leaves until it can"
+RULES: Mapping[str, Rule] = {NOT_READ: "policy_broken", OTHER_CLOUD: "other_cloud", NOT_COUNTED: "budget"}
+AGAIN_SECONDS = 60.0
 
 log = logging.getLogger("nomoat.route")
 
@@ -45,11 +50,12 @@ def usable(policy: Policy, learned: LearnedRouter | None, *, local_digest: str |
     if (learned.local, learned.cloud) != (policy.local, policy.cloud):
         local, cloud = references.shown_name(learned.local), references.shown_name(learned.cloud)
         return Usable(learned=None, why_not=f"the router was learned for `{local}` and `{cloud}`")
-    since = f"`{references.shown_name(learned.local)}` has {{}}changed since the router was learned"
+    name = references.shown_name(learned.local)
     if local_digest is None:
-        return Usable(learned=learned, provided=f", if {since.format('not ')}")
+        return Usable(learned=learned, provided=f", if `{name}` is the same as when the router was learned")
     if learned.local_digest != local_digest:
-        return Usable(learned=None, why_not=since.format(""))
+        since = "has changed, or this nomoat imports it otherwise, since the router was learned: duel and learn again"
+        return Usable(learned=None, why_not=f"`{name}` {since}")
     return Usable(learned=learned)
 
 
@@ -78,6 +84,7 @@ class Rules:
         self._learned = learned
         self._file = file
         self._lock = threading.Lock()
+        self._again_at = math.inf  # on the monotonic clock, where the policy is to be followed though its file has not changed since
         self._allowance: Allowance | None = None  # made once there is a budget, and kept
         self.last = self._of(policy)
 
@@ -89,7 +96,7 @@ class Rules:
     def now(self) -> InForce:
         """What is in force, after a look at the policy's file."""
         with self._lock:
-            if self._file is not None and self._file.has_changed():
+            if self._file is not None and (self._file.has_changed() or time.monotonic() >= self._again_at):
                 self.last = self._followed(self._file)
             return self.last
 
@@ -99,6 +106,7 @@ class Rules:
             self._allowance.close()
 
     def _followed(self, file: PolicyFile) -> InForce:
+        self._again_at = math.inf
         try:
             policy = file.parsed()
             if policy.cloud not in (None, self._first.cloud):
@@ -107,9 +115,13 @@ class Rules:
             if policy.cloud is not None and self._cloud is not None:
                 policy.require_allowed(getattr(self._cloud.engine, "host", ""))
             found = self._of(replace(policy, local=self._first.local))
-        except NomoatError as error:
+        except UsageError as error:
             log.error("%s; nothing is sent to the cloud until it is mended", error.message)
             return replace(self.last, only_here=NOT_READ)
+        except NomoatError as error:
+            self._again_at = time.monotonic() + AGAIN_SECONDS
+            log.error("%s; nothing is sent to the cloud meanwhile, and it is tried again each minute", error.message)
+            return replace(self.last, only_here=NOT_COUNTED)
         log.warning("the policy `%s` has changed, and is in force from now on", file.path)
         for note in policy.notes:
             log.warning("%s", note)

@@ -33,6 +33,7 @@ FOLDS = 5
 NGRAMS = (2, 4)
 MAX_NGRAMS = 20_000
 LEARN_AGAIN = "learn it again with `nomoat route learn`, or remove that folder"
+DUEL_AGAIN = "duel again with this nomoat (`nomoat duel {local} {cloud} -s SUITE --all`), then `nomoat route learn`"
 THEN = "until then the policy alone decides"
 
 FloatArray = npt.NDArray[np.float64]
@@ -84,11 +85,20 @@ class LearnedRouter:
         return float(1.0 / (1.0 + np.exp(-logit)))
 
 
-def learn(found: Pairs, *, suites: tuple[str, ...] = (), threshold: float) -> LearnedRouter:
-    """A router for two models. `threshold` is the policy's, for the figures.
+def learn(
+    found: Pairs, *, suites: tuple[str, ...] = (), threshold: float, local_digest: str | None = None
+) -> LearnedRouter:  # fmt: skip
+    """A router for two models. `threshold` is the policy's, for the figures; `local_digest` the local model's by now, if it is known.
 
-    Raises DataError for too few prompts, for models of which one is nearly always as good, and for a router no better than chance.
+    Raises DataError for answers that the local model would not give by now, for too few prompts, for models of which one is nearly
+    always as good, and for a router no better than chance.
     """
+    if local_digest not in (None, found.local_digest):
+        raise DataError(
+            f"`{found.local}` has changed, or this nomoat imports it otherwise, since these duels: "
+            "a router learned from them would not be used",
+            hint=DUEL_AGAIN.format(local=found.local, cloud=found.cloud),
+        )
     good = np.array([pair.local_as_good for pair in found.pairs])
     texts = [pair.prompt for pair in found.pairs]
     groups = groups_of(found.pairs)
@@ -204,7 +214,10 @@ def load_router() -> LearnedRouter | None:
 
 def _of_other_version(source: Path, version: int) -> BadFileError:
     age = "an older" if version < VERSION else "a newer"
-    return BadFileError(f"the learned router in `{source}` is of {age} nomoat: version {version} and not {VERSION}", hint=LEARN_AGAIN)
+    return BadFileError(
+        f"the learned router in `{source}` is of {age} nomoat: version {version} and not {VERSION}",
+        hint=f"{DUEL_AGAIN.format(local='LOCAL', cloud='CLOUD')}; or remove that folder",
+    )
 
 
 def _require_enough(found: Pairs, good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> None:

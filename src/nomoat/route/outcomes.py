@@ -1,29 +1,16 @@
-"""What duels left behind: the outcomes of two models on the same examples, read from where answers are kept.
-
-`runs/answers.sqlite`, table `outcomes`: suite_sha256, metric, model_digest, example_id, outcome (an `Outcome` as JSON),
-unix_seconds. The file belongs to `asking/store.py`; here it is opened for reading only. Outcomes hold no prompts: whoever asks brings
-them.
+"""What duels left behind: the outcomes of two models on the same examples, read from where answers are kept. They hold no prompts:
+whoever asks brings them.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sqlite3
-from collections.abc import Container, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from nomoat.asking.database import LOCK_WAIT_SECONDS
-from nomoat.asking.store import default_path, known_fields
-from nomoat.errors import BadFileError, DataError
-from nomoat.records import Outcome
+from nomoat.asking.store import AnswerStore, KeptOutcome, default_path
+from nomoat.errors import DataError
 
-OF_MODEL = """
-SELECT metric, model_digest, unix_seconds, outcome FROM outcomes
-WHERE suite_sha256 = ? AND json_extract(outcome, '$.model') = ? ORDER BY unix_seconds DESC
-"""
 # How a judge's scores are kept: shares of pairs won, against whomever the pairs were with; grades from 1 to 10.
 JUDGED_PAIRS, GRADE = "judged", "grade"
 
@@ -53,7 +40,7 @@ class Pairs:
     pairs: tuple[Pair, ...]
 
 
-def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], *, path: Path | None = None) -> Pairs:
+def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]]) -> Pairs:
     """Pairs of the examples that both models answered. `suites`: for each suite's sha256, prompts by example id.
 
     Both scores of a pair are of one metric, in each suite the one that both were scored by last; a judge's verdicts on pairs count
@@ -61,25 +48,23 @@ def read_pairs(local: str, cloud: str, suites: Mapping[str, Mapping[str, str]], 
     Raises DataError if the two never met in a suite, met in no way that compares them, were graded in one suite and scored from 0 to 1
     in another, or if the local model changed between suites; BadFileError.
     """
-    path = default_path() if path is None else path
     pairs: list[Pair] = []
     digests: set[str] = set()
     metrics: set[str] = set()
-    with _opened(path) as db:
-        for suite_sha256, prompts in suites.items():
-            ours, theirs = _newest(db, suite_sha256, local, prompts), _newest(db, suite_sha256, cloud, prompts)
-            metric = _last_in_common(ours, theirs)
-            if metric is not None:
-                metrics.add(metric)
-                digests.add(ours[metric].digest)
-                groups = {name: f"{suite_sha256} {group}" for name, group in ours[metric].groups.items() if group}
-                pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts, groups)
-            elif _names_in(ours) & _names_in(theirs):
-                raise DataError(
-                    f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
-                    "metrics, or a judge's verdicts against other models",
-                    hint=f"nomoat duel {local} {cloud} --suite SUITE --all",
-                )
+    for suite_sha256, prompts in suites.items():
+        ours, theirs = (_newest(_kept(suite_sha256, model), prompts) for model in (local, cloud))
+        metric = _last_in_common(ours, theirs)
+        if metric is not None:
+            metrics.add(metric)
+            digests.add(ours[metric].digest)
+            groups = {name: f"{suite_sha256} {group}" for name, group in ours[metric].groups.items() if group}
+            pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts, groups)
+        elif _names_in(ours) & _names_in(theirs):
+            raise DataError(
+                f"`{local}` and `{cloud}` answered the same questions, and nothing compares their scores: they are of different "
+                "metrics, or a judge's verdicts against other models",
+                hint=f"nomoat duel {local} {cloud} --suite SUITE --all",
+            )
     if not pairs:
         raise DataError(
             f"no outcomes of `{local}` and `{cloud}` on the same questions",
@@ -106,13 +91,20 @@ class _Scored:
     groups: dict[str, str] = field(default_factory=dict)
 
 
-def _newest(db: sqlite3.Connection | None, suite_sha256: str, model: str, known: Container[str]) -> dict[str, _Scored]:
+def _kept(suite_sha256: str, model: str) -> Sequence[KeptOutcome]:
+    """Those kept last first; none, and no file is made, where no duel was ever fought here."""
+    if not default_path().exists():
+        return ()
+    with AnswerStore() as store:
+        return store.outcomes(suite_sha256=suite_sha256, model=model)
+
+
+def _newest(kept: Sequence[KeptOutcome], known: Container[str]) -> dict[str, _Scored]:
     """By metric, the `known` examples' scores of the version of a model that was asked last."""
     found: dict[str, _Scored] = {}
-    for metric, digest, unix_seconds, text in [] if db is None else db.execute(OF_MODEL, (suite_sha256, model)):
-        scored = found.setdefault(metric, _Scored(digest, unix_seconds))
-        outcome = known_fields(Outcome, json.loads(text))
-        if digest == scored.digest and outcome.example_id in known:
+    for one in kept:
+        scored, outcome = found.setdefault(one.metric, _Scored(one.model_digest, one.unix_seconds)), one.outcome
+        if one.model_digest == scored.digest and outcome.example_id in known:
             scored.scores[outcome.example_id] = outcome.score
             scored.groups[outcome.example_id] = outcome.group
     return found
@@ -141,16 +133,3 @@ def _paired(
 
 def _names_in(scored: Mapping[str, _Scored]) -> set[str]:
     return {name for one in scored.values() for name in one.scores}
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """The file, for reading; None if no duel was ever fought here."""
-    if not path.exists():
-        yield None
-        return
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=LOCK_WAIT_SECONDS)) as db:
-            yield db
-    except (sqlite3.DatabaseError, TypeError, ValueError) as exc:
-        raise BadFileError(f"`{path}` cannot be read: {exc}", hint="it may be damaged, or from another version of nomoat") from exc

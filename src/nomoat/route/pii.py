@@ -1,4 +1,4 @@
-"""Which private data a text holds. Findings say where and of which kind; the text itself is never kept, logged or shown.
+"""Which kinds of private data a text holds. The text itself is never kept, logged or shown.
 
 Read as a person would read it (`plain`): full-width digits and those of other scripts, what stands between the groups of a number,
 invisible characters, escapes and Markdown's marks make no difference, and letters may be glued to a number, as Korean particles are.
@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from typing import Literal, get_args
 
-from nomoat.route.plain import Reading, plain, readings
+from nomoat.route.plain import plain, readings
 
 Kind = Literal["resident_number", "phone", "business_number", "bank_account", "card", "email", "api_key", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -36,64 +35,35 @@ KIND_TITLES: dict[Kind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Private data at `text[start:end]`. Not `certain`: it looks like it, but a checksum does not confirm it; still private."""
-
-    kind: Kind
-    start: int
-    end: int
-    certain: bool = True
+def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Kind, ...]:
+    """Those of these kinds of which the text holds something. `names` are the user's own words."""
+    read = readings(text)
+    return tuple(kind for kind in kinds if any(_holds(reading, kind, names) for reading in read))
 
 
-def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Finding, ...]:
-    """Private data of these kinds, in order of place. The same place may be of two kinds. `names` are the user's own words."""
-    kinds = tuple(kinds)
-    found: set[Finding] = set()
-    for reading in readings(text):
-        for kind in kinds:
-            for start, end, certain in _spans(reading, kind, names):
-                found.add(Finding(kind=kind, start=reading.places(start)[0], end=reading.places(end - 1)[1], certain=certain))
-    return tuple(sorted(found, key=lambda finding: (finding.start, finding.end, finding.kind)))
+Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
 
 
-# A finder yields (start, end, certain) in the plain text.
-Span = tuple[int, int, bool]
-Finder = Callable[[str], Iterator[Span]]
-
-
-def _spans(reading: Reading, kind: Kind, names: Sequence[str]) -> Iterator[Span]:
-    """Private data of one kind. Where a second way to read a text makes no difference, it is not looked at again: looking takes the
-    time, and most texts have marks or escapes somewhere."""
+def _holds(text: str, kind: Kind, names: Sequence[str]) -> bool:
     if kind == "name":
-        yield from _names(reading.text, names)
-    elif reading.changes is not None and kind in ("phone", "card"):
-        for at, to in reading.changed(DIGITS_TOGETHER, TOGETHER):
-            yield from ((at + start, at + end, certain) for start, end, certain in FINDERS[kind](reading.text[at:to]))
-    elif reading.changes is not None and kind == "bank_account" and not any(reading.changed(TEN_DIGITS, WORDS_REACH)):
-        yield from _ibans(reading.text)
-    else:
-        yield from FINDERS[kind](reading.text)
-    if kind in BROKEN_KINDS:
-        yield from _over_breaks(reading.text, kind)
+        return _names(text, names)
+    return FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind))
 
 
-def _over_breaks(text: str, kind: Kind) -> Iterator[Span]:
+def _over_breaks(text: str, kind: Kind) -> bool:
     """Numbers that a line's end parts anywhere (`010-12` and `34-5678`, also as two parts of a message), with dashes between all
     groups and none around: columns of numbers are ordinary."""
     for found in BREAK.finditer(text):
         start, after = found.span(found.lastindex or 0)
-        at = max(0, start - TOGETHER)
-        line, join = text[at:start] + text[after : after + TOGETHER], start - at
+        at = max(0, start - REACH_OF_BREAKS)
+        line, join = text[at:start] + text[after : after + REACH_OF_BREAKS], start - at
         for number in DASHED_NUMBER.finditer(line):
-            if number.start() < join < number.end():
-                for _, _, certain in FINDERS[kind](number[0]):
-                    yield at + number.start(), after + number.end() - join, certain
+            if number.start() < join < number.end() and FINDERS[kind](number[0]):
+                return True
+    return False
 
 
-# Between two digits of a phone number or a card, and from them to what says that they are none, stand fewer characters than these.
-TOGETHER = 20
-DIGITS_TOGETHER = re.compile(rf"\d(?:\D{{0,{TOGETHER}}}\d){{4,}}+")  # the shortest phone numbers have five
+REACH_OF_BREAKS = 20  # characters: the longest of those numbers, and one beside it
 # A line's end between digits, with a dash before or behind them, and what it may part: see `_over_breaks`.
 LINES_END = r"([^\S\n]{0,4}\n[^\S\n]{0,4})"
 BREAK = re.compile(rf"\d-\d{{0,12}}{LINES_END}(?=\d)|(?<=\d){LINES_END}(?=\d{{0,12}}-\d)")
@@ -128,34 +98,33 @@ FIRST_BIRTH = date(1900, 1, 1)
 RESIDENT_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 
 
-def _resident_numbers(text: str) -> Iterator[Span]:
+def _resident_numbers(text: str) -> bool:
     """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing.
 
     A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
     today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes.
     """
-    in_cells: list[Span] = []
+    num_in_cells = num_fitting = 0
     for match in RESIDENT.finditer(text):
         digits = match[2] + "".join((match[4] or match[5]).split())
         born = _born(digits)
         if born is None:
             continue
-        span = *match.span(1), _resident_checksum_fits(digits)
         between = "-" if match[5] else match[3]
         if between.isspace() or not (between == "" or OTHER_CELL.search(between)):
-            yield span
-        elif not FIRST_BIRTH <= born <= date.today():
+            return True
+        if not FIRST_BIRTH <= born <= date.today():
             continue
-        elif between:
-            in_cells.append(span)
-        elif span[2] or not _is_barcode(digits) or _is_said(RESIDENT_WORDS, text, match.start()):
-            yield span
-    if 2 * sum(is_certain for _, _, is_certain in in_cells) > len(in_cells):
-        yield from in_cells
-    yield from _resident_numbers_with_more_to_prove(text)
+        fits = _resident_checksum_fits(digits)
+        if between:
+            num_in_cells += 1
+            num_fitting += fits
+        elif fits or not _is_barcode(digits) or _is_said(RESIDENT_WORDS, text, match.start()):
+            return True
+    return 2 * num_fitting > num_in_cells or _resident_numbers_with_more_to_prove(text)
 
 
-def _resident_numbers_with_more_to_prove(text: str) -> Iterator[Span]:
+def _resident_numbers_with_more_to_prove(text: str) -> bool:
     """The checksum fits, or a word before them says it."""
     for pattern in (IN_BOXES, FULL_YEAR):
         for match in pattern.finditer(text):
@@ -163,9 +132,9 @@ def _resident_numbers_with_more_to_prove(text: str) -> Iterator[Span]:
             digits, born = written[-13:], _born(written[-13:])
             if born is None or not FIRST_BIRTH <= born <= date.today() or not f"{born:%Y%m%d}".endswith(written[:-7]):
                 continue
-            is_certain, is_said = _resident_checksum_fits(digits), _is_said(RESIDENT_WORDS, text, match.start())
-            if is_said or (is_certain and not match[1].isdecimal()):
-                yield *match.span(1), is_certain
+            if _is_said(RESIDENT_WORDS, text, match.start()) or (_resident_checksum_fits(digits) and not match[1].isdecimal()):
+                return True
+    return False
 
 
 def _born(digits: str) -> date | None:
@@ -213,18 +182,17 @@ DECIMAL = re.compile(r"0\.\d+")
 HOME_REGION = "KR"
 
 
-def _phones(text: str) -> Iterator[Span]:
+def _phones(text: str) -> bool:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    for match in MOBILE.finditer(text):
-        yield *match.span(), True
+    if MOBILE.search(text):
+        return True
     for match in MOBILE_IN_CELLS.finditer(text):
         if not IN_CELLS.search(match[2]) or _without_spaces(match[1]) == _without_spaces(match[2]):
-            yield *match.span(), True
-    for form in {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", text)))}:
-        for found in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize):
-            if not DECIMAL.fullmatch(found.raw_string):
-                yield found.start, found.end, True
+            return True
+    forms = {text, GLUED.sub(_set_apart, FROM_ABROAD.sub("+82 ", UNKNOWN_GAP.sub("-", text)))}
+    found = (one for form in forms for one in PhoneNumberMatcher(form, HOME_REGION, Leniency.VALID, sys.maxsize))
+    return any(not DECIMAL.fullmatch(one.raw_string) for one in found)
 
 
 def _set_apart(glued: re.Match[str]) -> str:
@@ -242,12 +210,13 @@ BUSINESS_WEIGHTS = (1, 3, 7, 1, 3, 7, 1, 3, 5)
 BUSINESS_WORDS = re.compile(r"사업자|business\s+(?:registration|reg)|\bBRN\b", re.IGNORECASE)
 
 
-def _business_numbers(text: str) -> Iterator[Span]:
+def _business_numbers(text: str) -> bool:
     """The checksum must fit; ten digits without separators, of which a tenth would fit by chance, need a word before them too."""
     for match in BUSINESS.finditer(text):
         digits = match[1] + match[3] + match[4]
         if (match[2] or _is_said(BUSINESS_WORDS, text, match.start())) and _business_checksum_fits(digits):
-            yield *match.span(), True
+            return True
+    return False
 
 
 def _business_checksum_fits(digits: str) -> bool:
@@ -292,7 +261,6 @@ ACCOUNTS = (
 )
 ACCOUNT_DIGITS = range(10, 17)
 TEN_DIGITS = re.compile(rf"\d(?:(?:{LINE_GAP})?\d){{9,}}+")  # without them there is no account
-WORDS_REACH = 1_000  # more than from a word over a table's lines to its number
 DIGITS = re.compile(r"\d+")
 # `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
 FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"
@@ -314,13 +282,13 @@ IBAN_COUNTRIES = {
 IBAN_LENGTHS = {country: length for length, countries in IBAN_COUNTRIES.items() for country in countries.split()}
 
 
-def _bank_accounts(text: str) -> Iterator[Span]:
+def _bank_accounts(text: str) -> bool:
     for pattern in ACCOUNTS if TEN_DIGITS.search(text) else ():
         for match in pattern.finditer(text):
             groups = DIGITS.findall(match["number"])
             if sum(map(len, groups)) in ACCOUNT_DIGITS and not (_is_time(groups) or _is_decimal(match, groups)):
-                yield *match.span("number"), False
-    yield from _ibans(text)
+                return True
+    return _ibans(text)
 
 
 def _is_time(groups: Sequence[str]) -> bool:
@@ -334,7 +302,7 @@ def _is_decimal(match: re.Match[str], groups: Sequence[str]) -> bool:
     return match["gap"] == "." and len(groups) == 2 and NO_MORE.match(match.string, match.end("number")) is not None
 
 
-def _ibans(text: str) -> Iterator[Span]:
+def _ibans(text: str) -> bool:
     """As many characters as the country has, whatever follows them; more digits than letters tell them from words."""
     for start in IBAN_START.finditer(text):
         more = IBAN_LENGTHS.get(start[1].upper(), 0) - len(start[0])
@@ -342,7 +310,8 @@ def _ibans(text: str) -> Iterator[Span]:
         if found is not None:
             number = "".join(filter(str.isalnum, text[start.start() : found.end()]))
             if 2 * sum(map(str.isdecimal, number)) > len(number) and _iban_checksum_fits(number):
-                yield start.start(), found.end(), True
+                return True
+    return False
 
 
 def _iban_checksum_fits(number: str) -> bool:
@@ -357,19 +326,19 @@ SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digit
 AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
 
 
-def _cards(text: str) -> Iterator[Span]:
+def _cards(text: str) -> bool:
     """An issuer's first digits, an issuer's length, and Luhn's checksum. 9: cards for use within Korea.
 
     Where other digits stand before or after, such as a date or a second card, it must be in one piece or in groups as cards have them:
     a tenth of all numbers fit the checksum by chance.
     """
-    for row in ROW.finditer(text):
-        if _is_card(row[0]):
-            yield *row.span(), True
+    if any(_is_card(row[0]) for row in ROW.finditer(text)):
+        return True
     for start in CARD_START.finditer(text):
         for found in filter(None, (pattern.match(text, start.start()) for pattern in AS_PRINTED)):
             if _is_card(found[0]) and _belongs_together(text, *found.span(), gaps=found.groups()):
-                yield *found.span(), True
+                return True
+    return False
 
 
 def _is_card(number: str) -> bool:
@@ -414,11 +383,9 @@ EMAIL_FOR_PEOPLE = re.compile(
 REPOSITORY = re.compile(r"[:/]\w")  # behind `git@host`
 
 
-def _emails(text: str) -> Iterator[Span]:
-    for pattern in (EMAIL, EMAIL_FOR_PEOPLE):
-        for match in pattern.finditer(text):
-            if not (match[0].startswith("git@") and REPOSITORY.match(text, match.end())):
-                yield *match.span(), True
+def _emails(text: str) -> bool:
+    found = (match for pattern in (EMAIL, EMAIL_FOR_PEOPLE) for match in pattern.finditer(text))
+    return any(not (match[0].startswith("git@") and REPOSITORY.match(text, match.end())) for match in found)
 
 
 # Of OpenAI, Anthropic and whoever writes them so, AWS, GitHub, GitLab, Google, Slack, Hugging Face; private keys in PEM.
@@ -429,9 +396,8 @@ API_KEY = re.compile(
 )
 
 
-def _api_keys(text: str) -> Iterator[Span]:
-    for match in API_KEY.finditer(text):
-        yield *match.span(), True
+def _api_keys(text: str) -> bool:
+    return API_KEY.search(text) is not None
 
 
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
@@ -442,18 +408,16 @@ BETWEEN_SYLLABLES = r"(?:\s{0,3}|\s?[,._/\u00b7-]\s?)"
 UNSPACED_BESIDE = re.compile(rf"(?<=[{UNSPACED}])(?=\S)|(?<=\S)(?=[{UNSPACED}])")
 
 
-def _names(text: str, names: Sequence[str]) -> Iterator[Span]:
+def _names(text: str, names: Sequence[str]) -> bool:
     """Upper and lower case, forms of the apostrophe, and spaces, dots, dashes and such between words and between Korean, Chinese or
     Japanese characters make no difference. A Latin name is a whole word; a Korean one may have particles glued to it."""
-    folded, places = _folded(text)
-    for pattern in filter(None, map(_spelling, names)):
-        for match in pattern.finditer(folded):
-            if not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])):
-                yield places[match.start()], places[match.end() - 1] + 1, True
+    folded = _folded(text)
+    found = (match for pattern in filter(None, map(_spelling, names)) for match in pattern.finditer(folded))
+    return any(not (_is_latin(folded[match.end() - 1]) and _is_latin(folded[match.end() : match.end() + 1])) for match in found)
 
 
 def _spelling(name: str) -> re.Pattern[str] | None:
-    words = _folded(plain(name)[0])[0].split()
+    words = _folded(plain(name)).split()
     if not words:
         return None
     glued = BETWEEN_WORDS.join(map(_escaped, words))
@@ -467,13 +431,9 @@ def _escaped(word: str) -> str:
     return re.escape(word).replace("'", "['`]")
 
 
-def _folded(text: str) -> tuple[str, Sequence[int]]:
-    """The text with `ss` for what is that in capitals, and for each of its characters the place in `text`."""
-    folded = text.casefold()  # of no character it makes none
-    if len(folded) == len(text) and "\u0307" not in folded:
-        return folded, range(len(text))
-    characters = [character.casefold().replace("\u0307", "") for character in text]
-    return "".join(characters), [at for at, character in enumerate(characters) for _ in character]
+def _folded(text: str) -> str:
+    """The text with `ss` for what is that in capitals."""
+    return text.casefold().replace("\u0307", "")
 
 
 def _is_latin(character: str) -> bool:

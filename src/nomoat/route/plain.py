@@ -1,5 +1,5 @@
 """A text as a person would read it, for the guard: each character in its plainest form, escapes as what they stand for, without the
-marks that only say how it is to look. Of each character its place in the text as it was given is kept.
+marks that only say how it is to look.
 
 What this does not cover: base64 and other encodings, letters of other scripts that look like Latin ones, HTML's tags.
 """
@@ -9,34 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
-
-Place = tuple[int, int]  # start and end of a character
-Places = Callable[[int], Place]  # of each character of a text, in the text it was made of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A way to read a text. `places` are those in the text as it was given, and so are `changes`: where it differs from the first way
-    to read it, in order; None for the first."""
-
-    text: str
-    places: Places
-    changes: Sequence[int] | None = None
-
-    def changed(self, pattern: re.Pattern[str], beside: int) -> Iterator[Place]:
-        """Where in this reading the pattern matches and something is read otherwise, there or so many characters beside it: the match
-        with these."""
-        changes = self.changes or ()
-        for match in pattern.finditer(self.text):
-            start, end = max(0, match.start() - beside), min(len(self.text), match.end() + beside)
-            first = bisect_left(changes, self.places(start)[0])
-            if first < len(changes) and changes[first] <= self.places(end - 1)[1]:
-                yield start, end
-
 
 DASHES = dict.fromkeys(
     "\u2212\u30fc\u02d7\u23af\u2500\u2501\u2796\u3161\uff70\uffda", "-"
@@ -54,22 +27,14 @@ FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
 NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with what they may follow
 
 
-def plain(text: str) -> tuple[str, Places]:
-    """The text in its plainest characters, and for each of them its place in `text`."""
-    if text.isascii():
-        return text, _same_place
-    shown, places, _ = _replaced(text, NOT_ASCII, _plain_characters)
-    return shown, places
+def plain(text: str) -> str:
+    """The text in its plainest characters."""
+    return text if text.isascii() else NOT_ASCII.sub(_plain_characters, text)
 
 
-def _same_place(at: int) -> Place:
-    return at, at + 1
-
-
-def _plain_characters(run: re.Match[str]) -> tuple[str, Sequence[Place]]:
+def _plain_characters(run: re.Match[str]) -> str:
     characters: list[str] = []
-    places: list[Place] = []
-    for at, character in enumerate(run[0], run.start()):
+    for character in run[0]:
         category = "" if character.isascii() else unicodedata.category(character)
         if category == "Cf" or (category and UNSEEN.match(character)):
             continue
@@ -77,14 +42,12 @@ def _plain_characters(run: re.Match[str]) -> tuple[str, Sequence[Place]]:
         if characters and (category.startswith("M") or (category and FOLLOWS.match(character))):
             together = unicodedata.normalize("NFKC", characters[-1] + plainest)
             if len(together) == 1:
-                characters[-1], places[-1] = together, (places[-1][0], at + 1)
+                characters[-1] = together
                 continue
             if category.startswith("M") and not characters[-1].isalpha():  # a stray mark on a digit or a dash
-                places[-1] = (places[-1][0], at + 1)
                 continue
         characters.extend(plainest)
-        places.extend([(at, at + 1)] * len(plainest))
-    return "".join(characters), places
+    return "".join(characters)
 
 
 def _plain_character(character: str, category: str) -> str:
@@ -115,50 +78,22 @@ MARKS = re.compile(
 )
 
 
-def readings(text: str) -> list[Reading]:
+def readings(text: str) -> tuple[str, ...]:
     """In its plainest characters, and, where that is another text, so without escapes and marks.
 
     Both, for a mark may also part what is no one word, and an escape be none.
     """
-    as_given, places = plain(text)
-    first = Reading(text=as_given, places=places)
-    shown, places, escapes = _decoded(as_given, places)
-    bare, where, marks = _replaced(shown, MARKS, lambda _: ("", ()))
-    if bare == as_given:
-        return [first]
-    changes = sorted([*escapes, *(places(mark)[0] for mark in marks)])
-    return [first, Reading(text=bare, places=_further_back(places, where), changes=changes)]
+    as_given = plain(text)
+    bare = MARKS.sub("", _decoded(as_given))
+    return (as_given,) if bare == as_given else (as_given, bare)
 
 
-def _further_back(places: Places, where: Places) -> Places:
-    """Places of one text in the text that another was made of, which it was made of."""
-
-    def place(at: int) -> Place:
-        start, end = where(at)
-        return places(start)[0], places(end - 1)[1]
-
-    return place
-
-
-def _decoded(text: str, places: Places) -> tuple[str, Places, list[int]]:
-    """Of a text in its plainest characters, with their places: it without escapes, the new places, and those of the escapes."""
-    given, escapes = text, list[int]()
+def _decoded(text: str) -> str:
+    """A text in its plainest characters, without escapes."""
+    given = text
     for _ in range(MOST_ESCAPED):
-        if ESCAPES.search(text) is None:
-            break
-        text, where, starts = _replaced(text, ESCAPES, _character_of)
-        escapes += (places(start)[0] for start in starts)
-        places = _further_back(places, where)
-    if text == given or text.isascii():
-        return text, places, escapes
-    shown, where = plain(text)
-    return shown, _further_back(places, where), escapes
-
-
-def _character_of(escape: re.Match[str]) -> tuple[str, Sequence[Place]]:
-    """What it stands for, whose place is that of the whole escape."""
-    character = _unescaped(escape)
-    return character, [escape.span()] * len(character)
+        text = ESCAPES.sub(_unescaped, text)
+    return text if text == given else plain(text)
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -168,35 +103,3 @@ def _unescaped(escape: re.Match[str]) -> str:
         return html.unescape(escape[0])
     units = b"".join(int(unit, 16).to_bytes(2, "little") for unit in CODE_UNIT.findall(escape[0]))
     return units.decode("utf-16-le", "replace") or WHITE[escape[0][-1]]
-
-
-def _replaced(
-    text: str, pattern: re.Pattern[str], new: Callable[[re.Match[str]], tuple[str, Sequence[Place]]]
-) -> tuple[str, Places, list[int]]:
-    """The text with `new` in place of each match; of each character its place in `text`, which for those of a match `new` gives; and
-    where the matches begin in `text`."""
-    pieces: list[str] = []
-    starts: list[int] = []
-    made: list[tuple[Sequence[Place], int]] = []  # the places of what stands for a match, and the match's end
-    begins: list[int] = []  # of it, in the text with them
-    length = end = 0
-    for match in pattern.finditer(text):
-        start, (piece, places) = match.start(), new(match)
-        pieces += text[end:start], piece
-        starts.append(start)
-        begins.append(length + start - end)
-        length, end = begins[-1] + len(piece), match.end()
-        made.append((places, end))
-
-    def place(at: int) -> Place:
-        before = bisect_right(begins, at) - 1
-        if before < 0:
-            return at, at + 1
-        places, end = made[before]
-        inside = at - begins[before]
-        if inside < len(places):
-            return places[inside]
-        start = end + inside - len(places)
-        return start, start + 1
-
-    return "".join([*pieces, text[end:]]), place, starts

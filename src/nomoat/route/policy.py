@@ -190,7 +190,10 @@ def _checked(path: Path, name: str, value: Any) -> Any:
 
 def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(word, str) and word.strip() for word in value):
-        raise _error(path, f"sets `{name}` to {value!r}", 'give a list of texts: ["one", "two"]')
+        given = (
+            "something else than texts" if name == "names" else repr(value)
+        )  # the names are what must not be told, to a log neither
+        raise _error(path, f"sets `{name}` to {given}", 'give a list of texts: ["one", "two"]')
     unknown = [word for word in value if name == "never_leaves" and word not in KINDS]
     if unknown:
         raise _error(path, f"names `{unknown[0]}` in `never_leaves`, which nomoat cannot recognise", f"known: {', '.join(KINDS)}")

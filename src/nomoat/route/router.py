@@ -43,8 +43,8 @@ AUTO = "auto"
 OnDecision = Callable[[Decision], None]
 
 
-def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter | None = None) -> Decision:
-    """Where `text` would go. Loads no model and sends nothing. By default under the policy and the learned router of NOMOAT_HOME.
+def explain(text: str, *, policy: Policy | None = None) -> Decision:
+    """Where `text` would go. Loads no model and sends nothing. By default under the policy of NOMOAT_HOME.
 
     Whether the local model is still the one that the router was learned from is known when it is loaded: the reason says so.
     What it could cost is that of a question with the longest answer that `Request` has by default.
@@ -56,7 +56,7 @@ def explain(text: str, *, policy: Policy | None = None, learned: LearnedRouter |
         question = Request(messages=(Message(role="user", content=text),))
         return "" if rates is None else why_not(policy, read_spent(), rates.most_usd(question))
 
-    return decide([text], text, policy, usable(policy, load_router() if learned is None else learned), over_budget=over_budget)
+    return decide([text], text, policy, usable(policy, load_router()), over_budget=over_budget)
 
 
 def decide(

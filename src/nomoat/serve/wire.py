@@ -15,9 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from nomoat.errors import (
-    BadRequestError,
-)
+from nomoat.errors import BadRequestError
 from nomoat.records import CallingTurn, Effort, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 
 MAX_TOP_LOGPROBS = 20
@@ -75,9 +73,7 @@ NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
     "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
 }  # fmt: skip
 # Those that clients ask for to have an answer of a form, which there is another way to.
-ABOUT_FORM = frozenset({
-    "format", "guided_json", "json_schema", "structural_tag", "structured_outputs",
-})  # fmt: skip
+ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
 FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
 OLDER = ("functions", "function_call")  # of OpenAI's API
 Kind = Literal["chat", "text"]
@@ -96,28 +92,28 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidator(_whole)]  # below 0: as many as there is room for
 
 
-class Part(BaseModel):
+class _Shape(BaseModel):
     model_config = ConfigDict(strict=True)
+
+
+class Part(_Shape):
     type: str
     text: str | None = None
     refusal: str | None = None
 
 
-class _Called(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Called(_Shape):
     name: str
     arguments: str | dict[str, Any]  # the second is Ollama's
 
 
-class _ToolCall(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _ToolCall(_Shape):
     id: str | None = None
     function: _Called
     extra_content: dict[str, Any] | None = None  # Gemini's
 
 
-class _Turn(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Turn(_Shape):
     role: str
     content: str | Several[Part] | None = None
     refusal: str | None = None  # what an assistant said in place of its content
@@ -126,51 +122,43 @@ class _Turn(BaseModel):
     function_call: Any = None  # the older form of calls
 
 
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _StreamOptions(_Shape):
     include_usage: bool | None = None
 
 
-class _Schema(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Schema(_Shape):
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
-class _Format(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Format(_Shape):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _Schema | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
 
 
-class _Function(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Function(_Shape):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _Tool(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Tool(_Shape):
     type: str
     function: _Function | None = None
 
 
-class _Named(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Named(_Shape):
     name: str
 
 
-class _NamedTool(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _NamedTool(_Shape):
     type: str
     function: _Named | None = None
 
 
-class _Allowed(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Allowed(_Shape):
     mode: Literal["auto", "required"]
     tools: Annotated[Several[_NamedTool], Field(min_length=1)]
 
@@ -179,8 +167,8 @@ class _Choice(_NamedTool):
     allowed_tools: _Allowed | None = None
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Settings(_Shape):
+    model_config = ConfigDict(extra="allow")
     model: str | None = None
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
@@ -215,13 +203,11 @@ class _Text(_Settings):
     prompt: str | Several[str] | Several[int] | Several[Several[int]]
     max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
     echo: bool | None = None
-    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = (
-        None  # not strictly OpenAI's; llama.cpp's clients send false
-    )
+    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = None  # llama.cpp's clients send false
 
 
-class _Embed(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Embed(_Shape):
+    model_config = ConfigDict(extra="allow")
     model: str | None = None
     input: str | Several[str] | Several[int] | Several[Several[int]]
     encoding_format: Literal["float", "base64"] | None = None
@@ -230,10 +216,7 @@ class _Embed(BaseModel):
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
 # What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (
-    Part, _Called, _ToolCall, _Turn, _StreamOptions, _Schema, _Format, _Function, _Tool, _Named, _NamedTool, _Allowed, _Choice,
-    _Chat, _Text, _Embed,
-)  # fmt: skip
+SHAPES: tuple[type[BaseModel], ...] = (*_Shape.__subclasses__(), *_NamedTool.__subclasses__(), *_Settings.__subclasses__())
 
 
 def field_names(shapes: Sequence[type[BaseModel]]) -> frozenset[str]:
