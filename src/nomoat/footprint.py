@@ -25,17 +25,17 @@ UNEVEN_KEYS = {"qwen2", "qwen3", "gemma3"}  # families whose biases or norms mak
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
 
 
-def kv_sizes(head_dim: int, *, uneven_keys: bool) -> tuple[int, int]:
+def kv_sizes(head_dim: int, *, uneven_keys: bool, quality: str) -> tuple[int, int]:
     """Bytes of a number of a key, and of a value, that nomoat's own passes keep: one where that is near enough."""
-    value = 1 if head_dim <= MOST_SMALL_COLUMNS else 2
+    value = 1 if head_dim <= MOST_SMALL_COLUMNS and quality != "high" else 2
     return 2 if uneven_keys else value, value
 
 
-def foretold_kv_sizes(family: str | None, head_dim: int, *, keeps_codes: bool) -> tuple[int, int] | None:
+def foretold_kv_sizes(family: str | None, head_dim: int, *, keeps_codes: bool, quality: str) -> tuple[int, int] | None:
     """The same of a model that is not imported; None where OpenVINO keeps keys and values. `keeps_codes`: as its file has them."""
     if family not in OWN_FAMILIES or not keeps_codes:
         return None
-    return kv_sizes(head_dim, uneven_keys=family in UNEVEN_KEYS)
+    return kv_sizes(head_dim, uneven_keys=family in UNEVEN_KEYS, quality=quality)
 
 
 def kv_bytes_a_token(layers: int, kv_heads: int, head_dim: int, sizes: tuple[int, int] | None = None) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from nomoat.catalog.memory import MemoryNeed
     from nomoat.engine.arch import Dimensions
+    from nomoat.engine.importer import Check
 
 DEFAULT_CONCURRENCY = 16
 MAX_BROKEN_ANSWERS = 3
@@ -314,7 +315,9 @@ def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
     source = open_source(references.find_files(ref).weights)
     stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens)
-    return _memory_need(sizes, source.num_values, stored.bytes_of(source), context_tokens, keeps_codes=stored.has_tiles)
+    family = str(source.require("general.architecture"))
+    size = stored.bytes_of(source)
+    return _memory_need(sizes, source.num_values, size, context_tokens, keeps_codes=stored.has_tiles, family=family)
 
 
 def _load_local(
@@ -360,25 +363,25 @@ def _load_local(
 
 
 def _memory_need(
-    sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None, *, keeps_codes: bool
+    sizes: Dimensions, num_values: int, weights_bytes: int, context_tokens: int | None, *, keeps_codes: bool, family: str | None
 ) -> MemoryNeed:
     from nomoat.catalog import memory
 
     planned = min(context_tokens or memory.default_context_tokens(), sizes.context_tokens)
     shape = memory.ModelSizes(
         parameters=num_values, weights_bytes=weights_bytes, keeps_codes=keeps_codes, layers=sizes.layers, kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim, context_tokens=min(context_tokens or sizes.context_tokens, sizes.context_tokens),
+        head_dim=sizes.head_dim, architecture=family, context_tokens=min(context_tokens or sizes.context_tokens, sizes.context_tokens),
     )  # fmt: skip
     need = memory.memory_need(shape, planned)
     assert need is not None  # only closed models have none
     return need
 
 
-def _memory_check(ref: str, context_tokens: int | None) -> Callable[[Dimensions, int, int, bool], None]:
+def _memory_check(ref: str, context_tokens: int | None) -> Check:
     """What raises NotEnoughMemoryError, told what `importer.import_gguf` tells its `check`, if the model would not fit."""
 
-    def check(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool) -> None:
-        need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=has_tiles)
+    def check(sizes: Dimensions, num_values: int, weights_bytes: int, has_tiles: bool, family: str | None) -> None:
+        need = _memory_need(sizes, num_values, weights_bytes, context_tokens, keeps_codes=has_tiles, family=family)
         free = hardware.memory_available_bytes().value
         if need.total_bytes > free:
             raise NotEnoughMemoryError(

@@ -279,6 +279,16 @@ def test_a_question_over_which_workers_die_one_by_one_ends_with_the_third() -> N
     assert workers.num_alive == 2
 
 
+def test_workers_that_died_over_questions_of_their_own_excuse_no_question() -> None:
+    workers = stub_workers(*[21] * 6)
+    for hand in workers._hands:
+        hand.actor.count_tokens = _Method(_DeathError("over this question"))
+    for hand in workers._hands[3:]:  # busy, and no more
+        hand.num_under_way, hand.actor.hello = 1, _Method(_DeathError("over another"))
+    with pytest.raises(WorkerError, match="3 workers died over the same question"):
+        workers.ask("count_tokens", 0)
+
+
 def test_what_ray_says_of_a_dead_worker_is_told_without_its_advice() -> None:
     said = "The actor died.\n\tactor_id: 1\nWorker exit detail: it ended. Some common causes include: (1) `ray stop --force`\nmore"
     assert ray_cluster.last_line(Exception(said)) == "Worker exit detail: it ended."

@@ -21,14 +21,13 @@ import torch
 from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
-from nomoat import footprint
 from nomoat.engine import batching, importer, openvino, tokenizer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError, StoppedError, UsageError
 from nomoat.records import Completion, Message, Request
-from nomoat.responder import Responder
+from nomoat.responder import Responder, memory_need
 
 HELLO = Request(messages=(Message(role="user", content="hello, the world"),), max_new_tokens=12)
 
@@ -123,6 +122,15 @@ def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: OpenVINOE
     reader.join(20)
     assert [(chunk.text, chunk.finish_reason) for chunk in read] == [("", "cancelled")]
     assert list(stream) == []
+
+
+def test_a_stream_closed_by_another_thread_between_two_chunks_ends_for_its_reader(engine: OpenVINOEngine) -> None:
+    stream = engine.generate(Request(prompt="a", max_new_tokens=200))
+    next(stream)
+    closer = threading.Thread(target=stream.close)  # type: ignore[attr-defined]
+    closer.start()
+    closer.join()
+    assert [chunk.finish_reason for chunk in stream] == ["cancelled"]
 
 
 def test_an_answer_that_is_cancelled_gives_no_more_of_what_was_ready(engine: OpenVINOEngine) -> None:
@@ -362,9 +370,9 @@ def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
     """To the last token of an answer, guesses included."""
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 32)
     engine = OpenVINOEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
-    sizes = engine._sizes
-    kept = footprint.foretold_kv_sizes("llama", sizes.head_dim, keeps_codes=engine.storage.has_tiles)
-    engine.bound_cache(context * footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kept))
+    need = memory_need(str(tiny_gguf), context)
+    assert need is not None
+    engine.bound_cache(need.kv_cache_bytes)
     assert engine.context_tokens == context
     numbers = json.dumps({"type": "array", "items": {"const": 1}, "minItems": CONTEXT})
     completion = Responder("tiny", engine).complete(Request(prompt="[1,1,1,1,", max_new_tokens=None, json_schema=numbers))

@@ -40,6 +40,7 @@ from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
 from nomoat.errors import BadFileError
 from nomoat.records import Request
+from nomoat.responder import memory_need
 from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(not footprint.has_own_products(), reason="nomoat's own products need AVX2, FMA and F16C")
@@ -306,6 +307,26 @@ def of_usual_decoder(path: Path, **told: Any) -> tuple[OwnModel, PagedModel, lis
     assert ours.vocabulary == theirs.vocabulary
     assert ours.block_bytes < theirs.block_bytes  # that has 16 bits a number
     return ours, theirs, np.random.default_rng(1).integers(10, 250, 200).tolist()
+
+
+@needs_instructions
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("quality", ["default", "high"])
+def test_memory_is_planned_as_keys_and_values_are_kept(
+    tmp_path: Path, small_ones_too: None, monkeypatch: pytest.MonkeyPatch, arch: str, quality: config.Quality
+) -> None:
+    monkeypatch.setattr(footprint, "in_tiles", lambda num_weights: True)  # else `high` would be int8
+    monkeypatch.setenv("NOMOAT_QUALITY", quality)
+    path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
+    need = memory_need(str(path), 128)
+    engine = OpenVINOEngine(importer.import_gguf(path))
+    model = engine._make_model()
+    assert isinstance(model, OwnModel)
+    assert need is not None
+    assert need.kv_cache_bytes * BLOCK_TOKENS == 128 * model.block_bytes
+    expected = 4 if quality == "high" else {"llama": 2}.get(arch, 3)  # bytes of a key's and a value's numbers together
+    sizes = engine._sizes
+    assert need.kv_cache_bytes == 128 * sizes.layers * sizes.kv_heads * (expected * sizes.head_dim + 8)
 
 
 def passes(model: OwnModel | PagedModel, ids: list[int], step: int) -> npt.NDArray[np.float32]:

@@ -160,6 +160,8 @@ class Workers:
 
     def _has_found_dead(self) -> bool:
         """Whether others are no more, too, who had nothing to do that would have shown it. They are asked nothing from now on."""
+        if self._has_left:
+            return False
         calls = {hand.actor.hello.remote(): hand for hand in self._alive()}
         answered, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS) if calls else ([], [])
         found = False
@@ -167,7 +169,8 @@ class Workers:
             try:
                 self._ray.get(call)
             except self._ray.exceptions.RayError:
-                calls[call].is_alive, found = False, True
+                calls[call].is_alive = False
+                found = found or calls[call].num_under_way == 0  # else whoever asked it sees it, too
         return found
 
     def _take(self) -> Hand:

@@ -138,9 +138,8 @@ def weights_of(file: ModelSource) -> Weights:
     stored = importer.planned(file)
     sizes = importer.read_sizes(file)
     _, output = head_tensor(file)
-    kv_sizes = footprint.foretold_kv_sizes(
-        str(file.require("general.architecture")), sizes.head_dim, keeps_codes=stored.has_tiles
-    )  # fmt: skip
+    family = str(file.require("general.architecture"))
+    kv_sizes = footprint.foretold_kv_sizes(family, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
     matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
     layers = [tensor for name, tensor in matrices.items() if name.startswith("blk.")]
     read = [*layers, matrices[output]]

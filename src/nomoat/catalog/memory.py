@@ -116,7 +116,8 @@ def memory_need(model: ModelCard | ModelSizes, context_tokens: int | None = None
         sizes = replace(sizes, context_tokens=context_tokens or config.context_tokens() or model.context_tokens)
     weights, note = _weights(sizes)
     if sizes.layers is not None and sizes.kv_heads is not None and sizes.head_dim is not None:
-        kv_sizes = footprint.foretold_kv_sizes(sizes.architecture, sizes.head_dim, keeps_codes=_keeps_codes(sizes))
+        quality = config.quality().value
+        kv_sizes = footprint.foretold_kv_sizes(sizes.architecture, sizes.head_dim, keeps_codes=_keeps_codes(sizes), quality=quality)
         token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim, kv_sizes)
     else:
         # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import config, tasks
+from nomoat import config, footprint, tasks
 from nomoat.catalog import licences, memory, prices, pull
 from nomoat.errors import NomoatError
 from nomoat.records import ModelCard, Source
@@ -226,8 +226,13 @@ def layout_facts(path: Path) -> dict[str, Any]:
 
     source = open_source(path)
     stored = importer.planned(source)
-    chosen = layout.choose(importer.read_sizes(source), stored, threads=config.threads(), num_weights=source.num_values)
-    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **asdict(chosen)}
+    sizes, architecture = importer.read_sizes(source), architecture_of(source)
+    chosen = asdict(layout.choose(sizes, stored, threads=config.threads(), num_weights=source.num_values))
+    kept = footprint.foretold_kv_sizes(architecture, sizes.head_dim, keeps_codes=stored.has_tiles, quality=stored.quality)
+    if kept:
+        chosen["properties"]["KV_CACHE_PRECISION"] = " and ".join(f"i{8 * size}" for size in kept)
+        chosen["reasons"]["KV_CACHE_PRECISION"] = "of keys and values, with a scale for each head of a token"
+    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
 
 
 def layout_lines(facts: dict[str, Any]) -> list[str]:

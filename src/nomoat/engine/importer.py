@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 Progress = Callable[[int, int], None]
-Check = Callable[[architectures.Dimensions, int, int, bool], None]
+Check = Callable[[architectures.Dimensions, int, int, bool, str | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ def _import(
         if if_tiled and not stored.has_tiles:
             return None
         if check:
-            check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles)
+            family = str(source.require("general.architecture"))
+            check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
         road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
         digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
         made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
@@ -142,7 +143,8 @@ def _import(
         return _folder_of(_write_note(asked, digest))
     if check:
         has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
-        check(architectures.Dimensions(**facts["sizes"]), facts["num_values"], facts["files"]["openvino_model.bin"], has_tiles)
+        arch, sizes = family_of(_folder_of(known))
+        check(sizes, facts["num_values"], facts["files"]["openvino_model.bin"], has_tiles, arch.name if arch else None)
     folder = _folder_of(known)
     cache.use(folder)
     return folder

@@ -15,7 +15,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Toke
 
 
 class OpenVINOEngine:
-    """See the module. Nothing is compiled before it is needed; the digest is that of the imported folder."""
+    """See the module. Nothing is compiled before it is needed; the digest is that of the imported folder and of how it is run."""
 
     is_local = True
 
@@ -66,6 +65,10 @@ class OpenVINOEngine:
         self._grammars = Grammars(self.tokenizer, sizes.vocabulary)
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
+        self._is_own = self.storage.has_tiles and OwnModel.can_run(folder, self._beside)
+        if self._is_own:  # what keys and values are rounded to is no part of the folder, and of its answers
+            token_bytes = OwnModel.cache_bytes_a_token(folder, quality=self.storage.quality)
+            self.digest = hashlib.sha256(f"{self.digest}\n{token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
         self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
@@ -97,8 +100,8 @@ class OpenVINOEngine:
         """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
         sizes = self._sizes
         token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        if self.storage.has_tiles and OwnModel.can_run(self._folder, self._beside):
-            token_bytes = OwnModel.cache_bytes_a_token(self._folder)
+        if self._is_own:
+            token_bytes = OwnModel.cache_bytes_a_token(self._folder, quality=self.storage.quality)
         block_bytes = BLOCK_TOKENS * token_bytes
         usual = -(-min(self._context_tokens, footprint.USUAL_TOKENS) // BLOCK_TOKENS)
         num_blocks = max(-(-num_bytes // block_bytes), usual)
@@ -332,8 +335,8 @@ class OpenVINOEngine:
     def _make_model(self) -> Model:
         made: Model
         self._prepare()
-        if self.storage.has_tiles and (own := OwnModel.of(self._folder, self._beside)) is not None:
-            return own
+        if self._is_own:
+            return OwnModel(self._folder, self._beside, self.storage.quality)
         if self._sizes.has_paged_attention:
             made = PagedModel(self._folder, self.layout.properties, self._beside, self._copy("", self.layout.properties))
             if self.layout.prompt_properties and not self._beside:
@@ -365,22 +368,24 @@ class _Begun:
     """The chunks of an answer that is under way. Closed or forgotten, even before the first is read, it ends the work: a generator
     that was not begun does not know of its end.
 
-    Any thread may close it. One that waits for the next chunk then gets the last one, with the `finish_reason` "cancelled".
+    Any thread may close it. Another one, which reads it, then gets the last chunk next, with the `finish_reason` "cancelled".
     """
 
     def __init__(self, chunks: Generator[Chunk], tokens: Tokens) -> None:
         self._chunks, self._tokens = chunks, tokens
+        self._reader: int | None = None  # the thread that has asked for a chunk last
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
 
     def __next__(self) -> Chunk:
+        self._reader = threading.get_ident()
         return next(self._chunks)
 
     def close(self) -> None:
         """As a generator's."""
         self._tokens.cancel()
-        with suppress(ValueError):  # another thread is in it, and ends it
+        if self._reader in (None, threading.get_ident()):  # else it is its reader's to end
             self._chunks.close()
 
     def __del__(self) -> None:

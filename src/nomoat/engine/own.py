@@ -60,9 +60,9 @@ class OwnModel:
     largest_pass = PagedModel.largest_pass
 
     @classmethod
-    def of(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> OwnModel | None:
+    def of(cls, folder: Path, adapters: Sequence[LoraDelta] = (), *, quality: str = "default") -> OwnModel | None:
         """For a folder that `can_run` is true of, with adapters beside its weights. Raises BadFileError if the folder is not whole."""
-        return cls(folder, adapters) if cls.can_run(folder, adapters) else None
+        return cls(folder, adapters, quality) if cls.can_run(folder, adapters) else None
 
     @classmethod
     def can_run(cls, folder: Path, adapters: Sequence[LoraDelta] = ()) -> bool:
@@ -76,9 +76,9 @@ class OwnModel:
         return all(layers.issuperset(adapter.layers) for adapter in adapters)
 
     @classmethod
-    def cache_bytes_a_token(cls, folder: Path) -> int:
+    def cache_bytes_a_token(cls, folder: Path, *, quality: str) -> int:
         """Of a token's keys and values, for a folder that `can_run` is true of. Raises BadFileError if it is not whole."""
-        return _token_bytes(_told(folder))
+        return _token_bytes(_told(folder), quality)
 
     @classmethod
     def compile_once(cls, folder: Path, progress: Callable[[int, int], None] | None = None, *, adapters: bool = False) -> None:
@@ -92,7 +92,7 @@ class OwnModel:
         if _told(folder)["types"]:
             jit.compile_elsewhere("-".join(sorted(types)), COMPILE, *sorted(types), progress=progress)
 
-    def __init__(self, folder: Path, adapters: Sequence[LoraDelta]) -> None:
+    def __init__(self, folder: Path, adapters: Sequence[LoraDelta], quality: str) -> None:
         """The weights stay where they are, in the folder's file."""
         from nomoat.engine.attention import MANY_TOKENS
         from nomoat.engine.chain import Chain
@@ -128,9 +128,9 @@ class OwnModel:
         self.vocabulary = int(facts["vocabulary"])
         step = ("out", head["type_name"], int(head["rows"]), 0, -1)
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
-        self._chain = Chain(programs, last, norm, facts, _number_sizes(told))
+        self._chain = Chain(programs, last, norm, facts, _number_sizes(told, quality))
         self.alike_from = max(MANY_TOKENS, *(program.panels_from for program in programs))
-        self.block_bytes = BLOCK_TOKENS * _token_bytes(told)
+        self.block_bytes = BLOCK_TOKENS * _token_bytes(told, quality)
         self.mapped_bytes = len(weights)
 
     def allocate(self, num_blocks: int) -> None:
@@ -207,17 +207,17 @@ def _read(folder: Path, written: int) -> dict[str, Any]:
     return told  # type: ignore[no-any-return]
 
 
-def _number_sizes(told: dict[str, Any]) -> tuple[int, int]:
+def _number_sizes(told: dict[str, Any], quality: str) -> tuple[int, int]:
     """See `footprint.kv_sizes`."""
     facts = told["facts"]
     steps = [step for between in told["programs"] for step in json.loads(between["steps"])]
     biased = any(kind == "out" and vector >= 0 for kind, *_, vector in steps)
-    return footprint.kv_sizes(facts["head_dim"], uneven_keys=biased or bool(facts["norms"]))
+    return footprint.kv_sizes(facts["head_dim"], uneven_keys=biased or bool(facts["norms"]), quality=quality)
 
 
-def _token_bytes(told: dict[str, Any]) -> int:
+def _token_bytes(told: dict[str, Any], quality: str) -> int:
     facts = told["facts"]
-    return footprint.kv_bytes_a_token(len(facts["layers"]), facts["kv_heads"], facts["head_dim"], _number_sizes(told))
+    return footprint.kv_bytes_a_token(len(facts["layers"]), facts["kv_heads"], facts["head_dim"], _number_sizes(told, quality))
 
 
 def write_own(folder: Path) -> None:
