@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -9,7 +10,6 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import facts
 import pytest
 
 from nomoat import hardware
@@ -41,6 +41,7 @@ def test_a_helper_run_without_its_peer_says_which_environment_it_wants(script: s
 
 
 def test_what_a_script_found_is_written_with_its_circumstances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = importlib.import_module("facts")
     monkeypatch.setattr(sys, "argv", ["benchmarks/speed.py", "smollm2-135m", "--turns", "5 of 5"])
     facts.write(None, {"never": "written"})
     facts.write(tmp_path / "found.json", {**facts.circumstances(), "한글": 1})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
+import pytest
 
 import nomoat
 from nomoat.engine.fake import FakeEngine
+from nomoat.errors import DataError, UnsupportedError
+from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_in, groups_of
+from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.stats import clustered_mean_interval
 from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import _fixed
-from nomoat.records import Example, Message
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage, Verdict
 from nomoat.responder import Responder
 
 
@@ -67,11 +74,99 @@ def test_equal_models_seldom_have_a_winner_over_equal_questions() -> None:
 def test_a_few_equal_questions_count_and_the_notes_say_what_that_is_worth() -> None:
     """A duel over them may stop early. 4 of 100: the variance is up to 1.08 times what it is taken for."""
     suite = suite_of(*(asking(at % 96, at) for at in range(100)))
-    verdict = nomoat.duel(knowing(100, name="a"), knowing(0, name="b"), suite, concurrency=1)
-    assert verdict.num_examples < 100
+    assert nomoat.duel(knowing(100, name="a"), knowing(0, name="b"), suite, concurrency=1).num_examples < 100
+    evaluation = run_suite(knowing(100), suite)
     note = "4 of the 100 questions of `quiz` are equal to one before them, and count all the same: intervals are up to 4 % too narrow"
-    assert [told for told in verdict.notes if "question" in told] == [note]
-    assert groups_of(run_suite(knowing(100), suite).outcomes) is None
+    assert [told for told in evaluation.notes if "question" in told] == [note]
+    assert groups_of(evaluation.outcomes) is None
+
+
+class Affirming(FakeEngine):
+    """A judge that finds "yes" better than "no", in writing."""
+
+    digest = "affirming"
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        prompt = request.messages[-1].content
+        one, other = ("yes" in prompt.partition(f"<<< Assistant {name} >>>")[2].partition("<<< End")[0] for name in "AB")
+        usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+        yield Chunk(text="[[C]]" if one == other else "[[A]]" if one else "[[B]]", finish_reason="stop", usage=usage)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError("writes only")
+
+
+def fought(left: str | Responder, right: str | Responder, suite: Suite) -> Verdict:
+    return run_duel(left, right, suite, stop_early=False).verdict
+
+
+def judged(left: str | Responder, right: str | Responder, suite: Suite) -> Verdict:
+    return run_judged_duel(left, right, suite, Responder("judge", Affirming(context_tokens=100_000))).verdict
+
+
+def partly_answered() -> Suite:
+    """300 questions, of which the last 4 repeat the first: "old" has answered 44 of them to 40 different questions."""
+    suite = suite_of(*(asking(at if at < 296 else 0, at) for at in range(300)))
+    run_suite(knowing(20, name="old"), dataclasses.replace(suite, examples=suite.examples[:40]))
+    return suite
+
+
+@pytest.mark.parametrize("fight", [fought, judged])
+def test_both_sides_are_in_the_groups_of_what_both_answered(fight: Callable[..., Verdict]) -> None:
+    """4 copies in 300 change next to nothing, and in 44 a fifth: whoever is asked first, they are one group for both sides."""
+    suite = partly_answered()
+    if fight is judged:
+        judged(knowing(20, name="old"), knowing(0, name="older"), dataclasses.replace(suite, examples=suite.examples[:40]))
+    one = fight(knowing(27, name="new"), "stored:quiz/old", suite)
+    other = fight("stored:quiz/old", knowing(27, name="new"), suite)
+    assert one.num_examples == 44
+    mirrored = pytest.approx((-other.difference_high, -other.difference_low, other.p_value))
+    assert (one.difference_low, one.difference_high, one.p_value) == mirrored
+    assert (one.left.score_low, one.left.score_high) == (other.right.score_low, other.right.score_high)
+    for verdict in (one, other):
+        assert [note for note in verdict.notes if "equal to one" in note or "groups" in note] == [
+            "4 of the 44 questions of `quiz` are equal to one before them: equal questions are one group",
+            "44 examples in 40 groups that belong together: errors are those between groups",
+        ]
+
+
+def test_a_table_is_in_the_groups_of_what_all_answered() -> None:
+    suite = partly_answered()
+    for models in ([knowing(27, name="new"), "stored:quiz/old"], ["stored:quiz/old", knowing(27, name="new")]):
+        table = run_table(models, suite)
+        assert len({tuple(outcome.group for outcome in evaluation.outcomes) for evaluation in table.evaluations}) == 1
+        assert [note for note in table.leaderboard.notes if "equal to one" in note or "groups" in note] == [
+            "4 of the 44 questions of `quiz` are equal to one before them: equal questions are one group",
+            "44 examples in 40 groups that belong together: errors are those between groups",
+        ]
+
+
+def test_groups_that_what_was_answered_hardly_has_are_none() -> None:
+    """The other way: 10 equal ones in 100, none of which "old" has answered."""
+    suite = suite_of(*(asking(at if at < 90 else 89, at) for at in range(100)))
+    old = dataclasses.replace(suite, examples=suite.examples[:89])
+    run_suite(knowing(20, name="old"), old)
+    one, other = fought(knowing(27, name="new"), "stored:quiz/old", suite), fought("stored:quiz/old", knowing(27, name="new"), suite)
+    alone = fought(knowing(27, name="new"), "stored:quiz/old", old)
+    for verdict in (one, other):
+        assert not any("equal to one" in note or "errors are those" in note for note in verdict.notes)
+        assert verdict.p_value == alone.p_value
+    assert (one.difference_low, one.difference_high) == (alone.difference_low, alone.difference_high)
+    assert (one.difference_low, one.difference_high) == pytest.approx((-other.difference_high, -other.difference_low))
+
+
+def test_a_duel_that_may_stop_early_takes_equal_questions_for_several_and_says_so() -> None:
+    verdict = run_duel(knowing(27, name="new"), "stored:quiz/old", partly_answered()).verdict
+    assert (verdict.num_examples, bool(verdict.looks)) == (44, True)
+    assert [note for note in verdict.notes if "equal to one" in note or "groups" in note] == [
+        "4 of the 44 questions of `quiz` are equal to one before them, and count all the same: intervals are up to 17 % too narrow"
+    ]
+
+
+def test_a_suite_without_questions_is_an_error_of_its_own() -> None:
+    for ask in (lambda: run_suite(knowing(1), suite_of()), lambda: nomoat.duel(knowing(1), knowing(2), suite_of())):
+        with pytest.raises(DataError, match="`m` holds no answers to these questions"):
+            ask()
 
 
 def test_a_copy_that_changes_nothing_is_not_talked_about() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nomoat.errors import DataError, UnsupportedError
+from nomoat.judge.duel import run_duel
 from nomoat.judge.judges import load_reviews, parse_scores
+from nomoat.judge.suites import Suite
+from nomoat.records import Example, Message
 
 
 def write_lines(path: Path, *rows: object) -> None:
@@ -38,6 +42,23 @@ def test_reviews_are_found_in_both_orders_and_know_who_was_shown_first(folder: P
     assert other.scores == {"1": (8.5, 9.0), "2": (7.0, 3.0)}
     assert one.shown_first == other.shown_first == "big"
     assert (one.judge, one.temperature, one.num_in_prose) == ("gpt-9", 0.2, 1)
+
+
+def test_reviews_of_examples_that_belong_together_are_in_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("catalog.datasets", "judge.kept"):
+        monkeypatch.setattr(f"nomoat.{module}.pull_dataset", lambda name: folder)
+    write_lines(folder / "question.jsonl", *({"question_id": at, "text": f"question {at}"} for at in (1, 2)))
+    first, second = (
+        Example(id=str(at), messages=(Message(role="user", content=f"question {at}"),), target="", group="text") for at in (1, 2)
+    )
+    note = "all 2 examples are of one group: one piece of evidence, which leaves open what others would say"
+    for examples in ((first, second), (replace(first, group=""), replace(second, group="", follows="1"))):
+        suite = Suite(name="vicuna80", metric="review", examples=examples, sha256="", folder=folder)
+        duel = run_duel("stored:vicuna80/big", "stored:vicuna80/small", suite)
+        assert [outcome.group for outcome in duel.left.outcomes] == [examples[0].group or "1"] * 2
+        assert note in duel.verdict.notes
+    alone = replace(suite, examples=(replace(first, group=""), replace(second, group="")))
+    assert note not in run_duel("stored:vicuna80/big", "stored:vicuna80/small", alone).verdict.notes
 
 
 def test_pair_that_was_never_reviewed_is_told_the_pairs_there_are(folder: Path) -> None:

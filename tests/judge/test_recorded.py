@@ -173,6 +173,17 @@ def test_recorded_duel_uses_the_recorded_scores(small: Path) -> None:
     assert run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt", settings=RunSettings(limit=2)).verdict.num_examples == 2
 
 
+def test_equal_questions_that_were_recorded_are_one_group(small: Path) -> None:
+    (small / "b.csv").write_text("prompt,org/Mix,gpt,gpt_response\nq2,False,True,ok\n", encoding="utf-8")
+    duel = run_duel("stored:routellm-mmlu/mix", "stored:routellm-mmlu/gpt")
+    assert [[outcome.group for outcome in side.outcomes] for side in (duel.left, duel.right)] == [["", "a-2", "a-2"]] * 2
+    assert duel.verdict.p_value == 1.0
+    assert duel.verdict.notes[-2].startswith(
+        "1 of the 3 questions of `routellm-mmlu` are equal to one before them: equal questions are"
+    )
+    assert duel.verdict.notes[-1].startswith("3 examples in 2 groups that belong together: errors are those between groups")
+
+
 def test_recorded_suite_compares_its_own_systems_only(small: Path) -> None:
     with pytest.raises(UnsupportedError, match="has recorded scores only, and `fake:` is not one of them"):
         nomoat.duel("stored:routellm-mmlu/gpt", "fake:", "routellm-mmlu")

@@ -135,7 +135,10 @@ def test_p_value_of_the_watch_covers_both_halves_of_alpha() -> None:
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sequential_benchmark", Path(__file__).parents[2] / "benchmarks" / "sequential.py")
+    script = Path(__file__).parents[2] / "benchmarks" / "sequential.py"
+    if not script.is_file():
+        pytest.skip("needs the repository's benchmarks folder")
+    spec = importlib.util.spec_from_file_location("sequential_benchmark", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

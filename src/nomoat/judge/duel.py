@@ -13,7 +13,7 @@ from typing import TypeVar
 from nomoat.asking.spending import STORED, Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
-from nomoat.judge.groups import groups_in
+from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, unasked_note
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
@@ -21,7 +21,17 @@ from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of, requir
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences, side_of
+from nomoat.judge.verdict import (
+    DEFAULT_RULES,
+    Duel,
+    Evaluation,
+    Rules,
+    compare,
+    in_common,
+    notes_over_all,
+    range_of_differences,
+    side_of,
+)
 from nomoat.records import Example, Outcome, Request, Verdict
 from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
@@ -110,7 +120,8 @@ def run_duel(
             for model, label in zip(both, labels, strict=True)
         ]
         watch = _ask_until_known(asking[0], asking[1], rules, round_size=settings.concurrency)
-        evaluations = in_common([side.evaluation(notes=notes) for side in asking])
+        # Each look took every answer for a draw of its own, whichever are equal among those that it came to.
+        evaluations = in_common([side.evaluation(notes=notes) for side in asking], groups_in(planned))
     return _judged(*evaluations, rules=rules, watch=watch, notes=(_order_note(watch, settings.concurrency, settings.seed, asking),))
 
 
@@ -304,7 +315,7 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:
     with opened(side) as model:
-        outcomes = [
+        scored = [
             Outcome(
                 suite=suite.name,
                 example_id=example.id,
@@ -312,13 +323,13 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
                 answer=model.complete(Request(messages=example.messages)).text,
                 score=scores[example.id],
                 category=example.category,
-                group=example.group,
             )
             for example in suite.examples
         ]
+        outcomes = grouped(scored, groups_in(suite))
         facts = {"digest": model.digest, "total score": f"{sum(outcome.score for outcome in outcomes):.1f}"}
         side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts=facts)
-    return Evaluation(suite=suite, side=side_record, outcomes=tuple(outcomes), seed=seed)
+    return Evaluation(suite=suite, side=side_record, outcomes=outcomes, notes=notes_over_all(suite, model.ref, outcomes), seed=seed)
 
 
 def _caveats(reviews: StoredReviews, right: Evaluation, suite: Suite) -> list[str]:

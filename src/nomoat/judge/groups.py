@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -28,7 +29,7 @@ def groups_in(suite: Suite) -> dict[str, str]:
     """The group of each example, by its id; "" for one that is alone.
 
     Examples belong together that name one group, follow each other, or ask the same, and all that these join. Where nothing joins
-    examples but a few equal questions, each counts by itself: a duel can then stop early, and `copies_note` says what that is worth.
+    examples but a few equal questions, each counts by itself: a duel can then stop early, and `notes_on` says what that is worth.
     """
     examples, questions = suite.examples, _questions(suite)
     named = {example.group for example in examples if example.group}
@@ -63,14 +64,24 @@ def conversations_of(examples: Sequence[Example]) -> list[list[Example]]:
     return list(found.values())
 
 
-def copies_note(suite: Suite) -> tuple[str, ...]:
-    """What has to be known of questions that a suite asks more than once; nothing where they change next to nothing."""
+def grouped(outcomes: Sequence[Outcome], groups: Mapping[str, str]) -> tuple[Outcome, ...]:
+    """The outcomes, each in the group of its example."""
+    return tuple(replace(outcome, group=groups[outcome.example_id]) for outcome in outcomes)
+
+
+def notes_on(suite: Suite, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """What has to be known of equal questions, and of examples that belong together, among those that the outcomes are of."""
+    return (*_copies_note(suite, outcomes), *_group_note(outcomes))
+
+
+def _copies_note(suite: Suite, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Nothing where equal questions change next to nothing."""
     questions = _questions(suite)
     num_copies, too_narrow = len(questions) - len(set(questions)), _too_narrow(questions)
     if too_narrow < WORTH_SAYING:
         return ()
     of_all = f"{num_copies:,} of the {wording.counted(len(questions), 'question')} of `{suite.name}` are equal to one before them"
-    if any(groups_in(suite).values()):
+    if any(outcome.group for outcome in outcomes):
         return (f"{of_all}: equal questions are one group",)
     return (f"{of_all}, and count all the same: intervals are up to {100 * too_narrow:.0f} % too narrow",)
 
@@ -86,8 +97,8 @@ def group_names(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return tuple(f"group {outcome.group}" if outcome.group else f"example {outcome.example_id}" for outcome in outcomes)
 
 
-def group_note(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """What has to be known of examples that belong together; nothing where none do."""
+def _group_note(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Nothing where no examples belong together."""
     groups = groups_of(outcomes)
     if groups is None:
         return ()
@@ -115,6 +126,8 @@ def _too_narrow(questions: Sequence[Question]) -> float:
 
     They are equally easy at most: the variance of a mean then grows by the mean number of copies, seen from each.
     """
+    if not questions:
+        return 0.0
     counts = Counter(questions).values()
     return 1 - math.sqrt(sum(counts) / sum(count**2 for count in counts))
 

@@ -8,8 +8,9 @@ from nomoat.asking.spending import STORED
 from nomoat.engine.recorded import read_recorded
 from nomoat.engine.stored import full_stored_name, stored_names
 from nomoat.errors import UnsupportedError
+from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.suites import Suite
-from nomoat.judge.verdict import Evaluation, side_of
+from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.records import Outcome
 
 NOTES: Mapping[str, tuple[str, ...]] = {
@@ -43,7 +44,7 @@ def recorded_evaluation(ref: str, suite: Suite, *, notes: tuple[str, ...] = (), 
         )
     name = full_stored_name(suite.name, ref.removeprefix(prefix), suite.folder)
     rows = {row.id: row for row in read_recorded(suite.folder)}
-    outcomes = tuple(
+    scored = [
         Outcome(
             suite=suite.name,
             example_id=example.id,
@@ -53,7 +54,9 @@ def recorded_evaluation(ref: str, suite: Suite, *, notes: tuple[str, ...] = (), 
             category=example.category,
         )
         for example in suite.examples
-    )
+    ]
+    outcomes = grouped(scored, groups_in(suite))
     side = side_of(ref, "unknown", suite.metric, outcomes, facts={"recorded as": name})
     data = f"recorded answers: {suite.source}; licence of the data: {suite.licence}"
-    return Evaluation(suite=suite, side=side, outcomes=outcomes, notes=(*notes, data, *NOTES[suite.name]), seed=seed)
+    notes = (*notes, data, *NOTES[suite.name], *notes_over_all(suite, ref, outcomes))
+    return Evaluation(suite=suite, side=side, outcomes=outcomes, notes=notes, seed=seed)

@@ -21,7 +21,7 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import choices, code, sandbox, scorers
-from nomoat.judge.groups import conversations_of, copies_note, groups_in
+from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, is_kept, kept_responder
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
@@ -173,7 +173,7 @@ class Asking:
         self.histories[example.id] = (*self.request(example).messages, said)
 
     def evaluation(self, *, notes: Sequence[str] = ()) -> Evaluation:
-        """What the answers so far come to. Raises the failure if there is not one answer."""
+        """What the answers so far come to, in the groups that are among them. Raises the failure if there is not one answer."""
         if not self.outcomes and self.failure is not None:
             raise self.failure
         if not self.outcomes:
@@ -184,17 +184,19 @@ class Asking:
             raise DataError(
                 f"`{self.model.ref}` holds no answers to these questions", hint="; ".join((hint, *self.suite.notes))
             )  # fmt: skip
+        suite = replace(self.suite, examples=tuple(self.examples))
+        outcomes = grouped(self.outcomes, groups_in(suite))
         facts = {"digest": self.model.digest, "reused answers": str(self.num_reused)}
         price, seed = self.settings.spending.pricing(self.model).note, self.settings.seed
         side = side_of(
-            self.model.ref, self.model.licence, self.suite.metric, self.outcomes, facts=facts, price=price,
+            self.model.ref, self.model.licence, suite.metric, outcomes, facts=facts, price=price,
             bytes_in_vain=self.bytes_in_vain,
         )  # fmt: skip
         return Evaluation(
-            suite=replace(self.suite, examples=tuple(self.examples)),
+            suite=suite,
             side=side,
-            outcomes=tuple(self.outcomes),
-            notes=(*notes, *self._notes()),
+            outcomes=outcomes,
+            notes=(*notes, *self._notes(), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
             partial=self._missing(),
             bytes_in_vain=self.bytes_in_vain,
@@ -246,8 +248,6 @@ class Asking:
             yield (
                 f"`{self.model.ref}` gives no likelihoods: {how}; {unmatched:,} of {len(self.outcomes):,} answers were none of them"
             )
-        yield from copies_note(self.suite)
-        yield from notes_over_all(replace(self.suite, examples=tuple(self.examples)), self.model.ref, self.outcomes)
 
     def request(self, example: Example) -> Request:
         """What the model is asked. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers, stats, wording
-from nomoat.judge.groups import group_note, groups_of
+from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
 from nomoat.records import Measure, Outcome, Side, Verdict
@@ -109,27 +109,35 @@ def side_of(
 
 
 def notes_over_all(suite: Suite, model: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """What has to be known of all answers together: which belong together, and, for a metric that has one, their score as one text."""
+    """What has to be known of all answers together: which are to equal questions, which belong together, and, for a metric that has
+    one, their score as one text.
+    """
+    notes = notes_on(suite, outcomes)
     if suite.metric not in scorers.CORPUS_SCORERS:
-        return group_note(outcomes)
+        return notes
     answered = [(e, f"{suite.answer_start}{o.answer}") for e, o in zip(suite.examples, outcomes, strict=True)]
-    return (*group_note(outcomes), f"`{model}` {scorers.corpus_note(suite.metric, answered)}")
+    return (*notes, f"`{model}` {scorers.corpus_note(suite.metric, answered)}")
 
 
-def in_common(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """All of them, cut down to the examples that all answered. Raises DataError if there is none."""
+def in_common(evaluations: Sequence[Evaluation], groups: Mapping[str, str] | None = None) -> list[Evaluation]:
+    """All of them, cut down to the examples that all answered, in the same groups: `groups`, or those that are in what is left.
+
+    Raises DataError if nothing is.
+    """
     shared = set.intersection(*({outcome.example_id for outcome in evaluation.outcomes} for evaluation in evaluations))
     if not shared:
         raise DataError("no question was answered by all sides", hint="run the same command again: what was answered is kept")
-    return [_only(evaluation, shared) for evaluation in evaluations]
+    suites = [
+        replace(each.suite, examples=tuple(example for example in each.suite.examples if example.id in shared)) for each in evaluations
+    ]
+    groups = groups_in(suites[0]) if groups is None else groups
+    return [_only(evaluation, suite, groups) for evaluation, suite in zip(evaluations, suites, strict=True)]
 
 
-def _only(evaluation: Evaluation, ids: set[str]) -> Evaluation:
-    if len(ids) == len(evaluation.outcomes):
-        return evaluation
-    examples = tuple(example for example in evaluation.suite.examples if example.id in ids)
-    outcomes = [outcome for outcome in evaluation.outcomes if outcome.example_id in ids]
-    return cut(evaluation, replace(evaluation.suite, examples=examples), outcomes)
+def _only(evaluation: Evaluation, suite: Suite, groups: Mapping[str, str]) -> Evaluation:
+    ids = {example.id for example in suite.examples}
+    outcomes = grouped([outcome for outcome in evaluation.outcomes if outcome.example_id in ids], groups)
+    return evaluation if outcomes == evaluation.outcomes else cut(evaluation, suite, outcomes)
 
 
 def cut(evaluation: Evaluation, suite: Suite, outcomes: Sequence[Outcome], **facts: str) -> Evaluation:
