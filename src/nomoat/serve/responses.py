@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nomoat.errors import BadRequestError, NomoatError, SchemaError
 from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage
-from nomoat.serve import replies, wire
-from nomoat.serve.wire import Limit, Several
+from nomoat.serve import replies, shapes, wire
+from nomoat.serve.shapes import Limit, Several, Shape
 
 LIKELIHOODS = "message.output_text.logprobs"  # what asks for them, in `include`
 TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
@@ -53,33 +53,30 @@ REASONS: dict[FinishReason, str] = {"length": "max_output_tokens", "filtered": "
 TOO_MANY_STATUS, SERVER_STATUS = 429, 500
 
 
-class _Reasoning(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Reasoning(Shape):
     effort: Effort | None = None
 
 
-class _Format(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Format(Shape):
+    model_config = ConfigDict(extra="allow")
     type: Literal["text", "json_object", "json_schema"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
-class _TextConfig(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _TextConfig(Shape):
     format: _Format | None = None
 
 
-class _Function(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Function(Shape):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _Named(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Named(Shape):
+    model_config = ConfigDict(extra="allow")
     type: str
     name: str | None = None
 
@@ -89,30 +86,27 @@ class _Choice(_Named):
     tools: Several[_Named] | None = None
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Message(Shape):
     role: str
-    content: str | Several[wire.Part] | None = None
+    content: str | Several[shapes.Part] | None = None
 
 
-class _Call(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Call(Shape):
     call_id: str
     name: str
     arguments: str
     extra_content: dict[str, Any] | None = None  # Gemini's
 
 
-class _CallOutput(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _CallOutput(Shape):
     call_id: str
-    output: str | Several[wire.Part]
+    output: str | Several[shapes.Part]
 
 
-class _Asked(BaseModel):
+class _Asked(Shape):
     """What chats have under other names or not at all; the rest is theirs."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
     input: str | Several[dict[str, Any]]
     instructions: str | None = None
     max_output_tokens: Limit | None = None
@@ -126,9 +120,9 @@ class _Asked(BaseModel):
 
 
 SHAPES: tuple[type[BaseModel], ...] = (
-    _Reasoning, _Format, _TextConfig, _Function, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, wire.Part,
+    _Reasoning, _Format, _TextConfig, _Function, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, shapes.Part,
 )  # fmt: skip
-NAMES = wire.field_names(SHAPES) | wire.FIELD_NAMES
+NAMES = shapes.field_names(SHAPES) | shapes.FIELD_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,11 +165,11 @@ def add_route(app: FastAPI, *, read: Read, answer: Answer) -> None:
 # ---------------------------------------------------------------- what is asked
 def parse(body: bytes) -> Asked:
     """A body of /v1/responses. Raises BadRequestError."""
-    asked = wire.parse_shape(_Asked, body, names=NAMES)
+    asked = shapes.parse_shape(_Asked, body, names=NAMES)
     extra = asked.model_extra or {}
     for name, (harmless, advice) in REFUSED.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise wire.unsupported(name, f"is not supported{advice}")
+            raise shapes.unsupported(name, f"is not supported{advice}")
     has_likelihoods = LIKELIHOODS in (asked.include or ())
     if extra.get("top_logprobs") and not has_likelihoods:
         raise BadRequestError(f'`top_logprobs` goes with `include`: ["{LIKELIHOODS}"] only', param="top_logprobs")
@@ -225,27 +219,27 @@ def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     if kind == "reasoning":
         return None
     if kind == "function_call":
-        call = wire.parse_shape(_Call, item, names=NAMES, place=place)
+        call = shapes.parse_shape(_Call, item, names=NAMES, place=place)
         told = {
             "id": call.call_id, "function": {"name": call.name, "arguments": call.arguments}, "extra_content": call.extra_content,
         }  # fmt: skip
         return {"role": "assistant", "content": "", "tool_calls": [told]}
     if kind == "function_call_output":
-        came = wire.parse_shape(_CallOutput, item, names=NAMES, place=place)
+        came = shapes.parse_shape(_CallOutput, item, names=NAMES, place=place)
         return {"role": "tool", "tool_call_id": came.call_id, "content": _text(came.output, f"{place}.output")}
     if kind == "item_reference":
-        raise wire.unsupported(f"{place}.type", f"is `item_reference`: {KEEPS_NOTHING} (clients may send them with `store`: false)")
+        raise shapes.unsupported(f"{place}.type", f"is `item_reference`: {KEEPS_NOTHING} (clients may send them with `store`: false)")
     if kind != "message":
-        raise wire.unsupported(f"{place}.type", f"is `{kind}`; supported are {ITEMS}")
-    message = wire.parse_shape(_Message, item, names=NAMES, place=place)
+        raise shapes.unsupported(f"{place}.type", f"is `{kind}`; supported are {ITEMS}")
+    message = shapes.parse_shape(_Message, item, names=NAMES, place=place)
     if message.role in ("tool", "function"):
         advice = "what a call came to is an item of type `function_call_output`"
-        raise wire.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
+        raise shapes.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
     content = None if message.content is None else _text(message.content, f"{place}.content")
     return {"role": message.role, "content": content}
 
 
-def _text(said: str | list[wire.Part], place: str) -> str:
+def _text(said: str | list[shapes.Part], place: str) -> str:
     if isinstance(said, str):
         return said
     parts = [part.model_copy(update={"type": "text"}) if part.type in TEXT_PARTS else part for part in said]
@@ -266,7 +260,7 @@ def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
 def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     if tool.get("type") != "function":
         return {"type": str(tool.get("type"))}  # for `wire` to refuse
-    return {"type": "function", "function": wire.parse_shape(_Function, tool, names=NAMES, place=place).model_dump()}
+    return {"type": "function", "function": shapes.parse_shape(_Function, tool, names=NAMES, place=place).model_dump()}
 
 
 def _tool_choice(choice: str | _Choice | None) -> str | dict[str, Any] | None:
