@@ -24,7 +24,7 @@ from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.errors import BadRequestError, NomoatError, RemoteError
 from nomoat.records import CallingTurn, Chunk, Request, ToolCall, ToolResult, Usage
 from nomoat.responder import Responder
-from nomoat.serve import responses, wire
+from nomoat.serve import replies, responses, wire
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
@@ -190,6 +190,29 @@ def test_likelihoods_come_with_their_tokens_where_they_are_included(fake: openai
     last = events_of(url, input="two one", include=[LIKELIHOODS], top_logprobs=2)[-1]["response"]
     assert without_ids(last["output"]) == without_ids(reply.to_dict()["output"])
     assert ask(fake, "one", include=["reasoning.encrypted_content"]).output[0].content[0].logprobs == []
+
+
+def test_likelihoods_are_written_once_and_what_may_be_long_is_written_beside_the_event_loop(
+    fake: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, str]] = []
+    as_json = replies.as_json
+
+    def record(value: object) -> bytes:
+        text = as_json(value)
+        written.append((threading.current_thread().name, text.decode()))
+        return text
+
+    monkeypatch.setattr(replies, "as_json", record)
+    events = events_of(str(fake.base_url).removesuffix("/"), include=[LIKELIHOODS], top_logprobs=2)
+    assert len([text for _, text in written if '"top_logprobs":[' in text]) == 3
+    told = [event["logprobs"][0] for event in events if event["type"] == "response.output_text.delta"]
+    text_done, part_done, item_done, completed = events[-4:]
+    assert text_done["logprobs"] == part_done["part"]["logprobs"] == item_done["item"]["content"][0]["logprobs"] == told
+    assert completed["response"]["output"] == [item_done["item"]]
+    beside = {json.loads(text)["type"].removeprefix("response.") for thread, text in written
+              if thread.startswith("asyncio_") and '"sequence_number"' in text}  # fmt: skip
+    assert beside >= {"created", "in_progress", "output_text.done", "content_part.done", "output_item.done", "completed"}
 
 
 # ---------------------------------------------------------------- tools

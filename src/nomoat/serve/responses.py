@@ -315,7 +315,9 @@ class Reply:
         self._output: list[dict[str, Any]] = []  # of a stream: what is done
         self._message_id: str | None = None  # of the message that is being told
         self._text = ""
-        self._likelihoods: list[dict[str, Any]] = []
+        # Each as JSON: the last four events have all of them, and Python does nothing else while it writes one event's JSON.
+        self._likelihoods: list[bytes] = []
+        self._mark = uuid.uuid4().hex  # stands for them, and nobody is ever told it
         self._reason: FinishReason = "stop"
         # Words are told from the first that is more than space: before a call there may be none.
         self._held: list[Chunk] = []
@@ -352,7 +354,7 @@ class Reply:
     def closing(self, usages: Mapping[int, Usage]) -> bytes:
         """The last event of a stream."""
         response = self._ended(self._reason, self._output, usages[0])
-        return self._event(f"response.{response['status']}", response=response)
+        return self._event(f"response.{response['status']}", self._likelihoods, response=response)
 
     def failure(self, error: NomoatError) -> bytes:
         """What ends a stream in place of `closing`: OpenAI's own has the error both as its pages say and within `error`."""
@@ -362,7 +364,7 @@ class Reply:
         code = "rate_limit_exceeded" if status == TOO_MANY_STATUS else "server_error" if status >= SERVER_STATUS else "invalid_prompt"
         failed = {"status": "failed", "error": {"code": code, "message": told["message"]}, "output": self._output}
         events = self._event("error", code=told["code"], message=told["message"], param=told["param"], error=told)
-        return events + self._event("response.failed", response=self._response | failed)
+        return events + self._event("response.failed", self._likelihoods, response=self._response | failed)
 
     def _open(self) -> bytes:
         self._message_id = _new_id("msg")
@@ -371,17 +373,18 @@ class Reply:
         return events + self._event("response.content_part.added", **self._part_place, part=_part("", ()))
 
     def _delta(self, text: str, likelihoods: Sequence[TokenLikelihood]) -> bytes:
-        told = [replies.chat_likelihood(one) for one in likelihoods]
+        told = [replies.as_json(replies.chat_likelihood(one)) for one in likelihoods]
         self._text += text
         self._likelihoods += told
-        return self._event("response.output_text.delta", **self._part_place, delta=text, logprobs=told)
+        return self._event("response.output_text.delta", told, **self._part_place, delta=text, logprobs=self._marked(told))
 
     def _close(self) -> bytes:
-        item = _message(self._message_id or "", _status(self._reason), self._text, self._likelihoods)
+        told = self._likelihoods
+        item = _message(self._message_id or "", _status(self._reason), self._text, self._marked(told))
         self._output.append(item)
-        events = self._event("response.output_text.done", **self._part_place, text=self._text, logprobs=self._likelihoods)
-        events += self._event("response.content_part.done", **self._part_place, part=item["content"][0])
-        return events + self._event("response.output_item.done", output_index=0, item=item)
+        events = self._event("response.output_text.done", told, **self._part_place, text=self._text, logprobs=self._marked(told))
+        events += self._event("response.content_part.done", told, **self._part_place, part=item["content"][0])
+        return events + self._event("response.output_item.done", told, output_index=0, item=item)
 
     @property
     def _part_place(self) -> dict[str, Any]:
@@ -403,9 +406,14 @@ class Reply:
         ended = {"status": status, "incomplete_details": details, "output": output, "usage": _usage(usage)}
         return self._response | ended | ({"completed_at": int(time.time())} if details is None else {})
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
+    def _event(self, kind: str, told: Sequence[bytes] = (), **fields: Any) -> bytes:
+        """`told`: the likelihoods where a field is, or has in it, what `_marked` makes of them."""
         number, self._num_events = self._num_events, self._num_events + 1
-        return f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
+        event = f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
+        return event.replace(f'"{self._mark}"'.encode(), b",".join(told)) if told else event
+
+    def _marked(self, told: Sequence[bytes]) -> list[str]:
+        return [self._mark] if told else []
 
 
 def _name_field(error: NomoatError) -> None:
@@ -418,11 +426,11 @@ def _status(reason: FinishReason) -> str:
     return "incomplete" if reason in REASONS else "completed"
 
 
-def _message(item_id: str, status: str, text: str, likelihoods: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _message(item_id: str, status: str, text: str, likelihoods: Sequence[object]) -> dict[str, Any]:
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": [_part(text, likelihoods)]}
 
 
-def _part(text: str, likelihoods: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _part(text: str, likelihoods: Sequence[object]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(likelihoods)}
 
 
