@@ -21,7 +21,7 @@ from scripted import ScriptedEngine
 from nomoat.engine import calls, importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import BadRequestError, NomoatError, RemoteError
+from nomoat.errors import BadRequestError, NomoatError, RemoteError, SchemaError
 from nomoat.records import CallingTurn, Chunk, Request, ToolCall, ToolResult, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, responses, wire
@@ -360,6 +360,9 @@ RESULT = {"type": "function_call_output", "call_id": "a"}
         ({"max_tokens": 5}, "max_tokens", "`max_tokens` is not supported; use `max_output_tokens`"),
         ({"response_format": {"type": "text"}}, "response_format", "`response_format` is not supported; use `text`: {format}"),
         ({"messages": []}, "messages", "`messages` is not supported; use `input`"),
+        ({"guided_json": SCHEMA}, "guided_json", "`guided_json` is not supported; for an answer of a form use `text`: {format}"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}},
+         "tool_choice.tools.0.type", "`tool_choice.tools.0.type` is `mcp`; only functions are supported"),
         ({"logit_bias": {"1": 1}}, "logit_bias", "`logit_bias` is not supported"),
         ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type", "`tools.1.type` is `web_search`; only functions are supported"),
         ({"tools": [TOOL], "tool_choice": {"type": "mcp", "server_label": "x"}}, "tool_choice",
@@ -396,13 +399,15 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(fields: dict[str, Any
         ({"text": {"format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}}, "text.format.schema"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.name"), ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"), ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
+         "tool_choice.tools.0"),
         ({"metadata": {"a": 1}}, "metadata"), ({"top_logprobs": 30, "include": [LIKELIHOODS]}, "top_logprobs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_names_its_field(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(**fields)
-    assert (caught.value.param, caught.value.code) == (param, None)
+    assert (caught.value.param, caught.value.code) == (param, None) and f"`{param}" in caught.value.message
 
 
 # ---------------------------------------------------------------- errors and ends
@@ -423,6 +428,22 @@ def test_errors_are_a_chats_with_fields_named_as_here(tiny: openai.OpenAI, start
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.AuthenticationError):
         ask(sdk(start(Responder("fake", FakeEngine()), api_key="s3cret"), api_key="other"), "hi")
+
+
+def test_a_functions_schema_is_named_by_its_place_among_the_clients_tools(start: Start) -> None:
+    """An engine knows of those alone that a model is told of."""
+
+    def refuse() -> Iterator[Chunk]:
+        error = SchemaError("cannot be followed")
+        error.field = "tools.0.function.parameters"
+        raise error
+
+    url = start(Responder("fake", ScriptedEngine(refuse)))
+    tools = [TOOL, {"type": "function", "name": "f", "parameters": {}}]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    for stream in (False, True):
+        told = httpx.post(f"{url}/responses", json={"input": "hi", "tools": tools, "tool_choice": choice, "stream": stream})
+        assert (told.status_code, told.json()["error"]["param"]) == (400, "tools.1.parameters")
 
 
 @pytest.mark.parametrize(

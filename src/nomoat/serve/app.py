@@ -370,7 +370,7 @@ class Served:
     def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk]:
         """One text of an answer, in its thread."""
         request = call.requests[at]
-        with self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:
+        with call.naming_tools(), self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:
             if call.echo:
                 yield from _prompt_chunks(responder, request, stop)
             if call.max_new_tokens == 0:

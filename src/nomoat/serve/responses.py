@@ -47,7 +47,13 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "messages": ((), "; use `input`"),
     "reasoning_effort": ((), "; use `reasoning`: {effort}"),
     "response_format": ((), "; use `text`: {format}"),
+    **{name: (shapes.UNSUPPORTED[name], "; for an answer of a form use `text`: {format}") for name in sorted(shapes.ABOUT_FORM)},
 }
+# What errors of chats call what stands elsewhere here.
+FIELDS = (
+    ("response_format.json_schema", "text.format"), ("response_format", "text.format"), ("tool_choice.allowed_tools", "tool_choice"),
+    (".function.parameters", ".parameters"),
+)  # fmt: skip
 # Why an answer is not whole.
 REASONS: dict[FinishReason, str] = {"length": "max_output_tokens", "filtered": "content_filter"}
 TOO_MANY_STATUS, SERVER_STATUS = 429, 500
@@ -184,7 +190,12 @@ def parse(body: bytes) -> Asked:
         "tool_choice": _tool_choice(asked.tool_choice),
         "logprobs": has_likelihoods,
     }
-    call = wire.parse_chat(chat, places)
+    try:
+        call = wire.parse_chat(chat, places)
+    except BadRequestError as error:
+        param = _field(error.param or "")
+        message = error.message.replace(f"`{error.param}", f"`{param}", 1)
+        raise BadRequestError(message, param=param or None, code=error.code, status=error.status) from error
     return Asked(call=call, echo=_echo(asked, call))
 
 
@@ -418,8 +429,14 @@ class Reply:
 
 def _name_field(error: NomoatError) -> None:
     """Of this endpoint, where chats have another."""
-    if isinstance(error, SchemaError) and error.field == "response_format":
-        error.field = "text.format"
+    if isinstance(error, SchemaError):
+        error.field = _field(error.field)
+
+
+def _field(name: str) -> str:
+    for chats, here in FIELDS:
+        name = name.replace(chats, here)
+    return name
 
 
 def _status(reason: FinishReason) -> str:

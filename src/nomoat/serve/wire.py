@@ -6,11 +6,12 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from nomoat.errors import BadRequestError
+from nomoat.errors import BadRequestError, SchemaError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 from nomoat.serve import shapes
 
@@ -23,7 +24,7 @@ class Call:
     """What a client asked: one answer to each request. `model` None: the only one served.
 
     `max_new_tokens` None: as many as the context has room for. `echo`: the prompt is part of the answer. `n`: requests in a row with
-    the same prompt.
+    the same prompt. `tool_places`: where each of the requests' tools stood among the client's.
     """
 
     kind: Kind
@@ -34,6 +35,19 @@ class Call:
     include_usage: bool
     echo: bool = False
     n: int = 1
+    tool_places: tuple[int, ...] = ()
+
+    @contextmanager
+    def naming_tools(self) -> Iterator[None]:
+        """An error of a function's schema names the client's tool, where an engine names the request's."""
+        try:
+            yield
+        except SchemaError as error:
+            kind, *rest = error.field.split(".", 2)
+            if kind == "tools" and rest:
+                at, within = rest
+                error.field = f"tools.{self.tool_places[int(at)]}.{within}"
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +69,12 @@ def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = ()) -> Call
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     variables = json.dumps(asked.chat_template_kwargs, ensure_ascii=False, sort_keys=True) if asked.chat_template_kwargs else ""
+    tool_places, about_tools = _about_tools(asked)
     request = Request(
         messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
-        **_about_tools(asked), **_sampling(asked),
+        **about_tools, **_sampling(asked),
     )  # fmt: skip
-    return _call("chat", asked, [request], _max_new_tokens(asked, None))
+    return replace(_call("chat", asked, [request], _max_new_tokens(asked, None)), tool_places=tool_places)
 
 
 def parse_text(body: bytes) -> Call:
@@ -147,8 +162,8 @@ def _called(call: shapes.ToolCall) -> ToolCall:
     return ToolCall(id=call.id or "", name=call.function.name, arguments=text, extra_content=extra)
 
 
-def _about_tools(asked: shapes.Chat) -> dict[str, Any]:
-    """Functions, and which of them have to be called. None where the client wants a text."""
+def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Functions, and which of them have to be called; before them their places. None where the client wants a text."""
     tools: list[tuple[str, str]] = []
     for at, tool in enumerate(asked.tools or ()):
         if tool.type != "function":
@@ -158,12 +173,13 @@ def _about_tools(asked: shapes.Chat) -> dict[str, Any]:
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
         tools.append((tool.function.name, json.dumps(definition, ensure_ascii=False)))
     if asked.tool_choice == "none":
-        return {}
+        return (), {}
     if asked.tool_choice not in (None, "auto") and not tools:
         raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
     may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
-    told = tuple(tool for name, tool in tools if name in may_call)
-    return {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+    places = tuple(at for at, (name, _) in enumerate(tools) if name in may_call)
+    told = tuple(tools[at][1] for at in places)
+    return places, {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
 
 
 def _chosen(choice: str | shapes.Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
