@@ -410,6 +410,26 @@ def test_what_cannot_be_meant_names_its_field(fields: dict[str, Any], param: str
     assert (caught.value.param, caught.value.code) == (param, None) and f"`{param}" in caught.value.message
 
 
+INFINITE = {"maximum": float("inf")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [TOOL, {**TOOL, "parameters": INFINITE}]}, "tools.1.parameters"), ({"tools": [TOOL, TOOL | INFINITE]}, "tools.1"),
+        ({"tools": [{**TOOL, "parameters": INFINITE}], "tool_choice": "none"}, "tools.0.parameters"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": INFINITE}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_object", "schema": INFINITE}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "text", **INFINITE}}}, "text"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "weather", **INFINITE}}, "tool_choice"),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_answer_could_tell_again_is_refused_where_it_stands(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequestError, match="holds a number that JSON does not have") as caught:
+        parse(**fields)
+    assert caught.value.param == param
+
+
 # ---------------------------------------------------------------- errors and ends
 def test_errors_are_a_chats_with_fields_named_as_here(tiny: openai.OpenAI, start: Start, sdk: Sdk) -> None:
     unique = {"type": "array", "uniqueItems": True}

@@ -196,7 +196,12 @@ def parse(body: bytes) -> Asked:
         param = _field(error.param or "")
         message = error.message.replace(f"`{error.param}", f"`{param}", 1)
         raise BadRequestError(message, param=param or None, code=error.code, status=error.status) from error
-    return Asked(call=call, echo=_echo(asked, call))
+    echo = _echo(asked, call)
+    # An answer with a number that JSON does not have could not be written.
+    told = {f"tools.{at}": tool for at, tool in enumerate(echo["tools"])} | {name: echo[name] for name in ("text", "tool_choice")}
+    for name, value in told.items():
+        wire.as_json(value, name)
+    return Asked(call=call, echo=echo)
 
 
 def _turns(asked: _Asked) -> tuple[list[dict[str, Any]], list[str]]:

@@ -68,7 +68,7 @@ def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = ()) -> Call
     if asked.top_logprobs and not asked.logprobs:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    variables = json.dumps(asked.chat_template_kwargs, ensure_ascii=False, sort_keys=True) if asked.chat_template_kwargs else ""
+    variables = as_json(asked.chat_template_kwargs, "chat_template_kwargs", sort_keys=True) if asked.chat_template_kwargs else ""
     tool_places, about_tools = _about_tools(asked)
     request = Request(
         messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
@@ -151,15 +151,18 @@ def _message(turn: shapes.Turn, where: str) -> Message:
         known = "system, developer, user, assistant, tool"
         raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are {known}", param=f"{where}.role")
     if role == "assistant" and turn.tool_calls:
-        return CallingTurn(role="assistant", content=content, calls=tuple(map(_called, turn.tool_calls)))
+        return CallingTurn(role="assistant", content=content, calls=_called(turn.tool_calls, f"{where}.tool_calls"))
     return Message(role=cast(Role, role), content=content)
 
 
-def _called(call: shapes.ToolCall) -> ToolCall:
-    arguments = call.function.arguments
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    extra = json.dumps(call.extra_content, ensure_ascii=False) if call.extra_content else ""
-    return ToolCall(id=call.id or "", name=call.function.name, arguments=text, extra_content=extra)
+def _called(calls: Sequence[shapes.ToolCall], where: str) -> tuple[ToolCall, ...]:
+    called = []
+    for at, call in enumerate(calls):
+        arguments = call.function.arguments
+        text = arguments if isinstance(arguments, str) else as_json(arguments, f"{where}.{at}.function.arguments")
+        extra = as_json(call.extra_content, f"{where}.{at}.extra_content") if call.extra_content else ""
+        called.append(ToolCall(id=call.id or "", name=call.function.name, arguments=text, extra_content=extra))
+    return tuple(called)
 
 
 def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
@@ -171,7 +174,7 @@ def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
         if tool.function is None:
             raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
-        tools.append((tool.function.name, json.dumps(definition, ensure_ascii=False)))
+        tools.append((tool.function.name, as_json(definition, f"tools.{at}.function.parameters")))
     if asked.tool_choice == "none":
         return (), {}
     if asked.tool_choice not in (None, "auto") and not tools:
@@ -242,10 +245,18 @@ def _schema(asked: shapes.Format | None) -> str | None:
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":
-        return '{"type": "object"}' if asked.schema_ is None else json.dumps(asked.schema_)
+        return '{"type": "object"}' if asked.schema_ is None else as_json(asked.schema_, "response_format.schema")
     if asked.json_schema is None or asked.json_schema.schema_ is None:
         raise BadRequestError("`response_format.json_schema.schema` is missing", param="response_format")
-    return json.dumps(asked.json_schema.schema_)
+    return as_json(asked.json_schema.schema_, "response_format.json_schema.schema")
+
+
+def as_json(value: object, where: str, *, sort_keys: bool = False) -> str:
+    """JSON again, of a value that stands at `where`. Raises BadRequestError for numbers that Python reads, and JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
+    except ValueError as exc:
+        raise BadRequestError(f"`{where}` holds a number that JSON does not have (NaN, Infinity, 1e999)", param=where) from exc
 
 
 def _schema_mode(asked: shapes.Format | None) -> SchemaMode | None:
