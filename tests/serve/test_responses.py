@@ -304,6 +304,27 @@ HI = {"messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.mark.parametrize(
+    ("script", "turns"),
+    [
+        ("A 1 B =1", [("A\nB", "1"), "=1"]), ("1 B 2 =1 =2 C", [("B", "12"), "=1", "=2", ("C", "")]),
+        ("A 1 2 =1 B 3 =2 =3", [("A\nB", "123"), "=1", "=2", "=3"]), ("A B 1 =1 2 =2", [("A", ""), ("B", "1"), "=1", ("", "2"), "=2"]),
+        ("1 user B 2", [("", "1"), "user", ("B", "2")]),
+    ],
+)  # fmt: skip
+def test_what_an_assistant_says_before_its_calls_have_results_is_one_message_with_them(script: str, turns: list[Any]) -> None:
+    def item(word: str) -> dict[str, Any]:
+        if word.isdigit():
+            return {"type": "function_call", "call_id": word, "name": "f", "arguments": "{}"}
+        if word.startswith("="):
+            return {"type": "function_call_output", "call_id": word[1:], "output": word}
+        return {"role": "user" if word == "user" else "assistant", "content": word}
+
+    messages = parse(input=[item(word) for word in script.split()]).call.requests[0].messages
+    told = [(one.content, "".join(call.id for call in getattr(one, "calls", ()))) for one in messages]
+    assert told == [(one, "") if isinstance(one, str) else one for one in turns]
+
+
+@pytest.mark.parametrize(
     ("body", "chat"),
     [
         ({"input": "hi"}, HI),

@@ -179,10 +179,10 @@ def parse(body: bytes) -> Asked:
     has_likelihoods = LIKELIHOODS in (asked.include or ())
     if extra.get("top_logprobs") and not has_likelihoods:
         raise BadRequestError(f'`top_logprobs` goes with `include`: ["{LIKELIHOODS}"] only', param="top_logprobs")
-    turns, places = _turns(asked)
+    told = _joined(_turns(asked))
     chat = {name: value for name, value in extra.items() if name not in REFUSED}
     chat |= {
-        "messages": turns,
+        "messages": [turn for _, turn in told],
         "max_completion_tokens": asked.max_output_tokens,
         "reasoning_effort": asked.reasoning.effort if asked.reasoning else None,
         "response_format": _response_format(asked.text),
@@ -191,42 +191,60 @@ def parse(body: bytes) -> Asked:
         "logprobs": has_likelihoods,
     }
     try:
-        call = wire.parse_chat(chat, places)
+        call = wire.parse_chat(chat, [place for place, _ in told])
     except BadRequestError as error:
         param = _field(error.param or "")
         message = error.message.replace(f"`{error.param}", f"`{param}", 1)
         raise BadRequestError(message, param=param or None, code=error.code, status=error.status) from error
     echo = _echo(asked, call)
     # An answer with a number that JSON does not have could not be written.
-    told = {f"tools.{at}": tool for at, tool in enumerate(echo["tools"])} | {name: echo[name] for name in ("text", "tool_choice")}
-    for name, value in told.items():
+    again = {f"tools.{at}": tool for at, tool in enumerate(echo["tools"])} | {name: echo[name] for name in ("text", "tool_choice")}
+    for name, value in again.items():
         wire.as_json(value, name)
     return Asked(call=call, echo=echo)
 
 
-def _turns(asked: _Asked) -> tuple[list[dict[str, Any]], list[str]]:
-    """The items as a chat's messages, and where each stood. An assistant's words and the calls after them are one message."""
-    turns: list[dict[str, Any]] = []
-    places: list[str] = []
+def _turns(asked: _Asked) -> list[tuple[str, dict[str, Any]]]:
+    """Each item as a chat's message, after where it stands."""
+    turns: list[tuple[str, dict[str, Any]]] = []
     if asked.instructions is not None:
-        turns.append({"role": "system", "content": asked.instructions})
-        places.append("instructions")
+        turns.append(("instructions", {"role": "system", "content": asked.instructions}))
     items = [{"role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input
     if not items:
         raise BadRequestError("`input` is empty", param="input")
     for at, item in enumerate(items):
         place = f"input.{at}"
         turn = _turn(item, place)
-        if turn is None:
-            continue
-        if "tool_calls" in turn and turns and turns[-1]["role"] == "assistant":
-            turns[-1].setdefault("tool_calls", []).extend(turn["tool_calls"])
-            continue
-        turns.append(turn)
-        places.append(place)
+        if turn is not None:
+            turns.append((place, turn))
     if not turns:
         raise BadRequestError("`input` holds reasoning alone", param="input")
-    return turns, places
+    return turns
+
+
+def _joined(turns: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The same, with an assistant's words and the calls after them as one message, and all it says until its calls have their results.
+
+    Servers refuse a message with calls that is not followed by the results of each.
+    """
+    joined: list[tuple[str, dict[str, Any]]] = []
+    begun: dict[str, Any] | None = None  # an assistant's message,
+    waiting: set[str] = set()  # and those of its calls that have no result yet
+    for place, turn in turns:
+        calls = turn.get("tool_calls", [])
+        if turn["role"] == "tool":
+            waiting.discard(turn["tool_call_id"])
+        elif turn["role"] != "assistant":
+            begun, waiting = None, set()
+        elif begun is not None and (waiting or (calls and joined[-1][1] is begun)):
+            begun["content"] = "\n".join(filter(None, (begun["content"], turn["content"])))
+            begun.setdefault("tool_calls", []).extend(calls)
+            waiting.update(call["id"] for call in calls)
+            continue
+        else:
+            begun, waiting = turn, {call["id"] for call in calls}
+        joined.append((place, turn))
+    return joined
 
 
 def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
