@@ -11,7 +11,7 @@ import pytest
 
 from nomoat.errors import UsageError
 from nomoat.records import Message, Request
-from nomoat.serve import wire
+from nomoat.serve import shapes
 
 HI = Message(role="user", content="Say hi")
 
@@ -44,7 +44,7 @@ def test_the_bounds_are_those_of_the_server() -> None:
     from nomoat import bounds
 
     for name, (low, high) in bounds.NUMBERS.items():
-        told = wire._Settings.model_json_schema()["properties"][name]["anyOf"][0]
+        told = shapes.Settings.model_json_schema()["properties"][name]["anyOf"][0]
         assert (told.get("minimum", told.get("exclusiveMinimum")), told["maximum"]) == (low, high), name
 
 

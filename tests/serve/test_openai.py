@@ -150,6 +150,14 @@ def test_a_functions_schema_that_cannot_be_followed_is_a_400(tiny_with_tools: op
         assert caught.value.code == "unsupported"
         assert caught.value.param == ("tools.2.function.parameters" if is_functions else "response_format")
         assert caught.value.body["message"].startswith("the function `f`: " * is_functions + "this JSON schema cannot be followed")
+    allowed = {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}]},
+    }
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(tiny_with_tools, "who?", tools=[*TWO_TOOLS, strange], tool_choice=allowed, stream=stream)
+        assert caught.value.param == "tools.2.function.parameters"
     only = {"type": "function", "function": {"name": "note"}}
     assert chat(tiny_with_tools, "who?", tools=[TOOL, strange], tool_choice=only, max_tokens=120).choices[0].message.tool_calls
 

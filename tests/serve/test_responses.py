@@ -21,10 +21,10 @@ from scripted import ScriptedEngine
 from nomoat.engine import calls, importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.openvino import OpenVINOEngine
-from nomoat.errors import BadRequestError, NomoatError, RemoteError
+from nomoat.errors import BadRequestError, NomoatError, RemoteError, SchemaError
 from nomoat.records import CallingTurn, Chunk, Request, ToolCall, ToolResult, Usage
 from nomoat.responder import Responder
-from nomoat.serve import responses, wire
+from nomoat.serve import replies, responses, wire
 
 Start = Callable[..., str]
 Sdk = Callable[..., openai.OpenAI]
@@ -192,6 +192,29 @@ def test_likelihoods_come_with_their_tokens_where_they_are_included(fake: openai
     assert ask(fake, "one", include=["reasoning.encrypted_content"]).output[0].content[0].logprobs == []
 
 
+def test_likelihoods_are_written_once_and_what_may_be_long_is_written_beside_the_event_loop(
+    fake: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, str]] = []
+    as_json = replies.as_json
+
+    def record(value: object) -> bytes:
+        text = as_json(value)
+        written.append((threading.current_thread().name, text.decode()))
+        return text
+
+    monkeypatch.setattr(replies, "as_json", record)
+    events = events_of(str(fake.base_url).removesuffix("/"), include=[LIKELIHOODS], top_logprobs=2)
+    assert len([text for _, text in written if '"top_logprobs":[' in text]) == 3
+    told = [event["logprobs"][0] for event in events if event["type"] == "response.output_text.delta"]
+    text_done, part_done, item_done, completed = events[-4:]
+    assert text_done["logprobs"] == part_done["part"]["logprobs"] == item_done["item"]["content"][0]["logprobs"] == told
+    assert completed["response"]["output"] == [item_done["item"]]
+    beside = {json.loads(text)["type"].removeprefix("response.") for thread, text in written
+              if thread.startswith("asyncio_") and '"sequence_number"' in text}  # fmt: skip
+    assert beside >= {"created", "in_progress", "output_text.done", "content_part.done", "output_item.done", "completed"}
+
+
 # ---------------------------------------------------------------- tools
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("before", ["Let me see.\n", "\n"])
@@ -281,6 +304,27 @@ HI = {"messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.mark.parametrize(
+    ("script", "turns"),
+    [
+        ("A 1 B =1", [("A\nB", "1"), "=1"]), ("1 B 2 =1 =2 C", [("B", "12"), "=1", "=2", ("C", "")]),
+        ("A 1 2 =1 B 3 =2 =3", [("A\nB", "123"), "=1", "=2", "=3"]), ("A B 1 =1 2 =2", [("A", ""), ("B", "1"), "=1", ("", "2"), "=2"]),
+        ("1 user B 2", [("", "1"), "user", ("B", "2")]),
+    ],
+)  # fmt: skip
+def test_what_an_assistant_says_before_its_calls_have_results_is_one_message_with_them(script: str, turns: list[Any]) -> None:
+    def item(word: str) -> dict[str, Any]:
+        if word.isdigit():
+            return {"type": "function_call", "call_id": word, "name": "f", "arguments": "{}"}
+        if word.startswith("="):
+            return {"type": "function_call_output", "call_id": word[1:], "output": word}
+        return {"role": "user" if word == "user" else "assistant", "content": word}
+
+    messages = parse(input=[item(word) for word in script.split()]).call.requests[0].messages
+    told = [(one.content, "".join(call.id for call in getattr(one, "calls", ()))) for one in messages]
+    assert told == [(one, "") if isinstance(one, str) else one for one in turns]
+
+
+@pytest.mark.parametrize(
     ("body", "chat"),
     [
         ({"input": "hi"}, HI),
@@ -337,6 +381,9 @@ RESULT = {"type": "function_call_output", "call_id": "a"}
         ({"max_tokens": 5}, "max_tokens", "`max_tokens` is not supported; use `max_output_tokens`"),
         ({"response_format": {"type": "text"}}, "response_format", "`response_format` is not supported; use `text`: {format}"),
         ({"messages": []}, "messages", "`messages` is not supported; use `input`"),
+        ({"guided_json": SCHEMA}, "guided_json", "`guided_json` is not supported; for an answer of a form use `text`: {format}"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}},
+         "tool_choice.tools.0.type", "`tool_choice.tools.0.type` is `mcp`; only functions are supported"),
         ({"logit_bias": {"1": 1}}, "logit_bias", "`logit_bias` is not supported"),
         ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type", "`tools.1.type` is `web_search`; only functions are supported"),
         ({"tools": [TOOL], "tool_choice": {"type": "mcp", "server_label": "x"}}, "tool_choice",
@@ -373,13 +420,35 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(fields: dict[str, Any
         ({"text": {"format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}}, "text.format.schema"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.name"), ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"), ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
+         "tool_choice.tools.0"),
         ({"metadata": {"a": 1}}, "metadata"), ({"top_logprobs": 30, "include": [LIKELIHOODS]}, "top_logprobs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_names_its_field(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(**fields)
-    assert (caught.value.param, caught.value.code) == (param, None)
+    assert (caught.value.param, caught.value.code) == (param, None) and f"`{param}" in caught.value.message
+
+
+INFINITE = {"maximum": float("inf")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [TOOL, {**TOOL, "parameters": INFINITE}]}, "tools.1.parameters"), ({"tools": [TOOL, TOOL | INFINITE]}, "tools.1"),
+        ({"tools": [{**TOOL, "parameters": INFINITE}], "tool_choice": "none"}, "tools.0.parameters"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": INFINITE}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_object", "schema": INFINITE}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "text", **INFINITE}}}, "text"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "weather", **INFINITE}}, "tool_choice"),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_answer_could_tell_again_is_refused_where_it_stands(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequestError, match="holds a number that JSON does not have") as caught:
+        parse(**fields)
+    assert caught.value.param == param
 
 
 # ---------------------------------------------------------------- errors and ends
@@ -400,6 +469,22 @@ def test_errors_are_a_chats_with_fields_named_as_here(tiny: openai.OpenAI, start
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.AuthenticationError):
         ask(sdk(start(Responder("fake", FakeEngine()), api_key="s3cret"), api_key="other"), "hi")
+
+
+def test_a_functions_schema_is_named_by_its_place_among_the_clients_tools(start: Start) -> None:
+    """An engine knows of those alone that a model is told of."""
+
+    def refuse() -> Iterator[Chunk]:
+        error = SchemaError("cannot be followed")
+        error.field = "tools.0.function.parameters"
+        raise error
+
+    url = start(Responder("fake", ScriptedEngine(refuse)))
+    tools = [TOOL, {"type": "function", "name": "f", "parameters": {}}]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    for stream in (False, True):
+        told = httpx.post(f"{url}/responses", json={"input": "hi", "tools": tools, "tool_choice": choice, "stream": stream})
+        assert (told.status_code, told.json()["error"]["param"]) == (400, "tools.1.parameters")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from nomoat.errors import (
     UsageError,
 )
 from nomoat.records import CallingTurn, Chunk, Message, TokenLikelihood, ToolCall, ToolResult, Usage
-from nomoat.serve import app, replies, wire
+from nomoat.serve import app, replies, shapes, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -433,6 +433,28 @@ def test_field_of_several_types_is_named_without_them(parse_body: Callable[[byte
     assert caught.value.param == param and caught.value.message.startswith(f"`{param}`: ")
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (lambda x: {"tools": [CLOCK, {"type": "function", "function": {"name": "f", "parameters": x}}]},
+         "tools.1.function.parameters"),
+        (lambda x: {"response_format": {"type": "json_object", "schema": x}}, "response_format.schema"),
+        (lambda x: {"response_format": {"type": "json_schema", "json_schema": {"schema": x}}}, "response_format.json_schema.schema"),
+        (lambda x: {"chat_template_kwargs": x}, "chat_template_kwargs"),
+        (lambda x: {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": x}}]}]},
+         "messages.0.tool_calls.0.function.arguments"),
+    ],
+)  # fmt: skip
+def test_a_number_that_json_does_not_have_is_refused_where_it_stands(
+    fields: Callable[[object], dict[str, Any]], param: str, number: float
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse(**fields({"maximum": number}))
+    told = f"`{param}` holds a number that JSON does not have (NaN, Infinity, 1e999)"
+    assert (caught.value.message, caught.value.param) == (told, param)
+
+
 MANY = 1000
 
 
@@ -460,7 +482,7 @@ def test_all_lists_that_clients_send_are_checked_to_the_first_error_only() -> No
         for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
             yield from lists(part)
 
-    found = [one for shape in wire.SHAPES for one in lists(shape.__pydantic_core_schema__)]
+    found = [one for shape in shapes.SHAPES for one in lists(shape.__pydantic_core_schema__)]
     assert found
     assert [one for one in found if not one.get("fail_fast")] == []
 

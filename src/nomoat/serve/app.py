@@ -338,7 +338,7 @@ class Served:
     async def _events(self, name: str, reply: replies.Form, first: Item, rest: AsyncIterator[Item]) -> AsyncIterator[bytes]:
         usages: dict[int, Usage] = {}
         outcome = "gone"
-        yield reply.opening()
+        yield await asyncio.to_thread(reply.opening)
         try:
             async for item in _first_and_rest(first, rest):
                 if item is None:
@@ -347,9 +347,10 @@ class Served:
                 at, chunk = item
                 if chunk.usage is not None:
                     usages[at] = chunk.usage
-                yield reply.event(chunk, at)
+                # the last may tell all of the text again
+                yield reply.event(chunk, at) if chunk.finish_reason is None else await asyncio.to_thread(reply.event, chunk, at)
             outcome = "ok"
-            yield reply.closing(usages)
+            yield await asyncio.to_thread(reply.closing, usages)
         except NomoatError as error:
             outcome = "error"
             yield reply.failure(error)
@@ -369,7 +370,7 @@ class Served:
     def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk]:
         """One text of an answer, in its thread."""
         request = call.requests[at]
-        with self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:
+        with call.naming_tools(), self._models.use(name, stop) as loaded, decisions.choose(loaded, at) as responder:
             if call.echo:
                 yield from _prompt_chunks(responder, request, stop)
             if call.max_new_tokens == 0:

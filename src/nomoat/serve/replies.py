@@ -299,4 +299,8 @@ def _finish(reason: FinishReason, calls: Sequence[ToolCall] = ()) -> str:
 
 def sse(value: dict[str, Any]) -> bytes:
     """An event of a stream."""
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return b"data: " + as_json(value) + b"\n\n"
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

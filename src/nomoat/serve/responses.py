@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nomoat.errors import BadRequestError, NomoatError, SchemaError
 from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage
-from nomoat.serve import replies, wire
-from nomoat.serve.wire import Limit, Several
+from nomoat.serve import replies, shapes, wire
+from nomoat.serve.shapes import Limit, Several, Shape
 
 LIKELIHOODS = "message.output_text.logprobs"  # what asks for them, in `include`
 TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
@@ -47,39 +47,42 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "messages": ((), "; use `input`"),
     "reasoning_effort": ((), "; use `reasoning`: {effort}"),
     "response_format": ((), "; use `text`: {format}"),
+    **{name: (shapes.UNSUPPORTED[name], "; for an answer of a form use `text`: {format}") for name in sorted(shapes.ABOUT_FORM)},
 }
+# What errors of chats call what stands elsewhere here.
+FIELDS = (
+    ("response_format.json_schema", "text.format"), ("response_format", "text.format"), ("tool_choice.allowed_tools", "tool_choice"),
+    (".function.parameters", ".parameters"),
+)  # fmt: skip
 # Why an answer is not whole.
 REASONS: dict[FinishReason, str] = {"length": "max_output_tokens", "filtered": "content_filter"}
 TOO_MANY_STATUS, SERVER_STATUS = 429, 500
 
 
-class _Reasoning(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Reasoning(Shape):
     effort: Effort | None = None
 
 
-class _Format(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Format(Shape):
+    model_config = ConfigDict(extra="allow")
     type: Literal["text", "json_object", "json_schema"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
-class _TextConfig(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _TextConfig(Shape):
     format: _Format | None = None
 
 
-class _Function(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Function(Shape):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _Named(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+class _Named(Shape):
+    model_config = ConfigDict(extra="allow")
     type: str
     name: str | None = None
 
@@ -89,30 +92,27 @@ class _Choice(_Named):
     tools: Several[_Named] | None = None
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Message(Shape):
     role: str
-    content: str | Several[wire.Part] | None = None
+    content: str | Several[shapes.Part] | None = None
 
 
-class _Call(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Call(Shape):
     call_id: str
     name: str
     arguments: str
     extra_content: dict[str, Any] | None = None  # Gemini's
 
 
-class _CallOutput(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _CallOutput(Shape):
     call_id: str
-    output: str | Several[wire.Part]
+    output: str | Several[shapes.Part]
 
 
-class _Asked(BaseModel):
+class _Asked(Shape):
     """What chats have under other names or not at all; the rest is theirs."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
     input: str | Several[dict[str, Any]]
     instructions: str | None = None
     max_output_tokens: Limit | None = None
@@ -126,9 +126,9 @@ class _Asked(BaseModel):
 
 
 SHAPES: tuple[type[BaseModel], ...] = (
-    _Reasoning, _Format, _TextConfig, _Function, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, wire.Part,
+    _Reasoning, _Format, _TextConfig, _Function, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, shapes.Part,
 )  # fmt: skip
-NAMES = wire.field_names(SHAPES) | wire.FIELD_NAMES
+NAMES = shapes.field_names(SHAPES) | shapes.FIELD_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,18 +171,18 @@ def add_route(app: FastAPI, *, read: Read, answer: Answer) -> None:
 # ---------------------------------------------------------------- what is asked
 def parse(body: bytes) -> Asked:
     """A body of /v1/responses. Raises BadRequestError."""
-    asked = wire.parse_shape(_Asked, body, names=NAMES)
+    asked = shapes.parse_shape(_Asked, body, names=NAMES)
     extra = asked.model_extra or {}
     for name, (harmless, advice) in REFUSED.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise wire.unsupported(name, f"is not supported{advice}")
+            raise shapes.unsupported(name, f"is not supported{advice}")
     has_likelihoods = LIKELIHOODS in (asked.include or ())
     if extra.get("top_logprobs") and not has_likelihoods:
         raise BadRequestError(f'`top_logprobs` goes with `include`: ["{LIKELIHOODS}"] only', param="top_logprobs")
-    turns, places = _turns(asked)
+    told = _joined(_turns(asked))
     chat = {name: value for name, value in extra.items() if name not in REFUSED}
     chat |= {
-        "messages": turns,
+        "messages": [turn for _, turn in told],
         "max_completion_tokens": asked.max_output_tokens,
         "reasoning_effort": asked.reasoning.effort if asked.reasoning else None,
         "response_format": _response_format(asked.text),
@@ -190,33 +190,61 @@ def parse(body: bytes) -> Asked:
         "tool_choice": _tool_choice(asked.tool_choice),
         "logprobs": has_likelihoods,
     }
-    call = wire.parse_chat(chat, places)
-    return Asked(call=call, echo=_echo(asked, call))
+    try:
+        call = wire.parse_chat(chat, [place for place, _ in told])
+    except BadRequestError as error:
+        param = _field(error.param or "")
+        message = error.message.replace(f"`{error.param}", f"`{param}", 1)
+        raise BadRequestError(message, param=param or None, code=error.code, status=error.status) from error
+    echo = _echo(asked, call)
+    # An answer with a number that JSON does not have could not be written.
+    again = {f"tools.{at}": tool for at, tool in enumerate(echo["tools"])} | {name: echo[name] for name in ("text", "tool_choice")}
+    for name, value in again.items():
+        wire.as_json(value, name)
+    return Asked(call=call, echo=echo)
 
 
-def _turns(asked: _Asked) -> tuple[list[dict[str, Any]], list[str]]:
-    """The items as a chat's messages, and where each stood. An assistant's words and the calls after them are one message."""
-    turns: list[dict[str, Any]] = []
-    places: list[str] = []
+def _turns(asked: _Asked) -> list[tuple[str, dict[str, Any]]]:
+    """Each item as a chat's message, after where it stands."""
+    turns: list[tuple[str, dict[str, Any]]] = []
     if asked.instructions is not None:
-        turns.append({"role": "system", "content": asked.instructions})
-        places.append("instructions")
+        turns.append(("instructions", {"role": "system", "content": asked.instructions}))
     items = [{"role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input
     if not items:
         raise BadRequestError("`input` is empty", param="input")
     for at, item in enumerate(items):
         place = f"input.{at}"
         turn = _turn(item, place)
-        if turn is None:
-            continue
-        if "tool_calls" in turn and turns and turns[-1]["role"] == "assistant":
-            turns[-1].setdefault("tool_calls", []).extend(turn["tool_calls"])
-            continue
-        turns.append(turn)
-        places.append(place)
+        if turn is not None:
+            turns.append((place, turn))
     if not turns:
         raise BadRequestError("`input` holds reasoning alone", param="input")
-    return turns, places
+    return turns
+
+
+def _joined(turns: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The same, with an assistant's words and the calls after them as one message, and all it says until its calls have their results.
+
+    Servers refuse a message with calls that is not followed by the results of each.
+    """
+    joined: list[tuple[str, dict[str, Any]]] = []
+    begun: dict[str, Any] | None = None  # an assistant's message,
+    waiting: set[str] = set()  # and those of its calls that have no result yet
+    for place, turn in turns:
+        calls = turn.get("tool_calls", [])
+        if turn["role"] == "tool":
+            waiting.discard(turn["tool_call_id"])
+        elif turn["role"] != "assistant":
+            begun, waiting = None, set()
+        elif begun is not None and (waiting or (calls and joined[-1][1] is begun)):
+            begun["content"] = "\n".join(filter(None, (begun["content"], turn["content"])))
+            begun.setdefault("tool_calls", []).extend(calls)
+            waiting.update(call["id"] for call in calls)
+            continue
+        else:
+            begun, waiting = turn, {call["id"] for call in calls}
+        joined.append((place, turn))
+    return joined
 
 
 def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
@@ -225,27 +253,27 @@ def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     if kind == "reasoning":
         return None
     if kind == "function_call":
-        call = wire.parse_shape(_Call, item, names=NAMES, place=place)
+        call = shapes.parse_shape(_Call, item, names=NAMES, place=place)
         told = {
             "id": call.call_id, "function": {"name": call.name, "arguments": call.arguments}, "extra_content": call.extra_content,
         }  # fmt: skip
         return {"role": "assistant", "content": "", "tool_calls": [told]}
     if kind == "function_call_output":
-        came = wire.parse_shape(_CallOutput, item, names=NAMES, place=place)
+        came = shapes.parse_shape(_CallOutput, item, names=NAMES, place=place)
         return {"role": "tool", "tool_call_id": came.call_id, "content": _text(came.output, f"{place}.output")}
     if kind == "item_reference":
-        raise wire.unsupported(f"{place}.type", f"is `item_reference`: {KEEPS_NOTHING} (clients may send them with `store`: false)")
+        raise shapes.unsupported(f"{place}.type", f"is `item_reference`: {KEEPS_NOTHING} (clients may send them with `store`: false)")
     if kind != "message":
-        raise wire.unsupported(f"{place}.type", f"is `{kind}`; supported are {ITEMS}")
-    message = wire.parse_shape(_Message, item, names=NAMES, place=place)
+        raise shapes.unsupported(f"{place}.type", f"is `{kind}`; supported are {ITEMS}")
+    message = shapes.parse_shape(_Message, item, names=NAMES, place=place)
     if message.role in ("tool", "function"):
         advice = "what a call came to is an item of type `function_call_output`"
-        raise wire.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
+        raise shapes.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
     content = None if message.content is None else _text(message.content, f"{place}.content")
     return {"role": message.role, "content": content}
 
 
-def _text(said: str | list[wire.Part], place: str) -> str:
+def _text(said: str | list[shapes.Part], place: str) -> str:
     if isinstance(said, str):
         return said
     parts = [part.model_copy(update={"type": "text"}) if part.type in TEXT_PARTS else part for part in said]
@@ -266,7 +294,7 @@ def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
 def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     if tool.get("type") != "function":
         return {"type": str(tool.get("type"))}  # for `wire` to refuse
-    return {"type": "function", "function": wire.parse_shape(_Function, tool, names=NAMES, place=place).model_dump()}
+    return {"type": "function", "function": shapes.parse_shape(_Function, tool, names=NAMES, place=place).model_dump()}
 
 
 def _tool_choice(choice: str | _Choice | None) -> str | dict[str, Any] | None:
@@ -321,7 +349,9 @@ class Reply:
         self._output: list[dict[str, Any]] = []  # of a stream: what is done
         self._message_id: str | None = None  # of the message that is being told
         self._text = ""
-        self._likelihoods: list[dict[str, Any]] = []
+        # Each as JSON: the last four events have all of them, and Python does nothing else while it writes one event's JSON.
+        self._likelihoods: list[bytes] = []
+        self._mark = uuid.uuid4().hex  # stands for them, and nobody is ever told it
         self._reason: FinishReason = "stop"
         # Words are told from the first that is more than space: before a call there may be none.
         self._held: list[Chunk] = []
@@ -358,7 +388,7 @@ class Reply:
     def closing(self, usages: Mapping[int, Usage]) -> bytes:
         """The last event of a stream."""
         response = self._ended(self._reason, self._output, usages[0])
-        return self._event(f"response.{response['status']}", response=response)
+        return self._event(f"response.{response['status']}", self._likelihoods, response=response)
 
     def failure(self, error: NomoatError) -> bytes:
         """What ends a stream in place of `closing`: OpenAI's own has the error both as its pages say and within `error`."""
@@ -368,7 +398,7 @@ class Reply:
         code = "rate_limit_exceeded" if status == TOO_MANY_STATUS else "server_error" if status >= SERVER_STATUS else "invalid_prompt"
         failed = {"status": "failed", "error": {"code": code, "message": told["message"]}, "output": self._output}
         events = self._event("error", code=told["code"], message=told["message"], param=told["param"], error=told)
-        return events + self._event("response.failed", response=self._response | failed)
+        return events + self._event("response.failed", self._likelihoods, response=self._response | failed)
 
     def _open(self) -> bytes:
         self._message_id = _new_id("msg")
@@ -377,17 +407,18 @@ class Reply:
         return events + self._event("response.content_part.added", **self._part_place, part=_part("", ()))
 
     def _delta(self, text: str, likelihoods: Sequence[TokenLikelihood]) -> bytes:
-        told = [replies.chat_likelihood(one) for one in likelihoods]
+        told = [replies.as_json(replies.chat_likelihood(one)) for one in likelihoods]
         self._text += text
         self._likelihoods += told
-        return self._event("response.output_text.delta", **self._part_place, delta=text, logprobs=told)
+        return self._event("response.output_text.delta", told, **self._part_place, delta=text, logprobs=self._marked(told))
 
     def _close(self) -> bytes:
-        item = _message(self._message_id or "", _status(self._reason), self._text, self._likelihoods)
+        told = self._likelihoods
+        item = _message(self._message_id or "", _status(self._reason), self._text, self._marked(told))
         self._output.append(item)
-        events = self._event("response.output_text.done", **self._part_place, text=self._text, logprobs=self._likelihoods)
-        events += self._event("response.content_part.done", **self._part_place, part=item["content"][0])
-        return events + self._event("response.output_item.done", output_index=0, item=item)
+        events = self._event("response.output_text.done", told, **self._part_place, text=self._text, logprobs=self._marked(told))
+        events += self._event("response.content_part.done", told, **self._part_place, part=item["content"][0])
+        return events + self._event("response.output_item.done", told, output_index=0, item=item)
 
     @property
     def _part_place(self) -> dict[str, Any]:
@@ -409,26 +440,37 @@ class Reply:
         ended = {"status": status, "incomplete_details": details, "output": output, "usage": _usage(usage)}
         return self._response | ended | ({"completed_at": int(time.time())} if details is None else {})
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
+    def _event(self, kind: str, told: Sequence[bytes] = (), **fields: Any) -> bytes:
+        """`told`: the likelihoods where a field is, or has in it, what `_marked` makes of them."""
         number, self._num_events = self._num_events, self._num_events + 1
-        return f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
+        event = f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
+        return event.replace(f'"{self._mark}"'.encode(), b",".join(told)) if told else event
+
+    def _marked(self, told: Sequence[bytes]) -> list[str]:
+        return [self._mark] if told else []
 
 
 def _name_field(error: NomoatError) -> None:
     """Of this endpoint, where chats have another."""
-    if isinstance(error, SchemaError) and error.field == "response_format":
-        error.field = "text.format"
+    if isinstance(error, SchemaError):
+        error.field = _field(error.field)
+
+
+def _field(name: str) -> str:
+    for chats, here in FIELDS:
+        name = name.replace(chats, here)
+    return name
 
 
 def _status(reason: FinishReason) -> str:
     return "incomplete" if reason in REASONS else "completed"
 
 
-def _message(item_id: str, status: str, text: str, likelihoods: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _message(item_id: str, status: str, text: str, likelihoods: Sequence[object]) -> dict[str, Any]:
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": [_part(text, likelihoods)]}
 
 
-def _part(text: str, likelihoods: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _part(text: str, likelihoods: Sequence[object]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(likelihoods)}
 
 

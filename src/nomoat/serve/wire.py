@@ -1,7 +1,4 @@
-"""OpenAI's JSON -> our records: what a client asks. With `replies` the only place that knows the wire format.
-
-What a client sends and we do not know is ignored, as clients send many things; but what would change the answer and is not
-supported (images, a bias on tokens, other servers' words for a schema) is refused by name.
+"""OpenAI's JSON -> our records: what a client asks. With `shapes` and `replies` the only place that knows the wire format.
 
 Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 """
@@ -9,222 +6,17 @@ Format: https://platform.openai.com/docs/api-reference/chat and .../completions.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from nomoat.errors import BadRequestError, SchemaError
+from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
+from nomoat.serve import shapes
 
-from nomoat.errors import BadRequestError
-from nomoat.records import CallingTurn, Effort, Message, Request, Role, SchemaMode, ToolCall, ToolResult
-
-MAX_TOP_LOGPROBS = 20
-MAX_CHOICES = 1024  # prompts times answers to each, in one request
-RANDOM_SEED = -1  # llama.cpp's word for none
 COMPLETION_MAX_TOKENS = 16  # what /v1/completions means when it says nothing
-
-# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's and vLLM's.
-UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    "add_generation_prompt": (True,),
-    "allowed_token_ids": ([],),
-    "audio": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "chat_template": ("",),
-    "continue_final_message": (False,),
-    "documents": ([],),
-    "dry_multiplier": (0,),
-    "dynatemp_range": (0,),
-    "format": ("",),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "grammar": ("",),
-    "guided_choice": ([],),
-    "guided_grammar": ("",),
-    "guided_json": ("",),
-    "guided_regex": ("",),
-    "ignore_eos": (False,),
-    "include_stop_str_in_output": (False,),
-    "json_schema": ({},),
-    "length_penalty": (1,),
-    "logit_bias": ({}, []),
-    "min_tokens": (0,),
-    "mirostat": (0,),
-    "modalities": (["text"], []),
-    "options": ({},),
-    "prompt_logprobs": (),
-    "repeat_penalty": (1,),
-    "return_token_ids": (False,),
-    "samplers": ([],),
-    "skip_special_tokens": (True,),
-    "stop_token_ids": ([],),
-    "structural_tag": ("",),
-    "structured_outputs": ({},),
-    "suffix": ("",),
-    "top_n_sigma": (-1, 0),
-    "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
-    "typical_p": (1,),
-    "use_beam_search": (False,),
-    "web_search_options": (),
-    "xtc_probability": (0,),
-}
-NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
-NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
-    "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
-}  # fmt: skip
-# Those that clients ask for to have an answer of a form, which there is another way to.
-ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
-FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
-OLDER = ("functions", "function_call")  # of OpenAI's API
 Kind = Literal["chat", "text"]
-
-_T = TypeVar("_T")
-# All lists that clients send: refused at the first part that is wrong, where a million wrong ones would take gigabytes to tell.
-Several = Annotated[list[_T], Field(fail_fast=True)]
-
-
-def _whole(value: object) -> object:
-    """A whole number, if it was written as 8.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidator(_whole)]  # below 0: as many as there is room for
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class Part(_Shape):
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class _Called(_Shape):
-    name: str
-    arguments: str | dict[str, Any]  # the second is Ollama's
-
-
-class _ToolCall(_Shape):
-    id: str | None = None
-    function: _Called
-    extra_content: dict[str, Any] | None = None  # Gemini's
-
-
-class _Turn(_Shape):
-    role: str
-    content: str | Several[Part] | None = None
-    refusal: str | None = None  # what an assistant said in place of its content
-    tool_calls: Several[_ToolCall] | None = None
-    tool_call_id: str | None = None
-    function_call: Any = None  # the older form of calls
-
-
-class _StreamOptions(_Shape):
-    include_usage: bool | None = None
-
-
-class _Schema(_Shape):
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    strict: bool | None = None
-
-
-class _Format(_Shape):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _Schema | None = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
-
-
-class _Function(_Shape):
-    name: Annotated[str, Field(min_length=1)]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class _Tool(_Shape):
-    type: str
-    function: _Function | None = None
-
-
-class _Named(_Shape):
-    name: str
-
-
-class _NamedTool(_Shape):
-    type: str
-    function: _Named | None = None
-
-
-class _Allowed(_Shape):
-    mode: Literal["auto", "required"]
-    tools: Annotated[Several[_NamedTool], Field(min_length=1)]
-
-
-class _Choice(_NamedTool):
-    allowed_tools: _Allowed | None = None
-
-
-class _Settings(_Shape):
-    model_config = ConfigDict(extra="allow")
-    model: str | None = None
-    max_tokens: Limit | None = None
-    max_completion_tokens: Limit | None = None
-    n_predict: Limit | None = None  # llama.cpp's
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[Whole, Field(ge=-1)] | None = None  # vLLM's -1 is off, as 0 is
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    seed: Whole | None = None
-    stop: str | Several[str] | None = None
-    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
-    response_format: _Format | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-
-
-class _Chat(_Settings):
-    messages: Annotated[Several[_Turn], Field(min_length=1)]
-    chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
-    reasoning_effort: Effort | None = None
-    tools: Several[_Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | _Choice | None = None
-    parallel_tool_calls: bool | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-
-
-class _Text(_Settings):
-    prompt: str | Several[str] | Several[int] | Several[Several[int]]
-    max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
-    echo: bool | None = None
-    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = None  # llama.cpp's clients send false
-
-
-class _Embed(_Shape):
-    model_config = ConfigDict(extra="allow")
-    model: str | None = None
-    input: str | Several[str] | Several[int] | Several[Several[int]]
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Whole | None = None
-
-
-_Asked = TypeVar("_Asked", bound=BaseModel)
-# What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (*_Shape.__subclasses__(), *_NamedTool.__subclasses__(), *_Settings.__subclasses__())
-
-
-def field_names(shapes: Sequence[type[BaseModel]]) -> frozenset[str]:
-    """As clients write them."""
-    return frozenset(field.alias or name for shape in shapes for name, field in shape.model_fields.items())
-
-
-FIELD_NAMES = field_names(SHAPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +24,7 @@ class Call:
     """What a client asked: one answer to each request. `model` None: the only one served.
 
     `max_new_tokens` None: as many as the context has room for. `echo`: the prompt is part of the answer. `n`: requests in a row with
-    the same prompt.
+    the same prompt. `tool_places`: where each of the requests' tools stood among the client's.
     """
 
     kind: Kind
@@ -243,6 +35,19 @@ class Call:
     include_usage: bool
     echo: bool = False
     n: int = 1
+    tool_places: tuple[int, ...] = ()
+
+    @contextmanager
+    def naming_tools(self) -> Iterator[None]:
+        """An error of a function's schema names the client's tool, where an engine names the request's."""
+        try:
+            yield
+        except SchemaError as error:
+            kind, *rest = error.field.split(".", 2)
+            if kind == "tools" and rest:
+                at, within = rest
+                error.field = f"tools.{self.tool_places[int(at)]}.{within}"
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,22 +63,23 @@ class EmbeddingCall:
 def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = ()) -> Call:
     """A body of /v1/chat/completions, or another endpoint's in its words. `places`: what errors call each message, where that is not
     `messages.N`. Raises BadRequestError."""
-    asked = _parse(_Chat, body)
+    asked = shapes.parse_body(shapes.Chat, body)
     messages = tuple(_message(turn, places[at] if places else f"messages.{at}") for at, turn in enumerate(asked.messages))
     if asked.top_logprobs and not asked.logprobs:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    variables = json.dumps(asked.chat_template_kwargs, ensure_ascii=False, sort_keys=True) if asked.chat_template_kwargs else ""
+    variables = as_json(asked.chat_template_kwargs, "chat_template_kwargs", sort_keys=True) if asked.chat_template_kwargs else ""
+    tool_places, about_tools = _about_tools(asked)
     request = Request(
         messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
-        **_about_tools(asked), **_sampling(asked),
+        **about_tools, **_sampling(asked),
     )  # fmt: skip
-    return _call("chat", asked, [request], _max_new_tokens(asked, None))
+    return replace(_call("chat", asked, [request], _max_new_tokens(asked, None)), tool_places=tool_places)
 
 
 def parse_text(body: bytes) -> Call:
     """A body of /v1/completions: prompts that no chat template touches, as text or as token ids. Raises BadRequestError."""
-    asked = _parse(_Text, body)
+    asked = shapes.parse_body(shapes.Text, body)
     top = None if asked.logprobs is None or asked.logprobs is False else int(asked.logprobs)
     prompts = _prompts(asked.prompt)
     if not prompts or not all(prompts):
@@ -291,12 +97,12 @@ def parse_text(body: bytes) -> Call:
 
 def parse_embeddings(body: bytes) -> EmbeddingCall:
     """A body of /v1/embeddings: texts, as text or as token ids. Raises BadRequestError."""
-    asked = _parse(_Embed, body)
+    asked = shapes.parse_body(shapes.Embed, body)
     texts = tuple(text if isinstance(text, str) else tuple(text) for text in _prompts(asked.input))
     if not texts or not all(texts):
         raise BadRequestError("`input` is empty, or one of its texts is", param="input")
-    if len(texts) > MAX_CHOICES:
-        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {MAX_CHOICES:,}", param="input")
+    if len(texts) > shapes.MAX_CHOICES:
+        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {shapes.MAX_CHOICES:,}", param="input")
     return EmbeddingCall(
         model=asked.model, texts=texts, as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions
     )  # fmt: skip
@@ -310,38 +116,10 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[
     return cast(list[str | list[int]], prompt)
 
 
-def _parse(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
-    """The body's fields, checked, and nothing in it that we would have to leave out."""
-    asked = parse_shape(shape, body)
-    extra = asked.model_extra or {}
-    known = UNSUPPORTED | (NOT_OF_CHATS if shape is _Chat else NOT_OF_TEXTS)
-    for name, harmless in known.items():
-        if extra.get(name) is not None and extra[name] not in harmless:
-            advice = FORM_ADVICE if name in ABOUT_FORM else "; use `tools`" if name in OLDER else ""
-            raise unsupported(name, "is not supported" + advice)
-    return asked
-
-
-def parse_shape(
-    shape: type[_Asked], body: bytes | dict[str, Any], *, names: frozenset[str] = FIELD_NAMES, place: str = ""
-) -> _Asked:  # fmt: skip
-    """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
-    errors. pydantic refuses lone surrogates. Raises BadRequestError."""
-    try:
-        return shape.model_validate_json(body) if isinstance(body, bytes) else shape.model_validate(body)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        found = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
-        where = ".".join([place, *found] if place else found)
-        if first["type"] == "json_invalid" or not where:
-            raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
-        raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
-
-
-def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tokens: int | None) -> Call:
+def _call(kind: Kind, asked: shapes.Settings, requests: Sequence[Request], max_new_tokens: int | None) -> Call:
     n = asked.n or 1
-    if n * len(requests) > MAX_CHOICES:
-        raise BadRequestError(f"{n * len(requests):,} answers are asked for; ask for at most {MAX_CHOICES:,}", param="n")
+    if n * len(requests) > shapes.MAX_CHOICES:
+        raise BadRequestError(f"{n * len(requests):,} answers are asked for; ask for at most {shapes.MAX_CHOICES:,}", param="n")
     return Call(
         kind=kind,
         model=asked.model,
@@ -353,19 +131,19 @@ def _call(kind: Kind, asked: _Settings, requests: Sequence[Request], max_new_tok
     )
 
 
-def _max_new_tokens(asked: _Settings, otherwise: int | None) -> int | None:
+def _max_new_tokens(asked: shapes.Settings, otherwise: int | None) -> int | None:
     """See `Call`. OpenAI's own names go before llama.cpp's."""
     limits = (asked.max_completion_tokens, asked.max_tokens, asked.n_predict)
     limit = next((limit for limit in limits if limit is not None), otherwise)
     return None if limit is not None and limit < 0 else limit
 
 
-def _message(turn: _Turn, where: str) -> Message:
+def _message(turn: shapes.Turn, where: str) -> Message:
     role = "system" if turn.role == "developer" else turn.role
     if role == "function":
-        raise unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
+        raise shapes.unsupported(f"{where}.role", "is `function`, which is not supported; use `tool`")
     if turn.function_call:
-        raise unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
+        raise shapes.unsupported(f"{where}.function_call", "is not supported; use `tool_calls`")
     content = _content(turn, where)
     if role == "tool":
         return ToolResult(role="tool", content=content, call_id=turn.tool_call_id or "")
@@ -373,44 +151,48 @@ def _message(turn: _Turn, where: str) -> Message:
         known = "system, developer, user, assistant, tool"
         raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are {known}", param=f"{where}.role")
     if role == "assistant" and turn.tool_calls:
-        return CallingTurn(role="assistant", content=content, calls=tuple(map(_called, turn.tool_calls)))
+        return CallingTurn(role="assistant", content=content, calls=_called(turn.tool_calls, f"{where}.tool_calls"))
     return Message(role=cast(Role, role), content=content)
 
 
-def _called(call: _ToolCall) -> ToolCall:
-    arguments = call.function.arguments
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    extra = json.dumps(call.extra_content, ensure_ascii=False) if call.extra_content else ""
-    return ToolCall(id=call.id or "", name=call.function.name, arguments=text, extra_content=extra)
+def _called(calls: Sequence[shapes.ToolCall], where: str) -> tuple[ToolCall, ...]:
+    called = []
+    for at, call in enumerate(calls):
+        arguments = call.function.arguments
+        text = arguments if isinstance(arguments, str) else as_json(arguments, f"{where}.{at}.function.arguments")
+        extra = as_json(call.extra_content, f"{where}.{at}.extra_content") if call.extra_content else ""
+        called.append(ToolCall(id=call.id or "", name=call.function.name, arguments=text, extra_content=extra))
+    return tuple(called)
 
 
-def _about_tools(asked: _Chat) -> dict[str, Any]:
-    """Functions, and which of them have to be called. None where the client wants a text."""
+def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Functions, and which of them have to be called; before them their places. None where the client wants a text."""
     tools: list[tuple[str, str]] = []
     for at, tool in enumerate(asked.tools or ()):
         if tool.type != "function":
-            raise unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
+            raise shapes.unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
         if tool.function is None:
             raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
-        tools.append((tool.function.name, json.dumps(definition, ensure_ascii=False)))
+        tools.append((tool.function.name, as_json(definition, f"tools.{at}.function.parameters")))
     if asked.tool_choice == "none":
-        return {}
+        return (), {}
     if asked.tool_choice not in (None, "auto") and not tools:
         raise BadRequestError("`tool_choice` goes with `tools` only", param="tool_choice")
     may_call, must_call = _chosen(asked.tool_choice, tuple(name for name, _ in tools))
-    told = tuple(tool for name, tool in tools if name in may_call)
-    return {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
+    places = tuple(at for at, (name, _) in enumerate(tools) if name in may_call)
+    told = tuple(tools[at][1] for at in places)
+    return places, {"tools": told, "must_call": must_call, "one_call": bool(tools) and asked.parallel_tool_calls is False}
 
 
-def _chosen(choice: str | _Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _chosen(choice: str | shapes.Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The functions that a model is told of, and those of which it has to call one."""
-    if not isinstance(choice, _Choice):
+    if not isinstance(choice, shapes.Choice):
         return names, names if choice == "required" else ()
     if choice.type == "function":
         return names, (_chosen_name(choice, names, "tool_choice"),)
     if choice.type != "allowed_tools":
-        raise unsupported("tool_choice", f"is of type `{choice.type}`; `function` and `allowed_tools` are supported")
+        raise shapes.unsupported("tool_choice", f"is of type `{choice.type}`; `function` and `allowed_tools` are supported")
     if choice.allowed_tools is None:
         raise BadRequestError("`tool_choice.allowed_tools` is missing", param="tool_choice.allowed_tools")
     allowed = tuple(
@@ -419,9 +201,9 @@ def _chosen(choice: str | _Choice | None, names: tuple[str, ...]) -> tuple[tuple
     return allowed, allowed if choice.allowed_tools.mode == "required" else ()
 
 
-def _chosen_name(tool: _NamedTool, names: tuple[str, ...], where: str) -> str:
+def _chosen_name(tool: shapes.NamedTool, names: tuple[str, ...], where: str) -> str:
     if tool.type != "function":
-        raise unsupported(f"{where}.type", f"is `{tool.type}`; only functions are supported")
+        raise shapes.unsupported(f"{where}.type", f"is `{tool.type}`; only functions are supported")
     if tool.function is None:
         raise BadRequestError(f"`{where}.function` is missing", param=f"{where}.function")
     if tool.function.name not in names:
@@ -429,7 +211,7 @@ def _chosen_name(tool: _NamedTool, names: tuple[str, ...], where: str) -> str:
     return tool.function.name
 
 
-def _content(turn: _Turn, where: str) -> str:
+def _content(turn: shapes.Turn, where: str) -> str:
     """A turn's text. An assistant may have said nothing, or have refused to."""
     if turn.content is None and turn.role == "assistant":
         return turn.refusal or ""
@@ -440,22 +222,18 @@ def _content(turn: _Turn, where: str) -> str:
     return joined(turn.content, f"{where}.content")
 
 
-def joined(parts: Sequence[Part], where: str) -> str:
+def joined(parts: Sequence[shapes.Part], where: str) -> str:
     """The text that parts are together, which stand at `where`. Raises BadRequestError."""
     return "\n".join(_said(part, where, at) for at, part in enumerate(parts))
 
 
-def _said(part: Part, where: str, at: int) -> str:
+def _said(part: shapes.Part, where: str, at: int) -> str:
     if part.type not in ("text", "refusal"):
-        raise unsupported(where, f"holds a part of type `{part.type}`; only text is supported")
+        raise shapes.unsupported(where, f"holds a part of type `{part.type}`; only text is supported")
     said = part.text if part.type == "text" else part.refusal
     if said is None:
         raise BadRequestError(f"`{where}.{at}.{part.type}` is missing", param=f"{where}.{at}.{part.type}")
     return said
-
-
-def unsupported(param: str, what: str) -> BadRequestError:
-    return BadRequestError(f"`{param}` {what}", param=param, code="unsupported")
 
 
 def _numbered(request: Request, at: int) -> Request:
@@ -463,17 +241,25 @@ def _numbered(request: Request, at: int) -> Request:
     return request if request.seed is None else replace(request, seed=request.seed + at)
 
 
-def _schema(asked: _Format | None) -> str | None:
+def _schema(asked: shapes.Format | None) -> str | None:
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":
-        return '{"type": "object"}' if asked.schema_ is None else json.dumps(asked.schema_)
+        return '{"type": "object"}' if asked.schema_ is None else as_json(asked.schema_, "response_format.schema")
     if asked.json_schema is None or asked.json_schema.schema_ is None:
         raise BadRequestError("`response_format.json_schema.schema` is missing", param="response_format")
-    return json.dumps(asked.json_schema.schema_)
+    return as_json(asked.json_schema.schema_, "response_format.json_schema.schema")
 
 
-def _schema_mode(asked: _Format | None) -> SchemaMode | None:
+def as_json(value: object, where: str, *, sort_keys: bool = False) -> str:
+    """JSON again, of a value that stands at `where`. Raises BadRequestError for numbers that Python reads, and JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
+    except ValueError as exc:
+        raise BadRequestError(f"`{where}` holds a number that JSON does not have (NaN, Infinity, 1e999)", param=where) from exc
+
+
+def _schema_mode(asked: shapes.Format | None) -> SchemaMode | None:
     if asked is None:
         return None
     if asked.type == "json_object":
@@ -481,7 +267,7 @@ def _schema_mode(asked: _Format | None) -> SchemaMode | None:
     return "strict" if asked.json_schema is not None and asked.json_schema.strict else None
 
 
-def _sampling(asked: _Settings) -> dict[str, Any]:
+def _sampling(asked: shapes.Settings) -> dict[str, Any]:
     """OpenAI's defaults where a client says nothing: temperature 1, so that the same client behaves the same here."""
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
     return {
@@ -494,6 +280,6 @@ def _sampling(asked: _Settings) -> dict[str, Any]:
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
         "schema_mode": _schema_mode(asked.response_format),
-        "seed": None if asked.seed in (None, RANDOM_SEED) else asked.seed % 2**63,
+        "seed": None if asked.seed in (None, shapes.RANDOM_SEED) else asked.seed % 2**63,
         "stop": tuple(text for text in stop if text),
     }

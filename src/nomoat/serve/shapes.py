@@ -1,0 +1,253 @@
+"""The JSON that clients may send, as pydantic's models, and what of it is refused. `wire` makes our records of it.
+
+What a client sends and we do not know is ignored, as clients send many things; but what would change the answer and is not
+supported (images, a bias on tokens, other servers' words for a schema) is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from nomoat.errors import BadRequestError
+from nomoat.records import Effort
+
+MAX_TOP_LOGPROBS = 20
+MAX_CHOICES = 1024  # prompts times answers to each, in one request
+RANDOM_SEED = -1  # llama.cpp's word for none
+
+# Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's and vLLM's.
+UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": ("",),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "format": ("",),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "grammar": ("",),
+    "guided_choice": ([],),
+    "guided_grammar": ("",),
+    "guided_json": ("",),
+    "guided_regex": ("",),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "json_schema": ({},),
+    "length_penalty": (1,),
+    "logit_bias": ({}, []),
+    "min_tokens": (0,),
+    "mirostat": (0,),
+    "modalities": (["text"], []),
+    "options": ({},),
+    "prompt_logprobs": (),
+    "repeat_penalty": (1,),
+    "return_token_ids": (False,),
+    "samplers": ([],),
+    "skip_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "structural_tag": ("",),
+    "structured_outputs": ({},),
+    "suffix": ("",),
+    "top_n_sigma": (-1, 0),
+    "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
+    "typical_p": (1,),
+    "use_beam_search": (False,),
+    "web_search_options": (),
+    "xtc_probability": (0,),
+}
+NOT_OF_CHATS: dict[str, tuple[object, ...]] = {"echo": (False,)}  # the same, of what /v1/completions takes
+NOT_OF_TEXTS: dict[str, tuple[object, ...]] = {  # and of what chats take
+    "chat_template_kwargs": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
+}  # fmt: skip
+# Those that clients ask for to have an answer of a form, which there is another way to.
+ABOUT_FORM = frozenset({"format", "guided_json", "json_schema", "structural_tag", "structured_outputs"})
+FORM_ADVICE = "; for an answer of a form use `response_format` with a `json_schema`"
+OLDER = ("functions", "function_call")  # of OpenAI's API
+
+_T = TypeVar("_T")
+# All lists that clients send: refused at the first part that is wrong, where a million wrong ones would take gigabytes to tell.
+Several = Annotated[list[_T], Field(fail_fast=True)]
+
+
+def _whole(value: object) -> object:
+    """A whole number, if it was written as 8.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Limit = Annotated[Whole, Field(ge=1)] | Annotated[Literal[-1, -2], BeforeValidator(_whole)]  # below 0: as many as there is room for
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class Part(Shape):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class Called(Shape):
+    name: str
+    arguments: str | dict[str, Any]  # the second is Ollama's
+
+
+class ToolCall(Shape):
+    id: str | None = None
+    function: Called
+    extra_content: dict[str, Any] | None = None  # Gemini's
+
+
+class Turn(Shape):
+    role: str
+    content: str | Several[Part] | None = None
+    refusal: str | None = None  # what an assistant said in place of its content
+    tool_calls: Several[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None  # the older form of calls
+
+
+class StreamOptions(Shape):
+    include_usage: bool | None = None
+
+
+class Schema(Shape):
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class Format(Shape):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None  # llama.cpp's, of a `json_object`
+
+
+class Function(Shape):
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Shape):
+    type: str
+    function: Function | None = None
+
+
+class Named(Shape):
+    name: str
+
+
+class NamedTool(Shape):
+    type: str
+    function: Named | None = None
+
+
+class Allowed(Shape):
+    mode: Literal["auto", "required"]
+    tools: Annotated[Several[NamedTool], Field(min_length=1)]
+
+
+class Choice(NamedTool):
+    allowed_tools: Allowed | None = None
+
+
+class Settings(Shape):
+    model_config = ConfigDict(extra="allow")
+    model: str | None = None
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    n_predict: Limit | None = None  # llama.cpp's
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1)] | None = None  # vLLM's -1 is off, as 0 is
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: Whole | None = None
+    stop: str | Several[str] | None = None
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
+    response_format: Format | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class Chat(Settings):
+    messages: Annotated[Several[Turn], Field(min_length=1)]
+    chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
+    reasoning_effort: Effort | None = None
+    tools: Several[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | Choice | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class Text(Settings):
+    prompt: str | Several[str] | Several[int] | Several[Several[int]]
+    max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
+    echo: bool | None = None
+    logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = None  # llama.cpp's clients send false
+
+
+class Embed(Shape):
+    model_config = ConfigDict(extra="allow")
+    model: str | None = None
+    input: str | Several[str] | Several[int] | Several[Several[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Whole | None = None
+
+
+_Asked = TypeVar("_Asked", bound=BaseModel)
+# What tells a field from the name pydantic has for one of the types it may be of.
+SHAPES: tuple[type[BaseModel], ...] = (*Shape.__subclasses__(), *NamedTool.__subclasses__(), *Settings.__subclasses__())
+
+
+def field_names(shapes: Sequence[type[BaseModel]]) -> frozenset[str]:
+    """As clients write them."""
+    return frozenset(field.alias or name for shape in shapes for name, field in shape.model_fields.items())
+
+
+FIELD_NAMES = field_names(SHAPES)
+
+
+def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
+    """A body's fields, checked, and nothing in it that we would have to leave out. Raises BadRequestError."""
+    asked = parse_shape(shape, body)
+    extra = asked.model_extra or {}
+    known = UNSUPPORTED | (NOT_OF_CHATS if shape is Chat else NOT_OF_TEXTS)
+    for name, harmless in known.items():
+        if extra.get(name) is not None and extra[name] not in harmless:
+            advice = FORM_ADVICE if name in ABOUT_FORM else "; use `tools`" if name in OLDER else ""
+            raise unsupported(name, "is not supported" + advice)
+    return asked
+
+
+def parse_shape(
+    shape: type[_Asked], body: bytes | dict[str, Any], *, names: frozenset[str] = FIELD_NAMES, place: str = ""
+) -> _Asked:  # fmt: skip
+    """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
+    errors. pydantic refuses lone surrogates. Raises BadRequestError."""
+    try:
+        return shape.model_validate_json(body) if isinstance(body, bytes) else shape.model_validate(body)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        found = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
+        where = ".".join([place, *found] if place else found)
+        if first["type"] == "json_invalid" or not where:
+            raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
+        raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
+
+
+def unsupported(param: str, what: str) -> BadRequestError:
+    return BadRequestError(f"`{param}` {what}", param=param, code="unsupported")
