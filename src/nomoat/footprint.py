@@ -21,6 +21,7 @@ USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is
 KV_BYTES_PER_VALUE = 2  # float16
 # of keys and values that nomoat's own passes keep: a scale for each head's of a token; up to so many columns have one of 8 bits
 KV_SCALE_BYTES, MOST_SMALL_COLUMNS = 4, 128
+HEAD_COLUMNS = 16  # a head of such passes has a multiple of so many
 UNEVEN_KEYS = {"qwen2", "qwen3", "gemma3"}  # families whose biases or norms make single columns of keys far larger than all others
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
 
@@ -33,7 +34,7 @@ def kv_sizes(head_dim: int, *, uneven_keys: bool, quality: str) -> tuple[int, in
 
 def foretold_kv_sizes(family: str | None, head_dim: int, *, keeps_codes: bool, quality: str) -> tuple[int, int] | None:
     """The same of a model that is not imported; None where OpenVINO keeps keys and values. `keeps_codes`: as its file has them."""
-    if family not in OWN_FAMILIES or not keeps_codes:
+    if family not in OWN_FAMILIES or not keeps_codes or head_dim % HEAD_COLUMNS:
         return None
     return kv_sizes(head_dim, uneven_keys=family in UNEVEN_KEYS, quality=quality)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shell import Done
 
+from nomoat import footprint
 from nomoat.catalog import cards
 
 Nomoat = Callable[..., Done]
@@ -80,7 +81,8 @@ def test_a_longer_context_needs_more_memory(nomoat: Nomoat) -> None:
         rows = json.loads(nomoat("models", "--json", *more).stdout)
         return next(row["memory"]["total_bytes"] for row in rows if row["id"] == "smollm2-135m")
 
-    assert total("-c", "8192") - total("-c", "4096") == 4096 * 2 * 2 * 30 * 3 * 64
+    sizes = footprint.foretold_kv_sizes("llama", 64, keeps_codes=footprint.has_own_products(), quality="default")
+    assert total("-c", "8192") - total("-c", "4096") == 4096 * footprint.kv_bytes_a_token(30, 3, 64, sizes)
 
 
 def test_a_listing_of_nothing_says_so_and_leaves_no_trace(empty_home: Path, nomoat: Nomoat) -> None:

@@ -457,7 +457,7 @@ def test_errors_are_said_in_korean_with_the_servers_own_words_behind(start: Star
         page.until("#model", "short")
         page.ask("a b c d")
         page.until(
-            "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (the "
+            "article.assistant .wrong", "모델이 한 번에 읽을 수 있는 길이를 넘었습니다. 새 대화를 시작하거나 내용을 줄이세요. (This "
         )
         for name, said in {
             "far": "모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)",

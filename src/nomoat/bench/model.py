@@ -26,7 +26,7 @@ TURNS = 3
 PROMPT_TOKENS = 512
 NEW_TOKENS = 64
 FEWEST_NEW_TOKENS = 16  # of a shorter answer the speed says little
-DRAWN_AT, DRAWN_FROM = 5.0, 64  # the temperature; the likeliest tokens
+DRAWN_AT, DRAWN_FROM = 2.0, 64  # the temperature; the likeliest tokens
 WORDS = ("river", "stone", "tower", "market", "winter", "garden", "letter", "window", "bridge", "forest", "paper", "silver")
 
 TurnsProgress = Callable[[int, int], None]  # turns done, turns in all

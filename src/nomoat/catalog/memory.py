@@ -203,6 +203,6 @@ def largest_that_fits(context_tokens: int) -> str | None:
         if not card.sources or chain(card).commercial in ("no", "unknown"):
             continue
         need = memory_need(card, min(context_tokens, card.context_tokens or context_tokens))
-        if need is not None and fit(need).value == "fits" and (best is None or need.total_bytes > best[0]):
-            best = (need.total_bytes, card.id)
+        if need is not None and fit(need).value == "fits" and (best is None or (card.parameters or 0) > best[0]):
+            best = (card.parameters or 0, card.id)
     return best[1] if best else None

@@ -249,7 +249,7 @@ def is_usual(arch: Architecture, sizes: Dimensions) -> bool:
 
 def has_usual_attention(arch: Architecture, sizes: Dimensions) -> bool:
     """Whether attention and embedding of a usual decoder are as `own` computes them."""
-    return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % 16 == 0
+    return arch.positions == "rope" and not arch.embedding_norm and sizes.head_dim % footprint.HEAD_COLUMNS == 0
 
 
 def score_width(arch: Architecture, *, layers: int, width: int, heads: int, head_dim: int) -> int:
