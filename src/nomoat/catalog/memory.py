@@ -156,7 +156,8 @@ def _keeps_codes(sizes: ModelSizes) -> bool:
     if sizes.four_bits and footprint.in_tiles(sizes.parameters):
         return True
     is_usual = sizes.architecture in footprint.OWN_FAMILIES and sizes.parameters >= footprint.FEW_WEIGHTS
-    return is_usual and config.quality().value == "default" and footprint.has_own_products()
+    quality = config.quality().value
+    return is_usual and (quality == "default" or (quality == "small" and sizes.four_bits)) and footprint.has_own_products()
 
 
 def _scoring(sizes: ModelSizes, weights: int) -> int:

@@ -139,6 +139,7 @@ class Layout:
         return self.properties | {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
 
 
+AS_SMALL = 1.1  # times the bytes of the smallest form: for these the file's own codes are far nearer, and faster
 EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight as the file has it")
 
 
@@ -153,15 +154,16 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if sum(types[name] for name in tiles.FOUR_BITS) > file.num_values / 2 and footprint.in_tiles(file.num_values):
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
-    if fused and quality == "default" and not is_small and footprint.has_own_products() and _is_written_by_nomoat(file, sizes):
-        return Storage(quality, {"": TILES}, fused, "answers are written fastest from the file's own codes")
-    if is_4_bit and (quality == "small" or file.num_values >= footprint.OWN4_FROM_WEIGHTS):
-        large = "int8 would double the memory of a 4-bit file this large"
-        why = "the smallest form that loses nothing of a 4-bit file" if quality == "small" else large
-        return Storage(quality, {"": OWN} | dict.fromkeys(TABLES, ROWS), fused, why)
+    if fused and quality != "high" and not is_small and footprint.has_own_products() and _is_written_by_nomoat(file, sizes):
+        why = "answers are written fastest from the file's own codes"
+        own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
+        if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(quality, is_4_bit, fused).bytes_of(file):
+            return own
     if quality == "small":
-        forms = {"": Form("uint4", 64)} | dict.fromkeys((*TABLES, "down_proj", "v_proj"), ROWS)
-        return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
+        return _smallest(quality, is_4_bit, fused)
+    if is_4_bit and file.num_values >= footprint.OWN4_FROM_WEIGHTS:
+        why = "int8 would double the memory of a 4-bit file this large"
+        return Storage(quality, {"": OWN} | dict.fromkeys(TABLES, ROWS), fused, why)
     has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
     form, why = ROWS, "int8 with a scale a row is the fastest form within the bound"
     if quality == "high":
@@ -169,6 +171,15 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     elif has_outliers:
         form, why = GROUPS, "rows of this family hold outliers: a scale a row would break the bound"
     return Storage(quality, {"": form}, fused, why)
+
+
+def _smallest(quality: Quality, is_4_bit: bool, fused: bool) -> Storage:
+    """The form of `small` that OpenVINO multiplies by."""
+    if is_4_bit:
+        why = "the smallest form that loses nothing of a 4-bit file"
+        return Storage(quality, {"": OWN} | dict.fromkeys(TABLES, ROWS), fused, why)
+    forms = {"": Form("uint4", 64)} | dict.fromkeys((*TABLES, "down_proj", "v_proj"), ROWS)
+    return Storage(quality, forms, fused, "4 bits where the output changes least, int8 elsewhere")
 
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
