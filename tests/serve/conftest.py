@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import openai
 import pytest
 from patience import PATIENCE_SECONDS, make_httpx_patient, wait_until
 
 from nomoat import net
+from nomoat.engine import importer
+from nomoat.engine.fake import FakeEngine
+from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.responder import Responder
 from nomoat.serve.app import bind, create_app
 from nomoat.serve.connections import Server
 from nomoat.serve.models import Models
 
 Start = Callable[..., str]
+Sdk = Callable[..., openai.OpenAI]
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +67,16 @@ def sdk() -> Iterator[Callable[..., openai.OpenAI]]:
     yield make
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def fake(start: Start, sdk: Sdk) -> openai.OpenAI:
+    return sdk(start(Responder("fake", FakeEngine())))
+
+
+@pytest.fixture
+def tiny(tiny_gguf: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
+    """A real engine of random weights."""
+    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
+    yield sdk(start(Responder("tiny", engine)))
+    engine.close()

@@ -39,19 +39,6 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength
           "required": ["name", "old"], "additionalProperties": False}  # fmt: skip
 
 
-@pytest.fixture
-def fake(start: Start, sdk: Sdk) -> openai.OpenAI:
-    return sdk(start(Responder("fake", FakeEngine())))
-
-
-@pytest.fixture
-def tiny(tiny_gguf: Path, start: Start, sdk: Sdk) -> Iterator[openai.OpenAI]:
-    """A real engine of random weights."""
-    engine = OpenVINOEngine(importer.import_gguf(tiny_gguf))
-    yield sdk(start(Responder("tiny", engine)))
-    engine.close()
-
-
 def chat(client: openai.OpenAI, text: str, **kwargs: object) -> object:
     model = client.models.list().data[0].id
     return client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **kwargs)  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
@@ -74,13 +74,6 @@ class _TextConfig(Shape):
     format: _Format | None = None
 
 
-class _Function(Shape):
-    name: Annotated[str, Field(min_length=1)]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
 class _Named(Shape):
     model_config = ConfigDict(extra="allow")
     type: str
@@ -126,7 +119,7 @@ class _Asked(Shape):
 
 
 SHAPES: tuple[type[BaseModel], ...] = (
-    _Reasoning, _Format, _TextConfig, _Function, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, shapes.Part,
+    _Reasoning, _Format, _TextConfig, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, shapes.Part,
 )  # fmt: skip
 NAMES = shapes.field_names(SHAPES) | shapes.FIELD_NAMES
 
@@ -294,7 +287,7 @@ def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
 def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     if tool.get("type") != "function":
         return {"type": str(tool.get("type"))}  # for `wire` to refuse
-    return {"type": "function", "function": shapes.parse_shape(_Function, tool, names=NAMES, place=place).model_dump()}
+    return {"type": "function", "function": shapes.parse_shape(shapes.Function, tool, names=NAMES, place=place).model_dump()}
 
 
 def _tool_choice(choice: str | _Choice | None) -> str | dict[str, Any] | None:
