@@ -5,6 +5,7 @@ That is by nomoat's own passes, or by OpenVINO as continuous batching runs it (P
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,7 +73,8 @@ class OwnText(Text):
 
 def served(folder: Path, properties: dict[str, str], *, last_only: bool, change: Callable[[ov.Model], object] | None = None) -> Text:
     """A folder's model as `engine.openvino` would run it."""
-    own = None if change else OwnModel.of(folder)
+    quality = json.loads((folder / "config.json").read_text(encoding="utf-8"))["nomoat"]["storage"]["quality"]
+    own = None if change else OwnModel.of(folder, quality=quality)
     return OwnText(own, last_only=last_only) if own else PagedModel(folder, properties, last_only=last_only, change=change)
 
 

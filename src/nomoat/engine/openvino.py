@@ -34,7 +34,7 @@ from nomoat.engine.own import OwnModel
 from nomoat.engine.paged import PagedModel
 from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.serial import SerialModel
-from nomoat.errors import BadFileError, ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
 
 
@@ -58,7 +58,7 @@ class OpenVINOEngine:
             sizes = self._sizes = Dimensions(**facts["sizes"])
             num_weights: int = facts["num_values"]
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as exc:
-            raise BadFileError(f"`{folder}` is not a whole imported model: {exc}", hint="remove that folder and try again") from exc
+            raise importer.not_whole(folder, exc) from exc
         self._context_tokens = min(sizes.context_tokens, context_tokens or sizes.context_tokens)
         self.context_tokens: int | None = self._context_tokens
         self.tokenizer = tokenizer.load(folder)
@@ -66,9 +66,10 @@ class OpenVINOEngine:
         self._folder, self._weights, self._adapter = folder, weights, adapter
         self._beside = importer.read_adapters(folder, beside)
         self._is_own = self.storage.has_tiles and OwnModel.can_run(folder, self._beside)
+        self._token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
         if self._is_own:  # what keys and values are rounded to is no part of the folder, and of its answers
-            token_bytes = OwnModel.cache_bytes_a_token(folder, quality=self.storage.quality)
-            self.digest = hashlib.sha256(f"{self.digest}\n{token_bytes}".encode()).hexdigest()
+            self._token_bytes = OwnModel.cache_bytes_a_token(folder, quality=self.storage.quality)
+            self.digest = hashlib.sha256(f"{self.digest}\n{self._token_bytes}".encode()).hexdigest()
         self.layout = layout.choose(sizes, self.storage, threads=config.threads(), num_weights=num_weights)
         self._lock = threading.Lock()
         self._scoring = threading.Lock()  # another one: scoring takes long, and answers do not wait for it
@@ -98,11 +99,7 @@ class OpenVINOEngine:
 
     def bound_cache(self, num_bytes: int) -> None:
         """See `Responder.bound_cache`, in whole blocks. No text may then be longer than the cache."""
-        sizes = self._sizes
-        token_bytes = footprint.kv_bytes_a_token(sizes.layers, sizes.kv_heads, sizes.head_dim)
-        if self._is_own:
-            token_bytes = OwnModel.cache_bytes_a_token(self._folder, quality=self.storage.quality)
-        block_bytes = BLOCK_TOKENS * token_bytes
+        block_bytes = BLOCK_TOKENS * self._token_bytes
         usual = -(-min(self._context_tokens, footprint.USUAL_TOKENS) // BLOCK_TOKENS)
         num_blocks = max(-(-num_bytes // block_bytes), usual)
         self._cache_bytes = num_blocks * block_bytes
