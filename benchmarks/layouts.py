@@ -5,8 +5,8 @@
 `--genai`: nearness of what OpenVINO GenAI's own reader of GGUF makes of the file, too, with OpenVINO's defaults, as its pipeline has.
 
 The reference is the same file in float32 (weights, activations, cache), which tests prove against `transformers`. The text is that of
-`speed.py`. `kl` is of tokens read as a prompt, `kl_answers` of tokens read one by one. Not covered: scheduling and sampling, which
-`speed.py` has.
+`speed.py`, begun as every request is: with the token that begins a text, where the model expects one. `kl` is of tokens read as a
+prompt, `kl_answers` of tokens read one by one. Not covered: scheduling and sampling, which `speed.py` has.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     weights = references.find_files(options.model).weights
     file = GGUFFile(weights)
     folders = {quality: importer.import_gguf(weights, quality=quality) for quality in config.QUALITIES}
-    ids = tokenizer.load(folders["default"]).encode(real_text())[: max(options.tokens, PROMPT_TOKENS)]
+    ids = tokenizer.load(folders["default"]).encode(real_text(), add_bos=True)[: max(options.tokens, PROMPT_TOKENS)]
     exact = reference(file, ids[: options.tokens])
     rows: dict[str, Any] = {}
     models: dict[str, Text] = {}

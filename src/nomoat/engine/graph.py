@@ -26,7 +26,7 @@ from nomoat.engine.arch import Architecture, Dimensions, score_scale
 from nomoat.engine.gguf import PLAIN_TYPES, FloatArray
 from nomoat.engine.layout import Storage
 from nomoat.engine.positions import Node, i64
-from nomoat.engine.product import FINE_CHUNK, OUTLIER_CHUNK, TiledProduct, TiledRows
+from nomoat.engine.product import TiledProduct, TiledRows
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 from nomoat.errors import UnsupportedError
@@ -94,7 +94,7 @@ class GraphBuilder:
     ) -> None:  # fmt: skip
         self.file, self.arch, self.sizes = file, arch, sizes
         self.storage = stored
-        self._chunk = OUTLIER_CHUNK if arch.name.startswith(footprint.OUTLIERS) else FINE_CHUNK if stored.rounds_less else 0
+        self._chunk = tiles.FINE_CHUNK if stored.rounds_less or arch.name.startswith(footprint.OUTLIERS) else 0
         self._delta = delta
         self._progress = progress
         self._arrays: list[Any] = []  # constants made with shared_memory do not keep their array alive

@@ -96,6 +96,7 @@ class OwnModel:
         """The weights stay where they are, in the folder's file."""
         from nomoat.engine.attention import MANY_TOKENS
         from nomoat.engine.chain import Chain
+        from nomoat.engine.panels import PANELS_FROM
         from nomoat.engine.program import Program
 
         told = _told(folder)
@@ -129,7 +130,7 @@ class OwnModel:
         step = ("out", head["type_name"], int(head["rows"]), 0, -1)
         last = Program([step], constant(head["at"]).ctypes.data, width, chunk=int(head["chunk"]))
         self._chain = Chain(programs, last, norm, facts, _number_sizes(told, quality))
-        self.alike_from = max(MANY_TOKENS, *(program.panels_from for program in programs))
+        self.alike_from = max(MANY_TOKENS, PANELS_FROM)
         self.block_bytes = BLOCK_TOKENS * _token_bytes(told, quality)
         self.mapped_bytes = len(weights)
 

@@ -21,12 +21,10 @@ from nomoat import hardware, jit
 from nomoat.engine.codes import GROUPS
 from nomoat.engine.emit import BYTE, FLOAT, HALF, LOW_WORDS, WORD, Emit
 from nomoat.engine.kernels import AHEAD, HALF_ROUNDED, named
-from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS
+from nomoat.engine.tiles import BLOCKS, CHUNK, TILE_BYTES, TILE_ROWS
 
-CHUNK, NARROW_CHUNK, NARROW = 128, 64, 768  # columns; below this width a model's answers change too much with 128 (docs/log.md)
 PANEL_TOKENS = 12
-# tokens: with fewer, to round codes takes longer than it saves; the second where fewer columns than in `NARROW_CHUNK` share a scale
-PANELS_FROM, FINE_PANELS_FROM = 24, 96
+PANELS_FROM = 24  # tokens: with fewer, to round codes takes longer than it saves
 CAN_BE_USED = bool({"avx512_vnni", "avx_vnni"} & hardware.cpu_flags())
 PAIR_BYTES = 2 * TILE_ROWS * CHUNK  # of two tiles' codes
 FOUR_BYTES = 2 * TILE_ROWS * 4  # of both tiles' codes for four columns

@@ -20,8 +20,6 @@ import openvino as ov
 from nomoat.engine import tiles
 
 CACHE_LINE = 64
-FINE_CHUNK = 64  # columns that share a scale in long passes at the quality `high`: with 128 a file of Q2_K breaks the bound
-OUTLIER_CHUNK = 32  # columns that share a scale in long passes of families with outliers: with 64 Gemma-3-270M breaks the bound
 
 
 class _Own(ov.Op):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from nomoat.engine import ending
 from nomoat.engine.codes import GROUPS
 from nomoat.engine.emit import CACHE_LINE
 from nomoat.engine.kernels import PRODUCTS
-from nomoat.engine.panels import CAN_BE_USED, CHUNK, FINE_PANELS_FROM, NARROW, NARROW_CHUNK, PANELS_FROM, TO_BYTES
+from nomoat.engine.panels import CAN_BE_USED, TO_BYTES
 from nomoat.engine.steps import (
     AFTER,
     BEFORE,
@@ -59,9 +59,10 @@ from nomoat.engine.steps import (
     share,
 )
 from nomoat.engine.team import JOB, OWED, SHARE, SLEEPING, THREADS, TICKET, Team
-from nomoat.engine.tiles import BLOCKS, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
+from nomoat.engine.tiles import BLOCKS, CHUNK, FINE_CHUNK, TILE_BYTES, TILE_ROWS, WHOLE_BYTES
 
 EXIT_SECONDS = 60.0  # how long a process that ends waits for a pass, and for a job, at most
+NARROW = 768  # below this width a model's answers change too much with `CHUNK`
 SPINS = 20_000  # how often a thread looks for the next job before it sleeps: some tenths of a millisecond
 
 
@@ -289,15 +290,10 @@ class Program:
         self._kept: list[Beside] = []
         self.room = np.zeros(ROOMS, np.int64)
         self._job = np.zeros(LINK, np.int64)
-        self.chunk = chunk or (NARROW_CHUNK if (width or columns_before) < NARROW else CHUNK)
+        self.chunk = chunk or (FINE_CHUNK if (width or columns_before) < NARROW else CHUNK)
         self._job[CHUNK_COLUMNS] = self.chunk
         self.beside = np.zeros((len(steps), BESIDE_NUMBERS), np.int64)
         self.moves, self._parts = 0, 0
-
-    @property
-    def panels_from(self) -> int:
-        """From so many tokens on their products are those of panels; 0 where none are."""
-        return (PANELS_FROM if self.chunk >= NARROW_CHUNK else FINE_PANELS_FROM) if CAN_BE_USED else 0
 
     def add_beside(self, number: int, added: Beside) -> None:
         """Let adapters add to a step's result, for tokens that have one."""

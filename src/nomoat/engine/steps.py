@@ -18,10 +18,7 @@ from nomoat.engine.attention_kernels import prefetch
 from nomoat.engine.kernels import AHEAD, ROUNDED, round_inputs
 from nomoat.engine.panels import (
     CAN_BE_USED,
-    CHUNK,
-    FINE_PANELS_FROM,
     FOUR_BYTES,
-    NARROW_CHUNK,
     PAIR_BYTES,
     PANEL_TOKENS,
     PANELS_FROM,
@@ -36,7 +33,7 @@ from nomoat.engine.panels import (
     write_sums,
 )
 from nomoat.engine.team import JOB, SHARED
-from nomoat.engine.tiles import TILE_ROWS
+from nomoat.engine.tiles import CHUNK, TILE_ROWS
 from nomoat.engine.vectors import add, add_norm, copy, copy_rows, gate, gelu_gate, norm
 
 KINDS = ("add", "hold", "add_norm", "norm", "gated", "gelu_gated", "out")
@@ -310,8 +307,7 @@ def _part(steps: Any, job: Any, part: Any, first: Any, tokens: Any, threads: Any
     epsilon = jit.as_float(np.uint32(job[EPSILON]))
     residual = job[AFTER] + 4 * first * width
     columns, chunk = steps[0, COLUMNS], job[CHUNK_COLUMNS]
-    panels_from = PANELS_FROM if chunk >= NARROW_CHUNK else FINE_PANELS_FROM
-    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and (job[IN_PANELS] or tokens >= panels_from) else 0
+    blocks = -(-tokens // PANEL_TOKENS) if CAN_BE_USED and (job[IN_PANELS] or tokens >= PANELS_FROM) else 0
     share = PANEL_TOKENS if blocks else 1  # of tokens, as `_round_rows` has them
     if job[BEFORE] != job[AFTER]:
         copy_rows(job[BEFORE] + 4 * first * width, residual, width, tokens, share, threads, me)

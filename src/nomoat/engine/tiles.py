@@ -17,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 TILE_ROWS = 16
+# columns that share a scale where many tokens are multiplied (`panels`); the second at the quality `high`, in narrow models and in
+# families with outliers, whose answers change too much with the first (docs/log.md)
+CHUNK, FINE_CHUNK = 128, 64
 BLOCKS = {  # weights of a block, its bytes in the file
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84), "Q3_K": (256, 110),
     "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),

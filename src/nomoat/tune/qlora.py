@@ -151,7 +151,7 @@ class Tiled:
                 self._turned[:, start // GROUP : stop // GROUP] = turned.reshape(len(turned), -1, blocks)
                 start = stop
         self._forward, self._backward = (
-            (Program([("out", TILED, rows, 0, -1)], int(held.ctypes.data), columns, chunk=panels.NARROW_CHUNK), rows)
+            (Program([("out", TILED, rows, 0, -1)], int(held.ctypes.data), columns, chunk=tiles.FINE_CHUNK), rows)
             for held, rows, columns in ((self._tiles, outputs, inputs), (self._turned, inputs, outputs))
         )
 
