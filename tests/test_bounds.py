@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nomoat import bounds
 from nomoat.errors import UsageError
 from nomoat.records import Message, Request
 from nomoat.serve import shapes
 
 HI = Message(role="user", content="Say hi")
+TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,18 @@ HI = Message(role="user", content="Say hi")
         ({"max_new_tokens": math.inf}, "`max_new_tokens` is inf", "it is a whole number"),
         ({"json_schema": 5}, "`json_schema` is of the type int, and neither a text nor a dict", "give JSON, or a dict"),
         ({"stop": 5}, "`stop` is of the type int, not a tuple", "give a tuple"),
+        ({"stop": [5]}, "what `stop` holds is of the type int, not a text", 'give "…"'),
+        ({"stop": {"END": 1}}, "what `stop` holds is of the type dict, not a text", 'give "…"'),
+        ({"answer_start": 5}, "`answer_start` is of the type int, not a text", 'give "…"'),
+        ({"schema_mode": "foo"}, "`schema_mode` is 'foo'", "known are strict, json_object"),
+        ({"reasoning_effort": "lots"}, "`reasoning_effort` is 'lots'", "known are none, minimal, low, medium, high, xhigh, max"),
+        ({"tools": [{"name": "f"}]}, "`tools[0]` is no function", bounds.TOOLS_HINT),
+        ({"tools": [TOOL, {"type": "function", "function": {}}]}, "`tools[1]` is no function", bounds.TOOLS_HINT),
+        ({"tools": ["f"]}, "`tools[0]` is no function", bounds.TOOLS_HINT),
+        ({"tools": [{"function": {"name": "f", "parameters": 0}}]},
+         "`tools[0]` has a name or parameters that are none", bounds.TOOLS_HINT),
+        ({"must_call": "f"}, "`must_call` names `f`, which is none of the request's functions", "give them as `tools`"),
+        ({"tools": [TOOL], "must_call": ["g"]}, "`must_call` names `g`, which is none of the request's functions", "those are f"),
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_meant_is_named_with_what_it_can_be(settings: dict[str, Any], message: str, hint: str) -> None:
@@ -41,8 +55,6 @@ def test_a_setting_that_cannot_be_meant_is_named_with_what_it_can_be(settings: d
 
 
 def test_the_bounds_are_those_of_the_server() -> None:
-    from nomoat import bounds
-
     for name, (low, high) in bounds.NUMBERS.items():
         told = shapes.Settings.model_json_schema()["properties"][name]["anyOf"][0]
         assert (told.get("minimum", told.get("exclusiveMinimum")), told["maximum"]) == (low, high), name
@@ -70,21 +82,21 @@ def test_a_request_of_nothing_and_a_message_without_a_text_are_refused() -> None
 
 
 def test_one_text_to_stop_at_is_one_and_not_its_characters() -> None:
-    assert Request(messages=(HI,), stop="END").stop == ("END",)  # type: ignore[arg-type]
-    assert Request(messages=(HI,), stop=None).stop == ()  # type: ignore[arg-type]
+    assert Request(messages=(HI,), stop="END").stop == ("END",)
+    assert Request(messages=(HI,), stop=None).stop == ()
 
 
 def test_lists_dicts_and_numbers_of_numpy_are_taken_for_what_they_are() -> None:
-    schema, tool = {"type": "object"}, {"type": "function", "function": {"name": "f"}}
+    schema = {"type": "object"}
     plain = Request(
-        messages=(HI,), stop=("a",), json_schema=json.dumps(schema), tools=(json.dumps(tool),), must_call=("f",),
+        messages=(HI,), stop=("a",), json_schema=json.dumps(schema), tools=(json.dumps(TOOL),), must_call=("f",),
         template_variables='{"x": true}', temperature=0.5, seed=3, max_new_tokens=4,
     )  # fmt: skip
     told: dict[str, Any] = {
-        "messages": [HI], "stop": ["a"], "json_schema": schema, "tools": [tool], "must_call": "f",
+        "messages": [HI], "stop": ["a"], "json_schema": schema, "tools": [TOOL], "must_call": "f",
         "template_variables": {"x": True}, "temperature": np.float32(0.5), "seed": np.int64(3), "max_new_tokens": 4.0,
     }  # fmt: skip
     request = Request(**told)
     assert request == plain and hash(request) == hash(plain)
     assert [type(value) for value in (request.temperature, request.seed, request.max_new_tokens)] == [float, int, int]
-    assert Request(prompt_ids=np.array([1, 2])).prompt_ids == (1, 2)  # type: ignore[arg-type]
+    assert Request(prompt_ids=np.array([1, 2])).prompt_ids == (1, 2)

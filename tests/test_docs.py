@@ -88,9 +88,7 @@ def test_the_session_of_the_readme_runs_and_prints_what_it_shows(reader: Path) -
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(reader: Path) -> None:
     (code,) = blocks(ROOT / "README.md", "python")
-    code = code.replace("import nomoat\n", "import nomoat\nfrom nomoat.tune.train import Settings\n").replace(
-        "replace=True)\nverdict", "replace=True, settings=Settings(minutes=0.05))\nverdict"
-    )
+    code = code.replace("replace=True)\nverdict", "replace=True, minutes=0.05)\nverdict")
     assert "minutes=0.05" in code
     done = subprocess.run([sys.executable, "-c", code], cwd=reader, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

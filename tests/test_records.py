@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nomoat.errors import UsageError
@@ -22,6 +24,14 @@ def test_a_byte_that_the_locale_has_no_character_for_is_told_from_half_a_charact
         Request(prompt="왜".encode().decode("ascii", "surrogateescape"))
     assert caught.value.message == "the text is not whole: its character 1 is a byte that this locale's encoding does not have"
     assert caught.value.hint == "set a locale of UTF-8 (`LC_ALL=C.UTF-8`), or PYTHONUTF8=1"
+
+
+@pytest.mark.parametrize("role", ["System", "bot", "", None])
+def test_a_mistyped_role_is_refused_with_those_there_are(role: Any) -> None:
+    """A chat template would write a turn of that name, beside the system's message it has for want of one."""
+    with pytest.raises(UsageError) as caught:
+        Message(role=role, content="You are a pirate.")
+    assert (caught.value.message, caught.value.hint) == (f"`role` is {role!r}", "known are system, user, assistant, tool")
 
 
 @pytest.mark.parametrize("count", [0, -1])

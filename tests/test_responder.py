@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from nomoat import footprint, hardware, namesake, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.source import open_source
-from nomoat.errors import NotEnoughMemoryError, UsageError
+from nomoat.errors import NotEnoughMemoryError, StoppedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.judge.settings import RunSettings
 from nomoat.records import Message, Request
@@ -90,6 +91,29 @@ def test_a_model_is_named_by_a_path_too_and_by_nothing_else(tiny_gguf: Path) -> 
         responder.load(None)  # type: ignore[arg-type]
 
 
+def test_a_model_tells_which_it_is_and_whether_it_is_closed() -> None:
+    with responder.load("fake:") as model:
+        assert repr(model) == "<model fake:>"
+    assert repr(model) == "<model fake:, closed>"
+
+
+def test_a_caller_who_leaves_gets_an_error_of_nomoat() -> None:
+    left = threading.Event()
+    with responder.load("fake:") as model:
+        assert model.complete("a b c", caller_left=left).finish_reason == "stop"
+        left.set()
+        with pytest.raises(StoppedError) as caught:
+            model.complete("a b c", caller_left=left)
+    assert caught.value.message == "`fake:`: the answer was stopped"
+
+
+def test_counts_that_are_no_numbers_are_refused(tiny_gguf: Path) -> None:
+    with pytest.raises(UsageError, match=r"^`context_tokens` is '64'$"):
+        responder.load(tiny_gguf, context_tokens="64")  # type: ignore[arg-type]
+    with responder.load("fake:") as model, pytest.raises(UsageError, match=r"^`concurrency` is '2'$"):
+        model.complete_many(["a"], concurrency="2")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_context_of_no_tokens_is_refused(tiny_gguf: Path, count: int) -> None:
     with pytest.raises(UsageError, match=f"a context of {count} tokens is asked for"):
@@ -105,6 +129,7 @@ def test_a_stream_can_be_closed() -> None:
 
 WITHOUT_EXTRAS = """
 import sys
+import threading
 class Lacks:
     def find_spec(self, name, path=None, target=None):
         if name in ("uvicorn", "torch"):

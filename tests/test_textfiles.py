@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.errors import DataError
+from nomoat.errors import DataError, UsageError
 from nomoat.textfiles import as_named, read_jsonl, read_text
 
 
@@ -32,6 +32,13 @@ def test_a_file_is_found_however_the_letters_of_its_name_are_written(tmp_path: P
         assert as_named(Path(name)) == Path(name)
     (there.parent / "후기.csv").write_text("other\n", encoding="utf-8")
     assert as_named(Path("자료/후기.csv")).read_text(encoding="utf-8") == "other\n"
+
+
+def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_named("~/a.csv") == tmp_path / "a.csv"
+    with pytest.raises(UsageError, match="a file is named by a text or a path, and this is a NoneType"):
+        as_named(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nomoat.errors import UsageError
@@ -22,6 +22,7 @@ DIVIDES = "repetition_penalty"
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
 SEVERAL_TEXTS = ("stop", "tools", "must_call")
 AS_JSON = ("json_schema", "template_variables")
+TOOLS_HINT = 'such as {"type": "function", "function": {"name": "…", "description": "…", "parameters": {a JSON schema}}}'
 MESSAGES_HINT = 'give messages=(Message(role="user", content="…"), …); one question can be asked as a text: model.complete("…")'
 
 
@@ -41,8 +42,10 @@ def settle(request: Any, message_type: type) -> None:
         object.__setattr__(request, name, value)
     if request.prompt is not None:
         require_text(request.prompt, "the prompt")
+    require_text(request.answer_start, "`answer_start`")
     if request.template_variables:
         _require_variables(request.template_variables)
+    _require_functions(request.tools, request.must_call)
 
 
 def _messages(given: Any, message_type: type) -> tuple[Any, ...]:
@@ -54,7 +57,10 @@ def _messages(given: Any, message_type: type) -> tuple[Any, ...]:
 
 
 def _texts(name: str, given: Any) -> tuple[Any, ...]:
-    return tuple(_json(name, one) for one in _several(name, given) if one is not None)
+    texts = tuple(_json(name, one) if name == "tools" else one for one in _several(name, given) if one is not None)
+    for text in texts:
+        require_text(text, f"what `{name}` holds")
+    return texts
 
 
 def _several(name: str, given: Any, one: type = str) -> tuple[Any, ...]:
@@ -117,6 +123,26 @@ def _ids(given: Any) -> tuple[int, ...] | None:
         raise UsageError("`prompt_ids` are no whole numbers", hint='for a text give prompt="…"') from exc
 
 
+def require_whole(name: str, given: Any) -> None:
+    """Raises UsageError for what is no whole number."""
+    try:
+        operator.index(given)
+    except TypeError as exc:
+        raise UsageError(f"`{name}` is {given!r}", hint="it is a whole number") from exc
+
+
+def require_number(name: str, given: Any) -> None:
+    """Raises UsageError for what is no number."""
+    if _plain(given) is None:
+        raise UsageError(f"`{name}` is {given!r}", hint="it is a number")
+
+
+def require_one_of(name: str, given: Any, known: Sequence[str]) -> None:
+    """Raises UsageError for a word that is none of those known."""
+    if given not in known:
+        raise UsageError(f"`{name}` is {given!r}", hint=f"known are {', '.join(known)}")
+
+
 def require_text(text: Any, what: str) -> None:
     """Raises UsageError for what is none, and for half a character: JSON and shell arguments can carry such (a lone surrogate), which
     no tokenizer and no server reads."""
@@ -146,3 +172,20 @@ def _require_variables(text: str) -> None:
         raise UsageError("the template's variables are no JSON object", hint='such as {"enable_thinking": false}')
     if taken := sorted(TEMPLATES_OWN.intersection(variables)):
         raise UsageError(f"the template's variable `{taken[0]}` is set from the conversation itself", hint="leave it out")
+
+
+def _require_functions(tools: Sequence[str], must_call: Sequence[str]) -> None:
+    """Raises UsageError for tools that are no functions as OpenAI has them, and for calls of others than these."""
+    names = []
+    for at, tool in enumerate(tools):
+        try:
+            function = json.loads(tool)["function"]
+            name, parameters = function["name"], function.get("parameters", {})
+        except (ValueError, RecursionError, TypeError, LookupError) as exc:
+            raise UsageError(f"`tools[{at}]` is no function", hint=TOOLS_HINT) from exc
+        if not isinstance(name, str) or not isinstance(parameters, Mapping):
+            raise UsageError(f"`tools[{at}]` has a name or parameters that are none", hint=TOOLS_HINT)
+        names.append(name)
+    if unknown := [name for name in must_call if name not in names]:
+        hint = f"those are {', '.join(names)}" if names else "give them as `tools`"
+        raise UsageError(f"`must_call` names `{unknown[0]}`, which is none of the request's functions", hint=hint)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Generic, TypeVar
 
+from nomoat import bounds
 from nomoat.errors import UsageError
 
 Item = TypeVar("Item")
@@ -67,7 +68,8 @@ def run_many(
 
 
 def require_some(concurrency: int) -> None:
-    """Raises UsageError for none at once: nothing would ever be done."""
+    """Raises UsageError for what is no whole number, and for none at once: nothing would ever be done."""
+    bounds.require_whole("concurrency", concurrency)
     if concurrency < 1:
         raise UsageError(f"{concurrency} answers in the making at once are asked for", hint="ask for at least 1")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nomoat import bounds
 from nomoat.errors import UsageError
@@ -26,12 +26,13 @@ Rule = Literal[
 # ---------------------------------------------------------------- asking and answering
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. Raises UsageError for what is no text, and for one that UTF-8 cannot hold."""
+    """One turn of a conversation. Raises UsageError for another role, for what is no text, and for one that UTF-8 cannot hold."""
 
     role: TurnRole
     content: str
 
     def __post_init__(self) -> None:
+        bounds.require_one_of("role", self.role, get_args(TurnRole))
         bounds.require_text(self.content, "a message's content")
 
 
@@ -101,8 +102,23 @@ class Request:
     must_call: tuple[str, ...] = ()
     one_call: bool = False
 
+    if TYPE_CHECKING:  # what is taken; the fields above are what is made of it
+
+        def __init__(
+            self, *, messages: Message | Iterable[Message] = ..., prompt: str | None = ..., prompt_ids: Iterable[int] | None = ...,
+            max_new_tokens: int | None = ..., temperature: float = ..., top_p: float = ..., top_k: int = ..., min_p: float = ...,
+            repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., seed: int | None = ...,
+            stop: str | Iterable[str] | None = ..., top_logprobs: int | None = ..., json_schema: str | Mapping[str, Any] | None = ...,
+            schema_mode: SchemaMode | None = ..., answer_start: str = ..., template_variables: str | Mapping[str, Any] = ...,
+            reasoning_effort: Effort | None = ..., tools: Iterable[str | Mapping[str, Any]] = ...,
+            must_call: str | Iterable[str] | None = ..., one_call: bool = ...,
+        ) -> None: ...  # fmt: skip
+
     def __post_init__(self) -> None:
         bounds.settle(self, Message)
+        for name, known in (("schema_mode", SchemaMode), ("reasoning_effort", Effort)):
+            if (given := getattr(self, name)) is not None:
+                bounds.require_one_of(name, given, get_args(known))
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise UsageError("a request has either messages or a prompt", hint="give one of messages, prompt and prompt_ids")
         if self.answer_start and not self.messages:

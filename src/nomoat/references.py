@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.engine.source import ModelSource
     from nomoat.engine.tokenizer import Tokenizer
+
+
+def named(ref: str | os.PathLike[str]) -> str:
+    """A reference as text. Raises UsageError for what is none."""
+    if not isinstance(ref, str | os.PathLike):
+        raise UsageError(f"a model is named by a text or a path, and this is a {type(ref).__name__}", hint='such as "smollm2-135m"')
+    return os.fspath(ref)
 
 
 def names_weights(ref: str) -> bool:

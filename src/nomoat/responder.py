@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from nomoat import bounds, config, hardware, references
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.pool import require_some, run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
@@ -72,6 +72,10 @@ class Responder:
         self.engine = engine
         self.licence = licence
         self.template = template
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<model {self.ref}{', closed' if self._is_closed else ''}>"
 
     @property
     def _send_away(self) -> Callable[[], None] | None:
@@ -121,7 +125,8 @@ class Responder:
     def complete(self, request: Request | str, *, caller_left: threading.Event | None = None) -> Completion:
         """The whole answer. One that broke off on its way from a server is asked for again; an error has what all attempts sent.
 
-        An engine in this process stops when `caller_left` is set; what a server writes may be paid for, and is waited for.
+        An engine in this process stops when `caller_left` is set: StoppedError is raised. What a server writes may be paid for, and is
+        waited for.
         """
         request = _asked(request)
         sent_before = 0
@@ -147,7 +152,7 @@ class Responder:
                     text = whole_characters("".join(pieces))
                     return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
                 if caller_left is not None and caller_left.is_set() and self._send_away is None:
-                    break
+                    raise StoppedError(f"`{self.ref}`: the answer was stopped", hint="its caller has left: `caller_left` is set")
         raise RuntimeError(f"{self.ref}: the answer ended without a finish reason")
 
     def complete_many(
@@ -201,6 +206,7 @@ class Responder:
 
     def close(self) -> None:
         """Free the engine's memory."""
+        self._is_closed = True
         self.engine.close()
 
     def __enter__(self) -> Responder:
@@ -252,9 +258,7 @@ def load(
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, UnsupportedError, and UsageError for `auto`, for closed models, for
     a context of no tokens, and in a fork of a process that had asked a model.
     """
-    if not isinstance(ref, str | os.PathLike):
-        raise UsageError(f"a model is named by a text or a path, and this is a {type(ref).__name__}", hint='such as "smollm2-135m"')
-    ref = os.fspath(ref)
+    ref = references.named(ref)
     if ref == "auto":
         raise UsageError(
             "`auto` chooses between two models, and one is needed here",
@@ -333,8 +337,10 @@ def _load_local(
     from nomoat.engine.openvino import OpenVINOEngine
 
     forked.require_none()
-    if context_tokens is not None and context_tokens < 1:
-        raise UsageError(f"a context of {context_tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
+    if context_tokens is not None:
+        bounds.require_whole("context_tokens", context_tokens)
+        if context_tokens < 1:
+            raise UsageError(f"a context of {context_tokens} tokens is asked for", hint="ask for at least 1, or leave it out")
     files = [references.find_files(ref) for ref in refs]
     weights = files[0].weights
     adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))

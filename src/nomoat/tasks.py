@@ -64,9 +64,12 @@ def put_question(question: str, text: str) -> str:
 def require_columns(path: Path, input_column: str | None, label_column: str | None) -> tuple[str, str]:
     """Both columns of a table. Raises UsageError, naming those there are, if one is not given."""
     if input_column is None or label_column is None:
-        missing = "--input-column" if input_column is None else "--label-column"
+        which = "input" if input_column is None else "label"
         header, _ = _parse_table(path)
-        raise UsageError(f"`{path.name}` is a table, and {missing} does not say which column to use", hint=_columns(header))
+        raise UsageError(
+            f"`{path.name}` is a table, and its {which} column is not named",
+            hint=f"name it with --{which}-column (from Python {which}_column); {_columns(header)}",
+        )
     return input_column, label_column
 
 

@@ -9,7 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from nomoat.errors import DataError
+from nomoat import paths
+from nomoat.errors import DataError, UsageError
 
 # By the mark a file begins with; the longer mark first, of which a shorter one is the beginning.
 MARKED = (
@@ -19,8 +20,13 @@ AS_UTF_8 = "save it as UTF-8 (in a spreadsheet program: `CSV UTF-8`)"
 AS_UTF_8_KOREAN = "save it as UTF-8 (in Excel: `CSV UTF-8`, in Korean `CSV UTF-8(쉼표로 분리)`)"
 
 
-def as_named(path: Path) -> Path:
-    """The path; where there is nothing, the one there of the same letters, in parts as macOS writes them or whole."""
+def as_named(path: str | Path) -> Path:
+    """The path with the home folder in place of its `~`; where there is nothing, the one there of the same letters, in parts as macOS
+    writes them or whole. Raises UsageError for what names no file, and as `paths.expanded` does.
+    """
+    if not isinstance(path, str | Path):
+        raise UsageError(f"a file is named by a text or a path, and this is a {type(path).__name__}", hint='such as "reviews.csv"')
+    path = paths.expanded(path)
     if path.exists() or str(path).isascii():
         return path
     found = Path(path.anchor)

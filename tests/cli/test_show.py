@@ -98,6 +98,11 @@ def test_show_of_what_is_not_there_says_what_to_do(ref: str, error: str, hint: s
     assert done.stderr.startswith(f"error: {error}\nhint: {hint}")
 
 
+def test_show_knows_the_home_folder_by_its_sign(tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny_gguf.parent))
+    assert nomoat("show", f"~/{tiny_gguf.name}").stdout.splitlines()[0] == str(tiny_gguf)
+
+
 @pytest.mark.data
 def test_show_of_a_file_finds_its_card_by_its_sum(smollm2_gguf: Path, nomoat: Nomoat) -> None:
     facts = json.loads(nomoat("show", str(smollm2_gguf), "--json").stdout)

@@ -62,7 +62,7 @@ def test_brackets_and_colons_in_a_title_are_text(tmp_path: Path, empty_home: Pat
 def test_a_table_is_shown_once_its_columns_are_named(tmp_path: Path) -> None:
     table = tmp_path / "t 2.csv"
     table.write_text("body,team\nIt broke.,fault\nWhere is it?,question\n")
-    with pytest.raises(UsageError, match="--input-column does not say which column to use"):
+    with pytest.raises(UsageError, match="its input column is not named"):
         run("show", str(table))
     shown = run("show", str(table), "--input-column", "body", "--label-column", "team")
     assert "Text: It broke.\nLabel:\n  * fault\n  - question" in shown

@@ -399,6 +399,12 @@ def test_a_labelled_pair_that_failed_does_not_make_grades_partial(tmp_path: Path
     assert evaluation.partial == "" and not any("PARTIAL" in note for note in evaluation.notes)
 
 
+def test_labels_lie_in_the_home_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = labelled_file(tmp_path)
+    assert agreement.load_labels(f"~/{path.name}") == agreement.load_labels(str(path))
+
+
 def test_labels_that_are_none_are_named_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text('{"question": "q", "answer_a": "a", "answer_b": "b", "winner": "c"}\n')

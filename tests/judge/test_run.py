@@ -74,6 +74,20 @@ def test_exact_suite_scores_each_written_answer() -> None:
     assert [(outcome.example_id, outcome.score) for outcome in outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
 
 
+def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> None:
+    for model, settings, message in (
+        (None, {}, "a model is named by a text or a path, and this is a NoneType"),
+        ("fake:", {"limit": "5"}, "`limit` is '5'"),
+        ("fake:", {"concurrency": 2.0}, "`concurrency` is 2.0"),
+        ("fake:", {"seed": None}, "`seed` is None"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            nomoat.evaluate(model, suite_of(1), **settings)  # type: ignore[arg-type]
+        assert caught.value.message == message
+    with pytest.raises(UsageError, match=r"`alpha` is '0[.]05'"):
+        nomoat.duel("fake:", "fake:", suite_of(1), alpha="0.05")  # type: ignore[arg-type]
+
+
 def test_choice_suite_takes_the_likeliest_choice() -> None:
     suite = suite_of(2, "choice", choices=("yes", "question"))
     outcomes = nomoat.evaluate(Responder("m", FakeEngine()), suite)

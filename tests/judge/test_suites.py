@@ -240,8 +240,23 @@ def test_choice_metric_needs_choices_everywhere(tmp_path: Path) -> None:
 def test_table_without_its_columns_named_says_which_there_are(table: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_suite(table, input_column="text")
-    assert caught.value.message == "`reviews.csv` is a table, and --label-column does not say which column to use"
-    assert caught.value.hint == "its columns are: text, label"
+    assert caught.value.message == "`reviews.csv` is a table, and its label column is not named"
+    assert caught.value.hint == "name it with --label-column (from Python label_column); its columns are: text, label"
+
+
+def test_what_names_no_suite_is_refused_with_what_to_give() -> None:
+    for strange in ([{"input": "2 + 2", "target": "4"}], None):
+        with pytest.raises(
+            UsageError, match=f"a suite is named by a text or a path, and this is a {type(strange).__name__}"
+        ) as caught:
+            load_suite(strange)  # type: ignore[arg-type]
+        assert ".jsonl" in str(caught.value.hint)
+
+
+def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_lines(tmp_path / "s.jsonl", GOOD)
+    assert load_suite("~/s.jsonl") == load_suite(Path("~/s.jsonl")) == load_suite(tmp_path / "s.jsonl")
 
 
 def test_table_needs_two_labels_and_not_hundreds(tmp_path: Path, table: Path) -> None:
@@ -261,7 +276,7 @@ def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "s.jsonl", GOOD)
     with pytest.raises(UsageError, match="are for tables"):
         load_suite(path, input_column="text")
-    with pytest.raises(UsageError, match="--instruction are for tables"):
+    with pytest.raises(UsageError, match="an instruction are for tables"):
         load_suite(path, instruction="Is it good?")
 
 

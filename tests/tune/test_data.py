@@ -89,8 +89,8 @@ def test_a_table_without_its_columns_named_lists_them(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "text,label\na,x\n")
     with pytest.raises(UsageError) as caught:
         read_lessons(path, input_column="text")
-    assert caught.value.message == "`t.csv` is a table, and --label-column does not say which column to use"
-    assert caught.value.hint == "its columns are: text, label"
+    assert caught.value.message == "`t.csv` is a table, and its label column is not named"
+    assert caught.value.hint == "name it with --label-column (from Python label_column); its columns are: text, label"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_an_instruction_for_conversations_is_refused(tmp_path: Path) -> None:
     path.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n')
     with pytest.raises(UsageError) as caught:
         read(path, instruction="Be brief.")
-    assert caught.value.message == "--instruction is for tables"
+    assert caught.value.message == "an instruction is for tables"
 
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]

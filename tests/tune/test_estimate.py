@@ -16,6 +16,7 @@ from nomoat import hardware
 from nomoat.cli import app
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import estimate, prepare, train, ways
+from nomoat.tune.looks import LOOKS
 from nomoat.tune.prepare import Prepared
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -56,7 +57,7 @@ def test_the_lower_layers_are_read_once_or_in_every_step(prepared: Prepared, mon
     once = estimate.estimate(prepared)
     monkeypatch.setattr(ways, "KEPT_PART", 10**9)
     in_every_step = estimate.estimate(prepared)
-    epochs, looks = prepared.settings.epochs, 1 + max(train.LOOKS, round(prepared.settings.epochs))
+    epochs, looks = prepared.settings.epochs, 1 + max(LOOKS, round(prepared.settings.epochs))
     assert in_every_step.learning_seconds / once.learning_seconds == pytest.approx(40 * epochs / (10 + 30 * epochs))
     assert in_every_step.looking_seconds / once.looking_seconds == pytest.approx(11 * looks / (10 + looks))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -25,12 +26,14 @@ from small_disk import run_on_small_disk
 
 import nomoat
 from nomoat import hardware, paths, responder
+from nomoat.cli.tune import tune as command
 from nomoat.engine import importer, panels, tokenizer
 from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.records import Request
 from nomoat.tasks import label_task_messages
 from nomoat.tune import adapter, kernels, prepare, qlora, train, ways
+from nomoat.tune.looks import is_better, num_looks
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, side_by_side, wanted
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -380,7 +383,7 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
 def test_there_are_fewer_looks_where_they_would_be_more_than_a_fifth_of_the_minutes(
     epochs: float, minutes: float | None, seconds: float, looks: int
 ) -> None:
-    assert train.num_looks(epochs, minutes, seconds) == looks
+    assert num_looks(epochs, minutes, seconds) == looks
 
 
 def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf: Path, table: Path) -> None:
@@ -577,12 +580,24 @@ def test_places_without_a_target_even_out_their_number() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"epochs": float("nan")}, "epochs is nan"), ({"minutes": 0.0}, "minutes is 0.0"), ({"rank": -1}, "rank is -1"),
+     ({"minutes": "2"}, "`minutes` is '2'"), ({"rank": 2.5}, "`rank` is 2.5"), ({"seed": None}, "`seed` is None"),
      ({"learning_rate": float("inf")}, "learning_rate is inf"), ({"seed": 2**63}, "seed is 9223372036854775808")],
 )  # fmt: skip
-def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, float], message: str) -> None:
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        train.Settings(**settings)  # type: ignore[arg-type]
+        train.Settings(**settings)
     assert caught.value.message == message
+
+
+def test_a_training_is_told_its_settings_by_the_names_they_have_on_the_command_line(tiny_gguf: Path, table: Path) -> None:
+    """A name missing here is an option of `nomoat tune` that Python cannot give."""
+    of_commands_alone = {"data", "dry_run", "as_json"}
+    assert set(inspect.signature(command).parameters) - of_commands_alone <= set(inspect.signature(train.tune).parameters)
+    folder = nomoat.tune(tiny_gguf, table, name="by_name", rank=2, layers=1, epochs=0.1, batch=4, seed=3, **COLUMNS)
+    told = json.loads((folder / "provenance.json").read_text())["settings"]
+    assert [told[name] for name in ("rank", "layers", "epochs", "batch", "seed")] == [2, 1, 0.1, 4, 3]
+    with pytest.raises(UsageError, match="`settings` are given, and some of them by name, too"):
+        nomoat.tune(tiny_gguf, table, name="twice", settings=SETTINGS, minutes=2, **COLUMNS)
 
 
 @pytest.fixture(params=["float32", pytest.param("int8", marks=pytest.mark.skipif(not panels.CAN_BE_USED, reason="no VNNI"))])
@@ -707,13 +722,13 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
 
 
 @pytest.mark.parametrize(
-    ("look", "is_better"),
+    ("look", "expected"),
     [((0.097, 177), True), ((0.12, 177), False), ((0.2, 181), True), ((0.01, 175), False)],
     ids=["one fewer, a lower loss", "one fewer, a higher loss", "clearly more, a higher loss", "clearly fewer, a lower loss"],
 )
-def test_of_looks_with_about_as_many_right_answers_the_loss_decides(look: tuple[float, int], is_better: bool) -> None:
+def test_of_looks_with_about_as_many_right_answers_the_loss_decides(look: tuple[float, int], expected: bool) -> None:
     kept = {"held_out": 0.112, "right": 178}
-    assert train._is_better({"held_out": look[0], "right": look[1]}, kept, 200) is is_better
+    assert is_better({"held_out": look[0], "right": look[1]}, kept, 200) is expected
 
 
 def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_change(tiny_gguf: Path, tmp_path: Path) -> None:

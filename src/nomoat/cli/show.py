@@ -40,11 +40,12 @@ def show(
 
 
 def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]:
+    from nomoat import paths, references
     from nomoat.catalog import cards, pull, tuned
     from nomoat.cli.facts import adapter_folder
 
-    if Path(ref).is_file() or (Path(ref) / "config.json").is_file():
-        return _file(Path(ref), context)
+    if references.is_path(ref):
+        return _file(paths.expanded(ref), context)
     card = cards.find(ref) or next((card for card in cards.cards() if card.api == ref), None)
     if card is not None:
         return _card(card, context)

@@ -23,7 +23,7 @@ from nomoat.judge.judges import load_reviews
 from nomoat.judge.model_judge import LOSS, TIE, WIN, Judge, Pair, PairVerdict
 from nomoat.judge.verdict import score_interval
 from nomoat.records import Message
-from nomoat.textfiles import read_jsonl
+from nomoat.textfiles import as_named, read_jsonl
 
 NUM_PAIRS = 100
 LOCAL_PAIRS = 40  # a judge of 1.5 billion parameters reads a pair, in both orders, for about 15 seconds on two cores
@@ -154,8 +154,8 @@ def load_labels(source: str, *, num_pairs: int = NUM_PAIRS, seed: int = 0) -> La
     """
     if source == VICUNA:
         rows, whose = _vicuna_rows(), "GPT-4's stored reviews (vicuna80)"
-    elif Path(source).exists():
-        rows, whose = _file_rows(Path(source)), f"the labels of {Path(source).name}"
+    elif (path := as_named(source)).exists():
+        rows, whose = _file_rows(path), f"the labels of {path.name}"
     else:
         raise UsageError(
             f"`{source}`: there is no such file of labels to check a judge with",

@@ -17,7 +17,7 @@ from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.judges import StoredReviews, load_reviews
 from nomoat.judge.kept import KeptEngine, is_kept, kept_first, unasked_note
 from nomoat.judge.recorded import is_recorded, recorded_evaluation
-from nomoat.judge.run import Asking, drawn, opened, opened_store, ref_of, require_context, require_scorable, run_suite
+from nomoat.judge.run import Asking, drawn, given, opened, opened_store, ref_of, require_context, require_scorable, run_suite
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
@@ -39,8 +39,8 @@ SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 
 
 def duel(
-    left: str | Responder,
-    right: str | Responder,
+    left: str | Path | Responder,
+    right: str | Path | Responder,
     suite: str | Path | Suite | None = None,
     *,
     input_column: str | None = None,
@@ -65,6 +65,7 @@ def duel(
 
     Raises what `evaluate` raises, UsageError if there is no suite, UnsupportedError for stored answers nobody reviewed.
     """
+    left, right = given(left), given(right)
     if suite is not None:
         suite = load_suite(
             suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[left, right]
@@ -287,7 +288,10 @@ def implied_suite(*sides: str | Responder) -> str:
     refs = [ref_of(side) for side in sides]
     suites = {ref.removeprefix(STORED).partition("/")[0] for ref in refs if ref.startswith(STORED)}
     if len(suites) != 1 or not all(ref.startswith(STORED) for ref in refs):
-        raise UsageError("a duel needs a suite to fight over", hint="name one with --suite: a path, a name, or a CSV with its columns")
+        raise UsageError(
+            "a duel needs a suite to fight over",
+            hint="name one, with --suite or as `suite`: a path, a name, or a CSV with its columns",
+        )
     return suites.pop()
 
 

@@ -32,7 +32,7 @@ from nomoat.responder import DEFAULT_CONCURRENCY, Responder
 
 
 def evaluate(
-    responder: str | Responder,
+    responder: str | Path | Responder,
     suite: str | Path | Suite,
     *,
     input_column: str | None = None,
@@ -54,6 +54,7 @@ def evaluate(
     Raises what `load` and `load_suite` raise, DataError for an example that does not fit into the model's context (before
     anything is asked), UnsupportedError for a suite that only compares.
     """
+    responder = given(responder)
     suite = load_suite(
         suite, input_column=input_column, label_column=label_column, instruction=instruction, models=[responder]
     )  # fmt: skip
@@ -74,6 +75,11 @@ def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: R
         asking = Asking(model=model, suite=suite, store=store, settings=settings)
         asking.ask(suite.examples)
         return asking.evaluation(notes=notes)
+
+
+def given(model: str | Path | Responder) -> str | Responder:
+    """What a caller gave as a model. Raises UsageError for what is none."""
+    return model if isinstance(model, Responder) else references.named(model)
 
 
 def ref_of(model: str | Responder) -> str:

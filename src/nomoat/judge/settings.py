@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
@@ -24,7 +25,7 @@ class RunSettings:
 
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
     models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
-    models that have none. Raises UsageError for a `concurrency` below 1.
+    models that have none. Raises UsageError for what is no whole number, and for a `concurrency` below 1.
     """
 
     limit: int | None = None
@@ -38,3 +39,6 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_some(self.concurrency)
+        bounds.require_whole("seed", self.seed)
+        if self.limit is not None:
+            bounds.require_whole("limit", self.limit)

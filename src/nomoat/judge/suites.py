@@ -120,12 +120,19 @@ def load_suite(
     """
     if isinstance(ref, Suite):
         return ref
+    if not isinstance(ref, str | Path):
+        raise UsageError(
+            f"a suite is named by a text or a path, and this is a {type(ref).__name__}",
+            hint='write lines of {"input": "…", "target": "…"} into a .jsonl file, or a table into a .csv, and name that file',
+        )
     path = _find(ref)
     if path is not None and path.suffix.lower() in TABLE_SUFFIXES:
         columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
         return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
     if input_column or label_column or instruction:
-        raise UsageError("--input-column, --label-column, --instruction are for tables (CSV, TSV)", hint="a suite needs none of them")
+        raise UsageError(
+            "an input column, a label column and an instruction are for tables (CSV, TSV)", hint="a suite needs none of them"
+        )
     if path is None:
         return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
@@ -246,7 +253,7 @@ def files_of(name: str) -> tuple[Path, ...]:
 
 def _find(ref: str | Path) -> Path | None:
     """The file that `ref` means; None for a built-in suite. A folder that is no suite does not hide one of its name."""
-    path, own, name = as_named(Path(ref)), own_suites(), composed(str(ref))
+    path, own, name = as_named(ref), own_suites(), composed(str(ref))
     is_name = name in own or name in BUILT_IN
     is_there = path.exists() and not (is_name and path.is_dir() and len(_suites_in(path)) != 1)
     if isinstance(ref, Path) or len(path.parts) > 1 or is_there or path.suffix.lower() in (".toml", ".jsonl", *TABLE_SUFFIXES):

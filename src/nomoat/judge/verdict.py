@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers, stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
@@ -25,6 +26,9 @@ class Rules:
     rope: float | None = None
 
     def __post_init__(self) -> None:
+        bounds.require_number("alpha", self.alpha)
+        if self.rope is not None:
+            bounds.require_number("rope", self.rope)
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha is {self.alpha:g}", hint="give a share between 0 and 1, such as 0.05")
         if self.rope is not None and not 0 < self.rope < 100:

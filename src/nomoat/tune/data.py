@@ -71,9 +71,9 @@ def read(
         return _read_table(path, input_column, label_column, instruction, labels)
     if suffix in CHAT_SUFFIXES:
         if input_column or label_column:
-            raise UsageError("--input-column and --label-column are for tables", hint="conversations need neither")
+            raise UsageError("an input column and a label column are for tables", hint="conversations need neither")
         if instruction is not None:
-            raise UsageError("--instruction is for tables", hint="write it into each conversation, as its `system` message")
+            raise UsageError("an instruction is for tables", hint="write it into each conversation, as its `system` message")
         return _read_chats(path)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
     raise UsageError(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from nomoat import config, jit, paths
-from nomoat.tune import kernels, qlora, train, ways
+from nomoat.tune import kernels, qlora, ways
+from nomoat.tune.looks import SECONDS_A_MINUTE, num_looks
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
 from nomoat.tune.samples import Sample, batches_of, computed_tokens, shared_prefix, side_by_side, wanted
@@ -64,8 +65,8 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     is_kept = ways.bytes_kept(prepared, precision, expanded=expanded.value) > 0
     a_look = (cost.looking + (0 if is_kept else cost.reading)) * epoch * held_out
     learning = (cost.reading * (1 if is_kept else epochs) + cost.learning * epochs) * epoch * learned
-    budget = (settings.minutes or math.inf) * train.SECONDS_A_MINUTE
-    looks = 1 + train.num_looks(epochs * min(1.0, budget / learning), settings.minutes, a_look)
+    budget = (settings.minutes or math.inf) * SECONDS_A_MINUTE
+    looks = 1 + num_looks(epochs * min(1.0, budget / learning), settings.minutes, a_look)
     looking = (cost.reading * (1 if is_kept else looks) + cost.looking * looks) * epoch * held_out
     return Estimate(
         seconds=min(learning + looking, budget),

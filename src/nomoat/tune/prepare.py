@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import references, tasks
+from nomoat import bounds, references, tasks, textfiles
 from nomoat.catalog import sidecar
 from nomoat.catalog.sidecar import Sidecar
 from nomoat.engine import arch as architectures
@@ -31,6 +31,7 @@ from nomoat.tune.samples import Sample, count_lessons
 
 SCRIPTS = {"HANGUL": "Korean", "LATIN": "Latin", "CJK": "Chinese characters", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 RANK = 16
+WHOLE = ("rank", "layers", "batch", "seed")
 FEW_LESSONS, MANY_LESSONS = 500, 5000
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
 WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
@@ -55,7 +56,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name != "seed" and value is not None and not 0 < value < float("inf"):
+            if value is None and name != "seed":
+                continue
+            (bounds.require_whole if name in WHOLE else bounds.require_number)(name, value)
+            if name != "seed" and not 0 < value < float("inf"):
                 raise UsageError(f"{name} is {value}", hint="give a number above 0")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}", hint="give a whole number from 0 up to 2**63")
@@ -153,7 +157,7 @@ class Prepared:
 
 
 def prepare(
-    base: str, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
+    base: str | Path, data_path: str | Path, *, input_column: str | None = None, label_column: str | None = None,
     instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False,
     validation: str | Path | None = None, drop_long: bool = False, template: str | None = None, settings: Settings | None = None,
 ) -> Prepared:  # fmt: skip
@@ -166,7 +170,7 @@ def prepare(
     Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
-    settings = settings or Settings()
+    settings, base, data_path = settings or Settings(), references.named(base), textfiles.as_named(data_path)
     if template is not None:
         templates.named(template)
     files = references.find_files(base)
@@ -174,12 +178,13 @@ def prepare(
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
         settings = _as_it_was(settings, start)
-        if instruction is None and Path(data_path).suffix.lower() in tasks.TABLE_SUFFIXES:
+        if instruction is None and data_path.suffix.lower() in tasks.TABLE_SUFFIXES:
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
-    beside = sidecar.find(Path(data_path))
-    data = _read(Path(data_path), start, beside, **how)
-    files_beside = {which: Path(path) for which, path in (("test", test), ("validation", validation)) if path is not None}
+    beside = sidecar.find(data_path)
+    data = _read(data_path, start, beside, **how)
+    given = (("test", test), ("validation", validation))
+    files_beside = {which: textfiles.as_named(path) for which, path in given if path is not None}
     others = {which: read(path, labels=data.labels or None, **how) for which, path in files_beside.items()}
     shared = {which: _shared(data, theirs) for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})

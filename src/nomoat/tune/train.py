@@ -5,7 +5,6 @@ Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 import zlib
@@ -23,6 +22,7 @@ from nomoat import config, jit, paths
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.tune import adapter, kernels, prepare, stopping, ways
+from nomoat.tune.looks import SECONDS_A_MINUTE, is_better, num_looks
 from nomoat.tune.network import Network
 from nomoat.tune.samples import Sample, batches_of, count_lessons, shared_prefix, side_by_side, wanted
 from nomoat.tune.ways import Way
@@ -31,12 +31,8 @@ WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
-LOOKS = 4  # at the lessons held out while learning, at even distances; with more epochs, one an epoch
-LOOKING_PART = 0.2  # of --minutes is enough for these looks: so many fewer are made where each takes long
-CHANCE = 0.01  # of the lessons held out: so many right answers more or less say nothing
 PATIENCE, CLEARLY_WORSE = 2, 1.05  # so many looks in a row worse than the best by this factor, and the training ends
 CHECKPOINT_SECONDS = 30.0
-SECONDS_A_MINUTE = 60
 LARGE_PART = 0.25  # of a step's tokens
 
 Stage = Literal["measuring the base", "tuning"]
@@ -55,21 +51,36 @@ class Progress:
     seconds: float = 0.0
 
 
-def tune(base: str, data_path: str | Path, *, name: str, data_licence: str = "own", resume: bool = False, replace: bool = False,
-         workers: int | None = None, ray: str | None = None, on_progress: Callable[[Progress], None] | None = None,
-         on_message: Callable[[str], None] | None = None, **options: Any) -> Path:  # fmt: skip
+def tune(
+    base: str | Path, data_path: str | Path, *, name: str, input_column: str | None = None, label_column: str | None = None,
+    instruction: str | None = None, test: str | Path | None = None, keep_shared: bool = False, validation: str | Path | None = None,
+    template: str | None = None, drop_long: bool = False, data_licence: str = "own", minutes: float | None = None,
+    epochs: float | None = None, rank: int | None = None, layers: int | None = None, learning_rate: float | None = None,
+    batch: int | None = None, noise: float | None = None, seed: int = 0, settings: Settings | None = None, resume: bool = False,
+    replace: bool = False, workers: int | None = None, ray: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
+) -> Path:  # fmt: skip
     """Tune `base` on a file and write the adapter `name`; from then on `BASE+NAME` answers. Returns the adapter's folder.
 
     `base` may be a BASE+ADAPTER: what the adapter has learned is gone on from, and stays as it is itself.
-    `options` are those of `prepare.prepare`. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
+    `input_column` to `drop_long` are those of `prepare.prepare`, `minutes` to `seed` those of `Settings`, which may be given as
+    `settings` in their place. `data_licence`: the id of the data's terms in the catalogue, "own" for your own; it
     enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made. With `workers` or `ray` several
     processes learn: see `spread`.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
     """
+    by_name = Settings(
+        minutes=minutes, epochs=epochs, rank=rank, layers=layers, learning_rate=learning_rate, batch=batch, noise=noise, seed=seed
+    )
+    if settings is not None and by_name != Settings():
+        raise UsageError("`settings` are given, and some of them by name, too", hint="give all of them one way")
     licences.require_known(data_licence)
     adapter.reserve(name, replace=replace, resume=resume)
-    prepared = prepare.prepare(base, data_path, **options)
+    prepared = prepare.prepare(
+        base, data_path, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
+        keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, settings=settings or by_name,
+    )  # fmt: skip
     return learn(
         prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray,
         on_progress=on_progress, on_message=on_message,
@@ -309,7 +320,7 @@ class Run:
             "right": right,
         }  # fmt: skip
         with stopping.uncut():
-            if self.best_look is None or _is_better(found, self.best_look, len(self.validation)):
+            if self.best_look is None or is_better(found, self.best_look, len(self.validation)):
                 self.best_look = found
                 self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
             self.history.append(found)
@@ -482,17 +493,3 @@ class Run:
         if learning and self.settings.noise:
             x_BTW = self._noisy(x_BTW)
         return self.network.hidden(x_BTW, wanted_BT, self.beginning), targets_BT[wanted_BT]
-
-
-def num_looks(epochs: float, minutes: float | None, seconds_a_look: float) -> int:
-    """How often to look at the lessons held out while learning; once at least, at the end. `epochs`: that there is time for."""
-    most = max(LOOKS, math.ceil(epochs))
-    if not minutes or not seconds_a_look:
-        return most
-    return max(1, min(most, int(LOOKING_PART * minutes * SECONDS_A_MINUTE / seconds_a_look)))
-
-
-def _is_better(look: dict[str, float], kept: dict[str, float], held_out: int) -> bool:
-    """By right answers, since a model too sure of its mistakes has a high loss and the most right; by loss if they are about equal."""
-    more = look["right"] - kept["right"]
-    return more > 0 if abs(more) > CHANCE * held_out else look["held_out"] < kept["held_out"]
