@@ -218,6 +218,7 @@ FOUND = [
     ('<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n<tool_call>{"name": "clock"}</tool_call>',
      "<think>\nWithin <tool_call></tool_call>, then.\n</think>\n\n", [("clock", {})]),
     ('{{"name": "weather", "arguments": {"city": "Rome"}}}}', "", [ROME]),
+    ('{"name": "weather", "arguments": {"city": "Rome"}}}\n}', "", [ROME]),
     ('<tool_call>\n{{"name": "weather", "arguments": {"city": "Rome"}}}\n</tool_call>', "", [ROME]),
     ('```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```', "", [ROME]),
     ('{"type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', "", [ROME]),

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import calls, importer
+from nomoat.engine import calls, importer, openvino
 from nomoat.engine.batching import Reading
+from nomoat.engine.begun import BegunCalls
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.grammar import Grammars
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.remote import remote_engine
+from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
 from nomoat.responder import Responder
@@ -115,6 +118,47 @@ def test_an_answer_that_has_to_call_is_a_call_with_its_arguments_whole_and_strea
     assert [streamed[at] for at in range(3)] == [one.message.tool_calls[0].function.arguments for one in reply.choices]
     assert not any(event.delta.content for event in events)
     assert [event.finish_reason for event in events if event.finish_reason] == ["tool_calls"] * 3
+
+
+class Writing(BegunCalls):
+    """Of a model that writes a call's mark, and then whatever it may."""
+
+    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
+        super().__init__(request, prompt, words, grammars)
+        self._begins = words.encode("Now:<tool_call>")
+
+    @property
+    def holds(self) -> bool:
+        return bool(self._begins) or super().holds
+
+    def forbid(self, logits_V: np.ndarray) -> None:
+        super().forbid(logits_V)
+        if self._begins:
+            logits_V[np.arange(len(logits_V)) != self._begins[0]] = -np.inf
+
+    def accept(self, token: int) -> None:
+        self._begins = self._begins[1:]
+        super().accept(token)
+
+
+def test_a_call_that_a_model_begins_by_itself_has_arguments_of_its_function_however_it_is_asked(
+    tiny_with_tools: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "BegunCalls", Writing)
+    settings: dict[str, Any] = {"tools": [TOOL], "seed": 5, "max_tokens": 180}
+    (whole,) = chat(tiny_with_tools, "hello", **settings).choices
+    (call,) = whole.message.tool_calls
+    assert (whole.message.content, call.function.name) == ("Now:", "note")
+    jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
+    events = [event.choices[0].delta for event in chat(tiny_with_tools, "hello", stream=True, **settings)]
+    assert "".join(event.content or "" for event in events) == "Now:"
+    ((streamed,),) = [event.tool_calls for event in events if event.tool_calls]
+    assert streamed.function.arguments == call.function.arguments
+    function: Any = {"type": "function", **TOOL["function"]}
+    reply = tiny_with_tools.responses.create(model="tiny", input="hello", max_output_tokens=180, temperature=0, tools=[function])
+    jsonschema.validate(json.loads(reply.output[-1].arguments), SCHEMA)
+    (cut,) = chat(tiny_with_tools, "hello", **settings | {"max_tokens": 25}).choices
+    assert (cut.finish_reason, cut.message.tool_calls) == ("length", None) and cut.message.content.startswith("Now:<tool_call>")
 
 
 def test_a_call_that_is_cut_is_text(tiny_with_tools: openai.OpenAI) -> None:

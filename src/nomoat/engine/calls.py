@@ -1,4 +1,4 @@
-"""Functions that a model may call: how they are told to it, how an answer is held to a call, and how calls are found in an answer.
+"""Functions that a model may call: how they are told to it, what an answer that calls is held to, and how calls are found in it.
 
 A chat template that reads `tools` and shows `tool_calls` tells them in its own words. For others the functions stand in the system
 message, and calls and what they came to in the turns' texts, in the form that Hermes and Qwen2.5 learned:
@@ -14,7 +14,7 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ OPENING, CLOSING = "<tool_call>", "</tool_call>"
 BARE = r'\s*(?:```(?:json)?\s*)?\[?\s*\{\{?\s*"(?:name|type|function|arguments|parameters|id)"'
 FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL)
 DECODER = json.JSONDecoder(strict=False)  # models break lines within texts
-THOUGHT_ENDS = "</think>"  # models that think aloud also think of the marks
+THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"  # models that think aloud also think of the marks
 KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})  # of a call
 ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of several
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
@@ -83,20 +83,26 @@ def schema(request: Request, template: str | None) -> str | None:
     """The JSON schema that an answer follows: the request's, that of its calls, or either."""
     if not (request.must_call or (request.tools and request.json_schema is not None)) or template is None:
         return request.json_schema
-    definitions: dict[str, Any] = {}
-    forms: list[dict[str, Any]] = []
+    either = schema_of_calls(request, template)
     if request.json_schema is not None and not request.must_call:
         try:
-            definitions["answer"] = _moved(json.loads(request.json_schema), "#/$defs/answer")
+            either["$defs"]["answer"] = _moved(json.loads(request.json_schema), "#/$defs/answer")
         except (ValueError, RecursionError):
             return request.json_schema  # for the grammar to refuse
-        forms.append({"$ref": "#/$defs/answer"})
+        either["anyOf"].insert(0, {"$ref": "#/$defs/answer"})
+    return json.dumps(either)
+
+
+def schema_of_calls(request: Request, template: str, *, free: Container[int] = ()) -> dict[str, Any]:
+    """Of one call of any of the functions; those at the places `free` have any arguments."""
+    definitions: dict[str, Any] = {}
+    forms: list[dict[str, Any]] = []
     key = "parameters" if '"parameters": ' in template and reads_tools(template) and '"arguments' not in template else "arguments"
     for at, (name, parameters) in parameters_of(request).items():
-        definitions[f"{at}"] = _moved(parameters, f"#/$defs/{at}")
+        definitions[f"{at}"] = {"type": "object"} if at in free else _moved(parameters, f"#/$defs/{at}")
         parts = {"name": {"const": name}, key: {"$ref": f"#/$defs/{at}"}}
         forms.append({"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False})
-    return json.dumps({"$defs": definitions, "anyOf": forms})
+    return {"$defs": definitions, "anyOf": forms}
 
 
 def parameters_of(request: Request) -> dict[int, tuple[str, dict[str, Any]]]:
@@ -216,6 +222,14 @@ def recognised(chunks: Generator[Chunk], request: Request, template: str | None 
             yield replace(chunk, text=text + rest, calls=calls[:1] if only_first else calls)
 
 
+def begins_bare(text: str) -> bool | None:
+    """Whether an answer with this beginning may be calls without marks; None if more of it tells."""
+    import regex  # which tells the beginning of what may yet fit
+
+    begins = regex.match(BARE, text, partial=True)
+    return None if begins is not None and begins.partial else begins is not None
+
+
 class _Reader:
     """Gives out text as it comes, and holds back what may be calls."""
 
@@ -231,12 +245,10 @@ class _Reader:
         if not self._is_text and not self._may_be_calls:
             if not self._held.strip():
                 return ""
-            import regex  # which tells the beginning of what may yet fit
-
-            begins = regex.match(BARE, self._held, partial=True)
-            if begins is not None and begins.partial:
+            begins = begins_bare(self._held)
+            if begins is None:
                 return ""
-            self._may_be_calls, self._is_text = begins is not None, begins is None
+            self._may_be_calls, self._is_text = begins, not begins
         if self._may_be_calls:
             return ""
         at = self._held.find(OPENING)
@@ -269,10 +281,9 @@ def _calls_in(text: str, functions: set[str]) -> tuple[ToolCall, ...]:
     found: list[ToolCall | None] = []
     try:
         while rest := rest.strip():
-            is_doubled = rest.startswith("{{")  # as the template of Qwen2.5-Coder shows it
-            value, end = DECODER.raw_decode(rest, int(is_doubled))
+            value, end = DECODER.raw_decode(rest, int(rest.startswith("{{")))  # as the template of Qwen2.5-Coder shows it
             found += [_call(one, functions) for one in (value if isinstance(value, list) else [value])]
-            rest = rest[end:].lstrip(" \n;,}" if is_doubled else " \n;,")
+            rest = rest[end:].lstrip(" \n;,}")  # and brackets too many, as a small model loses count
             rest = rest.partition(OPENING)[2] if mark else rest
     except (ValueError, RecursionError):
         return ()

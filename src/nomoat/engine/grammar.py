@@ -22,6 +22,9 @@ OPTIONS = {
     "whitespace_flexible": False,  # no spaces of the model's choice: a small model may go on with them for ever
     "coerce_one_of": True,  # what several branches of a `oneOf` allow cannot be excluded while it is written: `anyOf`
 }
+SPACE = r" |\n {0,16}"  # in a call that a model begins by itself: it goes on as it has learned, on one line or on several
+SPACED = {**OPTIONS, "whitespace_flexible": True, "whitespace_pattern": SPACE}
+MAX_KEPT = 16  # grammars of calls: conversations go on with the same functions
 NAMING = ("properties", "patternProperties", "$defs", "definitions")  # keywords of schemas by names, which are no keywords
 VALUES = ("const", "enum", "default", "examples")  # keywords of what is no schema
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
@@ -34,6 +37,8 @@ MAX_LENGTHS = {"date-time": len("2024-05-01T00:00:00.123456789+00:00"), "time": 
 
 class Grammar:
     """One answer's place in its schema."""
+
+    holds = True  # `forbid` has something to forbid
 
     def __init__(self, matcher: Any, words: Any, digits_V: npt.NDArray[np.uint8]) -> None:
         """`digits_V`: how many each token begins with. The matcher's vocabulary may have more tokens than there are logits."""
@@ -61,6 +66,20 @@ class Grammar:
             if (held_V > -np.inf).any():  # else the schema wants so many
                 logits_V[:] = held_V
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what has been chosen may end here."""
+        return bool(self._matcher.is_accepting())
+
+    def accept_text(self, text: bytes) -> bool:
+        """This text is there already. False, and nothing has changed, if it may not be."""
+        tokens = self._words.tokenize_bytes(text)
+        if self._words.decode_bytes(tokens) != text or self._matcher.validate_tokens(tokens) < len(tokens):
+            return False
+        for token in tokens:
+            self.accept(token)
+        return True
+
     def accept(self, token: int) -> None:
         """This token has been chosen."""
         self._matcher.consume_token(token)
@@ -82,6 +101,7 @@ class Grammars:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._lock = threading.Lock()
+        self._of_calls: dict[tuple[str, str], Any] = {}  # matchers at their beginning, by schema and end
         self._words: Any = None
         self._digits_V: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
 
@@ -107,6 +127,26 @@ class Grammars:
         if problem:
             raise _cannot_be_followed(problem)
         return Grammar(matcher, self.words(), self._digits_V)
+
+    def of_call(self, schema: str, end: str = "") -> Grammar | None:
+        """The same for a call that a model begins by itself, with spaces around and within it, and `end` behind it.
+
+        None for what cannot be followed.
+        """
+        from llguidance import LLMatcher
+
+        matcher = self._of_calls.get((schema, end))
+        if matcher is None:
+            token = self._tokenizer.backend.token_to_id(end)
+            is_special = token is not None and self.words().is_special_token(token)  # to llguidance, whatever it is to the model
+            last = f"<[{token}]>" if is_special else json.dumps(end)
+            spaced = json.dumps({**_narrowed(json.loads(schema)), "x-guidance": SPACED})
+            grammar = f"start: SPACE? call SPACE? {last}\nSPACE: /{SPACE}/\ncall: %json {spaced}"
+            matcher = LLMatcher(self.words(), LLMatcher.grammar_from_lark(grammar), log_level=0)
+            if len(self._of_calls) >= MAX_KEPT:
+                self._of_calls.clear()
+            self._of_calls[schema, end] = matcher
+        return None if matcher.is_error() else Grammar(matcher.deep_copy(), self.words(), self._digits_V)
 
     def words(self) -> Any:
         """The vocabulary as llguidance knows it, made when it is first asked for."""

@@ -24,6 +24,7 @@ from nomoat import cache, config, footprint, paths
 from nomoat.engine import Engine, calls, dense, forked, hugepages, importer, layout, likelihood, served_scores_digest, tokenizer
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
+from nomoat.engine.begun import BegunCalls
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.dense import TwoForms
@@ -118,7 +119,7 @@ class OpenVINOEngine:
         room = self.context_tokens - len(ids)
         answer = Answer(
             ids,
-            Sampler(request, ids, self._grammar(request, words)),
+            Sampler(request, ids, self._grammar(request, ids, words)),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
             stop_ids=self.tokenizer.special.stop_ids,
             lookup=Lookup(ids),
@@ -130,10 +131,12 @@ class OpenVINOEngine:
         chunks = self._stream(request, ids, answer.tokens, started, words)
         return _Begun(calls.recognised(chunks, request, words.chat_template) if request.tools else chunks, answer.tokens)
 
-    def _grammar(self, request: Request, words: tokenizer.Tokenizer) -> Grammar | None:
+    def _grammar(self, request: Request, ids: Sequence[int], words: tokenizer.Tokenizer) -> Grammar | BegunCalls | None:
         schema = calls.schema(request, words.chat_template)
+        if schema is None:
+            return BegunCalls(request, ids, words, self._grammars) if request.tools else None
         try:
-            return None if schema is None else self._grammars.of_schema(schema)
+            return self._grammars.of_schema(schema)
         except SchemaError as exc:
             if request.json_schema is not None and not request.must_call:
                 self._grammars.of_schema(request.json_schema)  # raises where that is the one

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nomoat.engine.begun import BegunCalls
 from nomoat.engine.grammar import Grammar
 from nomoat.errors import BadFileError
 from nomoat.records import Request
@@ -35,7 +36,7 @@ class Pick:
 class Sampler:
     """The choices of one answer. With a seed they depend on the logits alone, whatever else is answered at the same time."""
 
-    def __init__(self, request: Request, prompt: Sequence[int], grammar: Grammar | None = None) -> None:
+    def __init__(self, request: Request, prompt: Sequence[int], grammar: Grammar | BegunCalls | None = None) -> None:
         self._request = request
         self._grammar = grammar
         self._seen = set(prompt) if request.repetition_penalty != 1 else set()
@@ -47,11 +48,12 @@ class Sampler:
         """The next token. `logits_V` is not changed."""
         asked = self._request
         changed_V = logits_V
-        if self._penalised or self._grammar is not None:
+        is_held = self._grammar is not None and self._grammar.holds
+        if self._penalised or is_held:
             changed_V = logits_V.copy()
             self._penalise(changed_V)
-            if self._grammar is not None:
-                self._grammar.forbid(changed_V)
+        if self._grammar is not None and is_held:
+            self._grammar.forbid(changed_V)
         token = int(changed_V.argmax())  # one that is no number, if there is any
         _require_number(changed_V[token])
         if asked.temperature != 0:

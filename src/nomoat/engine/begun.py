@@ -1,0 +1,123 @@
+"""Calls that a model begins by itself: each is held to its function's schema from where it is known to be one.
+
+That is behind the mark `<tool_call>`: a call has to come, and `</tool_call>`. Without marks, as `calls.BARE` begins, an answer is
+known for calls by the first one's name, which has to be a function's: that one is held from there on, those after it from their
+beginning. The rest is free, and so is what a model thinks aloud: no mask is computed for it, and no vocabulary read before a call.
+
+Not covered: the name of a first call without mark, and calls without mark whose name does not come first. Of arguments whose schema
+llguidance cannot follow only the form is held.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nomoat.engine import calls
+from nomoat.engine.grammar import Grammar, Grammars
+from nomoat.errors import SchemaError
+from nomoat.records import Request
+
+if TYPE_CHECKING:
+    from nomoat.engine.tokenizer import Tokenizer
+
+MARK, THOUGHT_BEGINS, THOUGHT_ENDS = (text.encode() for text in (calls.OPENING, calls.THOUGHT_BEGINS, calls.THOUGHT_ENDS))
+NAMING = rb'\{\s*"name"\s*:'  # how calls without mark begin
+LAST_TOKENS = 16  # of a prompt: as many as a thought that its template begins may take
+KEPT_BYTES = 200  # of what may be a call's beginning, beside its name
+
+
+class BegunCalls:
+    """What `Grammar` is, for the calls of one answer."""
+
+    def __init__(self, request: Request, prompt: Sequence[int], words: Tokenizer, grammars: Grammars) -> None:
+        self._request, self._words, self._grammars = request, words, grammars
+        self._template = words.chat_template or ""
+        names = [json.dumps(name, ensure_ascii=False).encode(errors="replace") for name, _ in calls.parameters_of(request).values()]
+        self._bare = re.compile(NAMING + rb"\s*(?:%b)" % b"|".join(map(re.escape, names)))
+        self._kept_bytes = KEPT_BYTES + max(map(len, names))
+        before = b"".join(map(words.token_bytes, prompt[-LAST_TOKENS:]))
+        self._thinks = before.rstrip().endswith(THOUGHT_BEGINS)
+        self._is_bare = False if self._thinks else None  # None: not known yet
+        self._text = b""  # what may be the beginning of a call
+        self._grammar: Grammar | None = None  # of the call that is being written
+
+    @property
+    def holds(self) -> bool:
+        return self._grammar is not None
+
+    def forbid(self, logits_V: npt.NDArray[np.float32]) -> None:
+        """See `Grammar.forbid`; a call that became too much for llguidance is free from there on."""
+        try:
+            if self._grammar is not None:
+                self._grammar.forbid(logits_V)
+        except SchemaError:
+            self._grammar = None
+
+    def accept(self, token: int) -> None:
+        """This token has been chosen."""
+        if self._grammar is not None:
+            self._grammar.accept(token)
+        else:
+            self._text += self._content_of(token)
+            begun = self._begun()
+            if begun is None:
+                return
+            self._text = b""
+            text, end = begun
+            grammar = self._of_any_call(end)
+            if grammar is not None and grammar.accept_text(text):
+                self._grammar, self._bare = grammar, re.compile(NAMING)
+        if self._grammar is not None and self._grammar.is_whole:
+            self._grammar = None
+
+    def _content_of(self, token: int) -> bytes:
+        """Special tokens, as Llama 3's and Mistral's before calls, are no part of an answer's text."""
+        content = self._words.token_bytes(token)
+        is_text = self._is_bare is not None or content == MARK or self._words.decode([token])
+        return content if is_text else b""
+
+    def _begun(self) -> tuple[bytes, str] | None:
+        """What there is of a call, if one has begun, and the mark that ends it. The text is read up to there."""
+        while True:
+            before, found, after = self._text.partition(THOUGHT_ENDS if self._thinks else THOUGHT_BEGINS)
+            if not self._thinks:
+                begun = self._begun_in(before)
+                if begun is not None:
+                    text, end = begun
+                    return text + found + after, end
+            if not found:
+                if self._is_bare is not None:
+                    self._text = self._text[-self._kept_bytes :]
+                return None
+            self._thinks, self._is_bare, self._text = not self._thinks, False, after
+
+    def _begun_in(self, text: bytes) -> tuple[bytes, str] | None:
+        """The same of a text without thoughts."""
+        _, mark, begun = text.partition(MARK)
+        if mark:
+            return begun, calls.CLOSING
+        if self._is_bare is None:
+            self._is_bare = calls.begins_bare(text.decode(errors="ignore"))
+        bare = self._bare.search(text) if self._is_bare else None
+        return (text[bare.start() :], "") if bare else None
+
+    def _of_any_call(self, end: str) -> Grammar | None:
+        """One that cannot be held to its function's arguments has any, where it is not all of them together that are too much."""
+        try:
+            grammar = self._grammar_with(end, free=())
+            if grammar is None:
+                schemas = {at: json.dumps(schema) for at, (_, schema) in calls.parameters_of(self._request).items()}
+                free = [at for at, schema in schemas.items() if self._grammars.of_call(schema) is None]
+                grammar = self._grammar_with(end, free=free)
+        except RecursionError:  # of a schema within a schema, and so on
+            return None
+        return grammar
+
+    def _grammar_with(self, end: str, *, free: Sequence[int]) -> Grammar | None:
+        return self._grammars.of_call(json.dumps(calls.schema_of_calls(self._request, self._template, free=free)), end)

@@ -1,0 +1,124 @@
+"""Calls that a model begins by itself: what may be chosen within them, and that nothing is held outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import TEMPLATE, write_tiny_gguf
+
+from nomoat.engine.begun import BegunCalls
+from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.grammar import Grammars
+from nomoat.engine.tokenizer import Tokenizer, from_metadata
+from nomoat.records import Message, Request
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+ROME = '{"name": "weather", "arguments": {"city": "Rome"}}'
+TIGHT = '{"name":"weather","arguments":{"city":"Rome"}}'
+LISTED = f"```json\n[{ROME}, "
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return from_metadata(GGUFFile(write_tiny_gguf(tmp_path_factory.mktemp("words") / "t.gguf", template=TEMPLATE)).metadata)
+
+
+def written(words: Tokenizer, text: str, *, tools: tuple[dict[str, Any], ...] = (WEATHER, CLOCK), prompt: str = "") -> tuple[str, str]:
+    """How much of an answer may be chosen, and what of that was held, a token at a time."""
+    request = Request(messages=(Message(role="user", content="u"),), tools=tuple(map(json.dumps, tools)))
+    begun = BegunCalls(request, words.encode(prompt), words, Grammars(words, words.backend.get_vocab_size()))
+    chosen = held = b""
+    for token in words.encode(text):
+        content = words.token_bytes(token)
+        if begun.holds:
+            logits_V = np.zeros(words.backend.get_vocab_size(), np.float32)
+            begun.forbid(logits_V)
+            if logits_V[token] == -np.inf:
+                break
+            held += content
+        begun.accept(token)
+        chosen += content
+    return chosen.decode(), held.decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        (f"I look.\n<tool_call>\n{ROME}\n</tool_call>", f"\n{ROME}\n</tool_call>"),
+        (f"<tool_call>{TIGHT}</tool_call> done", f"{TIGHT}</tool_call>"),
+        (f"<tool_call>\n{ROME}\n</tool_call>\n" * 2, f"\n{ROME}\n</tool_call>" * 2),
+        (ROME, ', "arguments": {"city": "Rome"}}'),
+        (json.dumps(json.loads(ROME), indent=4), ',\n    "arguments": {\n        "city": "Rome"\n    }\n}'),
+        (f"{LISTED}{ROME}]\n```", ', "arguments": {"city": "Rome"}} "weather", "arguments": {"city": "Rome"}}'),
+        (f"<|im_start|>{ROME}", ', "arguments": {"city": "Rome"}}'),
+        (f'{{"type": "function", "function": {ROME}}}', ', "arguments": {"city": "Rome"}}'),
+    ],
+)  # fmt: skip
+def test_a_call_is_held_from_where_it_is_known_to_be_one_to_its_end(words: Tokenizer, text: str, held: str) -> None:
+    assert written(words, text) == (text, held)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "refused"),
+    [
+        ("<tool_call>", "weather"), ('<tool_call>{"name": "', "spell"), ('<tool_call>\n{"name": "weather"', '}'),
+        ('<tool_call>\n{"name": "weather", "arguments": {"', 'town": "Rome"}}'),
+        ('{"name": "weather", "arguments": ', '[{"city": "Rome"}]'), ('{"name": "weather", "', 'description": "It"}'),
+        ('{"name": "weather", "arguments": {"city": "Rome", "days": ', '"2"}}'),
+        ('{"name": "clock", "arguments": {', '"city": "Rome"}}'),
+        ('{"name": "weather", "arguments": {"city": "Rome"}', ', "id": 1}'), (f'{LISTED}{{"name": "', 'spell"}'),
+        ('{"name": "weather", "arguments": {"city": "Rome", "days": ' + "1" * 20, "1}}"), ("<tool_call>\n", "\n{"),
+        (f"<tool_call>{ROME}", "}"), (f"<tool_call>{ROME}\n</tool", " call>"),
+    ],
+)  # fmt: skip
+def test_nothing_but_a_call_of_one_of_the_functions_may_be_chosen_within_one(words: Tokenizer, allowed: str, refused: str) -> None:
+    assert written(words, allowed + refused)[0] == allowed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is warm <b>.", "1" * 30, '{"name": "Anna", "arguments": {"city": 1}}', '{"city": "weather"}', f"I call {ROME[:-9]}1}}}}",
+        '<think>\nA <tool_call>, or {"name": "weather", "x"?\n</think>\nNo.', "<think>" + '{"name": "weather", "x": 1}',
+    ],
+)  # fmt: skip
+def test_text_and_thoughts_are_free(words: Tokenizer, text: str) -> None:
+    assert written(words, text) == (text, "")
+
+
+def test_a_thought_may_have_begun_in_the_prompt(words: Tokenizer) -> None:
+    text = f"A <tool_call>?</think>\n\n<tool_call>{ROME}</tool_call>"
+    assert written(words, text, prompt="<|im_start|>assistant\n<think>\n") == (text, f"{ROME}</tool_call>")
+
+
+def test_the_mark_that_ends_a_call_may_be_a_special_token(tmp_path: Path) -> None:
+    told = dict(GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata)
+    told["tokenizer.ggml.tokens"] = ["</tool_call>", *told["tokenizer.ggml.tokens"][1:]]
+    special = from_metadata(told)
+    text = f"<tool_call>{ROME}</tool_call> done"
+    assert special.backend.token_to_id("</tool_call>") in special.encode(text)
+    assert written(special, text) == (text, f"{ROME}</tool_call>")
+    assert written(special, f"<tool_call>{ROME}<|im_end|>")[0] == f"<tool_call>{ROME}"
+
+
+def test_a_function_that_cannot_be_followed_is_held_to_the_form_of_a_call(words: Tokenizer) -> None:
+    strange = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"not": {}}}}}}
+    for text, chosen in (
+        ('<tool_call>{"name": "f", "arguments": {"x": [1]}}</tool_call>', ...), ('<tool_call>{"name": "f", "arguments": [', -1),
+        ('<tool_call>{"name": "weather", "arguments": {"t', -1),
+    ):  # fmt: skip
+        assert written(words, text, tools=(WEATHER, strange))[0] == (text if chosen is ... else text[:chosen])
+
+
+def test_functions_that_are_too_deep_to_be_held_leave_the_answer_free(words: Tokenizer) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"anyOf": [deep]}
+    text = '<tool_call>{"name": "f", "arguments": [1]}'
+    assert written(words, text, tools=({"type": "function", "function": {"name": "f", "parameters": deep}},))[0] == text
