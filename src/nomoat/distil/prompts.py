@@ -32,8 +32,8 @@ USUAL_WORDS = {
     "answer": "output", "expected output": "output", "response": "output", "result": "output",
     "결과": "output", "답변": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
-# A teacher may get stuck and write one line of thousands of signs. What repeats gives nothing back (`*+`, `(?>…)`), or the time taken would
-# grow with the square of its length; and int() takes no number of thousands of digits.
+# A teacher may get stuck and write one line of thousands of signs. What repeats gives nothing back (`*+`, `(?>…)`), or the time would
+# grow with the square of the line's length; and int() takes no number of thousands of digits.
 NUMBER = r"(?:task\s*+)?(?:(?P<number>\d{1,9})\s*+[.):：]?)?"
 FIELD = re.compile(
     rf"^[\s#*_>•·-]*+{NUMBER}[\s*_#]*+(?P<name>{'|'.join([*FIELDS, *USUAL_WORDS])})(?:\s*+#?(?P<behind>\d{{1,9}}))?"
