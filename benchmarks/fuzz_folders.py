@@ -30,7 +30,7 @@ from fuzzing import Files, Fuzzer
 
 WIDTH, HIDDEN, HEADS, LAYERS, CONTEXT = 64, 128, 4, 2, 64
 NESTED = "nested"  # written as ten thousand lists in each other
-ODD = (
+ODD: tuple[Any, ...] = (
     *NONSENSE,
     *EXTREMES,
     {},
@@ -307,7 +307,7 @@ def spoil(value: Any, chance: random.Random) -> Any:
         del value[key]
     elif action == 1 and isinstance(value, dict):
         value[chance.choice(("", "x", "a" * 300, *list(value)))] = value.pop(key)
-    elif action == 1:
+    elif action == 1 and isinstance(value, list):
         value += value[key : key + 40]
     elif action == 2 and isinstance(value[key], int | float) and not isinstance(value[key], bool):
         was = value[key]
@@ -421,8 +421,10 @@ def spoil_tensor(header: dict[str, Any], tensor: str, size: int, chance: random.
     else:
         begin, end = chance.choice(((4, 4), (1, 1), (-4, -4), (0, 4), (4, 0)))
         was = facts.get("data_offsets")  # perhaps damaged before
-        fits = isinstance(was, list) and len(was) == 2 and all(isinstance(value, int | float) for value in was)
-        facts["data_offsets"] = [was[0] + begin, was[1] + end] if fits else None
+        if isinstance(was, list) and len(was) == 2 and all(isinstance(value, int | float) for value in was):
+            facts["data_offsets"] = [was[0] + begin, was[1] + end]
+        else:
+            facts["data_offsets"] = None
 
 
 DAMAGES: dict[str, Callable[[Files, random.Random], None]] = {
