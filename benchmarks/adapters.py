@@ -29,7 +29,7 @@ from nomoat.engine import importer
 from nomoat.engine.openvino import OpenVINOEngine
 from nomoat.engine.own import OwnModel
 from nomoat.engine.source import open_source
-from nomoat.records import Request
+from nomoat.records import Completion, Request
 from nomoat.references import find_files
 from nomoat.responder import Responder
 
@@ -87,9 +87,9 @@ def measured(weights: Path, adapters: Sequence[Path], turns: int) -> dict[str, A
             usage = model.complete(drawn(fresh_prompt(model, turn), seed=turn)).usage
             facts[way]["prompt"].append(round(usage.prefill_tokens_per_second))
             facts[way]["answer"].append(round(usage.decode_tokens_per_second, 1))
-        engine = made["base"].engine
-        assert isinstance(engine, OpenVINOEngine)
-        shared = [Responder(f"{at}", engine.adapted(at)) for at in range(len(adapters))]
+        base = made["base"].engine
+        assert isinstance(base, OpenVINOEngine)
+        shared = [Responder(f"{at}", base.adapted(at)) for at in range(len(adapters))]
         for way, models in (("base", [made["base"]]), ("beside", shared)):
             facts[way].setdefault("at_once", []).append(at_once(models, turn))
     for told in facts.values():
@@ -104,7 +104,7 @@ def at_once(models: Sequence[Responder], turn: int) -> float:
     requests = [drawn(f"{turn} {number}: the river", seed=number) for number in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = time.perf_counter()
-        answers = list(pool.map(lambda both: models[both[0] % len(models)].complete(both[1]), enumerate(requests)))
+        answers: list[Completion] = list(pool.map(lambda both: models[both[0] % len(models)].complete(both[1]), enumerate(requests)))
         return round(sum(answer.usage.completion_tokens for answer in answers) / (time.perf_counter() - started), 1)
 
 

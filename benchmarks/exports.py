@@ -55,8 +55,9 @@ def measured(ref: str, python: str | None, requests: Sequence[Request], folder: 
     found["nomoat, beside the base's weights"] = here(responder.load_sharing([ref])[0], requests)
     if python is None:
         return found
-    for kind in ("Q8_0", "F16"):
-        merged = export.merged_gguf(files.weights, files.adapter, folder / f"{kind}.gguf", quantisation=kind)  # type: ignore[arg-type]
+    kinds: tuple[export.Quantisation, ...] = ("Q8_0", "F16")
+    for kind in kinds:
+        merged = export.merged_gguf(files.weights, files.adapter, folder / f"{kind}.gguf", quantisation=kind)
         found[f"llama.cpp, merged {kind}"] = in_llama_cpp(python, {"model_path": str(merged)}, requests)
     lora = export.lora_gguf(files.weights, files.adapter, folder / "lora.gguf")
     loaded = {"model_path": str(files.weights), "lora_path": str(lora)}

@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_folders.py [--cases 6000] [--seed 1] [--first 0] [--json FILE]
 
-Whole folders of five small models (weights in one file and in several, each kind of tokenizer) get files truncated, lost, emptied or
+Whole folders of six small models (weights in one file and in several, each kind of tokenizer) get files truncated, lost, emptied or
 swapped, and bits flipped; headers of safetensors with lengths, offsets, shapes, types and names that lie; and values of every JSON
 file (config, index, tokenizer, its settings) that are missing, of another type, out of range, nested ten thousand times, or nonsense;
 vocabularies lose tokens, and merges make what is none.
@@ -30,7 +30,7 @@ from fuzzing import Files, Fuzzer
 
 WIDTH, HIDDEN, HEADS, LAYERS, CONTEXT = 64, 128, 4, 2, 64
 NESTED = "nested"  # written as ten thousand lists in each other
-ODD = (
+ODD: tuple[Any, ...] = (
     *NONSENSE,
     *EXTREMES,
     {},
@@ -150,7 +150,7 @@ def sentencepiece_model() -> Files:
 
 @functools.cache
 def whole_folders() -> list[Files]:
-    """Five small models: their families, types, tokenizers and position schemes between them cover the readers."""
+    """Six small models: their families, types, tokenizers and position schemes between them cover the readers."""
     words = len(bytelevel("qwen2")["tokenizer.ggml.tokens"]) + 1
     pieces = len(sentencepiece()["tokenizer.ggml.tokens"])
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -171,6 +171,8 @@ def whole_folders() -> list[Files]:
         folder(config("gpt_neox", use_parallel_residual=True, rotary_pct=0.5, hidden_act="gelu", layer_norm_eps=1e-5),
                neox_shapes(words), "F32", tokenizer_json()),
         folder(config("gpt2", activation_function="gelu_new", layer_norm_epsilon=1e-5), gpt2_shapes(words), "F32", vocab_and_merges()),
+        folder(config("opt", ffn_dim=HIDDEN, word_embed_proj_dim=WIDTH, activation_function="relu"),
+               opt_shapes(words), "F16", vocab_and_merges()),
     ]  # fmt: skip
 
 
@@ -222,6 +224,19 @@ def gpt2_shapes(words: int) -> dict[str, tuple[int, ...]]:
         ):  # fmt: skip
             shapes |= {f"h.{layer}.{part}.weight": (columns, rows), f"h.{layer}.{part}.bias": (rows,)}
         shapes |= {f"h.{layer}.{norm}.{part}": (WIDTH,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
+    return shapes
+
+
+def opt_shapes(words: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"model.decoder.final_layer_norm.{part}": (WIDTH,) for part in ("weight", "bias")}
+    shapes |= {"model.decoder.embed_tokens.weight": (words, WIDTH), "model.decoder.embed_positions.weight": (CONTEXT + 2, WIDTH)}
+    for layer in range(LAYERS):
+        block = f"model.decoder.layers.{layer}"
+        attention = [(f"self_attn.{part}", WIDTH, WIDTH) for part in ("q_proj", "k_proj", "v_proj", "out_proj")]
+        for part, rows, columns in (*attention, ("fc1", HIDDEN, WIDTH), ("fc2", WIDTH, HIDDEN)):
+            shapes |= {f"{block}.{part}.weight": (rows, columns), f"{block}.{part}.bias": (rows,)}
+        norms = ("self_attn_layer_norm", "final_layer_norm")
+        shapes |= {f"{block}.{norm}.{part}": (WIDTH,) for norm in norms for part in ("weight", "bias")}
     return shapes
 
 
@@ -292,7 +307,7 @@ def spoil(value: Any, chance: random.Random) -> Any:
         del value[key]
     elif action == 1 and isinstance(value, dict):
         value[chance.choice(("", "x", "a" * 300, *list(value)))] = value.pop(key)
-    elif action == 1:
+    elif action == 1 and isinstance(value, list):
         value += value[key : key + 40]
     elif action == 2 and isinstance(value[key], int | float) and not isinstance(value[key], bool):
         was = value[key]
@@ -384,7 +399,10 @@ def spoil_tensor(header: dict[str, Any], tensor: str, size: int, chance: random.
     if action == 0:
         del header[tensor]
     elif action == 1:
-        odd = ("", "x", "lm_head.weight", "model.layers.9.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias", "a" * 300)
+        odd = (
+            "", "x", "lm_head.weight", "model.layers.9.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.bias", "a" * 300,
+            "model.layers.0.weight", "model.decoder.layers.0.weight",
+        )  # fmt: skip
         header[chance.choice(odd)] = header.pop(tensor)
     elif action == 2:
         header[tensor], header[other] = header[other], facts
@@ -403,8 +421,10 @@ def spoil_tensor(header: dict[str, Any], tensor: str, size: int, chance: random.
     else:
         begin, end = chance.choice(((4, 4), (1, 1), (-4, -4), (0, 4), (4, 0)))
         was = facts.get("data_offsets")  # perhaps damaged before
-        fits = isinstance(was, list) and len(was) == 2 and all(isinstance(value, int | float) for value in was)
-        facts["data_offsets"] = [was[0] + begin, was[1] + end] if fits else None
+        if isinstance(was, list) and len(was) == 2 and all(isinstance(value, int | float) for value in was):
+            facts["data_offsets"] = [was[0] + begin, was[1] + end]
+        else:
+            facts["data_offsets"] = None
 
 
 DAMAGES: dict[str, Callable[[Files, random.Random], None]] = {

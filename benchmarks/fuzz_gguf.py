@@ -26,7 +26,7 @@ from fuzzing import Files, Fuzzer
 
 NAME = "case.gguf"
 EXTREMES = (0, 1, 2, 31, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-NONSENSE = (
+NONSENSE: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 7, 2**31, 2**32 - 1, 2**63, 0.0, -1.5, 1e-30, 1e30, float("nan"), float("inf"), True, False, "", "llama",
     "\x00", "가" * 50, [], [0], [1.5], ["a"], [[]], ["", ""], [-1, 2**31], "x" * 5000,
 )  # fmt: skip
@@ -146,21 +146,21 @@ def small_model(name: str, kinds: list[gguf.GGMLQuantizationType], words: dict[s
         qkv = {"attn_qkv": (3 * width, width)} if fused else {f"attn_{part}": (width, width) for part in "qkv"}
         up = {"ffn_up": ((2 if name == "phi3" else 1) * hidden, width)}
         gate = {} if fused else {"ffn_gate": (hidden, width)}
-        for part, shape in (qkv | up | gate | {"attn_output": (width, width), "ffn_down": (width, hidden)}).items():
-            shapes[f"{block}.{part}.weight"] = shape
+        for part, size in (qkv | up | gate | {"attn_output": (width, width), "ffn_down": (width, hidden)}).items():
+            shapes[f"{block}.{part}.weight"] = size
             if name in ("gpt2", "qwen2") and part not in ("ffn_gate",):
-                shapes[f"{block}.{part}.bias"] = shape[:1]
+                shapes[f"{block}.{part}.bias"] = size[:1]
     shapes["output_norm.weight"] = (width,)
     if name == "gpt2":
         shapes["position_embd.weight"] = (64, width)
     if name == "phi3":
         shapes |= {f"rope_factors_{kind}.weight": (8,) for kind in ("long", "short")}
-    tensors = {}
+    tensors: dict[str, tuple[tuple[int, ...], int, bytes]] = {}
     for at, (tensor, shape) in enumerate(shapes.items()):
         if len(shape) == 1:
             tensors[tensor] = (shape, 0, np.ones(shape, np.float32).tobytes())
         else:
-            tensors[tensor] = matrix(*shape, kinds[at % len(kinds)], chance)
+            tensors[tensor] = matrix(shape[0], shape[1], kinds[at % len(kinds)], chance)
     return Model(metadata | words, tensors)
 
 

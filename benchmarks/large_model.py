@@ -88,31 +88,6 @@ def ours(path: Path) -> dict[str, Any]:
         }
 
 
-LLAMA_CPP = """
-import json, sys, time
-from llama_cpp import Llama
-path, prompt_tokens, new_tokens, turns, num_threads = sys.argv[1], *map(int, sys.argv[2:])
-started = time.perf_counter()
-model = Llama(model_path=path, n_ctx=1024, n_threads=num_threads, n_threads_batch=num_threads, verbose=False)
-tokens = [1, *range(300, 299 + prompt_tokens)]
-model.eval([1])
-loaded, best = time.perf_counter() - started, 0.0
-for turn in range(turns):
-    model.reset()
-    begun = time.perf_counter()
-    model.eval(tokens)
-    prefilled = time.perf_counter()
-    for count, _ in enumerate(model.generate([model.sample(temp=0)], temp=0, reset=False), 1):
-        if count == new_tokens:
-            break
-    prefill = prefilled - begun if turn == 0 else prefill
-    best = max(best, new_tokens / (time.perf_counter() - prefilled))
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps({"load_seconds": round(loaded, 1), "prompt_tokens": len(tokens), "prefill_tok_s": round(len(tokens) / prefill, 1),
-    "decode_tok_s": round(best, 2), "peak_gb": round(int(status["VmHWM"].split()[0]) * 1024 / 1e9, 2)}))
-"""
-
-
 def main() -> int:
     """Run the steps and print a line of JSON for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,15 +106,16 @@ def main() -> int:
         **circumstances(), "file": arguments.file.name,
         "file_gb": round(arguments.file.stat().st_size / 1e9, 2),
     }  # fmt: skip
+    asked = {"path": str(arguments.file), "threads": config.threads().value}  # of llama.cpp
+    asked |= {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS, "turns": TURNS}
     for name in STEPS:
         if arguments.only not in (None, name) or (name == "llama.cpp" and not arguments.llama_cpp):
             continue
         if name == "llama.cpp":
-            numbers = (PROMPT_TOKENS, NEW_TOKENS, TURNS, config.threads().value)
-            command = [arguments.llama_cpp, "-c", LLAMA_CPP, str(arguments.file), *map(str, numbers)]
+            command = [arguments.llama_cpp, str(Path(__file__).with_name("large_model_llama_cpp.py"))]
         else:
             command = [sys.executable, __file__, str(arguments.file), "--here", name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True)
         facts[name] = json.loads(done.stdout.splitlines()[-1])
         print(name, json.dumps(facts[name]), flush=True)
     write(arguments.json, facts)

@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def main() -> None:
         stored = layout.storage(file, sizes, quality)
         chosen = layout.choose(sizes, stored, threads=config.threads(), num_weights=file.num_values)
         size = round(stored.bytes_of(file) / 1e6)
-        forms = {quality: (chosen.properties, None, size)}
+        forms: dict[str, tuple[dict[str, str], Callable[[Any], Any] | None, int]] = {quality: (chosen.properties, None, size)}
         if chosen.prompt_properties:
             forms[f"{quality}, prompts"] = (
                 chosen.prompt_properties,
@@ -96,16 +97,16 @@ def main() -> None:
             answer = min(options.tokens, ANSWER_TOKENS)
             found["kl_answers"] = closeness(exact[:answer], theirs.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]
             del theirs
-    turns: dict[str, list[tuple[float, float]]] = {quality: [] for quality in models}
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for turn in range(options.rounds + 1):  # the first warms up
-        for quality, model in models.items():
+        for name, model in models.items():
             speeds = model.speeds(ids[:PROMPT_TOKENS], STEPS)
             if turn:
-                turns[quality].append(speeds)
-    for quality, found in turns.items():
-        for at, name in enumerate(("prefill", "decode")):
-            values = [speeds[at] for speeds in found]
-            rows[quality][name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+                turns[name].append(speeds)
+    for name, all_speeds in turns.items():
+        for at, phase in enumerate(("prefill", "decode")):
+            values = [speeds[at] for speeds in all_speeds]
+            rows[name][phase] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
     result = {
         **circumstances(), "model": options.model,
         "tokens": options.tokens, "rounds": options.rounds, "qualities": rows,

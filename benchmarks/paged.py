@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ class PagedModel(Text):
     def step(self, ids: Sequence[int]) -> Logits:
         total = self._past + len(ids)
         blocks = -(-total // BLOCK_TOKENS)
-        inputs = {
+        inputs: dict[str, npt.NDArray[Any]] = {
             "input_ids": np.array(ids, np.int64), "position_ids": np.arange(self._past, total),
             "past_lens": np.array([self._past], np.int32), "subsequence_begins": np.array([0, len(ids)], np.int32),
             "block_indices": np.arange(blocks, dtype=np.int32), "block_indices_begins": np.array([0, blocks], np.int32),

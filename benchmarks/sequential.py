@@ -16,7 +16,6 @@ import csv
 import gzip
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -177,10 +176,10 @@ def items_needed(discordant: float, gap: float, num_duels: int, rng: np.random.G
 # ---------------------------------------------------------------- stored answers
 def read_gsm8k(path: Path) -> Differences:
     """GPT-4 minus Mixtral, right or wrong, in the file's order."""
-    opened: Callable[..., object] = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as file:  # type: ignore[attr-defined]
+    packed = path.suffix == ".gz"
+    with gzip.open(path, "rt", encoding="utf-8", newline="") if packed else path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    right = {name: np.array([row[name] == "True" for row in rows], dtype=float) for name in GSM8K_MODELS}
+    right: dict[str, Differences] = {name: np.array([row[name] == "True" for row in rows], dtype=float) for name in GSM8K_MODELS}
     return right[GSM8K_MODELS[0]] - right[GSM8K_MODELS[1]]
 
 

@@ -9,7 +9,6 @@ are read in a context of their own, in which each has its own keys and values, a
 
 from __future__ import annotations
 
-import ctypes
 import json
 import sys
 import time
@@ -25,9 +24,7 @@ SEQUENCES = 32
 BATCH_TOKENS = 2048
 
 
-@c.llama_log_callback
-def _silent(level: int, text: bytes, data: ctypes.c_void_p) -> None:
-    """llama.cpp's log goes nowhere."""
+_silent = c.llama_log_callback(lambda level, text, data: None)  # llama.cpp's log goes nowhere
 
 
 class Peer:

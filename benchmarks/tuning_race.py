@@ -27,7 +27,7 @@ from tuning_speed import LESSONS_A_STEP, RANK, RATE, pairs_of, shuffled_rows
 
 HELD_OUT = 500
 NAME = "bench-race"
-COLUMNS = {"input_column": "text", "label_column": "category", "instruction": "Which intent does this message have?"}
+COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "category", "instruction": "Which intent does this message have?"}
 
 
 def peer_task(model: str, rows: list[dict[str, str]], steps: int | None) -> dict[str, Any]:

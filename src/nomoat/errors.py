@@ -8,6 +8,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── BadFileError             a file that is there but cannot be read as what it should be
 ├── DataError                a row, column or label of the user's data
 ├── NotEnoughMemoryError     would not fit into this machine
+│   └── CacheExceededError   one text's keys and values need more than there is for all
 ├── NotEnoughDiskError       the disk is full or will be
 ├── NotWritableError         a file or folder that cannot be written
 ├── ContextExceededError     prompt and answer do not fit into the model's context
@@ -16,6 +17,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── OfflineError             a connection outside was refused, because offline or not asked for
 │   └── RedirectedError      a server sends requests on to another one, which nobody named
 ├── DownloadError            a download did not arrive whole
+│   ├── NotThereError        the server has no such file
 │   └── ChecksumError        it arrived, but it is not the file its card names
 ├── BudgetReachedError       the next call could cost more than is left of --max-cost
 ├── RemoteError              a server answered with an error
@@ -154,6 +156,10 @@ class RedirectedError(OfflineError):
 
 class DownloadError(NomoatError):
     """A download did not arrive whole."""
+
+
+class NotThereError(DownloadError):
+    """The server has no such file."""
 
 
 class ChecksumError(DownloadError):

@@ -112,6 +112,11 @@ def adapters() -> Path:
     return home() / "adapters"
 
 
+def suites() -> Path:
+    """Suites of one's own."""
+    return home() / "suites"
+
+
 def data() -> Path:
     """Pulled data sets."""
     return home() / "data"

@@ -14,6 +14,7 @@ from nomoat.errors import UsageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+DEFAULT_CONCURRENCY = 16  # answers in the making at once
 GRACE_SECONDS = 30.0  # how long a person who pressed Ctrl-C waits at most for answers that are paid for already
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
 
 
+STORED = "stored:"  # begins the reference to answers given before: stored:SUITE/NAME
+
+
 def named(ref: str | os.PathLike[str]) -> str:
     """A reference as text. Raises UsageError for what is none."""
     if not isinstance(ref, str | os.PathLike):
@@ -30,7 +33,7 @@ def named(ref: str | os.PathLike[str]) -> str:
 
 def names_weights(ref: str) -> bool:
     """Whether a reference means a file on this disk, rather than a server, stored answers or the router."""
-    return not (ref in ("fake:", "auto") or ref.startswith("stored:") or names_server(ref))
+    return not (ref in ("fake:", "auto") or ref.startswith(STORED) or names_server(ref))
 
 
 def names_server(ref: str) -> bool:
@@ -176,7 +179,7 @@ def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
     if weights is not None and weights.is_dir() and not (weights / CONFIG).is_file():
         weights = None
     chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
-    path, provenance = adapter / "provenance.json", tuned.provenance_of(adapter)
+    path, provenance = adapter / tuned.PROVENANCE, tuned.provenance_of(adapter)
     if not path.is_file():
         return licences.joined(chain, licences.of_parents([Parent(kind="data", name="data not recorded", licence="unknown")]))
     found = sidecar.recorded_chain(provenance, path, hint="tune the adapter again")

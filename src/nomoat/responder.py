@@ -29,7 +29,7 @@ from nomoat import bounds, config, hardware, references
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, NotEnoughMemoryError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.pool import require_some, run_many
+from nomoat.pool import DEFAULT_CONCURRENCY, require_some, run_many
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from nomoat.engine.arch import Dimensions
     from nomoat.engine.importer import Check
 
-DEFAULT_CONCURRENCY = 16
 MAX_BROKEN_ANSWERS = 3
 
 Item = TypeVar("Item")
@@ -268,7 +267,7 @@ def load(
         from nomoat.engine.fake import FakeEngine
 
         return Responder(ref, FakeEngine())
-    if ref.startswith("stored:"):
+    if ref.startswith(references.STORED):
         return _load_stored(ref)
     if references.names_server(ref):
         from nomoat.engine.remote import remote_engine
@@ -403,7 +402,7 @@ def _load_stored(ref: str) -> Responder:
     from nomoat.catalog.datasets import pull_dataset
     from nomoat.engine.stored import stored_engine
 
-    suite, slash, name = ref.removeprefix("stored:").partition("/")
+    suite, slash, name = ref.removeprefix(references.STORED).partition("/")
     if not (slash and suite and name):
         raise UsageError(f"`{ref}` does not name stored answers", hint="write stored:SUITE/NAME, such as stored:vicuna80/gpt35")
     return Responder(ref, stored_engine(suite, name, pull_dataset(suite)))

@@ -19,6 +19,15 @@ def test_limits_are_measured_within_the_time_they_are_given() -> None:
     assert 1e7 < found.gemm_flops < 1e14
 
 
+def test_a_machine_is_busy_above_a_quarter_of_its_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
+    for average, is_busy in ((2.0, False), (2.1, True)):
+        monkeypatch.setattr(machine.os, "getloadavg", lambda average=average: (average, 0.0, 0.0), raising=False)
+        assert machine.read_load() == machine.Load(average=average, num_cpus=8, is_busy=is_busy)
+    monkeypatch.delattr(machine.os, "getloadavg")
+    assert machine.read_load() is None
+
+
 def test_threads_share_one_array(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that says each pass took a second, the speed is the bytes of one array, however many threads read it."""
     monkeypatch.setattr(machine, "_best_seconds", lambda work, **_: (work(), 1.0)[1])

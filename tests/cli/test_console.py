@@ -25,6 +25,16 @@ def test_what_a_bar_says_is_text(made: Callable[[], Progress]) -> None:
     assert made is console.byte_progress or f"of {WORDS}" in out.getvalue()
 
 
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_bar_leaves_nothing_in_a_log(forced: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich before 14.3 ended one that nobody sees with an empty line."""
+    if forced:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    with console.download_bar("a model") as show:
+        show("model.gguf", 1, 2)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_what_is_said_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.say("two models:\n\ta\x1b]0;PWNED\x07, b\x9b2J")
     assert capsys.readouterr().err == "two models:\n\ta]0;PWNED, b2J\n"

@@ -216,3 +216,16 @@ def test_numbers_behind_names_are_those_of_the_task_or_part_of_the_text() -> Non
     assert (task.instruction, task.output) == ("Put these in order.\nTask 1: wash\nTask 2: cook", "Task 1: cook\nInput 2: none")
     (task,) = parse_tasks("3. Instruction: Add both.\nInput 1: 5\nInput 2: 6\nOutput: 11")
     assert task.instruction == "Add both.\nInput 1: 5\nInput 2: 6"
+
+
+@pytest.mark.timeout(60)  # all of them take less than a second; where the time grows with the square of the length, each takes minutes
+@pytest.mark.parametrize("stuck", ["*", "_", "#", " ", "# ", "-", ">", "1", "task ", "1. Instruction: ", "I hope these tasks ", "더 "])
+def test_a_teacher_that_gets_stuck_in_a_line_holds_nobody_up(stuck: str) -> None:
+    for before in ("", "task", "1", "Output", "이 과제 ", "도움이 되 "):
+        line = before + stuck * (100_000 // len(stuck)) + "x"
+        assert parse_tasks(f"1. Instruction: Name a lake.\nOutput: Baikal\n\n{line}\n\n{line}")[0].instruction == "Name a lake."
+
+
+def test_a_number_of_thousands_of_digits_is_that_of_no_task() -> None:
+    answer = f"1. Instruction: Name a lake.\nOutput: Baikal\n\n{'1' * 5000}. Instruction: Name a sea.\nTask {'2' * 5000}:"
+    assert [task.instruction for task in parse_tasks(answer)] == ["Name a lake."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,11 +286,19 @@ def test_a_variant_that_would_be_answered_wrongly_is_refused(name: str, changes:
         importer.import_gguf(folder)
 
 
-def test_a_tensor_the_architecture_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
-    _, folder = write_folder(tmp_path / "model", "llama")
+@pytest.mark.parametrize(
+    ("family", "tensor"),
+    [
+        ("llama", "model.layers.0.self_attn.sinks"),
+        ("opt", "model.decoder.layers.0.self_attn.sinks.weight"),
+        ("opt", "model.decoder.layers.0.weight"),  # of a layer, and of no part of it
+    ],
+)
+def test_a_tensor_the_architecture_does_not_have_is_refused_by_name(family: str, tensor: str, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", family)
     path = folder / "model.safetensors"
-    save_file({**load_file(path), "model.layers.0.self_attn.sinks": torch.ones(4)}, path)
-    with pytest.raises(UnsupportedError, match=r"the tensor `model\.layers\.0\.self_attn\.sinks`, which the architecture `llama`"):
+    save_file({**load_file(path), tensor: torch.ones(4)}, path)
+    with pytest.raises(UnsupportedError, match=rf"the tensor `{re.escape(tensor)}`, which the architecture `{family}`"):
         importer.import_gguf(folder)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from nomoat import hardware
 from nomoat.catalog.datasets import pull_dataset
-from nomoat.judge import builtin, code, coding, sandbox
+from nomoat.judge import builtin, code, code_tasks, sandbox
 from nomoat.judge.examples import asked, code_target
 from nomoat.records import Example
 
@@ -96,7 +96,7 @@ def test_as_many_programs_run_at_once_as_cores_are_allowed(monkeypatch: pytest.M
 @pytest.mark.usefixtures("mirror")
 def test_every_canonical_solution_of_humaneval_passes_and_no_empty_one() -> None:
     folder = pull_dataset("humaneval")
-    rows = coding.humaneval_rows(folder)
+    rows = code_tasks.humaneval_rows(folder)
     chat, base = builtin.BUILT_IN["humaneval"], builtin.BUILT_IN["humaneval-base"]
     fenced = [f"```python\n{row['prompt']}{row['canonical_solution']}\n```" for row in rows]
     assert sum(code.score_code(list(zip(chat.read(folder), fenced, strict=True)), chat=True)) == 164

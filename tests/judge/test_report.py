@@ -152,6 +152,11 @@ def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     assert forest == forest_svg(rows, low=0, high=100, unit="%", title="scores")
 
 
+def test_the_title_of_a_plot_is_text() -> None:
+    svg = difference_svg(Point(value=0.0, interval=None), title='"scores" <b>')
+    assert ElementTree.fromstring(svg).get("aria-label") == '"scores" <b>'
+
+
 def test_rows_are_categories_lengths_and_languages_with_what_each_side_won(suite: Suite) -> None:
     from nomoat.judge.report import _forest_rows
     from nomoat.judge.slices import slices_of

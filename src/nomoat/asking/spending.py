@@ -11,10 +11,9 @@ from nomoat.engine.providers import is_remote
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
 from nomoat.records import Completion, Request
-from nomoat.references import names_weights
+from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
 
-STORED = "stored:"
 ROUNDING_USD = 1e-9
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nomoat import matching, paths
 from nomoat.asking.database import Database
 from nomoat.records import Completion, ContinuationScore, FinishReason, Outcome, Request, ToolCall, Usage
+from nomoat.references import STORED
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -187,7 +188,7 @@ class AnswerStore:
                 "GROUP BY 1, 2 ORDER BY max(unix_seconds)",
                 (suite,),
             ).fetchall()
-            return {str(model): str(digest) for model, digest in found if not model.startswith("stored:")}
+            return {str(model): str(digest) for model, digest in found if not model.startswith(STORED)}
 
     def forget(self) -> tuple[int, int]:
         """Remove all answers and outcomes, with all that was asked, from the file and those beside it; return how many of each.

@@ -21,9 +21,10 @@ from nomoat.asking import cluster
 from nomoat.asking.cluster import Hand, Place
 from nomoat.errors import WorkerError
 from nomoat.hardware import Detected
+from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Chunk, ContinuationScore, Request
 from nomoat.references import names_weights
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder, load
+from nomoat.responder import Responder, load
 
 MAX_TRIES = 3
 LOOK_SECONDS = 5.0  # how long the living have to say that they are

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from nomoat import config, net, paths
 from nomoat.catalog import archive, http, pypi
 from nomoat.catalog.part import Part, part_of
-from nomoat.errors import UsageError
+from nomoat.errors import NotThereError, UsageError
 from nomoat.records import Source
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
@@ -39,7 +39,7 @@ class Origin:
 def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progress = quiet) -> Origin:
     """Bring one file to `target`; what is there already is replaced.
 
-    Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError (`http.NotThereError` for a file that its source does not
+    Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError (NotThereError for a file that its source does not
     have), and UsageError if the mirror that is set is no folder.
     """
 
@@ -83,7 +83,7 @@ def _fill(source: Source, part: Part) -> http.Promise:
                 return http.Promise()
             return http.fill(part, source.url, where=source.url, size_bytes=source.size_bytes)
         case "mirror":
-            raise http.NotThereError(
+            raise NotThereError(
                 f"`{source.file_name}` can be had only from a mirror", hint="set NOMOAT_MIRROR to a folder or a URL that holds it"
             )
     raise UsageError(f"`{source.url}` is no place to pull from", hint="use pypi:, hf: or https:")
@@ -110,7 +110,7 @@ def _fill_from_mirror(source: Source, part: Part) -> str | None:
             url = f"{mirror.rstrip('/')}/{quote(name)}"
             try:
                 http.fill(part, url, where=config.without_user(url), size_bytes=source.size_bytes)
-            except http.NotThereError:
+            except NotThereError:
                 continue
             return f"`{config.without_user(url)}`"
         return None

@@ -18,8 +18,7 @@ from typing import Any
 
 from nomoat import paths
 from nomoat.catalog.fetch import Origin, Progress, fetch
-from nomoat.catalog.http import NotThereError
-from nomoat.errors import BadFileError, DownloadError, UnsupportedError
+from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
 from nomoat.hub_folder import CONFIG, CONFIG_FILES, INDEX, TOKENIZER_FILES, WEIGHTS, read_object, weight_names
 from nomoat.records import Source
 

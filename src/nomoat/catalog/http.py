@@ -10,16 +10,12 @@ from urllib.parse import urlsplit
 
 from nomoat import net
 from nomoat.catalog.part import Part
-from nomoat.errors import DownloadError
+from nomoat.errors import DownloadError, NotThereError
 
 if TYPE_CHECKING:
     import httpx
 
 SHA256, COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
-
-
-class NotThereError(DownloadError):
-    """The server has no such file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,14 @@ from typing import Any
 
 from nomoat import paths, tasks
 from nomoat.errors import UnknownModelError
-from nomoat.hub_folder import read_object
+from nomoat.hub_folder import ADAPTER_CONFIG, read_object
+
+PROVENANCE = "provenance.json"  # what `nomoat tune` writes about an adapter, beside it
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter."""
-    return (folder / "adapter_config.json").exists()
+    return (folder / ADAPTER_CONFIG).exists()
 
 
 def adapters() -> list[Path]:
@@ -32,7 +34,7 @@ def find_adapter(name: str) -> Path:
 
 def provenance_of(adapter: Path) -> dict[str, Any]:
     """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
-    path = adapter / "provenance.json"
+    path = adapter / PROVENANCE
     return read_object(path, hint="tune the adapter again") if path.is_file() else {}
 
 

@@ -9,7 +9,7 @@ import typer
 from nomoat.cli import console, options
 
 if TYPE_CHECKING:
-    from nomoat.bench.machine import Machine
+    from nomoat.bench.machine import Load, Machine
     from nomoat.bench.model import ModelSpeed
 
 
@@ -25,12 +25,13 @@ def bench(
       nomoat bench smollm2-135m           # and how fast this model reads and writes
       nomoat bench smollm2-135m --json
 
-    Each figure is the best of several runs; other programs make it smaller.
+    Each figure is the best of several runs; other programs make it smaller. A note says so where the machine was busy before.
     """
-    from nomoat.bench.machine import measure_machine
+    from nomoat.bench.machine import measure_machine, read_load
     from nomoat.bench.model import measure_model
     from nomoat.cli.loading import bars, loading_bars
 
+    load = read_load()
     if model is not None:
         with bars(*loading_bars(model), (f"timing {model}", "turns")) as (importing, compiling, progress):
             speed = measure_model(model, import_progress=importing, compiling=compiling, progress=progress)
@@ -38,12 +39,21 @@ def bench(
         speed = None
     machine = measure_machine()
     if as_json:
-        console.print_json({"machine": machine, "model": None if speed is None else _facts(speed, machine)})
+        console.print_json({"machine": machine, "load": load, "model": None if speed is None else _facts(speed, machine)})
         return
     _print_machine(machine)
     if speed is not None:
         print()
         _print_model(speed, machine)
+    if load is not None and load.is_busy:
+        print(f"\n{_busy_note(load)}")
+
+
+def _busy_note(load: Load) -> str:
+    return (
+        f"note: the machine was busy: over the minute before, programs wanted {load.average:.1f} CPUs on average, and it has "
+        f"{load.num_cpus}; the figures are smaller for it: close other programs, or believe the larger of two runs"
+    )
 
 
 def _print_machine(machine: Machine) -> None:

@@ -6,6 +6,8 @@ import codecs
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nomoat.errors import UsageError
@@ -90,6 +92,18 @@ def byte_progress() -> Progress:
     return _progress(_text_column("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
+@contextmanager
+def download_bar(title: str) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar that shows what it is told: (file name, bytes so far, bytes in all if known). It bears the title until then."""
+    with byte_progress() as bar:
+        task = bar.add_task(title, total=None)
+
+        def show(name: str, done_bytes: int, total_bytes: int | None) -> None:
+            bar.update(task, description=name, completed=done_bytes, total=total_bytes)
+
+        yield show
+
+
 def item_progress() -> Progress:
     """A bar for counted work: done of total, time left, and a free text field `info`."""
     from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -118,11 +132,10 @@ def _text_column(text: str) -> TextColumn:
 
 
 def _progress(*columns: Any) -> Progress:
-    """On stderr, and gone when the work is done. In a log, where a bar would leave empty lines, there is none."""
+    """On stderr, and gone when the work is done. In a log there is none, whatever FORCE_COLOR tells rich."""
     from rich.progress import Progress
 
-    console = stderr_console()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=stderr_console(), transient=True, disable=not sys.stderr.isatty())
 
 
 def _plain(value: Any) -> Any:

@@ -101,9 +101,8 @@ def _prepare_data() -> tuple[Path, Suite]:
     from nomoat.judge.builtin import clear_ratings
     from nomoat.judge.suites import suite_from_csv, write_suite
 
-    with console.byte_progress() as bar:
-        task = bar.add_task(DATA, total=None)
-        folder = pull_dataset(DATA, progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total))
+    with console.download_bar(DATA) as progress:
+        folder = pull_dataset(DATA, progress=progress)
     rows = clear_ratings(folder / "amazonReviewSnippets_GroundTruth.txt")
     tables = {part: folder / f"{part}.csv" for part in ("train", "test")}
     for part, path in tables.items():
@@ -115,7 +114,7 @@ def _prepare_data() -> tuple[Path, Suite]:
     facts = dataset(DATA)
     suite = suite_from_csv(tables["test"], "text", "label", labels=LABELS)
     suite = replace(suite, name=ADAPTER, licence=facts.licence, source=facts.citation)
-    write_suite(suite, paths.home() / "suites")
+    write_suite(suite, paths.suites())
     return tables["train"], suite
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli import console, judging, options, sending
+from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from nomoat.asking.spending import Spending
@@ -63,7 +64,7 @@ def distil(
     max_tokens: MaxTokens = None,
     teacher_licence: TeacherLicence = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the seed tasks shown, and of the sampling.")] = 0,
-    concurrency: options.Concurrency = 16,
+    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
     workers: options.NumWorkers = None,
     ray: options.RayAddress = None,
     max_cost: options.MaxCost = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat.cli import console, judging, options, sending
+from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,7 @@ def duel(
     alpha: Annotated[float, typer.Option(help="How often a winner may be named between equals.")] = 0.05,
     rope: Rope = None,
     seed: options.Seed = 0,
-    concurrency: options.Concurrency = 16,
+    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
     workers: options.NumWorkers = None,
     ray: options.RayAddress = None,
     max_cost: options.MaxCost = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat.cli import console, judging, options, sending
+from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from nomoat.judge.verdict import Evaluation
@@ -23,7 +24,7 @@ def eval_(
     template: options.FallbackTemplate = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
-    concurrency: options.Concurrency = 16,
+    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
     workers: options.NumWorkers = None,
     ray: options.RayAddress = None,
     max_cost: options.MaxCost = None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,13 +37,10 @@ def bars(settings: RunSettings) -> Iterator[RunSettings]:
 def counting_bars(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each model on stderr, if that is a terminal; `what` is counted. Ctrl-C ends the command, and says what is kept."""
     try:
-        # rich ends a bar that nobody can see with an empty line.
-        with console.item_progress() if sys.stderr.isatty() else nullcontext() as progress:
+        with console.item_progress() as progress:
             tasks: dict[str, tuple[TaskID, int]] = {}
 
             def show(model: str, done: int, total: int) -> None:
-                if progress is None:
-                    return
                 task, last = tasks.get(model, (None, 0))
                 if task is None or done < last:  # a model may answer twice: against itself, or once more without likelihoods
                     task = progress.add_task(model, total=total, info=what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def bars(*named: tuple[str, str]) -> Iterator[list[Callable[[int, int], None]]]:
 
         @functools.cache
         def task(title: str, counted: str) -> TaskID:
-            if not console.stderr_console().is_terminal:
+            if not sys.stderr.isatty():
                 console.say(f"[{title}]")
             return shown().add_task(title, total=None, info=counted)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -88,14 +87,7 @@ def _require_consent(card: ModelCard, yes: bool) -> None:
 def _fetch(ref: str, force: bool) -> Path:
     from nomoat.catalog import pull as catalogue
 
-    bar = console.byte_progress()
-    bar.disable = not sys.stderr.isatty()
-    with bar:
-        task = bar.add_task(ref, total=None)
-
-        def progress(name: str, done_bytes: int, total_bytes: int | None) -> None:
-            bar.update(task, description=name, completed=done_bytes, total=total_bytes)
-
+    with console.download_bar(ref) as progress:
         try:
             path = catalogue.pull_model(ref, force=force, progress=progress, look_at=None if force else _require_known)
         except KeyboardInterrupt:

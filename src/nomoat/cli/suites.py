@@ -123,7 +123,7 @@ def new(
         metric=None if metric is None else require_metric(metric),
         name=name or "",
     )
-    target = folder or paths.home() / "suites"
+    target = folder or paths.suites()
     _require_free(guess.suite.name, target, file, replace=replace)
     toml = write_suite(guess.suite, target)
     for reason in guess.reasons:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -77,7 +76,7 @@ def tune(
 
     The adapter's folder holds the weights as PEFT names them, a plot, and provenance.json: what it was made from, and its licence.
     """
-    from nomoat.catalog import licences
+    from nomoat.catalog import licences, tuned
     from nomoat.tune import adapter, prepare
 
     licences.require_known(data_licence)
@@ -97,7 +96,7 @@ def tune(
         _say_what_it_takes(prepared, workers, ray, as_json=as_json)
         return
     folder = learn_with_bar(prepared, name=name, data_licence=data_licence, resume=resume, replace=replace, workers=workers, ray=ray)
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    provenance = tuned.provenance_of(folder)
     if as_json:
         console.print_json(provenance)
         return

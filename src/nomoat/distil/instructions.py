@@ -22,8 +22,9 @@ from nomoat.asking.store import AnswerStore
 from nomoat.distil.filters import Novelty, reason_to_drop
 from nomoat.distil.prompts import Task, parse_tasks, render_request
 from nomoat.errors import BudgetReachedError, DataError, NomoatError
+from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Message, Request
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.responder import Responder
 from nomoat.textfiles import read_jsonl
 
 SEEDS = "alpaca-seeds"

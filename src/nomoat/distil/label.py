@@ -18,8 +18,9 @@ from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import ContextExceededError, UnsupportedError, UsageError
+from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import ContinuationScore, Request
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.responder import Responder
 
 NO_LABEL, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "too long for the teacher", "no answer"  # why a text is left out
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte

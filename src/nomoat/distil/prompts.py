@@ -32,17 +32,19 @@ USUAL_WORDS = {
     "answer": "output", "expected output": "output", "response": "output", "result": "output",
     "결과": "output", "답변": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
-NUMBER = r"(?:task\s*)?(?:(?P<number>\d+)\s*[.):：]?)?"
+# A teacher may get stuck and write one line of thousands of signs. What repeats gives nothing back (`*+`, `(?>…)`), or the time would
+# grow with the square of the line's length; and int() takes no number of thousands of digits.
+NUMBER = r"(?:task\s*+)?(?:(?P<number>\d{1,9})\s*+[.):：]?)?"
 FIELD = re.compile(
-    rf"^[\s#*_>•·-]*{NUMBER}[\s*_#]*(?P<name>{'|'.join([*FIELDS, *USUAL_WORDS])})(?:\s*#?(?P<behind>\d+))?\s*(?:\*\*|__)?\s*[:：]"
-    r"(?:\*\*|__)?[ \t]*(?P<text>.*)$",
+    rf"^[\s#*_>•·-]*+{NUMBER}[\s*_#]*+(?P<name>{'|'.join([*FIELDS, *USUAL_WORDS])})(?:\s*+#?(?P<behind>\d{{1,9}}))?"
+    r"\s*+(?:\*\*|__)?\s*+[:：](?:\*\*|__)?[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
-RULE = re.compile(r"^\s*(?:#{2,}|-{3,}|\*{3,})?\s*$")
+RULE = re.compile(r"^\s*+(?:#{2,}+|-{3,}+|\*{3,}+)?\s*+$")
 HEADING = re.compile(
-    r"^\s*(?P<mark>#{0,6}\s*(?:\*\*)?)(?P<task>task\s*)?(?P<number>\d+)(?(task)[.):：]?|[.):：])(?:\*\*)?\s*$", re.IGNORECASE
+    r"^\s*+(?P<mark>#{0,6}+\s*+(?:\*\*)?)(?P<task>task\s*+)?(?P<number>\d{1,9})(?(task)[.):：]?|[.):：])(?:\*\*)?\s*+$", re.IGNORECASE
 )
-TITLE = re.compile(r"^\s*(?:#+\s*(?:\*\*)?|\*\*)task\s*(?P<number>\d+)\s*[.):：-].*$", re.IGNORECASE)  # "### Task 4: Colours"
+TITLE = re.compile(r"^\s*+(?:#++\s*+(?:\*\*)?|\*\*)task\s*+(?P<number>\d{1,9})\s*+[.):：-].*$", re.IGNORECASE)  # "### Task 4: Colours"
 FENCE = re.compile(r"^\s*```\w*\s*$")
 CLOSING_FENCE = re.compile(r"^\s*```\s*$")
 # What is said to whoever asked, behind the last task: only the hope that the tasks are of use, or an offer of more. Letters and plans
@@ -53,11 +55,11 @@ OFFERED = (
     r"[ \t]+(?:more|other|additional|further|different)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples)\b"
 )
 CLOSING_WORDS = re.compile(
-    r"\s*(?:(?:I[ \t]+(?:hope|trust)|hope|hopefully)\b.*\b(?:these|those)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples)\b"
+    r"\s*+(?:(?:I[ \t]+(?:hope|trust)|hope|hopefully)\b(?>.*?\b(?:these|those)[ \t]+(?:\w+[ \t]+)?(?:tasks|examples)\b)"
     r".*\b(?:help|helps|helpful|useful|meet|suit|fit|are what)\b"
     rf"|(?:(?:please[ \t]+)?let me know|feel free|would you|if you\b(?=.*\b(?:let me know|feel free|just ask)))\b.*{OFFERED}"
-    r"|(?:이|위의?|이상의?)[ \t]*(?:과제|예시|예제).*도움이 되.*(?:바라|바랍|좋겠)"
-    r"|(?=.*(?:과제|예시|예제)).*(?:더|추가(?:로|적인)?)[ \t].*필요하시?(?:면|다면).*(?:말씀|알려))",
+    r"|(?:이|위의?|이상의?)[ \t]*(?:과제|예시|예제)(?>.*?도움이 되).*(?:바라|바랍|좋겠)"
+    r"|(?=.*(?:과제|예시|예제))(?>.*?(?:더|추가(?:로|적인)?)[ \t])(?>.*?필요하시?(?:면|다면)).*(?:말씀|알려))",
     re.IGNORECASE,
 )
 

@@ -317,7 +317,7 @@ def new_id() -> str:
 
 
 class Gathered:
-    """CallingTurn whose parts come from a server one after another."""
+    """Calls whose parts come from a server one after another."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, str]] = []

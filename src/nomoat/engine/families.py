@@ -435,7 +435,7 @@ def opt_name(name: str) -> str | None:
     base, _, suffix = name.removeprefix("model.").removeprefix("decoder.").rpartition(".")
     block = ""
     if base.startswith("layers."):
-        _, number, base = base.split(".", 2)
+        number, _, base = base.removeprefix("layers.").partition(".")
         block, base = f"blk.{number}.", "ffn_norm" if base == "final_layer_norm" else base
     part = OPT_NAMES.get(base, base if base == "ffn_norm" else None)
     return part and f"{block}{part}.{suffix}"

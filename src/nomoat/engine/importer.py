@@ -20,9 +20,10 @@ from nomoat import __version__, cache, config, footprint, paths
 from nomoat.engine import arch as architectures
 from nomoat.engine import layout, shapes
 from nomoat.engine.convert import ForeignFolder
-from nomoat.engine.lora import ADAPTER_WEIGHTS, MERGE, LoraDelta
+from nomoat.engine.lora import MERGE, LoraDelta
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotWritableError, UnsupportedError
+from nomoat.hub_folder import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder

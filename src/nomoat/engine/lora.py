@@ -19,8 +19,8 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_BASE = "an adapter fits only the model it was tuned on"
 MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
 # what makes more of an adapter than its matrices, or has matrices of another form
@@ -45,7 +45,7 @@ class LoraDelta:
         self.weights_path = folder / ADAPTER_WEIGHTS
         again = "tune it again with `nomoat tune`, or download it again"
         try:
-            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
             _require_plain_lora(folder, config)
             rank = config["r"]
             self.alpha = _scale_of("", rank, config) * rank or 1.0  # as others have it, who divide it by the rank

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nomoat import references
-from nomoat.asking.spending import STORED
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError
+from nomoat.references import STORED
 from nomoat.tasks import MAX_LABELS, kept_question
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.engine.recorded import read_recorded
-from nomoat.judge import coding
+from nomoat.judge import code_tasks
 from nomoat.judge.examples import asked
 from nomoat.records import Example
 from nomoat.tasks import label_task_messages, read_table
@@ -310,7 +310,7 @@ BUILT_IN = {
             language="en",
             num_examples=164,
             prompt_source="openai/simple-evals, humaneval_eval",
-            read=coding.humaneval,
+            read=code_tasks.humaneval,
             settings={"max_new_tokens": 768},
         ),
         BuiltIn(
@@ -321,8 +321,8 @@ BUILT_IN = {
             language="en",
             num_examples=164,
             prompt_source="evalplus/evalplus, chat models, with its words put into the model's mouth",
-            read=coding.humaneval_evalplus,
-            settings={"max_new_tokens": 768, "stop": ("\n```\n",), "answer_start": coding.EVALPLUS_START},
+            read=code_tasks.humaneval_evalplus,
+            settings={"max_new_tokens": 768, "stop": ("\n```\n",), "answer_start": code_tasks.EVALPLUS_START},
         ),
         BuiltIn(
             name="humaneval-base",
@@ -332,7 +332,7 @@ BUILT_IN = {
             language="en",
             num_examples=164,
             prompt_source=f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
-            read=coding.humaneval_base,
+            read=code_tasks.humaneval_base,
             settings={
                 "chat": False,
                 "delimiter": " ",
@@ -363,7 +363,7 @@ BUILT_IN = {
             language="en",
             num_examples=427,
             prompt_source="Austin et al. 2021, no examples shown",
-            read=coding.mbpp,
+            read=code_tasks.mbpp,
             settings={"max_new_tokens": 512},
         ),
         BuiltIn(

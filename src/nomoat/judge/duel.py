@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from nomoat.asking.spending import STORED, Spending
+from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in
@@ -32,8 +32,10 @@ from nomoat.judge.verdict import (
     range_of_differences,
     side_of,
 )
+from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Example, Outcome, Request, Verdict
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.references import STORED
+from nomoat.responder import Responder
 
 SuiteRef = TypeVar("SuiteRef", bound=str | Suite)
 

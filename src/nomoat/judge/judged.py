@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from nomoat.asking.spending import STORED
 from nomoat.asking.store import AnswerStore
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import agreement, wording
@@ -20,7 +19,7 @@ from nomoat.judge.suites import Metric, Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, cut, in_common
 from nomoat.records import Message
-from nomoat.references import names_weights
+from nomoat.references import STORED, names_weights
 from nomoat.responder import Responder
 
 PAIRS: Metric = "judged"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nomoat.asking.spending import STORED
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine import served_scores_digest
@@ -17,6 +16,7 @@ from nomoat.errors import UnknownModelError, UnsupportedError
 from nomoat.judge.builtin import BUILT_IN
 from nomoat.judge.suites import STORED_ONLY
 from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.references import STORED
 from nomoat.responder import Responder
 
 

@@ -6,6 +6,7 @@ telephone, has `NARROW_ROW_PX`, with room for the label above the points.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 from collections import Counter
@@ -165,4 +166,4 @@ def _svg(figure: Figure, title: str) -> str:
     svg = svg[svg.index("<svg") :]
     for colour, on_page in PAGE_COLOURS.items():
         svg = svg.replace(colour, on_page)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)

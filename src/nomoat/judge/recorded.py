@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nomoat.asking.spending import STORED
 from nomoat.engine.recorded import read_recorded
 from nomoat.engine.stored import full_stored_name, stored_names
 from nomoat.errors import UnsupportedError
@@ -12,6 +11,7 @@ from nomoat.judge.groups import grouped, groups_in
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.records import Outcome
+from nomoat.references import STORED
 
 NOTES: Mapping[str, tuple[str, ...]] = {
     "routellm-gsm8k": (

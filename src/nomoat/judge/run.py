@@ -16,7 +16,7 @@ from typing import Any
 from nomoat import matching, references
 from nomoat import responder as responders
 from nomoat.asking.answers import FailuresInARow, collect, collect_scores, count_earlier, failure_of, notes_of
-from nomoat.asking.spending import STORED, Spending
+from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.providers import BASE_URLS, is_remote
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
@@ -27,8 +27,10 @@ from nomoat.judge.recorded import is_recorded, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings, quiet
 from nomoat.judge.suites import Suite, load_suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
+from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import Completion, Example, Message, Outcome, Request
-from nomoat.responder import DEFAULT_CONCURRENCY, Responder
+from nomoat.references import STORED
+from nomoat.responder import Responder
 
 
 def evaluate(

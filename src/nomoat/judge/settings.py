@@ -9,8 +9,7 @@ from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
-from nomoat.pool import require_some
-from nomoat.responder import DEFAULT_CONCURRENCY
+from nomoat.pool import DEFAULT_CONCURRENCY, require_some
 
 Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
 

@@ -228,7 +228,7 @@ def _files_beside(toml: Path) -> tuple[Path, Path, Path]:
 
 def own_suites() -> dict[str, Path]:
     """The suites in NOMOAT_HOME, by name, which is in NFC however the file's is."""
-    home = paths.home() / "suites"
+    home = paths.suites()
     files = {composed(path.stem): path for path in sorted(home.glob("*.toml"))}
     return {**{composed(path.name): path for path in sorted(home.glob("*")) if path.is_dir()}, **files}
 
@@ -238,7 +238,7 @@ def files_of(name: str) -> tuple[Path, ...]:
 
     Files that its TOML names and that have other names are not among them. Raises UnknownModelError.
     """
-    own, home = own_suites(), paths.home() / "suites"
+    own, home = own_suites(), paths.suites()
     place = own.get(composed(name), home / f"{composed(name)}.toml")
     if place.is_dir() and place.parent == home:
         return (place,)

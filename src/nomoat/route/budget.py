@@ -55,7 +55,7 @@ def default_path() -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class SpentSoFar:
     """US dollars spent on one UTC day, and in its month up to that day. Requests under way count with the most they can cost."""
 
     day: str
@@ -63,10 +63,10 @@ class Spent:
     month_usd: float
 
 
-def read_spent(*, today: Callable[[], date] = utc_today) -> Spent:
+def read_spent(*, today: Callable[[], date] = utc_today) -> SpentSoFar:
     """What was spent; makes no file where there is none. Raises BadFileError."""
     if not default_path().exists():
-        return Spent(day=today().isoformat(), today_usd=0.0, month_usd=0.0)
+        return SpentSoFar(day=today().isoformat(), today_usd=0.0, month_usd=0.0)
     database = _opened()
     try:
         with database.turn() as db:
@@ -100,7 +100,7 @@ def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:
     )  # fmt: skip
 
 
-def why_not(policy: Policy, spent: Spent, usd: float) -> str:
+def why_not(policy: Policy, spent: SpentSoFar, usd: float) -> str:
     """Why the policy's budget keeps a request here that can cost so much; empty if it does not."""
     for most, so_far, span in (
         (policy.max_usd_per_day, spent.today_usd, "day"),
@@ -218,13 +218,13 @@ def _opened() -> Database:
     )  # fmt: skip
 
 
-def _read(db: sqlite3.Connection, today: date) -> Spent:
+def _read(db: sqlite3.Connection, today: date) -> SpentSoFar:
     day = today.isoformat()
     todays, months = db.execute(
         "SELECT total(nanodollars) FILTER (WHERE day = ?1), total(nanodollars) FROM spent WHERE substr(day, 1, 7) = substr(?1, 1, 7)",
         (day,),
     ).fetchone()
-    return Spent(day=day, today_usd=todays / PER_USD, month_usd=months / PER_USD)
+    return SpentSoFar(day=day, today_usd=todays / PER_USD, month_usd=months / PER_USD)
 
 
 def _add(db: sqlite3.Connection, day: date, nanodollars: int) -> None:

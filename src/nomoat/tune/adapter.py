@@ -22,9 +22,10 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import importer, peft_names
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.lora import ADAPTER_WEIGHTS, USUAL_SCALE, LoraDelta
+from nomoat.engine.lora import USUAL_SCALE, LoraDelta
 from nomoat.engine.source import ModelSource
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from nomoat.records import Parent
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metr
     }
     with paths.whole_folder(target) as part:
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
-        for name, facts in (("adapter_config.json", config), ("provenance.json", provenance)):
+        for name, facts in ((ADAPTER_CONFIG, config), (tuned.PROVENANCE, provenance)):
             (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
         if metrics["history"]:
             (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8")
