@@ -129,3 +129,31 @@ def test_a_link_that_another_ray_takes_or_keeps_meanwhile_fails_no_finished_run(
     cluster._remove(ours)
     monkeypatch.undo()
     assert not ours.exists()
+
+
+def test_a_head_that_has_gone_is_told_before_ray_ends_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray does so a minute after, without a word to Python; calls that are under way go on until then."""
+    waited: list[float] = []
+
+    def wait(calls: list[str], *, num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        waited.append(timeout)
+        return (calls[:1], calls[1:]) if len(waited) > 1 else ([], calls)
+
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        ray = SimpleNamespace(wait=wait, get_runtime_context=lambda: SimpleNamespace(gcs_address=address))
+        monkeypatch.setattr(cluster._Looked, "at", float("-inf"))
+        assert cluster.wait(ray, ["a", "b"]) == (["a"], ["b"])
+        assert waited == [cluster.LOOK_SECONDS] * 2
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "GONE_SECONDS", 0.0)
+    with pytest.raises(WorkerError) as caught:
+        cluster.result(ray, "c")
+    assert caught.value.message == f"the head of the Ray cluster, at `{address}`, has gone: Connection refused"
+    assert caught.value.hint == "that machine or its `gcs_server` has ended: start again"
+
+
+def test_what_does_not_end_in_time_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = SimpleNamespace(wait=lambda calls, **_: ([], calls))
+    monkeypatch.setattr(cluster, "_require_head", lambda _: None)
+    assert cluster.wait(ray, ["a"], seconds=0.0) == ([], ["a"])

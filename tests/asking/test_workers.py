@@ -250,6 +250,9 @@ class _RayOfStubs:
     def wait(self, calls: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
         return calls, []
 
+    def get_runtime_context(self) -> Any:
+        return types.SimpleNamespace(gcs_address="")  # no head to be looked for
+
 
 def stub_workers(*answers: Any) -> Workers:
     """A worker for each answer; one that is an error has died, and nobody has noticed."""

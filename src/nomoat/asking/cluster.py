@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, Usa
 
 OBJECT_STORE_BYTES = 100 * 2**20
 START_SECONDS = 120.0  # for a worker's process, without any model
+LOOK_SECONDS = 5.0  # from one look at a cluster's head to the next
+GONE_SECONDS = 15.0  # it does not answer for so long, and has gone; after 60 Ray itself ends this process, and nothing is kept
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 NOBODY = "http://127.0.0.1:9"  # only root could listen there
 OWN_PROXIES = "NOMOAT_OWN_PROXIES"  # in the environment of what Ray starts: what `PROXIES` were, as JSON
@@ -70,10 +74,24 @@ def connection(num_workers: int | None, address: str | None, *, what: str) -> It
     try:
         yield ray
     finally:
+        begun = [] if session is None else _begun(session)
         if not was_connected:
             ray.shutdown()
+        for process in begun:  # where its head has gone, Ray leaves some behind
+            with suppress(psutil.Error):
+                process.kill()
         if session is not None:
             _remove(session)
+
+
+def _begun(session: Path) -> list[psutil.Process]:
+    """The processes of a Ray of ours: those that name its folder, and theirs, which have other names."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(session.name in word for word in child.cmdline()):
+                found += [child, *child.children(recursive=True)]
+    return found
 
 
 def _remove(session: Path) -> None:
@@ -290,13 +308,13 @@ def require_started(ray: Any, hands: Sequence[Hand], *, extras: str) -> None:
     """
     calls = [hand.actor.hello.remote() for hand in hands]
     for hand, call in zip(hands, calls, strict=True):
-        try:
-            version = ray.get(call, timeout=START_SECONDS)
-        except ray.exceptions.GetTimeoutError as exc:
+        if not wait(ray, [call], seconds=START_SECONDS)[0]:
             raise WorkerError(
                 f"the worker on `{hand.place.host}` did not start within {START_SECONDS:.0f} s",
                 hint=f"are {hand.place.cpus:g} of its CPUs free? `ray status` tells; fewer --workers take fewer machines",
-            ) from exc
+            )
+        try:
+            version = ray.get(call)
         except ray.exceptions.RayError as exc:
             raise WorkerError(
                 f"the worker on `{hand.place.host}` could not start: {last_line(exc)}",
@@ -314,8 +332,45 @@ def waves(hands: Sequence[Hand]) -> list[list[Hand]]:
     return [[hand for hand in hands if hand.place.wave == wave] for wave in sorted({hand.place.wave for hand in hands})]
 
 
+def wait(ray: Any, calls: Sequence[Any], *, seconds: float = math.inf) -> tuple[list[Any], list[Any]]:
+    """The first call to end, and the others; after so many seconds none has. Raises WorkerError where the cluster's head has gone."""
+    until = time.monotonic() + seconds
+    while True:
+        _require_head(ray)
+        left = until - time.monotonic()
+        done, waiting = ray.wait(list(calls), num_returns=1, timeout=max(0.0, min(LOOK_SECONDS, left)))
+        if done or left <= LOOK_SECONDS:
+            return done, waiting
+
+
+class _Looked:
+    """When a head was last found there: Ray is connected to one cluster at a time."""
+
+    at = 0.0
+
+
+def _require_head(ray: Any) -> None:
+    """Raise WorkerError if the cluster's head has gone: calls go on without it for a minute. It is looked for now and then."""
+    if time.monotonic() - _Looked.at < LOOK_SECONDS:
+        return
+    address, until = ray.get_runtime_context().gcs_address, time.monotonic() + GONE_SECONDS
+    while True:
+        try:
+            _require_listening(address)
+            _Looked.at = time.monotonic()
+            return
+        except OSError as exc:
+            if time.monotonic() >= until:
+                raise WorkerError(
+                    f"the head of the Ray cluster, at `{address}`, has gone: {exc.strerror or exc}",
+                    hint="that machine or its `gcs_server` has ended: start again",
+                ) from exc
+        time.sleep(1.0)
+
+
 def result(ray: Any, call: Any) -> Any:
-    """What a worker's method returned. Raises its NomoatError as that, and any other as Ray does."""
+    """What a worker's method returned. Raises its NomoatError as that, WorkerError as `wait`, and any other as Ray does."""
+    wait(ray, [call])
     try:
         return ray.get(call)
     except ray.exceptions.RayTaskError as exc:

@@ -364,7 +364,7 @@ class Crew:
         owners = dict(zip(calls, self.hands, strict=True))
         waiting, found = list(calls), {}
         while waiting:
-            (done,), waiting = self._ray.wait(waiting, num_returns=1)
+            (done,), waiting = cluster.wait(self._ray, waiting)
             found[done] = self._result(done, owners)
         return [found[call] for call in calls]
 
