@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 import sys
@@ -372,3 +373,39 @@ def test_what_cannot_be_exported_is_said(tiny_gguf: Path, tmp_path: Path, argume
     arguments = [argument.replace("BASE", str(tiny_gguf)) for argument in arguments]
     result = CliRunner().invoke(app, ["export", *arguments, "-o", str(tmp_path / "x.gguf")])
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
+def test_a_disk_that_fills_up_leaves_no_weights_without_their_terms(form: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    """Nor a Modelfile whose weights are not there; what was there stays."""
+    from nomoat import paths
+    from nomoat.catalog import sidecar
+
+    write_adapter(paths.adapters() / "mine")
+    output = tmp_path / "out"
+    arguments = ["export", f"{tiny_gguf}+mine", "-o", str(output), "--form", form]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in [*tmp_path.glob("*out*"), *output.glob("*")] if path.is_file()}
+
+    for more in ((), ("--replace",)):
+        before = files()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sidecar, "_write", full)
+            result = CliRunner().invoke(app, [*arguments, *more])
+        assert str(result.exception) == f"no space left on the disk of `{output if form == 'ollama' else tmp_path}`"
+        assert files() == before
+        assert CliRunner().invoke(app, [*arguments, *more]).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["gguf", "ollama"])
+def test_a_file_is_no_folder_to_export_into(form: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    from nomoat import paths
+
+    write_adapter(paths.adapters() / "mine")
+    output = tiny_gguf / "x.gguf" if form == "gguf" else tiny_gguf
+    result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(output), "--form", form])
+    assert str(result.exception) == f"`{tiny_gguf}` is a file, not a folder"

@@ -9,7 +9,8 @@ What this does not cover: a file that was moved without its sidecar, and rows th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,19 @@ def save(data: Path, *, sha256: str, teacher: str, parents: Sequence[Parent], fa
     _write(data, {**known, **facts})
 
 
-def save_chain(weights: Path, terms: licences.ChainVerdict) -> Path:
-    """Write beside exported weights what they may be used for; see `chain_of`. Returns where that stands."""
-    told = {"file": weights.name, "sha256": paths.sha256_of(weights), "nomoat": __version__, "licence": licences.as_dict(terms)}
-    return _write(weights, told)
+@contextmanager
+def whole_with_chain(weights: Path, terms: licences.ChainVerdict | None) -> Iterator[Path]:
+    """As `paths.whole_file`, for exported weights and, beside them, what they may be used for: both or none. See `chain_of`."""
+    with paths.whole_file(weights) as part:
+        yield part
+        if terms is not None:
+            told = {"file": weights.name, "sha256": paths.sha256_of(part), "nomoat": __version__, "licence": licences.as_dict(terms)}
+            _write(weights, told)
 
 
-def _write(data: Path, told: dict[str, Any]) -> Path:
+def _write(data: Path, told: dict[str, Any]) -> None:
     with paths.whole_file(path_of(data)) as part:
         part.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path_of(data)
 
 
 def find(data: Path) -> Sidecar | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -45,7 +46,7 @@ def export(
     """
     from typing import get_args
 
-    from nomoat import references
+    from nomoat import paths, references
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
     from nomoat.tune import export as exporting
@@ -62,21 +63,23 @@ def export(
         _require_free(path, files.weights, replace=replace)
     terms, is_base_alone = exporting.terms_of(files.name, files.weights, files.adapter)
     if form is Form.LORA:
-        _say_written(exporting.lora_gguf(files.weights, files.adapter, target), terms)
+        _say_written(exporting.lora_gguf(files.weights, files.adapter, target, terms=terms), terms)
         return
     source = open_source(files.weights)
     words = files.read_tokenizer(source)
-    with console.stage_progress() as bar:
+    with ExitStack() as whole:
+        if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
+            part = whole.enter_context(paths.whole_file(modelfile))
+            ollama.write_modelfile(part, model=target, words=words, context_tokens=importer.read_sizes(source).context_tokens)
+        bar = whole.enter_context(console.stage_progress())
         task = bar.add_task("writing", total=None, info="")
         written = exporting.merged_gguf(
             files.weights, files.adapter, target, quantisation=cast("Quantisation", quantisation), template=words.chat_template,
-            keeps_licence=is_base_alone, progress=lambda done, total: bar.update(task, completed=done, total=total),
+            keeps_licence=is_base_alone, terms=terms, progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     _say_written(written, terms)
     if form is Form.OLLAMA:
-        context_tokens = importer.read_sizes(source).context_tokens
-        made = ollama.write_modelfile(modelfile, model=written, words=words, context_tokens=context_tokens)
-        console.say(f"wrote {made}; next: ollama create {files.adapter.name} -f {made}")
+        console.say(f"wrote {modelfile}; next: ollama create {files.adapter.name} -f {modelfile}")
 
 
 def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
@@ -85,6 +88,8 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
 
     if any(target.resolve() == file.resolve() for file in files_of(weights)):
         raise UsageError(f"`{target}` is the base itself, which the tuned model is made of", hint="choose another --output")
+    if target.parent.is_file():
+        raise UsageError(f"`{target.parent}` is a file, not a folder", hint="choose another --output")
     if target.is_dir():
         raise UsageError(f"`{target}` is a folder", hint=f"name a file: --output {target / 'tuned.gguf'}")
     if target.exists() and not replace:
@@ -92,10 +97,10 @@ def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
 
 
 def _say_written(path: Path, terms: ChainVerdict) -> None:
-    """The file, and what it may be used for, which is written beside it: it is what is passed on, the adapter alone no less."""
+    """The file, and what it may be used for, which stands beside it: it is what is passed on, the adapter alone no less."""
     from nomoat.catalog import sidecar
     from nomoat.cli.tune import say_terms
 
     console.say(f"wrote {path} ({path.stat().st_size / 1e6:,.0f} MB)")
     say_terms(terms)
-    console.say(f"these terms stand in {sidecar.save_chain(path, terms)}: keep it beside the file")
+    console.say(f"these terms stand in {sidecar.path_of(path)}: keep it beside the file")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths, references
+from nomoat.catalog import sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
 from nomoat.engine import importer, positions
@@ -33,12 +34,13 @@ def merged_gguf(
     quantisation: Quantisation = "Q8_0",
     template: str | None = None,
     keeps_licence: bool = False,
+    terms: ChainVerdict | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The base's file with the adapter added to its weights, quantised anew. `progress`: (tensors done, tensors).
 
     Metadata (tokenizer, chat template) are the base's; `template` replaces its chat template. What they say of a licence is left out
-    unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`).
+    unless `keeps_licence`: it is the base's, and what was learned may have other terms (`terms_of`), which are written beside it.
     Raises BadFileError if the adapter does not fit, UnsupportedError for a base that is a Hugging Face folder, NotEnoughDiskError.
     """
     import gguf
@@ -66,7 +68,7 @@ def merged_gguf(
             if progress:
                 progress(done + 1, len(kinds))
 
-    with paths.whole_file(target) as part:
+    with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         but = ("tokenizer.chat_template",) if template is not None else ()
         _copy_metadata(weights, writer, but=but if keeps_licence else (*but, "general.license"))
@@ -78,8 +80,8 @@ def merged_gguf(
     return target
 
 
-def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
-    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base.
+def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict | None = None) -> Path:
+    """The adapter alone, for llama.cpp's `--lora`, beside a GGUF of the base; with its `terms` beside it.
 
     Raises BadFileError if it does not fit the base, UnsupportedError for an architecture that GGUF does not have.
     """
@@ -93,7 +95,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path) -> Path:
     delta = LoraDelta(adapter).of_model(arch, sizes)
     layers = layer_names(arch, sizes)
     _require_fitting(delta, file, layers)
-    with paths.whole_file(target) as part:
+    with sidecar.whole_with_chain(target, terms) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
