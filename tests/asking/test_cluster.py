@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
+from patience import PATIENCE_SECONDS
 from tiny import write_adapter
 
 from nomoat import references
@@ -112,6 +118,26 @@ def test_the_folder_of_a_ray_started_here_goes_with_it_and_no_others(
         with cluster.connection(1, None, what="tests"):
             pass
         assert latest.is_symlink()  # another's, begun since
+
+
+def test_what_a_ray_started_here_leaves_behind_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its agents live on where its head was killed. They name its folder no more than a worker does."""
+    ours = tmp_path / "session_2"
+    asleep = [sys.executable, "-c", "import time; time.sleep(600)", str(tmp_path)]
+    starting = f"import subprocess; subprocess.Popen({asleep}).wait()"
+    named, other = subprocess.Popen([sys.executable, "-c", starting, str(ours)]), subprocess.Popen(asleep)
+    ray = SimpleNamespace(
+        is_initialized=lambda: False, init=lambda **_: SimpleNamespace(address_info={"session_dir": str(ours)}), shutdown=lambda: None
+    )  # fmt: skip
+    monkeypatch.setattr(cluster, "import_ray", lambda **_: ray)
+    with cluster.connection(1, None, what="tests"):
+        while not (agents := psutil.Process(named.pid).children()):
+            time.sleep(0.01)
+    assert named.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    assert not psutil.wait_procs(agents, PATIENCE_SECONDS)[1]
+    assert other.poll() is None
+    other.kill()
+    other.wait()
 
 
 @pytest.mark.parametrize("step", ["readlink", "unlink"])
