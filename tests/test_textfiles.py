@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import DataError, UsageError
-from nomoat.textfiles import as_named, read_jsonl, read_text
+from nomoat.textfiles import as_named, parse_json, read_jsonl, read_text
 
 
 def decomposed(text: str) -> str:
@@ -76,6 +76,7 @@ def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) ->
     [
         (b"\n \n", " is empty"),
         (b'{"a": 1}\n{"a" 1}\n', ", line 2: not JSON: Expecting ':' delimiter at column 6"),
+        (b'{"a": "b', ", line 1: not JSON: Unterminated string starting at column 7"),
         (b'{"a": 1}\n\n[1]\n', ", line 3: not a JSON object"),
         (b'{"a": 1}\n{"a": "\xff"}\n', ", line 2: not UTF-8 text"),
         (b'{"a": 1}\n{"a": ' + b"[" * 100_000, ", line 2: lists or objects inside one another, too many to be read"),
@@ -88,6 +89,13 @@ def test_broken_jsonl_is_refused_with_its_line(tmp_path: Path, content: bytes, m
     with pytest.raises(DataError) as caught:
         read_jsonl(path)
     assert caught.value.message == f"`{path}`{message}"
+
+
+def test_broken_json_says_what_to_look_for(tmp_path: Path) -> None:
+    for line, hint in ((3, 'each line is one whole object: {"key": "value"}'), (None, "is the file whole?")):
+        with pytest.raises(DataError) as caught:
+            parse_json("{", tmp_path / "a", line=line)
+        assert caught.value.hint == hint
 
 
 def test_a_number_of_too_many_digits_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise DataError(f"`{path}`, line {line or exc.lineno}: not JSON: {exc.msg} at column {exc.colno}") from exc
+        what = exc.msg.removesuffix(" at")
+        hint = 'each line is one whole object: {"key": "value"}' if line else "is the file whole?"
+        raise DataError(f"`{path}`, line {line or exc.lineno}: not JSON: {what} at column {exc.colno}", hint=hint) from exc
     except RecursionError as exc:
         raise DataError(f"`{path}`{at}: lists or objects inside one another, too many to be read", hint="is it damaged?") from exc
     except ValueError as exc:  # a number of more digits than Python reads

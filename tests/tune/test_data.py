@@ -250,6 +250,14 @@ def test_a_turn_that_calls_a_tool_is_refused(tmp_path: Path, call: dict[str, Any
     assert read(write(tmp_path / "c.jsonl", json.dumps({"messages": none}))).lessons[0].learned == [1]
 
 
+@pytest.mark.parametrize("speaker", ["function_call", "tool", "observation"])
+def test_a_turn_of_a_tool_is_refused_as_such(tmp_path: Path, speaker: str) -> None:
+    shared, chat = [*SHARED, {"from": speaker, "value": "sunny"}], [*CHAT, {"role": speaker, "content": "sunny"}]
+    for entry in ({"conversations": shared}, {"messages": chat}):
+        with pytest.raises(DataError, match=f"entry 1: it has a turn from `{speaker}`, and nomoat learns what is said, not how"):
+            read(write(tmp_path / "s.json", json.dumps([entry])))
+
+
 def test_weights_count_in_share_gpt_as_well(tmp_path: Path) -> None:
     turns = [*SHARED[:1], {"from": "gpt", "value": "no", "weight": 0}, *SHARED]
     (lesson,) = read(write(tmp_path / "s.json", json.dumps([{"system": "Be.", "conversations": turns}]))).lessons

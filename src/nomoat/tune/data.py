@@ -22,6 +22,7 @@ SPEAKERS: dict[str, Role] = {
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
 CALLS = ("tools", "functions", "tool_calls", "function_call")
+CALLERS = ("tool", "function", "function_call", "tool_call", "tool_response", "function_response", "observation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,12 +217,15 @@ def _rows(value: dict[str, Any], name: str, form: str, path: Path, where: str) -
 
 def _require_no_calls(said: Any, path: Path, where: str) -> None:
     """Raises DataError where a lesson or a turn has tools or calls: learned without them, an answer would teach not to call."""
-    for name in CALLS if isinstance(said, dict) else ():
-        if said.get(name) and said[name] not in ("[]", "{}"):
-            raise DataError(
-                f"`{path}`, {where}: it has `{name}`, and nomoat learns what is said, not how tools are called",
-                hint="leave the conversation out, or write the tools and their calls into the texts of its turns",
-            )
+    if not isinstance(said, dict):
+        return
+    found = [f"`{name}`" for name in CALLS if said.get(name) and said[name] not in ("[]", "{}")]
+    found += [f"a turn from `{said[key]}`" for key in ("role", "from") if said.get(key) in CALLERS]
+    if found:
+        raise DataError(
+            f"`{path}`, {where}: it has {found[0]}, and nomoat learns what is said, not how tools are called",
+            hint="leave the conversation out, or write the tools and their calls into the texts of its turns",
+        )
 
 
 def _has_weight(row: dict[str, Any], path: Path, where: str) -> bool:
