@@ -279,10 +279,14 @@ def _elsewhere(path: Path, *, disk: bool) -> str:
     return f"check who may write to `{home()}`, or set NOMOAT_HOME to a folder of yours"
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """What is free on the folder's disk. The folder itself need not exist yet."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
 def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | None = None) -> None:
     """Raise NotEnoughDiskError if the folder's disk has less than that free. The folder itself need not exist yet."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise NotEnoughDiskError(
             f"`{folder}` needs {needed_bytes / 1e6:,.0f} MB, and its disk has {free / 1e6:,.0f} MB free",

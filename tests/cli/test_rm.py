@@ -12,7 +12,7 @@ from small_disk import FILL, run_on_small_disk
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat.engine import importer
-from nomoat.tune.adapter import alone_with
+from nomoat.tune.adapter import alone_with, tuning
 
 Nomoat = Callable[..., Done]
 
@@ -43,6 +43,23 @@ def test_what_is_being_tuned_stays_and_so_does_what_was_imported_with_it(empty_h
         done = nomoat("rm", "hf:o/r/a.gguf+후기")
     assert done.returncode == 1 and "is being tuned by another nomoat right now" in done.stderr
     assert (folder.exists(), baked.exists()) == (True, True)
+
+
+def test_what_is_being_tuned_and_has_no_folder_yet_is_not_taken_for_unknown(empty_home: Path, nomoat: Nomoat) -> None:
+    with alone_with(empty_home / "adapters" / "후기", hint=""):
+        done = nomoat("rm", "openllama-3b+후기")
+    assert done.stderr == "error: `후기` is being tuned by another nomoat right now\nhint: end that, or wait for it\n"
+
+
+def test_weights_stay_while_something_is_tuned_on_them(empty_home: Path, nomoat: Nomoat) -> None:
+    """It would end well, where the system lets it read on, and could not be gone on with."""
+    weights, other = pulled(empty_home, "a.gguf", "llama"), pulled(empty_home, "b.gguf", "llama")
+    with tuning(empty_home / "adapters" / "후기", weights):
+        done = nomoat("rm", "hf:o/r/a.gguf")
+        assert nomoat("rm", "hf:o/r/b.gguf").returncode == 0
+    assert done.stderr == "error: `후기` is being tuned on `hf:o/r/a.gguf` right now\nhint: end that, or wait for it\n"
+    assert (weights.exists(), other.exists()) == (True, False)
+    assert nomoat("rm", "hf:o/r/a.gguf").returncode == 0
 
 
 @pytest.mark.parametrize("is_tuned", [True, False])

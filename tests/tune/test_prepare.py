@@ -129,7 +129,7 @@ def test_a_validation_file_is_counted_in_lessons(tiny_gguf: Path, tmp_path: Path
 def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a"))
     held_out = write(tmp_path / "dev.csv", ("Three ", "a"), ("four", "b"))
-    prepared = prepare(str(tiny_gguf), train, validation=held_out, keep_shared=True, **COLUMNS)
+    prepared = prepare(str(tiny_gguf), train, validation=held_out, **COLUMNS)
     assert (len(prepared.samples), len(prepared.validation)) == (2, 2)
     assert prepared.survey.shared_with_validation == ("line 4",)
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (0, 2)
@@ -293,6 +293,23 @@ def test_a_folder_that_cannot_be_tuned_says_so(tmp_path: Path, change: dict[str,
     with pytest.raises(UnsupportedError, match=message) as refused:
         prepare(str(folder), write(tmp_path / "t.csv", ("one", "a"), ("two", "b")), **COLUMNS)
     assert refused.value.hint
+
+
+def test_keeping_what_the_test_has_needs_a_test(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Written down as a setting, it would stand in the way of --resume without it."""
+    path = write(tmp_path / "t.csv", ("one", "a"), ("two", "b"))
+    with pytest.raises(UsageError) as caught:
+        prepare(str(tiny_gguf), path, keep_shared=True, **COLUMNS)
+    assert caught.value.message == "--keep-shared is about the texts of a test file"
+    assert caught.value.hint == "give --test FILE, or leave out --keep-shared"
+
+
+def test_labels_that_case_alone_tells_apart_are_named(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "t.csv", ("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "no"))
+    say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
+    assert "note: labels that differ in upper and lower case alone: `True`, `true`, `TRUE`\n" in capsys.readouterr().err
+    say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
+    assert "upper and lower case" not in capsys.readouterr().err
 
 
 def test_settings_follow_the_data_and_the_model() -> None:

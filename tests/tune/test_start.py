@@ -101,8 +101,6 @@ def test_the_labels_and_the_instruction_it_knows_are_asked_for_as_before(tiny_gg
     assert "labels asked for that no row has: blue, green\n" in done.stderr
     tune(tiny_gguf, table, "asked", settings=A_STEP, instruction="Which colour?")
     assert prepared(f"{tiny_gguf}+asked", only_red).data.lessons[0].messages[0].content.startswith("Which colour?")
-    found = prepared(f"{tiny_gguf}+asked", only_red, instruction="What colour?")
-    assert found.options["instruction"] == "What colour?"
 
 
 def test_the_instruction_of_a_table_is_kept_while_it_learns_from_conversations(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
@@ -147,13 +145,29 @@ def test_another_form_than_it_has_is_refused(tiny_gguf: Path, table: Path, name:
     assert caught.value.message == f"{name} is {asked}, and the adapter `first` has {there}"
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "there"), [("instruction", "What colour?", "Which colour?"), ("template", "vicuna_v1.1", "chatml")]
+)
+def test_other_words_than_it_has_are_refused(tiny_gguf: Path, table: Path, name: str, asked: str, there: str) -> None:
+    tune(tiny_gguf, table, "first", settings=A_STEP, **{name: there})
+    assert prepared(f"{tiny_gguf}+first", table, **{name: there}).options[name] == there
+    with pytest.raises(UsageError) as caught:
+        prepared(f"{tiny_gguf}+first", table, **{name: asked})
+    assert caught.value.message == f"{name} is {asked}, and the adapter `first` has {there}"
+    assert caught.value.hint == f"leave out --{name}, or tune the base"
+    tune(tiny_gguf, table, "bare", settings=A_STEP)
+    with pytest.raises(UsageError, match="and the adapter `bare` has none of its own"):
+        prepared(f"{tiny_gguf}+bare", table, **{name: asked})
+
+
 def test_an_adapter_made_elsewhere_is_gone_on_from_if_it_has_our_form(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
     file = GGUFFile(tiny_gguf)
     parts = {part: file.tensor(f"blk.0.{name}.weight").shape for part, name in architectures.find("llama").projections.items()}
     folder = write_adapter(tmp_path / "elsewhere", parts=parts)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2}))  # a quarter of our scale
-    found = tune(f"{tiny_gguf}+{folder}", table, "here", settings=A_STEP)
+    words = {"instruction": "Which colour?", "template": "chatml"}  # it has none that are known
+    found = tune(f"{tiny_gguf}+{folder}", table, "here", settings=A_STEP, **words)
     was, now = (load_file(one / "adapter_model.safetensors") for one in (folder, found))
     name = "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight"
     assert torch.allclose(now[name], was[name] / 4, atol=1e-6)
@@ -196,8 +210,15 @@ def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, "parts", validation=held_out, on_progress=stop)
     write_table(held_out, texts="def")
-    with pytest.raises(UsageError, match="was begun with validation_sha256"):
+    with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", validation=held_out, resume=True)
+    assert caught.value.message == "`held_out.csv` has changed since the interrupted training of `parts` began"
+    assert caught.value.hint == "give the file as it was, or start again without --resume"
+    with pytest.raises(UsageError, match="was begun with validation_sha256"):
+        tune(tiny_gguf, table, "parts", validation=write_table(tmp_path / "others.csv", texts="def"), resume=True)
+    write_table(table, texts="uvw")
+    with pytest.raises(UsageError, match=r"^`colours\.csv` has changed since"):
+        tune(tiny_gguf, table, "parts", validation=write_table(held_out, texts="abc"), resume=True)
 
 
 def interrupted(base: Path, table: Path, **options: Any) -> None:

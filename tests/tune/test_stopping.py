@@ -7,6 +7,7 @@ import itertools
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 import nomoat
 from nomoat import hardware, paths
-from nomoat.errors import NotEnoughMemoryError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter, qlora, stopping, train
 from nomoat.tune.samples import Sample
 
@@ -162,6 +163,48 @@ def test_want_of_memory_says_how_to_go_on(tiny_gguf: Path, table: Path, monkeypa
             tune(tiny_gguf, table)
         assert caught.value.message == "the memory was not enough to go on tuning `tiny.gguf`"
         assert caught.value.hint == f"{how} start again with a lower --batch or --rank"
+
+
+@pytest.mark.parametrize("has_saved", [True, False])
+def test_a_disk_that_fills_up_says_how_to_go_on_and_leaves_no_empty_folder(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, has_saved: bool
+) -> None:
+    saved: list[int] = []
+    write = Path.write_bytes
+
+    def written(path: Path, content: bytes) -> int:
+        if ".checkpoint" in path.parent.name:
+            saved.append(len(content))
+            if len(saved) > has_saved:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(NotEnoughDiskError, match="no space left on the disk of") as caught:
+        tune(tiny_gguf, table)
+    assert (caught.value.hint or "").endswith("; then the same command with --resume goes on") == has_saved
+    assert adapter.can_resume("colours") == has_saved
+    assert list(paths.adapters().iterdir()) == ([adapter.checkpoint_folder(paths.adapters() / "colours")] if has_saved else [])
+
+
+def test_a_disk_without_room_for_two_checkpoints_is_said_before_anything_is_learned(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is written beside the last. What an interrupted training has there already is counted."""
+    room = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: room)
+    with pytest.raises(NotEnoughDiskError, match=r"^`.*adapters` needs 0 MB, and its disk has 0 MB free$"):
+        tune(tiny_gguf, table, on_progress=lambda _: pytest.fail("has begun"))
+    target = paths.adapters() / "interrupted"
+    there = adapter.checkpoint_folder(target) / adapter.CHECKPOINT_FILE
+    there.parent.mkdir(parents=True)
+    there.write_bytes(bytes(10_000))
+    room.free = 30_000
+    adapter.require_disk(target, num_learned=1000)
+    room.free -= 1
+    with pytest.raises(NotEnoughDiskError):
+        adapter.require_disk(target, num_learned=1000)
 
 
 def test_any_other_error_is_left_as_it_is(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import typer
 
 from nomoat.cli import console
 
+WHILE_TUNED = "end that, or wait for it"
+
 
 def rm(
     model: Annotated[
@@ -98,13 +100,19 @@ def _remove_model(model: str, yes: bool) -> None:
     from nomoat.catalog import cards, pull
     from nomoat.cli.facts import adapter_place
     from nomoat.engine import importer
-    from nomoat.errors import UnknownModelError
+    from nomoat.errors import UnknownModelError, UsageError
+    from nomoat.tune.adapter import alone_with, tuned_on
 
     place = adapter_place(model) if cards.find(model) is None else None
     folders = [] if place is None else _of_adapter(place)
     installed = None if folders else pull.find_installed(model)
     if not folders and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
+        if place is not None:
+            with alone_with(place, hint=WHILE_TUNED):  # a training that has no checkpoint yet has no folder
+                pass
         raise UnknownModelError(f"no adapter is called `{model.rpartition('+')[2]}`", hint="adapters lie in NOMOAT_HOME/adapters")
+    if installed is not None and (names := tuned_on(installed)):
+        raise UsageError(f"`{names[0]}` is being tuned on `{model}` right now", hint=WHILE_TUNED)
     console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
     if place is not None and folders:
         freed = _remove_adapter(place, folders)
@@ -120,7 +128,7 @@ def _remove_adapter(place: Path, folders: Sequence[Path]) -> int:
     from nomoat.engine import importer
     from nomoat.tune.adapter import alone_with
 
-    with alone_with(place, hint="end that, or wait for it"), paths.translate_disk_errors(place):
+    with alone_with(place, hint=WHILE_TUNED), paths.translate_disk_errors(place):
         freed = importer.forget(folders[0])
         for folder in folders:
             paths.remove_folder(folder)

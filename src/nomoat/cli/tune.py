@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -120,6 +121,7 @@ def say_survey(prepared: Prepared) -> None:
         shown = [(label, count) for label, count in survey.labels.items() if count]
         rest = f" and {len(shown) - MANY_LABELS} more, the rarest {shown[-1][0]} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""
         console.say(f"labels: {', '.join(f'{label} {count:,}' for label, count in shown[:MANY_LABELS])}{rest}")
+        _say_labels_alike(list(survey.labels))
     if prepared.template is not None:
         console.say(f"chat template: {prepared.template.value}, {prepared.template.reason}")
     if prepared.sidecar is not None:
@@ -155,6 +157,15 @@ def say_survey(prepared: Prepared) -> None:
         console.say(f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)")
     steps = f"{settings.epochs:g} epochs, {settings.batch} lessons a step"
     console.say(f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}")
+
+
+def _say_labels_alike(labels: Sequence[str]) -> None:
+    """Which labels may be meant as one."""
+    alike = defaultdict[str, list[str]](list)
+    for label in labels:
+        alike[label.casefold()].append(label)
+    if same := [f"`{'`, `'.join(group)}`" for group in alike.values() if len(group) > 1]:
+        console.say(f"note: labels that differ in upper and lower case alone: {'; '.join(same[:MANY_LABELS])}")
 
 
 def _say_labels_besides(prepared: Prepared) -> None:
@@ -209,6 +220,8 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
         f"({found.tokens_per_second:,.0f} tok/s, timed now on the first layers)"
     )
     console.say(f"memory: {found.memory}")
+    free = paths.free_disk_bytes(paths.adapters())
+    console.say(f"disk: about {found.disk_bytes / 1e6:,.0f} MB while it learns, and {free / 1e6:,.0f} MB are free")
     return asdict(found)
 
 

@@ -6,8 +6,8 @@ import functools
 import io
 import json
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE = "checkpoint.pt"
+CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of AdamW, its average, and that of the best look, in f32
 LESSONS = "lessons_sha256"  # among the facts
 OTHERS = ("test", "validation")  # files that a training may have beside its data
 
@@ -63,6 +64,16 @@ class Start:
     def labels(self) -> list[str]:
         """See `tuned.labels_of`."""
         return tuned.labels_of(self.provenance)
+
+    @property
+    def form(self) -> dict[str, int | str | None]:
+        """What goes on with it as it is, where that is known of it: an adapter that was made elsewhere has no words of ours."""
+        found: dict[str, int | str | None] = {"rank": self.rank, "layers": self.layers}
+        if self.instruction is not None or tuned.question_of(self.provenance) is not None:
+            found["instruction"] = self.instruction
+        if "template" in (self.provenance.get("task") or {}):
+            found["template"] = tuned.template_of(self.provenance)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """What it was made from, back to the base."""
@@ -249,8 +260,12 @@ class Checkpoint:
 
         content = io.BytesIO()  # PyTorch says of a full disk that an internal check has failed
         torch.save({**state, "origin": self._facts}, content)
-        with paths.whole_file(self._folder / CHECKPOINT_FILE) as part:
-            part.write_bytes(content.getbuffer())
+        try:
+            with paths.whole_file(self._folder / CHECKPOINT_FILE) as part:
+                part.write_bytes(content.getbuffer())
+        finally:
+            with suppress(OSError):  # it has the last state
+                self._folder.rmdir()
 
     def load(self) -> dict[str, Any]:
         """The last state. Raises UsageError if it is of another nomoat, other data, another base, other settings or other tokens."""
@@ -272,6 +287,7 @@ class Checkpoint:
         now, then = _each_by_name(self._facts), _each_by_name(state["origin"])
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
+            self._require_same_file(changed[0], now, then)
             name, was, wanted = changed[0], then.get(changed[0]), now[changed[0]]
             begun = (
                 f"without {name}, not with {wanted}"
@@ -288,6 +304,16 @@ class Checkpoint:
                 hint="a chat template that writes the date does that, and so may another nomoat: start again without --resume",
             )
         return state
+
+    def _require_same_file(self, name: str, now: dict[str, Any], then: dict[str, Any]) -> None:
+        """Raises UsageError where what differs is the digest of a file that is named as it was."""
+        which = name.removesuffix("_sha256")
+        file = which if which in OTHERS else f"{which}_file"
+        if which != name and name in then and now[file] == then[file]:
+            raise UsageError(
+                f"`{now[file]}` has changed since the interrupted training of `{self.name}` began",
+                hint="give the file as it was, or start again without --resume",
+            )
 
     def remove(self) -> None:
         """The training has ended well."""
@@ -307,6 +333,17 @@ def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in ("settings", "task", LESSONS)}
 
 
+def bytes_on_disk(num_learned: int) -> int:
+    """What a training of so many weights takes on the disk: the last state, and the next one beside it while that is written."""
+    return 2 * CHECKPOINT_BYTES_A_WEIGHT * num_learned
+
+
+def require_disk(target: Path, num_learned: int) -> None:
+    """Raise NotEnoughDiskError without room for that, beside what an interrupted training of the same name left, or in its place."""
+    there = paths.bytes_below(checkpoint_folder(target))
+    paths.require_free_disk(target.parent, bytes_on_disk(num_learned) - there)
+
+
 def checkpoint_folder(target: Path) -> Path:
     """Where the state of a training of that adapter is, until it has ended well."""
     return target.parent / f".{target.name}.checkpoint"
@@ -316,6 +353,31 @@ def alone_with(target: Path, *, hint: str) -> AbstractContextManager[None]:
     """While nobody else tunes that adapter, or raise UsageError: they would write into one checkpoint."""
     busy = UsageError(f"`{target.name}` is being tuned by another nomoat right now", hint=hint)
     return paths.alone(target, busy=busy)
+
+
+@contextmanager
+def tuning(target: Path, weights: Path) -> Iterator[None]:
+    """`alone_with` it, for a training, which `tuned_on` finds meanwhile."""
+    marked = target.with_name(target.name + _mark(weights))
+    with alone_with(target, hint="wait for it, or choose another --name"), paths.alone(marked):
+        yield
+
+
+def tuned_on(weights: Path) -> list[str]:
+    """The adapters that are being tuned on these weights right now, on a disk that has locks."""
+    found = []
+    for path in (paths.cache() / "locks").glob(f"*{_mark(weights)}"):
+        try:
+            with paths.alone(path, busy=UsageError(path.name)):
+                pass
+        except UsageError:
+            found.append(path.name.removesuffix(_mark(weights)))
+    return sorted(found)
+
+
+def _mark(weights: Path) -> str:
+    """What ends the name of a lock that a training on these weights holds."""
+    return f".on.{paths.sha256_of_texts(str(weights.resolve()))[:16]}"
 
 
 def _licence(origin: Origin) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from nomoat import config, jit, paths
-from nomoat.tune import kernels, qlora, ways
+from nomoat.tune import adapter, kernels, qlora, ways
 from nomoat.tune.looks import SECONDS_A_MINUTE, num_looks
 from nomoat.tune.network import Network
 from nomoat.tune.prepare import Prepared, split
@@ -27,6 +27,7 @@ REPETITIONS = 2
 class Estimate:
     """`learning_seconds`: of the epochs. `looking_seconds`: at the lessons held out. `seconds`: of both, or the minutes asked
     for if they are fewer, without loading the model. `memory`: how the weights will be kept, and how much that takes, in words.
+    `disk_bytes`: while it learns.
     """
 
     seconds: float
@@ -34,6 +35,7 @@ class Estimate:
     looking_seconds: float
     tokens_per_second: float
     memory: str
+    disk_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
         looking_seconds=looking,
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
         memory=f"weights {'kept expanded' if expanded.value else 'expanded layer by layer'} ({expanded.reason})",
+        disk_bytes=adapter.bytes_on_disk(ways.num_learned(prepared)),
     )
 
 

@@ -173,11 +173,13 @@ def prepare(
     settings, base, data_path = settings or Settings(), references.named(base), textfiles.as_named(data_path)
     if template is not None:
         templates.named(template)
+    if keep_shared and test is None:
+        raise UsageError("--keep-shared is about the texts of a test file", hint="give --test FILE, or leave out --keep-shared")
     files = references.find_files(base)
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
-        settings = _as_it_was(settings, start)
+        settings = _as_it_was(settings, start, instruction=instruction, template=template)
         if instruction is None and data_path.suffix.lower() in tasks.TABLE_SUFFIXES:
             instruction = start.instruction
     how = {"input_column": input_column, "label_column": label_column, "instruction": instruction}
@@ -251,13 +253,14 @@ def most_held_out(prepared: Prepared) -> int:
     return min(MAX_VALIDATION_LESSONS, int(len(prepared.data.lessons) * VALIDATION_PART))
 
 
-def _as_it_was(settings: Settings, start: Start) -> Settings:
-    """With the rank and the layers of the adapter to go on from. Raises UsageError where others are asked for."""
-    for name in ("rank", "layers"):
-        asked, there = getattr(settings, name), getattr(start, name)
-        if asked not in (None, there):
+def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Settings:
+    """With the rank and the layers of the adapter to go on from. Raises UsageError where others are asked for, or other `words`."""
+    asked = {"rank": settings.rank, "layers": settings.layers, **words}
+    for name, there in start.form.items():
+        if asked[name] not in (None, there):
+            has = "none of its own" if there is None else there
             hint = f"leave out --{name}, or tune the base"
-            raise UsageError(f"{name} is {asked}, and the adapter `{start.name}` has {there}", hint=hint)
+            raise UsageError(f"{name} is {asked[name]}, and the adapter `{start.name}` has {has}", hint=hint)
     return replace(settings, rank=start.rank, layers=start.layers)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nomoat import paths
-from nomoat.errors import NotEnoughMemoryError
+from nomoat import jit, paths
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -35,10 +35,15 @@ def uncut() -> Iterator[None]:
 
 
 @contextmanager
-def translate_memory_errors(weights: str, name: str) -> Iterator[None]:
-    """Turn want of memory, while the adapter `name` is tuned, into NotEnoughMemoryError, which says how to go on."""
+def translate_errors(weights: str, name: str) -> Iterator[None]:
+    """Turn want of disk and of memory, while the adapter `name` is tuned, into errors that say how to go on."""
     try:
-        yield
+        with paths.translate_disk_errors(jit.CACHE):
+            yield
+    except NotEnoughDiskError as error:
+        if adapter.can_resume(name):
+            error.hint = f"{error.hint}; then the same command with --resume goes on"
+        raise
     except Exception as exc:
         if not paths.is_want_of_memory(exc):
             raise

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from nomoat import config, jit, paths
+from nomoat import config
 from nomoat.catalog import licences
 from nomoat.errors import UsageError
 from nomoat.tune import adapter, kernels, prepare, stopping, ways
@@ -102,14 +102,14 @@ def learn(
         task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
         teachers=prepared.sidecar.parents if prepared.sidecar else (), start=prepared.start,
     )  # fmt: skip
-    with adapter.alone_with(target, hint="wait for it, or choose another --name"), paths.translate_disk_errors(jit.CACHE):
+    with adapter.tuning(target, prepared.weights), stopping.translate_errors(prepared.weights.name, name):
+        adapter.require_disk(target, ways.num_learned(prepared))
         checkpoint = adapter.Checkpoint(target, origin)
         saved = checkpoint.load() if resume else None
         if saved is None:
             checkpoint.remove()  # an earlier training's of this name: --resume is to mean this one
         kernels.use_threads(config.threads().value, say)
-        who = crew(prepared, workers, ray, say)
-        with who as learners, stopping.translate_memory_errors(prepared.weights.name, name):
+        with crew(prepared, workers, ray, say) as learners:
             way = Way(**saved["way"]) if saved else learners.choose_way(say)
             run = learners.opened(way, say, is_resumed=saved is not None)
             if saved:

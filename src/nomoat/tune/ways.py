@@ -77,11 +77,15 @@ def require_memory(prepared: prepare.Prepared, way: Way, *, doing: str = "going 
         )
 
 
+def num_learned(prepared: prepare.Prepared) -> int:
+    """How many weights the adapter has."""
+    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
+    return prepared.settings.rank * prepared.settings.layers * sum(rows + columns for rows, columns in shapes)
+
+
 def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     settings, values = prepared.settings, prepared.file.num_values
-    shapes = [prepared.file.tensor(f"blk.0.{name}.weight").shape for name in prepared.arch.projections.values()]
-    per_layer = sum(rows + columns for rows, columns in shapes)
-    learned = ADAPTER_BYTES_A_WEIGHT * settings.rank * settings.layers * per_layer
+    learned = ADAPTER_BYTES_A_WEIGHT * num_learned(prepared)
     weights = int(values * qlora.BYTES_A_WEIGHT[precision]) if expanded else values
     prefix = shared_prefix(prepared.all_samples)
     batches = batches_of(prepared.samples, prefix, max_lessons=settings.batch)
