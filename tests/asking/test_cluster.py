@@ -173,10 +173,13 @@ def test_a_head_that_has_gone_is_told_before_ray_ends_this_process(monkeypatch: 
         assert waited == [cluster.LOOK_SECONDS] * 2
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(cluster, "GONE_SECONDS", 0.0)
-    with pytest.raises(WorkerError) as caught:
-        cluster.result(ray, "c")
-    assert caught.value.message == f"the head of the Ray cluster, at `{address}`, has gone: Connection refused"
-    assert caught.value.hint == "that machine or its `gcs_server` has ended: start again"
+    place = cluster.Place(node_id="n", host="h", address="a", cpus=1, share=1, wave=0)
+    hand = cluster.Hand(actor=None, place=place)
+    for asked in (lambda: cluster.result(ray, "c"), lambda: cluster.opened(ray, hand, "c", "m")):
+        with pytest.raises(WorkerError) as caught:
+            asked()
+        assert caught.value.message == f"the head of the Ray cluster, at `{address}`, has gone: Connection refused"
+        assert caught.value.hint == "that machine or its `gcs_server` has ended: start again"
 
 
 def test_what_does_not_end_in_time_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ def test_a_validation_file_that_was_changed_is_no_longer_the_same_training(tiny_
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", validation=held_out, resume=True)
     assert caught.value.message == "`held_out.csv` has changed since the interrupted training of `parts` began"
-    assert caught.value.hint == "give the file as it was, or start again without --resume"
+    assert caught.value.hint == "give it as it was, or start again without --resume"
     with pytest.raises(UsageError, match="was begun with validation_sha256"):
         tune(tiny_gguf, table, "parts", validation=write_table(tmp_path / "others.csv", texts="def"), resume=True)
     write_table(table, texts="uvw")

@@ -175,7 +175,7 @@ def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_pat
         tune(base, table, on_progress=stop)
     path = base / "model.safetensors"
     save_file({name: value + 1 for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
-    with pytest.raises(UsageError, match="was begun with base_sha256"):
+    with pytest.raises(UsageError, match="has changed since the interrupted training"):
         tune(base, table, resume=True)
 
 

@@ -381,6 +381,7 @@ def result(ray: Any, call: Any) -> Any:
 
 def opened(ray: Any, hand: Hand, call: Any, ref: str) -> Any:
     """`result` of a call that opens a model; its errors name the machine. Raises WorkerError for a worker that dies over it."""
+    wait(ray, [call])  # where the head has gone, it is no error of that machine
     try:
         return result(ray, call)
     except NomoatError as error:

@@ -312,7 +312,7 @@ class Checkpoint:
         if which != name and name in then and now[file] == then[file]:
             raise UsageError(
                 f"`{now[file]}` has changed since the interrupted training of `{self.name}` began",
-                hint="give the file as it was, or start again without --resume",
+                hint="give it as it was, or start again without --resume",
             )
 
     def remove(self) -> None:
