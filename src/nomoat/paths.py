@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -413,21 +413,26 @@ def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
 
 
 @contextmanager
-def alone(target: Path, *, busy: NomoatError | None = None, locks: Path | None = None) -> Iterator[None]:
+def alone(
+    target: Path, *, busy: NomoatError | None = None, locks: Path | None = None, waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Wait until no other process makes the folder `target`, or raise `busy`; sweep away what a killed process left of it.
 
-    `locks`: the folder of files to lock, where it is not the cache's. On a disk without locks nothing is waited for, nor swept away:
-    it may be what another makes. `whole_folder` then makes a folder twice, and keeps one.
+    `locks`: the folder of files to lock, where it is not the cache's; `waiting` is told that another process is at it. On a disk
+    without locks nothing is waited for, nor swept away: it may be what another makes. `whole_folder` then makes a folder twice, and
+    keeps one.
     """
     place = (locks or cache() / "locks") / target.name
     with translate_disk_errors(place):
         make_folder(place.parent)
         file = place.open("ab")
     with file:
-        while (is_alone := _locked(file, wait=busy is None)) is False:
+        if (is_alone := _locked(file, wait=False)) is False:
             if busy is not None:
                 raise busy
-            time.sleep(SECONDS_TO_NEXT_LOOK)
+            waiting()
+            while (is_alone := _locked(file, wait=True)) is False:
+                time.sleep(SECONDS_TO_NEXT_LOOK)
         if is_alone:
             _sweep_folders(target)
         yield

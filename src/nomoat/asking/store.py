@@ -5,7 +5,8 @@ them, and so does how many calls brought none; what the model's server refused o
 the answers were worth) lie under suite, model and example; `route` learns from them.
 
 What this does not cover: an answer that was still being written when the process died, or the disk got full, with its cost; and two
-processes that ask the same question at the same moment: both ask, and the first answer is kept.
+processes that ask the same question at the same moment, which `answers.collect` keeps from it where it may cost money and the disk
+has locks: both ask, and the first answer is kept.
 """
 
 from __future__ import annotations
@@ -98,9 +99,9 @@ class AnswerStore:
             calls = tuple(known_fields(ToolCall, call) for call in row.get("calls", ()))  # not there in answers from before
             return Completion(text=row["text"], finish_reason=finish_reason, usage=known_fields(Usage, row["usage"]), calls=calls)
 
-    def save_answer(self, model_digest: str, request: Request, completion: Completion) -> None:
-        """Keep an answer. If there is one already, that one stays."""
-        self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
+    def save_answer(self, model_digest: str, request: Request, completion: Completion) -> bool:
+        """Keep an answer, and return True. If there is one already, that one stays."""
+        return self._put(_key("answer", model_digest, request), model_digest, request, dataclasses.asdict(completion))
 
     def limits(self, model_digest: str) -> list[int]:
         """What the stored answers of this model might have had at most, in tokens, the least first."""
@@ -226,10 +227,11 @@ class AnswerStore:
             row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else _opened(key, json.loads(row[0]))
 
-    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> None:
+    def _put(self, key: str, model_digest: str, request: Request, value: dict[str, Any]) -> bool:
+        """Whether nothing was there."""
         row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
         with self._db.turn() as db:
-            db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+            return db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
 
 def _key(kind: str, model_digest: str, request: Request, *continuations: str) -> str:
