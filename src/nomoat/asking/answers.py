@@ -34,9 +34,9 @@ log = logging.getLogger("nomoat.asking")
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """Answers by request; those of `reused` were there before. `failed`: those that failed of themselves, and why; `ended`: why others were not asked (again). `failure` is
-    why some requests have no answer: the first of these reasons, or the end of the budget. `lost`: how many calls for a request, ever,
-    may have been billed and brought no whole answer.
+    """Answers by request; those of `reused` were in the store. `failed`: those that failed of themselves, and why; `ended`: why others
+    were not asked (again). `failure` is why some requests have no answer: the first of these reasons, or the end of the budget.
+    `lost`: how many calls for a request, ever, may have been billed and brought no answer that was kept.
     """
 
     answers: dict[Request, Completion] = field(default_factory=dict)
